@@ -1,0 +1,1 @@
+"""The models of tubelet: torch only, importable without the service."""

@@ -1,0 +1,127 @@
+"""What the engine needs to know of a model, and nothing else.
+
+B windows, S units in a window, N units in a batch, t frames in a unit, H W C pixels,
+D embedding width, K classes.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Family = Literal["vit", "factorised", "channel_stack"]
+Resize = Literal["crop", "stretch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Which frames a model wants: windows of S units of t frames, evenly spaced in time."""
+
+    frames_per_unit: int
+    units_per_window: int
+    window_s: float  # the length of a window when the request names none, seconds
+    stride_s: float  # from one window's start to the next one's when the request names none, seconds
+    min_window_s: float  # the shortest and the longest window that the model was made for, seconds
+    max_window_s: float
+
+    def __post_init__(self) -> None:
+        if self.frames_per_unit < 1 or self.units_per_window < 1:
+            raise ValueError(f"a window needs at least one unit of one frame: {self}")
+        if not 0 < self.min_window_s <= self.window_s <= self.max_window_s:
+            raise ValueError(f"window lengths must satisfy 0 < min <= default <= max: {self}")
+        if not 0 < self.stride_s <= self.window_s:
+            raise ValueError(f"the stride must be positive and at most the window: {self}")
+
+    @property
+    def frames_per_window(self) -> int:
+        return self.frames_per_unit * self.units_per_window
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """How a decoded frame becomes model pixels; mean and std are for pixels scaled to 0..1.
+
+    ``crop`` scales the shorter side to fit and cuts the centre out; ``stretch`` scales both sides.
+    """
+
+    height: int
+    width: int
+    resize: Resize
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1:
+            raise ValueError(f"the size must be positive: {self}")
+        if min(self.std) <= 0:
+            raise ValueError(f"std must be positive: {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """One figure of the model's card: top-1 accuracy on a named test set."""
+
+    dataset: str
+    top1: float
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """What is known of a model without loading its weights: the content of its model.toml."""
+
+    name: str
+    version: str
+    family: Family
+    description: str
+    licence: str
+    labels: tuple[str, ...]
+    sampling: Sampling
+    preprocessing: Preprocessing
+    accuracy: tuple[Accuracy, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.labels or len(set(self.labels)) != len(self.labels):
+            raise ValueError(f"model {self.name}: labels must be distinct and at least one")
+
+    @property
+    def version_key(self) -> tuple[tuple[bool, int, str], ...]:
+        """Sorts versions part by part, numbers as numbers: 1.10 is newer than 1.9."""
+        parts = self.version.split(".")
+        return tuple((part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts)
+
+
+class VideoModel(nn.Module, ABC):
+    """A video classifier in two stages: each unit alone, then the units of a window together.
+
+    ``encode`` treats every unit independently of its batch, so units of any videos may share one;
+    ``classify`` does so for windows. Both run in eval mode under ``torch.inference_mode``.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(preprocessing.mean), persistent=False)
+        self.register_buffer("std", torch.tensor(preprocessing.std), persistent=False)
+
+    @abstractmethod
+    def encode(self, units: Tensor) -> Tensor:
+        """The spatial stage, from raw pixels: (N, t, H, W, C) uint8 -> (N, D)."""
+
+    @abstractmethod
+    def classify(self, windows: Tensor) -> Tensor:
+        """The temporal stage: (B, S, D) -> (B, K) logits."""
+
+    def normalise(self, units: Tensor) -> Tensor:
+        """(N, t, H, W, C) uint8 -> the same shape in the weights' dtype, (x / 255 - mean) / std."""
+        # In place on a copy: the pixels of a batch are too many to allocate them three times over.
+        return units.to(self.mean.dtype, copy=True).div_(255).sub_(self.mean).div_(self.std)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Whole windows at once, as training sees them: (B, S, t, H, W, C) uint8 -> (B, K) logits."""
+        embeddings = self.encode(clips.flatten(0, 1))
+        return self.classify(embeddings.unflatten(0, clips.shape[:2]))

@@ -1,0 +1,69 @@
+"""The factorised encoder: ViViT's model 2 (Arnab et al., arXiv 2103.15691, section 3.3).
+
+A spatial encoder embeds each unit (one tubelet deep) alone; a temporal encoder looks across units.
+B windows, S units in a window, N units in a batch, t frames in a unit, H W C pixels, P tokens,
+D embedding width, K classes.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from models.contract import Preprocessing, VideoModel
+from models.layers import Encoder, TubeletEmbed, initialise
+
+
+@dataclass(frozen=True, slots=True)
+class FactorisedDims:
+    """Sizes of a factorised encoder; ``tubelet_size`` is (t, height, width) in frames and pixels."""
+
+    tubelet_size: tuple[int, int, int]
+    units_per_window: int
+    embed_dim: int
+    spatial_depth: int
+    temporal_depth: int
+    num_heads: int
+    mlp_dim: int
+
+
+class Factorised(VideoModel):
+    """Units are embedded by their spatial class token, a window is classified by its temporal one."""
+
+    def __init__(self, dims: FactorisedDims, preprocessing: Preprocessing, num_classes: int) -> None:
+        super().__init__(preprocessing)
+        rows = preprocessing.height // dims.tubelet_size[1]
+        columns = preprocessing.width // dims.tubelet_size[2]
+        width, heads, mlp_dim = dims.embed_dim, dims.num_heads, dims.mlp_dim
+        self.patch_embed = TubeletEmbed(dims.tubelet_size, 3, width)
+        self.spatial = Encoder(rows * columns, width, dims.spatial_depth, heads, mlp_dim)
+        self.temporal = Encoder(dims.units_per_window, width, dims.temporal_depth, heads, mlp_dim)
+        self.head = nn.Linear(width, num_classes)
+        initialise(self)
+
+    def encode_tokens(self, units: Tensor) -> Tensor:
+        """The spatial stage with all its tokens: (N, t, H, W, C) uint8 -> (N, 1 + P, D)."""
+        return self.spatial(self.patch_embed(self.normalise(units)))
+
+    def encode(self, units: Tensor) -> Tensor:
+        return self.encode_tokens(units)[:, 0]
+
+    def classify(self, windows: Tensor) -> Tensor:
+        return self.head(self.temporal(windows)[:, 0])
+
+
+@torch.no_grad()
+def central_frame_(proj: nn.Conv3d, image_kernel: Tensor) -> None:
+    """Make a tubelet projection look at the middle frame only, through an image model's patch kernel.
+
+    ViViT, section 3.4: training then starts from what the image model knows. (D, C, p, p) goes into
+    (D, C, t, p, p), zeros elsewhere.
+
+    Raises:
+        ValueError: the kernels' sizes differ.
+    """
+    wanted = (*proj.weight.shape[:2], *proj.weight.shape[3:])
+    if tuple(image_kernel.shape) != wanted:
+        raise ValueError(f"an image kernel of {wanted} is wanted, not {tuple(image_kernel.shape)}")
+    proj.weight.zero_()
+    proj.weight[:, :, proj.weight.shape[2] // 2] = image_kernel

@@ -1,0 +1,114 @@
+"""The layers that every family is built of, with timm's parameter names.
+
+N units in a batch, t frames in a unit, H W C pixels, P tokens, D embedding width, A heads.
+Dosovitskiy et al., "An Image is Worth 16x16 Words", arXiv 2010.11929 (pre-norm encoder);
+Arnab et al., "ViViT", arXiv 2103.15691 (tubelets).
+"""
+
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from torch import Tensor, cat, empty, nn
+
+NORM_EPS = 1e-6
+
+
+class PatchEmbed(nn.Module):
+    """Patches of single pictures: (N, H, W, C) -> (N, P, D), row by row."""
+
+    def __init__(self, patch_size: int, in_chans: int, embed_dim: int) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size=patch_size, stride=patch_size)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        # A convolution whose stride is its kernel is one matrix product over channels-last pixels.
+        patches = rearrange(
+            pictures, "n (h p) (w q) c -> n (h w) (c p q)", p=self.patch_size, q=self.patch_size
+        )
+        return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
+
+
+class TubeletEmbed(nn.Module):
+    """Tubelets as deep as the unit: (N, t, H, W, C) -> (N, P, D), row by row (ViViT, section 3.2)."""
+
+    def __init__(self, tubelet_size: tuple[int, int, int], in_chans: int, embed_dim: int) -> None:
+        super().__init__()
+        self.tubelet_size = tubelet_size
+        self.proj = nn.Conv3d(in_chans, embed_dim, kernel_size=tubelet_size, stride=tubelet_size)
+
+    def forward(self, units: Tensor) -> Tensor:
+        _, p, q = self.tubelet_size
+        tubelets = rearrange(units, "n t (h p) (w q) c -> n (h w) (c t p q)", p=p, q=q)
+        return F.linear(tubelets, self.proj.weight.flatten(1), self.proj.bias)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention: (N, P, D) -> (N, P, D)."""
+
+    def __init__(self, embed_dim: int, num_heads: int) -> None:
+        super().__init__()
+        if embed_dim % num_heads:
+            raise ValueError(f"{num_heads} heads do not divide a width of {embed_dim}")
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(embed_dim, 3 * embed_dim)
+        self.proj = nn.Linear(embed_dim, embed_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = rearrange(self.qkv(x), "n p (three a d) -> three n a p d", three=3, a=self.num_heads)
+        return self.proj(rearrange(F.scaled_dot_product_attention(q, k, v), "n a p d -> n p (a d)"))
+
+
+class Mlp(nn.Module):
+    """(N, P, D) -> (N, P, D) through one hidden layer."""
+
+    def __init__(self, embed_dim: int, mlp_dim: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(embed_dim, mlp_dim)
+        self.fc2 = nn.Linear(mlp_dim, embed_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class EncoderBlock(nn.Module):
+    """One pre-norm transformer block: (N, P, D) -> (N, P, D)."""
+
+    def __init__(self, embed_dim: int, num_heads: int, mlp_dim: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(embed_dim, eps=NORM_EPS)
+        self.attn = Attention(embed_dim, num_heads)
+        self.norm2 = nn.LayerNorm(embed_dim, eps=NORM_EPS)
+        self.mlp = Mlp(embed_dim, mlp_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class Encoder(nn.Module):
+    """Class token, position embeddings, blocks and a last norm: (N, P, D) -> (N, 1 + P, D).
+
+    Token 0 of the result is the class token's.
+    """
+
+    def __init__(self, num_tokens: int, embed_dim: int, depth: int, num_heads: int, mlp_dim: int) -> None:
+        super().__init__()
+        self.cls_token = nn.Parameter(empty(1, 1, embed_dim))
+        self.pos_embed = nn.Parameter(empty(1, 1 + num_tokens, embed_dim))
+        self.blocks = nn.Sequential(*(EncoderBlock(embed_dim, num_heads, mlp_dim) for _ in range(depth)))
+        self.norm = nn.LayerNorm(embed_dim, eps=NORM_EPS)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        cls_token = repeat(self.cls_token, "1 1 d -> n 1 d", n=len(tokens))
+        return self.norm(self.blocks(cat((cls_token, tokens), dim=1) + self.pos_embed))
+
+
+def initialise(model: nn.Module) -> None:
+    """Random weights as ViT's: a truncated normal of 0.02, zero biases; patch projections keep theirs."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, Encoder):
+            nn.init.trunc_normal_(module.cls_token, std=0.02)
+            nn.init.trunc_normal_(module.pos_embed, std=0.02)

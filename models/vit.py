@@ -1,0 +1,65 @@
+"""The vision transformer, frame by frame: Dosovitskiy et al., arXiv 2010.11929.
+
+B windows, S units in a window, N units in a batch, H W C pixels, P tokens, D embedding width, K classes.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from einops import rearrange
+from torch import Tensor, nn
+
+from models.contract import Preprocessing, VideoModel
+from models.layers import Encoder, PatchEmbed, initialise
+
+
+@dataclass(frozen=True, slots=True)
+class ViTDims:
+    """Sizes of a ViT; ``patch_size`` in pixels.
+
+    ``representation_dim`` is the width of the head's hidden layer, as the paper trains it; None makes the
+    head one linear layer, as the paper fine-tunes it.
+    """
+
+    patch_size: int
+    embed_dim: int
+    depth: int
+    num_heads: int
+    mlp_dim: int
+    representation_dim: int | None = None
+
+
+class ViT(VideoModel):
+    """A unit is one frame, embedded by its class token; a window's logits are the mean of its frames'."""
+
+    def __init__(self, dims: ViTDims, preprocessing: Preprocessing, num_classes: int) -> None:
+        super().__init__(preprocessing)
+        width = dims.embed_dim
+        tokens = (preprocessing.height // dims.patch_size) * (preprocessing.width // dims.patch_size)
+        self.patch_embed = PatchEmbed(dims.patch_size, 3, width)
+        self.spatial = Encoder(tokens, width, dims.depth, dims.num_heads, dims.mlp_dim)
+        self.head = mlp_head(width, dims.representation_dim, num_classes)
+        initialise(self)
+
+    def encode_tokens(self, units: Tensor) -> Tensor:
+        """The spatial stage with all its tokens: (N, 1, H, W, C) uint8 -> (N, 1 + P, D)."""
+        return self.spatial(self.patch_embed(rearrange(self.normalise(units), "n 1 h w c -> n h w c")))
+
+    def encode(self, units: Tensor) -> Tensor:
+        return self.encode_tokens(units)[:, 0]
+
+    def classify(self, windows: Tensor) -> Tensor:
+        return self.head(windows).mean(dim=1)
+
+
+def mlp_head(embed_dim: int, representation_dim: int | None, num_classes: int) -> nn.Module:
+    """The classification head of arXiv 2010.11929, section 3.1: (..., D) -> (..., K)."""
+    if representation_dim is None:
+        return nn.Linear(embed_dim, num_classes)
+    return nn.Sequential(
+        OrderedDict(
+            fc1=nn.Linear(embed_dim, representation_dim),
+            act=nn.Tanh(),
+            fc2=nn.Linear(representation_dim, num_classes),
+        )
+    )
