@@ -1,0 +1,108 @@
+"""The configuration: one frozen class a stage. TOML file, environment, flags; an unknown key is an error.
+
+A flag beats the environment, the environment beats the file. ``TUBELET_UPLOAD__MAX_BYTES=1000`` sets
+``max_bytes`` in the ``[upload]`` table.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+
+
+class _Stage(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ServerConfig(_Stage):
+    host: str = "0.0.0.0"
+    port: int = Field(default=8500, ge=0, le=65535)
+    metrics_port: int = Field(default=9090, ge=0, le=65535)
+    max_videos_in_flight: int = Field(default=64, ge=1)
+    retry_after_s: float = Field(default=1.0, gt=0)
+    drain_s: float = Field(default=30.0, ge=0)
+    max_message_bytes: int = Field(default=4 * MIB, ge=64 * KIB)
+    max_connection_age_s: float = Field(default=300.0, gt=0)
+
+
+class UploadConfig(_Stage):
+    max_bytes: int = Field(default=2 * GIB, ge=1)
+    memory_bytes: int = Field(default=8 * MIB, ge=0)  # an upload that is larger moves to disk
+    directory: Path | None = None  # where it moves to; None: the system's folder for temporary files
+
+
+class DecodeConfig(_Stage):
+    workers: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), ge=1)
+    threads: int = Field(default=1, ge=1)  # FFmpeg's threads in a worker
+    max_pixels: int = Field(default=8192 * 4352, ge=1)  # of one frame as stored
+    max_frames: int = Field(default=1_000_000, ge=1)
+    max_duration_s: float = Field(default=24 * 3600.0, gt=0)  # two frames far apart can claim any duration
+    max_cpu_s: float = Field(default=600.0, gt=0)  # processor time that one video may cost
+    silence_s: float = Field(default=30.0, gt=0)  # a worker that makes no progress for so long is replaced
+    memory_bytes: int = Field(
+        default=2 * GIB, ge=512 * MIB
+    )  # a worker's address space; 0.25 GiB of it is code
+    shared_memory_bytes: int = Field(default=16 * MIB, ge=MIB)  # a worker's frames on their way to the engine
+
+
+class EngineConfig(_Stage):
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")  # auto: a GPU if there is one
+    threads: int | None = Field(default=None, ge=1)  # torch's threads on the CPU; None: one a core
+    max_batch_units: int = Field(default=32, ge=1)
+    max_batch_windows: int = Field(default=64, ge=1)
+
+
+class ModelsConfig(_Stage):
+    store: Path | None = None  # None: the embedded models
+    default: str = "camera-motion"
+    load: tuple[str, ...] = ()  # beside the default; empty: all of the store
+
+
+class Config(BaseSettings):
+    """The whole configuration, as ``tubelet serve --config FILE`` reads it."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix="TUBELET_", env_nested_delimiter="__"
+    )
+
+    server: ServerConfig = ServerConfig()
+    upload: UploadConfig = UploadConfig()
+    decode: DecodeConfig = Field(default_factory=DecodeConfig)
+    engine: EngineConfig = EngineConfig()
+    models: ModelsConfig = ModelsConfig()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+
+def load_config(path: Path | None = None, **flags: Any) -> Config:
+    """Read the configuration.
+
+    Raises:
+        FileNotFoundError: ``path`` is named but absent.
+        pydantic.ValidationError: an unknown key or a value out of its range.
+    """
+    if path is not None and not path.is_file():
+        raise FileNotFoundError(f"no configuration file at {path}")
+
+    class FileConfig(Config):
+        model_config = SettingsConfigDict(toml_file=path)
+
+    return FileConfig(**flags)

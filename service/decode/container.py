@@ -1,0 +1,163 @@
+"""Opening a client's bytes with FFmpeg: which formats, which streams, and that nothing else is opened."""
+
+import errno
+import os
+from collections.abc import Iterator
+
+import av
+import av.error
+from av.container import Flags, InputContainer
+from av.packet import Packet
+from av.stream import Discard, Disposition
+from av.video.stream import VideoStream
+
+from service.decode.protocol import Refusal
+
+# What PyAV raises on hostile bytes: its own errors, which also derive from OSError and others, and what its
+# accessors raise when a header's values don't fit (zero time bases, text that is no text, huge numbers).
+MEDIA_ERRORS = (av.error.FFmpegError, OSError, ValueError, EOFError, RuntimeError, ArithmeticError)
+
+# Formats that carry video, and the plain audio ones so that they are told apart from garbage. None of them
+# names other files by itself: playlists, manifests, session descriptions and image sequences stay outside.
+FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2",
+    "matroska,webm",
+    "avi",
+    "flv",
+    "asf",
+    "mpegts",
+    "mpeg",
+    "mpegvideo",
+    "m4v",
+    "h261",
+    "h263",
+    "h264",
+    "hevc",
+    "av1",
+    "obu",
+    "vvc",
+    "ivf",
+    "ogg",
+    "gif",
+    "mxf",
+    "pmp",
+    "wav",
+    "mp3",
+    "aac",
+    "ac3",
+    "flac",
+    "aiff",
+    "amr",
+)
+_TAKEN = "mp4, mov, 3gp, mkv, webm, avi, flv, wmv, ts, mpg, ogv, gif, mxf, ivf or a raw video stream"
+_NO_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.dependent
+_BUFFER_BYTES = 1 << 16
+_MAX_TRACKS = 8  # video streams of one file that are looked at
+
+
+class Upload:
+    """A descriptor as a file object with an offset of its own: the parent's descriptor shares its offset."""
+
+    name = ""  # a name's ending would take part in guessing the format
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._position = 0
+
+    @property
+    def size_bytes(self) -> int:
+        return os.fstat(self._fd).st_size
+
+    def read(self, size: int) -> bytes:
+        data = os.pread(self._fd, size, self._position)
+        self._position += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size_bytes}
+        position = base[whence & 3] + offset  # FFmpeg sets flags beyond the standard bits
+        if position < 0:
+            return -errno.EINVAL  # FFmpeg's way; an exception would come back up where the demuxer copes
+        self._position = position
+        return position
+
+    def tell(self) -> int:
+        return self._position
+
+
+def open_container(upload: Upload) -> InputContainer:
+    """Open it as one of ``FORMATS``; whatever other file it names stays closed.
+
+    Raises:
+        Refusal: NOT_A_VIDEO, UNSUPPORTED_VIDEO.
+    """
+    if upload.size_bytes == 0:
+        raise Refusal("NOT_A_VIDEO", "the file is empty")
+    upload.seek(0)
+    options = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "none"}
+    try:
+        container = av.open(
+            upload,
+            mode="r",
+            metadata_errors="replace",
+            buffer_size=_BUFFER_BYTES,
+            container_options=options,
+            io_open=_refuse_to_open,
+        )
+    except MemoryError:
+        raise
+    except (av.error.ArgumentError, PermissionError) as error:
+        # FFmpeg's answer to a format outside the whitelist, and to a file that names another.
+        raise Refusal("UNSUPPORTED_VIDEO", f"the file is none of these: {_TAKEN}") from error
+    except MEDIA_ERRORS as error:
+        raise Refusal("NOT_A_VIDEO", "the file is not a video, or its header is damaged") from error
+    # PyAV asks for it; it makes up stamps by reading ahead without a bound, and Clock needs none.
+    container.flags &= ~Flags.gen_pts.value
+    return container
+
+
+def video_streams(container: InputContainer) -> list[VideoStream]:
+    """The streams that may be the video, the likeliest first; all others are not even read.
+
+    Raises:
+        Refusal: NO_VIDEO_STREAM, UNSUPPORTED_VIDEO.
+    """
+    real = [stream for stream in container.streams.video if not stream.disposition & _NO_VIDEO]
+    if not real:
+        pictures = len(container.streams.video) > 0
+        found = (
+            "only a still cover picture" if pictures else f"{len(container.streams)} streams, none of video"
+        )
+        raise Refusal("NO_VIDEO_STREAM", f"the file has no video stream: {found}")
+    known = [stream for stream in real if stream.codec_context is not None]
+    if not known:
+        raise Refusal("UNSUPPORTED_VIDEO", "the video's codec is not one that can be decoded")
+    known.sort(key=likelihood, reverse=True)
+    chosen = known[:_MAX_TRACKS]
+    for stream in container.streams:
+        if stream not in chosen:
+            stream.discard = Discard.all
+    return chosen
+
+
+def packets(container: InputContainer, streams: list[VideoStream]) -> Iterator[Packet | None]:
+    """Every packet of the streams; None as the last one where the file breaks off."""
+    try:
+        yield from container.demux(streams)
+    except MEDIA_ERRORS:  # among them: no memory for a packet that claims to be huge
+        yield None
+
+
+def is_end(packet: Packet) -> bool:
+    """PyAV's sign that a stream is through, which flushes its decoder."""
+    return packet.size == 0 and packet.dts is None
+
+
+def likelihood(stream: VideoStream) -> tuple[bool, int, int]:
+    """Sorts the video before its companions: marked as default, large, early."""
+    context = stream.codec_context
+    return bool(stream.disposition & Disposition.default), context.width * context.height, -stream.index
+
+
+def _refuse_to_open(url: str, flags: int, options: dict[str, str]) -> object:
+    raise PermissionError("a video may not open other files")

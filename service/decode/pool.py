@@ -1,0 +1,148 @@
+"""The pool of worker processes: one video at a time each, and a dead one costs only the video it had."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+
+from service.config import DecodeConfig
+from service.decode.process import Death, WorkerProcess
+from service.errors import DecoderDied
+from service.values import DecodeEnd, PixelFormat, Plan, UnitFrames, VideoFacts
+
+_log = logging.getLogger(__name__)
+_FIRST_RETRY_S, _LAST_RETRY_S = 0.1, 10.0  # between attempts to start a worker on a machine that cannot
+
+
+class Worker:
+    """A worker as one request has it, for one video: probe, then decode.
+
+    ``end`` is there once ``decode`` is through.
+    """
+
+    def __init__(self, process: WorkerProcess) -> None:
+        self._process = process
+        self.end: DecodeEnd | None = None
+
+    async def probe(self, fd: int) -> VideoFacts:
+        """The facts of the seekable file behind ``fd``, whose offset is neither used nor moved.
+
+        Raises:
+            NotAVideo, UnsupportedVideo, NoVideoStream, CorruptVideo, VideoTooLarge, DecoderDied.
+        """
+        return await self._process.probe(fd)
+
+    async def decode(self, plan: Plan, pixel_format: PixelFormat) -> AsyncIterator[UnitFrames]:
+        """The plan's units in its order, each to be released by the one who takes it.
+
+        Where the video ends earlier than the probe said, units stop where ``plan.cut(end.end_ns)`` does;
+        the last of those that came may lie beyond it. The worker waits when no slot is free.
+
+        Raises:
+            CorruptVideo, UnsupportedVideo, VideoTooLarge, DecoderDied.
+        """
+        self.end = None
+        self._process.decode(plan, pixel_format)
+        while isinstance(found := await self._process.next_unit(), UnitFrames):
+            yield found
+        self.end = found
+
+
+class DecodePool:
+    """``config.workers`` processes between ``async with`` and its end.
+
+    ``on_worker_death`` is called for each that ended without being asked to.
+    """
+
+    def __init__(
+        self, config: DecodeConfig, on_worker_death: Callable[[Death], None] = lambda death: None
+    ) -> None:
+        self._config = config
+        self._on_worker_death = on_worker_death
+        self._processes: set[WorkerProcess] = set()
+        self._free: asyncio.Queue[WorkerProcess] = asyncio.Queue()  # dead ones too: they are skipped
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._busy_before_s = 0.0
+
+    async def __aenter__(self) -> "DecodePool":
+        starts = [asyncio.ensure_future(self._start()) for _ in range(self._config.workers)]
+        try:
+            await asyncio.gather(*starts)
+        except BaseException:
+            for start in starts:
+                start.cancel()
+            await asyncio.gather(*starts, return_exceptions=True)
+            await self._stop()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stop()
+
+    @property
+    def free_workers(self) -> int:
+        return sum(process.is_alive and not process.is_taken for process in self._processes)
+
+    @property
+    def busy_workers(self) -> int:
+        return sum(process.is_alive and process.is_taken for process in self._processes)
+
+    @property
+    def busy_s(self) -> float:
+        """For how long workers have worked, in sum: not while they waited for videos or free slots."""
+        return self._busy_before_s + sum(process.busy_s for process in self._processes)
+
+    @asynccontextmanager
+    async def worker(self) -> AsyncIterator[Worker]:
+        """Wait for a free worker, first come first served; leaving stops whatever it does."""
+        process = await self._free.get()
+        while not process.is_alive:
+            process = await self._free.get()
+        process.is_taken = True
+        try:
+            yield Worker(process)
+        finally:
+            self._in_background(self._give_back(process))
+
+    async def _give_back(self, process: WorkerProcess) -> None:
+        await process.leave()
+        process.is_taken = False
+        self._free.put_nowait(process)
+
+    async def _start(self) -> None:
+        process = WorkerProcess(self._config, self._died)
+        await process.start()
+        if process.is_alive:
+            self._processes.add(process)
+            self._free.put_nowait(process)
+
+    def _died(self, process: WorkerProcess, death: Death) -> None:
+        self._in_background(self._replace(process, death))
+
+    async def _replace(self, process: WorkerProcess, death: Death) -> None:
+        _log.warning("a decode worker %s: %s", death, await process.gone())
+        self._processes.discard(process)
+        self._busy_before_s += process.busy_s
+        self._on_worker_death(death)
+        wait_s = _FIRST_RETRY_S
+        while True:
+            try:
+                return await self._start()
+            except (DecoderDied, OSError) as error:
+                _log.error("a decode worker does not start, next attempt in %g s: %r", wait_s, error)
+            await asyncio.sleep(wait_s)
+            wait_s = min(2 * wait_s, _LAST_RETRY_S)
+
+    async def _stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for process in self._processes:
+            process.end()
+        await asyncio.gather(*(process.gone() for process in self._processes))
+        self._processes.clear()
+
+    def _in_background(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,274 @@
+"""One worker process as its parent sees it: started, listened to, watched, and killed when it fails.
+
+What a worker says is checked at arrival: it may have been taken over by the bytes it parses.
+"""
+
+import asyncio
+import math
+import socket
+from collections.abc import Callable
+from dataclasses import asdict
+from enum import StrEnum
+from functools import partial
+from typing import Any
+
+from service.config import DecodeConfig
+from service.decode import answers
+from service.decode.memory import FrameMemory
+from service.decode.protocol import ProtocolError, Unpacker, pack
+from service.decode.spawn import spawn
+from service.decode.watchdog import Watchdog
+from service.errors import DecoderDied
+from service.values import DecodeEnd, PixelFormat, Plan, UnitFrames, VideoFacts
+
+_START_S = 30.0  # a machine under load may need long to start a process; one that needs longer never will
+_STOP_S = 2.0  # how long a worker may take to leave a video alone
+_MAX_MESSAGE_BYTES = 1 << 16
+
+
+class Death(StrEnum):
+    """Why a worker that was not asked to end has ended: a closed set, for metrics."""
+
+    CRASHED = "crashed"  # by a signal, or for want of memory, or by a mistake of ours
+    SILENT = "silent"  # it showed no sign of life while it owed an answer
+    STUCK = "stuck"  # it did not leave a video alone when told to
+    BROKEN = "broken"  # it said what makes no sense
+
+
+class WorkerProcess(asyncio.Protocol):
+    """A process from ``start`` to ``end``. ``on_death`` is called once if it ends without being asked to."""
+
+    def __init__(self, config: DecodeConfig, on_death: Callable[["WorkerProcess", Death], None]) -> None:
+        self.is_alive = False
+        self.is_taken = False  # by a video; the pool's mark
+        self._config = config
+        self._on_death = on_death
+        self._unpacker = Unpacker(_MAX_MESSAGE_BYTES)
+        self._inbox: asyncio.Queue[object] = asyncio.Queue()
+        self._job = 0
+        self._in_job = False
+        self._awaited: frozenset[str] = frozenset()
+        self._plan: Plan | None = None
+        self._last_unit = (-1, -1)
+        self._memory: FrameMemory | None = None
+        self._memories = 0
+        self._is_ready = False
+        self._watchdog = Watchdog(config.silence_s, partial(self._fail, Death.SILENT))
+        self._death = Death.CRASHED
+        self._detail = ""
+
+    @property
+    def busy_s(self) -> float:
+        """For how long it has owed an answer, seconds; waiting for a free slot is not being busy."""
+        return self._watchdog.busy_s
+
+    async def start(self) -> None:
+        """Start the process and wait until it listens.
+
+        Raises:
+            DecoderDied: it ended, or did not answer within ``_START_S``.
+        """
+        self._process, messages, self._files = await spawn(self._config)
+        self.is_alive = True
+        self._awaited = frozenset({"ready"})
+        loop = asyncio.get_running_loop()
+        self._transport, _ = await loop.create_connection(lambda: self, sock=messages)
+        try:
+            async with asyncio.timeout(_START_S):
+                await self._inbox_next()
+        except TimeoutError:
+            raise DecoderDied(f"a decoder did not start within {_START_S:g} s") from None
+        finally:
+            if not self._is_ready:
+                self.end()
+                await self.gone()
+
+    async def probe(self, fd: int) -> VideoFacts:
+        """Begin a video: the upload's descriptor -> its facts."""
+        self._check_alive()
+        if self._in_job:
+            raise RuntimeError("a worker has one video at a time")
+        self._job += 1
+        self._in_job = True
+        self._send_file(fd)
+        self._ask({"facts", "refused"}, "probe")
+        facts = await self._inbox_next()
+        assert isinstance(facts, VideoFacts)
+        return facts
+
+    def decode(self, plan: Plan, pixel_format: PixelFormat) -> None:
+        """Begin to walk through the video; ``next_unit`` has what comes of it."""
+        self._check_alive()
+        shape = (plan.grids[0].frames_per_unit, pixel_format.height, pixel_format.width, 3)
+        slots = max(1, self._config.shared_memory_bytes // math.prod(shape))
+        self._memories += 1
+        self._memory = FrameMemory(self._memories, slots, shape)
+        self._plan, self._last_unit = plan, (-1, -1)
+        self._send_file(self._memory.fd)
+        self._memory.close_file()
+        self._ask(
+            {"unit", "end", "refused"},
+            "decode",
+            memory=self._memory.number,
+            slots=slots,
+            pixel_format=asdict(pixel_format),
+            grids=[asdict(grid) for grid in plan.grids],
+        )
+
+    async def next_unit(self) -> UnitFrames | DecodeEnd:
+        found = await self._inbox_next()
+        assert isinstance(found, UnitFrames | DecodeEnd)
+        return found
+
+    async def leave(self) -> None:
+        """Make it forget the video. One that does not do so soon is killed."""
+        self._memory = self._plan = None
+        self._inbox.put_nowait(RuntimeError("the worker has been given back"))  # to whoever still waits
+        self._inbox = asyncio.Queue()
+        if not self._in_job or not self.is_alive:
+            return
+        self._in_job = False
+        self._ask({"stopped"}, "stop")
+        try:
+            async with asyncio.timeout(_STOP_S):
+                await self._inbox_next()
+        except TimeoutError:
+            self._fail(Death.STUCK)
+        except DecoderDied:
+            return
+
+    def end(self) -> None:
+        """Kill it, being asked to."""
+        self._is_ready = False
+        self._fail(Death.CRASHED)
+        if self._process.returncode is None:
+            self._process.kill()  # one that was dead for us may still be on its way out
+
+    async def gone(self) -> str:
+        """Wait until nothing is left of it; what is known of its end, for the log."""
+        try:
+            async with asyncio.timeout(_STOP_S):
+                status = await self._process.wait()
+        except TimeoutError:
+            self._process.kill()
+            status = await self._process.wait()
+        self._files.close()
+        return f"status {status} {self._detail}".rstrip()
+
+    # What asyncio calls.
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for message in self._unpacker.feed(data):
+                self._hear(message)
+        except (ProtocolError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+            self._fail(Death.BROKEN, repr(error))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_alive = False
+        self._watchdog.rest()
+        self._inbox.put_nowait(_died())
+        if self._is_ready:
+            self._on_death(self, self._death)
+
+    # Listening.
+
+    def _hear(self, message: dict[str, Any]) -> None:
+        says = message["says"]
+        if message["job"] != self._job:
+            raise ProtocolError(f"{says} about job {message['job']} in job {self._job}")
+        if says == "failed":
+            self._detail = answers.text(message["detail"])
+            return
+        if says == "alive" or (says not in self._awaited and "stopped" in self._awaited):
+            self._watch()
+            return
+        if says not in self._awaited:
+            raise ProtocolError(f"{says} is not one of {sorted(self._awaited)}")
+        self._inbox.put_nowait(self._understand(says, message))
+        if says != "unit":
+            self._awaited = frozenset()
+        self._watch()
+
+    def _understand(self, says: str, message: dict[str, Any]) -> object:
+        match says:
+            case "ready":
+                self._is_ready = True
+                return says
+            case "unit":
+                return self._unit(int(message["grid"]), int(message["unit"]), int(message["slot"]))
+            case "facts":
+                return answers.facts(message["facts"])
+            case "end":
+                return answers.decode_end(message)
+            case "refused":
+                return answers.refusal(message)
+        return says
+
+    def _unit(self, grid: int, unit: int, slot: int) -> UnitFrames:
+        assert self._plan is not None
+        assert self._memory is not None
+        if grid not in range(len(self._plan.grids)) or unit not in range(self._plan.grids[grid].num_units):
+            raise ProtocolError(f"the plan has no unit {unit} in grid {grid}")
+        if (grid, unit) <= self._last_unit:
+            raise ProtocolError(f"unit {unit} of grid {grid} after {self._last_unit}")
+        self._last_unit = (grid, unit)
+        return self._memory.hand_out(grid, unit, slot, partial(self._released, self._memory))
+
+    async def _inbox_next(self) -> object:
+        found = await self._inbox.get()
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    # Talking.
+
+    def _ask(self, answers: set[str], says: str, **content: object) -> None:
+        if self._awaited and says != "stop":
+            raise RuntimeError(f"{says} while the worker still owes one of {sorted(self._awaited)}")
+        self._awaited = frozenset(answers)
+        self._say(says, **content)
+        self._watch()
+
+    def _say(self, says: str, **content: object) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(pack({"says": says, "job": self._job, **content}))
+
+    def _send_file(self, fd: int) -> None:
+        try:
+            socket.send_fds(self._files, [b"f"], [fd])
+        except (BrokenPipeError, ConnectionError, BlockingIOError):
+            self._fail(Death.BROKEN, "it takes no descriptors")
+
+    def _released(self, memory: FrameMemory, slot: int) -> None:
+        if memory is self._memory and self.is_alive:
+            self._say("release", memory=memory.number, slot=slot)
+            self._watch()
+
+    # Watching.
+
+    def _watch(self) -> None:
+        """It has just shown life, or been given something to do: may it be silent from now on?"""
+        waits_for_slot = self._memory is not None and self._memory.is_full
+        if self.is_alive and self._awaited and not waits_for_slot:
+            self._watchdog.watch()
+        else:
+            self._watchdog.rest()
+
+    def _fail(self, death: Death, detail: str = "") -> None:
+        """Kill it; ``connection_lost`` follows."""
+        if self.is_alive:
+            self.is_alive = False
+            self._death, self._detail = death, answers.text(detail)
+            self._watchdog.rest()
+            self._transport.abort()
+            if self._process.returncode is None:
+                self._process.kill()
+
+    def _check_alive(self) -> None:
+        if not self.is_alive:
+            raise _died()
+
+
+def _died() -> DecoderDied:
+    return DecoderDied("the decoder stopped while it worked on this video")

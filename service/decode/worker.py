@@ -1,0 +1,264 @@
+"""The worker process: takes one video after the other from its parent, and holds nothing between them.
+
+Started by ``process.WorkerProcess`` with the settings as JSON in its only argument. It ends with its parent:
+on the socket's end, or by the kernel while FFmpeg is busy.
+"""
+
+import gc
+import json
+import mmap
+import os
+import select
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import av.logging
+import numpy as np
+
+from service.decode import sandbox
+from service.decode.container import Upload
+from service.decode.frames import decode
+from service.decode.probe import Limits, Track, probe
+from service.decode.protocol import Refusal, Unpacker, pack
+from service.values import Grid, PixelFormat, Plan
+
+_DESCRIPTORS_FOR_A_VIDEO = 3  # the upload, the shared memory, and mmap's own copy of that
+
+
+class _Stopped(Exception):
+    """The parent wants no more of this video."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the parent decides; the descriptors are stream sockets."""
+
+    parent_pid: int
+    messages_fd: int
+    files_fd: int
+    memory_bytes: int
+    alive_every_s: float
+    limits: Limits
+
+
+class _Link:
+    """The worker's end of the two sockets. Its parent's end is this process's end."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._socket = socket.socket(fileno=settings.messages_fd)
+        self._files = socket.socket(fileno=settings.files_fd)
+        self._unpacker = Unpacker()
+        self._received: list[dict[str, Any]] = []
+        self._said_at = time.monotonic()
+        self._alive_every_s = settings.alive_every_s
+
+    def say(self, says: str, job: int, **content: object) -> None:
+        try:
+            self._socket.sendall(pack({"says": says, "job": job, **content}))
+        except ConnectionError:
+            raise SystemExit from None
+        self._said_at = time.monotonic()
+
+    def say_alive(self, job: int) -> None:
+        """Say so when nothing has been said for a while."""
+        if time.monotonic() - self._said_at >= self._alive_every_s:
+            self.say("alive", job)
+
+    def hear(self) -> dict[str, Any]:
+        """Wait for the next message."""
+        while not self._received:
+            self._receive()
+        return self._received.pop(0)
+
+    def hear_now(self) -> dict[str, Any] | None:
+        """The next message if there is one."""
+        if not self._received and select.select([self._socket], [], [], 0)[0]:
+            self._receive()
+        return self._received.pop(0) if self._received else None
+
+    def take_file(self) -> int:
+        """The descriptor that came with a message."""
+        _, files, _, _ = socket.recv_fds(self._files, 1, 1)
+        if not files:
+            raise SystemExit("no descriptor came")
+        return files[0]
+
+    def _receive(self) -> None:
+        try:
+            data = self._socket.recv(1 << 16)
+        except ConnectionError:
+            raise SystemExit from None
+        if not data:
+            raise SystemExit
+        self._received += self._unpacker.feed(data)
+
+
+class _SharedSlots:
+    """Slots of shared memory, one unit each; a free one is waited for, which is the flow control."""
+
+    def __init__(self, job: "_Job", fd: int, slots: int, unit_shape: tuple[int, ...]) -> None:
+        self._job = job
+        self._fd = fd
+        unit_bytes = int(np.prod(unit_shape))
+        memory = mmap.mmap(fd, slots * unit_bytes)
+        self._units = np.ndarray((slots, *unit_shape), np.uint8, buffer=memory)
+        self._free = list(range(slots))[::-1]  # used from the end: the lowest slots stay in the cache
+
+    def acquire(self) -> tuple[int, np.ndarray]:
+        while not self._free:
+            self._job.wait()
+        slot = self._free.pop()
+        return slot, self._units[slot]
+
+    def announce(self, grid: int, unit: int, slot: int) -> None:
+        self._job.say("unit", grid=grid, unit=unit, slot=slot)
+
+    def release(self, slot: int) -> None:
+        self._free.append(slot)
+
+    def close(self) -> None:
+        os.close(self._fd)  # the mapping goes with the last view of it
+
+
+class _Job:
+    """One video: the messages about it from the probe to the stop."""
+
+    def __init__(self, link: _Link, settings: Settings, number: int) -> None:
+        self._link = link
+        self._limits = settings.limits
+        self._number = number
+        self._upload_fd = link.take_file()
+        self._upload = Upload(self._upload_fd)
+        self._track: Track | None = None
+        self._slots: _SharedSlots | None = None
+        self._memory_number = 0
+        self._cpu_at_start_s = time.process_time()
+
+    def run(self) -> None:
+        """Serve it until the parent has enough of it."""
+        try:
+            self._answer(self._probe)
+            while True:
+                self._obey(self._link.hear())
+        except _Stopped:
+            return
+        finally:
+            os.close(self._upload_fd)
+
+    def say(self, says: str, **content: object) -> None:
+        self._link.say(says, self._number, **content)
+
+    def wait(self) -> None:
+        """Obey the parent's next message."""
+        self._obey(self._link.hear())
+
+    def pulse(self) -> None:
+        """Between packets: obey what has come, show life, hold the limit on processor time."""
+        while (message := self._link.hear_now()) is not None:
+            self._obey(message)
+        self._link.say_alive(self._number)
+        used_s = time.process_time() - self._cpu_at_start_s
+        if used_s > self._limits.max_cpu_s:
+            raise Refusal(
+                "VIDEO_TOO_LARGE",
+                f"the video needs more than {self._limits.max_cpu_s:g} s of processor time to decode",
+                limit=self._limits.max_cpu_s,
+                value=round(used_s, 3),
+            )
+
+    def _obey(self, message: dict[str, Any]) -> None:
+        match message:
+            case {"says": "stop"}:
+                raise _Stopped
+            case {"says": "release", "slot": slot, "memory": memory}:
+                # One for a walk that is through says nothing about the slots of the next.
+                if self._slots is not None and memory == self._memory_number:
+                    self._slots.release(slot)
+            case {"says": "decode"}:
+                self._answer(lambda: self._decode(message))
+            case _:
+                raise SystemExit(f"the parent said {message}")
+
+    def _answer(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Refusal as refusal:
+            self.say("refused", reason=refusal.reason, message=refusal.message, metadata=refusal.metadata)
+
+    def _probe(self) -> None:
+        self._track = probe(self._upload, self._limits, self.pulse)
+        self.say("facts", facts=asdict(self._track.facts))
+
+    def _decode(self, message: dict[str, Any]) -> None:
+        fd = self._link.take_file()
+        if self._track is None:
+            raise SystemExit("the parent wants a video decoded that was refused")
+        pixel_format = PixelFormat(**message["pixel_format"])
+        plan = Plan(tuple(Grid(**grid) for grid in message["grids"]))
+        unit_shape = (plan.grids[0].frames_per_unit, pixel_format.height, pixel_format.width, 3)
+        self._memory_number = message["memory"]
+        self._slots = _SharedSlots(self, fd, message["slots"], unit_shape)
+        try:
+            end = decode(self._upload, self._track, plan, pixel_format, self._limits, self._slots, self.pulse)
+        finally:
+            self._slots.close()
+            self._slots = None
+        self.say("end", **asdict(end))
+
+
+def main(settings: Settings) -> None:
+    # Before any codec is opened: with PyAV's own callback, closing a frame-threaded codec early deadlocks.
+    av.logging.restore_default_callback()
+    av.logging.set_libav_level(av.logging.PANIC)
+    sandbox.die_with(settings.parent_pid)
+    link = _Link(settings)
+    highest = max(settings.messages_fd, settings.files_fd)
+    sandbox.give_up_rights(settings.memory_bytes, highest + 1 + _DESCRIPTORS_FOR_A_VIDEO)
+    gc.freeze()  # what is there now stays: a collection looks only at what a video has left
+    link.say("ready", 0)
+    while True:
+        message = link.hear()
+        if message["says"] == "probe":
+            _serve(link, settings, message["job"])
+
+
+def _serve(link: _Link, settings: Settings, number: int) -> None:
+    try:
+        _Job(link, settings, number).run()
+    except Exception as error:
+        # Not as a traceback: where standard error is a file, the limit on files forbids to write there.
+        steps = traceback.extract_tb(error.__traceback__)
+        where = " < ".join(f"{step.filename}:{step.lineno}" for step in reversed(steps[-6:]))
+        link.say("failed", number, detail=f"{error!r} at {where}")
+        raise SystemExit(1) from None
+    # PyAV's objects hold each other, and with them decoded frames: much memory, yet too few objects for the
+    # collector to come by itself.
+    gc.collect()
+    link.say("stopped", number)
+
+
+def _settings(text: str) -> Settings:
+    values = json.loads(text)
+    limits = Limits(**values.pop("limits"))
+    for name in ("messages_fd", "files_fd"):
+        values[name] = _lowest(values[name])
+    return Settings(**values, limits=limits)
+
+
+def _lowest(fd: int) -> int:
+    """The same file at the lowest free number, so that the limit on numbers leaves none over."""
+    low = os.dup(fd)
+    if low > fd:
+        os.close(low)
+        return fd
+    os.close(fd)
+    return low
+
+
+if __name__ == "__main__":
+    main(_settings(sys.argv[1]))

@@ -1,0 +1,123 @@
+"""Every error that a client can meet. Each knows its gRPC code and a stable reason.
+
+    TubeletError
+    ├── ClientError                     what the client sent or asked for
+    │   ├── MalformedOption             INVALID_ARGUMENT     an option that makes no sense
+    │   ├── MessageOutOfOrder           INVALID_ARGUMENT     a chunk before the options, or options twice
+    │   ├── EmptyUpload                 INVALID_ARGUMENT     no bytes
+    │   ├── NotAVideo                   INVALID_ARGUMENT     not a media file that we know
+    │   ├── UnsupportedVideo            INVALID_ARGUMENT     known, but not taken: container, codec
+    │   ├── NoVideoStream               INVALID_ARGUMENT     sound only, or cover art only
+    │   ├── CorruptVideo                INVALID_ARGUMENT     a video stream of which nothing decodes
+    │   ├── UnknownModel                NOT_FOUND
+    │   ├── UploadTooLarge              RESOURCE_EXHAUSTED   more bytes than the limit
+    │   └── VideoTooLarge               FAILED_PRECONDITION  too many pixels, frames, seconds to decode
+    ├── Overloaded                      RESOURCE_EXHAUSTED   too many videos in flight; retry later
+    ├── DecoderDied                     INTERNAL             the worker crashed, hung or ran out of memory
+    └── InternalError                   INTERNAL             ours; the client sees a fixed text and an id
+
+The message of every class but InternalError is written for the client.
+"""
+
+from typing import ClassVar
+
+import grpc
+
+
+class TubeletError(Exception):
+    """The root. ``reason`` is the stable ErrorInfo.reason; ``metadata`` holds limits and values found.
+
+    ``before_work`` errors refuse a request before its body is read.
+    """
+
+    code: ClassVar[grpc.StatusCode] = grpc.StatusCode.INTERNAL
+    reason: ClassVar[str] = "INTERNAL"
+    before_work: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, field: str = "", **metadata: object) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+        self.metadata = {key: str(value) for key, value in metadata.items()}
+
+
+class ClientError(TubeletError):
+    code = grpc.StatusCode.INVALID_ARGUMENT
+    reason = "INVALID_ARGUMENT"
+
+
+class MalformedOption(ClientError):
+    reason = "MALFORMED_OPTION"
+    before_work = True
+
+
+class MessageOutOfOrder(ClientError):
+    reason = "MESSAGE_OUT_OF_ORDER"
+    before_work = True
+
+
+class EmptyUpload(ClientError):
+    reason = "EMPTY_UPLOAD"
+
+
+class NotAVideo(ClientError):
+    reason = "NOT_A_VIDEO"
+
+
+class UnsupportedVideo(ClientError):
+    reason = "UNSUPPORTED_VIDEO"
+
+
+class NoVideoStream(ClientError):
+    reason = "NO_VIDEO_STREAM"
+
+
+class CorruptVideo(ClientError):
+    reason = "CORRUPT_VIDEO"
+
+
+class UnknownModel(ClientError):
+    code = grpc.StatusCode.NOT_FOUND
+    reason = "UNKNOWN_MODEL"
+    before_work = True
+
+
+class UploadTooLarge(ClientError):
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    reason = "UPLOAD_TOO_LARGE"
+
+
+class VideoTooLarge(ClientError):
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "VIDEO_TOO_LARGE"
+
+
+class Overloaded(TubeletError):
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    reason = "OVERLOADED"
+    before_work = True
+
+    def __init__(self, message: str, *, retry_after_s: float, **metadata: object) -> None:
+        super().__init__(message, field="", **metadata)
+        self.retry_after_s = retry_after_s
+
+
+class DecoderDied(TubeletError):
+    reason = "DECODER_DIED"
+
+
+class InternalError(TubeletError):
+    """Built where an unexpected exception is caught and logged under ``error_id``."""
+
+    def __init__(self, error_id: str) -> None:
+        super().__init__(f"internal error; ask the operator for log entry {error_id}", error_id=error_id)
+
+
+def reasons() -> frozenset[str]:
+    """All reasons of the tree: the closed set of the ``reason`` label in the metrics."""
+    found, pending = set(), [TubeletError]
+    while pending:
+        error = pending.pop()
+        found.add(error.reason)
+        pending += error.__subclasses__()
+    return frozenset(found)
