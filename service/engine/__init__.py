@@ -1,0 +1,1 @@
+"""Units and windows of all videos in flight, batched on a device."""

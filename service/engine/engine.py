@@ -1,0 +1,135 @@
+"""The engine: models on a device, and the work that videos ask of them."""
+
+import asyncio
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from models.contract import ModelSpec
+from models.store import ModelStore
+from service.config import EngineConfig
+from service.engine.executor import Executor
+from service.engine.hosted import Embedding, HostedModel, Logits
+from service.engine.lane import Account, Item, Lane
+from service.metrics import Metrics
+from service.values import UnitFrames
+
+
+class Engine:
+    """Batches the units and windows of all videos in flight, on the GPU when there is one."""
+
+    def __init__(self, config: EngineConfig, metrics: Metrics) -> None:
+        self._config = config
+        self._metrics = metrics
+        self._executor = Executor(metrics)
+        self._loop: asyncio.AbstractEventLoop
+
+    async def __aenter__(self) -> "Engine":
+        self._loop = asyncio.get_running_loop()
+        torch.set_num_threads(self._config.threads or len(os.sched_getaffinity(0)))
+        await self._executor.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._executor.__aexit__(*exc)
+
+    async def load(self, store: ModelStore, spec: ModelSpec) -> HostedModel:
+        """Load a model and compute one window of black frames, so that first requests are not slow.
+
+        Raises:
+            models.store.BrokenModel: its files are not what its model.toml says.
+        """
+        device = choose_device(self._config.device)
+        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        loaded = await asyncio.to_thread(store.load, spec.name, spec.version, device=device, dtype=dtype)
+        hosted = HostedModel(
+            spec,
+            loaded.model,
+            device=device,
+            dtype=dtype,
+            max_batch_units=self._config.max_batch_units,
+            max_batch_windows=self._config.max_batch_windows,
+            release=self._release,
+        )
+        self._executor.add(hosted.encode)
+        self._executor.add(hosted.classify)
+        await self._warm_up(hosted)
+        self._metrics.model_info.labels(
+            spec.name, spec.version, spec.family, str(device), str(dtype).removeprefix("torch.")
+        ).set(1)
+        return hosted
+
+    def work(self, model: HostedModel) -> "VideoWork":
+        """A place in the queues for one video."""
+        return VideoWork(self._executor, model)
+
+    async def _warm_up(self, model: HostedModel) -> None:
+        sampling, size = model.spec.sampling, model.spec.preprocessing
+        pixels = np.zeros((sampling.frames_per_unit, size.height, size.width, 3), np.uint8)
+        work = self.work(model)
+        units = [
+            work.encode(UnitFrames(grid=0, unit=unit, pixels=pixels, release=lambda: None))
+            for unit in range(sampling.units_per_window)
+        ]
+        await work.classify(units)
+
+    def _release(self, units: Sequence[UnitFrames]) -> None:
+        self._loop.call_soon_threadsafe(_release_all, units)
+
+
+class NoSuchDevice(RuntimeError):
+    """The configuration names a device that this machine does not have."""
+
+
+class VideoWork:
+    """What one video asks of the engine: its owner in the fair queues, and its account."""
+
+    def __init__(self, executor: Executor, model: HostedModel) -> None:
+        self.account = Account()
+        self._executor = executor
+        self._model = model
+        self._pending: set[asyncio.Future[Any]] = set()
+
+    def encode(self, unit: UnitFrames) -> asyncio.Future[Embedding]:
+        """Queue a unit; it is released once its pixels are in a batch."""
+        return self._submit(self._model.encode, unit)
+
+    async def classify(self, units: Sequence[asyncio.Future[Embedding]]) -> Logits:
+        """The logits (K,) of the window of these S units, in order."""
+        embeddings = [await unit for unit in units]
+        return await self._submit(self._model.classify, embeddings)
+
+    def cancel(self) -> None:
+        """Drop all that is not in a batch yet."""
+        for future in tuple(self._pending):
+            future.cancel()
+
+    def _submit(self, lane: Lane[Any, Any], payload: Any) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._pending.add(future)
+        future.add_done_callback(self._pending.discard)
+        self._executor.submit(lane, self, Item(payload, self.account, future))
+        return future
+
+
+def choose_device(wanted: str) -> torch.device:
+    """``auto`` is the first GPU where there is one, else the CPU.
+
+    Raises:
+        NoSuchDevice: this machine does not have it.
+    """
+    gpus = torch.cuda.device_count()
+    if wanted == "auto":
+        return torch.device("cuda:0" if gpus else "cpu")
+    device = torch.device(wanted)
+    if device.type == "cuda" and (device.index or 0) >= gpus:
+        raise NoSuchDevice(f"engine.device is {wanted!r}, but torch sees {gpus} GPUs here")
+    return device
+
+
+def _release_all(units: Sequence[UnitFrames]) -> None:
+    for unit in units:
+        unit.release()

@@ -1,0 +1,140 @@
+"""Every metric, declared once. Labels come from closed sets, never from what a client sends."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import monotonic
+from typing import Literal
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+)
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
+
+Stage = Literal["upload", "probe", "decode", "queue", "encode", "classify", "total"]
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+_BATCH = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class Metrics:
+    """One set of metrics on a registry of its own, so that two servers in a process do not mix."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        self.requests = Counter(
+            "tubelet_requests_total",
+            "Requests answered, by the model that answered ('' where none was chosen) and gRPC code.",
+            ["method", "model", "code"],
+            registry=self.registry,
+        )
+        self.stage_seconds = Histogram(
+            "tubelet_stage_seconds",
+            "Wall time of one stage; queue, encode and classify are of one batch, the others of one video.",
+            ["stage"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.batch_units = Histogram(
+            "tubelet_batch_units",
+            "Units in a batch of the spatial stage.",
+            ["model"],
+            buckets=_BATCH,
+            registry=self.registry,
+        )
+        self.batch_windows = Histogram(
+            "tubelet_batch_windows",
+            "Windows in a batch of the temporal stage.",
+            ["model"],
+            buckets=_BATCH,
+            registry=self.registry,
+        )
+        self.queued_units = Gauge(
+            "tubelet_queued_units", "Units that wait for the device.", ["model"], registry=self.registry
+        )
+        self.queued_windows = Gauge(
+            "tubelet_queued_windows", "Windows that wait for the device.", ["model"], registry=self.registry
+        )
+        self.videos_in_flight = Gauge(
+            "tubelet_videos_in_flight", "Videos between their first byte and answer.", registry=self.registry
+        )
+        self.uploaded_bytes = Counter(
+            "tubelet_uploaded_bytes_total", "Bytes of video received.", registry=self.registry
+        )
+        self.frames_decoded = Counter(
+            "tubelet_frames_decoded_total", "Frames that came out of the codecs.", registry=self.registry
+        )
+        self.video_seconds = Counter(
+            "tubelet_video_seconds_total", "Seconds of video classified.", registry=self.registry
+        )
+        self.rejected = Counter(
+            "tubelet_rejected_total", "Requests refused before any work.", ["reason"], registry=self.registry
+        )
+        self.failed = Counter(
+            "tubelet_failed_total",
+            "Requests that failed after work began.",
+            ["reason"],
+            registry=self.registry,
+        )
+        self.decoder_deaths = Counter(
+            "tubelet_decoder_deaths_total",
+            "Decode workers that crashed, hung or broke a limit.",
+            ["cause"],
+            registry=self.registry,
+        )
+        self.decoders_busy = Gauge(
+            "tubelet_decoders_busy", "Decode workers that work for a video.", registry=self.registry
+        )
+        self.engine_busy_seconds = Counter(
+            "tubelet_engine_busy_seconds_total",
+            "Wall time that the device computed batches.",
+            registry=self.registry,
+        )
+        self.model_info = Gauge(
+            "tubelet_model_info",
+            "1 for each model that is loaded.",
+            ["model", "version", "family", "device", "dtype"],
+            registry=self.registry,
+        )
+        self.ready = Gauge(
+            "tubelet_ready", "1 when the default model has answered its warm-up.", registry=self.registry
+        )
+
+    def watch_decoders(self, busy_workers: Callable[[], int], busy_s: Callable[[], float]) -> None:
+        """Read what the pool of decoders knows of itself at every scrape."""
+        self.decoders_busy.set_function(busy_workers)
+        self.registry.register(_DecoderSeconds(busy_s))
+
+    @contextmanager
+    def time(self, stage: Stage, into: dict[str, float]) -> Iterator[None]:
+        """Add a stage's wall seconds to the histogram and to a request's own account."""
+        start = monotonic()
+        try:
+            yield
+        finally:
+            elapsed = monotonic() - start
+            self.stage_seconds.labels(stage).observe(elapsed)
+            into[stage] = into.get(stage, 0.0) + elapsed
+
+
+class _DecoderSeconds(Collector):
+    """A counter that somebody else counts."""
+
+    def __init__(self, busy_s: Callable[[], float]) -> None:
+        self._busy_s = busy_s
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        yield CounterMetricFamily(
+            "tubelet_decoder_busy_seconds",
+            "Wall time that decode workers worked, summed over workers.",
+            value=self._busy_s(),
+        )
