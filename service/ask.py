@@ -1,0 +1,95 @@
+"""One way to ask for a classification, whether a server answers or this process does."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from service.client import AsyncClient, ServerError
+from service.config import Config
+from service.errors import TubeletError
+from service.values import Classification, Options, Progress, Segment, VideoFacts
+
+Event = VideoFacts | Progress | Segment
+Emit = Callable[[Event], Awaitable[None]]
+Ask = Callable[[Path, Options, Emit], Awaitable[Classification]]
+
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a video has no classification, wherever it failed."""
+
+    code: str
+    reason: str
+    message: str
+
+
+@asynccontextmanager
+async def asking_server(target: str) -> AsyncIterator[Ask]:
+    async with AsyncClient(target) as client:
+
+        async def ask(video: Path, options: Options, emit: Emit) -> Classification:
+            async for event in client.stream(video, options):
+                if isinstance(event, Classification):
+                    return event
+                await emit(event)
+            raise ServerError("INTERNAL", "", "the server ended the stream without a classification", {})
+
+        yield ask
+
+
+@asynccontextmanager
+async def asking_here(config: Config) -> AsyncIterator[Ask]:
+    """The same pipeline in this process, without gRPC."""
+    # Imported late: a client of a server needs neither torch nor the models.
+    from service.metrics import Metrics
+    from service.server import open_pipeline
+
+    async with open_pipeline(config, Metrics()) as pipeline:
+
+        async def ask(video: Path, options: Options, emit: Emit) -> Classification:
+            # Opened here: a file that cannot be read is the asker's trouble, not the pipeline's.
+            with video.open("rb") as file:
+                return await pipeline.classify(_chunks(file), options, emit)
+
+        yield ask
+
+
+async def ask_all(
+    ask: Ask, videos: list[Path], options: Options, at_once: int, emit: Callable[[Path, Event], None]
+) -> AsyncIterator[tuple[Path, Classification | Failure]]:
+    """Answers in the order of ``videos``, ``at_once`` of them under way; one failure stops no other."""
+    places = asyncio.Semaphore(at_once)
+
+    async def answer(video: Path) -> Classification | Failure:
+        async def forward(event: Event) -> None:
+            emit(video, event)
+
+        async with places:
+            try:
+                return await ask(video, options, forward)
+            except TubeletError as error:
+                return Failure(error.code.name, error.reason, error.message)
+            except ServerError as error:
+                return Failure(error.code, error.reason, error.message)
+            except OSError as error:
+                return Failure(
+                    "INVALID_ARGUMENT", "FILE_NOT_READABLE", f"cannot read {video}: {error.strerror}"
+                )
+
+    tasks = [(video, asyncio.create_task(answer(video))) for video in videos]
+    try:
+        for video, task in tasks:
+            yield video, await task
+    finally:
+        for _, task in tasks:
+            task.cancel()
+
+
+async def _chunks(file: BinaryIO) -> AsyncIterator[bytes]:
+    while chunk := file.read(_CHUNK_BYTES):
+        yield chunk

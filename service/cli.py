@@ -1,0 +1,147 @@
+"""The command line. No logic: every command gathers what it needs and prints what comes."""
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+from service.config import Config, load_config
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Class labels for videos and their time segments."
+)
+models_app = typer.Typer(no_args_is_help=True, help="The models that can answer.")
+app.add_typer(models_app, name="models")
+
+_errors = Console(stderr=True, highlight=False)
+
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="A TOML file; see the README.")]
+ServerAddress = Annotated[
+    str | None, typer.Option("--server", help="HOST:PORT of a server; without it, this process answers.")
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+
+
+@app.command()
+def serve(
+    config: ConfigFile = None,
+    port: Annotated[int | None, typer.Option(help="gRPC port; 0 picks a free one.")] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="HTTP port of /metrics; 0 picks a free one.")
+    ] = None,
+) -> None:
+    """Answer gRPC calls until SIGTERM, then drain."""
+    from service.server import RunningServer, run_until_signal
+
+    flags = {"port": port, "metrics_port": metrics_port}
+    settings = _config(config, server={key: value for key, value in flags.items() if value is not None})
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    def ready(server: RunningServer) -> None:
+        typer.echo(f"ready: gRPC on port {server.port}, metrics on port {server.metrics_port}")
+
+    with _told():
+        asyncio.run(run_until_signal(settings, ready))
+
+
+@app.command()
+def classify(
+    videos: Annotated[list[Path], typer.Argument(help="Video files.")],
+    server: ServerAddress = None,
+    config: ConfigFile = None,
+    as_json: Json = False,
+    model: Annotated[str, typer.Option(help="A model's name; empty: the default.")] = "",
+    version: Annotated[str, typer.Option(help="Its version; empty: the newest.")] = "",
+    top_k: Annotated[int, typer.Option(min=1, help="Labels shown, best first.")] = 3,
+    threshold: Annotated[float, typer.Option(min=0, max=1, help="Hide labels that score less.")] = 0.0,
+    whole_video: Annotated[bool, typer.Option("--whole-video", help="One segment: the whole video.")] = False,
+    window: Annotated[float | None, typer.Option(help="Window length, seconds; the model's own.")] = None,
+    stride: Annotated[float | None, typer.Option(help="Between windows' starts, seconds.")] = None,
+    time_range: Annotated[
+        list[str] | None, typer.Option("--range", help="START-END in seconds; may be repeated.")
+    ] = None,
+) -> None:
+    """Classify videos; exit status 1 when one failed, the others are classified all the same."""
+    from service.commands import classify_all
+    from service.values import Options, Sliding, WholeVideo
+
+    if whole_video and (window is not None or stride is not None):
+        raise typer.BadParameter("--whole-video takes neither --window nor --stride")
+    options = Options(
+        model=model,
+        version=version,
+        top_k=top_k,
+        score_threshold=threshold,
+        windowing=WholeVideo() if whole_video else Sliding(_ns(window), _ns(stride)),
+        ranges_ns=tuple(_range(text) for text in time_range or ()),
+    )
+    with _told():
+        failed = asyncio.run(classify_all(videos, options, server, _config(config), as_json=as_json))
+    raise typer.Exit(1 if failed else 0)
+
+
+@models_app.command("list")
+def list_models(server: ServerAddress = None, config: ConfigFile = None, as_json: Json = False) -> None:
+    """The models of a server, or of this installation."""
+    from service.commands import print_models
+
+    with _told():
+        asyncio.run(print_models(server, _config(config), as_json=as_json))
+
+
+@app.command()
+def demo(
+    video: Annotated[Path | None, typer.Argument(help="A video; a short sample when none is named.")] = None,
+) -> None:
+    """Start a server on free ports, classify a video through it, show its metrics, stop."""
+    from service.demo import demo as show
+
+    with _told():
+        asyncio.run(show(video, Console(highlight=False, soft_wrap=True)))
+
+
+def _config(path: Path | None, **flags: Any) -> Config:
+    try:
+        return load_config(path, **flags)
+    except FileNotFoundError as error:
+        _errors.print(str(error))
+    except ValidationError as error:
+        for problem in error.errors():
+            _errors.print(f"configuration: {'.'.join(map(str, problem['loc']))}: {problem['msg']}")
+    raise typer.Exit(2)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What a user can mend ends in one sentence and exit status 1, not in a traceback."""
+    from models.store import BrokenModel, UnknownModel
+    from service.client import ServerError
+    from service.engine.engine import NoSuchDevice
+
+    try:
+        yield
+    except (ServerError, UnknownModel, BrokenModel, NoSuchDevice, OSError) as error:
+        _errors.print(str(error))
+        raise typer.Exit(1) from None
+
+
+def _ns(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds * 1e9)
+
+
+def _range(text: str) -> tuple[int, int]:
+    start, dash, end = text.partition("-")
+    try:
+        if not dash:
+            raise ValueError
+        return round(float(start) * 1e9), round(float(end) * 1e9)
+    except ValueError:
+        raise typer.BadParameter(
+            f"--range wants START-END in seconds, such as 1.5-4; found {text!r}"
+        ) from None

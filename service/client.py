@@ -1,0 +1,192 @@
+"""The Python client, sync and asyncio. It imports neither torch nor PyAV.
+
+with Client("localhost:8500") as client:
+    print(client.classify("clip.mp4").labels[0])
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from functools import partial
+from io import BytesIO
+from itertools import chain
+from typing import Any, BinaryIO
+
+import grpc
+
+from service.status import ServerError, from_rpc_error
+from service.values import Classification, Options, Progress, Segment, VideoFacts
+from service.wire import (
+    classification_from_proto,
+    facts_from_proto,
+    options_to_proto,
+    progress_from_proto,
+    segment_from_proto,
+)
+from tubelet.v1 import video_classifier_pb2 as pb
+from tubelet.v1.model_pb2 import Model
+from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierStub
+
+__all__ = ["AsyncClient", "Client", "Options", "ServerError", "Video"]
+
+Video = str | os.PathLike[str] | bytes | BinaryIO
+"""A path, the bytes of a file, or a file open for reading."""
+
+Event = VideoFacts | Progress | Segment | Classification
+
+_DEFAULTS = Options()
+_CHUNK_BYTES = 1 << 20
+_CHANNEL_OPTIONS = [("grpc.max_receive_message_length", -1)]
+
+
+class Client:
+    """Blocking calls; one client may be shared by threads. Errors of the call are ServerError."""
+
+    def __init__(self, target: str) -> None:
+        self._channel = grpc.insecure_channel(target, options=_CHANNEL_OPTIONS)
+        self._stub = VideoClassifierStub(self._channel)
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._channel.close()
+
+    def classify(
+        self, video: Video, options: Options = _DEFAULTS, timeout_s: float | None = None
+    ) -> Classification:
+        """Upload a video and wait for its classification."""
+        requests = _requests(video, options)
+        with _server_errors():
+            response = self._stub.Classify(requests, timeout=timeout_s)
+            return classification_from_proto(response.classification)
+
+    def stream(
+        self, video: Video, options: Options = _DEFAULTS, timeout_s: float | None = None
+    ) -> Iterator[Event]:
+        """Upload a video and get its facts, segments and progress as they come, the classification last."""
+        requests = _streaming_requests(video, options)
+        with _server_errors():
+            for response in self._stub.ClassifyStreaming(requests, timeout=timeout_s):
+                yield _event_from_proto(response)
+
+    def models(self, timeout_s: float | None = None) -> tuple[Model, ...]:
+        """The models that the server answers with, the default first."""
+        with _server_errors():
+            return tuple(self._stub.ListModels(pb.ListModelsRequest(), timeout=timeout_s).models)
+
+    def model(self, name: str, version: str = "", timeout_s: float | None = None) -> Model:
+        """One of them; an empty version is the newest."""
+        with _server_errors():
+            return self._stub.GetModel(
+                pb.GetModelRequest(name=name, version=version), timeout=timeout_s
+            ).model
+
+
+class AsyncClient:
+    """The same calls for asyncio.
+
+    They wait for the blocking channel's, since a client of grpc.aio may lose the status of a server that
+    answers before the upload is through (grpc/grpc issue 36066), as ours does when it refuses one.
+    """
+
+    def __init__(self, target: str) -> None:
+        self._client = Client(target)
+
+    async def __aenter__(self) -> "AsyncClient":
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._client.__exit__(*exc)
+
+    async def classify(
+        self, video: Video, options: Options = _DEFAULTS, timeout_s: float | None = None
+    ) -> Classification:
+        requests = _requests(video, options)
+        with _server_errors():
+            response = await _ended(self._client._stub.Classify.future(requests, timeout=timeout_s))
+            return classification_from_proto(response.classification)
+
+    async def stream(
+        self, video: Video, options: Options = _DEFAULTS, timeout_s: float | None = None
+    ) -> AsyncIterator[Event]:
+        requests = _streaming_requests(video, options)
+        with _server_errors():
+            call = self._client._stub.ClassifyStreaming(requests, timeout=timeout_s)
+            try:
+                while (response := await asyncio.to_thread(next, call, None)) is not None:
+                    yield _event_from_proto(response)
+            finally:
+                call.cancel()
+
+    async def models(self, timeout_s: float | None = None) -> tuple[Model, ...]:
+        return await asyncio.to_thread(self._client.models, timeout_s)
+
+    async def model(self, name: str, version: str = "", timeout_s: float | None = None) -> Model:
+        return await asyncio.to_thread(self._client.model, name, version, timeout_s)
+
+
+async def _ended(call: Any) -> Any:
+    """The result of a call of the blocking channel; whoever stops waiting cancels it."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    call.add_done_callback(lambda _: loop.call_soon_threadsafe(ended.set))
+    try:
+        await ended.wait()
+    finally:
+        call.cancel()
+    return call.result()
+
+
+@contextmanager
+def _server_errors() -> Iterator[None]:
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise from_rpc_error(error) from None
+
+
+def _requests(video: Video, options: Options) -> Iterator[pb.ClassifyRequest]:
+    chunks = _chunks(video)
+    head = pb.ClassifyRequest(options=options_to_proto(options))
+    return chain([head], (pb.ClassifyRequest(chunk=chunk) for chunk in chunks))
+
+
+def _streaming_requests(video: Video, options: Options) -> Iterator[pb.ClassifyStreamingRequest]:
+    chunks = _chunks(video)
+    head = pb.ClassifyStreamingRequest(options=options_to_proto(options))
+    return chain([head], (pb.ClassifyStreamingRequest(chunk=chunk) for chunk in chunks))
+
+
+def _chunks(video: Video) -> Iterator[bytes]:
+    """A path is opened at once, so that its errors are the caller's, and closed with the iterator.
+
+    gRPC reads it on a thread that may go on for a moment when the call has already ended.
+    """
+    match video:
+        case bytes():
+            return iter(partial(BytesIO(video).read, _CHUNK_BYTES), b"")
+        case str() | os.PathLike():
+            return _chunks_of_file(open(video, "rb"))
+        case _:
+            return iter(partial(video.read, _CHUNK_BYTES), b"")
+
+
+def _chunks_of_file(file: BinaryIO) -> Iterator[bytes]:
+    with file:
+        yield from iter(partial(file.read, _CHUNK_BYTES), b"")
+
+
+def _event_from_proto(response: pb.ClassifyStreamingResponse) -> Event:
+    match response.WhichOneof("event"):
+        case "video":
+            return facts_from_proto(response.video)
+        case "progress":
+            return progress_from_proto(response.progress)
+        case "segment":
+            return segment_from_proto(response.segment)
+        case "classification":
+            return classification_from_proto(response.classification)
+        case unknown:
+            raise ValueError(f"the server sent an event that this client does not know: {unknown}")

@@ -1,0 +1,78 @@
+"""``tubelet demo``: a real server, the real client, a real video, and what Prometheus would see of it."""
+
+import asyncio
+import urllib.request
+from contextlib import AsyncExitStack
+from importlib.resources import as_file
+from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families
+from rich.console import Console
+
+from service.ask import Event, asking_server
+from service.config import ServerConfig, load_config
+from service.server import SAMPLE_CLIP, open_server
+from service.show import facts_text, labels_text, segment_text, stages_text
+from service.values import Options, Progress, Segment, VideoFacts
+
+_SHOWN = (
+    "tubelet_requests_total",
+    "tubelet_stage_seconds_sum",
+    "tubelet_batch_units_count",
+    "tubelet_batch_units_sum",
+    "tubelet_frames_decoded_total",
+    "tubelet_video_seconds_total",
+)
+
+
+async def demo(video: Path | None, console: Console) -> None:
+    """Serve on free ports, upload ``video`` (a sample where none is named), print what comes back.
+
+    Raises:
+        service.client.ServerError, OSError: the video cannot be classified or read.
+    """
+    config = load_config(server=ServerConfig(host="127.0.0.1", port=0, metrics_port=0))
+    async with AsyncExitStack() as stack:
+        clip = video or stack.enter_context(as_file(SAMPLE_CLIP))
+        with console.status("starting a server: models, decode workers, warm-up"):
+            server = await stack.enter_async_context(open_server(config))
+        console.print(
+            f"A server is ready: gRPC on port {server.port}, metrics on port {server.metrics_port}."
+        )
+        ask = await stack.enter_async_context(asking_server(f"127.0.0.1:{server.port}"))
+
+        async def show(event: Event) -> None:
+            match event:
+                case VideoFacts():
+                    console.print(facts_text(event))
+                case Segment():
+                    console.print(segment_text(event))
+                case Progress():
+                    pass
+
+        console.print(f"\nUploading {clip} through the Python client; segments as they arrive:")
+        answer = await ask(clip, Options(top_k=3), show)
+        console.print(f"  {'whole video':21}   {labels_text(answer.labels)}")
+        for warning in answer.warnings:
+            console.print(f"  warning: {warning}")
+        console.print(f"Answered by {answer.model} {answer.version}; {stages_text(answer)}")
+        console.print(
+            f"\nWhat Prometheus sees at http://127.0.0.1:{server.metrics_port}/metrics (a few series):"
+        )
+        for line in await asyncio.to_thread(_series, server.metrics_port):
+            console.print(f"  {line}", markup=False)
+
+
+def _series(metrics_port: int) -> list[str]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics", timeout=10) as response:
+        text = response.read().decode()
+    return [
+        f"{sample.name}{_braces(sample.labels)} {sample.value:g}"
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name in _SHOWN
+    ]
+
+
+def _braces(labels: dict[str, str]) -> str:
+    return f"{{{','.join(f'{key}={value!r}' for key, value in labels.items())}}}" if labels else ""

@@ -1,0 +1,189 @@
+"""The straight line of one request: upload, probe, plan, decode, encode, classify, respond."""
+
+import asyncio
+import logging
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from time import monotonic
+
+from service.catalogue import Catalogue
+from service.config import Config
+from service.decode.pool import DecodePool
+from service.engine.engine import Engine, VideoWork
+from service.engine.hosted import HostedModel
+from service.errors import CorruptVideo, InternalError, Overloaded, TubeletError
+from service.metrics import Metrics
+from service.sampling import check_options, make_plan
+from service.segments import SegmentAssembler
+from service.upload import UploadedFile, receive
+from service.values import NS_PER_S, Classification, Options, PixelFormat, Progress, Segment, VideoFacts
+from service.windows import Ended, Outbox, Planned, StartedWindow, WindowStarter
+
+Event = VideoFacts | Progress | Segment
+Emit = Callable[[Event], Awaitable[None]]
+
+_PROGRESS_INTERVAL_S = 0.5
+
+logger = logging.getLogger(__name__)
+
+
+class Pipeline:
+    """Classifies videos, many at a time; every stage is shared by all of them."""
+
+    def __init__(
+        self, config: Config, catalogue: Catalogue, decoders: DecodePool, engine: Engine, metrics: Metrics
+    ) -> None:
+        self.catalogue = catalogue
+        self._config = config
+        self._decoders = decoders
+        self._engine = engine
+        self._metrics = metrics
+        self._in_flight = 0
+
+    async def classify(self, chunks: AsyncIterator[bytes], options: Options, emit: Emit) -> Classification:
+        """Classify one video; ``emit`` gets its facts, then segments and progress as they are known.
+
+        Raises:
+            service.errors.TubeletError: whatever the client has to hear of.
+        """
+        with _insides_hidden():
+            self._admit()
+            model = self.catalogue.find(options.model, options.version)
+            check_options(model.spec.sampling, options)
+            with self._metrics.videos_in_flight.track_inprogress(), self._held_place():
+                return await self._run(chunks, options, emit, model)
+
+    async def _run(
+        self, chunks: AsyncIterator[bytes], options: Options, emit: Emit, model: HostedModel
+    ) -> Classification:
+        seconds: dict[str, float] = {}
+        work = self._engine.work(model)
+        outbox: Outbox = asyncio.Queue()
+        async with AsyncExitStack() as stack:
+            stack.enter_context(self._metrics.time("total", seconds))
+            with self._metrics.time("upload", seconds):
+                file = await stack.enter_async_context(receive(chunks, self._config.upload))
+            self._metrics.uploaded_bytes.inc(file.size_bytes)
+            decoding = asyncio.create_task(self._decode(file, model, options, work, outbox, seconds))
+            # Unwound in reverse: the decoder has let go of the file before it is closed.
+            stack.push_async_callback(_stop, decoding)
+            stack.callback(work.cancel)
+            facts, assembler, segments, warnings = await _respond(outbox, decoding, options, emit, model)
+        self._metrics.video_seconds.inc(facts.duration_ns / NS_PER_S)
+        seconds["queue"] += work.account.queue_s
+        seconds["encode"], seconds["classify"] = work.account.encode_s, work.account.classify_s
+        return Classification(
+            facts=facts,
+            model=model.spec.name,
+            version=model.spec.version,
+            segments=segments,
+            labels=assembler.video_labels(),
+            stage_seconds=seconds,
+            warnings=facts.warnings + warnings,
+        )
+
+    async def _decode(
+        self,
+        file: UploadedFile,
+        model: HostedModel,
+        options: Options,
+        work: VideoWork,
+        outbox: Outbox,
+        seconds: dict[str, float],
+    ) -> None:
+        """Probe, plan and decode in one worker; units go to the engine, their windows to the outbox."""
+        size = model.spec.preprocessing
+        try:
+            asked = monotonic()
+            async with self._decoders.worker() as worker:
+                seconds["queue"] = monotonic() - asked
+                with self._metrics.time("probe", seconds):
+                    facts = await worker.probe(file.fd)
+                plan = make_plan(facts, model.spec.sampling, options)
+                outbox.put_nowait(Planned(facts, plan))
+                windows = WindowStarter(plan, work, outbox)
+                with self._metrics.time("decode", seconds):
+                    async for unit in worker.decode(plan, PixelFormat(size.height, size.width, size.resize)):
+                        windows.add(unit)
+                end = worker.end
+            assert end is not None  # decode ended without an error
+            self._metrics.frames_decoded.inc(end.frames_decoded)
+            cut = plan.cut(end.end_ns)
+            if cut is None:
+                raise CorruptVideo("no frame could be decoded in the time ranges asked for")
+            windows.finish(cut, end.warnings)
+        finally:
+            outbox.put_nowait(None)
+
+    def _admit(self) -> None:
+        config = self._config.server
+        if self._in_flight >= config.max_videos_in_flight:
+            raise Overloaded(
+                f"{self._in_flight} videos are in flight, the limit is {config.max_videos_in_flight}; "
+                f"try again in {config.retry_after_s:g} s",
+                retry_after_s=config.retry_after_s,
+                limit=config.max_videos_in_flight,
+                value=self._in_flight,
+            )
+
+    @contextmanager
+    def _held_place(self) -> Iterator[None]:
+        self._in_flight += 1
+        try:
+            yield
+        finally:
+            self._in_flight -= 1
+
+
+@contextmanager
+def _insides_hidden() -> Iterator[None]:
+    """What is not in the error tree is ours: logged here, a fixed text for the client."""
+    try:
+        yield
+    except TubeletError:
+        raise
+    except Exception as error:
+        error_id = uuid.uuid4().hex[:12]
+        logger.exception("internal error %s", error_id)
+        raise InternalError(error_id) from error
+
+
+async def _respond(
+    outbox: Outbox, decoding: asyncio.Task[None], options: Options, emit: Emit, model: HostedModel
+) -> tuple[VideoFacts, SegmentAssembler, tuple[Segment, ...], tuple[str, ...]]:
+    """Turn windows into segments as their logits come, in the order of time."""
+    segments: list[Segment] = []
+    warnings: tuple[str, ...] = ()
+    facts, assembler, total_s, shown = None, None, 0.0, monotonic()
+
+    async def give(ready: Iterator[Segment]) -> None:
+        for segment in ready:
+            segments.append(segment)
+            await emit(segment)
+
+    while (item := await outbox.get()) is not None:
+        match item:
+            case Planned(facts, plan):
+                assembler = SegmentAssembler(plan, model.spec.labels, options.top_k, options.score_threshold)
+                total_s = plan.total_ns / NS_PER_S
+                await emit(facts)
+            case StartedWindow(grid, window, decoded_ns, logits):
+                assert assembler is not None
+                await give(assembler.add(grid, window, await logits))
+                if monotonic() - shown >= _PROGRESS_INTERVAL_S:
+                    shown = monotonic()
+                    await emit(Progress(decoded_ns / NS_PER_S, total_s))
+            case Ended(plan, warnings):
+                assert assembler is not None
+                assembler.cut(plan)
+    await decoding  # raises what stopped it early
+    assert facts is not None
+    assert assembler is not None
+    await give(assembler.finish())
+    return facts, assembler, tuple(segments), warnings
+
+
+async def _stop(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])

@@ -1,0 +1,70 @@
+"""Answers as text for people and as JSON for machines."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from service.ask import Failure
+from service.values import NS_PER_S, Classification, Label, Segment, VideoFacts
+
+
+def answer_json(video: Path, answer: Classification | Failure) -> dict[str, Any]:
+    """The object that ``--json`` prints for a video."""
+    match answer:
+        case Failure(code, reason, message):
+            return {"video": str(video), "error": {"code": code, "reason": reason, "message": message}}
+        case Classification():
+            return {
+                "video": str(video),
+                "model": answer.model,
+                "version": answer.version,
+                "duration_s": answer.facts.duration_ns / NS_PER_S,
+                "labels": _labels_json(answer.labels),
+                "segments": [
+                    {
+                        "start_s": segment.start_ns / NS_PER_S,
+                        "end_s": segment.end_ns / NS_PER_S,
+                        "labels": _labels_json(segment.labels),
+                    }
+                    for segment in answer.segments
+                ],
+                "warnings": list(answer.warnings),
+            }
+
+
+def facts_text(facts: VideoFacts) -> str:
+    return (
+        f"{facts.duration_ns / NS_PER_S:.2f} s, {facts.width}x{facts.height}, {facts.fps:.4g} fps, "
+        f"{facts.frames} frames, {facts.codec} in {facts.container}"
+    )
+
+
+def segment_text(segment: Segment) -> str:
+    start, end = segment.start_ns / NS_PER_S, segment.end_ns / NS_PER_S
+    return f"  {start:8.2f} - {end:8.2f} s   {labels_text(segment.labels)}"
+
+
+def answer_text(video: Path, answer: Classification | Failure) -> str:
+    match answer:
+        case Failure(code, reason, message):
+            return f"{video}: {message} ({code}{f', {reason}' if reason else ''})"
+        case Classification():
+            lines = [f"{video}: {facts_text(answer.facts)}"]
+            lines += [segment_text(segment) for segment in answer.segments]
+            lines += [f"  {'whole video':21}   {labels_text(answer.labels)}"]
+            lines += [f"  warning: {warning}" for warning in answer.warnings]
+            return "\n".join(lines)
+
+
+def stages_text(answer: Classification) -> str:
+    return ", ".join(
+        f"{stage} {seconds * 1000:.0f} ms" for stage, seconds in sorted(answer.stage_seconds.items())
+    )
+
+
+def labels_text(labels: Iterable[Label]) -> str:
+    return "  ".join(f"{label.name} {label.score:.2f}" for label in labels) or "(none above the threshold)"
+
+
+def _labels_json(labels: Iterable[Label]) -> list[dict[str, Any]]:
+    return [{"label": label.name, "score": label.score} for label in labels]

@@ -1,0 +1,61 @@
+"""Errors as rich gRPC statuses (google.rpc, see AIP-193), and back again for the client."""
+
+from typing import cast
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+from grpc_status import rpc_status
+
+from service.errors import Overloaded, TubeletError
+
+DOMAIN = "tubelet"
+
+
+def to_status(error: TubeletError) -> grpc.Status:
+    """ErrorInfo always; BadRequest where a field is at fault; RetryInfo where trying again helps."""
+    details: list[Message] = [ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)]
+    if error.field:
+        violation = BadRequest.FieldViolation(field=error.field, description=error.message)
+        details.append(BadRequest(field_violations=[violation]))
+    if isinstance(error, Overloaded):
+        delay = Duration()
+        delay.FromNanoseconds(round(error.retry_after_s * 1e9))
+        details.append(RetryInfo(retry_delay=delay))
+    status = Status(code=error.code.value[0], message=error.message)
+    for detail in details:
+        packed = AnyMessage()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return rpc_status.to_status(status)
+
+
+class ServerError(Exception):
+    """What the server answered instead of a classification.
+
+    ``reason`` is stable (service.errors); empty when the error did not come from tubelet itself, as
+    when no server is there.
+    """
+
+    def __init__(self, code: str, reason: str, message: str, metadata: dict[str, str]) -> None:
+        super().__init__(f"{code} {reason}: {message}" if reason else f"{code}: {message}")
+        self.code = code
+        self.reason = reason
+        self.message = message
+        self.metadata = metadata
+
+
+def from_rpc_error(error: grpc.RpcError) -> ServerError:
+    """Read the details that ``to_status`` wrote."""
+    # Both kinds of channel raise errors that are calls as well, which grpc's own types do not say.
+    call = cast(grpc.Call, error)
+    reason, metadata = "", {}
+    status = rpc_status.from_call(call)
+    for detail in status.details if status else ():
+        info = ErrorInfo()
+        if detail.Unpack(info) and info.domain == DOMAIN:
+            reason, metadata = info.reason, dict(info.metadata)
+    return ServerError(call.code().name, reason, call.details() or "", metadata)

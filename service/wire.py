@@ -1,0 +1,171 @@
+"""Proto messages <-> our values, for the servicer and the client; light enough for a client to import."""
+
+from collections.abc import Iterable
+
+from google.protobuf.duration_pb2 import Duration
+
+from service.errors import MalformedOption
+from service.values import (
+    DEFAULT_TOP_K,
+    NS_PER_S,
+    Classification,
+    Label,
+    Options,
+    Progress,
+    Segment,
+    Sliding,
+    VideoFacts,
+    WholeVideo,
+)
+from tubelet.v1 import classification_pb2 as pb
+
+_MAX_TOP_K = 1000
+
+
+def to_duration(ns: int) -> Duration:
+    seconds, nanos = divmod(ns, NS_PER_S)
+    return Duration(seconds=seconds, nanos=nanos)
+
+
+def from_duration(duration: Duration) -> int:
+    return duration.seconds * NS_PER_S + duration.nanos
+
+
+def options_from_proto(message: pb.ClassifyOptions) -> Options:
+    """
+    Raises:
+        MalformedOption: a value that no video could satisfy.
+    """
+    if message.top_k > _MAX_TOP_K:
+        raise MalformedOption(
+            f"top_k is {message.top_k}, the limit is {_MAX_TOP_K}",
+            field="top_k",
+            limit=_MAX_TOP_K,
+            value=message.top_k,
+        )
+    if not 0 <= message.score_threshold <= 1:
+        raise MalformedOption(
+            f"score_threshold is {message.score_threshold:g}, it must be 0 to 1",
+            field="score_threshold",
+            limit="0..1",
+            value=message.score_threshold,
+        )
+    windowing = WholeVideo() if message.WhichOneof("windowing") == "whole_video" else Sliding()
+    if message.WhichOneof("windowing") == "sliding":
+        sliding = message.sliding
+        windowing = Sliding(
+            window_ns=from_duration(sliding.window) if sliding.HasField("window") else None,
+            stride_ns=from_duration(sliding.stride) if sliding.HasField("stride") else None,
+        )
+    return Options(
+        model=message.model,
+        version=message.version,
+        top_k=message.top_k or DEFAULT_TOP_K,
+        score_threshold=message.score_threshold,
+        windowing=windowing,
+        ranges_ns=tuple((from_duration(each.start), from_duration(each.end)) for each in message.ranges),
+    )
+
+
+def options_to_proto(options: Options) -> pb.ClassifyOptions:
+    message = pb.ClassifyOptions(
+        model=options.model,
+        version=options.version,
+        top_k=options.top_k,
+        score_threshold=options.score_threshold,
+        ranges=[_range_to_proto(start, end) for start, end in options.ranges_ns],
+    )
+    match options.windowing:
+        case WholeVideo():
+            message.whole_video.SetInParent()
+        case Sliding(window_ns, stride_ns):
+            message.sliding.SetInParent()
+            if window_ns is not None:
+                message.sliding.window.CopyFrom(to_duration(window_ns))
+            if stride_ns is not None:
+                message.sliding.stride.CopyFrom(to_duration(stride_ns))
+    return message
+
+
+def facts_to_proto(facts: VideoFacts) -> pb.VideoFacts:
+    return pb.VideoFacts(
+        container=facts.container,
+        codec=facts.codec,
+        width=facts.width,
+        height=facts.height,
+        fps=facts.fps,
+        frames=facts.frames,
+        duration=to_duration(facts.duration_ns),
+        size_bytes=facts.size_bytes,
+    )
+
+
+def facts_from_proto(message: pb.VideoFacts) -> VideoFacts:
+    return VideoFacts(
+        container=message.container,
+        codec=message.codec,
+        width=message.width,
+        height=message.height,
+        fps=message.fps,
+        frames=message.frames,
+        duration_ns=from_duration(message.duration),
+        size_bytes=message.size_bytes,
+    )
+
+
+def segment_to_proto(segment: Segment) -> pb.Segment:
+    return pb.Segment(
+        range=_range_to_proto(segment.start_ns, segment.end_ns), labels=_labels_to_proto(segment.labels)
+    )
+
+
+def segment_from_proto(message: pb.Segment) -> Segment:
+    return Segment(
+        start_ns=from_duration(message.range.start),
+        end_ns=from_duration(message.range.end),
+        labels=_labels_from_proto(message.labels),
+    )
+
+
+def progress_to_proto(progress: Progress) -> pb.Progress:
+    return pb.Progress(decoded_s=progress.decoded_s, total_s=progress.total_s)
+
+
+def progress_from_proto(message: pb.Progress) -> Progress:
+    return Progress(decoded_s=message.decoded_s, total_s=message.total_s)
+
+
+def classification_to_proto(answer: Classification) -> pb.Classification:
+    return pb.Classification(
+        video=facts_to_proto(answer.facts),
+        model=answer.model,
+        version=answer.version,
+        segments=[segment_to_proto(segment) for segment in answer.segments],
+        labels=_labels_to_proto(answer.labels),
+        stage_seconds=answer.stage_seconds,
+        warnings=answer.warnings,
+    )
+
+
+def classification_from_proto(message: pb.Classification) -> Classification:
+    return Classification(
+        facts=facts_from_proto(message.video),
+        model=message.model,
+        version=message.version,
+        segments=tuple(segment_from_proto(segment) for segment in message.segments),
+        labels=_labels_from_proto(message.labels),
+        stage_seconds=dict(message.stage_seconds),
+        warnings=tuple(message.warnings),
+    )
+
+
+def _range_to_proto(start_ns: int, end_ns: int) -> pb.TimeRange:
+    return pb.TimeRange(start=to_duration(start_ns), end=to_duration(end_ns))
+
+
+def _labels_to_proto(labels: tuple[Label, ...]) -> list[pb.Label]:
+    return [pb.Label(name=label.name, score=label.score) for label in labels]
+
+
+def _labels_from_proto(labels: Iterable[pb.Label]) -> tuple[Label, ...]:
+    return tuple(Label(label.name, label.score) for label in labels)
