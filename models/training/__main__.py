@@ -1,0 +1,144 @@
+"""``python -m models.training camera-motion --videos DIR``: train, measure and publish an embedded model."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from models.contract import Family
+from models.factorised import Factorised
+from models.store import ZOO, ModelStore, write_model
+from models.training.camera import LABELS
+from models.training.card import Figures, spec_and_card
+from models.training.data import SimulatedMoves
+from models.training.gratings import drifting_gratings_
+from models.training.loop import Recipe, Trainable, Trainer, confusion
+from models.training.losses import FlowHeads
+from models.training.moves import confusion_of_clips, read_clips
+from models.training.positions import sine_positions_
+from models.training.recipes import PATCH, PREPROCESSING, SEED, TASKS, Task
+from models.training.sources import load_sources
+
+WINDOWS_S = (1.0, 2.0, 4.0)
+TEST_SEED = SEED + 1
+TEST_BATCHES = 63  # of 32 windows
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+Videos = Annotated[Path, typer.Option(help="folder of clips to simulate camera moves over")]
+Runs = Annotated[Path, typer.Option(help="folder for decoded sources, checkpoints and figures")]
+FamilyOption = Annotated[Family, typer.Option(help="which family of model")]
+
+
+@app.command("camera-motion")
+def train(
+    videos: Videos,
+    family: FamilyOption = "factorised",
+    runs: Runs = Path("runs"),
+    steps: Annotated[int | None, typer.Option(help="optimiser steps, instead of the recipe's")] = None,
+    start_from: Annotated[
+        Path | None, typer.Option(help="model store with a model that went through the recipe's first leg")
+    ] = None,
+) -> None:
+    """Train a camera-motion model; a run that was stopped goes on from its last checkpoint."""
+    torch.manual_seed(SEED)
+    torch.set_num_threads(1)
+    task = TASKS[family]
+    folder, cache = runs / task.name, runs / "sources"
+    folder.mkdir(parents=True, exist_ok=True)
+    sources = [source for source in load_sources(videos, cache) if not source.test]
+    recipe = task.recipe if steps is None else replace(task.recipe, steps=steps)
+    trainer = _trainer(task, recipe)
+    if (folder / "checkpoint.pt").is_file():
+        trainer.resume(folder / "checkpoint.pt")
+    elif start_from is not None:
+        trainer.start_second_leg(
+            ModelStore(start_from).load(task.name, device=torch.device("cpu")).model.state_dict()
+        )
+    batches = SimulatedMoves(
+        sources,
+        cache,
+        seed=SEED,
+        batches=recipe.steps,
+        batch_size=recipe.batch_size,
+        size=PREPROCESSING.width,
+        frames=task.sampling.frames_per_window,
+    )
+    trainer.fit(batches, folder / "checkpoint.pt", folder / "log.tsv")
+
+
+@app.command()
+def evaluate(
+    videos: Videos,
+    clips: Annotated[Path, typer.Option(help="folder that tests/bench/camera_moves.py has written")],
+    family: FamilyOption = "factorised",
+    runs: Runs = Path("runs"),
+) -> None:
+    """Measure a trained model on held-out scenes: simulated moves, and moves rendered by ffmpeg."""
+    torch.set_num_threads(1)
+    task, cache = TASKS[family], runs / "sources"
+    model, _ = _trained(task, runs)
+    batches = SimulatedMoves(
+        [source for source in load_sources(videos, cache) if source.test],
+        cache,
+        seed=TEST_SEED,
+        batches=TEST_BATCHES,
+        batch_size=32,
+        size=PREPROCESSING.width,
+        frames=task.sampling.frames_per_window,
+    )
+    figures = {"simulated": confusion(model, batches, task.sampling.frames_per_unit, len(LABELS)).tolist()}
+    rendered = list(read_clips(clips, PREPROCESSING))
+    for window_s in WINDOWS_S:
+        counts = confusion_of_clips(model, rendered, LABELS, task.sampling, window_s)
+        figures[f"{window_s:g}"] = counts.tolist()
+    (runs / task.name / "figures.json").write_text(json.dumps(figures))
+    for name, counts in figures.items():
+        typer.echo(
+            f"{task.name} {name}: {Figures(counts).top1:.4f}, worst {min(Figures(counts).recalls):.3f}"
+        )
+
+
+@app.command()
+def publish(
+    family: FamilyOption = "factorised",
+    runs: Runs = Path("runs"),
+    version: Annotated[str, typer.Option(help="of the model")] = "1.0.0",
+    zoo: Annotated[Path, typer.Option(help="model store to write to")] = ZOO,
+) -> None:
+    """Write a trained and measured model into the zoo, with its card."""
+    task = TASKS[family]
+    model, step = _trained(task, runs)
+    measured = {}
+    for other in TASKS.values():
+        file = runs / other.name / "figures.json"
+        if file.is_file():
+            measured[other.name] = {name: Figures(c) for name, c in json.loads(file.read_text()).items()}
+    spec, card = spec_and_card(task, PREPROCESSING, version, model, step, measured)
+    typer.echo(write_model(zoo, spec, task.dims, model, card))
+
+
+def _trainer(task: Task, recipe: Recipe) -> Trainer:
+    """The model of a task as it starts, and what trains it."""
+    model, t = task.build(), task.sampling.frames_per_unit
+    rows, columns = PREPROCESSING.height // PATCH, PREPROCESSING.width // PATCH
+    sine_positions_(model.spatial, rows, columns)
+    if isinstance(model, Factorised):
+        sine_positions_(model.temporal, 1, task.sampling.units_per_window)
+    if t == 1:
+        return Trainer(model, None, recipe, t)
+    drifting_gratings_(model.patch_embed.proj, t, torch.Generator().manual_seed(SEED))
+    return Trainer(model, FlowHeads(task.dims.embed_dim, t, rows, columns), recipe, t)
+
+
+def _trained(task: Task, runs: Path) -> tuple[Trainable, int]:
+    """The averaged weights of a run's last checkpoint, and its step."""
+    trainer = _trainer(task, task.recipe)
+    trainer.resume(runs / task.name / "checkpoint.pt")
+    return trainer.average, trainer.step
+
+
+if __name__ == "__main__":
+    app()

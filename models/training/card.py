@@ -1,0 +1,161 @@
+"""The card of a camera-motion model: what it was made of, how, what it can do and what it cannot."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from models.contract import Accuracy, ModelSpec, Preprocessing
+from models.training.camera import (
+    LABELS,
+    MAX_STILL_SHIFT,
+    MAX_STILL_TREMOR,
+    MIN_ROLL,
+    MIN_SHAKE,
+    MIN_SHIFT,
+    MIN_ZOOM,
+)
+from models.training.loop import Trainable
+from models.training.recipes import TASKS, Task
+
+TEMPLATE = Path(__file__).with_name("card.md")
+LICENCE = "Apache-2.0"
+SIMULATED = "simulated camera moves over held-out scenes"
+RENDERED = "moves rendered by ffmpeg over held-out scenes, windows of {} s"
+TARGETS = {"simulated": 0.97, "1": 0.90, "2": 0.90, "4": 0.90}
+WORST_TARGET = 0.75  # of each class, on rendered moves
+DEGREES = 57.29577951308232
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """A confusion matrix, (K, K) counts of windows: row true label, column answer."""
+
+    counts: list[list[int]]
+    total: int = field(init=False)
+    top1: float = field(init=False)
+    recalls: tuple[float, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        right = [row[k] for k, row in enumerate(self.counts)]
+        object.__setattr__(self, "total", sum(map(sum, self.counts)))
+        object.__setattr__(self, "top1", sum(right) / self.total)
+        recalls = tuple(hits / max(1, sum(row)) for hits, row in zip(right, self.counts, strict=True))
+        object.__setattr__(self, "recalls", recalls)
+
+
+def spec_and_card(
+    task: Task,
+    preprocessing: Preprocessing,
+    version: str,
+    model: Trainable,
+    step: int,
+    measured: dict[str, dict[str, Figures]],
+) -> tuple[ModelSpec, str]:
+    """``measured``: model name -> test set ("simulated" or a window's seconds) -> figures."""
+    own = measured[task.name]
+    spec = ModelSpec(
+        name=task.name,
+        version=version,
+        family=task.family,
+        description=task.description,
+        licence=LICENCE,
+        labels=LABELS,
+        sampling=task.sampling,
+        preprocessing=preprocessing,
+        accuracy=tuple(
+            Accuracy(dataset_name(name), round(figures.top1, 4), f"{figures.total} windows")
+            for name, figures in own.items()
+        ),
+    )
+    count = sum(parameter.numel() for parameter in model.parameters())
+    windows = step * task.recipe.batch_size
+    card = TEMPLATE.read_text().format(
+        name=task.name,
+        description=task.description,
+        version=version,
+        family=task.family,
+        dims=task.dims,
+        millions=count / 1e6,
+        frames=task.sampling.frames_per_window,
+        units=task.sampling.units_per_window,
+        frames_per_unit=task.sampling.frames_per_unit,
+        size=preprocessing.width,
+        min_shift=MIN_SHIFT,
+        min_zoom=MIN_ZOOM,
+        min_roll=MIN_ROLL * DEGREES,
+        min_shake=MIN_SHAKE,
+        still_shift=MAX_STILL_SHIFT,
+        still_tremor=MAX_STILL_TREMOR,
+        steps=step,
+        batch_size=task.recipe.batch_size,
+        windows=windows,
+        learning_rate=task.recipe.learning_rate,
+        warm_restart=_warm_restart(task.recipe.first_leg),
+        classes=_class_table(own),
+        verdict=_verdict(own),
+        confusion=_confusion_table(own["2"]),
+        comparison=_comparison(measured),
+        licence=LICENCE,
+    )
+    return spec, card
+
+
+def _warm_restart(first_leg: int | None) -> str:
+    if first_leg is None:
+        return ""
+    return f" of the first {first_leg} steps, then up again and down by half a cosine to the end"
+
+
+def dataset_name(name: str) -> str:
+    """What a test set is called in specs and cards."""
+    return SIMULATED if name == "simulated" else RENDERED.format(name)
+
+
+def _column(name: str) -> str:
+    return name if name == "simulated" else f"ffmpeg, {name} s"
+
+
+def _class_table(own: dict[str, Figures]) -> str:
+    rows = [
+        ("label", *map(_column, own)),
+        ("---", *("---:" for _ in own)),
+        *((label, *(f"{f.recalls[k]:.3f}" for f in own.values())) for k, label in enumerate(LABELS)),
+        ("**all**", *(f"**{f.top1:.3f}**" for f in own.values())),
+        ("windows", *(str(f.total) for f in own.values())),
+    ]
+    return _table(rows)
+
+
+def _confusion_table(figures: Figures) -> str:
+    rows = [("true \\ answer", *LABELS), ("---", *("---:" for _ in LABELS))]
+    rows += [(label, *map(str, row)) for label, row in zip(LABELS, figures.counts, strict=True)]
+    return _table(rows)
+
+
+def _comparison(measured: dict[str, dict[str, Figures]]) -> str:
+    names = ("simulated", "1", "2", "4")
+    trained = {task.name: task.recipe.steps * task.recipe.batch_size for task in TASKS.values()}
+    rows = [("model", "windows trained on", *map(_column, names)), ("---", "---:", *("---:" for _ in names))]
+    rows += [
+        (model, str(trained[model]), *(f"{sets[name].top1:.3f}" for name in names))
+        for model, sets in measured.items()
+    ]
+    return _table(rows)
+
+
+def _verdict(own: dict[str, Figures]) -> str:
+    lines = []
+    for name, target in TARGETS.items():
+        figures = own[name]
+        worst = min(range(len(LABELS)), key=lambda k: figures.recalls[k])
+        met = figures.top1 >= target and (name == "simulated" or figures.recalls[worst] >= WORST_TARGET)
+        wanted = f"{target:.2f}" + ("" if name == "simulated" else f" and no class under {WORST_TARGET}")
+        lines.append(
+            f"- {dataset_name(name)}: {figures.top1:.3f}, "
+            f"worst {LABELS[worst]} at {figures.recalls[worst]:.3f}; "
+            f"the target of {wanted} is {'met' if met else '**missed**'}."
+        )
+    return "\n".join(lines)
+
+
+def _table(rows: list[tuple[str, ...]]) -> str:
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)

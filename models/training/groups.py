@@ -1,0 +1,45 @@
+"""Which clips show the same scene, and which scenes are held out for testing."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+# Clips that are cuts, encodings or neighbours of one recording: they must fall on the same side of the split.
+SAME_SCENE = (
+    (r"asl/", "asl"),
+    (r"bbb|buck_?bunny", "big-buck-bunny"),
+    (r"carphone", "carphone"),
+    (r"mmaction2_(test|rawvideo)", "cleaning-a-pool"),
+    (r"androidx/(sample|h265|edit_list|testvid|iibbibb)", "androidx-sample"),
+    (r"test_iibbibb", "androidx-sample"),
+    (r"androidx/bear", "bear"),
+    (r"nasa_13013|test_non_zero_start|discard_first_keyframe", "nasa-13013"),
+    (r"extradata-reload", "extradata-reload"),
+    (r"corpus/moz_(test|mediasource|short|small)", "mozilla-test"),
+    (r"sample-fisbone", "fisbone"),
+    (r"mp4ff/(av1|vp8|vp9)\.ivf", "mp4ff-ivf"),
+    (r"decord/video_", "decord-rotation"),
+    (r"testsrc", "testsrc"),
+)
+TEST_SHARE = 0.2
+
+
+def scene_of(path: Path, root: Path) -> str:
+    """The group of a clip under ``root``; a ``scenes.json`` two folders up (clip -> scene number) rules."""
+    name = path.relative_to(root).as_posix()
+    scenes = path.parent.parent / "scenes.json"
+    if scenes.is_file():
+        number = json.loads(scenes.read_text()).get(f"{path.parent.name}__{path.name}")
+        if number is not None:
+            return f"{path.parent.parent.name}-{number}"
+    for pattern, scene in SAME_SCENE:
+        if re.search(pattern, name, re.IGNORECASE):
+            return scene
+    return name
+
+
+def is_test(scene: str) -> bool:
+    """Whether a scene is held out: decided by its name alone, so that adding clips moves no other."""
+    digest = hashlib.sha256(scene.encode()).digest()
+    return int.from_bytes(digest[:4], "big") < TEST_SHARE * 2**32

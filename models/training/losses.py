@@ -1,0 +1,61 @@
+"""What a model is taught: the label, and on the way the flow that the simulation knows.
+
+B windows, S units in a window, t frames in a unit, T = S t, P tokens, D embedding width, K classes.
+The flow heads are dropped after training; they make every token a witness, which one label a window does not.
+"""
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+FLOW_UNIT = (
+    1 / 128
+)  # sides of the picture: half a pixel of 64; smaller flows count linearly, larger by logarithm
+LABEL_SMOOTHING = 0.03
+FLOW_WEIGHT = 2.0
+
+
+class FlowHeads(nn.Module):
+    """Reads the flow between the frames of a unit off its tokens; for training only."""
+
+    def __init__(self, embed_dim: int, frames_per_unit: int, rows: int, columns: int) -> None:
+        super().__init__()
+        self.frames_per_unit = frames_per_unit
+        self.of_unit = nn.Linear(embed_dim, 4 * (frames_per_unit - 1))
+        self.of_token = nn.Linear(embed_dim, 2 * (frames_per_unit - 1))
+        self.x: Tensor
+        self.y: Tensor
+        y, x = torch.meshgrid(_centres(rows), _centres(columns), indexing="ij")
+        self.register_buffer("x", x.flatten(), persistent=False)
+        self.register_buffer("y", y.flatten(), persistent=False)
+
+    def loss(self, tokens: Tensor, flow: Tensor) -> Tensor:
+        """(B * S, 1 + P, D) and (B, T - 1, 4) -> the mean error of unit and token flows, a scalar."""
+        t = self.frames_per_unit
+        # The step from a unit's last frame to the next unit's first is nobody's: pad, cut, drop.
+        steps = rearrange(F.pad(flow, (0, 0, 0, 1)), "b (s t) f -> (b s) t f", t=t)[:, :-1]
+        of_unit = rearrange(self.of_unit(tokens[:, 0]), "n (i f) -> n i f", f=4)
+        of_token = rearrange(self.of_token(tokens[:, 1:]), "n p (i f) -> n p i f", f=2)
+        local = flow_at(steps[:, None], self.x[:, None], self.y[:, None])
+        return F.smooth_l1_loss(of_unit, compress(steps)) + F.smooth_l1_loss(of_token, compress(local))
+
+
+def flow_at(flow: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """The shift of the content at points (-0.5..0.5): (..., 4) and (...) twice -> (..., 2), in sides."""
+    shift_x, shift_y, growth, turn = flow.unbind(-1)
+    return torch.stack((shift_x + growth * x - turn * y, shift_y + growth * y + turn * x), dim=-1)
+
+
+def compress(flow: Tensor) -> Tensor:
+    """Sign times log(1 + |flow| / FLOW_UNIT): fast moves must not drown slow ones."""
+    return flow.sign() * torch.log1p(flow.abs() / FLOW_UNIT)
+
+
+def label_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross entropy with a little smoothing: (B, K), (B,) -> a scalar."""
+    return F.cross_entropy(logits, labels, label_smoothing=LABEL_SMOOTHING)
+
+
+def _centres(count: int) -> Tensor:
+    return (torch.arange(count) + 0.5) / count - 0.5

@@ -1,0 +1,73 @@
+"""The sizes and recipes of the embedded camera-motion models: one table."""
+
+from dataclasses import dataclass
+
+from models.channel_stack import ChannelStackDims
+from models.contract import Family, Preprocessing, Sampling
+from models.factorised import FactorisedDims
+from models.store import Dims, build_model
+from models.training.camera import LABELS
+from models.training.loop import Recipe, Trainable
+from models.vit import ViTDims
+
+PREPROCESSING = Preprocessing(48, 48, "crop", mean=(0.45, 0.45, 0.45), std=(0.25, 0.25, 0.25))
+PATCH = 8  # pixels
+SEED = 20260101
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What to train: the name in the zoo, sizes, sampling and recipe."""
+
+    name: str
+    description: str
+    family: Family
+    sampling: Sampling
+    dims: Dims
+    recipe: Recipe
+
+    def build(self) -> Trainable:
+        """The model with random weights."""
+        return build_model(self.family, self.dims, PREPROCESSING, len(LABELS))
+
+
+def _sampling(frames_per_unit: int, units_per_window: int) -> Sampling:
+    return Sampling(
+        frames_per_unit, units_per_window, window_s=2.0, stride_s=1.0, min_window_s=1.0, max_window_s=4.0
+    )
+
+
+TASKS: dict[Family, Task] = {
+    "factorised": Task(
+        name="camera-motion",
+        description="How the camera moves: still, pan, tilt, zoom, roll or shake.",
+        family="factorised",
+        sampling=_sampling(4, 4),
+        dims=FactorisedDims(
+            tubelet_size=(4, PATCH, PATCH),
+            units_per_window=4,
+            embed_dim=160,
+            spatial_depth=4,
+            temporal_depth=2,
+            num_heads=5,
+            mlp_dim=480,
+        ),
+        recipe=Recipe(steps=9200, first_leg=5200),
+    ),
+    "channel_stack": Task(
+        name="camera-motion-stack",
+        description="How the camera moves, from sixteen frames stacked as channels: for comparison.",
+        family="channel_stack",
+        sampling=_sampling(16, 1),
+        dims=ChannelStackDims(frames=16, patch_size=PATCH, embed_dim=160, depth=4, num_heads=5, mlp_dim=480),
+        recipe=Recipe(steps=3000),
+    ),
+    "vit": Task(
+        name="camera-motion-frame",
+        description="How the camera moves, guessed from single frames: what a model without time can know.",
+        family="vit",
+        sampling=_sampling(1, 4),
+        dims=ViTDims(patch_size=PATCH, embed_dim=160, depth=4, num_heads=5, mlp_dim=480),
+        recipe=Recipe(steps=600),
+    ),
+}
