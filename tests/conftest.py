@@ -1,0 +1,51 @@
+"""What many tests share: one server, the sample clip, and the real clips where they are."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from service.client import Client
+from service.config import DecodeConfig
+from service.decode.pool import DecodePool
+from service.server import SAMPLE_CLIP
+from tests.decode_clips import VIDEOS, render
+from tests.serving import Served, serving
+
+
+@pytest.fixture(scope="session")
+def videos() -> Path:
+    """The folder of real clips that lies beside the repository, on the project's own machines."""
+    if not VIDEOS.is_dir():
+        pytest.skip(f"no real clips at {VIDEOS}")
+    return VIDEOS
+
+
+@pytest.fixture(scope="session")
+def sample() -> bytes:
+    """The clip of ``tubelet demo``: 480x270, 25 fps, 14 s."""
+    return SAMPLE_CLIP.read_bytes()
+
+
+@pytest.fixture(scope="session")
+def served() -> Iterator[Served]:
+    with serving(upload={"max_bytes": 40_000_000}) as server:
+        yield server
+
+
+@pytest.fixture
+def client(served: Served) -> Iterator[Client]:
+    with Client(served.target) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """200 numbered frames, 20 s."""
+    return render(tmp_path_factory.mktemp("clips") / "clip.mp4", 200)
+
+
+@pytest.fixture
+async def pool() -> AsyncIterator[DecodePool]:
+    async with DecodePool(DecodeConfig(workers=1)) as pool:
+        yield pool

@@ -1,0 +1,186 @@
+"""What the tests of the decoder share: clips, rendered or found, and the reference: the ffmpeg program."""
+
+import json
+import math
+import os
+import subprocess
+from collections.abc import Callable
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import psutil
+import pytest
+
+from service.decode.pool import DecodePool, Worker
+from service.values import NS_PER_S, DecodeEnd, Grid, PixelFormat, Plan, UnitFrames, VideoFacts
+
+VIDEOS = Path(__file__).resolve().parents[2] / "shared" / "videos"
+SMALL = PixelFormat(64, 64, "stretch")
+_BITS = 8
+
+
+def found(name: str) -> Path:
+    """A clip of the shared collection; the test is skipped where there is none."""
+    path = VIDEOS / name
+    if not path.is_file():
+        pytest.skip(f"no clip {name} in {VIDEOS}")
+    return path
+
+
+@contextmanager
+def opened(path: Path):
+    """The descriptor of a file."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def whole(
+    facts: VideoFacts, frames_per_unit: int = 2, units_per_window: int = 8, window_s: float = 2
+) -> Plan:
+    """Windows over the whole video, the second half of each shared with the next."""
+    window_ns = min(int(window_s * 1e9), facts.duration_ns)
+    stride = max(1, units_per_window // 2)
+    return Plan((Grid(0, facts.duration_ns, window_ns, frames_per_unit, units_per_window, stride),))
+
+
+def piece(start_s: float, end_s: float, frames_per_unit: int = 2, units_per_window: int = 4) -> Grid:
+    """One window over a range."""
+    start, end = int(start_s * 1e9), int(end_s * 1e9)
+    return Grid(start, end, end - start, frames_per_unit, units_per_window, units_per_window)
+
+
+async def decode_file(
+    worker: Worker,
+    path: Path,
+    plan: Plan | Callable[[VideoFacts], Plan] = whole,
+    pixel_format: PixelFormat = SMALL,
+) -> tuple[VideoFacts, dict[tuple[int, int], np.ndarray], DecodeEnd]:
+    """Facts, the pixels of each (grid, unit), and the end."""
+    with opened(path) as fd:
+        facts = await worker.probe(fd)
+        units, end = await decode_plan(worker, plan(facts) if callable(plan) else plan, pixel_format)
+        return facts, units, end
+
+
+async def decode_plan(
+    worker: Worker, plan: Plan, pixel_format: PixelFormat = SMALL
+) -> tuple[dict[tuple[int, int], np.ndarray], DecodeEnd]:
+    """The pixels of each (grid, unit) of a video that has been probed, and the end."""
+    units = {}
+    async for unit in worker.decode(plan, pixel_format):
+        units[unit.grid, unit.unit] = kept(unit)
+    assert worker.end is not None
+    return units, worker.end
+
+
+def kept(unit: UnitFrames) -> np.ndarray:
+    """A copy of a unit, which is given back."""
+    pixels = unit.pixels.copy()
+    unit.release()
+    return pixels
+
+
+def render(
+    path: Path,
+    frames: int,
+    *,
+    rate: int = 10,
+    size: tuple[int, int] = (128, 64),
+    codec: str = "libx264",
+    paint: Callable[[int], np.ndarray] | None = None,
+    times: Callable[[int], int] = lambda number: number,
+    pix_fmt: str = "yuv420p",
+    options: dict[str, str] | None = None,
+    turn: tuple[float, bool, bool] = (0, False, False),
+    aspect: Fraction | None = None,
+) -> Path:
+    """Encode numbered frames, or what ``paint`` makes.
+
+    ``times`` gives each its place in units of 1 / rate; ``turn`` is degrees, then flips as PyAV has them.
+    """
+    width, height = size
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate, options=options or {})
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
+        stream.codec_context.time_base = Fraction(1, rate)
+        if aspect is not None:
+            stream.codec_context.sample_aspect_ratio = aspect
+        if turn != (0, False, False):
+            stream.set_display_rotation(*turn)
+        for number in range(frames):
+            pixels = numbered(number, width, height) if paint is None else paint(number)
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgba" if pixels.shape[2] == 4 else "rgb24")
+            frame.pts, frame.time_base = times(number), Fraction(1, rate)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def numbered(number: int, width: int, height: int) -> np.ndarray:
+    """A picture that says its number: a bar for each bit, white for one. -> (height, width, 3)"""
+    bars = [(number >> bit & 1) * 255 for bit in range(_BITS)]
+    row = np.repeat(np.array(bars, np.uint8), width // _BITS)
+    return np.broadcast_to(row[None, :, None], (height, width, 3)).copy()
+
+
+def number_of(pixels: np.ndarray) -> int:
+    """What ``numbered`` wrote, from a picture of any size: (H, W, 3) -> its number."""
+    middles = (np.arange(_BITS) * 2 + 1) * pixels.shape[1] // (2 * _BITS)
+    bits = pixels[pixels.shape[0] // 2, middles].mean(axis=1) > 127
+    return int(sum(1 << bit for bit in range(_BITS) if bits[bit]))
+
+
+def ffprobe_times(path: Path) -> list[Fraction]:
+    """When each frame of the first video stream is shown, in seconds, as ffprobe has it."""
+    entries = "frame=best_effort_timestamp,pkt_duration:stream=time_base"
+    command = ["ffprobe", "-v", "error", "-select_streams", "v:0", "-show_entries", entries, "-of", "json"]
+    said = json.loads(subprocess.run([*command, str(path)], capture_output=True, check=True).stdout)
+    time_base = Fraction(said["streams"][0]["time_base"])
+    return [int(frame["best_effort_timestamp"]) * time_base for frame in said["frames"]]
+
+
+def ffmpeg_frames(path: Path, filters: str, width: int, height: int) -> np.ndarray:
+    """Every frame through ffmpeg's own filters: -> (frames, height, width, 3) uint8."""
+    command = ["ffmpeg", "-v", "error", "-threads", "1", "-i", str(path), "-map", "0:v:0", "-an"]
+    command += ["-vf", filters, "-fps_mode", "passthrough", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    raw = subprocess.run(command, capture_output=True, check=True).stdout
+    return np.frombuffer(raw, np.uint8).reshape(-1, height, width, 3)
+
+
+def shown_at(times: list[Fraction], wanted_ns: int) -> int:
+    """Which frame a viewer sees at a time after the first frame; the first one if none is due yet."""
+    wanted = times[0] + Fraction(wanted_ns, 10**9)
+    return max([number for number, time in enumerate(times) if time <= wanted], default=0)
+
+
+def crop_filters(width: int, height: int, pixel_format: PixelFormat, matrix: str) -> str:
+    """ffmpeg's words for ``crop`` of a (width, height) picture of square pixels."""
+    scale = max(Fraction(pixel_format.width, width), Fraction(pixel_format.height, height))
+    wide = max(pixel_format.width, math.floor(width * scale + Fraction(1, 2)))
+    high = max(pixel_format.height, math.floor(height * scale + Fraction(1, 2)))
+    left, top = (wide - pixel_format.width) // 2, (high - pixel_format.height) // 2
+    cut = f"crop={pixel_format.width}:{pixel_format.height}:{left}:{top}"
+    return f"scale={wide}:{high}:flags=bilinear:in_color_matrix={matrix},format=rgb24,{cut}"
+
+
+def worker_pids() -> list[int]:
+    return [child.pid for child in psutil.Process().children() if "service.decode.worker" in child.cmdline()]
+
+
+async def is_right(pool: DecodePool, clip: Path) -> None:
+    """The pool decodes, and each frame is the one wanted."""
+    async with pool.worker() as worker:
+        facts, units, end = await decode_file(worker, clip)
+    grid = whole(facts).grids[0]
+    assert len(units) == grid.num_units
+    for (_, unit), pixels in units.items():
+        for frame in range(2):
+            assert number_of(pixels[frame]) == grid.frame_time_ns(unit, frame) * 10 // NS_PER_S
+    assert end.end_ns == facts.duration_ns

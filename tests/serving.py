@@ -1,0 +1,87 @@
+"""A real server for tests: on free ports, in a thread of its own, reached over a real channel."""
+
+import asyncio
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.config import load_config
+from service.server import RunningServer, open_server
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A server that is ready; ``drain`` makes it stop as SIGTERM would, and ``wait`` until it has."""
+
+    server: RunningServer
+    stop: threading.Event
+    thread: threading.Thread
+
+    @property
+    def target(self) -> str:
+        return f"127.0.0.1:{self.server.port}"
+
+    def drain(self) -> None:
+        self.stop.set()
+
+    def wait(self) -> None:
+        self.thread.join(timeout=60)
+        assert not self.thread.is_alive()
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of a metric's samples that have these labels, as Prometheus would scrape them."""
+        url = f"http://127.0.0.1:{self.server.metrics_port}/metrics"
+        with urllib.request.urlopen(url, timeout=10) as response:
+            text = response.read().decode()
+        return sum(
+            sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
+
+
+def wait_until(served: Served, name: str, value: float, **labels: str) -> None:
+    """Until a metric has the value; the scrape itself is what takes the time."""
+    for _ in range(2000):
+        if served.metric(name, **labels) == value:
+            return
+    raise AssertionError(f"{name} is {served.metric(name, **labels)}, not {value}")
+
+
+@contextmanager
+def serving(**stages: dict[str, Any]) -> Iterator[Served]:
+    """Serve with this configuration, one dict a stage, until the context ends."""
+    server = {"host": "127.0.0.1", "port": 0, "metrics_port": 0, "drain_s": 20.0} | stages.pop("server", {})
+    config = load_config(None, server=server, **stages)
+    started, stop = threading.Event(), threading.Event()
+    box: list[RunningServer | BaseException] = []
+
+    async def run() -> None:
+        async with open_server(config) as running:
+            box.append(running)
+            started.set()
+            await asyncio.to_thread(stop.wait)
+
+    def main() -> None:
+        try:
+            asyncio.run(run())
+        except BaseException as error:
+            box.append(error)
+            started.set()
+            raise
+
+    thread = threading.Thread(target=main, name="server")
+    thread.start()
+    started.wait(timeout=60)
+    assert isinstance(box[0], RunningServer), box
+    try:
+        yield Served(box[0], stop, thread)
+    finally:
+        stop.set()
+        thread.join(timeout=60)

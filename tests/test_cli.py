@@ -1,0 +1,141 @@
+"""The commands as a user runs them: real processes, real exit codes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.clips import pan
+from tests.serving import Served
+
+TUBELET = str(Path(sys.executable).with_name("tubelet"))
+
+
+def tubelet(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [TUBELET, *arguments], capture_output=True, text=True, timeout=100, env=os.environ | environment
+    )
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> tuple[str, str]:
+    """A good clip and a bad one."""
+    good, bad = tmp_path / "good.mp4", tmp_path / "bad.mp4"
+    good.write_bytes(pan(2.0))
+    bad.write_text("not a video")
+    return str(good), str(bad)
+
+
+@pytest.mark.parametrize("where", ["a server", "this process"])
+def test_classify_prints_an_object_a_video(served: Served, clips: tuple[str, str], where: str) -> None:
+    good, bad = clips
+    server = ("--server", served.target) if where == "a server" else ()
+    done = tubelet("classify", bad, good, "missing.mp4", "--json", *server)
+    failed, answer, missing = (json.loads(line) for line in done.stdout.splitlines())
+    assert done.returncode == 1
+    assert failed["video"] == bad
+    assert (failed["error"]["code"], failed["error"]["reason"]) == ("INVALID_ARGUMENT", "NOT_A_VIDEO")
+    assert missing["error"]["reason"] == "FILE_NOT_READABLE"
+    assert answer["video"] == good
+    assert answer["model"] == "camera-motion"
+    assert answer["duration_s"] == 2.0
+    assert answer["labels"][0]["label"] == "pan_right"
+    assert [(segment["start_s"], segment["end_s"]) for segment in answer["segments"]] == [(0, 1), (1, 2)]
+    assert 0 < answer["segments"][0]["labels"][0]["score"] <= 1
+
+
+def test_classify_prints_text_for_people(served: Served, clips: tuple[str, str]) -> None:
+    done = tubelet("classify", clips[0], "--server", served.target, "--whole-video", "--top-k", "1")
+    assert done.returncode == 0, done.stderr
+    assert "2.00 s, 320x240, 25 fps, 50 frames, h264" in done.stdout
+    assert "0.00 -     2.00 s   pan_right" in done.stdout
+    assert "whole video" in done.stdout
+
+
+def test_no_server_is_one_sentence(clips: tuple[str, str]) -> None:
+    done = tubelet("classify", clips[0], "--server", "127.0.0.1:1", "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["error"]["code"] == "UNAVAILABLE"
+    done = tubelet("models", "list", "--server", "127.0.0.1:1")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "UNAVAILABLE" in done.stderr
+
+
+def test_models_of_a_server_and_of_this_installation(served: Served) -> None:
+    here = tubelet("models", "list", "--json")
+    there = tubelet("models", "list", "--json", "--server", served.target)
+    by_name = [
+        sorted((json.loads(line) for line in done.stdout.splitlines()), key=lambda row: row["model"])
+        for done in (here, there)
+    ]
+    assert by_name[0] == by_name[1]
+    assert [row["model"] for row in by_name[0] if row["default"]] == ["camera-motion"]
+    assert "camera-motion (default)" in tubelet("models", "list", COLUMNS="200").stdout
+
+
+@pytest.mark.parametrize(
+    ("toml", "environment", "says"),
+    [
+        ("[upload]\nmax_byte = 5\n", {}, "upload.max_byte: Extra inputs"),
+        ("[decode]\nworkers = 0\n", {}, "decode.workers: Input should be greater than or equal to 1"),
+        (
+            "",
+            {"TUBELET_UPLOAD__MAX_BYTES": "-1"},
+            "upload.max_bytes: Input should be greater than or equal to 1",
+        ),
+        ("[models]\ndefault = 'nobody'\n", {}, "no model 'nobody' in the store"),
+        ("[engine]\ndevice = 'cuda:99'\n", {}, "'cuda:99', but torch sees"),
+        ("[engine]\ndevice = 'tpu'\n", {}, "engine.device: String should match pattern"),
+    ],
+)
+def test_a_wrong_configuration_is_named(
+    tmp_path: Path, toml: str, environment: dict[str, str], says: str
+) -> None:
+    (tmp_path / "tubelet.toml").write_text(toml)
+    done = tubelet("serve", "--config", str(tmp_path / "tubelet.toml"), "--port", "0", **environment)
+    assert done.returncode != 0
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_port_that_is_taken_is_one_sentence(served: Served) -> None:
+    done = tubelet("serve", "--port", str(served.server.port), "--metrics-port", "0")
+    assert done.returncode == 1
+    assert f":{served.server.port}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_serve_gets_ready_answers_and_drains_on_sigterm(clips: tuple[str, str]) -> None:
+    process = subprocess.Popen(
+        [TUBELET, "serve", "--port", "0", "--metrics-port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        ready = process.stdout.readline()
+        assert ready.startswith("ready: gRPC on port ")
+        port = ready.split("port ")[1].split(",")[0]
+        done = tubelet("classify", clips[0], "--server", f"127.0.0.1:{port}", "--json")
+        assert json.loads(done.stdout)["labels"][0]["label"] == "pan_right"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_the_demo_shows_true_labels_and_metrics() -> None:
+    done = tubelet("demo", COLUMNS="200")
+    assert done.returncode == 0, done.stderr
+    for label in ("static", "pan_right", "zoom_in", "tilt_up", "roll_cw"):
+        assert f"s   {label} " in done.stdout
+    assert (
+        "tubelet_requests_total{code='OK',method='ClassifyStreaming',model='camera-motion'} 1" in done.stdout
+    )

@@ -1,0 +1,90 @@
+"""The Python clients against a real server."""
+
+import asyncio
+import subprocess
+import sys
+import threading
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from service.client import AsyncClient, Client, ServerError
+from service.values import Classification, Options, Segment
+from tests.clips import pan
+from tests.serving import Served, wait_until
+
+
+async def test_asyncio_gives_what_blocking_gives(served: Served, client: Client) -> None:
+    clip = pan(2.0)
+    async with AsyncClient(served.target) as other:
+        answer = await other.classify(clip)
+        events = [event async for event in other.stream(clip)]
+        assert await other.models() == client.models()
+        assert await other.model("camera-motion") == client.model("camera-motion")
+        with pytest.raises(ServerError, match="UNKNOWN_MODEL"):
+            await other.model("nobody")
+    again = client.classify(clip)
+    assert answer.facts == again.facts
+    assert [segment.end_ns for segment in answer.segments] == [segment.end_ns for segment in again.segments]
+    assert isinstance(events[-1], Classification)
+    assert events[-1].segments == tuple(event for event in events if isinstance(event, Segment))
+
+
+def test_a_video_is_a_path_bytes_or_a_file(client: Client, tmp_path: Path) -> None:
+    clip = pan(1.0)
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(clip)
+    with path.open("rb") as file:
+        facts = [client.classify(video).facts for video in (path, str(path), clip, BytesIO(clip), file)]
+    assert len(set(facts)) == 1
+    with pytest.raises(FileNotFoundError):
+        client.classify(tmp_path / "nothing.mp4")
+
+
+def test_errors_carry_the_limit_and_the_value(client: Client) -> None:
+    with pytest.raises(ServerError) as caught:
+        client.classify(bytes(40_000_001))
+    assert caught.value.metadata["limit"] == "40000000"
+    assert str(caught.value).startswith("RESOURCE_EXHAUSTED UPLOAD_TOO_LARGE: ")
+
+
+async def test_a_refusal_while_the_upload_goes_on_keeps_its_reason(served: Served, client: Client) -> None:
+    """The server answers before it has read the body, and the client is still writing."""
+    large = bytes(30_000_000)
+    unknown = Options(model="nobody")
+    async with AsyncClient(served.target) as other:
+        for _ in range(5):
+            with pytest.raises(ServerError, match="UNKNOWN_MODEL"):
+                await other.classify(large, unknown)
+            with pytest.raises(ServerError, match="UNKNOWN_MODEL"):
+                _ = [event async for event in other.stream(large, unknown)]
+            with pytest.raises(ServerError, match="UNKNOWN_MODEL"):
+                client.classify(large, unknown)
+
+
+async def test_whoever_stops_waiting_cancels_the_call(served: Served) -> None:
+    before = served.metric("tubelet_requests_total", code="CANCELLED")
+
+    class Slow(BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            first_read.set()
+            rest.wait()
+            return b""
+
+    first_read, rest = threading.Event(), threading.Event()
+    async with AsyncClient(served.target) as other:
+        waiting = asyncio.create_task(other.classify(Slow()))
+        await asyncio.to_thread(first_read.wait)
+        wait_until(served, "tubelet_videos_in_flight", 1)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        wait_until(served, "tubelet_requests_total", before + 1, code="CANCELLED")
+        rest.set()
+
+
+def test_a_client_imports_neither_torch_nor_pyav() -> None:
+    code = "import sys, service.client; print(*sys.modules.keys() & {'av', 'torch', 'models'})"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert said.stdout.split() == []

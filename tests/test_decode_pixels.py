@@ -1,0 +1,128 @@
+"""Colours, orientation, shape and transparency of decoded pixels."""
+
+import itertools
+import subprocess
+from collections.abc import AsyncIterator
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytest_asyncio
+
+from service.config import DecodeConfig
+from service.decode.pool import DecodePool
+from service.values import PixelFormat, VideoFacts
+from tests.decode_clips import crop_filters, decode_file, ffmpeg_frames, found, render
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+_SQUARE = PixelFormat(64, 64, "stretch")
+_PATCHES = np.array([[[220, 30, 30], [30, 200, 30]], [[40, 40, 220], [230, 230, 230]]], np.uint8)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def pool() -> AsyncIterator[DecodePool]:
+    async with DecodePool(DecodeConfig(workers=1)) as pool:
+        yield pool
+
+
+async def _first_frame(
+    pool: DecodePool, path: Path, pixel_format: PixelFormat = _SQUARE
+) -> tuple[VideoFacts, np.ndarray]:
+    async with pool.worker() as worker:
+        facts, units, _ = await decode_file(worker, path, pixel_format=pixel_format)
+    return facts, units[0, 0][0]
+
+
+def _patches(width: int, height: int) -> np.ndarray:
+    """A colour in each quarter: -> (height, width, 3)"""
+    return _PATCHES.repeat(height // 2, axis=0).repeat(width // 2, axis=1)
+
+
+def _seen(pixels: np.ndarray) -> np.ndarray:
+    """The colours in the middles of the quarters: (H, W, 3) -> (2, 2, 3)"""
+    height, width = pixels.shape[:2]
+    return pixels[height // 4 :: height // 2, width // 4 :: width // 2].astype(int)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "tag", "color_range", "size"),
+    [
+        ("bt709", "bt709", "tv", "320x240"),
+        ("bt709", "bt709", "pc", "320x240"),
+        ("smpte170m", "smpte170m", "tv", "1280x720"),
+        ("bt2020", "bt2020nc", "tv", "320x240"),
+        ("smpte170m", "unknown", "tv", "320x240"),
+        ("bt709", "unknown", "tv", "1280x720"),
+    ],
+)
+async def test_colours_survive(
+    pool: DecodePool, tmp_path: Path, matrix: str, tag: str, color_range: str, size: str
+) -> None:
+    path = tmp_path / "clip.mp4"
+    width, height = map(int, size.split("x"))
+    command = ["ffmpeg", "-v", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-i", "-"]
+    command += ["-vf", f"scale=out_color_matrix={matrix}:out_range={color_range},format=yuv444p"]
+    command += ["-colorspace", tag, "-color_range", color_range, "-c:v", "libx264", "-qp", "0", str(path)]
+    subprocess.run(command, input=_patches(width, height).tobytes() * 2, check=True)
+    _, pixels = await _first_frame(pool, path)
+    assert np.abs(_seen(pixels) - _PATCHES).max() <= 3
+
+
+@pytest.mark.parametrize(
+    ("degrees", "hflip", "vflip"),
+    list(itertools.product((0, 90, 180, 270), (False, True), (False, True))),
+)
+async def test_a_picture_is_shown_upright(
+    pool: DecodePool, tmp_path: Path, degrees: int, hflip: bool, vflip: bool
+) -> None:
+    path = render(tmp_path / "clip.mp4", 2, paint=lambda _: _patches(128, 64), turn=(degrees, hflip, vflip))
+    facts, pixels = await _first_frame(pool, path)
+    shown = np.rot90(_PATCHES, degrees // 90)
+    shown = shown[:, ::-1] if hflip else shown
+    shown = shown[::-1] if vflip else shown
+    assert (facts.width, facts.height) == ((64, 128) if degrees % 180 else (128, 64))
+    assert np.abs(_seen(pixels) - shown).max() <= 12  # chroma at half size, and a lossy codec
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["odd/torchcodec/nasa_13013_rotated.mp4", "odd/decord/video_90.mov", "odd/fate/sample-in-issue-505.mp4"],
+)
+async def test_turned_phone_clips_look_as_in_ffmpeg(pool: DecodePool, name: str) -> None:
+    path = found(name)
+    pixel_format = PixelFormat(48, 32, "crop")
+    facts, pixels = await _first_frame(pool, path, pixel_format)
+    filters = crop_filters(facts.width, facts.height, pixel_format, "auto")
+    reference = ffmpeg_frames(path, filters, 32, 48)
+    # ffmpeg turns the large picture and we the small one, whose chroma lies elsewhere by a fraction.
+    assert min(np.abs(frame.astype(int) - pixels).mean() for frame in reference[:3]) <= 3
+
+
+async def test_pixels_that_are_not_square_are_shown_wide(pool: DecodePool, tmp_path: Path) -> None:
+    path = render(tmp_path / "clip.mkv", 2, size=(64, 64), aspect=Fraction(2))
+    pixel_format = PixelFormat(64, 64, "crop")
+    facts, pixels = await _first_frame(pool, path, pixel_format)
+    assert (facts.width, facts.height) == (128, 64)
+    reference = ffmpeg_frames(path, crop_filters(128, 64, pixel_format, "auto"), 64, 64)
+    assert np.abs(pixels.astype(int) - reference[0]).mean() <= 3
+
+
+async def test_what_is_transparent_shows_black(pool: DecodePool, tmp_path: Path) -> None:
+    picture = np.full((64, 64, 4), 255, np.uint8)
+    picture[:, :, 3] = np.linspace(0, 255, 64).astype(np.uint8)
+    path = render(
+        tmp_path / "clip.mov", 2, size=(64, 64), codec="png", pix_fmt="rgba", paint=lambda _: picture
+    )
+    _, pixels = await _first_frame(pool, path)
+    assert np.abs(pixels.astype(int) - picture[:, :, 3:].astype(int)).max() <= 2
+
+
+@pytest.mark.parametrize("size", [(4096, 16), (16, 4096), (2, 2)])
+async def test_extreme_shapes_cost_little(pool: DecodePool, tmp_path: Path, size: tuple[int, int]) -> None:
+    path = render(
+        tmp_path / "clip.mov", 2, size=size, codec="png", pix_fmt="rgb24", paint=lambda _: _patches(*size)
+    )
+    _, pixels = await _first_frame(pool, path, PixelFormat(64, 32, "crop"))
+    assert pixels.shape == (64, 32, 3)

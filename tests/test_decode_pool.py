@@ -1,0 +1,203 @@
+"""The pool of workers: videos take turns, and one that is cancelled leaves nothing to the next."""
+
+import asyncio
+import gc
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from service.config import MIB, DecodeConfig
+from service.decode.pool import DecodePool
+from service.decode.process import Death
+from service.values import PixelFormat, Plan, UnitFrames
+from tests.decode_clips import (
+    SMALL,
+    decode_file,
+    is_right,
+    kept,
+    number_of,
+    opened,
+    piece,
+    render,
+    whole,
+    worker_pids,
+)
+
+_SECOND = 10**9
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("where", ["probe", "first unit", "middle"])
+async def test_a_cancelled_video_leaves_nothing_to_the_next(clip: Path, where: str, threads: int) -> None:
+    async with DecodePool(DecodeConfig(workers=1, threads=threads)) as pool:
+        (pid,) = worker_pids()
+        for _ in range(5):
+            await _cancelled(pool, clip, where)
+            await is_right(pool, clip)
+        assert worker_pids() == [pid]
+
+
+async def _cancelled(pool: DecodePool, clip: Path, where: str) -> None:
+    reached = asyncio.Event()
+
+    async def one() -> None:
+        with opened(clip) as fd:
+            async with pool.worker() as worker:
+                if where == "probe":
+                    reached.set()
+                plan = whole(await worker.probe(fd))
+                async for unit in worker.decode(plan, SMALL):
+                    if where == "first unit" or unit.unit == 20:
+                        reached.set()
+                        await asyncio.Event().wait()
+                    unit.release()
+
+    task = asyncio.create_task(one())
+    await reached.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_leaving_the_loop_early_stops_the_walk(pool: DecodePool, clip: Path) -> None:
+    (pid,) = worker_pids()
+    with opened(clip) as fd:
+        async with pool.worker() as worker:
+            async for unit in worker.decode(whole(await worker.probe(fd)), SMALL):
+                unit.release()
+                break
+    await is_right(pool, clip)
+    assert worker_pids() == [pid]
+
+
+async def test_frames_outlive_the_video_that_they_are_of(pool: DecodePool, clip: Path) -> None:
+    held: list[UnitFrames] = []
+    with opened(clip) as fd:
+        async with pool.worker() as worker:
+            plan = whole(await worker.probe(fd))
+            held.extend([unit async for unit in worker.decode(plan, SMALL)])
+    await is_right(pool, clip)
+    for unit in held:
+        assert number_of(unit.pixels[0]) == plan.grids[0].frame_time_ns(unit.unit, 0) * 10 // _SECOND
+        unit.release()
+        unit.release()
+
+
+async def test_no_free_slot_no_decoding(clip: Path) -> None:
+    config = DecodeConfig(workers=1, shared_memory_bytes=MIB, silence_s=0.5)
+    big = PixelFormat(256, 256, "stretch")  # a unit of 2 frames is 384 KiB: two slots
+    async with DecodePool(config) as pool:
+        worker_process = psutil.Process(worker_pids()[0])
+        async with pool.worker() as worker:
+            with opened(clip) as fd:
+                units = worker.decode(whole(await worker.probe(fd)), big)
+            held = [await anext(units), await anext(units)]
+            waiting = asyncio.ensure_future(anext(units))
+            # Longer than the silence that counts as hanging: one that waits for a slot does not hang.
+            done, _ = await asyncio.wait([waiting], timeout=3 * config.silence_s)
+            busy_s, cpu_s = pool.busy_s, sum(worker_process.cpu_times()[:2])
+            more, _ = await asyncio.wait([waiting], timeout=config.silence_s)
+            assert not done
+            assert not more
+            assert pool.busy_s == busy_s
+            assert sum(worker_process.cpu_times()[:2]) == cpu_s
+            held[1].release()
+            third = await waiting
+            assert number_of(kept(held[0])[0]) == 0
+            assert number_of(kept(third)[0]) == 5
+            async for unit in units:
+                unit.release()
+            assert pool.busy_s > busy_s
+
+
+async def test_a_unit_larger_than_the_shared_memory(clip: Path) -> None:
+    async with DecodePool(DecodeConfig(workers=1, shared_memory_bytes=MIB)) as pool, pool.worker() as worker:
+        plan = Plan((piece(0, 2),))
+        _, units, _ = await decode_file(worker, clip, plan, PixelFormat(600, 600, "stretch"))
+    assert [number_of(units[0, unit][0]) for unit in range(4)] == [1, 6, 11, 16]
+
+
+async def test_two_videos_at_once(clip: Path, tmp_path: Path) -> None:
+    other = render(tmp_path / "other.mkv", 100, rate=5, size=(256, 128))
+    async with DecodePool(DecodeConfig(workers=2)) as pool:
+        met = asyncio.Barrier(2)
+
+        async def one(path: Path, rate: int) -> None:
+            async with pool.worker() as worker:
+                await met.wait()
+                assert pool.busy_workers == 2
+                facts, units, _ = await decode_file(worker, path)
+            grid = whole(facts).grids[0]
+            numbers = {key[1]: number_of(pixels[0]) for key, pixels in units.items()}
+            assert numbers == {
+                unit: grid.frame_time_ns(unit, 0) * rate // _SECOND for unit in range(grid.num_units)
+            }
+
+        await asyncio.gather(one(clip, 10), one(other, 5))
+        assert len(worker_pids()) == 2
+
+
+async def test_first_come_first_served(pool: DecodePool, clip: Path) -> None:
+    order: list[int] = []
+
+    async def one(number: int) -> None:
+        async with pool.worker() as worker:
+            order.append(number)
+            await decode_file(worker, clip, Plan((piece(0, 1),)))
+
+    await asyncio.gather(*(one(number) for number in range(4)))
+    assert order == [0, 1, 2, 3]
+
+
+async def test_the_offset_of_the_upload_is_left_alone(pool: DecodePool, clip: Path) -> None:
+    with opened(clip) as fd:
+        os.lseek(fd, 123, os.SEEK_SET)
+        async with pool.worker() as worker:
+            facts = await worker.probe(fd)
+        assert facts.size_bytes == clip.stat().st_size
+        assert os.lseek(fd, 0, os.SEEK_CUR) == 123
+
+
+async def test_nothing_is_left_behind(clip: Path) -> None:
+    await _is_right_in_a_pool(clip)  # what the loop keeps for good is there after the first
+    gc.collect()  # what other tests have left
+    before = _descriptors()
+    deaths: asyncio.Queue[Death] = asyncio.Queue()
+    async with DecodePool(DecodeConfig(workers=2), deaths.put_nowait) as pool:
+        for pid in worker_pids():
+            os.kill(pid, signal.SIGKILL)
+            await deaths.get()
+        await asyncio.gather(*(is_right(pool, clip) for _ in range(6)))
+        with opened(clip) as fd:
+            async with pool.worker() as worker:
+                await anext(worker.decode(whole(await worker.probe(fd)), SMALL))
+        async with pool.worker(), pool.worker():
+            in_workers = [psutil.Process(pid).num_fds() for pid in worker_pids()]
+    assert worker_pids() == []
+    gc.collect()  # the unit of the walk that was left
+    assert _descriptors() == before
+    assert in_workers == [5, 5]  # three standard ones and two sockets
+
+
+async def test_memory_does_not_grow_with_videos(pool: DecodePool, tmp_path: Path) -> None:
+    clip = render(tmp_path / "clip.mp4", 60, size=(1280, 720), options={"preset": "ultrafast"})
+    process = psutil.Process(worker_pids()[0])
+    in_use: list[int] = []
+    for _ in range(8):
+        async with pool.worker() as worker:
+            await decode_file(worker, clip)
+        async with pool.worker():  # the one before is forgotten
+            in_use.append(process.memory_info().rss)
+    assert in_use[-1] - in_use[2] < 8 * MIB  # a decoder and its frames are more
+
+
+async def _is_right_in_a_pool(clip: Path) -> None:
+    async with DecodePool(DecodeConfig(workers=1)) as pool:
+        await is_right(pool, clip)
+
+
+def _descriptors() -> int:
+    return psutil.Process().num_fds()

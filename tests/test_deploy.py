@@ -1,0 +1,216 @@
+"""The deployment: the manifests render, are valid, and grant what the configuration in them asks for."""
+
+import re
+import shutil
+import subprocess
+import tomllib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from service.config import GIB, Config, load_config
+from tubelet.v1 import video_classifier_pb2
+
+ROOT = Path(__file__).parent.parent
+KUSTOMIZE = ROOT / "deploy" / "kustomize"
+WHOLE = ("base", "overlays/gpu")
+SERVER_BYTES = (
+    1 * GIB
+)  # what the server itself may take; a third of it is resident, measured with one small model
+KUBERNETES = "1.30"  # the oldest one that runs it: the first to know lifecycle.preStop.sleep by default
+_UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
+
+needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+
+
+@cache
+def render(folder: str) -> list[dict[str, Any]]:
+    done = subprocess.run(
+        ["kubectl", "kustomize", str(KUSTOMIZE / folder)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return list(yaml.safe_load_all(done.stdout))
+
+
+def only(folder: str, kind: str) -> dict[str, Any]:
+    (found,) = (resource for resource in render(folder) if resource["kind"] == kind)
+    return found
+
+
+def pod(folder: str) -> dict[str, Any]:
+    return only(folder, "Deployment")["spec"]["template"]["spec"]
+
+
+def container(folder: str) -> dict[str, Any]:
+    (found,) = pod(folder)["containers"]
+    return found
+
+
+def quantity(text: str) -> int:
+    """A Kubernetes quantity in bytes."""
+    number, unit = re.fullmatch(r"(\d+)(\w*)", text).groups()  # pyright: ignore[reportOptionalMemberAccess]
+    return int(number) * _UNITS[unit]
+
+
+@pytest.fixture
+def config_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The configuration that a replica reads: its file, as mounted, and its environment."""
+
+    def load(folder: str) -> Config:
+        (path,) = (argument for argument in container(folder)["args"] if argument.startswith("/"))
+        (mount,) = (m for m in container(folder)["volumeMounts"] if path.startswith(m["mountPath"] + "/"))
+        (volume,) = (v for v in pod(folder)["volumes"] if v["name"] == mount["name"])
+        config_map = only(folder, "ConfigMap")
+        assert config_map["metadata"]["name"] == volume["configMap"]["name"]
+        file = tmp_path / "tubelet.toml"
+        file.write_text(config_map["data"][path.removeprefix(mount["mountPath"] + "/")])
+        for variable in container(folder).get("env", []):
+            monkeypatch.setenv(variable["name"], variable["value"])
+        return load_config(file)
+
+    return load
+
+
+@needs_kubectl
+@pytest.mark.parametrize("folder", WHOLE)
+def test_manifests_are_valid(folder: str) -> None:
+    validator = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
+    resources = render(folder)
+    assert {resource["kind"] for resource in resources} == {
+        "ConfigMap",
+        "Deployment",
+        "PodDisruptionBudget",
+        "Service",
+    }
+    for resource in resources:
+        for version in (KUBERNETES, validator.latest_version()):
+            validator.validate(resource, version, strict=True)
+
+
+@needs_kubectl
+def test_overlays_change_what_they_say(config_of) -> None:
+    assert config_of("base").engine.device == "cpu"
+    gpu = config_of("overlays/gpu")
+    assert gpu.engine.device == "cuda"
+    assert gpu.engine.max_batch_units == 256
+    assert gpu.decode.workers == 4
+    assert gpu.upload == config_of("base").upload
+
+
+@needs_kubectl
+@pytest.mark.parametrize("folder", WHOLE)
+def test_memory_limit_covers_the_configuration(folder: str, config_of) -> None:
+    config = config_of(folder)
+    decoders = config.decode.workers * config.decode.memory_bytes
+    videos = config.server.max_videos_in_flight * (
+        config.upload.memory_bytes + config.decode.shared_memory_bytes
+    )
+    assert SERVER_BYTES + decoders + videos <= quantity(container(folder)["resources"]["limits"]["memory"])
+
+
+@needs_kubectl
+@pytest.mark.parametrize("folder", WHOLE)
+def test_uploads_fit_the_writable_folder(folder: str, config_of) -> None:
+    config = config_of(folder)
+    (mount,) = (
+        m for m in container(folder)["volumeMounts"] if m["mountPath"] == str(config.upload.directory)
+    )
+    (volume,) = (v for v in pod(folder)["volumes"] if v["name"] == mount["name"])
+    worst = config.server.max_videos_in_flight * config.upload.max_bytes
+    assert worst <= quantity(volume["emptyDir"]["sizeLimit"])
+
+
+@needs_kubectl
+@pytest.mark.parametrize("folder", WHOLE)
+def test_a_replica_has_the_time_to_drain(folder: str, config_of) -> None:
+    before_s = container(folder)["lifecycle"]["preStop"]["sleep"]["seconds"]
+    needed_s = before_s + config_of(folder).server.drain_s
+    assert pod(folder)["terminationGracePeriodSeconds"] > needed_s
+
+
+@needs_kubectl
+def test_processors_asked_for_are_those_that_are_used(config_of) -> None:
+    config = config_of("base")
+    assert config.engine.threads is not None
+    busy = config.decode.workers * config.decode.threads + config.engine.threads
+    assert int(container("base")["resources"]["requests"]["cpu"]) == busy
+
+
+@needs_kubectl
+@pytest.mark.parametrize("folder", WHOLE)
+def test_ports_are_the_same_everywhere(folder: str, config_of) -> None:
+    server = config_of(folder).server
+    listens = {"grpc": server.port, "metrics": server.metrics_port}
+    opens = {port["name"]: port["containerPort"] for port in container(folder)["ports"]}
+    ports = only(folder, "Service")["spec"]["ports"]
+    probed = {
+        container(folder)[f"{probe}Probe"]["grpc"]["port"] for probe in ("startup", "readiness", "liveness")
+    }
+    exposed = re.findall(r"^EXPOSE (.*)$", containerfile(), re.M)
+    assert opens == listens
+    assert {port["name"]: port["port"] for port in ports} == listens
+    assert all(port["targetPort"] in opens for port in ports)
+    assert probed == {server.port}
+    assert exposed == [" ".join(str(port) for port in listens.values())]
+
+
+@needs_kubectl
+def test_selectors_find_the_replicas() -> None:
+    labels = only("base", "Deployment")["spec"]["template"]["metadata"]["labels"].items()
+    (monitor,) = render("overlays/monitoring")
+    for selector in (
+        only("base", "Deployment")["spec"]["selector"]["matchLabels"],
+        only("base", "Service")["spec"]["selector"],
+        only("base", "PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
+        monitor["spec"]["selector"]["matchLabels"],
+    ):
+        assert selector
+        assert selector.items() <= labels
+    named = {port["name"] for port in container("base")["ports"]}
+    assert {endpoint["port"] for endpoint in monitor["spec"]["podMetricsEndpoints"]} <= named
+
+
+@needs_kubectl
+def test_the_readiness_probe_asks_for_our_service() -> None:
+    service = video_classifier_pb2.DESCRIPTOR.services_by_name["VideoClassifier"].full_name
+    assert container("base")["readinessProbe"]["grpc"]["service"] == service
+
+
+@needs_kubectl
+def test_the_image_is_of_this_version() -> None:
+    assert container("base")["image"] == f"tubelet:{project()['version']}"
+
+
+def test_the_image_holds_all_packages_of_the_wheel() -> None:
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    needed = {*wheel["packages"], "pyproject.toml", project()["readme"]}
+    copied = {
+        source
+        for line in re.findall(r"^COPY (?!--from)(.*)$", containerfile(), re.M)
+        for source in line.split()[:-1]
+    }
+    let_through = {
+        line[1:] for line in (ROOT / ".containerignore").read_text().splitlines() if line[:1] == "!"
+    }
+    assert copied == needed
+    assert let_through == needed
+
+
+def test_the_image_runs_as_a_numbered_user_that_is_not_root() -> None:
+    (user,) = re.findall(r"^USER (.*)$", containerfile(), re.M)
+    uid, gid = user.split(":")
+    assert int(uid) > 0
+    assert int(gid) > 0
+
+
+@cache
+def containerfile() -> str:
+    return (ROOT / "deploy" / "Containerfile").read_text()
+
+
+@cache
+def project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

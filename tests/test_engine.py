@@ -1,0 +1,209 @@
+"""The engine: fair queues, full batches, and the same answers in company as alone."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+import torch
+
+from models.contract import ModelSpec, Preprocessing, Sampling
+from models.factorised import Factorised, FactorisedDims
+from service.engine.engine import VideoWork
+from service.engine.executor import Executor
+from service.engine.hosted import HostedModel
+from service.engine.lane import Account, FairQueue, Item, Lane
+from service.metrics import Metrics
+from service.values import UnitFrames
+
+S, T, SIZE = 4, 2, 32
+
+
+def hosted(
+    release: Callable[[Sequence[UnitFrames]], None] = lambda units: None, device: str = "cpu"
+) -> HostedModel:
+    """A small factorised model, always with the same random weights."""
+    torch.manual_seed(0)
+    preprocessing = Preprocessing(SIZE, SIZE, "crop", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    dims = FactorisedDims((T, 16, 16), S, 48, 2, 1, 3, 96)
+    spec = ModelSpec(
+        name="random",
+        version="1",
+        family="factorised",
+        description="",
+        licence="",
+        labels=("a", "b", "c"),
+        sampling=Sampling(T, S, 2.0, 1.0, 1.0, 4.0),
+        preprocessing=preprocessing,
+    )
+    model = Factorised(dims, preprocessing, 3).eval()
+    torch.nn.init.normal_(model.head.weight)
+    return HostedModel(
+        spec,
+        model.to(device),
+        device=torch.device(device),
+        dtype=torch.float32,
+        max_batch_units=8,
+        max_batch_windows=8,
+        release=release,
+    )
+
+
+def video(seed: int, units: int) -> list[UnitFrames]:
+    rng = np.random.default_rng(seed)
+    return [
+        UnitFrames(0, unit, rng.integers(0, 256, (T, SIZE, SIZE, 3), np.uint8), lambda: None)
+        for unit in range(units)
+    ]
+
+
+async def classify_video(executor: Executor, model: HostedModel, units: list[UnitFrames]) -> np.ndarray:
+    work = VideoWork(executor, model)
+    embeddings = [work.encode(unit) for unit in units]
+    windows = [work.classify(embeddings[start : start + S]) for start in range(len(units) - S + 1)]
+    return np.stack(await asyncio.gather(*windows))
+
+
+async def test_batched_with_strangers_equals_alone() -> None:
+    metrics = Metrics()
+    async with Executor(metrics) as executor:
+        model = hosted()
+        executor.add(model.encode)
+        executor.add(model.classify)
+        videos = [video(seed, units) for seed, units in enumerate((4, 7, 11, 5, 9))]
+        together = await asyncio.gather(*(classify_video(executor, model, units) for units in videos))
+        for units, found in zip(videos, together, strict=True):
+            np.testing.assert_allclose(found, await classify_video(executor, model, units), atol=1e-4)
+        assert np.ptp(np.concatenate(together), axis=0).min() > 0.01  # the model tells videos apart
+
+
+async def test_whole_windows_give_the_same_logits_as_shared_units() -> None:
+    async with Executor(Metrics()) as executor:
+        model = hosted()
+        executor.add(model.encode)
+        executor.add(model.classify)
+        units = video(3, 9)
+        shared = await classify_video(executor, model, units)
+        for start, logits in enumerate(shared):
+            whole = await classify_video(executor, model, units[start : start + S])
+            np.testing.assert_allclose(whole[0], logits, atol=1e-4)
+
+
+def test_owners_take_turns() -> None:
+    queue: FairQueue[str] = FairQueue()
+    for item in ("a1", "a2", "a3"):
+        queue.put("a", item)
+    queue.put("b", "b1")
+    assert queue.take() == "a1"
+    queue.put("c", "c1")
+    queue.put("b", "b2")
+    assert [queue.take() for _ in range(len(queue))] == ["b1", "a2", "c1", "b2", "a3"]
+
+
+class Gate:
+    """A lane's ``run`` that waits to be let through, and remembers its batches."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.entered = threading.Semaphore(0)
+        self.open = threading.Semaphore(0)
+
+    def run(self, payloads: Sequence[str]) -> Sequence[str]:
+        self.batches.append(list(payloads))
+        self.entered.release()
+        self.open.acquire()
+        if "bad" in payloads:
+            raise ValueError("a bad batch")
+        return [payload.upper() for payload in payloads]
+
+    async def inside(self) -> None:
+        await asyncio.to_thread(self.entered.acquire)
+
+
+def submit(executor: Executor, lane: Lane[str, str], owner: str, payload: str) -> asyncio.Future[str]:
+    result: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    executor.submit(lane, owner, Item(payload, Account(), result))
+    return result
+
+
+async def test_what_came_while_the_device_was_busy_is_the_next_batch() -> None:
+    gate, metrics = Gate(), Metrics()
+    async with Executor(metrics) as executor:
+        lane = Lane("model", "encode", 3, gate.run)
+        executor.add(lane)
+        first = submit(executor, lane, "a", "a0")
+        await gate.inside()
+        rest = [submit(executor, lane, "a", f"a{index}") for index in (1, 2, 3)]
+        rest.append(submit(executor, lane, "b", "b0"))
+        assert metrics.registry.get_sample_value("tubelet_queued_units", {"model": "model"}) == 4
+        gate.open.release(3)
+        assert await asyncio.gather(first, *rest) == ["A0", "A1", "A2", "A3", "B0"]
+    assert gate.batches == [["a0"], ["a1", "b0", "a2"], ["a3"]]
+
+
+async def test_cancelled_work_costs_no_place_in_a_batch() -> None:
+    gate = Gate()
+    async with Executor(Metrics()) as executor:
+        lane = Lane("model", "encode", 2, gate.run)
+        executor.add(lane)
+        first = submit(executor, lane, "a", "a0")
+        await gate.inside()
+        dropped = [submit(executor, lane, "b", f"b{index}") for index in range(4)]
+        kept = [submit(executor, lane, "c", f"c{index}") for index in range(2)]
+        for future in dropped:
+            future.cancel()
+        gate.open.release(2)
+        await asyncio.gather(first, *kept)
+    assert gate.batches == [["a0"], ["c0", "c1"]]
+
+
+async def test_a_batch_that_fails_fails_alone() -> None:
+    gate = Gate()
+    gate.open.release(2)
+    async with Executor(Metrics()) as executor:
+        lane = Lane("model", "encode", 1, gate.run)
+        executor.add(lane)
+        with pytest.raises(ValueError, match="a bad batch"):
+            await submit(executor, lane, "a", "bad")
+        assert await submit(executor, lane, "a", "good") == "GOOD"
+
+
+async def test_windows_go_before_units() -> None:
+    units, windows = Gate(), Gate()
+    async with Executor(Metrics()) as executor:
+        encode, classify = Lane("model", "encode", 1, units.run), Lane("model", "classify", 1, windows.run)
+        executor.add(encode)
+        executor.add(classify)
+        results = [submit(executor, encode, "a", "unit0")]
+        await units.inside()
+        results += [submit(executor, encode, "a", "unit1"), submit(executor, classify, "a", "window")]
+        windows.open.release()
+        units.open.release()
+        await units.inside()  # with unit1
+        assert windows.batches == [["window"]]
+        units.open.release()
+        await asyncio.gather(*results)
+
+
+async def test_pixels_are_given_back_once_they_are_in_a_batch() -> None:
+    released: list[int] = []
+    model = hosted(release=lambda units: released.extend(unit.unit for unit in units))
+    async with Executor(Metrics()) as executor:
+        executor.add(model.encode)
+        executor.add(model.classify)
+        await classify_video(executor, model, video(0, 6))
+    assert sorted(released) == list(range(6))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+async def test_a_gpu_gives_the_same_logits_as_the_cpu() -> None:
+    units = video(5, 6)
+    found = []
+    for model in (hosted(), hosted(device="cuda")):
+        async with Executor(Metrics()) as executor:
+            executor.add(model.encode)
+            executor.add(model.classify)
+            found.append(await classify_video(executor, model, units))
+    np.testing.assert_allclose(found[0], found[1], atol=1e-3)

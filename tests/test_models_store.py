@@ -1,0 +1,148 @@
+"""The model store: what is written is read back, and what is broken is refused in one sentence."""
+
+import dataclasses
+import hashlib
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from models.contract import Accuracy, ModelSpec, Preprocessing, Sampling
+from models.store import BrokenModel, ModelStore, UnknownModel, write_model
+from models.vit import ViT, ViTDims
+
+CPU = torch.device("cpu")
+DIMS = ViTDims(patch_size=8, embed_dim=32, depth=1, num_heads=2, mlp_dim=64)
+PREPROCESSING = Preprocessing(16, 24, "stretch", (0.1, 0.2, 0.3), (0.5, 0.6, 0.7))
+SPEC = ModelSpec(
+    name="tiny",
+    version="1.2.0",
+    family="vit",
+    description='says "a" or b, \\ or ä',
+    licence="MIT",
+    labels=("a", "b with space", "ä"),
+    sampling=Sampling(1, 4, window_s=2.0, stride_s=0.5, min_window_s=1.0, max_window_s=4.0),
+    preprocessing=PREPROCESSING,
+    accuracy=(Accuracy("a test set", 0.75, "12 windows"), Accuracy("another", 1.0)),
+)
+
+
+def model(seed: int = 0) -> ViT:
+    torch.manual_seed(seed)
+    return ViT(DIMS, PREPROCESSING, len(SPEC.labels)).eval()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_model(tmp_path, SPEC, DIMS, model(), "# tiny\n")
+
+
+@torch.inference_mode()
+def test_what_is_written_is_read_back(folder: Path) -> None:
+    store = ModelStore(folder.parent)
+    assert store.specs() == (SPEC,)
+    loaded = store.load("tiny", device=CPU)
+    assert loaded.spec == SPEC
+    assert not loaded.model.training
+    assert loaded.num_parameters == sum(p.numel() for p in model().parameters())
+    units = torch.randint(0, 256, (3, 1, 16, 24, 3), dtype=torch.uint8)
+    assert torch.equal(loaded.model.encode(units), model().encode(units))
+    assert sorted(file.name for file in folder.iterdir()) == [
+        *("CARD.md", "labels.txt", "model.toml", "weights.safetensors")
+    ]
+
+
+def test_dims_that_are_absent_are_none_again(tmp_path: Path) -> None:
+    dims = dataclasses.replace(DIMS, representation_dim=20)
+    with_head = ViT(dims, PREPROCESSING, 3)
+    write_model(tmp_path, SPEC, dims, with_head, "")
+    loaded = ModelStore(tmp_path).load("tiny", device=CPU)
+    assert loaded.model.state_dict().keys() == with_head.state_dict().keys()
+
+
+def test_weights_come_in_the_dtype_asked_for(folder: Path) -> None:
+    loaded = ModelStore(folder.parent).load("tiny", device=CPU, dtype=torch.bfloat16)
+    assert {value.dtype for value in loaded.model.state_dict().values()} == {torch.bfloat16}
+    assert loaded.model.mean.dtype == torch.bfloat16
+
+
+def test_a_model_is_replaced_whole(folder: Path) -> None:
+    newer = dataclasses.replace(SPEC, version="1.10.0")
+    write_model(folder.parent, newer, DIMS, model(seed=5), "# newer\n")
+    assert [entry.name for entry in folder.parent.iterdir()] == ["tiny"]
+    loaded = ModelStore(folder.parent).load("tiny", device=CPU)
+    assert loaded.spec == newer
+    wanted = model(seed=5).state_dict()
+    assert all(torch.equal(value, wanted[name]) for name, value in loaded.model.state_dict().items())
+
+
+def test_the_newest_version_answers_when_none_is_named(folder: Path) -> None:
+    folder.rename(folder.with_name("tiny-1.2.0"))
+    write_model(folder.parent, dataclasses.replace(SPEC, version="1.10.0"), DIMS, model(), "")
+    store = ModelStore(folder.parent)
+    assert store.spec("tiny").version == "1.10.0"
+    assert store.spec("tiny", "1.2.0").version == "1.2.0"
+    assert len(store.specs()) == 2
+
+
+@pytest.mark.parametrize(("name", "version"), [("huge", ""), ("tiny", "9")])
+def test_unknown_models_are_named_with_the_known_ones(folder: Path, name: str, version: str) -> None:
+    with pytest.raises(UnknownModel, match=re.escape(f"{name} {version}".strip())) as caught:
+        ModelStore(folder.parent).load(name, version, device=CPU)
+    assert caught.value.known == ("tiny 1.2.0",)
+    assert (caught.value.name, caught.value.version) == (name, version)
+
+
+def test_other_weights_than_those_written_are_refused(folder: Path) -> None:
+    weights = folder / "weights.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(BrokenModel, match="sha256"):
+        ModelStore(folder.parent).load("tiny", device=CPU)
+
+
+def test_missing_weights_are_refused(folder: Path) -> None:
+    (folder / "weights.safetensors").unlink()
+    with pytest.raises(BrokenModel, match="cannot be read"):
+        ModelStore(folder.parent).load("tiny", device=CPU)
+
+
+@pytest.mark.parametrize("change", ["missing", "unexpected", "shape"])
+def test_weights_that_do_not_fit_are_refused(folder: Path, change: str) -> None:
+    weights, spec = folder / "weights.safetensors", folder / "model.toml"
+    before = hashlib.sha256(weights.read_bytes()).hexdigest()
+    state = load_file(weights)
+    match change:
+        case "missing":
+            del state["spatial.norm.weight"]
+        case "unexpected":
+            state["spatial.extra"] = torch.zeros(1)
+        case _:
+            state["head.weight"] = torch.zeros(2, 32)
+    save_file(state, weights)
+    after = hashlib.sha256(weights.read_bytes()).hexdigest()
+    spec.write_text(spec.read_text().replace(before, after))
+    name = {"missing": "spatial.norm.weight", "unexpected": "spatial.extra", "shape": "head.weight"}[change]
+    with pytest.raises(BrokenModel, match=name):
+        ModelStore(folder.parent).load("tiny", device=CPU)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("not toml [", 'name = "tiny"'),
+        ('family = "unheard-of"', 'family = "vit"'),
+        ("", 'licence = "MIT"'),
+        ("window_s = 9.0", "window_s = 2.0"),
+        ("patch = 8", "patch_size = 8"),
+    ],
+)
+def test_a_model_toml_that_contradicts_itself_is_refused(folder: Path, wrong: str, right: str) -> None:
+    spec = folder / "model.toml"
+    assert right in spec.read_text()
+    spec.write_text(spec.read_text().replace(right, wrong, 1))
+    with pytest.raises(BrokenModel, match="tiny is no usable model"):
+        ModelStore(folder.parent)

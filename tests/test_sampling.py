@@ -1,0 +1,149 @@
+"""The plan of units, windows and segments: tables and properties, no I/O."""
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.contract import Sampling
+from service.errors import MalformedOption
+from service.sampling import check_options, make_plan
+from service.values import NS_PER_S, Grid, Options, Sliding, VideoFacts, WholeVideo
+
+SAMPLING = Sampling(
+    frames_per_unit=2, units_per_window=8, window_s=2.0, stride_s=1.0, min_window_s=1.0, max_window_s=4.0
+)
+
+
+def facts(duration_s: float) -> VideoFacts:
+    return VideoFacts("mov", "h264", 64, 48, 30.0, round(duration_s * 30), round(duration_s * NS_PER_S), 1)
+
+
+def seconds(first: float, second: float) -> tuple[int, int]:
+    return round(first * NS_PER_S), round(second * NS_PER_S)
+
+
+@pytest.mark.parametrize(
+    ("duration_s", "windowing", "windows_s", "segments_s"),
+    [
+        # Sliding by the model's own lengths: a segment a stride.
+        (3.0, Sliding(), [(0, 2), (1, 3)], [(0, 1), (1, 2), (2, 3)]),
+        # A tail of less than half a stride joins the last segment, and the last window ends with the units.
+        (3.4, Sliding(), [(0, 2), (1, 3), (1.25, 3.25)], [(0, 1), (1, 2), (2, 3.4)]),
+        (3.6, Sliding(), [(0, 2), (1, 3), (1.5, 3.5)], [(0, 1), (1, 2), (2, 3), (3, 3.6)]),
+        # Shorter than a window: one window as short as the video.
+        (0.5, Sliding(), [(0, 0.5)], [(0, 0.25), (0.25, 0.5)]),
+        (0.04, WholeVideo(), [(0, 0.04)], [(0, 0.04)]),
+        # Whole: one segment, as few windows as the longest allows.
+        (3.0, WholeVideo(), [(0, 3)], [(0, 3)]),
+        (10.0, WholeVideo(), [(0, 10 / 3), (10 / 3, 20 / 3), (20 / 3, 10)], [(0, 10)]),
+        # No overlap.
+        (4.0, Sliding(*seconds(2, 2)), [(0, 2), (2, 4)], [(0, 2), (2, 4)]),
+        # The stride snaps to whole units of 0.25 s.
+        (2.5, Sliding(*seconds(2, 0.3)), [(0, 2), (0.25, 2.25), (0.5, 2.5)], None),
+    ],
+)
+def test_windows_and_segments(duration_s, windowing, windows_s, segments_s) -> None:
+    (grid,) = make_plan(facts(duration_s), SAMPLING, Options(windowing=windowing)).grids
+    unit_ns = grid.window_ns / grid.units_per_window
+    found = [
+        (grid.window_start(window) * unit_ns, (grid.window_units(window)[-1] + 1) * unit_ns)
+        for window in range(grid.num_windows)
+    ]
+    assert found == [pytest.approx(seconds(*window), abs=10) for window in windows_s]
+    if segments_s is not None:
+        segments = [grid.segment_range_ns(segment) for segment in range(grid.num_segments)]
+        assert segments == [pytest.approx(seconds(*segment), abs=10) for segment in segments_s]
+
+
+def test_overlapping_windows_sample_the_same_frames() -> None:
+    """Sharing units is exact: a frame's time depends on its unit alone."""
+    (grid,) = make_plan(facts(4.0), SAMPLING, Options()).grids
+    times = [grid.frame_time_ns(unit, frame) for unit in range(grid.num_units) for frame in range(2)]
+    assert times[0] == NS_PER_S // 16  # the middle of the first eighth of a second
+    assert {after - before for before, after in pairwise(times)} == {NS_PER_S // 8}
+
+
+def test_ranges_are_sorted_cut_and_kept_apart() -> None:
+    options = Options(ranges_ns=(seconds(6, 99), seconds(1, 4)))
+    plan = make_plan(facts(8.0), SAMPLING, options)
+    assert [(grid.start_ns, grid.end_ns) for grid in plan.grids] == [seconds(1, 4), seconds(6, 8)]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (Options(windowing=Sliding(*seconds(0.5, 0.5))), "0.5 s is outside the model's 1 to 4 s"),
+        (Options(windowing=Sliding(*seconds(5, 1))), "5 s is outside the model's 1 to 4 s"),
+        (Options(windowing=Sliding(*seconds(2, 3))), "stride of 3 s is outside 0 to the window's 2 s"),
+        (Options(windowing=Sliding(*seconds(2, 0))), "stride of 0 s"),
+        (Options(ranges_ns=(seconds(2, 2),)), "empty or negative"),
+        (Options(ranges_ns=(seconds(-1, 2),)), "empty or negative"),
+        (Options(ranges_ns=(seconds(0, 2), seconds(1, 3))), "overlap"),
+    ],
+)
+def test_options_that_no_video_can_satisfy(options: Options, says: str) -> None:
+    with pytest.raises(MalformedOption, match=says):
+        check_options(SAMPLING, options)
+
+
+def test_a_range_behind_the_end_names_the_end() -> None:
+    with pytest.raises(MalformedOption, match="starts after the video's end at 3 s"):
+        make_plan(facts(3.0), SAMPLING, Options(ranges_ns=(seconds(3, 4),)))
+
+
+@st.composite
+def grids(draw: st.DrawFn) -> Grid:
+    window_ns = draw(st.integers(1_000_000, 5 * NS_PER_S))
+    units = draw(st.integers(1, 16))
+    return Grid(
+        start_ns=(start := draw(st.integers(0, NS_PER_S))),
+        end_ns=start + window_ns + draw(st.integers(0, 40 * window_ns)),
+        window_ns=window_ns,
+        frames_per_unit=draw(st.integers(1, 4)),
+        units_per_window=units,
+        stride_units=draw(st.integers(1, units)),
+        one_segment=draw(st.booleans()),
+    )
+
+
+@given(grids())
+def test_every_unit_is_in_a_window_and_every_segment_has_windows(grid: Grid) -> None:
+    covered = {unit for window in range(grid.num_windows) for unit in grid.window_units(window)}
+    assert covered == set(range(grid.num_units))
+    ends = {unit: grid.window_ending_at(unit) for unit in range(grid.num_units)}
+    assert [window for window in ends.values() if window is not None] == list(range(grid.num_windows))
+    for unit, window in ends.items():
+        assert window is None or grid.window_units(window)[-1] == unit
+    last_time = grid.frame_time_ns(grid.num_units - 1, grid.frames_per_unit - 1)
+    assert grid.start_ns <= grid.frame_time_ns(0, 0) <= last_time < grid.end_ns
+
+
+@given(grids())
+def test_segments_tile_the_range_and_average_the_windows_over_their_middle(grid: Grid) -> None:
+    ranges = [grid.segment_range_ns(segment) for segment in range(grid.num_segments)]
+    assert ranges[0][0] == grid.start_ns
+    assert ranges[-1][1] == grid.end_ns
+    assert all(before[1] == after[0] for before, after in pairwise(ranges))
+    if grid.one_segment:
+        return
+    for segment in range(grid.num_segments):
+        end_unit = grid.num_units if segment == grid.num_segments - 1 else (segment + 1) * grid.stride_units
+        middle = (segment * grid.stride_units + end_unit) / 2
+        by_definition = [
+            window
+            for window in range(grid.num_windows)
+            if grid.window_start(window) <= middle < grid.window_start(window) + grid.units_per_window
+        ]
+        assert list(grid.segment_windows(segment)) == by_definition
+
+
+@given(grids(), st.floats(0, 1))
+def test_a_cut_keeps_what_was_already_started(grid: Grid, part: float) -> None:
+    cut = grid.cut(grid.start_ns + round(part * (grid.end_ns - grid.start_ns)))
+    assert cut.num_units >= cut.units_per_window
+    for unit in range(cut.num_units - 1):
+        window = grid.window_ending_at(unit)
+        if window is not None and unit < grid.num_units - 1:
+            assert cut.window_units(window) == grid.window_units(window)

@@ -1,0 +1,69 @@
+"""Window logits become segments and the video's labels."""
+
+import numpy as np
+import pytest
+
+from service.segments import SegmentAssembler
+from service.values import Grid, Plan
+
+LABELS = ("a", "b", "c")
+
+
+def plan(end_ns: int, *, one_segment: bool = False) -> Plan:
+    """Units of 1 ns, windows of 4 units every 2."""
+    return Plan((Grid(0, end_ns, 4, 1, 4, 2, one_segment=one_segment),))
+
+
+def logits(*scores: float) -> np.ndarray:
+    return np.log(np.array(scores))
+
+
+def test_a_segment_is_given_once_its_last_window_is_in() -> None:
+    assembler = SegmentAssembler(plan(8), LABELS, top_k=1, score_threshold=0)
+    given = [
+        [(segment.start_ns, segment.end_ns) for segment in assembler.add(0, window, logits(0.5, 0.3, 0.2))]
+        for window in range(3)
+    ]
+    assert given == [[(0, 2)], [(2, 4)], [(4, 6), (6, 8)]]
+
+
+def test_scores_are_the_softmax_of_the_mean_logits() -> None:
+    assembler = SegmentAssembler(plan(6), LABELS, top_k=3, score_threshold=0)
+    first = list(assembler.add(0, 0, np.array([2.0, 0.0, 0.0])))
+    second = list(assembler.add(0, 1, np.array([0.0, 2.0, 0.0])))
+    alone = np.exp([2, 0, 0]) / np.exp([2, 0, 0]).sum()
+    both = np.exp([1, 1, 0]) / np.exp([1, 1, 0]).sum()
+    assert [label.score for label in first[0].labels] == pytest.approx(sorted(alone, reverse=True))
+    assert [label.score for label in second[0].labels] == pytest.approx(sorted(both, reverse=True))
+    assert [label.name for label in second[1].labels] == ["b", "a", "c"]
+    assert {label.name: label.score for label in assembler.video_labels()} == pytest.approx(
+        dict(zip(LABELS, both, strict=True))
+    )
+
+
+def test_top_k_and_threshold_hide_labels() -> None:
+    assembler = SegmentAssembler(plan(4, one_segment=True), LABELS, top_k=2, score_threshold=0.4)
+    (segment,) = assembler.add(0, 0, logits(0.5, 0.3, 0.2))
+    assert [label.name for label in segment.labels] == ["a"]
+
+
+def test_views_of_a_whole_video_are_one_segment() -> None:
+    assembler = SegmentAssembler(plan(8, one_segment=True), LABELS, top_k=1, score_threshold=0)
+    assert [len(list(assembler.add(0, window, logits(1, 1, 1)))) for window in range(3)] == [0, 0, 1]
+
+
+def test_a_video_that_ends_early_still_covers_what_decoded() -> None:
+    """Planned to 20, decoded to 7: the last window moves to units 3..6, the last segment ends at 7."""
+    assembler = SegmentAssembler(plan(20), LABELS, top_k=1, score_threshold=0)
+    segments = list(assembler.add(0, 0, logits(1, 1, 1))) + list(assembler.add(0, 1, logits(1, 1, 1)))
+    assembler.cut(plan(7))
+    segments += [*assembler.add(0, 2, logits(1, 1, 1)), *assembler.finish()]
+    assert [(segment.start_ns, segment.end_ns) for segment in segments] == [(0, 2), (2, 4), (4, 6), (6, 7)]
+
+
+def test_a_cut_that_needs_no_new_window_is_finished_all_the_same() -> None:
+    assembler = SegmentAssembler(plan(20), LABELS, top_k=1, score_threshold=0)
+    segments = list(assembler.add(0, 0, logits(1, 1, 1)))
+    assembler.cut(plan(4))
+    segments += assembler.finish()
+    assert [(segment.start_ns, segment.end_ns) for segment in segments] == [(0, 2), (2, 4)]

@@ -1,0 +1,288 @@
+"""The whole line over a real channel: what comes of bad input, haste, crowds and accidents."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+
+import av
+import grpc
+import numpy as np
+import psutil
+import pytest
+from google.rpc.error_details_pb2 import BadRequest, RetryInfo
+from grpc_status import rpc_status
+
+from service.client import Client
+from service.status import ServerError
+from service.values import NS_PER_S, Classification, Options, Sliding
+from tests.clips import pan
+from tests.serving import Served, serving, wait_until
+from tubelet.v1 import classification_pb2
+from tubelet.v1 import video_classifier_pb2 as pb
+from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierStub
+
+
+def refused(client: Client, video: bytes, options: Options | None = None) -> ServerError:
+    with pytest.raises(ServerError) as caught:
+        client.classify(video, options or Options(), timeout_s=60)
+    return caught.value
+
+
+def outcome(client: Client, video: bytes) -> str:
+    """The reason of the error, if there is one."""
+    try:
+        client.classify(video, timeout_s=60)
+    except ServerError as error:
+        return error.reason
+    return ""
+
+
+def sound() -> bytes:
+    """A second of sound in an mp4, no picture."""
+    out = BytesIO()
+    with av.open(out, "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=16_000)
+        assert isinstance(stream, av.AudioStream)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 16_000), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 16_000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("video", "code", "reason", "says"),
+    [
+        (b"", "INVALID_ARGUMENT", "EMPTY_UPLOAD", "empty"),
+        (b"Dear server,\nthis is a letter.\n" * 50, "INVALID_ARGUMENT", "NOT_A_VIDEO", ""),
+        (os.urandom(5000), "INVALID_ARGUMENT", "NOT_A_VIDEO", ""),
+        (sound(), "INVALID_ARGUMENT", "NO_VIDEO_STREAM", ""),
+        # The index of an mp4 stands at its end: without it nothing is known of the rest.
+        (pan(1.0)[:20_000], "INVALID_ARGUMENT", "NOT_A_VIDEO", ""),
+        (bytes(40_000_001), "RESOURCE_EXHAUSTED", "UPLOAD_TOO_LARGE", "limit of 40000000 bytes"),
+    ],
+    ids=["empty", "text", "noise", "sound only", "truncated", "too large"],
+)
+def test_bad_uploads(client: Client, video: bytes, code: str, reason: str, says: str) -> None:
+    error = refused(client, video)
+    assert (error.code, error.reason) == (code, reason)
+    assert says in error.message
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "reason", "says"),
+    [
+        (Options(model="nobody"), "NOT_FOUND", "UNKNOWN_MODEL", "there are: camera-motion"),
+        (Options(version="99.9"), "NOT_FOUND", "UNKNOWN_MODEL", "has no version '99.9'"),
+        (
+            Options(top_k=100_000),
+            "INVALID_ARGUMENT",
+            "MALFORMED_OPTION",
+            "top_k is 100000, the limit is 1000",
+        ),
+        (Options(score_threshold=1.5), "INVALID_ARGUMENT", "MALFORMED_OPTION", "score_threshold is 1.5"),
+        (
+            Options(windowing=Sliding(NS_PER_S // 10)),
+            "INVALID_ARGUMENT",
+            "MALFORMED_OPTION",
+            "0.1 s is outside",
+        ),
+        (Options(ranges_ns=((5, 4),)), "INVALID_ARGUMENT", "MALFORMED_OPTION", "empty or negative"),
+        (
+            Options(ranges_ns=((99 * NS_PER_S, 100 * NS_PER_S),)),
+            "INVALID_ARGUMENT",
+            "MALFORMED_OPTION",
+            "starts after the video's end at 1 s",
+        ),
+    ],
+)
+def test_bad_options(client: Client, options: Options, code: str, reason: str, says: str) -> None:
+    error = refused(client, pan(1.0), options)
+    assert (error.code, error.reason) == (code, reason)
+    assert says in error.message
+
+
+@pytest.fixture
+def stub(served: Served) -> Iterator[VideoClassifierStub]:
+    with grpc.insecure_channel(served.target) as channel:
+        yield VideoClassifierStub(channel)
+
+
+OPTIONS = pb.ClassifyRequest(options=classification_pb2.ClassifyOptions())
+
+
+@pytest.mark.parametrize(
+    ("messages", "says"),
+    [
+        ([], "found: none"),
+        ([pb.ClassifyRequest()], "found: an empty one"),
+        ([pb.ClassifyRequest(chunk=b"x"), OPTIONS], "found: chunk"),
+        ([OPTIONS, OPTIONS], "options came twice"),
+    ],
+)
+def test_messages_out_of_order(
+    stub: VideoClassifierStub, messages: list[pb.ClassifyRequest], says: str
+) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Classify(iter(messages))
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT  # pyright: ignore[reportAttributeAccessIssue]
+    assert says in str(caught.value.details())  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_the_field_at_fault_is_named(stub: VideoClassifierStub) -> None:
+    options = classification_pb2.ClassifyOptions(score_threshold=-1)
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Classify(iter([pb.ClassifyRequest(options=options)]))
+    status = rpc_status.from_call(caught.value)  # pyright: ignore[reportArgumentType]
+    bad = BadRequest()
+    assert any(detail.Unpack(bad) for detail in status.details)
+    assert bad.field_violations[0].field == "score_threshold"
+
+
+def test_a_video_that_breaks_off_is_classified_as_far_as_it_goes(client: Client) -> None:
+    whole = pan(4.0, container="matroska")
+    answer = client.classify(whole[: len(whole) // 2])
+    assert 1 < answer.facts.duration_ns / NS_PER_S < 3
+    assert answer.segments
+    assert "the header says 4.000 s" in answer.warnings[0]
+
+
+def test_damage_in_the_middle_is_a_warning(client: Client) -> None:
+    clip = bytearray(pan(4.0, container="mpegts"))
+    clip[len(clip) // 2 : len(clip) // 2 + 3000] = os.urandom(3000)
+    answer = client.classify(bytes(clip))
+    assert answer.warnings
+    assert answer.segments[-1].end_ns == answer.facts.duration_ns
+
+
+def test_a_bad_video_does_not_touch_the_one_beside_it(client: Client, served: Served, sample: bytes) -> None:
+    alone = client.classify(sample)
+    found: list[Classification] = []
+    beside = threading.Thread(target=lambda: found.append(client.classify(sample)))
+    beside.start()
+    for _ in range(5):
+        assert refused(client, b"garbage" * 1000).reason == "NOT_A_VIDEO"
+    beside.join()
+    assert [[label.name for label in segment.labels] for segment in found[0].segments] == [
+        [label.name for label in segment.labels] for segment in alone.segments
+    ]
+    assert served.metric("tubelet_failed_total", reason="NOT_A_VIDEO") >= 5
+
+
+class Upload:
+    """A request whose chunks the test sends one by one."""
+
+    def __init__(self, stub: VideoClassifierStub, timeout_s: float | None = None) -> None:
+        self._parts: list[bytes | None] = []
+        self._more = threading.Semaphore(0)
+        self.call = stub.Classify.future(self._messages(), timeout=timeout_s)
+
+    def send(self, chunk: bytes | None) -> None:
+        """A chunk; None ends the upload."""
+        self._parts.append(chunk)
+        self._more.release()
+
+    def _messages(self) -> Iterator[pb.ClassifyRequest]:
+        yield OPTIONS
+        while True:
+            self._more.acquire()
+            chunk = self._parts.pop(0)
+            if chunk is None:
+                return
+            yield pb.ClassifyRequest(chunk=chunk)
+
+
+def test_a_cancelled_upload_leaves_nothing_behind(
+    served: Served, stub: VideoClassifierStub, client: Client
+) -> None:
+    before = served.metric("tubelet_requests_total", code="CANCELLED")
+    upload = Upload(stub)
+    upload.send(pan(1.0)[:1000])
+    wait_until(served, "tubelet_videos_in_flight", 1)
+    upload.call.cancel()
+    wait_until(served, "tubelet_videos_in_flight", 0)
+    wait_until(served, "tubelet_requests_total", before + 1, code="CANCELLED")
+    upload.send(None)
+    assert client.classify(pan(1.0)).segments
+
+
+def test_a_deadline_stops_the_work(served: Served, stub: VideoClassifierStub, client: Client) -> None:
+    before = served.metric("tubelet_requests_total", code="DEADLINE_EXCEEDED")
+    upload = Upload(stub, timeout_s=0.5)
+    upload.send(pan(1.0)[:1000])
+    with pytest.raises(grpc.RpcError) as caught:
+        upload.call.result()
+    assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED  # pyright: ignore[reportAttributeAccessIssue]
+    wait_until(served, "tubelet_videos_in_flight", 0)
+    wait_until(served, "tubelet_requests_total", before + 1, code="DEADLINE_EXCEEDED")
+    upload.send(None)
+    assert client.classify(pan(1.0)).segments
+
+
+def test_a_dead_decoder_costs_its_own_request_only(served: Served, client: Client, sample: bytes) -> None:
+    deaths = served.metric("tubelet_decoder_deaths_total")
+    workers = [
+        process for process in psutil.Process().children() if "service.decode.worker" in process.cmdline()
+    ]
+    assert workers
+    for worker in workers:
+        worker.send_signal(signal.SIGKILL)
+    # Whoever gets a worker that is just dying hears of it; then there are new ones.
+    found = [outcome(client, sample) for _ in range(len(workers) + 1)]
+    assert set(found) <= {"", "DECODER_DIED"}
+    assert found[-1] == ""
+    wait_until(served, "tubelet_decoder_deaths_total", deaths + len(workers))
+
+
+def test_a_crowd_beyond_the_limit_is_told_to_come_back() -> None:
+    with (
+        serving(server={"max_videos_in_flight": 1, "retry_after_s": 2.5}) as served,
+        grpc.insecure_channel(served.target) as channel,
+    ):
+        stub = VideoClassifierStub(channel)
+        first = Upload(stub)
+        first.send(pan(1.0))
+        wait_until(served, "tubelet_videos_in_flight", 1)
+        with pytest.raises(grpc.RpcError) as caught:
+            Upload(stub).call.result()
+        status = rpc_status.from_call(caught.value)  # pyright: ignore[reportArgumentType]
+        retry = RetryInfo()
+        assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED  # pyright: ignore[reportAttributeAccessIssue]
+        assert any(detail.Unpack(retry) for detail in status.details)
+        assert retry.retry_delay.ToMilliseconds() == 2500
+        assert served.metric("tubelet_rejected_total", reason="OVERLOADED") == 1
+        first.send(None)
+        assert first.call.result().classification.segments
+
+
+def test_draining_lets_the_one_in_flight_end_and_refuses_the_next() -> None:
+    with serving() as served, grpc.insecure_channel(served.target) as channel:
+        stub = VideoClassifierStub(channel)
+        upload = Upload(stub)
+        clip = pan(3.0)
+        upload.send(clip[:5000])
+        wait_until(served, "tubelet_videos_in_flight", 1)
+        served.drain()
+        wait_until(served, "tubelet_ready", 0)
+        with grpc.insecure_channel(served.target) as second, pytest.raises(grpc.RpcError) as caught:
+            VideoClassifierStub(second).ListModels(pb.ListModelsRequest(), timeout=10)
+        assert caught.value.code() == grpc.StatusCode.UNAVAILABLE  # pyright: ignore[reportAttributeAccessIssue]
+        upload.send(clip[5000:])
+        upload.send(None)
+        assert upload.call.result().classification.segments
+        served.wait()
+
+
+def test_bad_real_files_get_their_reasons(client: Client, videos: Path) -> None:
+    reasons = {
+        "odd/androidx/sample_audio_only.mp4": "NO_VIDEO_STREAM",
+        "odd/fate/Owner-iTunes_9.0.3.15.mp4": "NO_VIDEO_STREAM",  # a song with a cover
+        "odd/pointers/annex_link.mp4": "NOT_A_VIDEO",
+        "odd/moviepy/result.webm": "EMPTY_UPLOAD",
+        "odd/mp4ff/init1.cmfv": "CORRUPT_VIDEO",  # no frame in it
+    }
+    found = {name: refused(client, (videos / name).read_bytes()).reason for name in reasons}
+    assert found == reasons

@@ -1,0 +1,77 @@
+"""Chunks become one anonymous file, bounded in memory."""
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.config import UploadConfig
+from service.errors import EmptyUpload, UploadTooLarge
+from service.upload import receive
+
+
+async def stream(*chunks: bytes) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+
+
+def content(fd: int) -> bytes:
+    return os.pread(fd, 1 << 20, 0)
+
+
+def backing(fd: int) -> str:
+    return os.readlink(f"/proc/self/fd/{fd}")
+
+
+@given(chunks=st.lists(st.binary(max_size=50), min_size=1), memory_bytes=st.integers(0, 200))
+async def test_any_chunking_gives_the_same_bytes(chunks: list[bytes], memory_bytes: int) -> None:
+    whole = b"".join(chunks)
+    if not whole:
+        return
+    async with receive(stream(*chunks), UploadConfig(memory_bytes=memory_bytes)) as file:
+        assert content(file.fd) == whole
+        assert file.size_bytes == len(whole)
+
+
+async def test_a_large_upload_moves_to_an_unnamed_file_on_disk(tmp_path: Path) -> None:
+    config = UploadConfig(memory_bytes=10, directory=tmp_path)
+    async with receive(stream(b"12345", b"67890"), config) as file:
+        assert "memfd:" in backing(file.fd)
+    async with receive(stream(b"12345", b"67890", b"x"), config) as file:
+        assert str(tmp_path) in backing(file.fd)
+        assert list(tmp_path.iterdir()) == []
+        assert content(file.fd) == b"1234567890x"
+
+
+async def test_the_limit_holds_while_reading() -> None:
+    asked = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal asked
+        while True:
+            asked += 1
+            yield bytes(10)
+
+    with pytest.raises(UploadTooLarge, match="limit of 25 bytes") as caught:
+        async with receive(endless(), UploadConfig(max_bytes=25)):
+            pass
+    assert asked == 3
+    assert caught.value.metadata == {"limit": "25", "value": ">=30"}
+
+
+async def test_no_bytes_is_an_error() -> None:
+    with pytest.raises(EmptyUpload):
+        async with receive(stream(b"", b""), UploadConfig()):
+            pass
+
+
+async def test_descriptors_do_not_leak() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        with pytest.raises(UploadTooLarge):
+            async with receive(stream(b"12345", b"6"), UploadConfig(max_bytes=5, memory_bytes=2)):
+                pass
+    assert len(os.listdir("/proc/self/fd")) == before

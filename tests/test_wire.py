@@ -1,0 +1,66 @@
+"""Values survive the way through messages."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.values import Classification, Label, Options, Progress, Segment, Sliding, VideoFacts, WholeVideo
+from service.wire import (
+    classification_from_proto,
+    classification_to_proto,
+    options_from_proto,
+    options_to_proto,
+    progress_from_proto,
+    progress_to_proto,
+)
+
+times = st.integers(0, 10**15)
+scores = st.floats(0, 1, width=32)
+labels = st.lists(st.builds(Label, st.text(max_size=9), scores), max_size=3).map(tuple)
+segments = st.lists(st.builds(Segment, times, times, labels), max_size=3).map(tuple)
+facts = st.builds(
+    VideoFacts,
+    container=st.text(max_size=9),
+    codec=st.text(max_size=9),
+    width=st.integers(1, 9999),
+    height=st.integers(1, 9999),
+    fps=st.floats(0, 1000),
+    frames=st.integers(0, 10**9),
+    duration_ns=st.integers(1, 10**15),
+    size_bytes=times,
+)
+
+
+@given(
+    st.builds(
+        Options,
+        model=st.text(max_size=9),
+        version=st.text(max_size=9),
+        top_k=st.integers(1, 1000),
+        score_threshold=scores,
+        windowing=st.builds(WholeVideo) | st.builds(Sliding, st.none() | times, st.none() | times),
+        ranges_ns=st.lists(st.tuples(times, times), max_size=3).map(tuple),
+    )
+)
+def test_options(options: Options) -> None:
+    assert options_from_proto(options_to_proto(options)) == options
+
+
+@given(
+    st.builds(
+        Classification,
+        facts=facts,
+        model=st.text(max_size=9),
+        version=st.text(max_size=9),
+        segments=segments,
+        labels=labels,
+        stage_seconds=st.dictionaries(st.sampled_from(["probe", "decode"]), st.floats(0, 100)),
+        warnings=st.lists(st.text(max_size=9), max_size=2).map(tuple),
+    )
+)
+def test_classification(answer: Classification) -> None:
+    assert classification_from_proto(classification_to_proto(answer)) == answer
+
+
+@given(st.builds(Progress, st.floats(0, 1e6), st.floats(0, 1e6)))
+def test_progress(progress: Progress) -> None:
+    assert progress_from_proto(progress_to_proto(progress)) == progress
