@@ -27,7 +27,7 @@ def sample() -> bytes:
     return SAMPLE_CLIP.read_bytes()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not longer: tests of the decode pool count the workers of this process
 def served() -> Iterator[Served]:
     with serving(upload={"max_bytes": 40_000_000}) as server:
         yield server
