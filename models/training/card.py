@@ -89,7 +89,8 @@ def spec_and_card(
         batch_size=task.recipe.batch_size,
         windows=windows,
         learning_rate=task.recipe.learning_rate,
-        warm_restart=_warm_restart(task.recipe.first_leg),
+        legs=_legs(task.recipe.first_leg),
+        second_leg=_second_leg(task.recipe.first_leg),
         classes=_class_table(own),
         verdict=_verdict(own),
         confusion=_confusion_table(own["2"]),
@@ -99,10 +100,19 @@ def spec_and_card(
     return spec, card
 
 
-def _warm_restart(first_leg: int | None) -> str:
+def _second_leg(first_leg: int | None) -> str:
+    if first_leg is None:
+        return "Nothing was tuned on the held-out scenes."
+    return (
+        f"The second leg was decided on after the figures at step\n{first_leg} were seen to miss a target; "
+        "it began with a fresh optimiser from the running average."
+    )
+
+
+def _legs(first_leg: int | None) -> str:
     if first_leg is None:
         return ""
-    return f" of the first {first_leg} steps, then up again and down by half a cosine to the end"
+    return f"\nTwo such legs were run, each with a warm-up; the first ended at step {first_leg}."
 
 
 def dataset_name(name: str) -> str:
