@@ -168,7 +168,7 @@ class _Job:
                 "VIDEO_TOO_LARGE",
                 f"the video needs more than {self._limits.max_cpu_s:g} s of processor time to decode",
                 limit=self._limits.max_cpu_s,
-                value=round(used_s, 3),
+                value=used_s,
             )
 
     def _obey(self, message: dict[str, Any]) -> None:
