@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from models.contract import Preprocessing, VideoModel
-from models.layers import Encoder, PatchEmbed, initialise
+from models.layers import NORM_EPS, Activation, BlockDims, Encoder, PatchEmbed, initialise
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,12 @@ class ChannelStackDims:
     depth: int
     num_heads: int
     mlp_dim: int
+    norm_eps: float = NORM_EPS
+    act: Activation = "gelu"
+
+    @property
+    def block(self) -> BlockDims:
+        return BlockDims(self.embed_dim, self.num_heads, self.mlp_dim, self.norm_eps, self.act)
 
 
 class ChannelStack(VideoModel):
@@ -34,7 +40,7 @@ class ChannelStack(VideoModel):
         width = dims.embed_dim
         tokens = (preprocessing.height // dims.patch_size) * (preprocessing.width // dims.patch_size)
         self.patch_embed = PatchEmbed(dims.patch_size, 3 * dims.frames, width)
-        self.spatial = Encoder(tokens, width, dims.depth, dims.num_heads, dims.mlp_dim)
+        self.spatial = Encoder(tokens, dims.depth, dims.block)
         self.head = nn.Linear(width, num_classes)
         initialise(self)
 

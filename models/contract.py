@@ -11,8 +11,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-Family = Literal["vit", "factorised", "channel_stack"]
+Family = Literal["vit", "factorised", "channel_stack", "joint", "divided", "torchvision"]
 Resize = Literal["crop", "stretch"]
+Resample = Literal["swscale", "bilinear", "bicubic", "lanczos", "bilinear_aliased"]
+CropRounding = Literal["down", "half_even"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,11 @@ class Sampling:
 class Preprocessing:
     """How a decoded frame becomes model pixels; mean and std are for pixels scaled to 0..1.
 
-    ``crop`` scales the shorter side to fit and cuts the centre out; ``stretch`` scales both sides.
+    A picture is resized, then its centre is cut out. ``crop`` scales it, in its own shape, until it covers
+    the resized size; ``stretch`` scales each side to it. ``swscale`` resamples while colours are converted,
+    which is fastest; the others do so in RGB, as Pillow and torchvision do (antialiased, but for
+    ``bilinear_aliased``), so that a checkpoint sees the pixels it was trained on. A centre
+    that lies between two pixels goes down (transformers) or to the even one (torchvision).
     """
 
     height: int
@@ -51,10 +57,18 @@ class Preprocessing:
     resize: Resize
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    resize_height: int | None = None  # the picture's size before the centre is cut out; None: the model's
+    resize_width: int | None = None
+    resample: Resample = "swscale"
+    crop_rounding: CropRounding = "down"
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
             raise ValueError(f"the size must be positive: {self}")
+        if (self.resize_height or self.height) < self.height or (
+            self.resize_width or self.width
+        ) < self.width:
+            raise ValueError(f"the picture is cut out of a larger or equal one: {self}")
         if min(self.std) <= 0:
             raise ValueError(f"std must be positive: {self}")
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from models.contract import Preprocessing, VideoModel
-from models.layers import Encoder, TubeletEmbed, initialise
+from models.layers import NORM_EPS, Activation, BlockDims, Encoder, TubeletEmbed, initialise
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,12 @@ class FactorisedDims:
     temporal_depth: int
     num_heads: int
     mlp_dim: int
+    norm_eps: float = NORM_EPS
+    act: Activation = "gelu"
+
+    @property
+    def block(self) -> BlockDims:
+        return BlockDims(self.embed_dim, self.num_heads, self.mlp_dim, self.norm_eps, self.act)
 
 
 class Factorised(VideoModel):
@@ -34,10 +40,10 @@ class Factorised(VideoModel):
         super().__init__(preprocessing)
         rows = preprocessing.height // dims.tubelet_size[1]
         columns = preprocessing.width // dims.tubelet_size[2]
-        width, heads, mlp_dim = dims.embed_dim, dims.num_heads, dims.mlp_dim
+        width = dims.embed_dim
         self.patch_embed = TubeletEmbed(dims.tubelet_size, 3, width)
-        self.spatial = Encoder(rows * columns, width, dims.spatial_depth, heads, mlp_dim)
-        self.temporal = Encoder(dims.units_per_window, width, dims.temporal_depth, heads, mlp_dim)
+        self.spatial = Encoder(rows * columns, dims.spatial_depth, dims.block)
+        self.temporal = Encoder(dims.units_per_window, dims.temporal_depth, dims.block)
         self.head = nn.Linear(width, num_classes)
         initialise(self)
 

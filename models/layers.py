@@ -5,11 +5,30 @@ Dosovitskiy et al., "An Image is Worth 16x16 Words", arXiv 2010.11929 (pre-norm 
 Arnab et al., "ViViT", arXiv 2103.15691 (tubelets).
 """
 
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
 import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, cat, empty, nn
 
+Activation = Literal["gelu", "gelu_tanh"]
+"""``gelu_tanh`` is the tanh approximation of Hendrycks and Gimpel, arXiv 1606.08415, section 2."""
+
 NORM_EPS = 1e-6
+_ACTIVATIONS = {"gelu": F.gelu, "gelu_tanh": partial(F.gelu, approximate="tanh")}
+
+
+@dataclass(frozen=True, slots=True)
+class BlockDims:
+    """Sizes of one transformer block, and what checkpoints differ in beside sizes."""
+
+    embed_dim: int
+    num_heads: int
+    mlp_dim: int
+    norm_eps: float = NORM_EPS
+    act: Activation = "gelu"
 
 
 class PatchEmbed(nn.Module):
@@ -29,7 +48,7 @@ class PatchEmbed(nn.Module):
 
 
 class TubeletEmbed(nn.Module):
-    """Tubelets as deep as the unit: (N, t, H, W, C) -> (N, P, D), row by row (ViViT, section 3.2)."""
+    """Tubelets: (N, t, H, W, C) -> (N, P, D), by time, then row by row (ViViT, section 3.2)."""
 
     def __init__(self, tubelet_size: tuple[int, int, int], in_chans: int, embed_dim: int) -> None:
         super().__init__()
@@ -37,8 +56,8 @@ class TubeletEmbed(nn.Module):
         self.proj = nn.Conv3d(in_chans, embed_dim, kernel_size=tubelet_size, stride=tubelet_size)
 
     def forward(self, units: Tensor) -> Tensor:
-        _, p, q = self.tubelet_size
-        tubelets = rearrange(units, "n t (h p) (w q) c -> n (h w) (c t p q)", p=p, q=q)
+        u, p, q = self.tubelet_size
+        tubelets = rearrange(units, "n (t u) (h p) (w q) c -> n (t h w) (c u p q)", u=u, p=p, q=q)
         return F.linear(tubelets, self.proj.weight.flatten(1), self.proj.bias)
 
 
@@ -61,24 +80,25 @@ class Attention(nn.Module):
 class Mlp(nn.Module):
     """(N, P, D) -> (N, P, D) through one hidden layer."""
 
-    def __init__(self, embed_dim: int, mlp_dim: int) -> None:
+    def __init__(self, embed_dim: int, mlp_dim: int, act: Activation) -> None:
         super().__init__()
+        self.act = _ACTIVATIONS[act]
         self.fc1 = nn.Linear(embed_dim, mlp_dim)
         self.fc2 = nn.Linear(mlp_dim, embed_dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
+        return self.fc2(self.act(self.fc1(x)))
 
 
 class EncoderBlock(nn.Module):
     """One pre-norm transformer block: (N, P, D) -> (N, P, D)."""
 
-    def __init__(self, embed_dim: int, num_heads: int, mlp_dim: int) -> None:
+    def __init__(self, dims: BlockDims) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(embed_dim, eps=NORM_EPS)
-        self.attn = Attention(embed_dim, num_heads)
-        self.norm2 = nn.LayerNorm(embed_dim, eps=NORM_EPS)
-        self.mlp = Mlp(embed_dim, mlp_dim)
+        self.norm1 = nn.LayerNorm(dims.embed_dim, eps=dims.norm_eps)
+        self.attn = Attention(dims.embed_dim, dims.num_heads)
+        self.norm2 = nn.LayerNorm(dims.embed_dim, eps=dims.norm_eps)
+        self.mlp = Mlp(dims.embed_dim, dims.mlp_dim, dims.act)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x))
@@ -91,12 +111,12 @@ class Encoder(nn.Module):
     Token 0 of the result is the class token's.
     """
 
-    def __init__(self, num_tokens: int, embed_dim: int, depth: int, num_heads: int, mlp_dim: int) -> None:
+    def __init__(self, num_tokens: int, depth: int, dims: BlockDims) -> None:
         super().__init__()
-        self.cls_token = nn.Parameter(empty(1, 1, embed_dim))
-        self.pos_embed = nn.Parameter(empty(1, 1 + num_tokens, embed_dim))
-        self.blocks = nn.Sequential(*(EncoderBlock(embed_dim, num_heads, mlp_dim) for _ in range(depth)))
-        self.norm = nn.LayerNorm(embed_dim, eps=NORM_EPS)
+        self.cls_token = nn.Parameter(empty(1, 1, dims.embed_dim))
+        self.pos_embed = nn.Parameter(empty(1, 1 + num_tokens, dims.embed_dim))
+        self.blocks = nn.Sequential(*(EncoderBlock(dims) for _ in range(depth)))
+        self.norm = nn.LayerNorm(dims.embed_dim, eps=dims.norm_eps)
 
     def forward(self, tokens: Tensor) -> Tensor:
         cls_token = repeat(self.cls_token, "1 1 d -> n 1 d", n=len(tokens))

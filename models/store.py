@@ -19,38 +19,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from models.channel_stack import ChannelStack, ChannelStackDims
-from models.contract import Accuracy, Family, ModelSpec, Preprocessing, Sampling, VideoModel
-from models.factorised import Factorised, FactorisedDims
-from models.vit import ViT, ViTDims
+from models.contract import Accuracy, ModelSpec, Preprocessing, Sampling, VideoModel
+from models.families import DIMS, Dims, build_model
 
 ZOO = Path(__file__).parent / "zoo"
-Dims = ViTDims | FactorisedDims | ChannelStackDims
-
-
-DIMS: dict[Family, type[Dims]] = {
-    "vit": ViTDims,
-    "factorised": FactorisedDims,
-    "channel_stack": ChannelStackDims,
-}
-
-
-def build_model(
-    family: Family, dims: Dims, preprocessing: Preprocessing, num_classes: int
-) -> ViT | Factorised | ChannelStack:
-    """A model of a family with random weights.
-
-    Raises:
-        ValueError: the dims are another family's.
-    """
-    match family, dims:
-        case "vit", ViTDims():
-            return ViT(dims, preprocessing, num_classes)
-        case "factorised", FactorisedDims():
-            return Factorised(dims, preprocessing, num_classes)
-        case "channel_stack", ChannelStackDims():
-            return ChannelStack(dims, preprocessing, num_classes)
-    raise ValueError(f"{dims} are no sizes of family {family}")
 
 
 class UnknownModel(LookupError):
@@ -131,7 +103,7 @@ class ModelStore:
             raise BrokenModel(f"{weights} cannot be read: {error.strerror}") from error
         if digest != entry.sha256:
             raise BrokenModel(f"{weights} has sha256 {digest}, but model.toml says {entry.sha256}")
-        model = build_model(entry.spec.family, entry.dims, entry.spec.preprocessing, len(entry.spec.labels))
+        model = build_model(entry.dims, entry.spec.preprocessing, len(entry.spec.labels))
         try:
             model.load_state_dict(load_file(weights))
         except (SafetensorError, RuntimeError) as error:

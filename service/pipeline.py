@@ -93,7 +93,16 @@ class Pipeline:
         seconds: dict[str, float],
     ) -> None:
         """Probe, plan and decode in one worker; units go to the engine, their windows to the outbox."""
-        size = model.spec.preprocessing
+        wanted = model.spec.preprocessing
+        pixel_format = PixelFormat(
+            wanted.height,
+            wanted.width,
+            wanted.resize,
+            wanted.resize_height,
+            wanted.resize_width,
+            wanted.resample,
+            wanted.crop_rounding,
+        )
         try:
             asked = monotonic()
             async with self._decoders.worker() as worker:
@@ -104,7 +113,7 @@ class Pipeline:
                 outbox.put_nowait(Planned(facts, plan))
                 windows = WindowStarter(plan, work, outbox)
                 with self._metrics.time("decode", seconds):
-                    async for unit in worker.decode(plan, PixelFormat(size.height, size.width, size.resize)):
+                    async for unit in worker.decode(plan, pixel_format):
                         windows.add(unit)
                 end = worker.end
             assert end is not None  # decode ended without an error

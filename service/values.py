@@ -38,12 +38,28 @@ class VideoFacts:
 class PixelFormat:
     """What the decoder makes of a frame: RGB uint8 at the model's size.
 
-    ``crop`` scales the shorter side to fit and cuts the centre out; ``stretch`` scales both sides.
+    The picture is resized until it covers the resized size (``crop``) or fills it (``stretch``); then the
+    centre is cut out, which goes up and left or to the even pixel where it lies between two. ``swscale``
+    resamples while it converts colours, the others afterwards in RGB.
     """
 
     height: int
     width: int
     resize: Literal["crop", "stretch"]
+    resize_height: int | None = None  # None: as high and wide as the result
+    resize_width: int | None = None
+    resample: Literal["swscale", "bilinear", "bicubic", "lanczos", "bilinear_aliased"] = "swscale"
+    crop_rounding: Literal["down", "half_even"] = "down"
+
+    @property
+    def resized(self) -> tuple[int, int]:
+        """(height, width) that the resized picture covers or fills."""
+        return self.resize_height or self.height, self.resize_width or self.width
+
+    def crop_start(self, resized: int, kept: int) -> int:
+        """The first of ``kept`` pixels in the middle of ``resized``."""
+        margin = resized - kept
+        return margin // 2 if self.crop_rounding == "down" else round(margin / 2)
 
 
 @dataclass(frozen=True, slots=True)

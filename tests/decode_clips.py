@@ -163,8 +163,8 @@ def shown_at(times: list[Fraction], wanted_ns: int) -> int:
 def crop_filters(width: int, height: int, pixel_format: PixelFormat, matrix: str) -> str:
     """ffmpeg's words for ``crop`` of a (width, height) picture of square pixels."""
     scale = max(Fraction(pixel_format.width, width), Fraction(pixel_format.height, height))
-    wide = max(pixel_format.width, math.floor(width * scale + Fraction(1, 2)))
-    high = max(pixel_format.height, math.floor(height * scale + Fraction(1, 2)))
+    wide = max(pixel_format.width, math.floor(width * scale))
+    high = max(pixel_format.height, math.floor(height * scale))
     left, top = (wide - pixel_format.width) // 2, (high - pixel_format.height) // 2
     cut = f"crop={pixel_format.width}:{pixel_format.height}:{left}:{top}"
     return f"scale={wide}:{high}:flags=bilinear:in_color_matrix={matrix},format=rgb24,{cut}"

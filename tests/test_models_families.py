@@ -3,30 +3,37 @@
 import pytest
 import torch
 
-from models.channel_stack import ChannelStack, ChannelStackDims
+from models.channel_stack import ChannelStackDims
 from models.contract import Preprocessing, VideoModel
-from models.factorised import Factorised, FactorisedDims, central_frame_
+from models.divided import DividedDims
+from models.factorised import FactorisedDims, central_frame_
+from models.families import Dims, build_model
+from models.joint import JointDims
 from models.layers import PatchEmbed, TubeletEmbed
-from models.vit import ViT, ViTDims
+from models.torchvision_model import TorchvisionDims
+from models.vit import ViTDims
 
 SIZE, CLASSES, WIDTH = 32, 5, 48
 PREPROCESSING = Preprocessing(SIZE, SIZE, "crop", (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
-# Family -> (frames in a unit, units in a window).
-SHAPES = {"vit": (1, 6), "factorised": (2, 4), "channel_stack": (8, 3)}
+# Case -> (frames in a unit, units in a window, dims).
+CASES: dict[str, tuple[int, int, Dims]] = {
+    "vit": (1, 6, ViTDims(16, WIDTH, 2, 3, 96)),
+    "factorised": (2, 4, FactorisedDims((2, 8, 16), 4, WIDTH, 2, 2, 3, 96)),
+    "channel_stack": (8, 3, ChannelStackDims(8, 8, WIDTH, 2, 3, 96)),
+    "joint": (4, 2, JointDims(4, (2, 8, 8), WIDTH, 2, 3, 96)),
+    "joint, mean": (4, 2, JointDims(4, (2, 8, 8), WIDTH, 2, 3, 96, pool="mean")),
+    "divided": (4, 2, DividedDims(4, 8, WIDTH, 2, 3, 96)),
+    "torchvision, frames": (1, 3, TorchvisionDims("mobilenet_v3_small", 1)),
+    "torchvision, clips": (4, 2, TorchvisionDims("mc3_18", 4)),
+}
 
 
-def build(family: str) -> VideoModel:
+def build(case: str) -> VideoModel:
     torch.manual_seed(0)
-    t, s = SHAPES[family]
-    match family:
-        case "vit":
-            model = ViT(ViTDims(16, WIDTH, 2, 3, 96), PREPROCESSING, CLASSES)
-        case "factorised":
-            model = Factorised(FactorisedDims((t, 8, 16), s, WIDTH, 2, 2, 3, 96), PREPROCESSING, CLASSES)
-        case _:
-            model = ChannelStack(ChannelStackDims(t, 8, WIDTH, 2, 3, 96), PREPROCESSING, CLASSES)
+    model = build_model(CASES[case][2], PREPROCESSING, CLASSES)
     for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
+        if not case.startswith("torchvision"):
+            torch.nn.init.normal_(parameter, std=0.1)
     return model.eval()
 
 
@@ -34,19 +41,19 @@ def random_units(count: int, t: int) -> torch.Tensor:
     return torch.randint(0, 256, (count, t, SIZE, SIZE, 3), dtype=torch.uint8)
 
 
-@pytest.mark.parametrize("family", SHAPES)
+@pytest.mark.parametrize("family", CASES)
 @torch.inference_mode()
 def test_shapes(family: str) -> None:
-    model, (t, s) = build(family), SHAPES[family]
+    model, (t, s, _) = build(family), CASES[family]
     embeddings = model.encode(random_units(2 * s, t))
-    assert embeddings.shape == (2 * s, WIDTH)
+    assert embeddings.shape[0] == 2 * s
     assert model.classify(embeddings.unflatten(0, (2, s))).shape == (2, CLASSES)
 
 
-@pytest.mark.parametrize("family", SHAPES)
+@pytest.mark.parametrize("family", CASES)
 @torch.inference_mode()
 def test_in_a_batch_equals_alone(family: str) -> None:
-    model, (t, s) = build(family), SHAPES[family]
+    model, (t, s, _) = build(family), CASES[family]
     units = random_units(3 * s, t)
     together = model.encode(units)
     alone = torch.cat([model.encode(unit[None]) for unit in units])
@@ -57,10 +64,10 @@ def test_in_a_batch_equals_alone(family: str) -> None:
     )
 
 
-@pytest.mark.parametrize("family", SHAPES)
+@pytest.mark.parametrize("family", CASES)
 @torch.inference_mode()
 def test_overlapping_windows_from_shared_units_equal_whole_windows(family: str) -> None:
-    model, (t, s) = build(family), SHAPES[family]
+    model, (t, s, _) = build(family), CASES[family]
     units = random_units(s + 3, t)
     embeddings = model.encode(units)
     for first in range(4):
@@ -71,11 +78,12 @@ def test_overlapping_windows_from_shared_units_equal_whole_windows(family: str) 
 
 @torch.inference_mode()
 def test_only_the_factorised_head_looks_at_the_order_of_units() -> None:
-    for family, ordered in (("factorised", True), ("vit", False), ("channel_stack", False)):
-        model = build(family)
+    for family in CASES:
+        model, ordered = build(family), family == "factorised"
         for parameter in model.parameters():
             parameter.mul_(5)  # attention that is far from uniform
-        windows = torch.randn(1, SHAPES[family][1], WIDTH)
+        _, s, dims = CASES[family]
+        windows = torch.randn(1, s, CLASSES if isinstance(dims, TorchvisionDims) else WIDTH)
         differs = (model.classify(windows) - model.classify(windows.flip(1))).abs().max() > 1e-3
         assert bool(differs) == ordered, family
 

@@ -2,13 +2,12 @@
 
 from dataclasses import dataclass
 
-from models.channel_stack import ChannelStackDims
+from models.channel_stack import ChannelStack, ChannelStackDims
 from models.contract import Family, Preprocessing, Sampling
-from models.factorised import FactorisedDims
-from models.store import Dims, build_model
+from models.factorised import Factorised, FactorisedDims
 from models.training.camera import LABELS
 from models.training.loop import Recipe, Trainable
-from models.vit import ViTDims
+from models.vit import ViT, ViTDims
 
 PREPROCESSING = Preprocessing(48, 48, "crop", mean=(0.45, 0.45, 0.45), std=(0.25, 0.25, 0.25))
 PATCH = 8  # pixels
@@ -23,12 +22,18 @@ class Task:
     description: str
     family: Family
     sampling: Sampling
-    dims: Dims
+    dims: FactorisedDims | ChannelStackDims | ViTDims
     recipe: Recipe
 
     def build(self) -> Trainable:
         """The model with random weights."""
-        return build_model(self.family, self.dims, PREPROCESSING, len(LABELS))
+        match self.dims:
+            case FactorisedDims():
+                return Factorised(self.dims, PREPROCESSING, len(LABELS))
+            case ChannelStackDims():
+                return ChannelStack(self.dims, PREPROCESSING, len(LABELS))
+            case ViTDims():
+                return ViT(self.dims, PREPROCESSING, len(LABELS))
 
 
 def _sampling(frames_per_unit: int, units_per_window: int) -> Sampling:

@@ -12,6 +12,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from service.decode.protocol import Refusal
+from service.decode.resample import resample
 from service.values import PixelFormat
 
 # AVColorSpace (ITU-T H.273 matrix coefficients) -> swscale's matrix. What is not here counts as unspecified.
@@ -42,26 +43,30 @@ class Painter:
         Raises:
             Refusal: UNSUPPORTED_VIDEO, the stored pixel format has no conversion.
         """
-        orientation = _orientation(frame)
-        width, height = self._scaled_size(frame)
-        stored = (height, width) if orientation.transpose else (width, height)
-        shown = orientation.apply(self._scale(frame, *stored))
-        top, left = (height - self._format.height) // 2, (width - self._format.width) // 2
-        return shown[top : top + self._format.height, left : left + self._format.width]
-
-    def _scaled_size(self, frame: VideoFrame) -> tuple[int, int]:
-        """The shown picture's size before the centre is cut out: (width, height)."""
         target = self._format
-        if target.resize == "stretch":
-            return target.width, target.height
+        orientation = _orientation(frame)
+        width, height = self._resized(frame)
+        top, left = target.crop_start(height, target.height), target.crop_start(width, target.width)
+        if target.resample != "swscale":
+            shown = orientation.apply(self._convert(frame, frame.width, frame.height))
+            return resample(shown, (height, width), (top, left, target.height, target.width), target.resample)
+        stored = (height, width) if orientation.transpose else (width, height)
+        shown = orientation.apply(self._convert(frame, *stored))
+        return shown[top : top + target.height, left : left + target.width]
+
+    def _resized(self, frame: VideoFrame) -> tuple[int, int]:
+        """The shown picture's size before the centre is cut out: (width, height)."""
+        rows, columns = self._format.resized
+        if self._format.resize == "stretch":
+            return columns, rows
         width, height = display_size(frame, self._aspect)
-        scale = max(Fraction(target.width, width), Fraction(target.height, height))
+        scale = max(Fraction(columns, width), Fraction(rows, height))
         return (
-            min(max(round(width * scale), target.width), target.width * _MAX_ASPECT),
-            min(max(round(height * scale), target.height), target.height * _MAX_ASPECT),
+            min(max(int(width * scale), columns), columns * _MAX_ASPECT),
+            min(max(int(height * scale), rows), rows * _MAX_ASPECT),
         )
 
-    def _scale(self, frame: VideoFrame, width: int, height: int) -> np.ndarray:
+    def _convert(self, frame: VideoFrame, width: int, height: int) -> np.ndarray:
         """The stored picture in RGB, over black where it is transparent: -> (height, width, 3)."""
         has_alpha = any(component.is_alpha for component in frame.format.components)
         try:

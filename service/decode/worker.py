@@ -25,6 +25,7 @@ from service.decode.container import Upload
 from service.decode.frames import decode
 from service.decode.probe import Limits, Track, probe
 from service.decode.protocol import Refusal, Unpacker, pack
+from service.decode.resample import preload
 from service.values import Grid, PixelFormat, Plan
 
 _DESCRIPTORS_FOR_A_VIDEO = 3  # the upload, the shared memory, and mmap's own copy of that
@@ -217,6 +218,7 @@ def main(settings: Settings) -> None:
     av.logging.set_libav_level(av.logging.PANIC)
     sandbox.die_with(settings.parent_pid)
     link = _Link(settings)
+    preload()
     highest = max(settings.messages_fd, settings.files_fd)
     sandbox.give_up_rights(settings.memory_bytes, highest + 1 + _DESCRIPTORS_FOR_A_VIDEO)
     gc.freeze()  # what is there now stays: a collection looks only at what a video has left

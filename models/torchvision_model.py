@@ -1,0 +1,38 @@
+"""torchvision's classifiers of frames and clips behind the contract: CNN baselines, hierarchical models.
+
+B windows, S units in a window, N units in a batch, t frames in a unit, H W C pixels, K classes.
+"""
+
+from dataclasses import dataclass
+
+import torchvision
+from einops import rearrange
+from torch import Tensor
+
+from models.contract import Preprocessing, VideoModel
+
+
+@dataclass(frozen=True, slots=True)
+class TorchvisionDims:
+    """``name`` in torchvision's model registry; ``frames`` of a clip, 1 for a model of single frames."""
+
+    name: str
+    frames: int
+
+
+class TorchvisionModel(VideoModel):
+    """A unit is one frame or one clip, embedded by its logits (D = K); a window's logits are their mean."""
+
+    def __init__(self, dims: TorchvisionDims, preprocessing: Preprocessing, num_classes: int) -> None:
+        super().__init__(preprocessing)
+        self.of_frames = dims.frames == 1
+        self.net = torchvision.models.get_model(dims.name, weights=None, num_classes=num_classes)
+
+    def encode(self, units: Tensor) -> Tensor:
+        pixels = self.normalise(units)
+        if self.of_frames:
+            return self.net(rearrange(pixels, "n 1 h w c -> n c h w"))
+        return self.net(rearrange(pixels, "n t h w c -> n c t h w"))
+
+    def classify(self, windows: Tensor) -> Tensor:
+        return windows.mean(dim=1)
