@@ -4,6 +4,7 @@ B windows, S units in a window, N units in a batch, t frames in a unit, H W C pi
 D embedding width, K classes.
 """
 
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
@@ -15,6 +16,8 @@ Family = Literal["vit", "factorised", "channel_stack", "joint", "divided", "torc
 Resize = Literal["crop", "stretch"]
 Resample = Literal["swscale", "bilinear", "bicubic", "lanczos", "bilinear_aliased"]
 CropRounding = Literal["down", "half_even"]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # they become names of folders and values of metrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,15 @@ class Accuracy:
 
 
 @dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where a model that was not trained here comes from."""
+
+    source: str  # as it was named to ``models import``
+    revision: str = ""  # a commit or a name of weights, where the source has one
+    imported_by: str = ""  # the version of tubelet that did
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSpec:
     """What is known of a model without loading its weights: the content of its model.toml."""
 
@@ -95,8 +107,13 @@ class ModelSpec:
     sampling: Sampling
     preprocessing: Preprocessing
     accuracy: tuple[Accuracy, ...] = ()
+    provenance: Provenance | None = None
 
     def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name) or not _NAME.fullmatch(self.version):
+            raise ValueError(
+                f"a model's name and version are letters, digits and . _ - : {self.name!r} {self.version!r}"
+            )
         if not self.labels or len(set(self.labels)) != len(self.labels):
             raise ValueError(f"model {self.name}: labels must be distinct and at least one")
 
@@ -119,6 +136,7 @@ class VideoModel(nn.Module, ABC):
 
     def __init__(self, preprocessing: Preprocessing) -> None:
         super().__init__()
+        self.preprocessing = preprocessing
         self.register_buffer("mean", torch.tensor(preprocessing.mean), persistent=False)
         self.register_buffer("std", torch.tensor(preprocessing.std), persistent=False)
 

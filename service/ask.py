@@ -43,13 +43,15 @@ async def asking_server(target: str) -> AsyncIterator[Ask]:
 
 
 @asynccontextmanager
-async def asking_here(config: Config) -> AsyncIterator[Ask]:
-    """The same pipeline in this process, without gRPC."""
+async def asking_here(config: Config, model: str = "") -> AsyncIterator[Ask]:
+    """The same pipeline in this process, without gRPC, with one model: the default if none is named."""
     # Imported late: a client of a server needs neither torch nor the models.
     from service.metrics import Metrics
     from service.server import open_pipeline
 
-    async with open_pipeline(config, Metrics()) as pipeline:
+    name = model or config.models.default
+    only = config.models.model_copy(update={"default": name, "load": (name,)})
+    async with open_pipeline(config.model_copy(update={"models": only}), Metrics()) as pipeline:
 
         async def ask(video: Path, options: Options, emit: Emit) -> Classification:
             # Opened here: a file that cannot be read is the asker's trouble, not the pipeline's.

@@ -25,6 +25,8 @@ ConfigFile = Annotated[Path | None, typer.Option("--config", help="A TOML file; 
 ServerAddress = Annotated[
     str | None, typer.Option("--server", help="HOST:PORT of a server; without it, this process answers.")
 ]
+ModelName = Annotated[str, typer.Argument(help="A model's name.")]
+ModelVersion = Annotated[str, typer.Option("--version", help="Its version; empty: the newest.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 
 
@@ -89,10 +91,75 @@ def classify(
 @models_app.command("list")
 def list_models(server: ServerAddress = None, config: ConfigFile = None, as_json: Json = False) -> None:
     """The models of a server, or of this installation."""
-    from service.commands import print_models
+    from service.model_commands import print_models
 
     with _told():
         asyncio.run(print_models(server, _config(config), as_json=as_json))
+
+
+@models_app.command("import")
+def import_model(
+    source: Annotated[
+        str,
+        typer.Argument(help="hf:ORG/NAME[@REVISION], torchvision:NAME[:WEIGHTS], a folder or a file."),
+    ],
+    name: Annotated[str | None, typer.Option(help="Its name in the store; the source's own.")] = None,
+    version: Annotated[str, typer.Option(help="Its version in the store.")] = "1",
+    labels: Annotated[
+        str | None, typer.Option(help="A file with one label a line, or imagenet-1k or kinetics-400.")
+    ] = None,
+    window: Annotated[
+        float | None, typer.Option(min=0.01, help="Seconds that a window spans; the family's own.")
+    ] = None,
+    become: Annotated[
+        str | None, typer.Option("--as", help="'factorised': start a video model with an image ViT.")
+    ] = None,
+    frames: Annotated[int, typer.Option(min=1, help="With --as: frames of a window.")] = 32,
+    tubelet: Annotated[int, typer.Option(min=1, help="With --as: frames of a tubelet.")] = 2,
+    replace: Annotated[bool, typer.Option("--replace", help="Overwrite that version.")] = False,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Bring somebody else's checkpoint into the store, with its labels and preprocessing."""
+    from service.model_commands import import_model as bring
+
+    if become not in (None, "factorised"):
+        raise typer.BadParameter(f"--as takes 'factorised', not {become!r}")
+    with _told():
+        bring(
+            source,
+            _config(config),
+            name=name,
+            version=version,
+            labels=labels,
+            window_s=window,
+            inflated=None if become is None else (frames, tubelet),
+            overwrite=replace,
+            as_json=as_json,
+        )
+
+
+@models_app.command("verify")
+def verify_model(
+    name: ModelName, version: ModelVersion = "", config: ConfigFile = None, as_json: Json = False
+) -> None:
+    """Compare a model's files and logits with what was written; exit status 1 if they differ."""
+    from service.model_commands import verify_model as verify
+
+    with _told():
+        same = verify(name, version, _config(config), as_json=as_json)
+    raise typer.Exit(0 if same else 1)
+
+
+@models_app.command("show")
+def show_model(
+    name: ModelName, version: ModelVersion = "", config: ConfigFile = None, as_json: Json = False
+) -> None:
+    """All that is known of a model of this installation."""
+    from service.model_commands import show_model as show
+
+    with _told():
+        show(name, version, _config(config), as_json=as_json)
 
 
 @app.command()
@@ -120,13 +187,15 @@ def _config(path: Path | None, **flags: Any) -> Config:
 @contextmanager
 def _told() -> Iterator[None]:
     """What a user can mend ends in one sentence and exit status 1, not in a traceback."""
-    from models.store import BrokenModel, UnknownModel
+    from models.checkpoints.foreign import CannotImport
+    from models.folder import BrokenModel
+    from models.store import UnknownModel
     from service.client import ServerError
     from service.engine.engine import NoSuchDevice
 
     try:
         yield
-    except (ServerError, UnknownModel, BrokenModel, NoSuchDevice, OSError) as error:
+    except (ServerError, UnknownModel, BrokenModel, CannotImport, NoSuchDevice, OSError) as error:
         _errors.print(str(error))
         raise typer.Exit(1) from None
 

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from platformdirs import user_data_dir
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import (
     BaseSettings,
@@ -62,9 +63,9 @@ class EngineConfig(_Stage):
 
 
 class ModelsConfig(_Stage):
-    store: Path | None = None  # None: the embedded models
-    default: str = "camera-motion"
-    load: tuple[str, ...] = ()  # beside the default; empty: all of the store
+    store: Path = Field(default_factory=lambda: Path(user_data_dir("tubelet")) / "models")
+    default: str = "camera-motion"  # the embedded models are always there, beside those of the store
+    load: tuple[str, ...] = ()  # beside the default; empty: all there are
 
 
 class Config(BaseSettings):
@@ -78,7 +79,7 @@ class Config(BaseSettings):
     upload: UploadConfig = UploadConfig()
     decode: DecodeConfig = Field(default_factory=DecodeConfig)
     engine: EngineConfig = EngineConfig()
-    models: ModelsConfig = ModelsConfig()
+    models: ModelsConfig = Field(default_factory=ModelsConfig)
 
     @classmethod
     def settings_customise_sources(

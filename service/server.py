@@ -15,7 +15,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import start_http_server
 
-from models.store import BrokenModel, ModelStore
+from models.folder import BrokenModel
+from models.store import ZOO, ModelStore
 from service.catalogue import Catalogue
 from service.config import Config
 from service.decode.pool import DecodePool
@@ -51,9 +52,11 @@ async def open_pipeline(config: Config, metrics: Metrics) -> AsyncIterator[Pipel
     Raises:
         models.store.UnknownModel, models.store.BrokenModel: the default model cannot be served.
     """
-    store = ModelStore(config.models.store)
+    store = ModelStore(ZOO, config.models.store)
+    for problem in store.broken:
+        logger.error("a model is not served: %s", problem)
     async with Engine(config.engine, metrics) as engine, _decoders(config, metrics) as decoders:
-        models = [await engine.load(store, store.spec(config.models.default))]
+        models = [await engine.load(store, store.find(config.models.default).spec)]
         for spec in store.specs():
             wanted = not config.models.load or spec.name in config.models.load
             if spec == models[0].spec or not wanted:

@@ -140,6 +140,8 @@ class Servicer(VideoClassifierServicer):
             device=str(model.device),
             dtype=str(model.dtype).removeprefix("torch."),
             is_default=model is self._pipeline.catalogue.default,
+            source=spec.provenance.source if spec.provenance else "",
+            revision=spec.provenance.revision if spec.provenance else "",
         )
 
 

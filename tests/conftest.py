@@ -13,6 +13,15 @@ from tests.decode_clips import VIDEOS, render
 from tests.serving import Served, serving
 
 
+@pytest.fixture(autouse=True, scope="session")
+def own_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Models that the user of this machine imported are none of the tests' business."""
+    store = tmp_path_factory.mktemp("store")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TUBELET_MODELS__STORE", str(store))
+        yield store
+
+
 @pytest.fixture(scope="session")
 def videos() -> Path:
     """The folder of real clips that lies beside the repository, on the project's own machines."""

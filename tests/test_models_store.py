@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from models.contract import Accuracy, ModelSpec, Preprocessing, Sampling
-from models.store import BrokenModel, ModelStore, UnknownModel, write_model
+from models.folder import BrokenModel, write_folder
+from models.store import ModelStore, UnknownModel
 from models.vit import ViT, ViTDims
 
 CPU = torch.device("cpu")
@@ -36,7 +38,8 @@ def model(seed: int = 0) -> ViT:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return write_model(tmp_path, SPEC, DIMS, model(), "# tiny\n")
+    write_folder(tmp_path / "tiny", SPEC, DIMS, model(), "# tiny\n")
+    return tmp_path / "tiny"
 
 
 @torch.inference_mode()
@@ -57,7 +60,7 @@ def test_what_is_written_is_read_back(folder: Path) -> None:
 def test_dims_that_are_absent_are_none_again(tmp_path: Path) -> None:
     dims = dataclasses.replace(DIMS, representation_dim=20)
     with_head = ViT(dims, PREPROCESSING, 3)
-    write_model(tmp_path, SPEC, dims, with_head, "")
+    write_folder(tmp_path / "tiny", SPEC, dims, with_head, "")
     loaded = ModelStore(tmp_path).load("tiny", device=CPU)
     assert loaded.model.state_dict().keys() == with_head.state_dict().keys()
 
@@ -70,7 +73,7 @@ def test_weights_come_in_the_dtype_asked_for(folder: Path) -> None:
 
 def test_a_model_is_replaced_whole(folder: Path) -> None:
     newer = dataclasses.replace(SPEC, version="1.10.0")
-    write_model(folder.parent, newer, DIMS, model(seed=5), "# newer\n")
+    write_folder(folder, newer, DIMS, model(seed=5), "# newer\n")
     assert [entry.name for entry in folder.parent.iterdir()] == ["tiny"]
     loaded = ModelStore(folder.parent).load("tiny", device=CPU)
     assert loaded.spec == newer
@@ -79,11 +82,11 @@ def test_a_model_is_replaced_whole(folder: Path) -> None:
 
 
 def test_the_newest_version_answers_when_none_is_named(folder: Path) -> None:
-    folder.rename(folder.with_name("tiny-1.2.0"))
-    write_model(folder.parent, dataclasses.replace(SPEC, version="1.10.0"), DIMS, model(), "")
+    newer = folder.parent / "named as it pleases" / "1.10.0"
+    write_folder(newer, dataclasses.replace(SPEC, version="1.10.0"), DIMS, model(), "")
     store = ModelStore(folder.parent)
-    assert store.spec("tiny").version == "1.10.0"
-    assert store.spec("tiny", "1.2.0").version == "1.2.0"
+    assert store.find("tiny").spec.version == "1.10.0"
+    assert store.find("tiny", "1.2.0").spec.version == "1.2.0"
     assert len(store.specs()) == 2
 
 
@@ -144,5 +147,32 @@ def test_a_model_toml_that_contradicts_itself_is_refused(folder: Path, wrong: st
     spec = folder / "model.toml"
     assert right in spec.read_text()
     spec.write_text(spec.read_text().replace(right, wrong, 1))
-    with pytest.raises(BrokenModel, match="tiny is no usable model"):
-        ModelStore(folder.parent)
+    write_folder(folder.with_name("whole"), dataclasses.replace(SPEC, name="whole"), DIMS, model(), "")
+    store = ModelStore(folder.parent)
+    assert [type(problem) for problem in store.broken] == [BrokenModel]
+    assert "tiny is no usable model" in str(store.broken[0])
+    assert [spec.name for spec in store.specs()] == ["whole"]
+
+
+def test_labels_that_were_changed_are_refused(folder: Path) -> None:
+    (folder / "labels.txt").write_text("a\nc\nd\n")
+    (problem,) = ModelStore(folder.parent).broken
+    assert "labels.txt has sha256" in str(problem)
+
+
+def test_a_model_that_is_there_twice_is_taken_once(folder: Path) -> None:
+    write_folder(folder.with_name("twin"), SPEC, DIMS, model(seed=3), "")
+    store = ModelStore(folder.parent)
+    assert store.specs() == (SPEC,)
+    assert "tiny 1.2.0" in str(store.broken[0])
+
+
+def test_a_write_that_was_cut_off_is_not_listed(folder: Path) -> None:
+    shutil.copytree(folder, folder.with_name(".tiny-cut"))
+    assert ModelStore(folder.parent).broken == []
+
+
+@pytest.mark.parametrize("name", ["", "../up", "a b", ".hidden"])
+def test_names_must_be_usable_as_folders(name: str) -> None:
+    with pytest.raises(ValueError, match="name and version"):
+        dataclasses.replace(SPEC, name=name)

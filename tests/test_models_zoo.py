@@ -1,7 +1,5 @@
 """The embedded models: they load, and they know the moves that this file renders by cutting pictures."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -75,9 +73,9 @@ def test_the_three_families_are_embedded() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_embedded_model_is_small_and_has_a_card_with_its_figures(name: str) -> None:
-    folder = Path(STORE.root) / name
+    folder = STORE.find(name).folder
     assert (folder / "weights.safetensors").stat().st_size <= WEIGHTS_MAX_BYTES
-    card, spec = (folder / "CARD.md").read_text(), STORE.spec(name)
+    card, spec = (folder / "CARD.md").read_text(), STORE.find(name).spec
     assert spec.accuracy
     for figure in spec.accuracy:
         assert f"{figure.dataset}: {figure.top1:.3f}" in card

@@ -10,7 +10,8 @@ import typer
 
 from models.contract import Family
 from models.factorised import Factorised
-from models.store import ZOO, ModelStore, write_model
+from models.folder import write_folder
+from models.store import ZOO, ModelStore
 from models.training.camera import LABELS
 from models.training.card import Figures, spec_and_card
 from models.training.data import SimulatedMoves
@@ -117,7 +118,8 @@ def publish(
         if file.is_file():
             measured[other.name] = {name: Figures(c) for name, c in json.loads(file.read_text()).items()}
     spec, card = spec_and_card(task, PREPROCESSING, version, model, step, measured)
-    typer.echo(write_model(zoo, spec, task.dims, model, card))
+    write_folder(zoo / spec.name, spec, task.dims, model, card)
+    typer.echo(zoo / spec.name)
 
 
 def _trainer(task: Task, recipe: Recipe) -> Trainer:

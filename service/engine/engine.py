@@ -40,7 +40,7 @@ class Engine:
         """Load a model and compute one window of black frames, so that first requests are not slow.
 
         Raises:
-            models.store.BrokenModel: its files are not what its model.toml says.
+            models.folder.BrokenModel: its files are not what its model.toml says.
         """
         device = choose_device(self._config.device)
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32

@@ -10,7 +10,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Model(_message.Message):
-    __slots__ = ("name", "version", "family", "description", "licence", "labels", "sampling", "height", "width", "accuracy", "device", "dtype", "is_default")
+    __slots__ = ("name", "version", "family", "description", "licence", "labels", "sampling", "height", "width", "accuracy", "device", "dtype", "is_default", "source", "revision")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     FAMILY_FIELD_NUMBER: _ClassVar[int]
@@ -24,6 +24,8 @@ class Model(_message.Message):
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     IS_DEFAULT_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     family: str
@@ -37,7 +39,9 @@ class Model(_message.Message):
     device: str
     dtype: str
     is_default: bool
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., family: _Optional[str] = ..., description: _Optional[str] = ..., licence: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., accuracy: _Optional[_Iterable[_Union[Accuracy, _Mapping]]] = ..., device: _Optional[str] = ..., dtype: _Optional[str] = ..., is_default: bool = ...) -> None: ...
+    source: str
+    revision: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., family: _Optional[str] = ..., description: _Optional[str] = ..., licence: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., accuracy: _Optional[_Iterable[_Union[Accuracy, _Mapping]]] = ..., device: _Optional[str] = ..., dtype: _Optional[str] = ..., is_default: bool = ..., source: _Optional[str] = ..., revision: _Optional[str] = ...) -> None: ...
 
 class Sampling(_message.Message):
     __slots__ = ("frames_per_unit", "units_per_window", "window", "stride", "min_window", "max_window")

@@ -1,0 +1,81 @@
+"""What an importer makes of somebody else's checkpoint, and how files are read without running any of it."""
+
+import json
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from models.contract import Accuracy, Preprocessing, Provenance, Sampling
+from models.families import Dims
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class CannotImport(RuntimeError):
+    """The checkpoint is not taken; the message says in one sentence what is wrong, and where."""
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """A checkpoint under our names: all that a model's folder needs but its name and version.
+
+    ``labels`` may be empty where the source has none.
+    """
+
+    dims: Dims
+    preprocessing: Preprocessing
+    sampling: Sampling
+    labels: tuple[str, ...]
+    state: Mapping[str, Tensor] = field(repr=False)
+    description: str
+    licence: str
+    provenance: Provenance
+    accuracy: tuple[Accuracy, ...] = ()
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    try:
+        return json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise CannotImport(f"{file} cannot be read: {error}") from error
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """The state dict of a .safetensors file, or of a .pth, .pt or .bin file that holds tensors only.
+
+    Raises:
+        CannotImport: it is unreadable, cut off, or pickles more than tensors, which could run code.
+    """
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CannotImport(f"{file} holds no tensors that can be read safely: {reason}") from error
+    # Trainers put the weights beside the optimiser's state.
+    for key in ("model", "state_dict", "module"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise CannotImport(f"{file} holds no state dict, but {type(content).__name__}")
+    return content
+
+
+def read_folder_tensors(folder: Path) -> dict[str, Tensor]:
+    """The state dict of a folder as ``save_pretrained`` writes it: one file, or shards and their index."""
+    for suffix, stem in ((".safetensors", "model"), (".bin", "pytorch_model")):
+        index = folder / f"{stem}{suffix}.index.json"
+        if index.is_file():
+            shards = sorted(set(read_json(index)["weight_map"].values()))
+            return {name: value for shard in shards for name, value in read_tensors(folder / shard).items()}
+        if (folder / f"{stem}{suffix}").is_file():
+            return read_tensors(folder / f"{stem}{suffix}")
+    raise CannotImport(f"{folder} has neither model.safetensors nor pytorch_model.bin")

@@ -1,0 +1,210 @@
+"""Folders as transformers' ``save_pretrained`` writes them: ViViT, VideoMAE, TimeSformer, ViT.
+
+config.json and the weights; preprocessor_config.json or video_preprocessor_config.json; README.md.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.checkpoints.foreign import CannotImport, Foreign, read_folder_tensors, read_json
+from models.checkpoints.hf_preprocessing import read_preprocessing
+from models.contract import Preprocessing, Provenance, Sampling
+from models.divided import DividedDims
+from models.families import Dims
+from models.joint import JointDims, sinusoids
+from models.layers import Activation
+from models.vit import ViTDims
+
+_ACTIVATIONS: dict[str, Activation] = {
+    "gelu": "gelu",
+    "gelu_fast": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+}
+
+# Pattern in transformers' names -> ours. All four models are written alike, layer by layer.
+_RENAMES = (
+    (r"^(?:vivit|videomae|timesformer|vit)\.", ""),
+    (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
+    (r"^encoder\.layer\.(\d+)\.", r"blocks.\1."),
+    (r"^layernorm\.", "norm."),
+    (r"^classifier\.", "head."),
+    (r"\.layernorm_before\.", ".norm1."),
+    (r"\.layernorm_after\.", ".norm2."),
+    # The mlp's two layers are named after their role in BERT.
+    (r"\.intermediate\.dense\.", ".mlp.fc1."),
+    (r"(blocks\.\d+)\.output\.dense\.", r"\1.mlp.fc2."),
+    (r"\.attention\.output\.dense\.", ".attn.proj."),
+    (r"\.temporal_attention\.output\.dense\.", ".temporal_attn.proj."),
+    (r"\.temporal_attention\.attention\.qkv\.", ".temporal_attn.qkv."),
+    (r"\.temporal_dense\.", ".temporal_fc."),
+    (r"\.temporal_layernorm\.", ".temporal_norm1."),
+    (r"\.attention\.attention\.qkv\.", ".attn.qkv."),
+    # VideoMAE keeps two of the biases beside the layers, and has none for the keys.
+    (r"\.attention\.attention\.q_bias$", ".attention.attention.query.bias"),
+    (r"\.attention\.attention\.v_bias$", ".attention.attention.value.bias"),
+)
+_QKV = re.compile(r"^(.*)\.attention\.attention\.(query|key|value)\.(weight|bias)$")
+
+
+def read_hf(folder: Path, provenance: Provenance, window_s: float | None) -> Foreign:
+    """A checkpoint of one of the four model types; ``window_s`` is how much time a window spans.
+
+    Raises:
+        CannotImport: another model type, or an option of it that the families here do not have.
+    """
+    config = read_json(folder / "config.json")
+    kind = config.get("model_type", "")
+    if kind not in _READERS:
+        raise CannotImport(
+            f"{folder / 'config.json'} is of model type {kind!r}; supported are {', '.join(sorted(_READERS))}"
+        )
+    preprocessing = read_preprocessing(folder, kind, _image_size(config))
+    dims, state, default_window_s = _READERS[kind](
+        config, _renamed(read_folder_tensors(folder)), preprocessing
+    )
+    return Foreign(
+        dims=dims,
+        preprocessing=preprocessing,
+        sampling=_sampling(dims, window_s or default_window_s),
+        labels=_labels(config),
+        state=state,
+        description=f"{config.get('architectures', [kind])[0]} with {config['num_hidden_layers']} layers.",
+        licence=_licence(folder),
+        provenance=provenance,
+    )
+
+
+Read = tuple[Dims, dict[str, Tensor], float]
+
+
+def _vivit(config: dict[str, Any], state: dict[str, Tensor], _: Preprocessing) -> Read:
+    dims = JointDims(
+        frames=config["num_frames"], tubelet_size=tuple(config["tubelet_size"]), **_block(config)
+    )
+    # 32 frames, every second one: the checkpoints' own training (arXiv 2103.15691, section 4.1), 25 fps.
+    return dims, _under(state, "spacetime"), config["num_frames"] * 2 / 25
+
+
+def _videomae(config: dict[str, Any], state: dict[str, Tensor], preprocessing: Preprocessing) -> Read:
+    if not config.get("use_mean_pooling", True):
+        raise CannotImport("use_mean_pooling = false is not supported: only VideoMAE fine-tuned with fc_norm")
+    t, patch = int(config["tubelet_size"]), config["patch_size"]
+    dims = JointDims(
+        frames=config["num_frames"], tubelet_size=(t, patch, patch), pool="mean", **_block(config)
+    )
+    tokens = (preprocessing.height // patch) * (preprocessing.width // patch) * (dims.frames // t)
+    # The positions are a formula there, not weights.
+    state = {**state, "pos_embed": sinusoids(tokens, dims.embed_dim)[None]}
+    # 16 frames, every fourth one, of videos at 30 fps (arXiv 2203.12602, section 4).
+    return dims, _under(state, "spacetime"), config["num_frames"] * 4 / 30
+
+
+def _timesformer(config: dict[str, Any], state: dict[str, Tensor], _: Preprocessing) -> Read:
+    if config["attention_type"] != "divided_space_time":
+        raise CannotImport(
+            f"attention_type {config['attention_type']!r} is not supported: only 'divided_space_time'"
+        )
+    dims = DividedDims(frames=config["num_frames"], patch_size=config["patch_size"], **_block(config))
+    state = {re.sub(r"^time_embeddings$", "time_embed", name): value for name, value in state.items()}
+    # 8 frames, every 32nd one, of videos at 30 fps (arXiv 2102.05095, section 4).
+    return dims, state, config["num_frames"] * 32 / 30
+
+
+def _vit(config: dict[str, Any], state: dict[str, Tensor], _: Preprocessing) -> Read:
+    dims = ViTDims(patch_size=config["patch_size"], **_block(config))
+    # An image model has no window of its own; two seconds suit most actions.
+    return dims, _under(state, "spatial"), 2.0
+
+
+_READERS: dict[str, Callable[[dict[str, Any], dict[str, Tensor], Preprocessing], Read]] = {
+    "vivit": _vivit,
+    "videomae": _videomae,
+    "timesformer": _timesformer,
+    "vit": _vit,
+}
+
+
+def _block(config: dict[str, Any]) -> dict[str, Any]:
+    """The fields that all dims share."""
+    act = config.get("hidden_act", "gelu")
+    if act not in _ACTIVATIONS:
+        raise CannotImport(f"hidden_act {act!r} is not supported: only {', '.join(_ACTIVATIONS)}")
+    if config.get("num_channels", 3) != 3:
+        raise CannotImport(f"num_channels is {config['num_channels']}, but videos have 3")
+    return {
+        "embed_dim": config["hidden_size"],
+        "depth": config["num_hidden_layers"],
+        "num_heads": config["num_attention_heads"],
+        "mlp_dim": config["intermediate_size"],
+        "norm_eps": config["layer_norm_eps"],
+        "act": _ACTIVATIONS[act],
+    }
+
+
+def _sampling(dims: Dims, window_s: float) -> Sampling:
+    frames, units = (dims.frames, 1) if isinstance(dims, JointDims | DividedDims) else (1, 8)
+    return Sampling(
+        frames, units, window_s, stride_s=window_s, min_window_s=window_s / 4, max_window_s=window_s * 4
+    )
+
+
+def _image_size(config: dict[str, Any]) -> tuple[int, int]:
+    size = config["image_size"]
+    height, width = size if isinstance(size, list) else (size, size)
+    return height, width
+
+
+def _labels(config: dict[str, Any]) -> tuple[str, ...]:
+    """In the order of the logits; none where the checkpoint has only placeholders."""
+    names = config.get("id2label") or {}
+    labels = tuple(names[str(number)] for number in range(len(names)))
+    return () if all(re.fullmatch(r"LABEL_\d+", label) for label in labels) else labels
+
+
+def _licence(folder: Path) -> str:
+    """As the model card's front matter says."""
+    card = folder / "README.md"
+    found = re.search(r"^license:\s*(\S+)", card.read_text(), re.MULTILINE) if card.is_file() else None
+    return found[1] if found else "unknown"
+
+
+def _renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """transformers' state dict under our names, with q, k and v in one matrix; no value changes."""
+    renamed: dict[str, Tensor] = {}
+    parts: dict[str, dict[str, Tensor]] = {}
+    for name, value in state.items():
+        for pattern, replacement in _RENAMES:
+            name = re.sub(pattern, replacement, name)
+        name = re.sub(r"^embeddings\.(cls_token|time_embeddings)$", r"\1", name)
+        name = re.sub(r"^embeddings\.position_embeddings$", "pos_embed", name)
+        if found := _QKV.match(name):
+            parts.setdefault(f"{found[1]}.attn.qkv", {})[f"{found[2]}.{found[3]}"] = value
+        else:
+            renamed[name] = value
+    for name, each in parts.items():
+        weights = [_part(each, name, f"{part}.weight") for part in ("query", "key", "value")]
+        renamed[f"{name}.weight"] = torch.cat(weights)
+        # A bias that is not there is zero.
+        zero = torch.zeros(len(weights[0]))
+        renamed[f"{name}.bias"] = torch.cat(
+            [each.get(f"{part}.bias", zero) for part in ("query", "key", "value")]
+        )
+    return renamed
+
+
+def _part(parts: dict[str, Tensor], name: str, part: str) -> Tensor:
+    if part not in parts:
+        raise CannotImport(f"the checkpoint has no {part} for {name}")
+    return parts[part]
+
+
+def _under(state: dict[str, Tensor], encoder: str) -> dict[str, Tensor]:
+    """The encoder's parameters under its name in our model."""
+    own = r"^(cls_token|pos_embed|blocks\.|norm\.|fc_norm\.)"
+    return {re.sub(own, rf"{encoder}.\1", name): value for name, value in state.items()}

@@ -1,0 +1,82 @@
+"""transformers' processor configs: resize, crop, rescale and normalise in our words."""
+
+from pathlib import Path
+from typing import Any
+
+from models.checkpoints.foreign import IMAGENET_MEAN, IMAGENET_STD, CannotImport, read_json
+from models.contract import Preprocessing, Resample
+
+_FILES = ("video_preprocessor_config.json", "preprocessor_config.json")
+# PIL's numbers for filters.
+_RESAMPLE: dict[int, Resample] = {1: "lanczos", 2: "bilinear", 3: "bicubic"}
+# What transformers' own classes fill in for keys that a config leaves out.
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "vivit": {"size": {"shortest_edge": 256}, "offset": True, "rescale_factor": 1 / 127.5},
+    "videomae": {"size": {"shortest_edge": 224}},
+    "timesformer": {"size": {"shortest_edge": 224}, "image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD},
+    "vit": {"size": {"height": 224, "width": 224}, "do_center_crop": False},
+}
+
+
+def read_preprocessing(folder: Path, kind: str, image_size: tuple[int, int]) -> Preprocessing:
+    """The processor's config of a model type; ``image_size`` (height, width) is what the model takes.
+
+    Raises:
+        CannotImport: there is none, or it makes pictures of another size or in a way that is not supported.
+    """
+    present = [folder / name for name in _FILES if (folder / name).is_file()]
+    if not present:
+        raise CannotImport(f"{folder} has no {' or '.join(_FILES)}: how pixels are prepared is not known")
+    config = _DEFAULTS[kind] | read_json(present[0])
+    for step in ("do_resize", "do_rescale", "do_normalize"):
+        if not config.get(step, True):
+            raise CannotImport(f"{present[0]} turns {step} off, which is not supported")
+    height, width = image_size
+    rows, columns, stretched = _size(config["size"], present[0])
+    if config.get("do_center_crop", True):
+        crop = config.get("crop_size", height)
+        cut = (crop["height"], crop["width"]) if isinstance(crop, dict) else (crop, crop)
+    else:
+        cut = (rows, columns)
+    if cut != image_size:
+        raise CannotImport(
+            f"{present[0]} makes pictures of {cut[0]} x {cut[1]} pixels, the model takes {height} x {width}"
+        )
+    mean, std = _normalisation(config)
+    resample = config.get("resample", 2)
+    if resample not in _RESAMPLE:
+        raise CannotImport(
+            f"{present[0]}: resample {resample} is not supported; 1 (Lanczos), 2 (bilinear), 3 (bicubic) are"
+        )
+    return Preprocessing(
+        height,
+        width,
+        "stretch" if stretched else "crop",
+        mean,
+        std,
+        resize_height=None if rows == height else rows,
+        resize_width=None if columns == width else columns,
+        resample=_RESAMPLE[resample],
+    )
+
+
+def _size(size: dict[str, int] | int, file: Path) -> tuple[int, int, bool]:
+    """(height, width) that pictures cover or are stretched to, and whether they are stretched."""
+    match size:
+        case int():
+            return size, size, False
+        case {"shortest_edge": edge}:
+            return edge, edge, False
+        case {"height": height, "width": width}:
+            return height, width, True
+    raise CannotImport(f"{file}: size {size} is not supported; shortest_edge or height and width are")
+
+
+def _normalisation(config: dict[str, Any]) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """mean and std of pixels in 0..1 that stand for (pixel * rescale_factor - offset - mean) / std."""
+    offset, factor = float(config.get("offset", False)), config.get("rescale_factor", 1 / 255)
+    means = config.get("image_mean", (0.5, 0.5, 0.5))
+    stds = config.get("image_std", (0.5, 0.5, 0.5))
+    r, g, b = ((offset + mean) / (255 * factor) for mean in means)
+    u, v, w = (std / (255 * factor) for std in stds)
+    return (r, g, b), (u, v, w)

@@ -1,0 +1,177 @@
+"""A model's folder: how it is read and written. model.toml, weights.safetensors, labels.txt, CARD.md.
+
+model.toml            what is known without the weights: a ModelSpec, the sizes, the sha256 of each file
+weights.safetensors   our own parameter names, float32
+labels.txt            one label a line, in the order of the logits
+CARD.md               data, recipe, figures, limits
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from models.contract import Accuracy, ModelSpec, Preprocessing, Provenance, Sampling, VideoModel
+from models.families import DIMS, Dims, build_model
+from models.fingerprint import fingerprint
+
+SPEC, WEIGHTS, LABELS, CARD = "model.toml", "weights.safetensors", "labels.txt", "CARD.md"
+_HEAD = ("name", "version", "family", "description", "licence")
+
+
+class BrokenModel(RuntimeError):
+    """A model's folder cannot be used; the message names the file and what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is known of a folder's model before its weights are read."""
+
+    folder: Path
+    spec: ModelSpec
+    dims: Dims
+    sha256: Mapping[str, str]  # by name of file
+    logits: tuple[float, ...]  # the fingerprint
+
+    def load(self) -> VideoModel:
+        """The model in float32 on the CPU, in eval mode, its weights verified.
+
+        Raises:
+            BrokenModel: the weights are missing, not those of the sha256, or of other names or shapes.
+        """
+        weights = self.folder / WEIGHTS
+        self.verify(WEIGHTS)
+        model = self.build()
+        try:
+            model.load_state_dict(load_file(weights))
+        except (SafetensorError, RuntimeError) as error:
+            raise BrokenModel(f"{weights} does not fit the dims of {SPEC}: {one_line(error)}") from error
+        return model.eval().requires_grad_(False)
+
+    def build(self) -> VideoModel:
+        """The model with random weights."""
+        return build_model(self.dims, self.spec.preprocessing, len(self.spec.labels))
+
+    def verify(self, name: str) -> None:
+        """
+        Raises:
+            BrokenModel: the file cannot be read, or is not the one that model.toml has the sha256 of.
+        """
+        file = self.folder / name
+        try:
+            digest = _sha256(file)
+        except OSError as error:
+            raise BrokenModel(f"{file} cannot be read: {error.strerror}") from error
+        if digest != self.sha256[name]:
+            raise BrokenModel(f"{file} has sha256 {digest}, but {SPEC} says {self.sha256[name]}")
+
+
+def read_folder(folder: Path) -> Entry:
+    """
+    Raises:
+        BrokenModel: a model.toml or labels.txt that cannot be read, contradicts itself or was changed.
+    """
+    try:
+        content = tomllib.loads((folder / SPEC).read_text())
+        provenance = content.get("provenance")
+        spec = ModelSpec(
+            **{key: content[key] for key in _HEAD},
+            labels=tuple((folder / LABELS).read_text().splitlines()),
+            sampling=Sampling(**content["sampling"]),
+            preprocessing=Preprocessing(**_tuples(content["preprocessing"])),
+            accuracy=tuple(Accuracy(**figure) for figure in content.get("accuracy", [])),
+            provenance=None if provenance is None else Provenance(**provenance),
+        )
+        dims = DIMS[spec.family](**_tuples(content["dims"]))
+        sha256 = {name: content["sha256"][name] for name in (WEIGHTS, LABELS)}
+        entry = Entry(folder, spec, dims, sha256, tuple(content["fingerprint"]["logits"]))
+    except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
+        raise BrokenModel(
+            f"{folder} is no usable model: {type(error).__name__}: {one_line(error)}"
+        ) from error
+    entry.verify(LABELS)
+    return entry
+
+
+def write_folder(folder: Path, spec: ModelSpec, dims: Dims, model: VideoModel, card: str) -> None:
+    """Write a model's folder, whole or not at all, in the place of one that is there."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        partial.chmod(0o755)
+        save_file(_state(model), partial / WEIGHTS)
+        (partial / WEIGHTS).chmod(0o644)
+        (partial / LABELS).write_text("".join(f"{label}\n" for label in spec.labels))
+        (partial / CARD).write_text(card)
+        sha256 = {name: _sha256(partial / name) for name in (WEIGHTS, LABELS)}
+        (partial / SPEC).write_text(_toml(spec, dims, sha256, fingerprint(model, spec.sampling)))
+        # A folder cannot replace a full one in one step; the old one is moved aside first.
+        old = partial.with_name(partial.name + "-old")
+        if folder.exists():
+            folder.rename(old)
+        partial.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _state(model: VideoModel) -> dict[str, Tensor]:
+    # Counters of batch norm stay integers, all else is float32.
+    return {
+        name: (value.float() if value.is_floating_point() else value).detach().cpu().contiguous()
+        for name, value in model.state_dict().items()
+    }
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _toml(spec: ModelSpec, dims: Dims, sha256: Mapping[str, str], logits: tuple[float, ...]) -> str:
+    head = {field.name: getattr(spec, field.name) for field in fields(spec)}
+    tables = {
+        "sha256": sha256,
+        "fingerprint": {"logits": logits},
+        "dims": asdict(dims),
+        "sampling": asdict(spec.sampling),
+        "preprocessing": asdict(spec.preprocessing),
+    }
+    if spec.provenance is not None:
+        tables["provenance"] = asdict(spec.provenance)
+    lines = [f"{key} = {_value(head[key])}" for key in _HEAD]
+    for name, table in tables.items():
+        lines += ["", f"[{name}]", *_pairs(table)]
+    for figure in spec.accuracy:
+        lines += ["", "[[accuracy]]", *_pairs(asdict(figure))]
+    return "\n".join(lines) + "\n"
+
+
+def _pairs(table: Mapping[str, object]) -> list[str]:
+    return [f"{_key(key)} = {_value(value)}" for key, value in table.items() if value is not None]
+
+
+def _key(name: str) -> str:
+    return _value(name) if "." in name else name
+
+
+def _value(value: object) -> str:
+    # Strings, numbers and arrays of numbers are written alike in JSON and TOML.
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _tuples(table: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}

@@ -1,0 +1,234 @@
+"""``models import``: a source's name -> its checkpoint -> a folder in the store, whole or not at all."""
+
+import re
+from dataclasses import replace
+from importlib.metadata import version as installed_version
+from pathlib import Path
+
+import psutil
+import torch
+from torchvision.models import ResNet50_Weights
+from torchvision.models.video import R3D_18_Weights
+
+from models.checkpoints.foreign import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    CannotImport,
+    Foreign,
+    read_json,
+    read_tensors,
+)
+from models.checkpoints.hf import read_hf
+from models.checkpoints.scenic_vivit import read_scenic
+from models.checkpoints.timm_vit import from_timm, read_timm
+from models.checkpoints.torchvision_vit import from_torchvision
+from models.checkpoints.torchvision_zoo import FRAME_SAMPLING, read_torchvision, vit_dims
+from models.contract import Family, ModelSpec, Preprocessing, Provenance
+from models.families import DIMS, build_model
+from models.folder import write_folder
+
+LABEL_SETS = {
+    "imagenet-1k": ResNet50_Weights.IMAGENET1K_V2,
+    "kinetics-400": R3D_18_Weights.KINETICS400_V1,
+}
+_HUB_FILES = ["*.json", "*.safetensors", "pytorch_model*.bin", "README.md"]
+_MEMORY_PER_WEIGHT_BYTES = 8  # the checkpoint and our model, both in float32
+
+
+def read_source(source: str, window_s: float | None = None) -> Foreign:
+    """A source's checkpoint: hf:ORG/NAME[@REVISION], torchvision:NAME[:WEIGHTS], a folder or a file.
+
+    Raises:
+        CannotImport: it cannot be had or is not supported; the message says what to do.
+    """
+    kind, _, rest = source.partition(":")
+    if kind == "hf":
+        name, _, revision = rest.partition("@")
+        folder, commit = _from_hub(name, revision)
+        return _read_folder(folder, Provenance(source, commit, _own_version()), window_s)
+    if kind == "torchvision":
+        name, _, weights = rest.partition(":")
+        foreign = read_torchvision(name, weights, window_s)
+        return replace(foreign, provenance=replace(foreign.provenance, imported_by=_own_version()))
+    path = Path(source)
+    provenance = Provenance(path.name, imported_by=_own_version())
+    if path.is_dir():
+        return _read_folder(path, provenance, window_s)
+    if not path.is_file():
+        raise CannotImport(
+            f"{source} is no folder and no file, nor hf:ORG/NAME[@REVISION] or torchvision:NAME[:WEIGHTS]"
+        )
+    if path.suffix in (".pth", ".pt", ".bin", ".safetensors"):
+        return _read_state_dict(path, provenance)
+    return read_scenic(path, provenance, window_s)
+
+
+def store_model(foreign: Foreign, root: Path, name: str, version: str, *, overwrite: bool = False) -> Path:
+    """Check that the checkpoint fills its model, and write ROOT/NAME/VERSION; returns the folder.
+
+    Raises:
+        CannotImport: it is there already, needs more memory than is free, its labels do not fit its
+            logits, or a parameter is missing, unexpected or of another shape.
+    """
+    folder = root / name / version
+    if folder.exists() and not overwrite:
+        raise CannotImport(f"{name} {version} is in the store already: name another version, or replace it")
+    _check_memory(foreign)
+    classes = _num_classes(foreign)
+    if len(foreign.labels) != classes:
+        has = f"{len(foreign.labels)} labels" if foreign.labels else "no labels"
+        raise CannotImport(f"the model has {classes} logits, but there are {has}; name them with --labels")
+    model = build_model(foreign.dims, foreign.preprocessing, classes).eval()
+    _check_parameters(model, foreign)
+    model.load_state_dict(foreign.state)
+    try:
+        spec = ModelSpec(
+            name=name,
+            version=version,
+            family=_family(foreign),
+            description=foreign.description,
+            licence=foreign.licence,
+            labels=foreign.labels,
+            sampling=foreign.sampling,
+            preprocessing=foreign.preprocessing,
+            accuracy=foreign.accuracy,
+            provenance=foreign.provenance,
+        )
+    except ValueError as error:
+        raise CannotImport(str(error)) from error
+    write_folder(folder, spec, foreign.dims, model, _card(spec))
+    return folder
+
+
+def read_labels(source: str) -> tuple[str, ...]:
+    """The labels of a file, one a line, or of a set by name: imagenet-1k or kinetics-400.
+
+    Raises:
+        CannotImport: there is no such file.
+    """
+    if source in LABEL_SETS:
+        return tuple(LABEL_SETS[source].meta["categories"])
+    try:
+        return tuple(line.strip() for line in Path(source).read_text().splitlines() if line.strip())
+    except OSError as error:
+        raise CannotImport(
+            f"labels {source} cannot be read: {error.strerror}; a file or one of {', '.join(LABEL_SETS)}"
+        ) from error
+
+
+def default_name(source: str) -> str:
+    """A model's name from its source: hf:google/vivit-b@main is vivit-b."""
+    last = re.split(r"[/:]", source.partition("@")[0].rstrip("/"))
+    name = last[1] if source.startswith("torchvision:") else Path(last[-1]).stem
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._").lower() or "model"
+
+
+def _read_folder(folder: Path, provenance: Provenance, window_s: float | None) -> Foreign:
+    if "pretrained_cfg" in read_json(folder / "config.json"):
+        return read_timm(folder, provenance)
+    return read_hf(folder, provenance, window_s)
+
+
+def _read_state_dict(file: Path, provenance: Provenance) -> Foreign:
+    """An image ViT's bare state dict; its pictures are 224 pixels wide unless its positions say otherwise."""
+    state = read_tensors(file)
+    if "conv_proj.weight" in state:
+        library, state, mean, std = "torchvision", from_torchvision(state), IMAGENET_MEAN, IMAGENET_STD
+    elif "patch_embed.proj.weight" in state and "blocks.0.attn.qkv.weight" in state:
+        half = (0.5, 0.5, 0.5)
+        library, state, mean, std = "timm", from_timm(state), half, half
+    else:
+        some = ", ".join(list(state)[:3])
+        raise CannotImport(
+            f"{file} is no state dict of torchvision's or timm's ViT (it starts with {some}); other models "
+            "come as a folder with config.json"
+        )
+    dims = vit_dims(state)
+    side = round((state["spatial.pos_embed"].shape[1] - 1) ** 0.5) * dims.patch_size
+    margin = round(side / 0.875)
+    return Foreign(
+        dims=dims,
+        preprocessing=Preprocessing(
+            side, side, "crop", mean, std, margin, margin, "bilinear", crop_rounding="half_even"
+        ),
+        sampling=FRAME_SAMPLING,
+        labels=(),
+        state=state,
+        description=f"A ViT from a state dict of {library}'s; its mean and std are {library}'s usual ones.",
+        licence="unknown",
+        provenance=provenance,
+    )
+
+
+def _from_hub(name: str, revision: str) -> tuple[Path, str]:
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    except ModuleNotFoundError:
+        raise CannotImport("hf: sources need huggingface_hub: pip install 'tubelet[hf]'") from None
+    try:
+        folder = Path(snapshot_download(name, revision=revision or None, allow_patterns=_HUB_FILES))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CannotImport(
+            f"{name} cannot be fetched from the hub ({reason}); fetch config.json, preprocessor_config.json "
+            "and model.safetensors elsewhere, put them into one folder and import that"
+        ) from error
+    return folder, folder.name
+
+
+def _check_memory(foreign: Foreign) -> None:
+    needed = _MEMORY_PER_WEIGHT_BYTES * sum(value.numel() for value in foreign.state.values())
+    free = psutil.virtual_memory().available
+    if needed > free:
+        raise CannotImport(
+            f"the model needs about {needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} GiB are free"
+        )
+
+
+def _num_classes(foreign: Foreign) -> int:
+    """As many as our heads have biases; torchvision's own models are as wide as their labels are many."""
+    for name in ("head.bias", "head.fc2.bias"):
+        if name in foreign.state:
+            return len(foreign.state[name])
+    return len(foreign.labels)
+
+
+def _check_parameters(model: torch.nn.Module, foreign: Foreign) -> None:
+    wanted = model.state_dict()
+    missing = sorted(wanted.keys() - foreign.state.keys())
+    extra = sorted(foreign.state.keys() - wanted.keys())
+    if missing or extra:
+        parts = [f"{len(missing)} missing, such as {missing[0]}"] if missing else []
+        parts += [f"{len(extra)} unexpected, such as {extra[0]}"] if extra else []
+        raise CannotImport(f"the checkpoint does not fill a {_family(foreign)} model: {'; '.join(parts)}")
+    for name, value in wanted.items():
+        found = foreign.state[name]
+        if found.shape != value.shape:
+            raise CannotImport(f"{name} has shape {tuple(found.shape)}, the model's is {tuple(value.shape)}")
+
+
+def _family(foreign: Foreign) -> Family:
+    return next(family for family, dims in DIMS.items() if isinstance(foreign.dims, dims))
+
+
+def _card(spec: ModelSpec) -> str:
+    assert spec.provenance is not None
+    lines = [
+        f"# {spec.name} {spec.version}",
+        "",
+        spec.description,
+        "",
+        f"- Source: `{spec.provenance.source}` {spec.provenance.revision}".rstrip(),
+        f"- Licence: {spec.licence}",
+        f"- Family: {spec.family}; {len(spec.labels)} labels",
+        f"- A window: {spec.sampling.frames_per_window} frames over {spec.sampling.window_s:g} s",
+        *(f"- Accuracy on {each.dataset}: {each.top1:.4f} ({each.note})" for each in spec.accuracy),
+        "",
+        "The source's own card says on what data it was trained, and what it must not be used for.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _own_version() -> str:
+    return f"tubelet {installed_version('tubelet')}"

@@ -1,0 +1,53 @@
+"""An image ViT as the start of a video model: ViViT, arXiv 2103.15691, section 3.4."""
+
+from dataclasses import asdict, replace
+
+import torch
+
+from models.checkpoints.foreign import CannotImport, Foreign
+from models.contract import Preprocessing, Sampling
+from models.factorised import Factorised, FactorisedDims, central_frame_
+from models.vit import ViTDims
+
+TEMPORAL_DEPTH = 4  # of the paper's factorised encoders
+_SEED = 0
+
+
+def inflate(foreign: Foreign, frames: int, tubelet: int) -> Foreign:
+    """A factorised encoder that sees what the image model does, in the middle frame of each tubelet.
+
+    The temporal encoder is random (from a fixed seed): the model is to be trained before it is of use.
+
+    Raises:
+        CannotImport: not an image ViT with a linear head, or frames that tubelets do not divide.
+    """
+    dims = foreign.dims
+    if not isinstance(dims, ViTDims) or dims.representation_dim is not None:
+        raise CannotImport(f"only an image ViT with a linear head can be inflated, not {type(dims).__name__}")
+    if frames % tubelet:
+        raise CannotImport(f"tubelets of {tubelet} frames do not divide a window of {frames}")
+    sizes = {key: asdict(dims)[key] for key in ("embed_dim", "num_heads", "mlp_dim", "norm_eps", "act")}
+    inflated = FactorisedDims(
+        tubelet_size=(tubelet, dims.patch_size, dims.patch_size),
+        units_per_window=frames // tubelet,
+        spatial_depth=dims.depth,
+        temporal_depth=TEMPORAL_DEPTH,
+        **sizes,
+    )
+    state = _state(foreign, inflated, foreign.preprocessing)
+    was = foreign.sampling
+    sampling = Sampling(
+        tubelet, frames // tubelet, was.window_s, was.stride_s, was.min_window_s, was.max_window_s
+    )
+    note = f"{foreign.description} Inflated to {frames} frames; the temporal encoder is untrained."
+    return replace(foreign, dims=inflated, sampling=sampling, state=state, description=note)
+
+
+def _state(foreign: Foreign, dims: FactorisedDims, preprocessing: Preprocessing) -> dict[str, torch.Tensor]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_SEED)
+        model = Factorised(dims, preprocessing, foreign.state["head.weight"].shape[0])
+    central_frame_(model.patch_embed.proj, foreign.state["patch_embed.proj.weight"])
+    own = model.state_dict()
+    kept = {name: value for name, value in foreign.state.items() if name != "patch_embed.proj.weight"}
+    return own | kept

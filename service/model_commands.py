@@ -1,0 +1,189 @@
+"""What ``models list``, ``show``, ``import`` and ``verify`` do."""
+
+import json
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from models.contract import ModelSpec
+from models.fingerprint import TOLERANCE, differs, fingerprint
+from models.folder import LABELS, WEIGHTS
+from models.importing import default_name, read_labels, read_source, store_model
+from models.inflate import inflate
+from models.store import ZOO, ModelStore
+from service.client import AsyncClient
+from service.config import Config
+
+_errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+_out = Console(highlight=False, markup=False, soft_wrap=True)
+
+
+async def print_models(server: str | None, config: Config, *, as_json: bool) -> None:
+    """
+    Raises:
+        service.client.ServerError: the server cannot be asked.
+    """
+    rows = await _server_models(server) if server else _store_models(config)
+    if as_json:
+        for row in rows:
+            print(json.dumps(row))
+        return
+    table = Table("model", "version", "family", "labels", "size", "licence", "accuracy", box=None)
+    for row in rows:
+        accuracy = ", ".join(f"{figure['top1']:.3f} {figure['dataset']}" for figure in row["accuracy"])
+        table.add_row(
+            row["model"] + (" (default)" if row["default"] else ""),
+            row["version"],
+            row["family"],
+            str(len(row["labels"])),
+            row["size"],
+            row["licence"],
+            accuracy,
+        )
+    Console().print(table)
+
+
+def import_model(
+    source: str,
+    config: Config,
+    *,
+    name: str | None,
+    version: str,
+    labels: str | None,
+    window_s: float | None,
+    inflated: tuple[int, int] | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Bring a checkpoint into the store; ``inflated`` is (frames, tubelet) of a video model to start with it.
+
+    Raises:
+        models.checkpoints.foreign.CannotImport: the message says what is wrong; the store is as it was.
+    """
+    with _errors.status(f"reading {source}"):
+        foreign = read_source(source, window_s)
+    if labels is not None:
+        foreign = replace(foreign, labels=read_labels(labels))
+    if inflated is not None:
+        foreign = inflate(foreign, *inflated)
+    with _errors.status("writing and checking the model"):
+        folder = store_model(
+            foreign, config.models.store, name or default_name(source), version, overwrite=overwrite
+        )
+    spec = ModelStore(folder.parent.parent).find(folder.parent.name, version).spec
+    if as_json:
+        print(json.dumps({"folder": str(folder), **spec_json(spec)}))
+    else:
+        _out.print(f"{spec.name} {spec.version}: {spec.family}, {len(spec.labels)} labels, in {folder}")
+
+
+def verify_model(name: str, version: str, config: Config, *, as_json: bool) -> bool:
+    """Compare a model's files and logits with what was written beside them; True if they are the same.
+
+    Raises:
+        models.store.UnknownModel, models.folder.BrokenModel: it is not there, or its files were changed.
+    """
+    entry = _store(config).find(name, version)
+    entry.verify(LABELS)
+    with _errors.status("computing the logits of the fingerprint's clip"):
+        apart = differs(fingerprint(entry.load(), entry.spec.sampling), entry.logits)
+    same = apart <= TOLERANCE
+    if as_json:
+        report = {"model": entry.spec.name, "version": entry.spec.version, "same": same, "apart": apart}
+        print(json.dumps(report))
+    else:
+        _out.print(
+            f"{entry.spec.name} {entry.spec.version}: {WEIGHTS} and {LABELS} are those written; logits are "
+            f"{'' if same else 'NOT '}the same ({apart:.1e} of the largest apart, {TOLERANCE:g} allowed)"
+        )
+    return same
+
+
+def show_model(name: str, version: str, config: Config, *, as_json: bool) -> None:
+    """
+    Raises:
+        models.store.UnknownModel, models.folder.BrokenModel: it is not there, or cannot be used.
+    """
+    entry = _store(config).find(name, version)
+    with torch.device("meta"):
+        parameters = sum(p.numel() for p in entry.build().parameters())
+    facts = {
+        **spec_json(entry.spec),
+        "dims": asdict(entry.dims),
+        "sampling": asdict(entry.spec.sampling),
+        "preprocessing": asdict(entry.spec.preprocessing),
+        "parameters": parameters,
+        "weights_mib": {"fp32": parameters * 4 / 2**20, "bf16": parameters * 2 / 2**20},
+        "folder": str(entry.folder),
+    }
+    if as_json:
+        print(json.dumps(facts))
+        return
+    table = Table(box=None, show_header=False)
+    for key, value in facts.items():
+        table.add_row(key, _text(value))
+    _out.print(table)
+
+
+def spec_json(spec: ModelSpec) -> dict[str, Any]:
+    return {
+        "model": spec.name,
+        "version": spec.version,
+        "family": spec.family,
+        "labels": list(spec.labels),
+        "size": f"{spec.preprocessing.width}x{spec.preprocessing.height}",
+        "licence": spec.licence,
+        "accuracy": [asdict(each) for each in spec.accuracy],
+        "source": spec.provenance.source if spec.provenance else "",
+        "revision": spec.provenance.revision if spec.provenance else "",
+    }
+
+
+def _text(value: object) -> str:
+    match value:
+        case dict():
+            return ", ".join(f"{key} {_text(each)}" for key, each in value.items() if each is not None)
+        case list() if len(value) > 12:
+            return f"{len(value)}: {', '.join(map(_text, value[:8]))}, ..."
+        case list() | tuple():
+            return ", ".join(map(_text, value))
+        case float():
+            return f"{value:.6g}"
+    return str(value)
+
+
+async def _server_models(server: str) -> list[dict[str, Any]]:
+    async with AsyncClient(server) as client:
+        return [
+            {
+                "model": model.name,
+                "version": model.version,
+                "family": model.family,
+                "labels": list(model.labels),
+                "size": f"{model.width}x{model.height}",
+                "licence": model.licence,
+                "accuracy": [
+                    {"dataset": each.dataset, "top1": each.top1, "note": each.note} for each in model.accuracy
+                ],
+                "source": model.source,
+                "revision": model.revision,
+                "default": model.is_default,
+            }
+            for model in await client.models()
+        ]
+
+
+def _store_models(config: Config) -> list[dict[str, Any]]:
+    return [
+        spec_json(spec) | {"default": spec.name == config.models.default} for spec in _store(config).specs()
+    ]
+
+
+def _store(config: Config) -> ModelStore:
+    store = ModelStore(ZOO, config.models.store)
+    for problem in store.broken:
+        _errors.print(f"left out: {problem}")
+    return store

@@ -1,0 +1,170 @@
+"""torchvision's and timm's checkpoints: imported, they give their library's logits on its pixels."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import timm.data
+import torch
+import torchvision
+from safetensors.torch import save_file
+from torchvision.models import WeightsEnum
+
+from models.checkpoints.foreign import CannotImport
+from models.importing import LABEL_SETS, read_labels, read_source, store_model
+from models.store import LoadedModel, ModelStore
+from models.vit import ViTDims
+
+timm_data: Any = timm.data
+
+# Model -> (frames of a clip, pixels of its side, (resized height, width), resampling).
+CASES = {
+    "resnet18": (1, 224, (256, 256), "bilinear"),
+    "efficientnet_b0": (1, 224, (256, 256), "bicubic"),
+    "vit_b_16": (1, 224, (256, 256), "bilinear"),
+    "r3d_18": (16, 112, (128, 171), "bilinear_aliased"),
+    "mc3_18": (16, 112, (128, 171), "bilinear_aliased"),
+    "s3d": (128, 224, (256, 256), "bilinear_aliased"),
+    "swin3d_t": (32, 224, (256, 256), "bilinear_aliased"),
+    "mvit_v2_s": (16, 224, (256, 256), "bilinear_aliased"),
+}
+HEAVY = ("s3d",)  # 128 frames of 224 pixels: imported, but not computed
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder where torchvision looks for weights before it downloads them."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    folder = tmp_path / "torch" / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def put(hub: Path, name: str) -> Any:
+    """A random model of torchvision where its default weights would lie."""
+    torch.manual_seed(0)
+    weights: WeightsEnum = torchvision.models.get_model_weights(name)["DEFAULT"]
+    model: Any = torchvision.models.get_model(name, weights=None, num_classes=len(weights.meta["categories"]))
+    if name == "vit_b_16":
+        torch.nn.init.normal_(model.heads.head.weight, std=0.1)
+    torch.save(model.state_dict(), hub / Path(weights.url).name)
+    return model.eval()
+
+
+def load(store: Path) -> LoadedModel:
+    return ModelStore(store).load("imported", device=torch.device("cpu"))
+
+
+@pytest.mark.parametrize("name", CASES)
+@torch.inference_mode()
+def test_logits_equal_torchvisions(hub: Path, tmp_path: Path, name: str) -> None:
+    theirs = put(hub, name)
+    store_model(read_source(f"torchvision:{name}"), tmp_path / "store", "imported", "1")
+    loaded = load(tmp_path / "store")
+    frames, side, resized, resample = CASES[name]
+    wanted_size = loaded.spec.preprocessing
+    assert (wanted_size.height, wanted_size.width) == (side, side)
+    assert (wanted_size.resize_height, wanted_size.resize_width) == resized
+    assert wanted_size.resample == resample
+    assert loaded.spec.sampling.frames_per_unit == frames
+    weights = torchvision.models.get_model_weights(name)["DEFAULT"]
+    assert list(loaded.spec.labels) == weights.meta["categories"]
+    assert loaded.spec.accuracy[0].top1 == pytest.approx(
+        next(iter(weights.meta["_metrics"].values()))["acc@1"] / 100
+    )
+    if name in HEAVY:
+        return
+    units = torch.randint(0, 256, (1, frames, side, side, 3), dtype=torch.uint8)
+    preset = weights.transforms()
+    pixels = (units.float() / 255 - torch.tensor(preset.mean)) / torch.tensor(preset.std)
+    shown = pixels[:, 0].permute(0, 3, 1, 2) if frames == 1 else pixels.permute(0, 4, 1, 2, 3)
+    found = loaded.model.classify(loaded.model.encode(units)[:, None])
+    torch.testing.assert_close(found, theirs(shown), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("torchvision:resnet1", "no classifier 'resnet1'; it has alexnet"),
+        ("torchvision:resnet18:NEWEST", "no weights 'NEWEST'; it has IMAGENET1K_V1"),
+        ("torchvision:fcn_resnet50", "no classifier 'fcn_resnet50'"),
+        ("no/such/path", "no/such/path is no folder and no file"),
+    ],
+)
+def test_unknown_sources_are_named_with_the_known_ones(source: str, says: str) -> None:
+    with pytest.raises(CannotImport, match=says):
+        read_source(source)
+
+
+def test_weights_that_cannot_be_fetched_say_where_to_put_them(
+    hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A proxy where nobody listens is a machine without a network.
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")
+    with pytest.raises(CannotImport, match=r"resnet18-f37072fd.pth cannot be fetched.*put it into") as caught:
+        read_source("torchvision:resnet18")
+    assert str(hub) in str(caught.value)
+
+
+def test_labels_by_name() -> None:
+    assert [len(read_labels(name)) for name in LABEL_SETS] == [1000, 400]
+    with pytest.raises(CannotImport, match=r"imagenet-1k, kinetics-400"):
+        read_labels("no-such-labels")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("library", ["torchvision", "timm"])
+@torch.inference_mode()
+def test_bare_state_dicts_of_image_transformers(tmp_path: Path, library: str, suffix: str) -> None:
+    torch.manual_seed(0)
+    theirs: Any
+    if library == "torchvision":
+        theirs = torchvision.models.VisionTransformer(64, 16, 2, 2, 128, 256, num_classes=3)
+        torch.nn.init.normal_(theirs.heads.head.weight, std=0.1)
+    else:
+        theirs = timm.models.VisionTransformer(64, 16, embed_dim=128, depth=2, num_heads=2, num_classes=3)
+    file = tmp_path / f"theirs{suffix}"
+    if suffix == ".pth":
+        torch.save({"model": theirs.state_dict(), "epoch": 3}, file)
+    else:
+        save_file(theirs.state_dict(), file)
+    foreign = read_source(str(file))
+    with pytest.raises(CannotImport, match="3 logits, but there are no labels"):
+        store_model(foreign, tmp_path / "store", "imported", "1")
+    labelled = dataclasses.replace(foreign, labels=tuple("abc"))
+    store_model(labelled, tmp_path / "store", "imported", "1")
+    model = load(tmp_path / "store").model
+    units = torch.randint(0, 256, (2, 1, 64, 64, 3), dtype=torch.uint8)
+    pixels = model.normalise(units)[:, 0].permute(0, 3, 1, 2)
+    torch.testing.assert_close(
+        model.classify(model.encode(units)[:, None]), theirs.eval()(pixels), atol=1e-4, rtol=0
+    )
+
+
+def test_other_state_dicts_are_named_by_what_they_hold(tmp_path: Path) -> None:
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "resnet.pth")
+    with pytest.raises(CannotImport, match=r"starts with conv1.weight, bn1.weight"):
+        read_source(str(tmp_path / "resnet.pth"))
+
+
+@torch.inference_mode()
+def test_folders_of_timm(tmp_path: Path) -> None:
+    theirs = timm.create_model("vit_tiny_patch16_224", num_classes=4).eval()
+    timm.models.save_for_hf(theirs, str(tmp_path / "theirs"), safe_serialization=True)
+    foreign = read_source(str(tmp_path / "theirs"))
+    assert foreign.dims == ViTDims(16, 192, 12, 3, 768)
+    data = timm_data.resolve_model_data_config(theirs)
+    assert foreign.preprocessing.mean == data["mean"]
+    assert foreign.preprocessing.resample == data["interpolation"]
+    transform: Any = timm_data.create_transform(**data)
+    assert foreign.preprocessing.resize_height == transform.transforms[0].size
+    foreign = dataclasses.replace(foreign, labels=tuple("abcd"))
+    store_model(foreign, tmp_path / "store", "imported", "1")
+    model = load(tmp_path / "store").model
+    units = torch.randint(0, 256, (2, 1, 224, 224, 3), dtype=torch.uint8)
+    pixels = model.normalise(units)[:, 0].permute(0, 3, 1, 2)
+    torch.testing.assert_close(
+        model.classify(model.encode(units)[:, None]), theirs(pixels), atol=1e-4, rtol=0
+    )

@@ -1,0 +1,131 @@
+"""``tubelet models import``, ``show``, ``verify``: a checkpoint from a folder to answers about a video."""
+
+import json
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.checkpoints.foreign import CannotImport
+from models.factorised import Factorised, FactorisedDims
+from models.importing import default_name, read_source, store_model
+from models.inflate import inflate
+from models.store import ModelStore
+from service.server import SAMPLE_CLIP
+from tests.test_cli import tubelet
+from tests.test_import_hf import LABELS, save
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TUBELET_MODELS__STORE", str(tmp_path / "store"))
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def theirs(tmp_path: Path) -> Path:
+    save("videomae", tmp_path / "Their_Model v2")
+    return tmp_path / "Their_Model v2"
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return tubelet(*map(str, arguments))
+
+
+def test_an_imported_model_answers(store: Path, theirs: Path) -> None:
+    done = run("models", "import", theirs, "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["model"], report["version"], report["family"]) == ("their_model-v2", "1", "joint")
+    assert report["labels"] == list(LABELS)
+    assert Path(report["folder"]) == store / "their_model-v2" / "1"
+
+    verified = run("models", "verify", "their_model-v2", "--json")
+    assert verified.returncode == 0
+    assert json.loads(verified.stdout)["same"]
+
+    shown = json.loads(run("models", "show", "their_model-v2", "--json").stdout)
+    assert shown["dims"]["pool"] == "mean"
+    assert shown["parameters"] == sum(value.numel() for value in read_source(str(theirs)).state.values())
+
+    listed = [json.loads(line) for line in run("models", "list", "--json").stdout.splitlines()]
+    assert "their_model-v2" in [row["model"] for row in listed]
+
+    sample = Path(str(SAMPLE_CLIP))
+    answer = json.loads(run("classify", sample, "--model", "their_model-v2", "--json").stdout)
+    assert answer["model"] == "their_model-v2"
+    assert {label["label"] for label in answer["labels"]} <= set(LABELS)
+
+
+def test_what_is_there_is_kept_unless_it_is_to_be_replaced(store: Path, theirs: Path) -> None:
+    assert run("models", "import", theirs, "--name", "a").returncode == 0
+    before = (store / "a" / "1" / "weights.safetensors").read_bytes()
+    again = run("models", "import", theirs, "--name", "a")
+    assert again.returncode == 1
+    assert "a 1 is in the store already" in again.stderr
+    assert (store / "a" / "1" / "weights.safetensors").read_bytes() == before
+    assert run("models", "import", theirs, "--name", "a", "--replace").returncode == 0
+    assert run("models", "import", theirs, "--name", "a", "--version", "2").returncode == 0
+    assert [spec.version for spec in ModelStore(store).specs()] == ["1", "2"]
+
+
+def test_a_change_of_the_logits_is_found(store: Path, theirs: Path) -> None:
+    assert run("models", "import", theirs, "--name", "a").returncode == 0
+    spec = store / "a" / "1" / "model.toml"
+    text = spec.read_text()
+    before = text.partition("logits = [")[2].partition(",")[0]
+    spec.write_text(text.replace(before, str(float(before) + 0.1), 1))
+    done = run("models", "verify", "a")
+    assert done.returncode == 1
+    assert "NOT the same" in done.stdout
+
+
+def test_bad_sources_end_in_one_sentence(store: Path, tmp_path: Path) -> None:
+    done = run("models", "import", tmp_path / "nothing")
+    assert done.returncode == 1
+    assert "is no folder and no file" in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert not store.exists()
+
+
+@torch.inference_mode()
+def test_an_image_model_starts_a_video_model(tmp_path: Path) -> None:
+    save("vit", tmp_path / "theirs")
+    image = read_source(str(tmp_path / "theirs"))
+    video = inflate(image, frames=8, tubelet=2)
+    store_model(image, tmp_path / "store", "image", "1")
+    store_model(video, tmp_path / "store", "video", "1")
+    store = ModelStore(tmp_path / "store")
+    cpu = torch.device("cpu")
+    seen, inflated = store.load("image", device=cpu).model, store.load("video", device=cpu).model
+    assert isinstance(inflated, Factorised)
+    assert store.find("video").dims == replace(FactorisedDims((2, 8, 8), 4, 48, 2, 4, 3, 96), norm_eps=1e-12)
+    units = torch.randint(0, 256, (3, 2, 32, 32, 3), dtype=torch.uint8)
+    torch.testing.assert_close(inflated.encode(units), seen.encode(units[:, 1:]), atol=1e-5, rtol=0)
+    with pytest.raises(CannotImport, match="do not divide a window of 9"):
+        inflate(image, frames=9, tubelet=2)
+    with pytest.raises(CannotImport, match="only an image ViT"):
+        inflate(video, frames=8, tubelet=2)
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("hf:MCG-NJU/videomae-base@main", "videomae-base"),
+        ("torchvision:r3d_18:KINETICS400_V1", "r3d_18"),
+        ("some/folder/My Model/", "my-model"),
+        ("/weights/vit.pth", "vit"),
+    ],
+)
+def test_names_come_from_sources(source: str, name: str) -> None:
+    assert default_name(source) == name
+
+
+def test_a_hub_that_is_not_there_says_what_to_fetch(store: Path, tmp_path: Path) -> None:
+    done = tubelet("models", "import", "hf:some/model", HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path))
+    assert done.returncode == 1
+    said = " ".join(done.stderr.split())
+    assert "some/model cannot be fetched from the hub" in said
+    assert "put them into one folder and import that" in said
