@@ -12,9 +12,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-Family = Literal["vit", "factorised", "channel_stack", "joint", "divided", "torchvision"]
+Family = Literal["vit", "factorised", "channel_stack", "joint", "divided", "torchvision", "hf"]
 Resize = Literal["crop", "stretch"]
 Resample = Literal["swscale", "bilinear", "bicubic", "lanczos", "bilinear_aliased"]
+Position = Literal["middle", "start"]
 CropRounding = Literal["down", "half_even"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # they become names of folders and values of metrics
@@ -22,7 +23,12 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # they become names of folder
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """Which frames a model wants: windows of S units of t frames, evenly spaced in time."""
+    """Which frames a model wants: windows of S units of t frames, evenly spaced in time.
+
+    A window is cut into as many equal intervals as it has frames. ``middle`` takes the frame shown in the
+    middle of each, as segment sampling does (Wang et al., TSN, arXiv 1608.00859); ``start`` the one shown at
+    its start, as strided clips do: every k-th frame from the first.
+    """
 
     frames_per_unit: int
     units_per_window: int
@@ -30,6 +36,7 @@ class Sampling:
     stride_s: float  # from one window's start to the next one's when the request names none, seconds
     min_window_s: float  # the shortest and the longest window that the model was made for, seconds
     max_window_s: float
+    position: Position = "middle"
 
     def __post_init__(self) -> None:
         if self.frames_per_unit < 1 or self.units_per_window < 1:

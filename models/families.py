@@ -4,11 +4,12 @@ from models.channel_stack import ChannelStack, ChannelStackDims
 from models.contract import Family, Preprocessing, VideoModel
 from models.divided import Divided, DividedDims
 from models.factorised import Factorised, FactorisedDims
+from models.hf_model import HfDims, HfModel
 from models.joint import Joint, JointDims
 from models.torchvision_model import TorchvisionDims, TorchvisionModel
 from models.vit import ViT, ViTDims
 
-Dims = ViTDims | FactorisedDims | ChannelStackDims | JointDims | DividedDims | TorchvisionDims
+Dims = ViTDims | FactorisedDims | ChannelStackDims | JointDims | DividedDims | TorchvisionDims | HfDims
 
 DIMS: dict[Family, type[Dims]] = {
     "vit": ViTDims,
@@ -17,6 +18,7 @@ DIMS: dict[Family, type[Dims]] = {
     "joint": JointDims,
     "divided": DividedDims,
     "torchvision": TorchvisionDims,
+    "hf": HfDims,
 }
 
 
@@ -35,3 +37,5 @@ def build_model(dims: Dims, preprocessing: Preprocessing, num_classes: int) -> V
             return Divided(dims, preprocessing, num_classes)
         case TorchvisionDims():
             return TorchvisionModel(dims, preprocessing, num_classes)
+        case HfDims():
+            return HfModel(dims, preprocessing, num_classes)

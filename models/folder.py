@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import psutil
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -46,10 +47,17 @@ class Entry:
         """The model in float32 on the CPU, in eval mode, its weights verified.
 
         Raises:
-            BrokenModel: the weights are missing, not those of the sha256, or of other names or shapes.
+            BrokenModel: the weights are missing, not those of the sha256, of other names or shapes, or too
+                many for the memory that is free.
+        models.hf_model.MissingExtra: the family needs a library that is not installed.
         """
         weights = self.folder / WEIGHTS
         self.verify(WEIGHTS)
+        needed, free = 2 * weights.stat().st_size, psutil.virtual_memory().available
+        if needed > free:
+            raise BrokenModel(
+                f"{weights} needs {needed / 2**30:.1f} GiB of memory to load, {free / 2**30:.1f} GiB are free"
+            )
         model = self.build()
         try:
             model.load_state_dict(load_file(weights))

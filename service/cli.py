@@ -189,13 +189,22 @@ def _told() -> Iterator[None]:
     """What a user can mend ends in one sentence and exit status 1, not in a traceback."""
     from models.checkpoints.foreign import CannotImport
     from models.folder import BrokenModel
+    from models.hf_model import MissingExtra
     from models.store import UnknownModel
     from service.client import ServerError
     from service.engine.engine import NoSuchDevice
 
     try:
         yield
-    except (ServerError, UnknownModel, BrokenModel, CannotImport, NoSuchDevice, OSError) as error:
+    except (
+        ServerError,
+        UnknownModel,
+        BrokenModel,
+        CannotImport,
+        MissingExtra,
+        NoSuchDevice,
+        OSError,
+    ) as error:
         _errors.print(str(error))
         raise typer.Exit(1) from None
 

@@ -6,6 +6,8 @@ from models.contract import Sampling
 from service.errors import MalformedOption
 from service.values import NS_PER_S, Grid, Options, Plan, Sliding, VideoFacts, WholeVideo
 
+_LAGS_PER_FRAME = 60
+
 
 def check_options(sampling: Sampling, options: Options) -> None:
     """What can be said of the options before the video is there.
@@ -38,12 +40,15 @@ def make_plan(facts: VideoFacts, sampling: Sampling, options: Options) -> Plan:
         MalformedOption: a range that starts after the video's end.
     """
     ranges = _ranges(facts.duration_ns, options.ranges_ns)
+    lag_ns = _lag_ns(facts.fps) if sampling.position == "start" else None
     match options.windowing:
         case WholeVideo():
-            return Plan(tuple(_whole(start, end, sampling) for start, end in ranges))
+            return Plan(tuple(_whole(start, end, sampling, lag_ns) for start, end in ranges))
         case Sliding() as sliding:
             window, stride = _lengths(sliding, sampling)
-            return Plan(tuple(_sliding(start, end, window, stride, sampling) for start, end in ranges))
+            return Plan(
+                tuple(_sliding(start, end, window, stride, sampling, lag_ns) for start, end in ranges)
+            )
 
 
 def _ranges(duration_ns: int, wanted: tuple[tuple[int, int], ...]) -> list[tuple[int, int]]:
@@ -64,7 +69,12 @@ def _lengths(sliding: Sliding, sampling: Sampling) -> tuple[int, int]:
     return window, default if sliding.stride_ns is None else sliding.stride_ns
 
 
-def _whole(start: int, end: int, sampling: Sampling) -> Grid:
+def _lag_ns(fps: float) -> int:
+    """How long after it is due a frame is surely shown: containers round time stamps, to 1 ms at worst."""
+    return round(NS_PER_S / fps / _LAGS_PER_FRAME) if fps > 0 else 0
+
+
+def _whole(start: int, end: int, sampling: Sampling, lag_ns: int | None) -> Grid:
     views = -(-(end - start) // _to_ns(sampling.max_window_s))
     return Grid(
         start_ns=start,
@@ -74,10 +84,13 @@ def _whole(start: int, end: int, sampling: Sampling) -> Grid:
         units_per_window=sampling.units_per_window,
         stride_units=sampling.units_per_window,
         one_segment=True,
+        lag_ns=lag_ns,
     )
 
 
-def _sliding(start: int, end: int, window_ns: int, stride_ns: int, sampling: Sampling) -> Grid:
+def _sliding(
+    start: int, end: int, window_ns: int, stride_ns: int, sampling: Sampling, lag_ns: int | None
+) -> Grid:
     # A stride of a whole number of units lets overlapping windows share them.
     stride_units = round(stride_ns * sampling.units_per_window / window_ns)
     return Grid(
@@ -87,6 +100,7 @@ def _sliding(start: int, end: int, window_ns: int, stride_ns: int, sampling: Sam
         frames_per_unit=sampling.frames_per_unit,
         units_per_window=sampling.units_per_window,
         stride_units=min(max(stride_units, 1), sampling.units_per_window),
+        lag_ns=lag_ns,
     )
 
 

@@ -11,11 +11,13 @@ from time import monotonic
 from typing import Any
 
 import grpc
+import torch
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import start_http_server
 
 from models.folder import BrokenModel
+from models.hf_model import MissingExtra
 from models.store import ZOO, ModelStore
 from service.catalogue import Catalogue
 from service.config import Config
@@ -63,7 +65,7 @@ async def open_pipeline(config: Config, metrics: Metrics) -> AsyncIterator[Pipel
                 continue
             try:
                 models.append(await engine.load(store, spec))
-            except BrokenModel as error:
+            except (BrokenModel, MissingExtra, MemoryError, torch.OutOfMemoryError) as error:
                 logger.error("model %s %s is not served: %s", spec.name, spec.version, error)
         yield Pipeline(config, Catalogue(tuple(models)), decoders, engine, metrics)
 

@@ -66,8 +66,8 @@ class PixelFormat:
 class Grid:
     """One time range cut into units, windows and segments: an arithmetic object, never a list.
 
-    Unit u covers [start + u * unit, start + (u + 1) * unit); its t frames are sampled in the middles of
-    equal parts of it, so a frame sampled near a boundary does not depend on rounding. Window w is S
+    Unit u covers [start + u * unit, start + (u + 1) * unit); its t frames are sampled in equal parts of it,
+    each ``lag_ns`` after the start of its part, or in the middle where that is None. Window w is S
     consecutive units; windows start every ``stride_units``, the last one ends with the last unit.
     Segment i starts every ``stride_units`` too; its logits are the mean of the windows that contain its
     middle. ``one_segment`` makes the whole range one segment, its windows being views.
@@ -80,6 +80,7 @@ class Grid:
     units_per_window: int
     stride_units: int
     one_segment: bool = False
+    lag_ns: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.start_ns < self.end_ns:
@@ -108,6 +109,8 @@ class Grid:
         """When frame ``frame`` (0..t-1) of unit ``unit`` is sampled."""
         sampled = unit * self.frames_per_unit + frame
         frames_per_window = self.frames_per_unit * self.units_per_window
+        if self.lag_ns is not None:
+            return self.start_ns + sampled * self.window_ns // frames_per_window + self.lag_ns
         return self.start_ns + (2 * sampled + 1) * self.window_ns // (2 * frames_per_window)
 
     def window_start(self, window: int) -> int:

@@ -44,6 +44,24 @@ CASES: dict[str, tuple[Callable[[], Any], Any]] = {
         lambda: hf.TimesformerForVideoClassification(hf.TimesformerConfig(**VIDEO, patch_size=8)),
         lambda: hf.VideoMAEImageProcessor(**CROP, image_mean=[0.45] * 3, image_std=[0.225] * 3),
     ),
+    "vjepa2": (
+        lambda: hf.VJEPA2ForVideoClassification(
+            hf.VJEPA2Config(
+                crop_size=SIZE,
+                frames_per_clip=FRAMES,
+                patch_size=8,
+                hidden_size=48,
+                num_hidden_layers=2,
+                num_attention_heads=3,
+                num_pooler_layers=1,
+                pred_hidden_size=48,
+                pred_num_attention_heads=3,
+                pred_num_hidden_layers=1,
+                id2label=COMMON["id2label"],
+            )
+        ),
+        lambda: hf.VJEPA2VideoProcessor(crop_size=SIZE),
+    ),
     "vit": (
         lambda: hf.ViTForImageClassification(hf.ViTConfig(**COMMON, patch_size=8)),
         lambda: hf.ViTImageProcessor(size={"height": SIZE, "width": SIZE}),
@@ -82,6 +100,9 @@ def clips(count: int) -> torch.Tensor:
 def reference(model: Any, kind: str, folder: Path, frames: torch.Tensor) -> torch.Tensor:
     """transformers' logits (B, K) for pictures that need no resizing."""
     processor = CASES[kind][1]()
+    if kind == "vjepa2":
+        videos = list(frames.permute(0, 1, 4, 2, 3))
+        return model(**processor(videos, do_resize=False, do_sample_frames=False, return_tensors="pt")).logits
     same_size = {"do_resize": False} if kind == "vivit" else {}
     if kind == "vit":
         pixels = processor(list(frames.flatten(0, 1).numpy()), return_tensors="pt")["pixel_values"]
@@ -128,7 +149,8 @@ def test_sharded_and_pickled_checkpoints_are_read(kind: str, tmp_path: Path) -> 
     shutil.copytree(whole, pickled)
     torch.save(load_file(pickled / "model.safetensors"), pickled / "pytorch_model.bin")
     (pickled / "model.safetensors").unlink()
-    shutil.copy(whole / "preprocessor_config.json", sharded)
+    for file in whole.glob("*preprocessor_config.json"):
+        shutil.copy(file, sharded)
     wanted = read_source(str(whole)).state
     for folder in (sharded, pickled):
         found = read_source(str(folder)).state
@@ -155,7 +177,11 @@ def edit(folder: Path, file: str, **changes: object) -> None:
 @pytest.mark.parametrize(
     ("file", "changes", "says"),
     [
-        ("config.json", {"model_type": "bert"}, "model type 'bert'; supported are timesformer, videomae"),
+        (
+            "config.json",
+            {"model_type": "bert"},
+            "model type 'bert'; supported are timesformer, videomae, .*vit, vivit",
+        ),
         ("config.json", {"hidden_act": "relu"}, "hidden_act 'relu'"),
         ("config.json", {"use_mean_pooling": False}, "use_mean_pooling"),
         ("config.json", {"num_hidden_layers": 3}, "missing, such as spacetime.blocks.2"),

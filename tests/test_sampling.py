@@ -1,10 +1,12 @@
 """The plan of units, windows and segments: tables and properties, no I/O."""
 
+from bisect import bisect
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from torchvision.datasets.video_utils import VideoClips
 
 from models.contract import Sampling
 from service.errors import MalformedOption
@@ -147,3 +149,27 @@ def test_a_cut_keeps_what_was_already_started(grid: Grid, part: float) -> None:
         window = grid.window_ending_at(unit)
         if window is not None and unit < grid.num_units - 1:
             assert cut.window_units(window) == grid.window_units(window)
+
+
+@pytest.mark.parametrize(
+    ("fps", "rate", "frames"), [(30, 15.0, 16), (25, 15.0, 16), (30, 7.5, 16), (24, 15.0, 8), (25, 12.5, 32)]
+)
+def test_strided_clips_are_the_frames_that_torchvision_takes(fps: int, rate: float, frames: int) -> None:
+    window_s = frames / rate
+    sampling = Sampling(frames, 1, window_s, window_s, window_s / 4, window_s * 4, "start")
+    video = VideoFacts("mp4", "h264", 64, 64, fps, 300, 300 * NS_PER_S // fps, 1000)
+    grid = make_plan(video, sampling, Options()).grids[0]
+    # A millisecond is the coarsest tick of a container.
+    due_ns = [round(frame * 1000 / fps) * 1_000_000 for frame in range(300)]
+    wanted = VideoClips._resample_video_idx(frames, fps, rate)
+    indices = range(0, 300, wanted.step)[:frames] if isinstance(wanted, slice) else wanted.tolist()
+    found = [bisect(due_ns, grid.frame_time_ns(0, frame)) - 1 for frame in range(frames)]
+    assert found == list(indices)
+
+
+def test_frames_in_the_middle_of_segments_are_those_that_segment_sampling_takes() -> None:
+    sampling = Sampling(1, 8, 2.0, 2.0, 0.5, 20.0)
+    video = VideoFacts("mp4", "h264", 64, 64, 25.0, 400, 16 * NS_PER_S, 1000)
+    grid = make_plan(video, sampling, Options(windowing=WholeVideo())).grids[0]
+    found = [grid.frame_time_ns(unit, 0) * 25 // NS_PER_S for unit in range(8)]
+    assert found == [25 + 50 * segment for segment in range(8)]

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from models.checkpoints.foreign import CannotImport, Foreign, read_folder_tensors, read_json
+from models.checkpoints.hf_folder import image_size, read_labels, read_licence
+from models.checkpoints.hf_other import read_through_transformers
 from models.checkpoints.hf_preprocessing import read_preprocessing
 from models.contract import Preprocessing, Provenance, Sampling
 from models.divided import DividedDims
@@ -53,18 +55,18 @@ _QKV = re.compile(r"^(.*)\.attention\.attention\.(query|key|value)\.(weight|bias
 
 
 def read_hf(folder: Path, provenance: Provenance, window_s: float | None) -> Foreign:
-    """A checkpoint of one of the four model types; ``window_s`` is how much time a window spans.
+    """A checkpoint of a model type; ``window_s`` is how much time a window spans.
+
+    Four types are models of our own families; the others run through transformers.
 
     Raises:
-        CannotImport: another model type, or an option of it that the families here do not have.
+        CannotImport: no video classifier, or an option of it that the families here do not have.
     """
     config = read_json(folder / "config.json")
     kind = config.get("model_type", "")
     if kind not in _READERS:
-        raise CannotImport(
-            f"{folder / 'config.json'} is of model type {kind!r}; supported are {', '.join(sorted(_READERS))}"
-        )
-    preprocessing = read_preprocessing(folder, kind, _image_size(config))
+        return read_through_transformers(folder, config, provenance, window_s)
+    preprocessing = read_preprocessing(folder, kind, image_size(config))
     dims, state, default_window_s = _READERS[kind](
         config, _renamed(read_folder_tensors(folder)), preprocessing
     )
@@ -72,10 +74,10 @@ def read_hf(folder: Path, provenance: Provenance, window_s: float | None) -> For
         dims=dims,
         preprocessing=preprocessing,
         sampling=_sampling(dims, window_s or default_window_s),
-        labels=_labels(config),
+        labels=read_labels(config),
         state=state,
         description=f"{config.get('architectures', [kind])[0]} with {config['num_hidden_layers']} layers.",
-        licence=_licence(folder),
+        licence=read_licence(folder),
         provenance=provenance,
     )
 
@@ -150,28 +152,14 @@ def _block(config: dict[str, Any]) -> dict[str, Any]:
 def _sampling(dims: Dims, window_s: float) -> Sampling:
     frames, units = (dims.frames, 1) if isinstance(dims, JointDims | DividedDims) else (1, 8)
     return Sampling(
-        frames, units, window_s, stride_s=window_s, min_window_s=window_s / 4, max_window_s=window_s * 4
+        frames,
+        units,
+        window_s,
+        stride_s=window_s,
+        min_window_s=window_s / 4,
+        max_window_s=window_s * 4,
+        position="middle" if isinstance(dims, ViTDims) else "start",
     )
-
-
-def _image_size(config: dict[str, Any]) -> tuple[int, int]:
-    size = config["image_size"]
-    height, width = size if isinstance(size, list) else (size, size)
-    return height, width
-
-
-def _labels(config: dict[str, Any]) -> tuple[str, ...]:
-    """In the order of the logits; none where the checkpoint has only placeholders."""
-    names = config.get("id2label") or {}
-    labels = tuple(names[str(number)] for number in range(len(names)))
-    return () if all(re.fullmatch(r"LABEL_\d+", label) for label in labels) else labels
-
-
-def _licence(folder: Path) -> str:
-    """As the model card's front matter says."""
-    card = folder / "README.md"
-    found = re.search(r"^license:\s*(\S+)", card.read_text(), re.MULTILINE) if card.is_file() else None
-    return found[1] if found else "unknown"
 
 
 def _renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -27,11 +27,13 @@ def read_preprocessing(folder: Path, kind: str, image_size: tuple[int, int]) -> 
     present = [folder / name for name in _FILES if (folder / name).is_file()]
     if not present:
         raise CannotImport(f"{folder} has no {' or '.join(_FILES)}: how pixels are prepared is not known")
-    config = _DEFAULTS[kind] | read_json(present[0])
+    config = _DEFAULTS.get(kind, {}) | read_json(present[0])
     for step in ("do_resize", "do_rescale", "do_normalize"):
         if not config.get(step, True):
             raise CannotImport(f"{present[0]} turns {step} off, which is not supported")
     height, width = image_size
+    if "size" not in config:
+        raise CannotImport(f"{present[0]} does not say to which size pictures are brought")
     rows, columns, stretched = _size(config["size"], present[0])
     if config.get("do_center_crop", True):
         crop = config.get("crop_size", height)

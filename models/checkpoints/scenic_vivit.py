@@ -74,7 +74,7 @@ def read_scenic(file: Path, provenance: Provenance, window_s: float | None) -> F
             resample="bilinear",
         ),
         sampling=Sampling(
-            dims.tubelet_size[0], dims.units_per_window, window, window / 2, window / 4, window * 4
+            dims.tubelet_size[0], dims.units_per_window, window, window / 2, window / 4, window * 4, "start"
         ),
         labels=(),
         state=state,

@@ -51,6 +51,7 @@ def read_torchvision(name: str, weights_name: str, window_s: float | None) -> Fo
             stride_s=window,
             min_window_s=window / 4,
             max_window_s=window * 4,
+            position="start" if is_video else "middle",
         ),
         labels=tuple(meta["categories"]),
         state=state,

@@ -1,0 +1,66 @@
+"""Video classifiers of transformers that no family here is like: kept as they are, run by transformers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models.checkpoints.foreign import CannotImport, Foreign
+from models.checkpoints.hf_folder import read_labels, read_licence
+from models.checkpoints.hf_preprocessing import read_preprocessing
+from models.contract import Provenance, Sampling
+from models.hf_model import HfDims, MissingExtra, transformers
+
+_FRAME_KEYS = ("num_frames", "frames_per_clip")
+_SIZE_KEYS = ("image_size", "crop_size")
+_FRAMES_PER_SECOND = 7.5  # every fourth of 30: as VideoMAE; a checkpoint's own rate is not in its config
+
+
+def read_through_transformers(
+    folder: Path, config: dict[str, Any], provenance: Provenance, window_s: float | None
+) -> Foreign:
+    """A checkpoint of any model type that transformers has a video classifier for.
+
+    Raises:
+        CannotImport: it has none, transformers is not installed, or the weights do not fill the model.
+    """
+    kind = config.get("model_type", "")
+    try:
+        library = transformers()
+    except MissingExtra as error:
+        raise CannotImport(f"model type {kind!r}: {error}") from error
+    supported = sorted(
+        {"vit", *library.models.auto.modeling_auto.MODEL_FOR_VIDEO_CLASSIFICATION_MAPPING_NAMES}
+    )
+    if kind not in supported:
+        raise CannotImport(
+            f"{folder / 'config.json'} is of model type {kind!r}; supported are {', '.join(supported)}"
+        )
+    frames = _first(config, _FRAME_KEYS, folder)
+    size = _first(config, _SIZE_KEYS, folder)
+    net, report = library.AutoModelForVideoClassification.from_pretrained(
+        folder, local_files_only=True, output_loading_info=True, dtype=torch.float32
+    )
+    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
+        if report.get(problem):
+            some = ", ".join(map(str, sorted(report[problem])[:3]))
+            raise CannotImport(f"the checkpoint does not fill {type(net).__name__}: {problem}: {some}")
+    window = window_s or frames / _FRAMES_PER_SECOND
+    return Foreign(
+        dims=HfDims(json.dumps(net.config.to_diff_dict() | {"model_type": kind}), frames),
+        preprocessing=read_preprocessing(folder, kind, (size, size)),
+        sampling=Sampling(frames, 1, window, window, window / 4, window * 4, "start"),
+        labels=read_labels(config),
+        state={f"net.{name}": value for name, value in net.state_dict().items()},
+        description=f"{type(net).__name__}, run through transformers.",
+        licence=read_licence(folder),
+        provenance=provenance,
+    )
+
+
+def _first(config: dict[str, Any], keys: tuple[str, ...], folder: Path) -> int:
+    found = [config[key] for key in keys if isinstance(config.get(key), int)]
+    if not found:
+        raise CannotImport(f"{folder / 'config.json'} has none of {', '.join(keys)}")
+    return found[0]

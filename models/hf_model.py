@@ -1,0 +1,60 @@
+"""Whatever else transformers loads as a video classifier (V-JEPA 2, VideoPrism), behind the contract.
+
+B windows, S units in a window, N units in a batch, t frames in a unit, H W C pixels, K classes.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from models.contract import Preprocessing, VideoModel
+
+
+class MissingExtra(RuntimeError):
+    """A model needs a library that is not installed; the message names the extra that brings it."""
+
+
+@dataclass(frozen=True, slots=True)
+class HfDims:
+    """``config`` is the checkpoint's config.json in one line; ``frames`` of a clip."""
+
+    config: str
+    frames: int
+
+
+class HfModel(VideoModel):
+    """A unit is a whole view of the window, embedded by its logits (D = K), which are averaged.
+
+    Raises:
+        MissingExtra: transformers is not installed.
+    """
+
+    def __init__(self, dims: HfDims, preprocessing: Preprocessing, num_classes: int) -> None:
+        super().__init__(preprocessing)
+        library = transformers()
+        config = library.AutoConfig.for_model(**json.loads(dims.config) | {"num_labels": num_classes})
+        self.net: Any = library.AutoModelForVideoClassification.from_config(config, dtype=torch.float32)
+
+    def encode(self, units: Tensor) -> Tensor:
+        pixels = rearrange(self.normalise(units), "n t h w c -> n t c h w")
+        return self.net(**{self.net.main_input_name: pixels}).logits
+
+    def classify(self, windows: Tensor) -> Tensor:
+        return windows.mean(dim=1)
+
+
+def transformers() -> Any:
+    """The library, which is imported only by those who need it: it takes seconds.
+
+    Raises:
+        MissingExtra: it is not installed.
+    """
+    try:
+        import transformers as library
+    except ModuleNotFoundError:
+        raise MissingExtra("this model runs through transformers: pip install 'tubelet[hf]'") from None
+    return library
