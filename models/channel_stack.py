@@ -42,6 +42,7 @@ class ChannelStack(VideoModel):
         self.patch_embed = PatchEmbed(dims.patch_size, 3 * dims.frames, width)
         self.spatial = Encoder(tokens, dims.depth, dims.block)
         self.head = nn.Linear(width, num_classes)
+        self.tokens_per_unit = tokens + 1
         initialise(self)
 
     def encode_tokens(self, units: Tensor) -> Tensor:

@@ -18,6 +18,9 @@ Resample = Literal["swscale", "bilinear", "bicubic", "lanczos", "bilinear_aliase
 Position = Literal["middle", "start"]
 CropRounding = Literal["down", "half_even"]
 
+CPU_BATCH_TOKENS = 1024
+"""Tokens of a batch on a CPU: matrices are large enough by then, and still small enough for its caches."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # they become names of folders and values of metrics
 
 
@@ -140,6 +143,8 @@ class VideoModel(nn.Module, ABC):
 
     mean: Tensor
     std: Tensor
+    tokens_per_unit = CPU_BATCH_TOKENS
+    """How many tokens attend to each other in one unit."""
 
     def __init__(self, preprocessing: Preprocessing) -> None:
         super().__init__()
@@ -154,6 +159,11 @@ class VideoModel(nn.Module, ABC):
     @abstractmethod
     def classify(self, windows: Tensor) -> Tensor:
         """The temporal stage: (B, S, D) -> (B, K) logits."""
+
+    @property
+    def cpu_batch_units(self) -> int:
+        """The units of a batch that keeps a processor busy and its caches warm; larger ones gain nothing."""
+        return max(1, CPU_BATCH_TOKENS // self.tokens_per_unit)
 
     def normalise(self, units: Tensor) -> Tensor:
         """(N, t, H, W, C) uint8 -> the same shape in the weights' dtype, (x / 255 - mean) / std."""

@@ -73,6 +73,7 @@ class Divided(VideoModel):
         self.blocks = nn.ModuleList(DividedBlock(dims.block) for _ in range(dims.depth))
         self.norm = nn.LayerNorm(width, eps=dims.norm_eps)
         self.head = nn.Linear(width, num_classes)
+        self.tokens_per_unit = dims.frames * patches
         initialise(self)
         for embedding in (self.cls_token, self.pos_embed, self.time_embed):
             nn.init.trunc_normal_(embedding, std=0.02)

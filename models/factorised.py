@@ -45,6 +45,7 @@ class Factorised(VideoModel):
         self.spatial = Encoder(rows * columns, dims.spatial_depth, dims.block)
         self.temporal = Encoder(dims.units_per_window, dims.temporal_depth, dims.block)
         self.head = nn.Linear(width, num_classes)
+        self.tokens_per_unit = rows * columns + 1
         initialise(self)
 
     def encode_tokens(self, units: Tensor) -> Tensor:

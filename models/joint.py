@@ -76,6 +76,7 @@ class Joint(VideoModel):
         else:
             self.spacetime = MeanEncoder(tokens, dims.depth, dims.block, dims.pool_norm_eps)
         self.head = nn.Linear(dims.embed_dim, num_classes)
+        self.tokens_per_unit = tokens
         initialise(self)
 
     def encode(self, units: Tensor) -> Tensor:

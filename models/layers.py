@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, cat, empty, nn
 
+from models.attention import attend
+
 Activation = Literal["gelu", "gelu_tanh"]
 """``gelu_tanh`` is the tanh approximation of Hendrycks and Gimpel, arXiv 1606.08415, section 2."""
 
@@ -74,7 +76,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = rearrange(self.qkv(x), "n p (three a d) -> three n a p d", three=3, a=self.num_heads)
-        return self.proj(rearrange(F.scaled_dot_product_attention(q, k, v), "n a p d -> n p (a d)"))
+        return self.proj(rearrange(attend(q, k, v), "n a p d -> n p (a d)"))
 
 
 class Mlp(nn.Module):
@@ -82,12 +84,12 @@ class Mlp(nn.Module):
 
     def __init__(self, embed_dim: int, mlp_dim: int, act: Activation) -> None:
         super().__init__()
-        self.act = _ACTIVATIONS[act]
+        self.act = act
         self.fc1 = nn.Linear(embed_dim, mlp_dim)
         self.fc2 = nn.Linear(mlp_dim, embed_dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.act(self.fc1(x)))
+        return self.fc2(_ACTIVATIONS[self.act](self.fc1(x)))
 
 
 class EncoderBlock(nn.Module):

@@ -9,7 +9,7 @@ import torchvision
 from einops import rearrange
 from torch import Tensor
 
-from models.contract import Preprocessing, VideoModel
+from models.contract import CPU_BATCH_TOKENS, Preprocessing, VideoModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,7 @@ class TorchvisionModel(VideoModel):
     def __init__(self, dims: TorchvisionDims, preprocessing: Preprocessing, num_classes: int) -> None:
         super().__init__(preprocessing)
         self.of_frames = dims.frames == 1
+        self.tokens_per_unit = CPU_BATCH_TOKENS // (8 if self.of_frames else 1)
         self.net = torchvision.models.get_model(dims.name, weights=None, num_classes=num_classes)
 
     def encode(self, units: Tensor) -> Tensor:

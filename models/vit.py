@@ -45,6 +45,7 @@ class ViT(VideoModel):
         self.patch_embed = PatchEmbed(dims.patch_size, 3, width)
         self.spatial = Encoder(tokens, dims.depth, dims.block)
         self.head = mlp_head(width, dims.representation_dim, num_classes)
+        self.tokens_per_unit = tokens + 1
         initialise(self)
 
     def encode_tokens(self, units: Tensor) -> Tensor:

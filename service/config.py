@@ -6,7 +6,7 @@ A flag beats the environment, the environment beats the file. ``TUBELET_UPLOAD__
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from platformdirs import user_data_dir
 from pydantic import BaseModel, ConfigDict, Field
@@ -57,6 +57,7 @@ class DecodeConfig(_Stage):
 
 class EngineConfig(_Stage):
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")  # auto: a GPU if there is one
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the chip has it natively
     threads: int | None = Field(default=None, ge=1)  # torch's threads on the CPU; None: one a core
     max_batch_units: int = Field(default=32, ge=1)
     max_batch_windows: int = Field(default=64, ge=1)

@@ -10,12 +10,15 @@ from rich.table import Table
 
 from models.contract import ModelSpec
 from models.fingerprint import TOLERANCE, differs, fingerprint
+from models.flops import window_flops
 from models.folder import LABELS, WEIGHTS
 from models.importing import default_name, read_labels, read_source, store_model
 from models.inflate import inflate
+from models.precision import choose_dtype
 from models.store import ZOO, ModelStore
 from service.client import AsyncClient
 from service.config import Config
+from service.engine.engine import choose_device
 
 _errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 _out = Console(highlight=False, markup=False, soft_wrap=True)
@@ -110,12 +113,15 @@ def show_model(name: str, version: str, config: Config, *, as_json: bool) -> Non
     entry = _store(config).find(name, version)
     with torch.device("meta"):
         parameters = sum(p.numel() for p in entry.build().parameters())
+    flops = window_flops(entry.dims, entry.spec.preprocessing, entry.spec.sampling, len(entry.spec.labels))
     facts = {
         **spec_json(entry.spec),
         "dims": asdict(entry.dims),
         "sampling": asdict(entry.spec.sampling),
         "preprocessing": asdict(entry.spec.preprocessing),
         "parameters": parameters,
+        "gflops_a_window": {"spatial": flops.spatial / 1e9, "temporal": flops.temporal / 1e9},
+        "precision": str(choose_dtype(config.engine.precision, choose_device(config.engine.device)))[6:],
         "weights_mib": {"fp32": parameters * 4 / 2**20, "bf16": parameters * 2 / 2**20},
         "folder": str(entry.folder),
     }

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 
 from models.contract import ModelSpec
+from models.packed import pack
+from models.precision import choose_dtype
 from models.store import ModelStore
 from service.config import EngineConfig
 from service.engine.executor import Executor
@@ -43,14 +45,18 @@ class Engine:
             models.folder.BrokenModel: its files are not what its model.toml says.
         """
         device = choose_device(self._config.device)
-        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        dtype = choose_dtype(self._config.precision, device)
         loaded = await asyncio.to_thread(store.load, spec.name, spec.version, device=device, dtype=dtype)
+        most = self._config.max_batch_units
+        if device.type == "cpu":
+            pack(loaded.model)
+            most = min(most, loaded.model.cpu_batch_units)
         hosted = HostedModel(
             spec,
             loaded.model,
             device=device,
             dtype=dtype,
-            max_batch_units=self._config.max_batch_units,
+            max_batch_units=most,
             max_batch_windows=self._config.max_batch_windows,
             release=self._release,
         )

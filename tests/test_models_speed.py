@@ -1,0 +1,125 @@
+"""The fast path gives the plain one's answers; FLOPs are those of the formulas."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from models.attention import attend
+from models.contract import Preprocessing, Sampling
+from models.divided import DividedDims
+from models.factorised import FactorisedDims
+from models.families import Dims, build_model
+from models.flops import window_flops
+from models.joint import JointDims
+from models.packed import PackedLinear, pack
+from models.precision import choose_dtype
+from models.torchvision_model import TorchvisionDims
+from models.vit import ViTDims
+from tests.test_models_families import CASES, SIZE, build, random_units
+
+OURS = [case for case in CASES if not case.startswith("torchvision")]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("case", OURS)
+@torch.inference_mode()
+def test_packed_equals_plain(case: str, dtype: torch.dtype) -> None:
+    plain = build(case)
+    packed = copy.deepcopy(plain).to(dtype)
+    pack(packed)
+    assert any(isinstance(module, PackedLinear) for module in packed.modules())
+    assert not any(name.endswith(("qkv.weight", "fc1.weight")) for name in packed.state_dict())
+    t, s, _ = CASES[case]
+    units = random_units(2 * s, t)
+    found, wanted = packed.encode(units).float(), plain.encode(units)
+    if dtype == torch.float32:
+        torch.testing.assert_close(found, wanted, atol=2e-5, rtol=1e-4)
+    assert F.cosine_similarity(found.flatten(1), wanted.flatten(1)).min() >= 0.9995
+    windows = wanted.unflatten(0, (2, s))
+    found = packed.classify(windows.to(dtype)).float()
+    assert F.cosine_similarity(found, plain.classify(windows)).min() >= 0.9995
+
+
+@torch.inference_mode()
+def test_layers_of_others_are_left_alone() -> None:
+    model = build_model(TorchvisionDims("swin3d_t", 2), PREPROCESSING, 5).eval()
+    units = random_units(1, 2)
+    wanted = model.encode(units)
+    pack(model)
+    assert torch.equal(model.encode(units), wanted)
+
+
+@pytest.mark.parametrize(
+    ("heads", "length"), [(1, 1), (5, 7), (3, 197), (2, 3000)], ids=("one", "short", "a frame", "a clip")
+)
+@torch.inference_mode()
+def test_attention_in_blocks_equals_the_formula(heads: int, length: int) -> None:
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, heads, length, 16, dtype=torch.bfloat16) for _ in range(3))
+    wanted = (q.double() @ k.double().transpose(-1, -2) / 4).softmax(-1) @ v.double()
+    torch.testing.assert_close(attend(q, k, v).double(), wanted, atol=2e-2, rtol=2e-2)
+
+
+def test_attention_has_gradients() -> None:
+    q, k, v = (torch.randn(1, 2, 9, 8, dtype=torch.bfloat16, requires_grad=True) for _ in range(3))
+    attend(q, k, v).sum().backward()
+    assert all(each.grad is not None for each in (q, k, v))
+
+
+def blocks(tokens: int, width: int, hidden: int) -> int:
+    """FLOPs of one transformer block."""
+    return 2 * tokens * (4 * width**2 + 2 * width * hidden) + 4 * tokens**2 * width
+
+
+PREPROCESSING = Preprocessing(SIZE, SIZE, "crop", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+P = (SIZE // 8) ** 2
+# Dims, units in a window, frames in a unit, spatial and temporal FLOPs of a window of 7 classes.
+COUNTS: dict[str, tuple[Dims, int, int, int, int]] = {
+    "vit": (
+        *(ViTDims(8, 48, 3, 3, 96), 6, 1),
+        6 * (2 * P * 192 * 48 + 3 * blocks(P + 1, 48, 96)),
+        6 * 2 * 48 * 7,
+    ),
+    "factorised": (
+        *(FactorisedDims((2, 8, 8), 4, 48, 3, 2, 3, 96), 4, 2),
+        4 * (2 * P * 384 * 48 + 3 * blocks(P + 1, 48, 96)),
+        2 * blocks(5, 48, 96) + 2 * 48 * 7,
+    ),
+    "joint": (
+        *(JointDims(4, (2, 8, 8), 48, 3, 3, 96, "mean"), 1, 4),
+        2 * 2 * P * 384 * 48 + 3 * blocks(2 * P, 48, 96),
+        2 * 48 * 7,
+    ),
+    "divided": (
+        *(DividedDims(4, 8, 48, 3, 3, 96), 1, 4),
+        2 * 4 * P * 192 * 48
+        + 3 * (2 * 4 * P * 5 * 48**2 + 4 * P * 4**2 * 48)  # time: qkv, proj, fc
+        + 3 * 4 * (2 * (P + 1) * 4 * 48**2 + 4 * (P + 1) ** 2 * 48)  # space
+        + 3 * 2 * (4 * P + 1) * 2 * 48 * 96,  # mlp
+        2 * 48 * 7,
+    ),
+}
+
+
+@pytest.mark.parametrize("family", COUNTS)
+def test_flops_are_those_of_the_formulas(family: str) -> None:
+    dims, units, frames, spatial, temporal = COUNTS[family]
+    found = window_flops(dims, PREPROCESSING, Sampling(frames, units, 2, 2, 1, 4), 7)
+    assert (found.spatial, found.temporal) == (spatial, temporal)
+    assert found.total == spatial + temporal
+
+
+def test_precision_can_be_chosen() -> None:
+    cpu = torch.device("cpu")
+    assert choose_dtype("fp32", cpu) == torch.float32
+    assert choose_dtype("bf16", cpu) == torch.bfloat16
+    assert choose_dtype("auto", cpu) in (torch.float32, torch.bfloat16)
+
+
+def test_batches_on_a_cpu_are_as_large_as_useful() -> None:
+    assert build("vit").cpu_batch_units == 1024 // 5
+    assert build("joint").cpu_batch_units == 1024 // 32
+    assert build("torchvision, frames").cpu_batch_units == 8
+    assert build("torchvision, clips").cpu_batch_units == 1
