@@ -49,7 +49,7 @@ class Entry:
         Raises:
             BrokenModel: the weights are missing, not those of the sha256, of other names or shapes, or too
                 many for the memory that is free.
-        models.hf_model.MissingExtra: the family needs a library that is not installed.
+        models.extras.MissingExtra: the family needs a library that is not installed.
         """
         weights = self.folder / WEIGHTS
         self.verify(WEIGHTS)

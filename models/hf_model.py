@@ -12,10 +12,7 @@ from einops import rearrange
 from torch import Tensor
 
 from models.contract import Preprocessing, VideoModel
-
-
-class MissingExtra(RuntimeError):
-    """A model needs a library that is not installed; the message names the extra that brings it."""
+from models.extras import MissingExtra
 
 
 @dataclass(frozen=True, slots=True)

@@ -188,8 +188,8 @@ def _config(path: Path | None, **flags: Any) -> Config:
 def _told() -> Iterator[None]:
     """What a user can mend ends in one sentence and exit status 1, not in a traceback."""
     from models.checkpoints.foreign import CannotImport
+    from models.extras import MissingExtra
     from models.folder import BrokenModel
-    from models.hf_model import MissingExtra
     from models.store import UnknownModel
     from service.client import ServerError
     from service.engine.engine import NoSuchDevice

@@ -16,8 +16,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import start_http_server
 
+from models.extras import MissingExtra
 from models.folder import BrokenModel
-from models.hf_model import MissingExtra
 from models.store import ZOO, ModelStore
 from service.catalogue import Catalogue
 from service.config import Config

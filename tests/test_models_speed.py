@@ -7,12 +7,13 @@ import torch
 import torch.nn.functional as F
 
 from models.attention import attend
-from models.contract import Preprocessing, Sampling
+from models.contract import CPU_BATCH_TOKENS, Preprocessing, Sampling
 from models.divided import DividedDims
 from models.factorised import FactorisedDims
 from models.families import Dims, build_model
 from models.flops import window_flops
 from models.joint import JointDims
+from models.openvino_model import OpenVinoModel
 from models.packed import PackedLinear, pack
 from models.precision import choose_dtype
 from models.torchvision_model import TorchvisionDims
@@ -40,6 +41,25 @@ def test_packed_equals_plain(case: str, dtype: torch.dtype) -> None:
     windows = wanted.unflatten(0, (2, s))
     found = packed.classify(windows.to(dtype)).float()
     assert F.cosine_similarity(found, plain.classify(windows)).min() >= 0.9995
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("case", CASES)
+@torch.inference_mode()
+def test_openvino_equals_plain(case: str, dtype: torch.dtype) -> None:
+    plain = build(case)
+    t, s, _ = CASES[case]
+    plain.tokens_per_unit = CPU_BATCH_TOKENS // 3  # a full batch of three units, and single ones
+    model = OpenVinoModel(plain, t, dtype)
+    units = random_units(2 * s, t)
+    found, wanted = model.encode(units).float(), plain.encode(units)
+    scale = wanted.abs().max().item()
+    if dtype == torch.float32:
+        torch.testing.assert_close(found, wanted, atol=1e-4 * scale, rtol=1e-4)
+    assert F.cosine_similarity(found.flatten() / scale, wanted.flatten() / scale, dim=0) >= 0.9995
+    windows = found.unflatten(0, (2, s))
+    logits = model.classify(windows.to(dtype)).float()
+    assert F.cosine_similarity(logits / scale, plain.classify(windows) / scale).min() >= 0.9995
 
 
 @torch.inference_mode()

@@ -10,7 +10,8 @@ from models.checkpoints.foreign import CannotImport, Foreign
 from models.checkpoints.hf_folder import read_labels, read_licence
 from models.checkpoints.hf_preprocessing import read_preprocessing
 from models.contract import Provenance, Sampling
-from models.hf_model import HfDims, MissingExtra, transformers
+from models.extras import MissingExtra
+from models.hf_model import HfDims, transformers
 
 _FRAME_KEYS = ("num_frames", "frames_per_clip")
 _SIZE_KEYS = ("image_size", "crop_size")

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.contract import ModelSpec
+from models.contract import ModelSpec, VideoModel
+from models.openvino_model import OpenVinoModel
 from models.packed import pack
 from models.precision import choose_dtype
 from models.store import ModelStore
@@ -43,17 +44,17 @@ class Engine:
 
         Raises:
             models.folder.BrokenModel: its files are not what its model.toml says.
+            models.extras.MissingExtra: it needs a library that is not installed.
         """
         device = choose_device(self._config.device)
         dtype = choose_dtype(self._config.precision, device)
-        loaded = await asyncio.to_thread(store.load, spec.name, spec.version, device=device, dtype=dtype)
+        model = await asyncio.to_thread(self._load, store, spec, device, dtype)
         most = self._config.max_batch_units
         if device.type == "cpu":
-            pack(loaded.model)
-            most = min(most, loaded.model.cpu_batch_units)
+            most = min(most, model.cpu_batch_units)
         hosted = HostedModel(
             spec,
-            loaded.model,
+            model,
             device=device,
             dtype=dtype,
             max_batch_units=most,
@@ -67,6 +68,18 @@ class Engine:
             spec.name, spec.version, spec.family, str(device), str(dtype).removeprefix("torch.")
         ).set(1)
         return hosted
+
+    def _load(
+        self, store: ModelStore, spec: ModelSpec, device: torch.device, dtype: torch.dtype
+    ) -> VideoModel:
+        """The model arranged for speed on its device."""
+        if device.type == "cpu" and self._config.runtime == "openvino":
+            model = store.load(spec.name, spec.version, device=device).model
+            return OpenVinoModel(model, spec.sampling.frames_per_unit, dtype)
+        model = store.load(spec.name, spec.version, device=device, dtype=dtype).model
+        if device.type == "cpu":
+            pack(model)
+        return model
 
     def work(self, model: HostedModel) -> "VideoWork":
         """A place in the queues for one video."""

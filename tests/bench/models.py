@@ -2,7 +2,7 @@
 
     python -m tests.bench.models [--rounds N] [--only NAME]
 
-Needs openvino (pip install openvino). Prints seconds a clip (medians), GFLOP/s, the share of this chip's
+Prints seconds a clip (medians), GFLOP/s, the share of this chip's
 matrix products in that precision as measured in the same run, and how many times as fast tubelet's bf16 is.
 """
 
@@ -27,6 +27,7 @@ from models.contract import Preprocessing, Provenance, Sampling, VideoModel
 from models.factorised import FactorisedDims
 from models.families import Dims, build_model
 from models.flops import window_flops
+from models.openvino_model import OpenVinoModel
 from models.packed import PackedLinear, pack
 from models.variants import VARIANTS
 
@@ -91,6 +92,8 @@ def contestants(case: Subject, units: torch.Tensor) -> dict[str, Run]:
             model = copy.deepcopy(case.theirs).to(dtype)
             pixels = case.model.normalise(units).permute(0, 1, 4, 2, 3).to(dtype)
             runs[f"transformers {precision}"] = lambda model=model, pixels=pixels: model(pixels).logits
+    on_openvino = OpenVinoModel(case.model, case.sampling.frames_per_unit, torch.bfloat16)
+    runs["tubelet[openvino] bf16"] = lambda: batched(on_openvino, units)
     runs["OpenVINO bf16"] = openvino(case.model, units)
     return runs
 
@@ -188,7 +191,7 @@ def main(
 ) -> None:
     console = Console(width=120)
     for name in (*FACTORISED, *THEIRS):
-        if only.lower() in name.lower():
+        if only in name:
             measure(name, rounds, console)
 
 
