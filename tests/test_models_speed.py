@@ -82,6 +82,21 @@ def test_attention_in_blocks_equals_the_formula(heads: int, length: int) -> None
     torch.testing.assert_close(attend(q, k, v).double(), wanted, atol=2e-2, rtol=2e-2)
 
 
+@pytest.mark.parametrize("scale", [30.0, -30.0])
+@torch.inference_mode()
+def test_attention_in_blocks_bears_scores_that_powers_do_not(scale: float) -> None:
+    torch.manual_seed(0)
+    q, k = (torch.rand(1, 2, 50, 16, dtype=torch.bfloat16) + 2 for _ in range(2))
+    v = torch.randn(1, 2, 50, 16, dtype=torch.bfloat16)
+    q = q * scale
+    assert (q.float() @ k.float().transpose(-1, -2) / 4).abs().min() > 128
+    found = attend(q, k, v)
+    wanted = F.scaled_dot_product_attention(q.float(), k.float(), v.float())
+    # Scores of hundreds are known to a unit in bfloat16: only where one key wins are answers alike.
+    assert found.isfinite().all()
+    assert F.cosine_similarity(found.float().flatten(), wanted.flatten(), dim=0) > 0.9
+
+
 def test_attention_has_gradients() -> None:
     q, k, v = (torch.randn(1, 2, 9, 8, dtype=torch.bfloat16, requires_grad=True) for _ in range(3))
     attend(q, k, v).sum().backward()

@@ -93,7 +93,7 @@ def contestants(case: Subject, units: torch.Tensor) -> dict[str, Run]:
             pixels = case.model.normalise(units).permute(0, 1, 4, 2, 3).to(dtype)
             runs[f"transformers {precision}"] = lambda model=model, pixels=pixels: model(pixels).logits
     on_openvino = OpenVinoModel(case.model, case.sampling.frames_per_unit, torch.bfloat16)
-    runs["tubelet[openvino] bf16"] = lambda: batched(on_openvino, units)
+    runs["tubelet on OpenVINO bf16"] = lambda: batched(on_openvino, units)
     runs["OpenVINO bf16"] = openvino(case.model, units)
     return runs
 
@@ -175,7 +175,7 @@ def measure(name: str, rounds: int, console: Console) -> None:
             key,
             f"{medians[key]:.3f}",
             f"{rate / 1e9:.0f}",
-            f"{rate / rates[key.split()[1]]:.2f}",
+            f"{rate / rates[key.split()[-1]]:.2f}",
             f"{medians[key] / medians['tubelet bf16']:.2f} x as fast",
             f"{cosines[key]:.6f}",
         )
