@@ -4,7 +4,8 @@ from itertools import pairwise
 
 from models.contract import Sampling
 from service.errors import MalformedOption
-from service.values import NS_PER_S, Grid, Options, Plan, Sliding, VideoFacts, WholeVideo
+from service.plan import Grid, Plan
+from service.values import NS_PER_S, Options, Sliding, VideoFacts, WholeVideo
 
 _LAGS_PER_FRAME = 60
 

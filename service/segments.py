@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from service.values import Label, Plan, Segment
+from service.plan import Plan
+from service.values import Label, Segment
 
 
 class SegmentAssembler:

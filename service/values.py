@@ -1,12 +1,11 @@
 """The frozen values that stages hand to each other, checked at birth. No torch, no protos.
 
 Times are integer nanoseconds from the first presented frame of the video (``_ns``).
-S units in a window, t frames in a unit, T = S * t frames in a window, H W C pixels, K classes.
+t frames in a unit, H W C pixels.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -60,121 +59,6 @@ class PixelFormat:
         """The first of ``kept`` pixels in the middle of ``resized``."""
         margin = resized - kept
         return margin // 2 if self.crop_rounding == "down" else round(margin / 2)
-
-
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """One time range cut into units, windows and segments: an arithmetic object, never a list.
-
-    Unit u covers [start + u * unit, start + (u + 1) * unit); its t frames are sampled in equal parts of it,
-    each ``lag_ns`` after the start of its part, or in the middle where that is None. Window w is S
-    consecutive units; windows start every ``stride_units``, the last one ends with the last unit.
-    Segment i starts every ``stride_units`` too; its logits are the mean of the windows that contain its
-    middle. ``one_segment`` makes the whole range one segment, its windows being views.
-    """
-
-    start_ns: int
-    end_ns: int
-    window_ns: int
-    frames_per_unit: int
-    units_per_window: int
-    stride_units: int
-    one_segment: bool = False
-    lag_ns: int | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.start_ns < self.end_ns:
-            raise ValueError(f"a grid needs a range: {self}")
-        if not 0 < self.window_ns <= self.end_ns - self.start_ns:
-            raise ValueError(f"a window must fit into its range: {self}")
-        if not 1 <= self.stride_units <= self.units_per_window:
-            raise ValueError(f"the stride must be 1 to {self.units_per_window} units: {self}")
-
-    @property
-    def num_units(self) -> int:
-        return (self.end_ns - self.start_ns) * self.units_per_window // self.window_ns
-
-    @property
-    def num_windows(self) -> int:
-        return -(-(self.num_units - self.units_per_window) // self.stride_units) + 1
-
-    @property
-    def num_segments(self) -> int:
-        if self.one_segment:
-            return 1
-        # A tail of less than half a stride joins the segment before it.
-        return max(1, (2 * self.num_units + self.stride_units) // (2 * self.stride_units))
-
-    def frame_time_ns(self, unit: int, frame: int) -> int:
-        """When frame ``frame`` (0..t-1) of unit ``unit`` is sampled."""
-        sampled = unit * self.frames_per_unit + frame
-        frames_per_window = self.frames_per_unit * self.units_per_window
-        if self.lag_ns is not None:
-            return self.start_ns + sampled * self.window_ns // frames_per_window + self.lag_ns
-        return self.start_ns + (2 * sampled + 1) * self.window_ns // (2 * frames_per_window)
-
-    def window_start(self, window: int) -> int:
-        """The first unit of a window."""
-        return min(window * self.stride_units, self.num_units - self.units_per_window)
-
-    def window_units(self, window: int) -> range:
-        first = self.window_start(window)
-        return range(first, first + self.units_per_window)
-
-    def window_ending_at(self, unit: int) -> int | None:
-        """The window whose last unit this is, if there is one."""
-        if unit == self.num_units - 1:
-            return self.num_windows - 1
-        window, rest = divmod(unit + 1 - self.units_per_window, self.stride_units)
-        return window if rest == 0 and window >= 0 else None
-
-    def segment_range_ns(self, segment: int) -> tuple[int, int]:
-        """[start, end) of a segment; the last one ends where the range ends."""
-        last = segment == self.num_segments - 1
-        stride_ns = self.window_ns * self.stride_units
-        start = self.start_ns + segment * stride_ns // self.units_per_window
-        end = self.end_ns if last else self.start_ns + (segment + 1) * stride_ns // self.units_per_window
-        return start, end
-
-    def segment_windows(self, segment: int) -> range:
-        """The windows whose logits a segment averages."""
-        if self.one_segment:
-            return range(self.num_windows)
-        # In half units, so that the middle is an integer.
-        is_last = segment == self.num_segments - 1
-        middle = segment * self.stride_units
-        middle += self.num_units if is_last else (segment + 1) * self.stride_units
-        final = self.num_windows - 1
-        first = max(0, (middle - 2 * self.units_per_window) // (2 * self.stride_units) + 1)
-        last = final if 2 * self.window_start(final) <= middle else middle // (2 * self.stride_units)
-        return range(min(first, final), last + 1)
-
-    def cut(self, end_ns: int) -> "Grid":
-        """The same grid over a range that ends early; one window at least remains."""
-        return replace(self, end_ns=max(min(end_ns, self.end_ns), self.start_ns + self.window_ns))
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a request wants of a video: grids in the order of time, over ranges that do not overlap."""
-
-    grids: tuple[Grid, ...]
-
-    def __post_init__(self) -> None:
-        if not self.grids:
-            raise ValueError("a plan needs a grid")
-        for before, after in pairwise(self.grids):
-            if after.start_ns < before.end_ns:
-                raise ValueError(f"grids overlap: {before} and {after}")
-
-    @property
-    def total_ns(self) -> int:
-        return sum(grid.end_ns - grid.start_ns for grid in self.grids)
-
-    def cut(self, end_ns: int) -> "Plan | None":
-        """The same plan for a video that ends early; None if nothing of it is left."""
-        grids = tuple(grid.cut(end_ns) for grid in self.grids if grid.start_ns < end_ns)
-        return Plan(grids) if grids else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from service.engine.engine import VideoWork
 from service.engine.hosted import Embedding, Logits
-from service.values import Plan, UnitFrames, VideoFacts
+from service.plan import Plan
+from service.values import UnitFrames, VideoFacts
 
 
 @dataclass(frozen=True, slots=True)

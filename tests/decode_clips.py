@@ -15,7 +15,8 @@ import psutil
 import pytest
 
 from service.decode.pool import DecodePool, Worker
-from service.values import NS_PER_S, DecodeEnd, Grid, PixelFormat, Plan, UnitFrames, VideoFacts
+from service.plan import Grid, Plan
+from service.values import NS_PER_S, DecodeEnd, PixelFormat, UnitFrames, VideoFacts
 
 VIDEOS = Path(__file__).resolve().parents[2] / "shared" / "videos"
 SMALL = PixelFormat(64, 64, "stretch")

@@ -11,7 +11,8 @@ import pytest_asyncio
 from service.config import DecodeConfig
 from service.decode.pool import DecodePool
 from service.errors import CorruptVideo
-from service.values import Grid, PixelFormat, Plan
+from service.plan import Grid, Plan
+from service.values import PixelFormat
 from tests.decode_clips import (
     crop_filters,
     decode_file,

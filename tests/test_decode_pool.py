@@ -12,7 +12,8 @@ import pytest
 from service.config import MIB, DecodeConfig
 from service.decode.pool import DecodePool
 from service.decode.process import Death
-from service.values import PixelFormat, Plan, UnitFrames
+from service.plan import Plan
+from service.values import PixelFormat, UnitFrames
 from tests.decode_clips import (
     SMALL,
     decode_file,

@@ -10,8 +10,9 @@ from torchvision.datasets.video_utils import VideoClips
 
 from models.contract import Sampling
 from service.errors import MalformedOption
+from service.plan import Grid
 from service.sampling import check_options, make_plan
-from service.values import NS_PER_S, Grid, Options, Sliding, VideoFacts, WholeVideo
+from service.values import NS_PER_S, Options, Sliding, VideoFacts, WholeVideo
 
 SAMPLING = Sampling(
     frames_per_unit=2, units_per_window=8, window_s=2.0, stride_s=1.0, min_window_s=1.0, max_window_s=4.0

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from service.plan import Grid, Plan
 from service.segments import SegmentAssembler
-from service.values import Grid, Plan
 
 LABELS = ("a", "b", "c")
 

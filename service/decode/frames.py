@@ -19,7 +19,8 @@ from service.decode.container import MEDIA_ERRORS, Upload, is_end, open_containe
 from service.decode.pixels import Painter
 from service.decode.probe import Limits, Track, check_frames, check_pixels
 from service.decode.protocol import Refusal
-from service.values import NS_PER_S, DecodeEnd, PixelFormat, Plan
+from service.plan import Plan
+from service.values import NS_PER_S, DecodeEnd, PixelFormat
 
 
 class Slots(Protocol):

@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 from service.config import DecodeConfig
 from service.decode.process import Death, WorkerProcess
 from service.errors import DecoderDied
-from service.values import DecodeEnd, PixelFormat, Plan, UnitFrames, VideoFacts
+from service.plan import Plan
+from service.values import DecodeEnd, PixelFormat, UnitFrames, VideoFacts
 
 _log = logging.getLogger(__name__)
 _FIRST_RETRY_S, _LAST_RETRY_S = 0.1, 10.0  # between attempts to start a worker on a machine that cannot

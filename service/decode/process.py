@@ -19,7 +19,8 @@ from service.decode.protocol import ProtocolError, Unpacker, pack
 from service.decode.spawn import spawn
 from service.decode.watchdog import Watchdog
 from service.errors import DecoderDied
-from service.values import DecodeEnd, PixelFormat, Plan, UnitFrames, VideoFacts
+from service.plan import Plan
+from service.values import DecodeEnd, PixelFormat, UnitFrames, VideoFacts
 
 _START_S = 30.0  # a machine under load may need long to start a process; one that needs longer never will
 _STOP_S = 2.0  # how long a worker may take to leave a video alone

@@ -26,7 +26,8 @@ from service.decode.frames import decode
 from service.decode.probe import Limits, Track, probe
 from service.decode.protocol import Refusal, Unpacker, pack
 from service.decode.resample import preload
-from service.values import Grid, PixelFormat, Plan
+from service.plan import Grid, Plan
+from service.values import PixelFormat
 
 _DESCRIPTORS_FOR_A_VIDEO = 3  # the upload, the shared memory, and mmap's own copy of that
 
