@@ -4,8 +4,11 @@ Times are integer nanoseconds from the first presented frame of the video (``_ns
 S units in a window, t frames in a unit, T = S * t frames in a window.
 """
 
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from heapq import heappop, heappush
+from itertools import pairwise, takewhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +19,8 @@ class Grid:
     each ``lag_ns`` after the start of its part, or in the middle where that is None. Window w is S
     consecutive units; windows start every ``stride_units``, the last one ends with the last unit.
     Segment i starts every ``stride_units`` too; its logits are the mean of the windows that contain its
-    middle. ``one_segment`` makes the whole range one segment, its windows being views.
+    middle. ``one_segment`` makes the whole range one segment, its windows being views. A grid with
+    ``view_ns`` has the one window that starts there, and shares its segment with all grids over its range.
     """
 
     start_ns: int
@@ -27,6 +31,7 @@ class Grid:
     stride_units: int
     one_segment: bool = False
     lag_ns: int | None = None
+    view_ns: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.start_ns < self.end_ns:
@@ -35,9 +40,18 @@ class Grid:
             raise ValueError(f"a window must fit into its range: {self}")
         if not 1 <= self.stride_units <= self.units_per_window:
             raise ValueError(f"the stride must be 1 to {self.units_per_window} units: {self}")
+        if self.view_ns is not None and not (self.one_segment and self.start_ns <= self.view_ns):
+            raise ValueError(f"a view lies in its range, which is one segment: {self}")
+
+    @property
+    def first_ns(self) -> int:
+        """Where unit 0 starts."""
+        return self.start_ns if self.view_ns is None else self.view_ns
 
     @property
     def num_units(self) -> int:
+        if self.view_ns is not None:
+            return self.units_per_window
         return (self.end_ns - self.start_ns) * self.units_per_window // self.window_ns
 
     @property
@@ -56,8 +70,8 @@ class Grid:
         sampled = unit * self.frames_per_unit + frame
         frames_per_window = self.frames_per_unit * self.units_per_window
         if self.lag_ns is not None:
-            return self.start_ns + sampled * self.window_ns // frames_per_window + self.lag_ns
-        return self.start_ns + (2 * sampled + 1) * self.window_ns // (2 * frames_per_window)
+            return self.first_ns + sampled * self.window_ns // frames_per_window + self.lag_ns
+        return self.first_ns + (2 * sampled + 1) * self.window_ns // (2 * frames_per_window)
 
     def window_start(self, window: int) -> int:
         """The first unit of a window."""
@@ -102,7 +116,10 @@ class Grid:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a request wants of a video: grids in the order of time, over ranges that do not overlap."""
+    """What a request wants of a video: grids in the order of time, over ranges that do not overlap.
+
+    Several grids over one range are its views, which may overlap.
+    """
 
     grids: tuple[Grid, ...]
 
@@ -110,14 +127,52 @@ class Plan:
         if not self.grids:
             raise ValueError("a plan needs a grid")
         for before, after in pairwise(self.grids):
-            if after.start_ns < before.end_ns:
+            are_views = before.view_ns is not None and after.start_ns == before.start_ns
+            if after.first_ns < (before.first_ns if are_views else before.end_ns):
                 raise ValueError(f"grids overlap: {before} and {after}")
 
     @property
     def total_ns(self) -> int:
-        return sum(grid.end_ns - grid.start_ns for grid in self.grids)
+        """What all units cover, a time once for each unit that covers it."""
+        return sum(grid.num_units * grid.window_ns // grid.units_per_window for grid in self.grids)
+
+    @property
+    def units_at_once(self) -> int:
+        """How many units are being filled, at most, while one walks through the video."""
+        return max(_units_under_way(self.grids))
+
+    def passes(self, at_once: int) -> Iterator[tuple[int, "Plan"]]:
+        """The plan in parts that fill no more units at once, each with the number of its first grid."""
+        first = 0
+        while first < len(self.grids):
+            rest = self.grids[first:]
+            fitting = takewhile(lambda units: units <= at_once, _units_under_way(rest))
+            part = Plan(rest[: len(list(fitting))])
+            yield first, part
+            first += len(part.grids)
+
+    def has(self, grid: int, unit: int) -> bool:
+        return grid in range(len(self.grids)) and unit in range(self.grids[grid].num_units)
+
+    def views(self, grid: int) -> range:
+        """The numbers of all grids over the range of this one."""
+        start_ns = self.grids[grid].start_ns
+        return range(
+            bisect_left(self.grids, start_ns, key=lambda each: each.start_ns),
+            bisect_right(self.grids, start_ns, key=lambda each: each.start_ns),
+        )
 
     def cut(self, end_ns: int) -> "Plan | None":
         """The same plan for a video that ends early; None if nothing of it is left."""
-        grids = tuple(grid.cut(end_ns) for grid in self.grids if grid.start_ns < end_ns)
+        grids = tuple(grid.cut(end_ns) for grid in self.grids if grid.first_ns < end_ns)
         return Plan(grids) if grids else None
+
+
+def _units_under_way(grids: tuple[Grid, ...]) -> Iterator[int]:
+    """How many units, one a grid, are being filled as each grid starts."""
+    ends_ns: list[int] = []  # a heap
+    for grid in grids:
+        while ends_ns and ends_ns[0] <= grid.first_ns:
+            heappop(ends_ns)
+        heappush(ends_ns, grid.frame_time_ns(grid.num_units - 1, grid.frames_per_unit - 1))
+        yield len(ends_ns)

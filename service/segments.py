@@ -19,42 +19,44 @@ class SegmentAssembler:
         self._labels = labels
         self._top_k = top_k
         self._score_threshold = score_threshold
-        self._grid = 0
+        self._grids = plan.views(0)  # those over the range whose segments are made
         self._segment = 0
-        self._windows: dict[int, np.ndarray] = {}  # those of the grid that later segments still need
+        self._windows: dict[tuple[int, int], np.ndarray] = {}  # by grid, those that later segments still need
         self._sum = np.zeros(len(labels))
         self._count = 0
 
     def add(self, grid: int, window: int, logits: np.ndarray) -> Iterator[Segment]:
         """Logits (K,) of the next window."""
-        if grid != self._grid:
-            self._grid, self._segment, self._windows = grid, 0, {}
-        self._windows[window] = logits
+        if grid not in self._grids:
+            self._grids, self._segment, self._windows = self._plan.views(grid), 0, {}
+        self._windows[grid, window] = logits
         self._sum += logits
         self._count += 1
-        yield from self._ready(last_window=window)
+        yield from self._ready()
 
     def cut(self, plan: Plan) -> None:
         """The video ended early: what is not given yet follows this plan."""
         self._plan = plan
+        self._grids = plan.views(self._grids.start)
 
     def finish(self) -> Iterator[Segment]:
         """What a cut left without a window of its own."""
-        yield from self._ready(last_window=self._plan.grids[self._grid].num_windows - 1)
+        yield from self._ready()
 
     def video_labels(self) -> tuple[Label, ...]:
         """The labels of the mean over all windows."""
         return self._best(self._sum / self._count)
 
-    def _ready(self, last_window: int) -> Iterator[Segment]:
-        grid = self._plan.grids[self._grid]
+    def _ready(self) -> Iterator[Segment]:
+        grid = self._plan.grids[self._grids.start]  # the views of a range are cut alike
         while self._segment < grid.num_segments:
-            needed = grid.segment_windows(self._segment)
-            for window in [known for known in self._windows if known < needed.start]:
-                del self._windows[window]
-            if needed[-1] > last_window:
+            windows = grid.segment_windows(self._segment)
+            for known in [known for known in self._windows if known[1] < windows.start]:
+                del self._windows[known]
+            if (self._grids[-1], windows[-1]) not in self._windows:
                 return
-            logits = np.mean([self._windows[window] for window in needed], axis=0, dtype=float)
+            needed = [self._windows[view, window] for view in self._grids for window in windows]
+            logits = np.mean(needed, axis=0, dtype=float)
             start_ns, end_ns = grid.segment_range_ns(self._segment)
             self._segment += 1
             yield Segment(start_ns, end_ns, self._best(logits))

@@ -40,44 +40,51 @@ Outbox = asyncio.Queue[Planned | StartedWindow | Ended | None]
 """From the decoding side of a request to its responding side; None: nothing more comes."""
 
 
+@dataclass(slots=True)
+class _Row:
+    """The last units of a grid, which come in order; a window is S of them in a row."""
+
+    recent: deque[tuple[int, asyncio.Future[Embedding]]]
+    started: int = -1  # the last window
+
+
 class WindowStarter:
-    """Keeps the last embeddings of a grid, since units come in order and a window is S of them in a row."""
+    """Starts each window with its last unit. A row is kept for each grid that has windows to come."""
 
     def __init__(self, plan: Plan, work: VideoWork, outbox: Outbox) -> None:
         self._plan = plan
         self._work = work
         self._outbox = outbox
-        self._grid = 0
-        self._started = -1
         self._decoded_ns = 0
-        self._recent = self._no_units()
+        self._rows: dict[int, _Row] = {}
 
     def add(self, unit: UnitFrames) -> None:
         """Queue the next unit, and the window that it completes."""
-        if unit.grid != self._grid:
-            self._grid, self._started, self._recent = unit.grid, -1, self._no_units()
         grid = self._plan.grids[unit.grid]
+        if unit.grid not in self._rows:
+            # One more than a window: the last unit decoded may lie beyond the end of a video that ends early.
+            self._rows[unit.grid] = _Row(deque(maxlen=grid.units_per_window + 1))
         self._decoded_ns += grid.window_ns // grid.units_per_window
-        self._recent.append((unit.unit, self._work.encode(unit)))
+        self._rows[unit.grid].recent.append((unit.unit, self._work.encode(unit)))
         window = grid.window_ending_at(unit.unit)
         if window is not None:
-            self._start(window)
+            self._start(unit.grid, window)
+            if window == grid.num_windows - 1:
+                del self._rows[unit.grid]
 
     def finish(self, cut: Plan, warnings: tuple[str, ...]) -> None:
-        """All units came: a plan that ends early has a last window that was not started yet."""
+        """All units came: a grid that ends early has a last window that was not started yet."""
         self._plan = cut
         self._outbox.put_nowait(Ended(cut, warnings))
-        last = cut.grids[self._grid].num_windows - 1
-        if self._started < last:
-            self._start(last)
+        for grid, row in self._rows.items():
+            last = cut.grids[grid].num_windows - 1
+            if row.started < last:
+                self._start(grid, last)
 
-    def _start(self, window: int) -> None:
-        self._started = window
-        units = self._plan.grids[self._grid].window_units(window)
-        embeddings = [embedding for unit, embedding in self._recent if unit in units]
+    def _start(self, grid: int, window: int) -> None:
+        row = self._rows[grid]
+        row.started = window
+        units = self._plan.grids[grid].window_units(window)
+        embeddings = [embedding for unit, embedding in row.recent if unit in units]
         logits = asyncio.create_task(self._work.classify(embeddings))
-        self._outbox.put_nowait(StartedWindow(self._grid, window, self._decoded_ns, logits))
-
-    def _no_units(self) -> deque[tuple[int, asyncio.Future[Embedding]]]:
-        # One more than a window: the last unit decoded may lie beyond the end of a video that ends early.
-        return deque(maxlen=self._plan.grids[self._grid].units_per_window + 1)
+        self._outbox.put_nowait(StartedWindow(grid, window, self._decoded_ns, logits))

@@ -2,13 +2,14 @@
 
 from collections.abc import AsyncIterator
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import pytest_asyncio
 
-from service.config import DecodeConfig
+from service.config import MIB, DecodeConfig
 from service.decode.pool import DecodePool
 from service.errors import CorruptVideo
 from service.plan import Grid, Plan
@@ -125,6 +126,40 @@ async def test_a_variable_rate_holds_each_frame_until_the_next(pool: DecodePool,
         for frame in range(2):
             tenths = grid.frame_time_ns(unit, frame) / 10**8
             assert number_of(pixels[frame]) == sum(time <= tenths for time in shown) - 1
+
+
+@pytest.mark.parametrize("shared_memory_bytes", [2 * MIB, MIB], ids=["one pass", "passes"])
+async def test_views_that_overlap_get_each_the_frames_of_its_times(
+    clip: Path, shared_memory_bytes: int
+) -> None:
+    starts = (0.4, 0.45, 0.8, 1.7, 2.0, 9.9, 9.9, 9.9)
+    view = partial(Grid, 0, 12 * 10**9, 2 * 10**9, 2, 4, 4, True)
+    plan = Plan(tuple(view(int(start * 1e9)) for start in starts))
+    big = PixelFormat(256, 256, "stretch")  # a unit of 2 frames is 384 KiB: two slots in a MiB
+    config = DecodeConfig(workers=1, shared_memory_bytes=shared_memory_bytes)
+    async with DecodePool(config) as pool, pool.worker() as worker:
+        _, units, end = await decode_file(worker, clip, plan, big)
+    assert sorted(units) == [(grid, unit) for grid in range(8) for unit in range(4)]
+    for (grid, unit), pixels in units.items():
+        for frame in range(2):
+            assert number_of(pixels[frame]) == plan.grids[grid].frame_time_ns(unit, frame) // 10**8
+    assert end.end_ns == 20 * 10**9
+    assert end.frames_decoded == (119 if shared_memory_bytes > MIB else 119 + 85)
+
+
+async def test_passes_beyond_what_can_be_decoded_are_cut_off(tmp_path: Path) -> None:
+    path = render(tmp_path / "clip.avi", 100, codec="mpeg4", options={"g": "10"})
+    damaged = bytearray(path.read_bytes())
+    first, last = len(damaged) * 6 // 10, damaged.rindex(b"idx1")
+    damaged[first:last] = bytes(last - first)
+    path.write_bytes(damaged)
+    view = partial(Grid, 0, 10 * 10**9, 10**9, 2, 4, 4, True)
+    plan = Plan((view(0), *[view(9 * 10**9)] * 3))
+    config = DecodeConfig(workers=1, shared_memory_bytes=MIB)
+    async with DecodePool(config) as pool, pool.worker() as worker:
+        _, units, end = await decode_file(worker, path, plan, PixelFormat(256, 256, "stretch"))
+    assert 10**9 < end.end_ns < 9 * 10**9
+    assert sorted(units) == [(0, unit) for unit in range(4)]
 
 
 async def test_a_range_after_a_long_gap_reads_from_its_key_frame(pool: DecodePool, tmp_path: Path) -> None:

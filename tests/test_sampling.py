@@ -1,6 +1,7 @@
 """The plan of units, windows and segments: tables and properties, no I/O."""
 
 from bisect import bisect
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -10,7 +11,7 @@ from torchvision.datasets.video_utils import VideoClips
 
 from models.contract import Sampling
 from service.errors import MalformedOption
-from service.plan import Grid
+from service.plan import Grid, Plan
 from service.sampling import check_options, make_plan
 from service.values import NS_PER_S, Options, Sliding, VideoFacts, WholeVideo
 
@@ -100,14 +101,18 @@ def test_a_range_behind_the_end_names_the_end() -> None:
 def grids(draw: st.DrawFn) -> Grid:
     window_ns = draw(st.integers(1_000_000, 5 * NS_PER_S))
     units = draw(st.integers(1, 16))
+    start = draw(st.integers(0, NS_PER_S))
+    end = start + window_ns + draw(st.integers(0, 40 * window_ns))
+    one_segment = draw(st.booleans())
     return Grid(
-        start_ns=(start := draw(st.integers(0, NS_PER_S))),
-        end_ns=start + window_ns + draw(st.integers(0, 40 * window_ns)),
+        start_ns=start,
+        end_ns=end,
         window_ns=window_ns,
         frames_per_unit=draw(st.integers(1, 4)),
         units_per_window=units,
         stride_units=draw(st.integers(1, units)),
-        one_segment=draw(st.booleans()),
+        one_segment=one_segment,
+        view_ns=draw(st.none() | st.integers(start, end - window_ns)) if one_segment else None,
     )
 
 
@@ -140,6 +145,51 @@ def test_segments_tile_the_range_and_average_the_windows_over_their_middle(grid:
             if grid.window_start(window) <= middle < grid.window_start(window) + grid.units_per_window
         ]
         assert list(grid.segment_windows(segment)) == by_definition
+
+
+@st.composite
+def plans_of_views(draw: st.DrawFn) -> Plan:
+    """Views of one range, all as long as each other."""
+    window_ns, units, frames = draw(st.integers(1, 10**10)), draw(st.integers(1, 6)), draw(st.integers(1, 4))
+    starts = sorted(draw(st.lists(st.integers(0, 10**11), min_size=1, max_size=12)))
+    end_ns = starts[-1] + window_ns
+    return Plan(tuple(Grid(0, end_ns, window_ns, frames, units, units, True, view_ns) for view_ns in starts))
+
+
+@given(plans_of_views(), st.integers(1, 5))
+def test_a_pass_fills_no_more_units_at_once_than_there_are_slots(plan: Plan, slots: int) -> None:
+    passes = list(plan.passes(slots))
+    assert tuple(grid for _, part in passes for grid in part.grids) == plan.grids
+    assert [plan.grids[first] for first, _ in passes] == [part.grids[0] for _, part in passes]
+    for _, part in passes:
+        last = part.grids[0].frames_per_unit - 1
+        spans = [(grid.first_ns, grid.frame_time_ns(grid.num_units - 1, last)) for grid in part.grids]
+        under_way = max(sum(start <= time < end for start, end in spans) for time, _ in spans)
+        assert under_way <= part.units_at_once <= slots
+
+
+def test_views_of_a_range_stay_together_when_the_video_ends_early() -> None:
+    view = partial(Grid, 10, 50, 10, 1, 2, 2, True)
+    plan = Plan((Grid(0, 8, 8, 1, 2, 2), view(10), view(25), view(40), Grid(60, 70, 10, 1, 2, 2)))
+    assert [plan.views(grid) for grid in range(5)] == [range(1), *[range(1, 4)] * 3, range(4, 5)]
+    cut = plan.cut(31)
+    assert cut is not None
+    assert [grid.first_ns for grid in cut.grids] == [0, 10, 25]
+    assert [cut.grids[view].segment_range_ns(0) for view in cut.views(1)] == [(10, 31)] * 2
+
+
+@pytest.mark.parametrize(
+    "grids",
+    [
+        (Grid(0, 10, 10, 1, 1, 1), Grid(5, 15, 10, 1, 1, 1)),
+        (Grid(0, 10, 5, 1, 1, 1), Grid(0, 10, 5, 1, 1, 1)),
+        (Grid(0, 10, 5, 1, 1, 1, True, 5), Grid(0, 10, 5, 1, 1, 1, True, 0)),
+        (Grid(0, 10, 5, 1, 1, 1, True, 0), Grid(5, 20, 5, 1, 1, 1, True, 6)),
+    ],
+)
+def test_ranges_may_not_overlap_and_views_are_in_order(grids: tuple[Grid, ...]) -> None:
+    with pytest.raises(ValueError, match="grids overlap"):
+        Plan(grids)
 
 
 @given(grids(), st.floats(0, 1))

@@ -52,6 +52,30 @@ def test_views_of_a_whole_video_are_one_segment() -> None:
     assert [len(list(assembler.add(0, window, logits(1, 1, 1)))) for window in range(3)] == [0, 0, 1]
 
 
+def test_views_that_overlap_share_one_segment_of_their_mean() -> None:
+    views = tuple(Grid(2, 12, 4, 1, 4, 4, one_segment=True, view_ns=view_ns) for view_ns in (2, 3, 8))
+    assembler = SegmentAssembler(Plan((Grid(0, 2, 2, 1, 4, 4), *views)), LABELS, top_k=3, score_threshold=0)
+    assert [segment.end_ns for segment in assembler.add(0, 0, logits(1, 1, 1))] == [2]
+    seen = [np.array([6.0, 0.0, 0.0]), np.array([0.0, 3.0, 0.0]), np.array([0.0, 0.0, 0.0])]
+    assert [list(assembler.add(grid, 0, seen[grid - 1])) for grid in (1, 2)] == [[], []]
+    (segment,) = assembler.add(3, 0, seen[2])
+    assert (segment.start_ns, segment.end_ns) == (2, 12)
+    mean = np.exp([2, 1, 0]) / np.exp([2, 1, 0]).sum()
+    assert [label.score for label in segment.labels] == pytest.approx(list(mean))
+    assert list(assembler.finish()) == []
+
+
+def test_views_that_a_video_ended_before_are_not_waited_for() -> None:
+    views = tuple(Grid(0, 12, 4, 1, 4, 4, one_segment=True, view_ns=view_ns) for view_ns in (0, 4, 8))
+    assembler = SegmentAssembler(Plan(views), LABELS, top_k=1, score_threshold=0)
+    assert list(assembler.add(0, 0, logits(1, 1, 1))) == []
+    cut = Plan(views).cut(7)
+    assert cut is not None
+    assembler.cut(cut)
+    (segment,) = [*assembler.add(1, 0, logits(1, 1, 1)), *assembler.finish()]
+    assert (segment.start_ns, segment.end_ns) == (0, 7)
+
+
 def test_a_video_that_ends_early_still_covers_what_decoded() -> None:
     """Planned to 20, decoded to 7: the last window moves to units 3..6, the last segment ends at 7."""
     assembler = SegmentAssembler(plan(20), LABELS, top_k=1, score_threshold=0)

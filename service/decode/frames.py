@@ -1,11 +1,13 @@
 """The walk through a video: each wanted time gets the frame that is shown then, frames become units.
 
-Memory does not grow with the video: one frame is held, and a unit is being filled.
+Memory does not grow with the video: one frame is held, and a unit of each grid around it is being filled.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from heapq import merge
+from itertools import count, takewhile
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -34,10 +36,12 @@ class Slots(Protocol):
 
 
 class _Wanted(NamedTuple):
+    """Sorted by time, then by grid."""
+
+    time_ns: int
     grid: int
     unit: int
     frame: int
-    time_ns: int
 
 
 @dataclass(slots=True)
@@ -58,7 +62,7 @@ def decode(
     slots: Slots,
     pulse: Callable[[], None],
 ) -> DecodeEnd:
-    """Announce the plan's units in its order; ``pulse`` is called for each packet.
+    """Announce the plan's units as they end; ``pulse`` is called for each packet.
 
     A video that ends early cuts the plan; one that ends before the plan begins is corrupt. Where the whole
     plan is served before the video ends, the rest is not decoded and the probe's duration stands.
@@ -66,11 +70,11 @@ def decode(
     Raises:
         Refusal: CORRUPT_VIDEO, VIDEO_TOO_LARGE, UNSUPPORTED_VIDEO.
     """
-    start_ns = plan.grids[0].start_ns
+    start_ns = plan.grids[0].first_ns
     source = _Source(upload, track, limits, pulse)
     assembly = _Assembly(plan, Painter(pixel_format, source.aspect), slots)
     try:
-        end_ns = _walk(source, assembly, plan, start_ns)
+        end_ns = _walk(source, assembly, start_ns)
         if end_ns is None:
             return DecodeEnd(track.facts.duration_ns, source.frames, tuple(source.warnings()))
         return _finish(source, assembly, plan, track, end_ns)
@@ -78,7 +82,7 @@ def decode(
         source.close()
 
 
-def _walk(source: "_Source", assembly: "_Assembly", plan: Plan, start_ns: int) -> int | None:
+def _walk(source: "_Source", assembly: "_Assembly", start_ns: int) -> int | None:
     """Serve wanted times until the plan (None) or the video (when its last frame ends) is through."""
     end_ns = 0
     for shown in source.shown_from(start_ns):
@@ -106,24 +110,21 @@ def _finish(source: "_Source", assembly: "_Assembly", plan: Plan, track: Track, 
     rest = plan.cut(end_ns)
     if rest is None:
         raise Refusal("CORRUPT_VIDEO", f"frames end at {end_ns / NS_PER_S:.3f} s, before the range asked for")
-    while (wanted := assembly.wanted) is not None:
-        if wanted.grid >= len(rest.grids) or wanted.unit >= rest.grids[wanted.grid].num_units:
-            break
-        assembly.fill()
+    assembly.finish(rest)
     return DecodeEnd(end_ns, source.frames, tuple(warnings))
 
 
 class _Assembly:
-    """The held frame goes into the unit that is being filled, once for each time it is wanted."""
+    """The held frame goes into the units that are being filled, once for each time it is wanted."""
 
     def __init__(self, plan: Plan, painter: Painter, slots: Slots) -> None:
         self._plan = plan
         self._painter = painter
         self._slots = slots
-        self._times = _wanted_times(plan)
+        self._times = self._wanted_times()
         self._frame: VideoFrame | None = None
         self._pixels: np.ndarray | None = None  # of the held frame, when it has been wanted
-        self._slot, self._memory = -1, np.empty(0, np.uint8)
+        self._slot_of: dict[int, tuple[int, np.ndarray]] = {}  # by grid: where its unit is being filled
         self.wanted: _Wanted | None = next(self._times)
 
     @property
@@ -137,21 +138,40 @@ class _Assembly:
         """Serve the wanted time with the held frame, and go on to the next time."""
         assert self.wanted is not None
         assert self._frame is not None
-        if self.wanted.frame == 0:
-            self._slot, self._memory = self._slots.acquire()
+        _, number, unit, frame = self.wanted
+        if frame == 0:
+            self._slot_of[number] = self._slots.acquire()
+        slot, memory = self._slot_of[number]
         if self._pixels is None:
             self._pixels = self._painter.paint(self._frame)
-        self._memory[self.wanted.frame] = self._pixels
-        if self.wanted.frame == self._plan.grids[self.wanted.grid].frames_per_unit - 1:
-            self._slots.announce(self.wanted.grid, self.wanted.unit, self._slot)
+        memory[frame] = self._pixels
+        if frame == self._plan.grids[number].frames_per_unit - 1:
+            del self._slot_of[number]
+            self._slots.announce(number, unit, slot)
         self.wanted = next(self._times, None)
 
+    def finish(self, rest: Plan) -> None:
+        """The video is through: serve all that is wanted still, by a plan cut to where it ended."""
+        self._plan = rest
+        while self.wanted is not None:
+            if rest.has(self.wanted.grid, self.wanted.unit):
+                self.fill()
+            else:
+                self.wanted = next(self._times, None)
 
-def _wanted_times(plan: Plan) -> Iterator[_Wanted]:
-    for number, grid in enumerate(plan.grids):
-        for unit in range(grid.num_units):
+    def _wanted_times(self) -> Iterator[_Wanted]:
+        number = 0
+        while number < len(self._plan.grids):
+            views = self._plan.views(number)
+            yield from merge(*(self._times_of(view) for view in views))
+            number = views.stop
+
+    def _times_of(self, number: int) -> Iterator[_Wanted]:
+        grid = self._plan.grids[number]
+        # Asked each time, since the plan may be cut meanwhile.
+        for unit in takewhile(lambda unit: self._plan.has(number, unit), count()):
             for frame in range(grid.frames_per_unit):
-                yield _Wanted(number, unit, frame, grid.frame_time_ns(unit, frame))
+                yield _Wanted(grid.frame_time_ns(unit, frame), number, unit, frame)
 
 
 class _Source:

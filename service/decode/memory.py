@@ -16,11 +16,15 @@ from service.values import UnitFrames
 
 
 class FrameMemory:
-    """``slots`` units of one shape in an anonymous file, which goes when its last view does."""
+    """``slots`` units of one shape in an anonymous file, which goes when its last view does.
 
-    def __init__(self, number: int, slots: int, unit_shape: tuple[int, int, int, int]) -> None:
+    The worker fills up to ``at_once`` of them at the same time.
+    """
+
+    def __init__(self, number: int, slots: int, unit_shape: tuple[int, int, int, int], at_once: int) -> None:
         self.number = number
         self.slots = slots
+        self._at_once = at_once
         self._shape = unit_shape
         self._unit_bytes = int(np.prod(unit_shape))
         self.fd = os.memfd_create("tubelet-frames", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -33,8 +37,8 @@ class FrameMemory:
 
     @property
     def is_full(self) -> bool:
-        """No slot is left for the worker to go on with."""
-        return len(self._out) == self.slots
+        """The worker may have no slot left to go on with."""
+        return len(self._out) > self.slots - self._at_once
 
     def hand_out(self, grid: int, unit: int, slot: int, on_release: Callable[[int], None]) -> UnitFrames:
         """The unit in ``slot``; the first call of its ``release`` frees the slot and calls ``on_release``.

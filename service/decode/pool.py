@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from service.config import DecodeConfig
 from service.decode.process import Death, WorkerProcess
@@ -34,8 +35,9 @@ class Worker:
         return await self._process.probe(fd)
 
     async def decode(self, plan: Plan, pixel_format: PixelFormat) -> AsyncIterator[UnitFrames]:
-        """The plan's units in its order, each to be released by the one who takes it.
+        """The plan's units as they end, each to be released by the one who takes it.
 
+        Views that overlap so much that their units do not fit into the shared memory take several passes.
         Where the video ends earlier than the probe said, units stop where ``plan.cut(end.end_ns)`` does;
         the last of those that came may lie beyond it. The worker waits when no slot is free.
 
@@ -43,10 +45,19 @@ class Worker:
             CorruptVideo, UnsupportedVideo, VideoTooLarge, DecoderDied.
         """
         self.end = None
-        self._process.decode(plan, pixel_format)
-        while isinstance(found := await self._process.next_unit(), UnitFrames):
-            yield found
-        self.end = found
+        ends: list[DecodeEnd] = []
+        for first, part in self._process.passes(plan, pixel_format):
+            if ends and ends[-1].end_ns <= part.grids[0].first_ns:
+                break
+            self._process.decode(part, pixel_format)
+            while isinstance(found := await self._process.next_unit(), UnitFrames):
+                yield replace(found, grid=first + found.grid)
+            ends.append(found)
+        self.end = DecodeEnd(
+            end_ns=min(end.end_ns for end in ends),
+            frames_decoded=sum(end.frames_decoded for end in ends),
+            warnings=tuple(dict.fromkeys(warning for end in ends for warning in end.warnings)),
+        )
 
 
 class DecodePool:

@@ -6,7 +6,7 @@ What a worker says is checked at arrival: it may have been taken over by the byt
 import asyncio
 import math
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from enum import StrEnum
 from functools import partial
@@ -50,7 +50,7 @@ class WorkerProcess(asyncio.Protocol):
         self._in_job = False
         self._awaited: frozenset[str] = frozenset()
         self._plan: Plan | None = None
-        self._last_unit = (-1, -1)
+        self._last_unit = (-1, -1, -1)
         self._memory: FrameMemory | None = None
         self._memories = 0
         self._is_ready = False
@@ -100,11 +100,11 @@ class WorkerProcess(asyncio.Protocol):
     def decode(self, plan: Plan, pixel_format: PixelFormat) -> None:
         """Begin to walk through the video; ``next_unit`` has what comes of it."""
         self._check_alive()
-        shape = (plan.grids[0].frames_per_unit, pixel_format.height, pixel_format.width, 3)
-        slots = max(1, self._config.shared_memory_bytes // math.prod(shape))
+        shape = _unit_shape(plan, pixel_format)
+        slots = self._slots(shape)
         self._memories += 1
-        self._memory = FrameMemory(self._memories, slots, shape)
-        self._plan, self._last_unit = plan, (-1, -1)
+        self._memory = FrameMemory(self._memories, slots, shape, plan.units_at_once)
+        self._plan, self._last_unit = plan, (-1, -1, -1)
         self._send_file(self._memory.fd)
         self._memory.close_file()
         self._ask(
@@ -115,6 +115,10 @@ class WorkerProcess(asyncio.Protocol):
             pixel_format=asdict(pixel_format),
             grids=[asdict(grid) for grid in plan.grids],
         )
+
+    def passes(self, plan: Plan, pixel_format: PixelFormat) -> Iterator[tuple[int, Plan]]:
+        """The plan in parts that the memory has slots for, with the number of each one's first grid."""
+        return plan.passes(self._slots(_unit_shape(plan, pixel_format)))
 
     async def next_unit(self) -> UnitFrames | DecodeEnd:
         found = await self._inbox_next()
@@ -209,12 +213,17 @@ class WorkerProcess(asyncio.Protocol):
     def _unit(self, grid: int, unit: int, slot: int) -> UnitFrames:
         assert self._plan is not None
         assert self._memory is not None
-        if grid not in range(len(self._plan.grids)) or unit not in range(self._plan.grids[grid].num_units):
+        if not self._plan.has(grid, unit):
             raise ProtocolError(f"the plan has no unit {unit} in grid {grid}")
-        if (grid, unit) <= self._last_unit:
-            raise ProtocolError(f"unit {unit} of grid {grid} after {self._last_unit}")
-        self._last_unit = (grid, unit)
+        walked = self._plan.grids[grid]
+        ends_ns = walked.frame_time_ns(unit, walked.frames_per_unit - 1)
+        if (ends_ns, grid, unit) <= self._last_unit:
+            raise ProtocolError(f"unit {unit} of grid {grid}, at {ends_ns}, after {self._last_unit}")
+        self._last_unit = (ends_ns, grid, unit)
         return self._memory.hand_out(grid, unit, slot, partial(self._released, self._memory))
+
+    def _slots(self, unit_shape: tuple[int, int, int, int]) -> int:
+        return max(1, self._config.shared_memory_bytes // math.prod(unit_shape))
 
     async def _inbox_next(self) -> object:
         found = await self._inbox.get()
@@ -269,6 +278,10 @@ class WorkerProcess(asyncio.Protocol):
     def _check_alive(self) -> None:
         if not self.is_alive:
             raise _died()
+
+
+def _unit_shape(plan: Plan, pixel_format: PixelFormat) -> tuple[int, int, int, int]:
+    return plan.grids[0].frames_per_unit, pixel_format.height, pixel_format.width, 3
 
 
 def _died() -> DecoderDied:
