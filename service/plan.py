@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from itertools import pairwise, takewhile
 
+from service.values import Crop
+
 
 @dataclass(frozen=True, slots=True)
 class Grid:
@@ -21,6 +23,7 @@ class Grid:
     Segment i starts every ``stride_units`` too; its logits are the mean of the windows that contain its
     middle. ``one_segment`` makes the whole range one segment, its windows being views. A grid with
     ``view_ns`` has the one window that starts there, and shares its segment with all grids over its range.
+    ``crop`` is what its frames show.
     """
 
     start_ns: int
@@ -32,6 +35,7 @@ class Grid:
     one_segment: bool = False
     lag_ns: int | None = None
     view_ns: int | None = None
+    crop: Crop = "centre"
 
     def __post_init__(self) -> None:
         if not 0 <= self.start_ns < self.end_ns:

@@ -13,6 +13,10 @@ import numpy as np
 NS_PER_S = 1_000_000_000
 DEFAULT_TOP_K = 5
 
+Crop = Literal["start", "centre", "end"]
+"""Which part of the resized picture a model sees: it moves along the side that has more to spare."""
+CROPS: tuple[Crop, ...] = ("start", "centre", "end")
+
 
 @dataclass(frozen=True, slots=True)
 class VideoFacts:
@@ -37,8 +41,8 @@ class VideoFacts:
 class PixelFormat:
     """What the decoder makes of a frame: RGB uint8 at the model's size.
 
-    The picture is resized until it covers the resized size (``crop``) or fills it (``stretch``); then the
-    centre is cut out, which goes up and left or to the even pixel where it lies between two. ``swscale``
+    The picture is resized until it covers the resized size (``crop``) or fills it (``stretch``); then a crop
+    is cut out of it. The centre goes up and left or to the even pixel where it lies between two. ``swscale``
     resamples while it converts colours, the others afterwards in RGB.
     """
 
@@ -55,9 +59,16 @@ class PixelFormat:
         """(height, width) that the resized picture covers or fills."""
         return self.resize_height or self.height, self.resize_width or self.width
 
-    def crop_start(self, resized: int, kept: int) -> int:
-        """The first of ``kept`` pixels in the middle of ``resized``."""
-        margin = resized - kept
+    def corner(self, crop: Crop, height: int, width: int) -> tuple[int, int]:
+        """Where a crop begins in a picture resized to this size: (top, left)."""
+        down, across = height - self.height, width - self.width
+        if crop == "centre":
+            return self._half(down), self._half(across)
+        if down > across:
+            return (down if crop == "end" else 0), self._half(across)
+        return self._half(down), (across if crop == "end" else 0)
+
+    def _half(self, margin: int) -> int:
         return margin // 2 if self.crop_rounding == "down" else round(margin / 2)
 
 

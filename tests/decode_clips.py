@@ -16,7 +16,7 @@ import pytest
 
 from service.decode.pool import DecodePool, Worker
 from service.plan import Grid, Plan
-from service.values import NS_PER_S, DecodeEnd, PixelFormat, UnitFrames, VideoFacts
+from service.values import NS_PER_S, Crop, DecodeEnd, PixelFormat, UnitFrames, VideoFacts
 
 VIDEOS = Path(__file__).resolve().parents[2] / "shared" / "videos"
 SMALL = PixelFormat(64, 64, "stretch")
@@ -161,13 +161,20 @@ def shown_at(times: list[Fraction], wanted_ns: int) -> int:
     return max([number for number, time in enumerate(times) if time <= wanted], default=0)
 
 
-def crop_filters(width: int, height: int, pixel_format: PixelFormat, matrix: str) -> str:
+def crop_filters(
+    width: int, height: int, pixel_format: PixelFormat, matrix: str, crop: Crop = "centre"
+) -> str:
     """ffmpeg's words for ``crop`` of a (width, height) picture of square pixels."""
-    scale = max(Fraction(pixel_format.width, width), Fraction(pixel_format.height, height))
-    wide = max(pixel_format.width, math.floor(width * scale))
-    high = max(pixel_format.height, math.floor(height * scale))
-    left, top = (wide - pixel_format.width) // 2, (high - pixel_format.height) // 2
-    cut = f"crop={pixel_format.width}:{pixel_format.height}:{left}:{top}"
+    rows, columns = pixel_format.resized
+    scale = max(Fraction(columns, width), Fraction(rows, height))
+    wide, high = max(columns, math.floor(width * scale)), max(rows, math.floor(height * scale))
+    left, top = "floor((iw-ow)/2)", "floor((ih-oh)/2)"
+    moved = {"start": "0", "centre": left if width >= height else top, "end": "iw-ow"}[crop]
+    if width >= height:
+        left = moved
+    else:
+        top = moved.replace("w", "h")
+    cut = f"crop={pixel_format.width}:{pixel_format.height}:'{left}':'{top}'"
     return f"scale={wide}:{high}:flags=bilinear:in_color_matrix={matrix},format=rgb24,{cut}"
 
 

@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import pytest_asyncio
+from PIL import Image, ImageFilter
 
 from service.config import DecodeConfig
 from service.decode.pool import DecodePool
-from service.values import PixelFormat, VideoFacts
+from service.plan import Grid, Plan
+from service.values import CROPS, PixelFormat, VideoFacts
+from tests.clips import town
 from tests.decode_clips import crop_filters, decode_file, ffmpeg_frames, found, render
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -98,6 +101,54 @@ async def test_turned_phone_clips_look_as_in_ffmpeg(pool: DecodePool, name: str)
     reference = ffmpeg_frames(path, filters, 32, 48)
     # ffmpeg turns the large picture and we the small one, whose chroma lies elsewhere by a fraction.
     assert min(np.abs(frame.astype(int) - pixels).mean() for frame in reference[:3]) <= 3
+
+
+def _crops(facts: VideoFacts) -> Plan:
+    """One frame, three times: the crops of a multi-view test."""
+    end = facts.duration_ns
+    return Plan(tuple(Grid(0, end, end, 1, 1, 1, True, 0, crop) for crop in CROPS))
+
+
+@pytest.mark.parametrize("turn", [(0, False, False), (90, False, False)], ids=["landscape", "portrait"])
+@pytest.mark.parametrize(
+    "pixel_format",
+    [PixelFormat(64, 64, "crop"), PixelFormat(48, 32, "crop", 64, 64), PixelFormat(33, 33, "crop", 40, 40)],
+    ids=["no margin", "a margin", "odd"],
+)
+async def test_crops_lie_along_the_longer_side_as_in_ffmpeg(
+    pool: DecodePool, tmp_path: Path, pixel_format: PixelFormat, turn: tuple[float, bool, bool]
+) -> None:
+    # Blurred, since ffmpeg turns the large picture and we the small one.
+    picture = np.asarray(town().crop((300, 400, 556, 528)).filter(ImageFilter.GaussianBlur(4)))
+    path = render(tmp_path / "clip.mp4", 1, size=(256, 128), paint=lambda _: picture, turn=turn)
+    async with pool.worker() as worker:
+        facts, units, _ = await decode_file(worker, path, _crops, pixel_format)
+    seen = [units[grid, 0][0].astype(int) for grid in range(3)]
+    assert min(np.abs(seen[one] - seen[other]).mean() for one, other in ((0, 1), (1, 2), (0, 2))) > 10
+    for crop, pixels in zip(CROPS, seen, strict=True):
+        filters = crop_filters(facts.width, facts.height, pixel_format, "auto", crop)
+        (reference,) = ffmpeg_frames(path, filters, pixel_format.width, pixel_format.height)
+        assert np.abs(pixels - reference).mean() <= 3
+
+
+@pytest.mark.parametrize("resize", ["crop", "stretch"])
+async def test_crops_of_a_picture_that_pillow_resamples(pool: DecodePool, tmp_path: Path, resize) -> None:
+    picture = town().crop((300, 400, 400, 440))
+    path = render(
+        tmp_path / "clip.mov",
+        1,
+        size=(100, 40),
+        codec="png",
+        pix_fmt="rgb24",
+        paint=lambda _: np.asarray(picture),
+    )
+    pixel_format = PixelFormat(16, 16, resize, 20, 24, "bicubic")
+    async with pool.worker() as worker:
+        _, units, _ = await decode_file(worker, path, _crops, pixel_format)
+    size = (50, 20) if resize == "crop" else (24, 20)
+    resized = np.asarray(picture.resize(size, Image.Resampling.BICUBIC)).astype(int)
+    for grid, left in enumerate((0, (size[0] - 16) // 2, size[0] - 16)):
+        assert np.abs(units[grid, 0][0] - resized[2:18, left : left + 16]).max() <= 1
 
 
 async def test_pixels_that_are_not_square_are_shown_wide(pool: DecodePool, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from av.video.stream import VideoStream
 
 from service.decode.clock import Clock
 from service.decode.container import MEDIA_ERRORS, Upload, is_end, open_container, packets, video_streams
-from service.decode.pixels import Painter
+from service.decode.pixels import Painter, Picture
 from service.decode.probe import Limits, Track, check_frames, check_pixels
 from service.decode.protocol import Refusal
 from service.plan import Plan
@@ -123,7 +123,7 @@ class _Assembly:
         self._slots = slots
         self._times = self._wanted_times()
         self._frame: VideoFrame | None = None
-        self._pixels: np.ndarray | None = None  # of the held frame, when it has been wanted
+        self._picture: Picture | None = None  # the held frame, when it has been wanted
         self._slot_of: dict[int, tuple[int, np.ndarray]] = {}  # by grid: where its unit is being filled
         self.wanted: _Wanted | None = next(self._times)
 
@@ -132,7 +132,7 @@ class _Assembly:
         return self._frame is not None
 
     def hold(self, frame: VideoFrame) -> None:
-        self._frame, self._pixels = frame, None
+        self._frame, self._picture = frame, None
 
     def fill(self) -> None:
         """Serve the wanted time with the held frame, and go on to the next time."""
@@ -142,10 +142,11 @@ class _Assembly:
         if frame == 0:
             self._slot_of[number] = self._slots.acquire()
         slot, memory = self._slot_of[number]
-        if self._pixels is None:
-            self._pixels = self._painter.paint(self._frame)
-        memory[frame] = self._pixels
-        if frame == self._plan.grids[number].frames_per_unit - 1:
+        if self._picture is None:
+            self._picture = self._painter.paint(self._frame)
+        grid = self._plan.grids[number]
+        memory[frame] = self._picture.cut(grid.crop)
+        if frame == grid.frames_per_unit - 1:
             del self._slot_of[number]
             self._slots.announce(number, unit, slot)
         self.wanted = next(self._times, None)

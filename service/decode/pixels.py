@@ -4,6 +4,7 @@ H W C pixels of the result. "Stored" is how the codec keeps a picture; "shown" i
 the display matrix (rotation by quarters, mirrors).
 """
 
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
@@ -13,7 +14,7 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 
 from service.decode.protocol import Refusal
 from service.decode.resample import resample
-from service.values import PixelFormat
+from service.values import Crop, PixelFormat
 
 # AVColorSpace (ITU-T H.273 matrix coefficients) -> swscale's matrix. What is not here counts as unspecified.
 _MATRICES = {
@@ -37,25 +38,21 @@ class Painter:
         self._aspect = aspect
         self._scaler = VideoReformatter()
 
-    def paint(self, frame: VideoFrame) -> np.ndarray:
-        """-> (H, W, 3) uint8.
-
+    def paint(self, frame: VideoFrame) -> "Picture":
+        """
         Raises:
             Refusal: UNSUPPORTED_VIDEO, the stored pixel format has no conversion.
         """
-        target = self._format
         orientation = _orientation(frame)
         width, height = self._resized(frame)
-        top, left = target.crop_start(height, target.height), target.crop_start(width, target.width)
-        if target.resample != "swscale":
-            shown = orientation.apply(self._convert(frame, frame.width, frame.height))
-            return resample(shown, (height, width), (top, left, target.height, target.width), target.resample)
-        stored = (height, width) if orientation.transpose else (width, height)
-        shown = orientation.apply(self._convert(frame, *stored))
-        return shown[top : top + target.height, left : left + target.width]
+        if self._format.resample != "swscale":
+            stored = frame.width, frame.height
+        else:
+            stored = (height, width) if orientation.transpose else (width, height)
+        return Picture(orientation.apply(self._convert(frame, *stored)), (height, width), self._format)
 
     def _resized(self, frame: VideoFrame) -> tuple[int, int]:
-        """The shown picture's size before the centre is cut out: (width, height)."""
+        """The shown picture's size before a crop is cut out: (width, height)."""
         rows, columns = self._format.resized
         if self._format.resize == "stretch":
             return columns, rows
@@ -89,6 +86,23 @@ class Painter:
             return pixels
         colours, alpha = pixels[..., :3].astype(np.uint16), pixels[..., 3:]
         return ((colours * alpha + 127) // 255).astype(np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A frame as it is shown, of which crops are cut. One made by swscale is resized already."""
+
+    shown: np.ndarray  # (height, width, 3) uint8
+    resized: tuple[int, int]  # (height, width)
+    format: PixelFormat
+
+    def cut(self, crop: Crop) -> np.ndarray:
+        """-> (H, W, 3) uint8"""
+        target = self.format
+        top, left = target.corner(crop, *self.resized)
+        if target.resample == "swscale":
+            return self.shown[top : top + target.height, left : left + target.width]
+        return resample(self.shown, self.resized, (top, left, target.height, target.width), target.resample)
 
 
 def display_size(frame: VideoFrame, aspect: Fraction | None) -> tuple[int, int]:
