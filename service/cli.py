@@ -5,13 +5,16 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import ValidationError
 from rich.console import Console
 
 from service.config import Config, load_config
+
+if TYPE_CHECKING:
+    from service.values import Views
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Class labels for videos and their time segments."
@@ -27,6 +30,12 @@ ServerAddress = Annotated[
 ]
 ModelName = Annotated[str, typer.Argument(help="A model's name.")]
 ModelVersion = Annotated[str, typer.Option("--version", help="Its version; empty: the newest.")]
+Clips = Annotated[
+    int | None, typer.Option(min=1, help="Views: windows spread evenly over the video, averaged.")
+]
+Crops = Annotated[
+    int | None, typer.Option(help="Views: crops of each, 1 (centre) or 3 (along the longer side).")
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 
 
@@ -65,6 +74,8 @@ def classify(
     whole_video: Annotated[bool, typer.Option("--whole-video", help="One segment: the whole video.")] = False,
     window: Annotated[float | None, typer.Option(help="Window length, seconds; the model's own.")] = None,
     stride: Annotated[float | None, typer.Option(help="Between windows' starts, seconds.")] = None,
+    clips: Clips = None,
+    crops: Crops = None,
     time_range: Annotated[
         list[str] | None, typer.Option("--range", help="START-END in seconds; may be repeated.")
     ] = None,
@@ -73,14 +84,17 @@ def classify(
     from service.commands import classify_all
     from service.values import Options, Sliding, WholeVideo
 
-    if whole_video and (window is not None or stride is not None):
-        raise typer.BadParameter("--whole-video takes neither --window nor --stride")
+    views = _views(clips, crops)
+    asked = (whole_video, window is not None or stride is not None, views is not None)
+    if sum(asked) > 1:
+        raise typer.BadParameter("--whole-video, --window with --stride, --clips with --crops: one of these")
+    sliding = WholeVideo() if whole_video else Sliding(_ns(window), _ns(stride))
     options = Options(
         model=model,
         version=version,
         top_k=top_k,
         score_threshold=threshold,
-        windowing=WholeVideo() if whole_video else Sliding(_ns(window), _ns(stride)),
+        windowing=views or sliding,
         ranges_ns=tuple(_range(text) for text in time_range or ()),
     )
     with _told():
@@ -207,6 +221,12 @@ def _told() -> Iterator[None]:
     ) as error:
         _errors.print(str(error))
         raise typer.Exit(1) from None
+
+
+def _views(clips: int | None, crops: int | None) -> "Views | None":
+    from service.values import Views
+
+    return None if clips is None and crops is None else Views(clips or 1, 1 if crops is None else crops)
 
 
 def _ns(seconds: float | None) -> int | None:

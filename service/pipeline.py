@@ -50,7 +50,7 @@ class Pipeline:
         with _insides_hidden():
             self._admit()
             model = self.catalogue.find(options.model, options.version)
-            check_options(model.spec.sampling, options)
+            check_options(model.spec.sampling, model.spec.preprocessing, options)
             with self._metrics.videos_in_flight.track_inprogress(), self._held_place():
                 return await self._run(chunks, options, emit, model)
 

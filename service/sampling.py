@@ -1,23 +1,31 @@
 """Video facts + the model's sampling + options -> the plan of units and windows. Pure integers, no I/O."""
 
+from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 
-from models.contract import Sampling
+from models.contract import Preprocessing, Sampling
 from service.errors import MalformedOption
 from service.plan import Grid, Plan
-from service.values import NS_PER_S, Options, Sliding, VideoFacts, WholeVideo
+from service.values import CROPS, NS_PER_S, Crop, Options, Sliding, VideoFacts, Views, WholeVideo
 
+_MAX_CLIPS = 30  # no paper takes more of one video
+_MAX_VIEWS = 10_000  # of all ranges; each is a grid of the plan
 _LAGS_PER_FRAME = 60
+_CROPS: dict[int, tuple[Crop, ...]] = {1: ("centre",), 3: CROPS}
 
 
-def check_options(sampling: Sampling, options: Options) -> None:
+def check_options(sampling: Sampling, preprocessing: Preprocessing, options: Options) -> None:
     """What can be said of the options before the video is there.
 
     Raises:
-        MalformedOption: a range, window or stride that no video or not this model can have.
+        MalformedOption: a range, window, stride or views that no video or not this model can have.
     """
-    if isinstance(options.windowing, Sliding):
-        _check_sliding(*_lengths(options.windowing, sampling), sampling)
+    match options.windowing:
+        case Sliding() as sliding:
+            _check_sliding(*_lengths(sliding, sampling), sampling)
+        case Views() as views:
+            _check_views(views, max(1, len(options.ranges_ns)), preprocessing)
     ranges = sorted(options.ranges_ns)
     for start, end in ranges:
         if not 0 <= start < end:
@@ -35,21 +43,31 @@ def check_options(sampling: Sampling, options: Options) -> None:
 def make_plan(facts: VideoFacts, sampling: Sampling, options: Options) -> Plan:
     """The grids over every range asked for, in the order of time; the options were checked.
 
-    A range shorter than a window gets one window that is as short as the range.
+    A range shorter than a window gets one window that is as short as the range, and one clip of it.
 
     Raises:
         MalformedOption: a range that starts after the video's end.
     """
     ranges = _ranges(facts.duration_ns, options.ranges_ns)
     lag_ns = _lag_ns(facts.fps) if sampling.position == "start" else None
+    return Plan(tuple(replace(grid, lag_ns=lag_ns) for grid in _grids(ranges, sampling, options)))
+
+
+def _grids(ranges: list[tuple[int, int]], sampling: Sampling, options: Options) -> Iterator[Grid]:
     match options.windowing:
         case WholeVideo():
-            return Plan(tuple(_whole(start, end, sampling, lag_ns) for start, end in ranges))
+            yield from (_whole(start, end, sampling) for start, end in ranges)
         case Sliding() as sliding:
             window, stride = _lengths(sliding, sampling)
-            return Plan(
-                tuple(_sliding(start, end, window, stride, sampling, lag_ns) for start, end in ranges)
-            )
+            yield from (_sliding(start, end, window, stride, sampling) for start, end in ranges)
+        case Views() as views:
+            for start, end in ranges:
+                yield from _views(start, end, views, sampling)
+
+
+def _lag_ns(fps: float) -> int:
+    """How long after it is due a frame is surely shown: containers round time stamps, to 1 ms at worst."""
+    return round(NS_PER_S / fps / _LAGS_PER_FRAME) if fps > 0 else 0
 
 
 def _ranges(duration_ns: int, wanted: tuple[tuple[int, int], ...]) -> list[tuple[int, int]]:
@@ -70,12 +88,7 @@ def _lengths(sliding: Sliding, sampling: Sampling) -> tuple[int, int]:
     return window, default if sliding.stride_ns is None else sliding.stride_ns
 
 
-def _lag_ns(fps: float) -> int:
-    """How long after it is due a frame is surely shown: containers round time stamps, to 1 ms at worst."""
-    return round(NS_PER_S / fps / _LAGS_PER_FRAME) if fps > 0 else 0
-
-
-def _whole(start: int, end: int, sampling: Sampling, lag_ns: int | None) -> Grid:
+def _whole(start: int, end: int, sampling: Sampling) -> Grid:
     views = -(-(end - start) // _to_ns(sampling.max_window_s))
     return Grid(
         start_ns=start,
@@ -85,13 +98,10 @@ def _whole(start: int, end: int, sampling: Sampling, lag_ns: int | None) -> Grid
         units_per_window=sampling.units_per_window,
         stride_units=sampling.units_per_window,
         one_segment=True,
-        lag_ns=lag_ns,
     )
 
 
-def _sliding(
-    start: int, end: int, window_ns: int, stride_ns: int, sampling: Sampling, lag_ns: int | None
-) -> Grid:
+def _sliding(start: int, end: int, window_ns: int, stride_ns: int, sampling: Sampling) -> Grid:
     # A stride of a whole number of units lets overlapping windows share them.
     stride_units = round(stride_ns * sampling.units_per_window / window_ns)
     return Grid(
@@ -101,8 +111,64 @@ def _sliding(
         frames_per_unit=sampling.frames_per_unit,
         units_per_window=sampling.units_per_window,
         stride_units=min(max(stride_units, 1), sampling.units_per_window),
-        lag_ns=lag_ns,
     )
+
+
+def _views(start: int, end: int, views: Views, sampling: Sampling) -> Iterator[Grid]:
+    window_ns = min(_to_ns(sampling.window_s), end - start)
+    for view_ns in _spread(start, end - window_ns, views.clips):
+        for crop in _CROPS[views.crops]:
+            yield Grid(
+                start_ns=start,
+                end_ns=end,
+                window_ns=window_ns,
+                frames_per_unit=sampling.frames_per_unit,
+                units_per_window=sampling.units_per_window,
+                stride_units=sampling.units_per_window,
+                one_segment=True,
+                view_ns=view_ns,
+                crop=crop,
+            )
+
+
+def _spread(first: int, last: int, number: int) -> list[int]:
+    """Evenly from the first to the last, each once; a single one in the middle."""
+    if number == 1:
+        return [(first + last) // 2]
+    return sorted({first + index * (last - first) // (number - 1) for index in range(number)})
+
+
+def _check_views(views: Views, num_ranges: int, preprocessing: Preprocessing) -> None:
+    if not 1 <= views.clips <= _MAX_CLIPS:
+        raise MalformedOption(
+            f"{views.clips} clips are outside 1 to {_MAX_CLIPS}",
+            field="views.clips",
+            limit=f"1..{_MAX_CLIPS}",
+            value=views.clips,
+        )
+    if views.crops not in _CROPS:
+        raise MalformedOption(
+            f"{views.crops} crops are neither 1 nor 3", field="views.crops", limit="1, 3", value=views.crops
+        )
+    resized = (preprocessing.resize_height, preprocessing.resize_width)
+    kept = (preprocessing.height, preprocessing.width)
+    has_margin = any(side not in (None, own) for side, own in zip(resized, kept, strict=True))
+    if views.crops > 1 and preprocessing.resize == "stretch" and not has_margin:
+        raise MalformedOption(
+            f"{views.crops} crops make no difference to a model that sees the whole picture, stretched",
+            field="views.crops",
+            limit=1,
+            value=views.crops,
+        )
+    num_views = num_ranges * views.clips * views.crops
+    if num_views > _MAX_VIEWS:
+        raise MalformedOption(
+            f"{views.clips} clips x {views.crops} crops of {num_ranges} ranges are {num_views} views, "
+            f"the limit is {_MAX_VIEWS}",
+            field="views",
+            limit=_MAX_VIEWS,
+            value=num_views,
+        )
 
 
 def _check_sliding(window_ns: int, stride_ns: int, sampling: Sampling) -> None:

@@ -86,6 +86,14 @@ class Sliding:
 
 
 @dataclass(frozen=True, slots=True)
+class Views:
+    """One segment for each range: the mean over clips x crops, as papers test (SlowFast, ViViT, VideoMAE)."""
+
+    clips: int = 1  # windows of the model's own length, spread evenly over the range; one is in its middle
+    crops: int = 1  # 1: the centre; 3: the start, centre and end of the longer side
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
     """What the client asks for. An empty model or version stands for the server's default."""
 
@@ -93,7 +101,7 @@ class Options:
     version: str = ""
     top_k: int = DEFAULT_TOP_K
     score_threshold: float = 0.0
-    windowing: WholeVideo | Sliding = Sliding()
+    windowing: WholeVideo | Sliding | Views = Sliding()
     ranges_ns: tuple[tuple[int, int], ...] = ()  # [start, end); none: the whole video
 
 
@@ -137,7 +145,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a video is: seconds of it decoded, and seconds that the plan covers."""
+    """How far a video is: seconds of it decoded, and seconds that the plan covers, view by view."""
 
     decoded_s: float
     total_s: float

@@ -15,6 +15,7 @@ from service.values import (
     Segment,
     Sliding,
     VideoFacts,
+    Views,
     WholeVideo,
 )
 from tubelet.v1 import classification_pb2 as pb
@@ -50,19 +51,12 @@ def options_from_proto(message: pb.ClassifyOptions) -> Options:
             limit="0..1",
             value=message.score_threshold,
         )
-    windowing = WholeVideo() if message.WhichOneof("windowing") == "whole_video" else Sliding()
-    if message.WhichOneof("windowing") == "sliding":
-        sliding = message.sliding
-        windowing = Sliding(
-            window_ns=from_duration(sliding.window) if sliding.HasField("window") else None,
-            stride_ns=from_duration(sliding.stride) if sliding.HasField("stride") else None,
-        )
     return Options(
         model=message.model,
         version=message.version,
         top_k=message.top_k or DEFAULT_TOP_K,
         score_threshold=message.score_threshold,
-        windowing=windowing,
+        windowing=_windowing_from_proto(message),
         ranges_ns=tuple((from_duration(each.start), from_duration(each.end)) for each in message.ranges),
     )
 
@@ -84,6 +78,8 @@ def options_to_proto(options: Options) -> pb.ClassifyOptions:
                 message.sliding.window.CopyFrom(to_duration(window_ns))
             if stride_ns is not None:
                 message.sliding.stride.CopyFrom(to_duration(stride_ns))
+        case Views(clips, crops):
+            message.views.CopyFrom(pb.Views(clips=clips, crops=crops))
     return message
 
 
@@ -156,6 +152,19 @@ def classification_from_proto(message: pb.Classification) -> Classification:
         labels=_labels_from_proto(message.labels),
         stage_seconds=dict(message.stage_seconds),
         warnings=tuple(message.warnings),
+    )
+
+
+def _windowing_from_proto(message: pb.ClassifyOptions) -> WholeVideo | Sliding | Views:
+    match message.WhichOneof("windowing"):
+        case "whole_video":
+            return WholeVideo()
+        case "views":
+            return Views(clips=message.views.clips or 1, crops=message.views.crops or 1)
+    sliding = message.sliding  # of absent lengths when it is absent
+    return Sliding(
+        window_ns=from_duration(sliding.window) if sliding.HasField("window") else None,
+        stride_ns=from_duration(sliding.stride) if sliding.HasField("stride") else None,
     )
 
 

@@ -56,6 +56,16 @@ def test_classify_prints_text_for_people(served: Served, clips: tuple[str, str])
     assert "whole video" in done.stdout
 
 
+def test_views_are_one_segment_and_exclude_other_windows(served: Served, clips: tuple[str, str]) -> None:
+    command = ("classify", clips[0], "--server", served.target, "--json")
+    answer = json.loads(tubelet(*command, "--clips", "3", "--crops", "3").stdout)
+    assert [(segment["start_s"], segment["end_s"]) for segment in answer["segments"]] == [(0, 2)]
+    assert answer["labels"][0]["label"] == "pan_right"
+    refused = json.loads(tubelet(*command, "--crops", "2").stdout)
+    assert "2 crops are neither 1 nor 3" in refused["error"]["message"]
+    assert tubelet(*command, "--clips", "3", "--stride", "1").returncode == 2
+
+
 def test_no_server_is_one_sentence(clips: tuple[str, str]) -> None:
     done = tubelet("classify", clips[0], "--server", "127.0.0.1:1", "--json")
     assert done.returncode == 1

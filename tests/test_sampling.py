@@ -1,6 +1,7 @@
 """The plan of units, windows and segments: tables and properties, no I/O."""
 
 from bisect import bisect
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
@@ -9,15 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.datasets.video_utils import VideoClips
 
-from models.contract import Sampling
+from models.contract import Preprocessing, Sampling
 from service.errors import MalformedOption
 from service.plan import Grid, Plan
 from service.sampling import check_options, make_plan
-from service.values import NS_PER_S, Options, Sliding, VideoFacts, WholeVideo
+from service.values import NS_PER_S, Options, Sliding, VideoFacts, Views, WholeVideo
 
 SAMPLING = Sampling(
     frames_per_unit=2, units_per_window=8, window_s=2.0, stride_s=1.0, min_window_s=1.0, max_window_s=4.0
 )
+COVERED = Preprocessing(48, 48, "crop", (0, 0, 0), (1, 1, 1))
 
 
 def facts(duration_s: float) -> VideoFacts:
@@ -82,6 +84,14 @@ def test_ranges_are_sorted_cut_and_kept_apart() -> None:
         (Options(windowing=Sliding(*seconds(5, 1))), "5 s is outside the model's 1 to 4 s"),
         (Options(windowing=Sliding(*seconds(2, 3))), "stride of 3 s is outside 0 to the window's 2 s"),
         (Options(windowing=Sliding(*seconds(2, 0))), "stride of 0 s"),
+        (Options(windowing=Views(0, 1)), "0 clips are outside 1 to 30"),
+        (Options(windowing=Views(31, 1)), "31 clips are outside 1 to 30"),
+        (Options(windowing=Views(4, 2)), "2 crops are neither 1 nor 3"),
+        (Options(windowing=Views(4, 0)), "0 crops are neither 1 nor 3"),
+        (
+            Options(windowing=Views(30, 3), ranges_ns=tuple(seconds(at, at + 1) for at in range(112))),
+            "10080 views, the limit is 10000",
+        ),
         (Options(ranges_ns=(seconds(2, 2),)), "empty or negative"),
         (Options(ranges_ns=(seconds(-1, 2),)), "empty or negative"),
         (Options(ranges_ns=(seconds(0, 2), seconds(1, 3))), "overlap"),
@@ -89,7 +99,51 @@ def test_ranges_are_sorted_cut_and_kept_apart() -> None:
 )
 def test_options_that_no_video_can_satisfy(options: Options, says: str) -> None:
     with pytest.raises(MalformedOption, match=says):
-        check_options(SAMPLING, options)
+        check_options(SAMPLING, COVERED, options)
+
+
+def test_crops_of_a_stretched_picture_need_a_margin() -> None:
+    views = Options(windowing=Views(crops=3))
+    stretched = replace(COVERED, resize="stretch")
+    with pytest.raises(MalformedOption, match="stretched") as refused:
+        check_options(SAMPLING, stretched, views)
+    assert (refused.value.field, refused.value.metadata) == ("views.crops", {"limit": "1", "value": "3"})
+    check_options(SAMPLING, stretched, Options(windowing=Views(clips=10, crops=1)))
+    check_options(SAMPLING, replace(stretched, resize_width=64), views)
+    check_options(SAMPLING, COVERED, views)
+
+
+@pytest.mark.parametrize(
+    ("duration_s", "views", "starts_s"),
+    [
+        (10.0, Views(1), [4]),
+        (10.0, Views(2), [0, 8]),
+        (10.0, Views(5), [0, 2, 4, 6, 8]),
+        (3.0, Views(3), [0, 0.5, 1]),  # more clips than fit side by side overlap
+        (2.0, Views(10), [0]),  # all of them would be the same
+        (0.5, Views(10), [0]),
+        (10.0, Views(2, 3), [0, 0, 0, 8, 8, 8]),
+    ],
+)
+def test_views_are_spread_from_the_first_possible_start_to_the_last(
+    duration_s: float, views: Views, starts_s: list[float]
+) -> None:
+    plan = make_plan(facts(duration_s), SAMPLING, Options(windowing=views))
+    assert [grid.first_ns / NS_PER_S for grid in plan.grids] == starts_s
+    crops = ["centre"] if views.crops == 1 else ["start", "centre", "end"]
+    assert [grid.crop for grid in plan.grids] == crops * (len(starts_s) // len(crops))
+    assert {grid.window_ns / NS_PER_S for grid in plan.grids} == {min(duration_s, 2)}
+    assert {grid.num_windows for grid in plan.grids} == {1}
+    assert {grid.segment_range_ns(0) for grid in plan.grids} == {(0, round(duration_s * NS_PER_S))}
+    assert plan.views(0) == range(len(plan.grids))
+
+
+def test_each_range_has_its_own_views() -> None:
+    options = Options(windowing=Views(2), ranges_ns=(seconds(1, 4), seconds(5, 6)))
+    plan = make_plan(facts(8.0), SAMPLING, options)
+    assert [grid.first_ns / NS_PER_S for grid in plan.grids] == [1, 2, 5]
+    assert [grid.window_ns / NS_PER_S for grid in plan.grids] == [2, 2, 1]
+    assert [plan.views(grid) for grid in range(3)] == [range(2), range(2), range(2, 3)]
 
 
 def test_a_range_behind_the_end_names_the_end() -> None:

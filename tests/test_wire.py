@@ -3,7 +3,17 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.values import Classification, Label, Options, Progress, Segment, Sliding, VideoFacts, WholeVideo
+from service.values import (
+    Classification,
+    Label,
+    Options,
+    Progress,
+    Segment,
+    Sliding,
+    VideoFacts,
+    Views,
+    WholeVideo,
+)
 from service.wire import (
     classification_from_proto,
     classification_to_proto,
@@ -37,7 +47,9 @@ facts = st.builds(
         version=st.text(max_size=9),
         top_k=st.integers(1, 1000),
         score_threshold=scores,
-        windowing=st.builds(WholeVideo) | st.builds(Sliding, st.none() | times, st.none() | times),
+        windowing=st.builds(WholeVideo)
+        | st.builds(Sliding, st.none() | times, st.none() | times)
+        | st.builds(Views, st.integers(1, 2**32 - 1), st.integers(1, 2**32 - 1)),
         ranges_ns=st.lists(st.tuples(times, times), max_size=3).map(tuple),
     )
 )

@@ -10,13 +10,14 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ClassifyOptions(_message.Message):
-    __slots__ = ("model", "version", "top_k", "score_threshold", "whole_video", "sliding", "ranges")
+    __slots__ = ("model", "version", "top_k", "score_threshold", "whole_video", "sliding", "views", "ranges")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     SCORE_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     WHOLE_VIDEO_FIELD_NUMBER: _ClassVar[int]
     SLIDING_FIELD_NUMBER: _ClassVar[int]
+    VIEWS_FIELD_NUMBER: _ClassVar[int]
     RANGES_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
@@ -24,8 +25,9 @@ class ClassifyOptions(_message.Message):
     score_threshold: float
     whole_video: WholeVideo
     sliding: Sliding
+    views: Views
     ranges: _containers.RepeatedCompositeFieldContainer[TimeRange]
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., top_k: _Optional[int] = ..., score_threshold: _Optional[float] = ..., whole_video: _Optional[_Union[WholeVideo, _Mapping]] = ..., sliding: _Optional[_Union[Sliding, _Mapping]] = ..., ranges: _Optional[_Iterable[_Union[TimeRange, _Mapping]]] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., top_k: _Optional[int] = ..., score_threshold: _Optional[float] = ..., whole_video: _Optional[_Union[WholeVideo, _Mapping]] = ..., sliding: _Optional[_Union[Sliding, _Mapping]] = ..., views: _Optional[_Union[Views, _Mapping]] = ..., ranges: _Optional[_Iterable[_Union[TimeRange, _Mapping]]] = ...) -> None: ...
 
 class WholeVideo(_message.Message):
     __slots__ = ()
@@ -38,6 +40,14 @@ class Sliding(_message.Message):
     window: _duration_pb2.Duration
     stride: _duration_pb2.Duration
     def __init__(self, window: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., stride: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class Views(_message.Message):
+    __slots__ = ("clips", "crops")
+    CLIPS_FIELD_NUMBER: _ClassVar[int]
+    CROPS_FIELD_NUMBER: _ClassVar[int]
+    clips: int
+    crops: int
+    def __init__(self, clips: _Optional[int] = ..., crops: _Optional[int] = ...) -> None: ...
 
 class TimeRange(_message.Message):
     __slots__ = ("start", "end")
