@@ -33,11 +33,16 @@ async def asking_server(target: str) -> AsyncIterator[Ask]:
     async with AsyncClient(target) as client:
 
         async def ask(video: Path, options: Options, emit: Emit) -> Classification:
+            answer = None
+            # To its end: a stream that is left after the answer counts as cancelled on the server.
             async for event in client.stream(video, options):
                 if isinstance(event, Classification):
-                    return event
-                await emit(event)
-            raise ServerError("INTERNAL", "", "the server ended the stream without a classification", {})
+                    answer = event
+                else:
+                    await emit(event)
+            if answer is None:
+                raise ServerError("INTERNAL", "", "the server ended the stream without a classification", {})
+            return answer
 
         yield ask
 

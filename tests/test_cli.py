@@ -49,8 +49,11 @@ def test_classify_prints_an_object_a_video(served: Served, clips: tuple[str, str
 
 
 def test_classify_prints_text_for_people(served: Served, clips: tuple[str, str]) -> None:
+    ok = {"method": "ClassifyStreaming", "code": "OK"}
+    before = served.metric("tubelet_requests_total", **ok)
     done = tubelet("classify", clips[0], "--server", served.target, "--whole-video", "--top-k", "1")
     assert done.returncode == 0, done.stderr
+    assert served.metric("tubelet_requests_total", **ok) == before + 1
     assert "2.00 s, 320x240, 25 fps, 50 frames, h264" in done.stdout
     assert "0.00 -     2.00 s   pan_right" in done.stdout
     assert "whole video" in done.stdout
