@@ -1,9 +1,10 @@
 """One way to ask for a classification, whether a server answers or this process does."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,6 +27,15 @@ class Failure:
     code: str
     reason: str
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class AskedModel:
+    """What must be known of a model to judge its answers."""
+
+    name: str
+    version: str
+    labels: tuple[str, ...]
 
 
 @asynccontextmanager
@@ -66,6 +76,23 @@ async def asking_here(config: Config, model: str = "") -> AsyncIterator[Ask]:
         yield ask
 
 
+async def find_model(server: str | None, config: Config, name: str, version: str) -> AskedModel:
+    """The model that a request for this name and version is answered by; both may be empty.
+
+    Raises:
+        service.client.ServerError: the server cannot be asked, or has no such model.
+        models.store.UnknownModel, models.store.BrokenModel: the store has none.
+    """
+    if server:
+        async with AsyncClient(server) as client:
+            model = await client.model(name, version)
+            return AskedModel(model.name, model.version, tuple(model.labels))
+    from models.store import ModelStore
+
+    spec = ModelStore(config.models.store).spec(name or config.models.default, version)
+    return AskedModel(spec.name, spec.version, spec.labels)
+
+
 async def ask_all(
     ask: Ask, videos: list[Path], options: Options, at_once: int, emit: Callable[[Path, Event], None]
 ) -> AsyncIterator[tuple[Path, Classification | Failure]]:
@@ -77,16 +104,7 @@ async def ask_all(
             emit(video, event)
 
         async with places:
-            try:
-                return await ask(video, options, forward)
-            except TubeletError as error:
-                return Failure(error.code.name, error.reason, error.message)
-            except ServerError as error:
-                return Failure(error.code, error.reason, error.message)
-            except OSError as error:
-                return Failure(
-                    "INVALID_ARGUMENT", "FILE_NOT_READABLE", f"cannot read {video}: {error.strerror}"
-                )
+            return await _ask_one(ask, video, options, forward)
 
     tasks = [(video, asyncio.create_task(answer(video))) for video in videos]
     try:
@@ -95,6 +113,46 @@ async def ask_all(
     finally:
         for _, task in tasks:
             task.cancel()
+
+
+async def ask_each(
+    ask: Ask, videos: Sequence[Path], options: Options, at_once: int
+) -> AsyncIterator[tuple[int, Classification | Failure]]:
+    """Answers as they come, with the video's place in ``videos``: none waits for another one's.
+
+    No more than ``at_once`` are held, however many videos there are.
+    """
+
+    async def ignore(_: Event) -> None:
+        pass
+
+    async def answer(number: int) -> tuple[int, Classification | Failure]:
+        return number, await _ask_one(ask, videos[number], options, ignore)
+
+    waiting = iter(range(len(videos)))
+    running: set[asyncio.Task[tuple[int, Classification | Failure]]] = set()
+    try:
+        while True:
+            running |= {asyncio.create_task(answer(each)) for each in islice(waiting, at_once - len(running))}
+            if not running:
+                return
+            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                yield task.result()
+    finally:
+        for task in running:
+            task.cancel()
+
+
+async def _ask_one(ask: Ask, video: Path, options: Options, emit: Emit) -> Classification | Failure:
+    try:
+        return await ask(video, options, emit)
+    except TubeletError as error:
+        return Failure(error.code.name, error.reason, error.message)
+    except ServerError as error:
+        return Failure(error.code, error.reason, error.message)
+    except OSError as error:
+        return Failure("INVALID_ARGUMENT", "FILE_NOT_READABLE", f"cannot read {video}: {error.strerror}")
 
 
 async def _chunks(file: BinaryIO) -> AsyncIterator[bytes]:

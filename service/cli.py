@@ -102,6 +102,35 @@ def classify(
     raise typer.Exit(1 if failed else 0)
 
 
+@app.command()
+def evaluate(
+    data: Annotated[Path, typer.Argument(help="A folder of class folders, or a CSV of path and label.")],
+    model: Annotated[str, typer.Option(help="A model's name; empty: the default.")] = "",
+    version: Annotated[str, typer.Option(help="Its version; empty: the newest.")] = "",
+    clips: Clips = None,
+    crops: Crops = None,
+    server: ServerAddress = None,
+    config: ConfigFile = None,
+    as_json: Json = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Keeps answers and report; default: evaluation-NAME-VERSION.")
+    ] = None,
+) -> None:
+    """Measure a model on labelled videos; run again, it resumes. Exit status 1 when none was classified."""
+    from service import evaluate as evaluation
+    from service.values import Options, Sliding
+
+    wanted = Options(model, version, windowing=_views(clips, crops) or Sliding())
+    with _told():
+        try:
+            work = evaluation.evaluate(data, wanted, out, server, _config(config), as_json=as_json)
+            classified = asyncio.run(work)
+        except evaluation.Unusable as error:
+            _errors.print(str(error), markup=False, soft_wrap=True)
+            raise typer.Exit(2) from None
+    raise typer.Exit(0 if classified else 1)
+
+
 @models_app.command("list")
 def list_models(server: ServerAddress = None, config: ConfigFile = None, as_json: Json = False) -> None:
     """The models of a server, or of this installation."""

@@ -1,0 +1,142 @@
+"""What ``evaluate`` does: ask for the labels of labelled videos, keep them, report how many are right."""
+
+import json
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from service.ask import Failure, ask_each, asking_here, asking_server, find_model
+from service.config import Config
+from service.confusion import draw_confusion
+from service.labelled import BadData, LabelledVideo, check_labels, read_labelled
+from service.report import TOP_K, Outcome, make_report, report_json, report_text
+from service.results import OtherEvaluation, Results, open_results
+from service.values import Options, Views
+
+_VIDEOS_AT_ONCE = 8
+
+
+class Stopped(Exception):
+    """No video can be classified any more: the options are wrong, or the server is gone."""
+
+
+Unusable = (BadData, OtherEvaluation, Stopped)
+
+
+@dataclass(slots=True)
+class _Run:
+    """What this run did, beside earlier ones: how many videos a second, and what it had to skip."""
+
+    classified: int = 0
+    seconds: float = 0.0
+    failures: dict[str, Failure] = field(default_factory=dict)
+
+    @property
+    def videos_per_s(self) -> float | None:
+        return self.classified / self.seconds if self.classified else None
+
+
+async def evaluate(
+    data: Path, wanted: Options, out: Path | None, server: str | None, config: Config, *, as_json: bool
+) -> bool:
+    """Print a report on the wanted model, version and windowing; False if nothing was classified.
+
+    ``out`` gets results.jsonl (every answer), report.json and confusion.png.
+
+    Raises:
+        BadData: the data cannot be read, or its labels are not the model's.
+        OtherEvaluation: ``out`` holds one of other options or data.
+        Stopped: the answers so far are kept.
+        service.client.ServerError, models.store.UnknownModel: there is no such server or model.
+    """
+    videos = read_labelled(data)
+    model = await find_model(server, config, wanted.model, wanted.version)
+    check_labels(videos, model.name, model.labels)
+    options = Options(model.name, model.version, top_k=TOP_K, windowing=wanted.windowing)
+    out = out or Path(f"evaluation-{model.name}-{model.version}")
+    asked = _asked(data, options)
+    results = open_results(out / "results.jsonl", asked)
+    todo = [video for video in videos if video.name not in results.done]
+    notes = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    if len(todo) < len(videos):
+        notes.print(f"resumed: {len(videos) - len(todo)} of {len(videos)} videos are done already, in {out}")
+    only = config.models.model_copy(update={"default": model.name, "load": (model.name,)})
+    run = await _ask(todo, options, results, server, config.model_copy(update={"models": only}), as_json)
+    for name, failure in run.failures.items():
+        notes.print(f"skipped {name}: {failure.message} ({failure.reason or failure.code})")
+    outcomes = [Outcome(each.label, results.done[each.name]) for each in videos if each.name in results.done]
+    if not outcomes:
+        notes.print("nothing could be classified")
+        return False
+    report = make_report(outcomes, model.labels)
+    skipped = [{"video": name, **asdict(failure)} for name, failure in run.failures.items()]
+    said = asked | report_json(report) | {"videos_per_s": run.videos_per_s, "skipped": skipped}
+    (out / "report.json").write_text(json.dumps(said, indent=1, ensure_ascii=False) + "\n")
+    draw_confusion(report.labels, report.confusion).save(out / "confusion.png")
+    if as_json:
+        print(json.dumps(said, ensure_ascii=False))
+    else:
+        rate = "" if run.videos_per_s is None else f", {run.videos_per_s:.2f} videos/s"
+        print(f"{_title(asked)}: {report.videos} videos, {len(skipped)} skipped{rate}\n")
+        print(f"{report_text(report)}\n\nreport.json, confusion.png and results.jsonl are in {out}")
+    return True
+
+
+async def _ask(
+    videos: Sequence[LabelledVideo],
+    options: Options,
+    results: Results,
+    server: str | None,
+    config: Config,
+    quiet: bool,
+) -> _Run:
+    """Classify the videos and keep their labels."""
+    run = _Run()
+    if not videos:
+        return run
+    console = Console(stderr=True, quiet=quiet)
+    columns = (TextColumn("classified"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    progress = Progress(*columns, console=console, transient=True)
+    async with AsyncExitStack() as stack:
+        with console.status("connecting" if server else "loading the model, starting decode workers"):
+            ask = await stack.enter_async_context(asking_server(server) if server else asking_here(config))
+        stack.enter_context(progress)
+        bar = progress.add_task("", total=len(videos))
+        started = monotonic()
+        async for number, answer in ask_each(ask, [each.path for each in videos], options, _VIDEOS_AT_ONCE):
+            video = videos[number]
+            if isinstance(answer, Failure):
+                if answer.reason == "MALFORMED_OPTION" or answer.code == "UNAVAILABLE":
+                    raise Stopped(f"stopped at {video.name}: {answer.message}")
+                run.failures[video.name] = answer
+            else:
+                results.add(video.name, video.label, [(label.name, label.score) for label in answer.labels])
+                run.classified += 1
+            progress.advance(bar)
+        run.seconds = monotonic() - started
+    return run
+
+
+def _asked(data: Path, options: Options) -> dict[str, Any]:
+    """What must not differ between the runs of one evaluation; no clips and crops: sliding windows."""
+    views = options.windowing if isinstance(options.windowing, Views) else None
+    return {
+        "model": options.model,
+        "version": options.version,
+        "data": str(data.resolve()),
+        "clips": views and views.clips,
+        "crops": views and views.crops,
+    }
+
+
+def _title(asked: dict[str, Any]) -> str:
+    windowing = (
+        "sliding windows" if asked["clips"] is None else f"{asked['clips']} clips x {asked['crops']} crops"
+    )
+    return f"{asked['model']} {asked['version']}, {windowing}, {asked['data']}"

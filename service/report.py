@@ -1,0 +1,105 @@
+"""What an evaluation found: top 1 and top 5, figures by class, and which classes are taken for which.
+
+n classes that occur, as a true or as a predicted label, in the model's order.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+TOP_K = 5  # labels that an outcome needs
+_MAX_CLASSES_AS_TEXT = 20  # more make lines that no terminal shows
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One video: its true label, and the labels of its classification, best first."""
+
+    label: str
+    predicted: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The figures; ``top5`` is None where the model has no more than five labels."""
+
+    labels: tuple[str, ...]
+    confusion: np.ndarray = field(repr=False)  # (n, n) int: videos by true and by predicted label
+    top1: float
+    top5: float | None
+
+    @property
+    def videos(self) -> int:
+        return int(self.confusion.sum())
+
+    def classes(self) -> list[dict[str, Any]]:
+        """For each label: videos, recall (None without videos), precision (None where never predicted)."""
+        right = np.diag(self.confusion)
+        true, predicted = self.confusion.sum(axis=1), self.confusion.sum(axis=0)
+        return [
+            {
+                "label": label,
+                "videos": int(true[index]),
+                "recall": float(right[index] / true[index]) if true[index] else None,
+                "precision": float(right[index] / predicted[index]) if predicted[index] else None,
+            }
+            for index, label in enumerate(self.labels)
+        ]
+
+
+def make_report(outcomes: Sequence[Outcome], model_labels: tuple[str, ...]) -> Report:
+    """The figures of at least one outcome."""
+    seen = {outcome.label for outcome in outcomes} | {outcome.predicted[0] for outcome in outcomes}
+    labels = tuple(label for label in model_labels if label in seen)
+    place = {label: index for index, label in enumerate(labels)}
+    confusion = np.zeros((len(labels), len(labels)), int)
+    for outcome in outcomes:
+        confusion[place[outcome.label], place[outcome.predicted[0]]] += 1
+    in_top = sum(outcome.label in outcome.predicted[:TOP_K] for outcome in outcomes)
+    return Report(
+        labels,
+        confusion,
+        top1=float(np.trace(confusion) / len(outcomes)),
+        top5=in_top / len(outcomes) if len(model_labels) > TOP_K else None,
+    )
+
+
+def report_json(report: Report) -> dict[str, Any]:
+    return {
+        "videos": report.videos,
+        "top1": report.top1,
+        "top5": report.top5,
+        "classes": report.classes(),
+        "confusion": {"labels": list(report.labels), "counts": report.confusion.tolist()},
+    }
+
+
+def report_text(report: Report) -> str:
+    lines = [f"top 1  {report.top1:.3f}"]
+    if report.top5 is not None:
+        lines.append(f"top 5  {report.top5:.3f}")
+    wide = max(map(len, ("class", *report.labels)))
+    lines += ["", f"{'class':{wide}}  videos  recall  precision"]
+    for each in report.classes():
+        recall, precision = _share(each["recall"]), _share(each["precision"])
+        lines.append(f"{each['label']:{wide}}  {each['videos']:6}  {recall:>6}  {precision:>9}")
+    if len(report.labels) <= _MAX_CLASSES_AS_TEXT:
+        lines += ["", *_confusion_lines(report, wide)]
+    return "\n".join(lines)
+
+
+def _confusion_lines(report: Report, wide: int) -> list[str]:
+    """A row a true label; columns are the numbers of predicted ones, to stay narrow."""
+    cell = len(str(max(report.confusion.max(), len(report.labels)))) + 2
+    numbers = "".join(f"{number:{cell}}" for number in range(1, len(report.labels) + 1))
+    lines = ["true label (row) by predicted label (column)", " " * (wide + 4) + numbers]
+    for number, (label, row) in enumerate(zip(report.labels, report.confusion, strict=True), 1):
+        cells = "".join(f"{count or '.':>{cell}}" for count in row)
+        lines.append(f"{number:2}  {label:{wide}}{cells}")
+    return lines
+
+
+def _share(share: float | None) -> str:
+    return "-" if share is None else f"{share:.3f}"

@@ -1,0 +1,140 @@
+"""The parts of an evaluation: data that is read, answers that are kept, figures and their picture."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.confusion import draw_confusion
+from service.labelled import BadData, check_labels, read_labelled
+from service.report import Outcome, make_report, report_text
+from service.results import OtherEvaluation, open_results
+
+LABELS = ("a", "b", "c", "d", "e", "f", "g")
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "path,label\nx/1.mp4,a\n2.mp4,b\n",
+        "x/1.mp4,a\n2.mp4,b\n",
+        "\ufefffile,Label,scene\r\nx/1.mp4, a,7\r\n\r\n2.mp4,b,8\r\n",
+        '"x/1.mp4","a"\n"2.mp4","b"\n',
+    ],
+    ids=["header", "none", "as spreadsheets write it", "quoted"],
+)
+def test_csv_with_and_without_a_header(tmp_path: Path, table: str) -> None:
+    (tmp_path / "data.csv").write_text(table, encoding="utf-8", newline="")
+    found = [(video.name, video.path, video.label) for video in read_labelled(tmp_path / "data.csv")]
+    assert found == [("x/1.mp4", tmp_path / "x/1.mp4", "a"), ("2.mp4", tmp_path / "2.mp4", "b")]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "names no videos"),
+        (b"path,label\n", "names no videos"),
+        (b"1.mp4,a\n2.mp4\n", "line 2: wants path,label; found '2.mp4'"),
+        (b"1.mp4,a\n1.mp4,b\n", "names 1.mp4 twice"),
+        (b"\x89PNG\xff\xfe", "neither a folder nor a CSV"),
+    ],
+)
+def test_data_that_cannot_be_read(tmp_path: Path, content: bytes, says: str) -> None:
+    (tmp_path / "data").write_bytes(content)
+    with pytest.raises(BadData, match=says):
+        read_labelled(tmp_path / "data")
+
+
+def test_the_folder_of_an_evaluation_is_no_class(tmp_path: Path) -> None:
+    for name in ("a/1.mp4", "evaluation/results.jsonl", "evaluation/confusion.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert [video.name for video in read_labelled(tmp_path)] == ["a/1.mp4"]
+
+
+def test_unknown_labels_are_named_with_the_closest(tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text("1,riding_a_bike\n2,xyz\n3,abseiling\n")
+    with pytest.raises(BadData) as refused:
+        check_labels(read_labelled(tmp_path / "data.csv"), "k400", ("abseiling", "riding a bike"))
+    named, had = str(refused.value).split("; ")
+    assert named == "k400 has no label 'riding_a_bike' (closest: 'riding a bike'), 'xyz'"
+    assert had == "it has: abseiling, riding a bike"
+
+
+def test_figures() -> None:
+    outcomes = [
+        Outcome("b", ("b", "a", "c", "d", "e")),
+        Outcome("b", ("a", "c", "d", "e", "b")),
+        Outcome("a", ("a", "b", "c", "d", "e")),
+        Outcome("g", ("a", "b", "c", "d", "e")),
+    ]
+    report = make_report(outcomes, LABELS)
+    assert (report.videos, report.top1, report.top5) == (4, 0.5, 0.75)
+    assert report.labels == ("a", "b", "g")  # those that occur, in the model's order
+    assert report.confusion.tolist() == [[1, 0, 0], [1, 1, 0], [1, 0, 0]]
+    assert report.classes() == [
+        {"label": "a", "videos": 1, "recall": 1.0, "precision": pytest.approx(1 / 3)},
+        {"label": "b", "videos": 2, "recall": 0.5, "precision": 1.0},
+        {"label": "g", "videos": 1, "recall": 0.0, "precision": None},
+    ]
+    assert report_text(report).splitlines()[-4:] == [
+        "           1  2  3",
+        " 1  a      1  .  .",
+        " 2  b      1  1  .",
+        " 3  g      1  .  .",
+    ]
+
+
+def test_top_5_says_nothing_of_five_labels() -> None:
+    outcomes = [Outcome("a", ("b", "a", "c", "d", "e"))]
+    assert make_report(outcomes, LABELS[:5]).top5 is None
+    assert "top 5" not in report_text(make_report(outcomes, LABELS[:5]))
+    assert "top 5  1.000" in report_text(make_report(outcomes, LABELS[:6]))
+
+
+def test_many_classes_have_a_table_but_no_matrix_in_the_text() -> None:
+    labels = tuple(f"class {number}" for number in range(21))
+    text = report_text(make_report([Outcome(label, (label,)) for label in labels], labels))
+    assert "class 20       1   1.000      1.000" in text
+    assert "by predicted" not in text
+
+
+@pytest.mark.parametrize("classes", [1, 2, 10, 200])
+def test_the_picture_colours_cells_by_their_share_of_the_row(classes: int) -> None:
+    labels = tuple(f"{number} " + "long " * (number % 20) for number in range(classes))
+    counts = np.diag(np.arange(1, classes + 1) * 1000)
+    counts[0, -1] = counts[0, 0]
+    picture = np.asarray(draw_confusion(labels, counts)).astype(int)
+    cell = min(max(960 // classes, 14), 60)
+    origin = [size - classes * cell - 16 for size in picture.shape[:2]]
+    corners = [
+        [picture[origin[0] + y * cell + 2, origin[1] + x * cell + 2] for x in (0, classes - 1)]
+        for y in (0, classes - 1)
+    ]
+    full, empty = (16, 64, 140), (255, 255, 255)
+    half = np.add(full, empty) / 2
+    expected = [[full]] if classes == 1 else [[half, half], [empty, full]]
+    found = np.array(corners)[: len(expected), : len(expected)]
+    assert np.abs(found - np.array(expected)).max() <= 1
+
+
+def test_answers_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "results.jsonl"
+    results = open_results(path, {"model": "m", "clips": 1})
+    results.add("x.mp4", "ä", [("ä", 0.75), ("b", 0.25)])
+    assert open_results(path, {"model": "m", "clips": 1}).done == {"x.mp4": ("ä", "b")}
+    asked, answer = (json.loads(line) for line in path.read_text("utf-8").splitlines())
+    assert asked == {"asked": {"model": "m", "clips": 1}}
+    assert answer["labels"] == [{"label": "ä", "score": 0.75}, {"label": "b", "score": 0.25}]
+    with pytest.raises(OtherEvaluation, match="clips was 1, is 2"):
+        open_results(path, {"model": "m", "clips": 2})
+
+
+@pytest.mark.parametrize("content", ["{}\n", "[]\n", "a line\n", '{"asked": {}}\n{"asked": {}}\n'])
+def test_files_of_others_are_left_alone(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "results.jsonl"
+    path.write_text(content)
+    with pytest.raises(OtherEvaluation, match="does not hold"):
+        open_results(path, {"model": "m"})
+    assert path.read_text() == content
