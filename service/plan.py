@@ -33,9 +33,9 @@ class Grid:
     units_per_window: int
     stride_units: int
     one_segment: bool = False
-    lag_ns: int | None = None
     view_ns: int | None = None
     crop: Crop = "centre"
+    lag_ns: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.start_ns < self.end_ns:
