@@ -15,7 +15,7 @@ from service.ask import Failure, ask_each, asking_here, asking_server, find_mode
 from service.config import Config
 from service.confusion import draw_confusion
 from service.labelled import BadData, LabelledVideo, check_labels, read_labelled
-from service.report import TOP_K, Outcome, make_report, report_json, report_text
+from service.report import TOP_K, Outcome, Report, make_report, report_json, report_text
 from service.results import OtherEvaluation, Results, open_results
 from service.values import Options, Views
 
@@ -67,25 +67,29 @@ async def evaluate(
     if len(todo) < len(videos):
         notes.print(f"resumed: {len(videos) - len(todo)} of {len(videos)} videos are done already, in {out}")
     only = config.models.model_copy(update={"default": model.name, "load": (model.name,)})
-    run = await _ask(todo, options, results, server, config.model_copy(update={"models": only}), as_json)
+    config = config.model_copy(update={"models": only})
+    run = await _ask(todo, options, results, server, config, quiet=as_json)
     for name, failure in run.failures.items():
         notes.print(f"skipped {name}: {failure.message} ({failure.reason or failure.code})")
     outcomes = [Outcome(each.label, results.done[each.name]) for each in videos if each.name in results.done]
     if not outcomes:
         notes.print("nothing could be classified")
         return False
-    report = make_report(outcomes, model.labels)
+    _report(make_report(outcomes, model.labels), run, asked, out, as_json=as_json)
+    return True
+
+
+def _report(report: Report, run: _Run, asked: dict[str, Any], out: Path, *, as_json: bool) -> None:
     skipped = [{"video": name, **asdict(failure)} for name, failure in run.failures.items()]
     said = asked | report_json(report) | {"videos_per_s": run.videos_per_s, "skipped": skipped}
     (out / "report.json").write_text(json.dumps(said, indent=1, ensure_ascii=False) + "\n")
     draw_confusion(report.labels, report.confusion).save(out / "confusion.png")
     if as_json:
         print(json.dumps(said, ensure_ascii=False))
-    else:
-        rate = "" if run.videos_per_s is None else f", {run.videos_per_s:.2f} videos/s"
-        print(f"{_title(asked)}: {report.videos} videos, {len(skipped)} skipped{rate}\n")
-        print(f"{report_text(report)}\n\nreport.json, confusion.png and results.jsonl are in {out}")
-    return True
+        return
+    rate = "" if run.videos_per_s is None else f", {run.videos_per_s:.2f} videos/s"
+    print(f"{_title(asked)}: {report.videos} videos, {len(skipped)} skipped{rate}\n")
+    print(f"{report_text(report)}\n\nreport.json, confusion.png and results.jsonl are in {out}")
 
 
 async def _ask(
@@ -94,6 +98,7 @@ async def _ask(
     results: Results,
     server: str | None,
     config: Config,
+    *,
     quiet: bool,
 ) -> _Run:
     """Classify the videos and keep their labels."""
