@@ -12,7 +12,7 @@ import pytest
 from service.config import MIB, DecodeConfig
 from service.decode.pool import DecodePool
 from service.decode.process import Death
-from service.plan import Plan
+from service.plan import Grid, Plan
 from service.values import PixelFormat, UnitFrames
 from tests.decode_clips import (
     SMALL,
@@ -112,6 +112,36 @@ async def test_no_free_slot_no_decoding(clip: Path) -> None:
             async for unit in units:
                 unit.release()
             assert pool.busy_s > busy_s
+
+
+async def test_views_wait_for_a_slot_while_they_fill_another(clip: Path) -> None:
+    """A worker that holds one of the two slots itself is not taken for one that hangs."""
+    config = DecodeConfig(workers=1, shared_memory_bytes=MIB, silence_s=0.5)
+    big = PixelFormat(256, 256, "stretch")
+    plan = Plan(tuple(Grid(0, 9 * _SECOND, 8 * _SECOND, 2, 4, 4, True, start) for start in (0, _SECOND)))
+    async with DecodePool(config) as pool, pool.worker() as worker:
+        with opened(clip) as fd:
+            await worker.probe(fd)
+            units = worker.decode(plan, big)
+        held = await anext(units)
+        waiting = asyncio.ensure_future(anext(units))
+        done, _ = await asyncio.wait([waiting], timeout=3 * config.silence_s)
+        assert (held.grid, held.unit, done) == (0, 0, set())
+        held.release()
+        rest = [await waiting]
+        rest[0].release()
+        async for unit in units:
+            rest.append(unit)
+            unit.release()
+    assert [(unit.grid, unit.unit) for unit in rest] == [
+        (1, 0),
+        (0, 1),
+        (1, 1),
+        (0, 2),
+        (1, 2),
+        (0, 3),
+        (1, 3),
+    ]
 
 
 async def test_a_unit_larger_than_the_shared_memory(clip: Path) -> None:
