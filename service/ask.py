@@ -81,15 +81,15 @@ async def find_model(server: str | None, config: Config, name: str, version: str
 
     Raises:
         service.client.ServerError: the server cannot be asked, or has no such model.
-        models.store.UnknownModel, models.store.BrokenModel: the store has none.
+        models.store.UnknownModel: the store has none.
     """
     if server:
         async with AsyncClient(server) as client:
             model = await client.model(name, version)
             return AskedModel(model.name, model.version, tuple(model.labels))
-    from models.store import ModelStore
+    from models.store import ZOO, ModelStore
 
-    spec = ModelStore(config.models.store).spec(name or config.models.default, version)
+    spec = ModelStore(ZOO, config.models.store).find(name or config.models.default, version).spec
     return AskedModel(spec.name, spec.version, spec.labels)
 
 

@@ -66,8 +66,6 @@ async def evaluate(
     notes = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     if len(todo) < len(videos):
         notes.print(f"resumed: {len(videos) - len(todo)} of {len(videos)} videos are done already, in {out}")
-    only = config.models.model_copy(update={"default": model.name, "load": (model.name,)})
-    config = config.model_copy(update={"models": only})
     run = await _ask(todo, options, results, server, config, quiet=as_json)
     for name, failure in run.failures.items():
         notes.print(f"skipped {name}: {failure.message} ({failure.reason or failure.code})")
@@ -110,7 +108,8 @@ async def _ask(
     progress = Progress(*columns, console=console, transient=True)
     async with AsyncExitStack() as stack:
         with console.status("connecting" if server else "loading the model, starting decode workers"):
-            ask = await stack.enter_async_context(asking_server(server) if server else asking_here(config))
+            asking = asking_server(server) if server else asking_here(config, options.model)
+            ask = await stack.enter_async_context(asking)
         stack.enter_context(progress)
         bar = progress.add_task("", total=len(videos))
         started = monotonic()

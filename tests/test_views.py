@@ -1,5 +1,6 @@
 """Multi-view testing over a real channel: the answer is the mean of the model's own logits."""
 
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -16,10 +17,18 @@ from service.server import SAMPLE_CLIP
 from service.values import NS_PER_S, Options, PixelFormat, Views
 from tests.clips import pan
 from tests.decode_clips import decode_file, piece
+from tests.serving import Served, serving
 
 # The default model sees 48x48 of the sample's 480x270, which covers that as 85x48.
 _RESIZED = PixelFormat(48, 85, "stretch")
 _LEFTS = {1: (18,), 3: (0, 18, 37)}
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    """In float32 on every chip: bfloat16's rounding is larger than what a wrong view may change."""
+    with serving(engine={"precision": "fp32"}) as server:
+        yield server
 
 
 async def _window(pool: DecodePool, start_s: float) -> np.ndarray:
