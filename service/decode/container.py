@@ -116,8 +116,8 @@ def open_container(upload: Upload) -> InputContainer:
     return container
 
 
-def video_streams(container: InputContainer) -> list[VideoStream]:
-    """The streams that may be the video, the likeliest first; all others are not even read.
+def candidates(container: InputContainer) -> list[int]:
+    """The numbers of the streams that may be the video, the likeliest first.
 
     Raises:
         Refusal: NO_VIDEO_STREAM, UNSUPPORTED_VIDEO.
@@ -132,18 +132,31 @@ def video_streams(container: InputContainer) -> list[VideoStream]:
     known = [stream for stream in real if stream.codec_context is not None]
     if not known:
         raise Refusal("UNSUPPORTED_VIDEO", "the video's codec is not one that can be decoded")
-    known.sort(key=likelihood, reverse=True)
-    chosen = known[:_MAX_TRACKS]
+    known.sort(key=_likelihood, reverse=True)
+    return [stream.index for stream in known[:_MAX_TRACKS]]
+
+
+def only_stream(container: InputContainer, index: int) -> VideoStream:
+    """One stream of those; all others are not even read.
+
+    Raises:
+        Refusal: CORRUPT_VIDEO, it is gone on a second reading.
+    """
+    found = None
     for stream in container.streams:
-        if stream not in chosen:
+        if stream.index == index and isinstance(stream, VideoStream):
+            found = stream
+        else:
             stream.discard = Discard.all
-    return chosen
+    if found is None:
+        raise Refusal("CORRUPT_VIDEO", "the video's stream is gone on second reading")
+    return found
 
 
-def packets(container: InputContainer, streams: list[VideoStream]) -> Iterator[Packet | None]:
-    """Every packet of the streams; None as the last one where the file breaks off."""
+def packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet | None]:
+    """Every packet of the stream; None as the last one where the file breaks off."""
     try:
-        yield from container.demux(streams)
+        yield from container.demux(stream)
     except MEDIA_ERRORS:  # among them: no memory for a packet that claims to be huge
         yield None
 
@@ -153,7 +166,7 @@ def is_end(packet: Packet) -> bool:
     return packet.size == 0 and packet.dts is None
 
 
-def likelihood(stream: VideoStream) -> tuple[bool, int, int]:
+def _likelihood(stream: VideoStream) -> tuple[bool, int, int]:
     """Sorts the video before its companions: marked as default, large, early."""
     context = stream.codec_context
     return bool(stream.disposition & Disposition.default), context.width * context.height, -stream.index

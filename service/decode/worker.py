@@ -23,7 +23,8 @@ import numpy as np
 from service.decode import sandbox
 from service.decode.container import Upload
 from service.decode.frames import decode
-from service.decode.probe import Limits, Track, probe
+from service.decode.limits import Limits
+from service.decode.probe import Track, probe
 from service.decode.protocol import Refusal, Unpacker, pack
 from service.decode.resample import preload
 from service.plan import Grid, Plan

@@ -1,0 +1,98 @@
+"""Frames become the units of a plan: the frame that is held goes wherever it is wanted."""
+
+from collections.abc import Callable, Iterator
+from heapq import merge
+from itertools import count, takewhile
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from av.video.frame import VideoFrame
+
+from service.decode.pixels import Picture
+from service.plan import Plan
+
+
+class Slots(Protocol):
+    """Where units go: a slot of shared memory each."""
+
+    def acquire(self) -> tuple[int, np.ndarray]:
+        """Wait for a free slot: its number and its memory, (t, H, W, 3) uint8 at least."""
+        ...
+
+    def announce(self, grid: int, unit: int, slot: int) -> None: ...
+
+
+class Wanted(NamedTuple):
+    """A frame of a unit. Sorted by time, then by grid."""
+
+    time_ns: int
+    grid: int
+    unit: int
+    frame: int
+
+
+def wanted_frames(plan: Callable[[], Plan]) -> Iterator[Wanted]:
+    """All that a plan wants, by time; it is asked for again each time, since it may be cut meanwhile."""
+    number = 0
+    while number < len(plan().grids):
+        views = plan().views(number)
+        yield from merge(*(_wanted_of(plan, view) for view in views))
+        number = views.stop
+
+
+def _wanted_of(plan: Callable[[], Plan], number: int) -> Iterator[Wanted]:
+    grid = plan().grids[number]
+    for unit in takewhile(lambda unit: plan().has(number, unit), count()):
+        for frame in range(grid.frames_per_unit):
+            yield Wanted(grid.frame_time_ns(unit, frame), number, unit, frame)
+
+
+class Assembly:
+    """The held frame goes into the units that are being filled, once for each time it is wanted."""
+
+    def __init__(self, plan: Plan, paint: Callable[[VideoFrame], Picture], slots: Slots) -> None:
+        self._plan = plan
+        self._paint = paint
+        self._slots = slots
+        self._times = wanted_frames(lambda: self._plan)
+        self._frame: VideoFrame | None = None
+        self._picture: Picture | None = None  # the held frame, when it has been wanted
+        self._slot_of: dict[int, tuple[int, np.ndarray]] = {}  # by grid: where its unit is being filled
+        self.wanted: Wanted | None = next(self._times)
+
+    @property
+    def held(self) -> VideoFrame | None:
+        return self._frame
+
+    def hold(self, frame: VideoFrame) -> None:
+        self._frame, self._picture = frame, None
+
+    def let_go(self) -> None:
+        """The held frame was a mistake."""
+        self._frame = self._picture = None
+
+    def fill(self) -> None:
+        """Serve the wanted time with the held frame, and go on to the next time."""
+        assert self.wanted is not None
+        assert self._frame is not None
+        _, number, unit, frame = self.wanted
+        if frame == 0:
+            self._slot_of[number] = self._slots.acquire()
+        slot, memory = self._slot_of[number]
+        if self._picture is None:
+            self._picture = self._paint(self._frame)
+        grid = self._plan.grids[number]
+        memory[frame] = self._picture.cut(grid.crop)
+        if frame == grid.frames_per_unit - 1:
+            del self._slot_of[number]
+            self._slots.announce(number, unit, slot)
+        self.wanted = next(self._times, None)
+
+    def finish(self, rest: Plan) -> None:
+        """The video is through: serve all that is wanted still, by a plan cut to where it ended."""
+        self._plan = rest
+        while self.wanted is not None:
+            if rest.has(self.wanted.grid, self.wanted.unit):
+                self.fill()
+            else:
+                self.wanted = next(self._times, None)

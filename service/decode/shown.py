@@ -1,0 +1,180 @@
+"""The frames of a stream that a plan needs to see, in the order of showing.
+
+Either those that are shown at wanted times, and as few others as the codec allows; or, where time stamps do
+not tell which those are, all of them.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from av.packet import Packet
+from av.video.frame import VideoFrame
+
+from service.decode.clock import Clock, Timeline
+from service.decode.lookahead import Disorder, Lookahead, Stamp
+from service.decode.stream import Stream
+from service.decode.tally import Key, Keys
+
+_SEEK_PAYS = 16  # packets; fewer are read in the time that a seek takes
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A decoded frame, its presentation stamp as the codec gave it, and when it is shown."""
+
+    frame: VideoFrame
+    pts: int | None
+    start_ns: int
+    end_ns: int
+
+
+class WantedTimes:
+    """The times of a plan in ticks, none before the last, as far ahead as somebody asks."""
+
+    def __init__(self, times: Iterator[int]) -> None:
+        self._times = times
+        self._known: list[int] = []
+        self._see_one()
+
+    @property
+    def next(self) -> int | None:
+        return self._known[0] if self._known else None
+
+    def advance(self) -> None:
+        """The next one has been served."""
+        self._known.pop(0)
+        if not self._known:
+            self._see_one()
+
+    def until(self, ticks: int) -> list[int]:
+        """All from the next one on to the first that is not before this time, sorted."""
+        while self._known and self._known[-1] < ticks and self._see_one():
+            pass
+        return self._known
+
+    def _see_one(self) -> bool:
+        time = next(self._times, None)
+        if time is not None:
+            self._known.append(time)
+        return time is not None
+
+
+def all_frames(stream: Stream, timeline: Timeline) -> Iterator[Shown]:
+    """From where the stream stands to its end."""
+    clock = Clock(timeline)
+    while (packet := stream.read()) is not None:
+        yield from _timed(stream.decode(packet), clock)
+    yield from _timed(stream.drain(), clock)
+
+
+class Selection:
+    """The frames shown at wanted times, and what their decoding brings out besides."""
+
+    def __init__(self, stream: Stream, timeline: Timeline, keys: Keys, wanted: WantedTimes) -> None:
+        self._stream = stream
+        self._keys = keys
+        self._wanted = wanted
+        self._timeline = timeline
+        self._clock = Clock(timeline)
+        self._ahead = Lookahead()
+        self._held: deque[Packet] = deque()  # those that the lookahead has
+        self._read = 0  # packets, as if from the stream's beginning
+        self._ended = False
+        self._promised: deque[int] = deque()
+
+    def promised(self) -> int:
+        """For each wanted time in turn, the presentation stamp of the frame shown then, as packets have it.
+
+        Whoever takes the frames holds against it what comes.
+
+        Raises:
+            Disorder: a frame came that should not have come yet.
+        """
+        if not self._promised:
+            wanted = self._wanted.next
+            if wanted is None or not self._ahead.is_settled(wanted):
+                raise Disorder("a frame comes too early")
+            self._promise(wanted)
+        return self._promised.popleft()
+
+    def frames(self) -> Iterator[Shown]:
+        """
+        Raises:
+            Disorder: the time stamps do not tell which frame is shown when.
+        """
+        while (wanted := self._wanted.next) is not None:
+            key = self._keys.before(wanted)
+            if key is not None and key.number - self._read >= _SEEK_PAYS:
+                yield from self._jump(key, wanted)
+            yield from self._settle(wanted)
+            due = self._promise(wanted)
+            for _ in range(self._ahead.packets_to(due)):
+                yield from self._decode_front(due)
+            if self._ended and not self._held:
+                break
+        yield from self._drain()
+
+    def _promise(self, wanted: int) -> int:
+        due = self._ahead.shown_at(wanted)
+        if due is None:
+            raise Disorder("no frame where one was")
+        self._promised.append(due)
+        self._wanted.advance()
+        return due
+
+    def _jump(self, key: Key, wanted: int) -> Iterator[Shown]:
+        """Read on at a key frame."""
+        yield from self._drain()
+        self._held.clear()
+        self._ahead = Lookahead()
+        self._clock = Clock(self._timeline)
+        if not self._stream.seek(key.pts):
+            raise Disorder("the container cannot seek")
+        packet = self._stream.read()
+        while packet is not None and not packet.is_keyframe:  # some containers find no more than the place
+            packet = self._stream.read()
+        if packet is None or packet.pts is None or packet.pts > wanted:
+            raise Disorder(f"no key frame at {key.pts}, where one was")
+        self._read = key.number
+        yield from self._take(packet, wanted)
+
+    def _settle(self, wanted: int) -> Iterator[Shown]:
+        """Read until it is known which frame is shown then."""
+        while not self._ahead.is_settled(wanted):
+            if self._ahead.is_full:
+                yield from self._decode_front(None)
+            elif (packet := self._stream.read()) is None:
+                self._ahead.end()
+                self._ended = True
+            else:
+                yield from self._take(packet, wanted)
+
+    def _take(self, packet: Packet, wanted: int) -> Iterator[Shown]:
+        if packet.pts is None:
+            raise Disorder("a packet without a presentation stamp")
+        self._read += 1
+        stamp = Stamp(packet.pts, packet.dts, packet.is_keyframe, not packet.is_discard)
+        unneeded = self._ahead.add(stamp, wanted)
+        if unneeded:
+            self._held.clear()
+            yield from self._drain()
+        self._held.append(packet)
+
+    def _decode_front(self, due: int | None) -> Iterator[Shown]:
+        """Decode a packet whose frame is the one that is due, is wanted later, or is needed by such a one."""
+        stamp = self._ahead.pop()
+        is_needed = stamp.pts == due or self._ahead.is_needed(stamp, self._wanted.until(stamp.pts))
+        frames = self._stream.decode(self._held.popleft(), if_needed_by_others=not is_needed)
+        if self._stream.is_damaged:
+            raise Disorder("what is damaged spreads by ways that the codec alone knows")
+        yield from _timed(frames, self._clock)
+
+    def _drain(self) -> Iterator[Shown]:
+        yield from _timed(self._stream.drain(), self._clock)
+
+
+def _timed(frames: list[VideoFrame], clock: Clock) -> Iterator[Shown]:
+    for frame in frames:
+        start_ns, end_ns = clock.show(frame.pts, frame.dts, frame.duration or 0)
+        yield Shown(frame, frame.pts, start_ns, end_ns)

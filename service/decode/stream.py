@@ -1,0 +1,110 @@
+"""One stream of an open file: packets in the order of decoding, frames in the order of showing.
+
+Damage is counted and skipped: what can be decoded is.
+"""
+
+from collections.abc import Callable
+
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.frame import VideoFrame
+
+from service.decode.container import MEDIA_ERRORS, is_end, only_stream, packets
+from service.decode.limits import Limits, check_frames, check_pixels
+from service.decode.tally import Tally
+
+_INTERLACED = range(2, 6)  # AVFieldOrder: which field is coded and shown first
+
+
+class Stream:
+    """What is read is tallied, what is decoded is counted; ``pulse`` is called for each packet."""
+
+    def __init__(
+        self, container: InputContainer, stream_index: int, limits: Limits, pulse: Callable[[], None]
+    ) -> None:
+        self.container = container
+        self.stream = only_stream(container, stream_index)
+        self.tally = Tally()
+        self.frames = 0
+        self.broke_off = False
+        self._limits = limits
+        self._pulse = pulse
+        self._packets = packets(container, self.stream)
+        self._is_interlaced = self.stream.codec_context.field_order in _INTERLACED
+        self._failed_packets = 0
+        self._corrupt_frames = 0
+        context = self.stream.codec_context
+        check_pixels(context.width, context.height, limits)
+        context.options = {"max_pixels": str(limits.max_pixels)}
+        context.thread_count = limits.threads
+        context.thread_type = "AUTO"
+
+    def __enter__(self) -> "Stream":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.container.close()
+
+    def read(self) -> Packet | None:
+        """The next packet; None at the end, or where the file breaks off."""
+        self._pulse()
+        packet = next(self._packets, None)
+        if packet is None or is_end(packet):
+            self.broke_off |= packet is None
+            return None
+        self.tally.add(packet)
+        check_frames(self.tally.packets, self._limits)
+        return packet
+
+    def decode(self, packet: Packet, *, if_needed_by_others: bool = False) -> list[VideoFrame]:
+        """The frames that come out now; this packet's own may be left out if nothing refers to it."""
+        if packet.size == 0:  # it repeats a frame, but would end the decoder
+            return []
+        # The decoder knows what refers to what. The fields of a picture may come in two packets, though.
+        may_skip = if_needed_by_others and not self._is_interlaced
+        self.stream.codec_context.skip_frame = "NONREF" if may_skip else "DEFAULT"
+        return self._decode(packet)
+
+    def drain(self) -> list[VideoFrame]:
+        """The frames that the decoder still holds; it begins anew with the next packet."""
+        frames = self._decode(None)
+        self.stream.codec_context.flush_buffers()
+        return frames
+
+    def seek(self, ticks: int) -> bool:
+        """Read on from a key frame at or before this stamp, if the container can; the tally begins anew."""
+        try:
+            self.container.seek(ticks, stream=self.stream, backward=True)
+        except MEDIA_ERRORS:
+            return False
+        self._packets = packets(self.container, self.stream)
+        self.tally = Tally()
+        return True
+
+    @property
+    def is_damaged(self) -> bool:
+        return self._failed_packets + self._corrupt_frames > 0
+
+    def warnings(self) -> list[str]:
+        found = []
+        if self._failed_packets:
+            found.append(f"{self._failed_packets} packets could not be decoded")
+        if self._corrupt_frames:
+            found.append(f"{self._corrupt_frames} of {self.frames} frames are damaged")
+        return found
+
+    def _decode(self, packet: Packet | None) -> list[VideoFrame]:
+        try:
+            frames = self.stream.decode(packet)
+        except MemoryError:
+            raise
+        except MEDIA_ERRORS:
+            self._failed_packets += 1
+            return []
+        for frame in frames:
+            check_pixels(frame.width, frame.height, self._limits)
+            self._corrupt_frames += frame.is_corrupt
+            self._is_interlaced |= frame.interlaced_frame
+        self.frames += len(frames)
+        check_frames(self.frames, self._limits)
+        return frames

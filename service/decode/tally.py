@@ -1,0 +1,87 @@
+"""What the packets of a stream say of it: how many there are, what they span, where decoding can begin."""
+
+from array import array
+from bisect import bisect_right
+from typing import NamedTuple
+
+from av.packet import Packet
+
+
+class Key(NamedTuple):
+    """A packet at which decoding can begin."""
+
+    pts: int  # ticks
+    number: int  # packets before it
+
+
+class Keys:
+    """All of a stream, in the order of time; a few bytes each."""
+
+    def __init__(self) -> None:
+        self._pts = array("q")
+        self._numbers = array("q")
+
+    def __len__(self) -> int:
+        return len(self._pts)
+
+    def add(self, pts: int, number: int) -> None:
+        self._pts.append(pts)
+        self._numbers.append(number)
+
+    def before(self, ticks: int) -> Key | None:
+        """The last one that is shown at that time or earlier."""
+        found = bisect_right(self._pts, ticks) - 1
+        return None if found < 0 else Key(self._pts[found], self._numbers[found])
+
+
+class Tally:
+    """Counts packets in the order of decoding."""
+
+    def __init__(self) -> None:
+        self.packets = 0  # that are shown
+        self.corrupt = 0
+        self.is_timed = False  # at least one has a time stamp
+        self.is_sound = True  # stamps are all there and rise, so that they tell which frame is shown when
+        self.earliest: int | None = None  # ticks
+        self.latest: int | None = None
+        self.end = 0  # ticks, the end of the latest packet
+        self.keys = Keys()
+        self._read = 0
+        self._last_dts: int | None = None
+        self._last_key: int | None = None
+
+    def add(self, packet: Packet) -> None:
+        pts, dts = packet.pts, packet.dts
+        if packet.is_keyframe:
+            self._add_key(pts)
+        self._check(pts, dts)
+        self._read += 1
+        if packet.is_discard:  # an edit list has cut it away; it decodes, but is not shown
+            return
+        self.packets += 1
+        self.corrupt += packet.is_corrupt
+        ticks = dts if pts is None else pts
+        if ticks is None:
+            return
+        self.is_timed = True
+        if self.earliest is None or ticks < self.earliest:
+            self.earliest = ticks
+        if self.latest is None or ticks >= self.latest:
+            self.latest = ticks
+            self.end = ticks + max(packet.duration or 0, 0)
+
+    def _add_key(self, pts: int | None) -> None:
+        if pts is None or (self._last_key is not None and pts <= self._last_key):
+            self.is_sound = False
+        else:
+            self._last_key = pts
+            self.keys.add(pts, self._read)
+
+    def _check(self, pts: int | None, dts: int | None) -> None:
+        before = self._last_dts
+        if pts is None or (dts is None and before is not None):
+            self.is_sound = False
+        elif dts is not None:
+            if pts < dts or (before is not None and dts <= before):
+                self.is_sound = False
+            self._last_dts = dts

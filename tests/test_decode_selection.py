@@ -1,0 +1,110 @@
+"""As little is decoded as a plan needs, and its frames are the same as if all were."""
+
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from service.config import DecodeConfig
+from service.decode.pool import DecodePool
+from service.plan import Grid, Plan
+from service.values import NS_PER_S
+from tests.decode_clips import decode_file, number_of, piece, render
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+_FRAMES, _RATE = 150, 25
+_X264 = {"threads": "1", "sc_threshold": "0", "b_strategy": "0"}
+_CODINGS = {
+    "no b-frames": ("mp4", "libx264", _X264 | {"bf": "0", "g": "30"}),
+    "b-frames": ("mp4", "libx264", _X264 | {"bf": "3", "g": "30", "x264-params": "b-pyramid=none"}),
+    "b-pyramid, one group": ("mp4", "libx264", _X264 | {"bf": "8", "g": "500", "x264-params": "b-pyramid=2"}),
+    "open groups": ("mkv", "libx264", _X264 | {"bf": "3", "g": "20", "x264-params": "open-gop=1"}),
+    "intra refresh": ("mkv", "libx264", _X264 | {"bf": "0", "g": "30", "x264-params": "intra-refresh=1"}),
+    "intra only": ("mkv", "libx264", _X264 | {"g": "1"}),
+    "matroska": ("mkv", "libx264", _X264 | {"bf": "3", "g": "40"}),
+    "mpegts": ("ts", "libx264", _X264 | {"bf": "3", "g": "25"}),
+    "hevc": ("mp4", "libx265", {"x265-params": "keyint=40:bframes=4:log-level=none:pools=none"}),
+    "vp8": ("webm", "libvpx", {"g": "40", "auto-alt-ref": "1", "lag-in-frames": "10"}),
+    "vp9": ("webm", "libvpx-vp9", {"g": "40", "auto-alt-ref": "1", "lag-in-frames": "10", "cpu-used": "8"}),
+    "av1": ("mkv", "libsvtav1", {"g": "40", "preset": "12"}),
+    "mpeg4": ("mp4", "mpeg4", {"bf": "2", "g": "30"}),
+    "mpeg4 in avi": ("avi", "mpeg4", {"bf": "2", "g": "30"}),
+    "mpeg2": ("mp4", "mpeg2video", {"bf": "2", "g": "15"}),
+    "mjpeg": ("avi", "mjpeg", {}),
+}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=[1, 3], ids=["1 thread", "3 threads"])
+async def pool(request: pytest.FixtureRequest) -> AsyncIterator[DecodePool]:
+    async with DecodePool(DecodeConfig(workers=1, threads=request.param)) as pool:
+        yield pool
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("codings")
+
+
+def _clip(folder: Path, coding: str) -> Path:
+    ending, codec, options = _CODINGS[coding]
+    path = folder / f"{coding}.{ending}"
+    pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+    if not path.exists():
+        render(path, _FRAMES, rate=_RATE, codec=codec, pix_fmt=pix_fmt, options=options)
+    return path
+
+
+def _random_plan(seed: int) -> Plan:
+    """Up to four windows of any length, in any place, dense or sparse."""
+    chance = random.Random(seed)
+    last = 1000 * _FRAMES // _RATE
+    cuts = sorted(chance.sample(range(1, last), 2 * chance.randint(1, 4)))
+    ranges = zip(cuts[::2], cuts[1::2], strict=True)
+    return Plan(tuple(piece(start / 1000, end / 1000, 2, chance.randint(1, 8)) for start, end in ranges))
+
+
+@pytest.mark.parametrize("coding", _CODINGS)
+async def test_random_plans_get_their_frames(pool: DecodePool, clips: Path, coding: str) -> None:
+    path = _clip(clips, coding)
+    for seed in range(8):
+        plan = _random_plan(seed)
+        async with pool.worker() as worker:
+            _, units, end = await decode_file(worker, path, plan)
+        assert end.warnings == ()
+        for (grid, unit), pixels in units.items():
+            for frame in range(2):
+                expected = plan.grids[grid].frame_time_ns(unit, frame) * _RATE // NS_PER_S
+                assert number_of(pixels[frame]) == expected, f"seed {seed}"
+        assert sorted(units) == [
+            (number, unit) for number, grid in enumerate(plan.grids) for unit in range(grid.num_units)
+        ]
+
+
+@pytest.mark.parametrize(
+    ("coding", "at_most"),
+    [
+        ("no b-frames", 30),  # each time the key frame and the 5 after it
+        ("b-frames", 20),  # I0, P4, P8, b5
+        ("intra only", 5),
+        ("mjpeg", 5),
+        ("matroska", 60),
+        ("hevc", 80),
+        ("mpeg4", 60),
+        ("mpeg2", 40),
+    ],
+)
+async def test_few_frames_are_decoded_for_few_times(
+    pool: DecodePool, clips: Path, coding: str, at_most: int
+) -> None:
+    """A frame in each second, 5 after a key frame where there are 30 in a group."""
+    path = _clip(clips, coding)
+    second = NS_PER_S
+    times = [number * second * 30 // _RATE + second * 5 // _RATE for number in range(5)]
+    plan = Plan(tuple(Grid(time, time + second // 100, second // 100, 1, 1, 1) for time in times))
+    async with pool.worker() as worker:
+        _, units, end = await decode_file(worker, path, plan)
+    assert [number_of(pixels[0]) for pixels in units.values()] == [5, 35, 65, 95, 125]
+    assert end.frames_decoded <= at_most
