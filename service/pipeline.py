@@ -7,16 +7,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from time import monotonic
 
+from models.contract import Preprocessing
 from service.catalogue import Catalogue
 from service.config import Config
-from service.decode.pool import DecodePool
+from service.decode.pool import DecodePool, Worker
 from service.engine.engine import Engine, VideoWork
 from service.engine.hosted import HostedModel
 from service.errors import CorruptVideo, InternalError, Overloaded, TubeletError
 from service.metrics import Metrics
-from service.sampling import check_options, make_plan
+from service.plan import Plan
+from service.sampling import check_options, knows_no_end, make_open_plan, make_plan
 from service.segments import SegmentAssembler
-from service.upload import UploadedFile, receive
+from service.upload import Upload, receive
 from service.values import NS_PER_S, Classification, Options, PixelFormat, Progress, Segment, VideoFacts
 from service.windows import Ended, Outbox, Planned, StartedWindow, WindowStarter
 
@@ -62,14 +64,15 @@ class Pipeline:
         outbox: Outbox = asyncio.Queue()
         async with AsyncExitStack() as stack:
             stack.enter_context(self._metrics.time("total", seconds))
-            with self._metrics.time("upload", seconds):
-                file = await stack.enter_async_context(receive(chunks, self._config.upload))
-            self._metrics.uploaded_bytes.inc(file.size_bytes)
+            file = await stack.enter_async_context(receive(chunks, self._config.upload))
+            uploading = asyncio.create_task(self._watch(file, seconds))
+            stack.push_async_callback(_stop, uploading)
             decoding = asyncio.create_task(self._decode(file, model, options, work, outbox, seconds))
             # Unwound in reverse: the decoder has let go of the file before it is closed.
             stack.push_async_callback(_stop, decoding)
             stack.callback(work.cancel)
             facts, assembler, segments, warnings = await _respond(outbox, decoding, options, emit, model)
+            await uploading
         self._metrics.video_seconds.inc(facts.duration_ns / NS_PER_S)
         seconds["queue"] += work.account.queue_s
         seconds["encode"], seconds["classify"] = work.account.encode_s, work.account.classify_s
@@ -83,9 +86,14 @@ class Pipeline:
             warnings=facts.warnings + warnings,
         )
 
+    async def _watch(self, file: Upload, seconds: dict[str, float]) -> None:
+        """Account for the upload, beside which decoding may go on."""
+        with self._metrics.time("upload", seconds):
+            self._metrics.uploaded_bytes.inc(await file.whole())
+
     async def _decode(
         self,
-        file: UploadedFile,
+        file: Upload,
         model: HostedModel,
         options: Options,
         work: VideoWork,
@@ -93,37 +101,53 @@ class Pipeline:
         seconds: dict[str, float],
     ) -> None:
         """Probe, plan and decode in one worker; units go to the engine, their windows to the outbox."""
-        wanted = model.spec.preprocessing
-        pixel_format = PixelFormat(
-            wanted.height,
-            wanted.width,
-            wanted.resize,
-            wanted.resize_height,
-            wanted.resize_width,
-            wanted.resample,
-            wanted.crop_rounding,
-        )
+        sampling, pixel_format = model.spec.sampling, _pixel_format(model.spec.preprocessing)
+        is_open = knows_no_end(options)
         try:
+            await (file.wait(0, 1) if is_open else file.whole())
             asked = monotonic()
             async with self._decoders.worker() as worker:
                 seconds["queue"] = monotonic() - asked
                 with self._metrics.time("probe", seconds):
-                    facts = await worker.probe(file.fd)
-                plan = make_plan(facts, model.spec.sampling, options)
-                outbox.put_nowait(Planned(facts, plan))
-                windows = WindowStarter(plan, work, outbox)
+                    facts = await worker.probe(file, from_front=is_open)
+                if is_open:
+                    longest_ns = round(self._config.decode.max_duration_s * NS_PER_S)
+                    plan = make_open_plan(longest_ns, sampling, options)
+                else:
+                    plan = make_plan(facts, sampling, options)
                 with self._metrics.time("decode", seconds):
-                    async for unit in worker.decode(plan, pixel_format):
-                        windows.add(unit)
-                end = worker.end
-            assert end is not None  # decode ended without an error
-            self._metrics.frames_decoded.inc(end.frames_decoded)
-            cut = plan.cut(end.end_ns)
-            if cut is None:
-                raise CorruptVideo("no frame could be decoded in the time ranges asked for")
-            windows.finish(cut, end.warnings)
+                    facts = await self._walk(worker, facts, plan, pixel_format, work, outbox)
+                    if not plan.holds_for(facts.duration_ns):
+                        plan = make_plan(facts, sampling, options)
+                        await self._walk(worker, facts, plan, pixel_format, work, outbox)
         finally:
             outbox.put_nowait(None)
+
+    async def _walk(
+        self,
+        worker: Worker,
+        facts: VideoFacts,
+        plan: Plan,
+        pixel_format: PixelFormat,
+        work: VideoWork,
+        outbox: Outbox,
+    ) -> VideoFacts:
+        """Decode what a plan wants; the facts that are sure now."""
+        outbox.put_nowait(Planned(facts, plan))
+        windows = WindowStarter(plan, work, outbox)
+        async for unit in worker.decode(plan, pixel_format):
+            windows.add(unit)
+        end = worker.end
+        assert end is not None  # decode ended without an error
+        self._metrics.frames_decoded.inc(end.frames_decoded)
+        if not plan.holds_for(end.facts.duration_ns):
+            windows.abandon()
+            return end.facts
+        cut = plan.cut(end.end_ns)
+        if cut is None:
+            raise CorruptVideo("no frame could be decoded in the time ranges asked for")
+        windows.finish(cut, end)
+        return end.facts
 
     def _admit(self) -> None:
         config = self._config.server
@@ -173,17 +197,19 @@ async def _respond(
 
     while (item := await outbox.get()) is not None:
         match item:
-            case Planned(facts, plan):
+            case Planned(said, plan):
                 assembler = SegmentAssembler(plan, model.spec.labels, options.top_k, options.score_threshold)
-                total_s = plan.total_ns / NS_PER_S
-                await emit(facts)
+                total_s = (said.duration_ns if plan.is_open else plan.total_ns) / NS_PER_S
+                if facts is None:
+                    await emit(said)
+                facts = said
             case StartedWindow(grid, window, decoded_ns, logits):
                 assert assembler is not None
                 await give(assembler.add(grid, window, await logits))
                 if monotonic() - shown >= _PROGRESS_INTERVAL_S:
                     shown = monotonic()
                     await emit(Progress(decoded_ns / NS_PER_S, total_s))
-            case Ended(plan, warnings):
+            case Ended(facts, plan, warnings):
                 assert assembler is not None
                 assembler.cut(plan)
     await decoding  # raises what stopped it early
@@ -191,6 +217,18 @@ async def _respond(
     assert assembler is not None
     await give(assembler.finish())
     return facts, assembler, tuple(segments), warnings
+
+
+def _pixel_format(wanted: Preprocessing) -> PixelFormat:
+    return PixelFormat(
+        wanted.height,
+        wanted.width,
+        wanted.resize,
+        wanted.resize_height,
+        wanted.resize_width,
+        wanted.resample,
+        wanted.crop_rounding,
+    )
 
 
 async def _stop(task: asyncio.Task[None]) -> None:

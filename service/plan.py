@@ -101,7 +101,11 @@ class Grid:
         return start, end
 
     def segment_windows(self, segment: int) -> range:
-        """The windows whose logits a segment averages."""
+        """The windows whose logits a segment averages.
+
+        The last window may start before its stride; for all segments but the last it counts from there only,
+        so that what is known of them does not change with what comes after.
+        """
         if self.one_segment:
             return range(self.num_windows)
         # In half units, so that the middle is an integer.
@@ -110,8 +114,14 @@ class Grid:
         middle += self.num_units if is_last else (segment + 1) * self.stride_units
         final = self.num_windows - 1
         first = max(0, (middle - 2 * self.units_per_window) // (2 * self.stride_units) + 1)
-        last = final if 2 * self.window_start(final) <= middle else middle // (2 * self.stride_units)
-        return range(min(first, final), last + 1)
+        last = middle // (2 * self.stride_units)
+        if is_last and 2 * self.window_start(final) <= middle:
+            last = final
+        return range(min(first, final), min(last, final) + 1)
+
+    def is_settled(self, segment: int, num_units: int) -> bool:
+        """Do a segment's range and windows stay as they are, the range being at least so many units long?"""
+        return 2 * num_units >= (2 * segment + 3) * self.stride_units
 
     def cut(self, end_ns: int) -> "Grid":
         """The same grid over a range that ends early; one window at least remains."""
@@ -122,10 +132,12 @@ class Grid:
 class Plan:
     """What a request wants of a video: grids in the order of time, over ranges that do not overlap.
 
-    Several grids over one range are its views, which may overlap.
+    Several grids over one range are its views, which may overlap. An open plan is of a video whose end is not
+    known: its one grid goes on for as long as a video may last, until it is cut.
     """
 
     grids: tuple[Grid, ...]
+    is_open: bool = False
 
     def __post_init__(self) -> None:
         if not self.grids:
@@ -151,9 +163,13 @@ class Plan:
         while first < len(self.grids):
             rest = self.grids[first:]
             fitting = takewhile(lambda units: units <= at_once, _units_under_way(rest))
-            part = Plan(rest[: len(list(fitting))])
+            part = Plan(rest[: len(list(fitting))], self.is_open)
             yield first, part
             first += len(part.grids)
+
+    def holds_for(self, duration_ns: int) -> bool:
+        """Is it the right plan for a video that lasts so long? An open one's window must fit into it."""
+        return not self.is_open or self.grids[0].window_ns <= duration_ns
 
     def has(self, grid: int, unit: int) -> bool:
         return grid in range(len(self.grids)) and unit in range(self.grids[grid].num_units)

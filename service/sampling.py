@@ -11,7 +11,7 @@ from service.values import CROPS, NS_PER_S, Crop, Options, Sliding, VideoFacts, 
 
 _MAX_CLIPS = 30  # no paper takes more of one video
 _MAX_VIEWS = 10_000  # of all ranges; each is a grid of the plan
-_LAGS_PER_FRAME = 60
+_LAG_NS = 600_000  # after it is due, a frame is surely shown: stamps are rounded, to 1 ms at worst
 _CROPS: dict[int, tuple[Crop, ...]] = {1: ("centre",), 3: CROPS}
 
 
@@ -49,8 +49,27 @@ def make_plan(facts: VideoFacts, sampling: Sampling, options: Options) -> Plan:
         MalformedOption: a range that starts after the video's end.
     """
     ranges = _ranges(facts.duration_ns, options.ranges_ns)
-    lag_ns = _lag_ns(facts.fps) if sampling.position == "start" else None
-    return Plan(tuple(replace(grid, lag_ns=lag_ns) for grid in _grids(ranges, sampling, options)))
+    return Plan(tuple(_lagging(grid, sampling) for grid in _grids(ranges, sampling, options)))
+
+
+def knows_no_end(options: Options) -> bool:
+    """Can frames be planned before it is known when the video ends?"""
+    return isinstance(options.windowing, Sliding) and not options.ranges_ns
+
+
+def make_open_plan(max_duration_ns: int, sampling: Sampling, options: Options) -> Plan:
+    """What ``make_plan`` makes for such options, for a video that may go on for so long.
+
+    Cut to the end of a video that is no shorter than a window, it is the same.
+    """
+    assert isinstance(options.windowing, Sliding)
+    window, stride = _lengths(options.windowing, sampling)
+    grid = _sliding(0, max(max_duration_ns, window), window, stride, sampling)
+    return Plan((_lagging(grid, sampling),), is_open=True)
+
+
+def _lagging(grid: Grid, sampling: Sampling) -> Grid:
+    return replace(grid, lag_ns=_LAG_NS if sampling.position == "start" else None)
 
 
 def _grids(ranges: list[tuple[int, int]], sampling: Sampling, options: Options) -> Iterator[Grid]:
@@ -63,11 +82,6 @@ def _grids(ranges: list[tuple[int, int]], sampling: Sampling, options: Options) 
         case Views() as views:
             for start, end in ranges:
                 yield from _views(start, end, views, sampling)
-
-
-def _lag_ns(fps: float) -> int:
-    """How long after it is due a frame is surely shown: containers round time stamps, to 1 ms at worst."""
-    return round(NS_PER_S / fps / _LAGS_PER_FRAME) if fps > 0 else 0
 
 
 def _ranges(duration_ns: int, wanted: tuple[tuple[int, int], ...]) -> list[tuple[int, int]]:

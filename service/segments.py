@@ -21,6 +21,7 @@ class SegmentAssembler:
         self._score_threshold = score_threshold
         self._grids = plan.views(0)  # those over the range whose segments are made
         self._segment = 0
+        self._units = 0  # of the grid, at least
         self._windows: dict[tuple[int, int], np.ndarray] = {}  # by grid, those that later segments still need
         self._sum = np.zeros(len(labels))
         self._count = 0
@@ -28,8 +29,9 @@ class SegmentAssembler:
     def add(self, grid: int, window: int, logits: np.ndarray) -> Iterator[Segment]:
         """Logits (K,) of the next window."""
         if grid not in self._grids:
-            self._grids, self._segment, self._windows = self._plan.views(grid), 0, {}
+            self._grids, self._segment, self._units, self._windows = self._plan.views(grid), 0, 0, {}
         self._windows[grid, window] = logits
+        self._units = self._plan.grids[grid].window_units(window).stop
         self._sum += logits
         self._count += 1
         yield from self._ready()
@@ -54,6 +56,8 @@ class SegmentAssembler:
             for known in [known for known in self._windows if known[1] < windows.start]:
                 del self._windows[known]
             if (self._grids[-1], windows[-1]) not in self._windows:
+                return
+            if self._plan.is_open and not grid.is_settled(self._segment, self._units):
                 return
             needed = [self._windows[view, window] for view in self._grids for window in windows]
             logits = np.mean(needed, axis=0, dtype=float)

@@ -6,7 +6,7 @@ t frames in a unit, H W C pixels.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -18,9 +18,34 @@ Crop = Literal["start", "centre", "end"]
 CROPS: tuple[Crop, ...] = ("start", "centre", "end")
 
 
+class VideoFile(Protocol):
+    """The bytes of a video in a seekable file, of which some may be on their way still.
+
+    Whoever reads them uses the places that ``wait`` has told of. ``fd`` may become another with the same
+    bytes after any wait; ``size_bytes`` is None as long as it is not known.
+    """
+
+    @property
+    def fd(self) -> int: ...
+
+    @property
+    def size_bytes(self) -> int | None: ...
+
+    async def wait(self, start: int, end: int) -> tuple[int, int]:
+        """Wait for the byte at ``start`` (better, all up to ``end``) or the file's end: what is there."""
+        ...
+
+    async def whole(self) -> int:
+        """Wait for all of it: its size in bytes."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class VideoFacts:
-    """What the probe found: display size after rotation, and the times that the packets really span."""
+    """What a video is: its display size after rotation, and the times that its packets really span.
+
+    While it is on its way, what its header says; zero for what that leaves open.
+    """
 
     container: str
     codec: str
@@ -33,8 +58,8 @@ class VideoFacts:
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.width < 1 or self.height < 1 or self.duration_ns < 1:
-            raise ValueError(f"a video has a size and a duration: {self}")
+        if self.width < 1 or self.height < 1 or self.duration_ns < 0:
+            raise ValueError(f"a video has a size, and no negative duration: {self}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +150,8 @@ class DecodeEnd:
 
     end_ns: int
     frames_decoded: int
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[str, ...]
+    facts: VideoFacts  # of the whole video, which may have been on its way before
 
 
 @dataclass(frozen=True, slots=True)

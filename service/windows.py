@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from service.engine.engine import VideoWork
 from service.engine.hosted import Embedding, Logits
 from service.plan import Plan
-from service.values import UnitFrames, VideoFacts
+from service.values import DecodeEnd, UnitFrames, VideoFacts
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """The first message: what the video is, and what will be looked at."""
+    """The first message: what the video is, and what will be looked at. A later one replaces it."""
 
     facts: VideoFacts
     plan: Plan
@@ -30,8 +30,9 @@ class StartedWindow:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The frames ended; later windows follow this plan, cut to where they did."""
+    """The frames ended; later windows follow this plan, cut to where they did. These facts are sure."""
 
+    facts: VideoFacts
     plan: Plan
     warnings: tuple[str, ...]
 
@@ -72,10 +73,16 @@ class WindowStarter:
             if window == grid.num_windows - 1:
                 del self._rows[unit.grid]
 
-    def finish(self, cut: Plan, warnings: tuple[str, ...]) -> None:
+    def abandon(self) -> None:
+        """Forget the units of windows that are not started yet."""
+        for row in self._rows.values():
+            for _, embedding in row.recent:
+                embedding.cancel()
+
+    def finish(self, cut: Plan, end: DecodeEnd) -> None:
         """All units came: a grid that ends early has a last window that was not started yet."""
         self._plan = cut
-        self._outbox.put_nowait(Ended(cut, warnings))
+        self._outbox.put_nowait(Ended(end.facts, cut, end.warnings))
         for grid, row in self._rows.items():
             last = cut.grids[grid].num_windows - 1
             if row.started < last:

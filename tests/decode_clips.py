@@ -4,8 +4,9 @@ import json
 import math
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -31,12 +32,25 @@ def found(name: str) -> Path:
     return path
 
 
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file that is there as a whole."""
+
+    fd: int
+    size_bytes: int
+
+    async def wait(self, start: int, end: int) -> tuple[int, int]:
+        return 0, self.size_bytes
+
+    async def whole(self) -> int:
+        return self.size_bytes
+
+
 @contextmanager
-def opened(path: Path):
-    """The descriptor of a file."""
+def opened(path: Path) -> Iterator[StoredFile]:
     fd = os.open(path, os.O_RDONLY)
     try:
-        yield fd
+        yield StoredFile(fd, os.fstat(fd).st_size)
     finally:
         os.close(fd)
 
@@ -63,8 +77,8 @@ async def decode_file(
     pixel_format: PixelFormat = SMALL,
 ) -> tuple[VideoFacts, dict[tuple[int, int], np.ndarray], DecodeEnd]:
     """Facts, the pixels of each (grid, unit), and the end."""
-    with opened(path) as fd:
-        facts = await worker.probe(fd)
+    with opened(path) as file:
+        facts = await worker.probe(file)
         units, end = await decode_plan(worker, plan(facts) if callable(plan) else plan, pixel_format)
         return facts, units, end
 

@@ -45,8 +45,8 @@ async def test_a_worker_that_dies_costs_its_video_only(clip: Path, number: signa
 
 
 async def _until_killed(worker: Worker, clip: Path, pid: int, number: signal.Signals) -> None:
-    with opened(clip) as fd:
-        plan = whole(await worker.probe(fd))
+    with opened(clip) as file:
+        plan = whole(await worker.probe(file))
         async for _ in worker.decode(plan, PixelFormat(512, 512, "stretch")):
             os.kill(pid, number)
 
@@ -79,8 +79,8 @@ async def test_a_worker_that_does_not_let_go_is_replaced(clip: Path, monkeypatch
     async with DecodePool(DecodeConfig(workers=1), deaths.append) as pool:
         (pid,) = worker_pids()
         async with pool.worker() as worker:
-            with opened(clip) as fd:
-                await worker.probe(fd)
+            with opened(clip) as file:
+                await worker.probe(file)
             os.kill(pid, signal.SIGSTOP)
         await is_right(pool, clip)
     assert deaths == [Death.STUCK]

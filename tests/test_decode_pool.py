@@ -45,11 +45,11 @@ async def _cancelled(pool: DecodePool, clip: Path, where: str) -> None:
     reached = asyncio.Event()
 
     async def one() -> None:
-        with opened(clip) as fd:
+        with opened(clip) as file:
             async with pool.worker() as worker:
                 if where == "probe":
                     reached.set()
-                plan = whole(await worker.probe(fd))
+                plan = whole(await worker.probe(file))
                 async for unit in worker.decode(plan, SMALL):
                     if where == "first unit" or unit.unit == 20:
                         reached.set()
@@ -65,9 +65,9 @@ async def _cancelled(pool: DecodePool, clip: Path, where: str) -> None:
 
 async def test_leaving_the_loop_early_stops_the_walk(pool: DecodePool, clip: Path) -> None:
     (pid,) = worker_pids()
-    with opened(clip) as fd:
+    with opened(clip) as file:
         async with pool.worker() as worker:
-            async for unit in worker.decode(whole(await worker.probe(fd)), SMALL):
+            async for unit in worker.decode(whole(await worker.probe(file)), SMALL):
                 unit.release()
                 break
     await is_right(pool, clip)
@@ -76,9 +76,9 @@ async def test_leaving_the_loop_early_stops_the_walk(pool: DecodePool, clip: Pat
 
 async def test_frames_outlive_the_video_that_they_are_of(pool: DecodePool, clip: Path) -> None:
     held: list[UnitFrames] = []
-    with opened(clip) as fd:
+    with opened(clip) as file:
         async with pool.worker() as worker:
-            plan = whole(await worker.probe(fd))
+            plan = whole(await worker.probe(file))
             held.extend([unit async for unit in worker.decode(plan, SMALL)])
     await is_right(pool, clip)
     for unit in held:
@@ -93,8 +93,8 @@ async def test_no_free_slot_no_decoding(clip: Path) -> None:
     async with DecodePool(config) as pool:
         worker_process = psutil.Process(worker_pids()[0])
         async with pool.worker() as worker:
-            with opened(clip) as fd:
-                units = worker.decode(whole(await worker.probe(fd)), big)
+            with opened(clip) as file:
+                units = worker.decode(whole(await worker.probe(file)), big)
             held = [await anext(units), await anext(units)]
             waiting = asyncio.ensure_future(anext(units))
             # Longer than the silence that counts as hanging: one that waits for a slot does not hang.
@@ -120,8 +120,8 @@ async def test_views_wait_for_a_slot_while_they_fill_another(clip: Path) -> None
     big = PixelFormat(256, 256, "stretch")
     plan = Plan(tuple(Grid(0, 9 * _SECOND, 8 * _SECOND, 2, 4, 4, True, start) for start in (0, _SECOND)))
     async with DecodePool(config) as pool, pool.worker() as worker:
-        with opened(clip) as fd:
-            await worker.probe(fd)
+        with opened(clip) as file:
+            await worker.probe(file)
             units = worker.decode(plan, big)
         held = await anext(units)
         waiting = asyncio.ensure_future(anext(units))
@@ -184,12 +184,12 @@ async def test_first_come_first_served(pool: DecodePool, clip: Path) -> None:
 
 
 async def test_the_offset_of_the_upload_is_left_alone(pool: DecodePool, clip: Path) -> None:
-    with opened(clip) as fd:
-        os.lseek(fd, 123, os.SEEK_SET)
+    with opened(clip) as file:
+        os.lseek(file.fd, 123, os.SEEK_SET)
         async with pool.worker() as worker:
-            facts = await worker.probe(fd)
+            facts = await worker.probe(file)
         assert facts.size_bytes == clip.stat().st_size
-        assert os.lseek(fd, 0, os.SEEK_CUR) == 123
+        assert os.lseek(file.fd, 0, os.SEEK_CUR) == 123
 
 
 async def test_nothing_is_left_behind(clip: Path) -> None:
@@ -202,9 +202,9 @@ async def test_nothing_is_left_behind(clip: Path) -> None:
             os.kill(pid, signal.SIGKILL)
             await deaths.get()
         await asyncio.gather(*(is_right(pool, clip) for _ in range(6)))
-        with opened(clip) as fd:
+        with opened(clip) as file:
             async with pool.worker() as worker:
-                await anext(worker.decode(whole(await worker.probe(fd)), SMALL))
+                await anext(worker.decode(whole(await worker.probe(file)), SMALL))
         async with pool.worker(), pool.worker():
             in_workers = [psutil.Process(pid).num_fds() for pid in worker_pids()]
     assert worker_pids() == []

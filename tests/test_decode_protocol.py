@@ -82,8 +82,8 @@ async def test_a_worker_that_makes_no_sense_is_killed(tmp_path: Path, said: dict
     deaths: list[Death] = []
     process = WorkerProcess(DecodeConfig(workers=1), lambda _, death: deaths.append(death))
     await process.start()
-    with opened(clip) as fd:
-        process.decode(whole(await process.probe(fd)), SMALL)
+    with opened(clip) as file:
+        process.decode(whole(await process.probe(file, from_front=False)), SMALL)
     await process.next_unit()  # unit 0 in slot 0 is ours now
     process.data_received(pack(said))
     assert not process.is_alive

@@ -193,12 +193,35 @@ def test_segments_tile_the_range_and_average_the_windows_over_their_middle(grid:
     for segment in range(grid.num_segments):
         end_unit = grid.num_units if segment == grid.num_segments - 1 else (segment + 1) * grid.stride_units
         middle = (segment * grid.stride_units + end_unit) / 2
+        starts = [grid.window_start(window) for window in range(grid.num_windows)]
+        if segment < grid.num_segments - 1:
+            starts[-1] = max(starts[-1], (grid.num_windows - 1) * grid.stride_units)
         by_definition = [
             window
-            for window in range(grid.num_windows)
-            if grid.window_start(window) <= middle < grid.window_start(window) + grid.units_per_window
+            for window, start in enumerate(starts)
+            if start <= middle < grid.window_start(window) + grid.units_per_window
         ]
         assert list(grid.segment_windows(segment)) == by_definition
+
+
+@given(st.integers(1, 8), st.integers(1, 8), st.integers(0, 40), st.integers(0, 10))
+def test_what_is_known_of_a_segment_stays_when_the_video_goes_on(
+    units_per_window: int, stride: int, units: int, more: int
+) -> None:
+    """A segment of an open plan is given once its windows are complete and it is settled."""
+    known, whole, open_ended = (
+        Grid(0, end, units_per_window, 1, units_per_window, min(stride, units_per_window))
+        for end in (units_per_window + units, units_per_window + units + more, 10**6)
+    )
+    for segment in range(known.num_segments):
+        windows = open_ended.segment_windows(segment)
+        is_complete = open_ended.window_units(windows[-1])[-1] < known.num_units
+        if is_complete and open_ended.is_settled(segment, known.num_units):
+            assert whole.segment_range_ns(segment) == open_ended.segment_range_ns(segment)
+            assert whole.segment_windows(segment) == windows
+            assert [whole.window_units(each) for each in windows] == [
+                open_ended.window_units(each) for each in windows
+            ]
 
 
 @st.composite

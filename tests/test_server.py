@@ -186,11 +186,12 @@ def test_prometheus_sees_what_happened(served: Served, client: Client) -> None:
     before = seen()
     client.classify(clip)
     after = seen()
-    # 4 s are 8 units of 0.5 s and 3 windows of 2 s.
-    assert {key: round(after[key] - before[key], 3) for key in before} == {
+    grown = {key: round(after[key] - before[key], 3) for key in before}
+    # 4 s are 8 units of 4 frames and 3 windows of 2 s; the clip has 100 frames, of which all may be needed.
+    assert 32 <= grown.pop("frames") <= 100
+    assert grown == {
         "requests": 1,
         "totals": 1,
-        "frames": 100,
         "seconds": 4,
         "units": 8,
         "windows": 3,

@@ -1,5 +1,6 @@
 """Chunks become one anonymous file, bounded in memory."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -32,15 +33,53 @@ async def test_any_chunking_gives_the_same_bytes(chunks: list[bytes], memory_byt
     if not whole:
         return
     async with receive(stream(*chunks), UploadConfig(memory_bytes=memory_bytes)) as file:
+        assert await file.whole() == len(whole)
         assert content(file.fd) == whole
         assert file.size_bytes == len(whole)
+
+
+async def test_bytes_can_be_read_while_others_are_on_their_way() -> None:
+    chunks: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def sent() -> AsyncIterator[bytes]:
+        while chunk := await chunks.get():
+            yield chunk
+
+    async with receive(sent(), UploadConfig(memory_bytes=6)) as file:
+        chunks.put_nowait(b"1234")
+        assert await file.wait(0, 100) == (0, 4)
+        in_memory = file.fd
+        assert (content(file.fd), file.size_bytes) == (b"1234", None)
+        waiting = asyncio.create_task(file.wait(4, 5))
+        chunks.put_nowait(b"5678")
+        assert await waiting == (0, 8)
+        assert file.fd != in_memory
+        assert content(file.fd) == b"12345678"
+        at_the_end = asyncio.create_task(file.wait(8, 9))
+        chunks.put_nowait(b"")
+        assert await at_the_end == (0, 8)
+        assert file.size_bytes == 8
+
+
+async def test_what_ends_the_chunks_ends_the_waiting() -> None:
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"1234"
+        raise ConnectionError("gone")
+
+    async with receive(broken(), UploadConfig()) as file:
+        with pytest.raises(ConnectionError):
+            await file.wait(10, 11)
+        with pytest.raises(ConnectionError):
+            await file.whole()
 
 
 async def test_a_large_upload_moves_to_an_unnamed_file_on_disk(tmp_path: Path) -> None:
     config = UploadConfig(memory_bytes=10, directory=tmp_path)
     async with receive(stream(b"12345", b"67890"), config) as file:
+        await file.whole()
         assert "memfd:" in backing(file.fd)
     async with receive(stream(b"12345", b"67890", b"x"), config) as file:
+        await file.whole()
         assert str(tmp_path) in backing(file.fd)
         assert list(tmp_path.iterdir()) == []
         assert content(file.fd) == b"1234567890x"
@@ -56,22 +95,22 @@ async def test_the_limit_holds_while_reading() -> None:
             yield bytes(10)
 
     with pytest.raises(UploadTooLarge, match="limit of 25 bytes") as caught:
-        async with receive(endless(), UploadConfig(max_bytes=25)):
-            pass
+        async with receive(endless(), UploadConfig(max_bytes=25)) as file:
+            await file.whole()
     assert asked == 3
     assert caught.value.metadata == {"limit": "25", "value": ">=30"}
 
 
 async def test_no_bytes_is_an_error() -> None:
     with pytest.raises(EmptyUpload):
-        async with receive(stream(b"", b""), UploadConfig()):
-            pass
+        async with receive(stream(b"", b""), UploadConfig()) as file:
+            await file.whole()
 
 
 async def test_descriptors_do_not_leak() -> None:
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(20):
         with pytest.raises(UploadTooLarge):
-            async with receive(stream(b"12345", b"6"), UploadConfig(max_bytes=5, memory_bytes=2)):
-                pass
+            async with receive(stream(b"12345", b"6"), UploadConfig(max_bytes=5, memory_bytes=2)) as file:
+                await file.whole()
     assert len(os.listdir("/proc/self/fd")) == before

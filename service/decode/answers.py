@@ -37,7 +37,7 @@ def facts(said: dict[str, Any]) -> VideoFacts:
 
 
 def decode_end(said: dict[str, Any]) -> DecodeEnd:
-    return DecodeEnd(int(said["end_ns"]), int(said["frames_decoded"]), _warnings(said))
+    return DecodeEnd(int(said["end_ns"]), int(said["frames_decoded"]), _warnings(said), facts(said["facts"]))
 
 
 def refusal(said: dict[str, Any]) -> ClientError:

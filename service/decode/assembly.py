@@ -71,6 +71,12 @@ class Assembly:
         """The held frame was a mistake."""
         self._frame = self._picture = None
 
+    def close(self) -> None:
+        """Refer to the slots' memory no more, least of all in a circle through the times to come."""
+        self.let_go()
+        self._slot_of.clear()
+        self._times = iter(())
+
     def fill(self) -> None:
         """Serve the wanted time with the held frame, and go on to the next time."""
         assert self.wanted is not None

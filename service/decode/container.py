@@ -12,6 +12,7 @@ from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
 
 from service.decode.protocol import Refusal
+from service.decode.source import Source
 
 # What PyAV raises on hostile bytes: its own errors, which also derive from OSError and others, and what its
 # accessors raise when a header's values don't fit (zero time bases, text that is no text, huge numbers).
@@ -52,29 +53,30 @@ FORMATS = (
 _TAKEN = "mp4, mov, 3gp, mkv, webm, avi, flv, wmv, ts, mpg, ogv, gif, mxf, ivf or a raw video stream"
 _NO_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.dependent
 _BUFFER_BYTES = 1 << 16
+_ANALYSED_US = 500_000  # of a container without a header, in search of its streams; live ones wait for it
 _MAX_TRACKS = 8  # video streams of one file that are looked at
 
 
-class Upload:
-    """A descriptor as a file object with an offset of its own: the parent's descriptor shares its offset."""
+class SequentialReader:
+    """The bytes of a source from the front, as a file object that cannot seek."""
 
     name = ""  # a name's ending would take part in guessing the format
 
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
+    def __init__(self, source: Source) -> None:
+        self._source = source
         self._position = 0
 
-    @property
-    def size_bytes(self) -> int:
-        return os.fstat(self._fd).st_size
-
     def read(self, size: int) -> bytes:
-        data = os.pread(self._fd, size, self._position)
+        data = self._source.read(self._position, size)
         self._position += len(data)
         return data
 
+
+class SeekableReader(SequentialReader):
+    """A source whose size is known, as a file object with an offset of its own."""
+
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size_bytes}
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._source.size_bytes or 0}
         position = base[whence & 3] + offset  # FFmpeg sets flags beyond the standard bits
         if position < 0:
             return -errno.EINVAL  # FFmpeg's way; an exception would come back up where the demuxer copes
@@ -85,19 +87,22 @@ class Upload:
         return self._position
 
 
-def open_container(upload: Upload) -> InputContainer:
+def open_container(source: Source) -> InputContainer:
     """Open it as one of ``FORMATS``; whatever other file it names stays closed.
 
     Raises:
         Refusal: NOT_A_VIDEO, UNSUPPORTED_VIDEO.
     """
-    if upload.size_bytes == 0:
+    if source.size_bytes == 0:
         raise Refusal("NOT_A_VIDEO", "the file is empty")
-    upload.seek(0)
-    options = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "none"}
+    options = {
+        "format_whitelist": ",".join(FORMATS),
+        "protocol_whitelist": "none",
+        "analyzeduration": str(_ANALYSED_US),
+    }
     try:
         container = av.open(
-            upload,
+            SequentialReader(source) if source.size_bytes is None else SeekableReader(source),
             mode="r",
             metadata_errors="replace",
             buffer_size=_BUFFER_BYTES,

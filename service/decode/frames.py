@@ -4,27 +4,32 @@ Memory does not grow with the video: one frame is held, and a unit of each grid 
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from functools import partial
 from itertools import chain
 
 from service.decode.assembly import Assembly, Slots, wanted_frames
-from service.decode.container import Upload, open_container
-from service.decode.limits import Limits
+from service.decode.clock import Timeline
+from service.decode.container import open_container
+from service.decode.facts import facts_of
+from service.decode.limits import Limits, check_duration
 from service.decode.lookahead import Disorder
+from service.decode.opening import Opening
 from service.decode.pixels import Painter
 from service.decode.probe import Track
 from service.decode.protocol import Refusal
 from service.decode.shown import Selection, Shown, WantedTimes, all_frames
+from service.decode.source import Source
 from service.decode.stream import Stream
 from service.decode.tally import Keys
 from service.plan import Plan
-from service.values import NS_PER_S, DecodeEnd, PixelFormat
+from service.values import NS_PER_S, DecodeEnd, PixelFormat, VideoFacts
 
-_Walk = Callable[[Stream, Assembly], int | None]
+_Walk = Callable[[Opening, Assembly], int | None]
 
 
 def decode(
-    upload: Upload,
+    source: Source,
     track: Track,
     plan: Plan,
     pixel_format: PixelFormat,
@@ -35,45 +40,76 @@ def decode(
     """Announce the plan's units as they end; ``pulse`` is called for each packet.
 
     A video that ends early cuts the plan; one that ends before the plan begins is corrupt. Where the whole
-    plan is served before the video ends, the rest is not decoded and the probe's duration stands.
+    plan is served before the video ends, the rest is not decoded and the probe's duration stands. With an
+    open plan, all of the video is walked through, which tells its facts; for one that turns out to be shorter
+    than a window it does not hold, and the last units do not come.
 
     Raises:
         Refusal: CORRUPT_VIDEO, VIDEO_TOO_LARGE, UNSUPPORTED_VIDEO.
     """
     painter = Painter(pixel_format, track.aspect)
-    assembly = Assembly(plan, painter.paint, slots)
+    with closing(Assembly(plan, painter.paint, slots)) as assembly:
+        return _decode(source, track, plan, assembly, limits, pulse)
+
+
+def _decode(
+    source: Source,
+    track: Track,
+    plan: Plan,
+    assembly: Assembly,
+    limits: Limits,
+    pulse: Callable[[], None],
+) -> DecodeEnd:
+    opening = track.opening
     decoded = 0
     for walk in _walks(track, plan):
-        with Stream(open_container(upload), track.stream_index, limits, pulse) as stream:
+        if opening is None:
+            opening = Opening(Stream(open_container(source), track.stream_index, limits, pulse))
+        with opening.stream as stream:
             try:
-                end_ns = walk(stream, assembly)
+                end_ns = walk(opening, assembly)
             except Disorder:
                 assembly.let_go()
+                opening = None
                 continue
             finally:
                 decoded += stream.frames
-            warnings = stream.warnings()
-            if end_ns is None:
-                return DecodeEnd(track.facts.duration_ns, decoded, tuple(warnings))
-            end_ns = _finish(assembly, plan, track, end_ns, warnings)
-            return DecodeEnd(end_ns, decoded, tuple(warnings))
+            facts = track.facts
+            if track.opening is not None:
+                facts = _learned(track.opening, stream, source, limits, end_ns)
+            warnings: list[str] = []
+            if end_ns is None or not plan.holds_for(facts.duration_ns):
+                end_ns = facts.duration_ns
+            else:
+                end_ns, warnings = _finish(assembly, plan, track.timeline, facts.duration_ns, end_ns)
+            return DecodeEnd(end_ns, decoded, (*stream.warnings(), *warnings), facts)
     raise AssertionError("the last walk takes frames in whatever order they come")
+
+
+def _learned(
+    front: Opening, stream: Stream, source: Source, limits: Limits, end_ns: int | None
+) -> VideoFacts:
+    """What all packets say of a video of which the front was known."""
+    if end_ns is None:  # an open plan goes on for as long as a video may last
+        check_duration(round(limits.max_duration_s * NS_PER_S) + 1, limits)
+    assert front.head is not None
+    return facts_of(stream, front.head, stream.tally, source.wait_for_all(), limits)
 
 
 def _walks(track: Track, plan: Plan) -> Iterator[_Walk]:
     """The ways to find the frames, the cheapest first; all but the last raise Disorder where they cannot."""
     if track.keys is not None:
         yield partial(_walk_selected, track, track.keys, plan)
-    if track.timeline.timed:
+    if track.has_clean_keys and track.opening is None:  # a walk from the middle tells no facts
         yield partial(_walk_from_seek, track)
     yield partial(_walk_all, track)
 
 
-def _walk_selected(track: Track, keys: Keys, plan: Plan, stream: Stream, assembly: Assembly) -> int | None:
+def _walk_selected(track: Track, keys: Keys, plan: Plan, opening: Opening, assembly: Assembly) -> int | None:
     """Decode what the wanted times need; what comes out must be what the packets promised."""
     wanted = wanted_frames(lambda: plan)
     ticks = WantedTimes(track.timeline.to_ticks(each.time_ns) for each in wanted)
-    selection = Selection(stream, track.timeline, keys, ticks)
+    selection = Selection(opening, track.timeline, keys, ticks)
 
     def check(pts: int | None) -> None:
         if selection.promised() != pts:
@@ -90,21 +126,21 @@ def _walk_selected(track: Track, keys: Keys, plan: Plan, stream: Stream, assembl
     return None
 
 
-def _walk_from_seek(track: Track, stream: Stream, assembly: Assembly) -> int | None:
+def _walk_from_seek(track: Track, opening: Opening, assembly: Assembly) -> int | None:
     """All frames from the first wanted time on, where the container's index leads there."""
     assert assembly.wanted is not None
     start_ns = assembly.wanted.time_ns
-    if start_ns <= 0 or not stream.seek(track.timeline.to_ticks(start_ns)):
+    if start_ns <= 0 or not opening.stream.seek(track.timeline.to_ticks(start_ns)):
         raise Disorder("nothing to seek")
-    frames = all_frames(stream, track.timeline)
+    frames = all_frames(opening, track.timeline)
     first = next(frames, None)
     if first is None or first.start_ns > start_ns:
         raise Disorder("the index is wrong, or there is no key frame before")
     return _serve(chain((first,), frames), assembly, _trust)
 
 
-def _walk_all(track: Track, stream: Stream, assembly: Assembly) -> int | None:
-    return _serve(all_frames(stream, track.timeline), assembly, _trust)
+def _walk_all(track: Track, opening: Opening, assembly: Assembly) -> int | None:
+    return _serve(all_frames(opening, track.timeline), assembly, _trust)
 
 
 def _trust(pts: int | None) -> None:
@@ -129,19 +165,20 @@ def _serve(frames: Iterable[Shown], assembly: Assembly, check: Callable[[int | N
     return end_ns
 
 
-def _finish(assembly: Assembly, plan: Plan, track: Track, end_ns: int, warnings: list[str]) -> int:
-    """Serve what is wanted still by the last frame, in a plan cut to where the frames end: there."""
+def _finish(
+    assembly: Assembly, plan: Plan, timeline: Timeline, duration_ns: int, end_ns: int
+) -> tuple[int, list[str]]:
+    """Serve what is still wanted by the last frame, in a plan cut to where frames end: there, warnings."""
     if assembly.held is None:
         raise Refusal("CORRUPT_VIDEO", "not one frame of the range asked for can be decoded")
-    frame_ns = track.timeline.to_ns(track.timeline.origin + track.timeline.frame_ticks)
-    if abs(end_ns - track.facts.duration_ns) <= frame_ns:
-        end_ns = track.facts.duration_ns  # a difference in how long the last frame lasts cuts no window off
-    elif end_ns < track.facts.duration_ns:
-        warnings.append(
-            f"decoded frames end at {end_ns / NS_PER_S:.3f} s of {track.facts.duration_ns / NS_PER_S:.3f} s"
-        )
+    warnings = []
+    frame_ns = timeline.to_ns(timeline.origin + timeline.frame_ticks)
+    if abs(end_ns - duration_ns) <= frame_ns:
+        end_ns = duration_ns  # a difference in how long the last frame lasts cuts no window off
+    elif end_ns < duration_ns:
+        warnings.append(f"decoded frames end at {end_ns / NS_PER_S:.3f} s of {duration_ns / NS_PER_S:.3f} s")
     rest = plan.cut(end_ns)
     if rest is None:
         raise Refusal("CORRUPT_VIDEO", f"frames end at {end_ns / NS_PER_S:.3f} s, before the range asked for")
     assembly.finish(rest)
-    return end_ns
+    return end_ns, warnings

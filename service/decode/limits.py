@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from service.decode.protocol import Refusal
+from service.values import NS_PER_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,17 @@ def check_pixels(width: int, height: int, limits: Limits) -> None:
             f"frames of {width} x {height} pixels are more than {limits.max_pixels} pixels",
             limit=limits.max_pixels,
             value=width * height,
+        )
+
+
+def check_duration(duration_ns: int, limits: Limits) -> None:
+    """Raise ``Refusal`` VIDEO_TOO_LARGE when a video lasts longer than the limit."""
+    if duration_ns > limits.max_duration_s * NS_PER_S:
+        raise Refusal(
+            "VIDEO_TOO_LARGE",
+            f"the video lasts {duration_ns / NS_PER_S:.0f} s, more than {limits.max_duration_s:g} s",
+            limit=limits.max_duration_s,
+            value=duration_ns / NS_PER_S,
         )
 
 

@@ -81,6 +81,10 @@ class Lookahead:
         del self._times[: max(0, bisect_right(self._times, wanted) - 1)]
         return self._times[0] if self._times else None
 
+    def is_last(self, pts: int) -> bool:
+        """Is no frame of the stream shown after this one?"""
+        return self._ended and self._times[-1:] == [pts]
+
     def packets_to(self, pts: int) -> int:
         """How many from the front on, up to the one of this stamp; none if it is decoded already."""
         places = (place for place, stamp in enumerate(self._queue, 1) if stamp.pts == pts and stamp.is_shown)

@@ -10,7 +10,7 @@ from service.config import DecodeConfig
 from service.decode.process import Death, WorkerProcess
 from service.errors import DecoderDied
 from service.plan import Plan
-from service.values import DecodeEnd, PixelFormat, UnitFrames, VideoFacts
+from service.values import DecodeEnd, PixelFormat, UnitFrames, VideoFacts, VideoFile
 
 _log = logging.getLogger(__name__)
 _FIRST_RETRY_S, _LAST_RETRY_S = 0.1, 10.0  # between attempts to start a worker on a machine that cannot
@@ -26,13 +26,17 @@ class Worker:
         self._process = process
         self.end: DecodeEnd | None = None
 
-    async def probe(self, fd: int) -> VideoFacts:
-        """The facts of the seekable file behind ``fd``, whose offset is neither used nor moved.
+    async def probe(self, file: VideoFile, *, from_front: bool = False) -> VideoFacts:
+        """The facts of a video, whose descriptor's offset is neither used nor moved.
+
+        ``from_front`` takes the header's word for them, does not wait for more of the file than it takes, and
+        goes well with an open plan; without it, all packets have been read.
 
         Raises:
-            NotAVideo, UnsupportedVideo, NoVideoStream, CorruptVideo, VideoTooLarge, DecoderDied.
+            NotAVideo, UnsupportedVideo, NoVideoStream, CorruptVideo, VideoTooLarge, DecoderDied, or what
+            ``file`` raises.
         """
-        return await self._process.probe(fd)
+        return await self._process.probe(file, from_front=from_front)
 
     async def decode(self, plan: Plan, pixel_format: PixelFormat) -> AsyncIterator[UnitFrames]:
         """The plan's units as they end, each to be released by the one who takes it.
@@ -57,6 +61,7 @@ class Worker:
             end_ns=min(end.end_ns for end in ends),
             frames_decoded=sum(end.frames_decoded for end in ends),
             warnings=tuple(dict.fromkeys(warning for end in ends for warning in end.warnings)),
+            facts=ends[-1].facts,
         )
 
 

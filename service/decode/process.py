@@ -20,7 +20,7 @@ from service.decode.spawn import spawn
 from service.decode.watchdog import Watchdog
 from service.errors import DecoderDied
 from service.plan import Plan
-from service.values import DecodeEnd, PixelFormat, UnitFrames, VideoFacts
+from service.values import DecodeEnd, PixelFormat, UnitFrames, VideoFacts, VideoFile
 
 _START_S = 30.0  # a machine under load may need long to start a process; one that needs longer never will
 _STOP_S = 2.0  # how long a worker may take to leave a video alone
@@ -49,6 +49,9 @@ class WorkerProcess(asyncio.Protocol):
         self._job = 0
         self._in_job = False
         self._awaited: frozenset[str] = frozenset()
+        self._file: VideoFile | None = None
+        self._sent_fd = -1
+        self._supplying: asyncio.Task[None] | None = None
         self._plan: Plan | None = None
         self._last_unit = (-1, -1, -1)
         self._memory: FrameMemory | None = None
@@ -84,15 +87,16 @@ class WorkerProcess(asyncio.Protocol):
                 self.end()
                 await self.gone()
 
-    async def probe(self, fd: int) -> VideoFacts:
-        """Begin a video: the upload's descriptor -> its facts."""
+    async def probe(self, file: VideoFile, *, from_front: bool) -> VideoFacts:
+        """Begin a video."""
         self._check_alive()
         if self._in_job:
             raise RuntimeError("a worker has one video at a time")
         self._job += 1
         self._in_job = True
-        self._send_file(fd)
-        self._ask({"facts", "refused"}, "probe")
+        self._file, self._sent_fd = file, file.fd
+        self._send_file(file.fd)
+        self._ask({"facts", "refused"}, "probe", from_front=from_front, size=file.size_bytes)
         facts = await self._inbox_next()
         assert isinstance(facts, VideoFacts)
         return facts
@@ -114,6 +118,7 @@ class WorkerProcess(asyncio.Protocol):
             slots=slots,
             pixel_format=asdict(pixel_format),
             grids=[asdict(grid) for grid in plan.grids],
+            is_open=plan.is_open,
         )
 
     def passes(self, plan: Plan, pixel_format: PixelFormat) -> Iterator[tuple[int, Plan]]:
@@ -127,7 +132,8 @@ class WorkerProcess(asyncio.Protocol):
 
     async def leave(self) -> None:
         """Make it forget the video. One that does not do so soon is killed."""
-        self._memory = self._plan = None
+        self._memory = self._plan = self._file = None
+        self._stop_supplying()
         self._inbox.put_nowait(RuntimeError("the worker has been given back"))  # to whoever still waits
         self._inbox = asyncio.Queue()
         if not self._in_job or not self.is_alive:
@@ -172,6 +178,7 @@ class WorkerProcess(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_alive = False
         self._watchdog.rest()
+        self._stop_supplying()
         self._inbox.put_nowait(_died())
         if self._is_ready:
             self._on_death(self, self._death)
@@ -184,6 +191,10 @@ class WorkerProcess(asyncio.Protocol):
             raise ProtocolError(f"{says} about job {message['job']} in job {self._job}")
         if says == "failed":
             self._detail = answers.text(message["detail"])
+            return
+        if says == "need" and self._awaited and self._supplying is None:
+            self._supplying = asyncio.create_task(self._supply(int(message["start"]), int(message["end"])))
+            self._watchdog.rest()
             return
         if says == "alive" or (says not in self._awaited and "stopped" in self._awaited):
             self._watch()
@@ -232,6 +243,28 @@ class WorkerProcess(asyncio.Protocol):
         return found
 
     # Talking.
+
+    async def _supply(self, start: int, end: int) -> None:
+        """Bytes of the file, as soon as some of them are there."""
+        file = self._file
+        assert file is not None
+        try:
+            there = await file.wait(start, end)
+        except Exception as error:
+            self._inbox.put_nowait(error)
+            return
+        self._supplying = None
+        if file.fd != self._sent_fd:
+            self._sent_fd = file.fd
+            self._send_file(file.fd)
+            self._say("file")
+        self._say("have", start=there[0], end=there[1], size=file.size_bytes)
+        self._watch()
+
+    def _stop_supplying(self) -> None:
+        if self._supplying is not None:
+            self._supplying.cancel()
+            self._supplying = None
 
     def _ask(self, answers: set[str], says: str, **content: object) -> None:
         if self._awaited and says != "stop":

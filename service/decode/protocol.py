@@ -8,7 +8,11 @@ one of the next. A descriptor follows its message over a second socket (SCM_RIGH
     probe         (descriptor of the upload)                      facts | refused
     decode        plan, pixel format, slots (shared memory)       unit ..., then end | refused
     release       slot                                            nothing
+    have          bytes of the file that are there                nothing
+    file          (descriptor of the upload, moved)               nothing
     stop                                                          stopped
+
+While it owes an answer, a worker may say ``need``: it waits for bytes of a file that is still on its way.
 
 Unasked, a worker says ``ready`` once, ``alive`` every now and then while it works, and ``failed``
 before it ends for want of memory or for a mistake of ours.

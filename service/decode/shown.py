@@ -13,7 +13,7 @@ from av.video.frame import VideoFrame
 
 from service.decode.clock import Clock, Timeline
 from service.decode.lookahead import Disorder, Lookahead, Stamp
-from service.decode.stream import Stream
+from service.decode.opening import Head, Opening
 from service.decode.tally import Key, Keys
 
 _SEEK_PAYS = 16  # packets; fewer are read in the time that a seek takes
@@ -60,9 +60,11 @@ class WantedTimes:
         return time is not None
 
 
-def all_frames(stream: Stream, timeline: Timeline) -> Iterator[Shown]:
-    """From where the stream stands to its end."""
-    clock = Clock(timeline)
+def all_frames(opening: Opening, timeline: Timeline) -> Iterator[Shown]:
+    """Those of the head, then from where the stream stands to its end."""
+    clock, stream = Clock(timeline), opening.stream
+    if opening.head is not None:
+        yield from _timed(opening.head.frames, clock)
     while (packet := stream.read()) is not None:
         yield from _timed(stream.decode(packet), clock)
     yield from _timed(stream.drain(), clock)
@@ -71,8 +73,8 @@ def all_frames(stream: Stream, timeline: Timeline) -> Iterator[Shown]:
 class Selection:
     """The frames shown at wanted times, and what their decoding brings out besides."""
 
-    def __init__(self, stream: Stream, timeline: Timeline, keys: Keys, wanted: WantedTimes) -> None:
-        self._stream = stream
+    def __init__(self, opening: Opening, timeline: Timeline, keys: Keys, wanted: WantedTimes) -> None:
+        self._stream, self._head = opening.stream, opening.head
         self._keys = keys
         self._wanted = wanted
         self._timeline = timeline
@@ -80,7 +82,6 @@ class Selection:
         self._ahead = Lookahead()
         self._held: deque[Packet] = deque()  # those that the lookahead has
         self._read = 0  # packets, as if from the stream's beginning
-        self._ended = False
         self._promised: deque[int] = deque()
 
     def promised(self) -> int:
@@ -103,6 +104,8 @@ class Selection:
         Raises:
             Disorder: the time stamps do not tell which frame is shown when.
         """
+        if self._head is not None:
+            yield from self._begin(self._head)
         while (wanted := self._wanted.next) is not None:
             key = self._keys.before(wanted)
             if key is not None and key.number - self._read >= _SEEK_PAYS:
@@ -111,9 +114,16 @@ class Selection:
             due = self._promise(wanted)
             for _ in range(self._ahead.packets_to(due)):
                 yield from self._decode_front(due)
-            if self._ended and not self._held:
+            if self._ahead.is_last(due):
                 break
         yield from self._drain()
+
+    def _begin(self, head: Head) -> Iterator[Shown]:
+        """All of the head has been decoded already."""
+        for packet in head.packets:
+            self._add(packet, head.packets[0].pts or 0)
+            self._ahead.pop()
+        yield from _timed(head.frames, self._clock)
 
     def _promise(self, wanted: int) -> int:
         due = self._ahead.shown_at(wanted)
@@ -146,20 +156,22 @@ class Selection:
                 yield from self._decode_front(None)
             elif (packet := self._stream.read()) is None:
                 self._ahead.end()
-                self._ended = True
             else:
                 yield from self._take(packet, wanted)
 
     def _take(self, packet: Packet, wanted: int) -> Iterator[Shown]:
+        if self._add(packet, wanted):
+            self._held.clear()
+            yield from self._drain()
+        self._held.append(packet)
+
+    def _add(self, packet: Packet, wanted: int) -> int:
+        """How many of those before need no decoding."""
         if packet.pts is None:
             raise Disorder("a packet without a presentation stamp")
         self._read += 1
         stamp = Stamp(packet.pts, packet.dts, packet.is_keyframe, not packet.is_discard)
-        unneeded = self._ahead.add(stamp, wanted)
-        if unneeded:
-            self._held.clear()
-            yield from self._drain()
-        self._held.append(packet)
+        return self._ahead.add(stamp, wanted)
 
     def _decode_front(self, due: int | None) -> Iterator[Shown]:
         """Decode a packet whose frame is the one that is due, is wanted later, or is needed by such a one."""

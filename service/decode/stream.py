@@ -43,6 +43,9 @@ class Stream:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self.container.close()
 
     def read(self) -> Packet | None:

@@ -21,12 +21,12 @@ import av.logging
 import numpy as np
 
 from service.decode import sandbox
-from service.decode.container import Upload
 from service.decode.frames import decode
 from service.decode.limits import Limits
-from service.decode.probe import Track, probe
+from service.decode.probe import Track, probe, probe_front
 from service.decode.protocol import Refusal, Unpacker, pack
 from service.decode.resample import preload
+from service.decode.source import Source
 from service.plan import Grid, Plan
 from service.values import PixelFormat
 
@@ -136,21 +136,26 @@ class _Job:
         self._limits = settings.limits
         self._number = number
         self._upload_fd = link.take_file()
-        self._upload = Upload(self._upload_fd)
+        self._waits_for_bytes = False
+        self._is_stopped = False
         self._track: Track | None = None
         self._slots: _SharedSlots | None = None
         self._memory_number = 0
         self._cpu_at_start_s = time.process_time()
 
-    def run(self) -> None:
+    def run(self, from_front: bool, size_bytes: int | None) -> None:
         """Serve it until the parent has enough of it."""
+        self._source = Source(self._upload_fd, None if size_bytes is not None else self._need)
+        find_track = probe_front if from_front else probe
         try:
-            self._answer(self._probe)
+            self._answer(lambda: self._probe(find_track))
             while True:
                 self._obey(self._link.hear())
         except _Stopped:
             return
         finally:
+            if self._track is not None and self._track.opening is not None:
+                self._track.opening.stream.close()
             os.close(self._upload_fd)
 
     def say(self, says: str, **content: object) -> None:
@@ -162,6 +167,7 @@ class _Job:
 
     def pulse(self) -> None:
         """Between packets: obey what has come, show life, hold the limit on processor time."""
+        self._check_stopped()
         while (message := self._link.hear_now()) is not None:
             self._obey(message)
         self._link.say_alive(self._number)
@@ -177,37 +183,58 @@ class _Job:
     def _obey(self, message: dict[str, Any]) -> None:
         match message:
             case {"says": "stop"}:
+                self._is_stopped = True
+                self._source.end()
                 raise _Stopped
             case {"says": "release", "slot": slot, "memory": memory}:
                 # One for a walk that is through says nothing about the slots of the next.
                 if self._slots is not None and memory == self._memory_number:
                     self._slots.release(slot)
+            case {"says": "have", "start": start, "end": end, "size": size}:
+                self._waits_for_bytes = False
+                self._source.arrived(start, end, size)
+            case {"says": "file"}:
+                os.dup2(moved := self._link.take_file(), self._upload_fd)
+                os.close(moved)
             case {"says": "decode"}:
                 self._answer(lambda: self._decode(message))
             case _:
                 raise SystemExit(f"the parent said {message}")
 
+    def _need(self, start: int, end: int) -> None:
+        """Wait for some of these bytes."""
+        self._waits_for_bytes = True
+        self.say("need", start=start, end=end)
+        while self._waits_for_bytes:
+            self.wait()
+
     def _answer(self, work: Callable[[], None]) -> None:
         try:
             work()
         except Refusal as refusal:
+            self._check_stopped()
             self.say("refused", reason=refusal.reason, message=refusal.message, metadata=refusal.metadata)
 
-    def _probe(self) -> None:
-        self._track = probe(self._upload, self._limits, self.pulse)
+    def _check_stopped(self) -> None:
+        """Where a read was stopped, FFmpeg may call the file damaged instead of passing that on."""
+        if self._is_stopped:
+            raise _Stopped
+
+    def _probe(self, find_track: Callable[[Source, Limits, Callable[[], None]], Track]) -> None:
+        self._track = find_track(self._source, self._limits, self.pulse)
         self.say("facts", facts=asdict(self._track.facts))
 
     def _decode(self, message: dict[str, Any]) -> None:
         fd = self._link.take_file()
-        if self._track is None:
-            raise SystemExit("the parent wants a video decoded that was refused")
+        track = self._track or probe(self._source, self._limits, self.pulse)
+        self._track = track if track.opening is None else None  # an opening serves for one walk
         pixel_format = PixelFormat(**message["pixel_format"])
-        plan = Plan(tuple(Grid(**grid) for grid in message["grids"]))
+        plan = Plan(tuple(Grid(**grid) for grid in message["grids"]), message["is_open"])
         unit_shape = (plan.grids[0].frames_per_unit, pixel_format.height, pixel_format.width, 3)
         self._memory_number = message["memory"]
         self._slots = _SharedSlots(self, fd, message["slots"], unit_shape)
         try:
-            end = decode(self._upload, self._track, plan, pixel_format, self._limits, self._slots, self.pulse)
+            end = decode(self._source, track, plan, pixel_format, self._limits, self._slots, self.pulse)
         finally:
             self._slots.close()
             self._slots = None
@@ -228,12 +255,13 @@ def main(settings: Settings) -> None:
     while True:
         message = link.hear()
         if message["says"] == "probe":
-            _serve(link, settings, message["job"])
+            _serve(link, settings, message)
 
 
-def _serve(link: _Link, settings: Settings, number: int) -> None:
+def _serve(link: _Link, settings: Settings, message: dict[str, Any]) -> None:
+    number = message["job"]
     try:
-        _Job(link, settings, number).run()
+        _Job(link, settings, number).run(message["from_front"], message["size"])
     except Exception as error:
         # Not as a traceback: where standard error is a file, the limit on files forbids to write there.
         steps = traceback.extract_tb(error.__traceback__)

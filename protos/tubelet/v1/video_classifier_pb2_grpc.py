@@ -75,7 +75,9 @@ class VideoClassifierServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ClassifyStreaming(self, request_iterator, context):
-        """The same, with progress and each segment as soon as it is known, then the classification.
+        """The same, with progress and each segment as soon as it is known, then the classification. With sliding windows
+        and a container that is written from the front (Matroska, WebM, MPEG-TS, fragmented or fast-start mp4, FLV),
+        that is while the video is being uploaded, as a live stream may be.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

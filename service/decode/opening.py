@@ -1,0 +1,76 @@
+"""A stream that has just been opened: its first frames, and the clock that they start."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from av.packet import Packet
+from av.video.frame import VideoFrame
+
+from service.decode.clock import Timeline
+from service.decode.protocol import Refusal
+from service.decode.stream import Stream
+
+_USUAL_RATE = Fraction(25)  # frames a second when neither stamps nor header tell, as in FFmpeg's raw demuxers
+_RATES = (Fraction(1, 3600), Fraction(1000))  # a header's rate outside of these is no rate
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The first frames that came out of a stream, and all packets that were read for them."""
+
+    frames: list[VideoFrame]
+    packets: list[Packet]
+    timeline: Timeline
+
+    @property
+    def first(self) -> VideoFrame:
+        return self.frames[0]
+
+
+def read_head(stream: Stream) -> Head:
+    """
+    Raises:
+        Refusal: CORRUPT_VIDEO, VIDEO_TOO_LARGE.
+    """
+    read: list[Packet] = []
+    frames: list[VideoFrame] = []
+    while not frames:
+        packet = stream.read()
+        if packet is None:
+            frames = stream.drain()
+            break
+        read.append(packet)
+        frames = stream.decode(packet)
+    if not frames:
+        raise Refusal("CORRUPT_VIDEO", f"not one frame of the video's {len(read)} packets can be decoded")
+    return Head(frames, read, _timeline(stream, frames[0]))
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A stream, and its head if that has been read already: then it goes on behind it."""
+
+    stream: Stream
+    head: Head | None = None
+
+
+def _timeline(stream: Stream, first: VideoFrame) -> Timeline:
+    rate = stated_rate(stream)
+    time_base = stream.stream.time_base or 1 / rate
+    if time_base <= 0:
+        raise Refusal("CORRUPT_VIDEO", "the video's stream has no clock")
+    stamps = (first.pts, first.dts, stream.tally.earliest)
+    return Timeline(
+        time_base=time_base,
+        origin=next((ticks for ticks in stamps if ticks is not None), 0),
+        frame_ticks=max(1, round(1 / (rate * time_base))),
+        timed=stream.tally.is_timed,
+    )
+
+
+def stated_rate(stream: Stream) -> Fraction:
+    header = stream.stream
+    for rate in (header.average_rate, header.guessed_rate, header.base_rate):
+        if rate is not None and _RATES[0] <= rate <= _RATES[1]:
+            return rate
+    return _USUAL_RATE

@@ -1,0 +1,24 @@
+"""Which bytes of a file are there: disjoint ranges [start, end), sorted."""
+
+from bisect import bisect_left, bisect_right
+
+
+class Spans:
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+
+    def add(self, start: int, end: int) -> None:
+        """They are there from now on; ranges that touch become one."""
+        if start >= end:
+            return
+        first = bisect_left(self._ends, start)
+        last = bisect_right(self._starts, end)
+        if first < last:
+            start, end = min(start, self._starts[first]), max(end, self._ends[last - 1])
+        self._starts[first:last], self._ends[first:last] = [start], [end]
+
+    def end_of(self, place: int) -> int:
+        """Up to where all bytes from ``place`` on are there; ``place`` itself if that one is not."""
+        found = bisect_right(self._starts, place) - 1
+        return max(place, self._ends[found]) if found >= 0 else place

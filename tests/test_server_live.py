@@ -1,0 +1,178 @@
+"""Videos are classified while they are uploaded, and live streams while they last."""
+
+import queue
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from tempfile import NamedTemporaryFile
+
+import av
+import pytest
+
+from service.client import Client, ServerError
+from service.values import NS_PER_S, Classification, Options, Segment, Sliding, VideoFacts
+from tests.clips import pan
+from tests.serving import Served, serving, wait_until
+
+_SECONDS = 6.0
+_CONTAINERS = {
+    "matroska": ("matroska", {}),
+    "mpegts": ("mpegts", {}),
+    "flv": ("flv", {}),
+    "fast start": ("mp4", {"movflags": "faststart"}),
+    "fragmented": ("mp4", {"movflags": "frag_keyframe+empty_moov", "frag_duration": "500000"}),
+}
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    """What is uploaded moves to disk in the middle."""
+    with serving(upload={"memory_bytes": 30_000}, engine={"precision": "fp32"}) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def clip() -> bytes:
+    return pan(_SECONDS)
+
+
+def remuxed(clip: bytes, container: str, options: dict[str, str]) -> bytes:
+    """The same packets in another container."""
+    with NamedTemporaryFile() as out:  # a fast start reads again what it wrote
+        with (
+            av.open(BytesIO(clip)) as source,
+            av.open(out.name, "w", container, container_options=options) as target,
+        ):
+            stream = target.add_stream_from_template(source.streams.video[0])
+            for packet in source.demux(source.streams.video[0]):
+                if packet.dts is not None:
+                    packet.stream = stream
+                    target.mux(packet)
+        return out.read()
+
+
+class Tap:
+    """A file that has what the test feeds, and waits for more until it is told that there is none."""
+
+    def __init__(self) -> None:
+        self._chunks: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self.is_open = True
+
+    def feed(self, data: bytes) -> None:
+        self._chunks.put(data)
+
+    def end(self) -> None:
+        self.is_open = False
+        self._chunks.put(b"")
+
+    def fail(self) -> None:
+        self._chunks.put(None)
+
+    def read(self, _: int = -1) -> bytes:
+        if (chunk := self._chunks.get()) is None:
+            raise ConnectionAbortedError("the camera is gone")  # gRPC cancels the call
+        return chunk
+
+
+def assert_same(answer: Classification, other: Classification) -> None:
+    """All but the last digits of scores, which depend on what shares a batch."""
+    assert answer.facts == other.facts
+    assert len(answer.segments) == len(other.segments)
+    for one, another in zip(answer.segments, other.segments, strict=True):
+        assert (one.start_ns, one.end_ns) == (another.start_ns, another.end_ns)
+        assert {each.name: each.score for each in one.labels} == pytest.approx(
+            {each.name: each.score for each in another.labels}, abs=1e-4
+        )
+
+
+@pytest.mark.parametrize("name", _CONTAINERS)
+def test_segments_come_before_the_upload_ends(client: Client, clip: bytes, name: str) -> None:
+    video = remuxed(clip, *_CONTAINERS[name])
+    whole = client.classify(video)
+    tap = Tap()
+    tap.feed(video[: len(video) * 7 // 10])
+    early, rest = [], []
+    for event in client.stream(tap):  # pyright: ignore[reportArgumentType]
+        (early if tap.is_open else rest).append(event)
+        if tap.is_open and sum(isinstance(each, Segment) for each in early) == 2:
+            tap.feed(video[len(video) * 7 // 10 :])
+            tap.end()
+    assert isinstance(early[0], VideoFacts)
+    answer = rest[-1]
+    assert isinstance(answer, Classification)
+    assert_same(answer, whole)
+    assert answer.facts.size_bytes == len(video)
+    assert answer.facts.frames == 150
+    assert [each for each in early + rest if isinstance(each, Segment)] == list(answer.segments)
+
+
+def test_a_recording_of_a_browser_has_no_duration(client: Client, clip: bytes) -> None:
+    """As MediaRecorder writes it: clusters of unknown size, nothing at the end to look up."""
+    video = remuxed(clip, "matroska", {"live": "1"})
+    tap = Tap()
+    tap.feed(video[: len(video) * 8 // 10])
+    events = client.stream(tap)  # pyright: ignore[reportArgumentType]
+    facts = next(events)
+    assert isinstance(facts, VideoFacts)
+    assert facts.duration_ns == 0
+    assert isinstance(next(events), Segment)
+    tap.feed(video[len(video) * 8 // 10 :])
+    tap.end()
+    answer = list(events)[-1]
+    assert isinstance(answer, Classification)
+    assert answer.facts.duration_ns == pytest.approx(_SECONDS * NS_PER_S, abs=NS_PER_S / 20)
+    assert answer.warnings == ()
+    assert answer.labels[0].name == "pan_right"
+
+
+def test_a_live_stream_is_answered_as_it_goes(client: Client, clip: bytes) -> None:
+    """Fed a second at a time, a segment of half a second is known at the latest a second after its end."""
+    video = remuxed(clip, "mpegts", {})
+    seconds = [video[len(video) * part // 6 : len(video) * (part + 1) // 6] for part in range(6)]
+    tap = Tap()
+    tap.feed(seconds.pop(0))
+    fed, ends = 1, []
+    options = Options(windowing=Sliding(NS_PER_S, NS_PER_S // 2))
+    events = client.stream(tap, options)  # pyright: ignore[reportArgumentType]
+    while seconds:
+        tap.feed(seconds.pop(0))
+        fed += 1
+        while not ends or ends[-1] < (fed - 1.5) * NS_PER_S:
+            event = next(events)
+            if isinstance(event, Segment):
+                ends.append(event.end_ns)
+    tap.end()
+    ends += [event.end_ns for event in events if isinstance(event, Segment)]
+    assert ends == [NS_PER_S * half // 2 for half in range(1, 13)]
+
+
+def test_what_must_be_known_as_a_whole_is_waited_for(client: Client, clip: bytes) -> None:
+    """The index of this file stands behind its frames."""
+    whole = client.classify(clip)
+    tap = Tap()
+    for start in range(0, len(clip), 10_000):
+        tap.feed(clip[start : start + 10_000])
+    tap.end()
+    answer = list(client.stream(tap))[-1]  # pyright: ignore[reportArgumentType]
+    assert isinstance(answer, Classification)
+    assert_same(answer, whole)
+
+
+@pytest.mark.parametrize("name", ["matroska", "flv", "mpegts"])
+@pytest.mark.parametrize("percent", [1, 50])
+def test_a_client_that_leaves_in_the_middle_leaves_no_worker_behind(
+    served: Served, client: Client, clip: bytes, name: str, percent: int
+) -> None:
+    video = remuxed(clip, *_CONTAINERS[name])
+    for _ in range(3):
+        tap = Tap()
+        tap.feed(video[: len(video) * percent // 100])
+        with ThreadPoolExecutor(1) as threads:
+            answer = threads.submit(list, client.stream(tap))  # pyright: ignore[reportArgumentType]
+            wait_until(served, "tubelet_decoders_busy", 1)
+            tap.fail()
+            with pytest.raises(ServerError):
+                answer.result()
+        wait_until(served, "tubelet_decoders_busy", 0)
+    assert client.classify(video).facts.frames == 150
+    assert served.metric("tubelet_decoder_deaths_total") == 0
