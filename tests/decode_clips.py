@@ -179,7 +179,7 @@ def crop_filters(
 
 
 def worker_pids() -> list[int]:
-    return [child.pid for child in psutil.Process().children() if "service.decode.worker" in child.cmdline()]
+    return [child.pid for child in psutil.Process().children() if child.name() == "tubelet-decoder"]
 
 
 async def is_right(pool: DecodePool, clip: Path) -> None:

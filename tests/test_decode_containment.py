@@ -20,7 +20,7 @@ from tests.decode_clips import decode_file, is_right, opened, render, whole, wor
 
 
 async def test_no_torch_and_no_grpc_where_bytes_are_parsed() -> None:
-    code = "import sys, service.decode.worker; print(*sys.modules.keys() & {'av', 'torch', 'grpc'})"
+    code = "import sys, service.decode.forkserver; print(*sys.modules.keys() & {'av', 'torch', 'grpc'})"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert said.stdout.split() == ["av"]
 
@@ -114,10 +114,11 @@ async def test_a_video_that_needs_too_much_memory(clip: Path, tmp_path: Path) ->
     config = DecodeConfig(workers=1, memory_bytes=512 * MIB, max_pixels=1 << 28)
     async with DecodePool(config, deaths.append) as pool:
         async with pool.worker() as worker:
-            with pytest.raises(DecoderDied):
+            with pytest.raises(VideoTooLarge, match="536870912 bytes of memory") as caught:
                 await decode_file(worker, large)
+        assert caught.value.metadata == {"limit": "536870912", "value": ">536870912"}
         await is_right(pool, clip)
-    assert deaths == [Death.CRASHED]
+    assert deaths == [Death.MEMORY]
 
 
 @pytest.mark.parametrize(

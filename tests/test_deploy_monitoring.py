@@ -35,7 +35,7 @@ _MATCHER = re.compile(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"')
 def series() -> dict[str, set[str]]:
     """The name of every series that a server shows -> its labels."""
     metrics = Metrics()
-    metrics.watch_decoders(lambda: 0, lambda: 0.0)
+    metrics.watch_decoders(lambda: 0, lambda: 0.0, frozenset)
     labels = {
         family.name: metric._labelnames
         for metric in vars(metrics).values()

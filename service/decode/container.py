@@ -52,7 +52,7 @@ FORMATS = (
 _TAKEN = "mp4, mov, 3gp, mkv, webm, avi, flv, wmv, ts, mpg, ogv, gif, mxf, ivf or a raw video stream"
 _NO_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.dependent
 _BUFFER_BYTES = 1 << 16
-_MAX_TRACKS = 8  # video streams of one file that are looked at
+_MOST_STREAMS = (1 << 31) - 1
 
 
 class Upload:
@@ -94,7 +94,12 @@ def open_container(upload: Upload) -> InputContainer:
     if upload.size_bytes == 0:
         raise Refusal("NOT_A_VIDEO", "the file is empty")
     upload.seek(0)
-    options = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "none"}
+    options = {
+        "format_whitelist": ",".join(FORMATS),
+        "protocol_whitelist": "none",
+        # FFmpeg's own limit looks like a lack of memory; the probe counts them and names ours.
+        "max_streams": str(_MOST_STREAMS),
+    }
     try:
         container = av.open(
             upload,
@@ -133,11 +138,10 @@ def video_streams(container: InputContainer) -> list[VideoStream]:
     if not known:
         raise Refusal("UNSUPPORTED_VIDEO", "the video's codec is not one that can be decoded")
     known.sort(key=likelihood, reverse=True)
-    chosen = known[:_MAX_TRACKS]
     for stream in container.streams:
-        if stream not in chosen:
+        if stream not in known:
             stream.discard = Discard.all
-    return chosen
+    return known
 
 
 def packets(container: InputContainer, streams: list[VideoStream]) -> Iterator[Packet | None]:

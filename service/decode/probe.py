@@ -34,6 +34,7 @@ class Limits:
 
     max_pixels: int
     max_frames: int
+    max_streams: int
     max_duration_s: float
     max_cpu_s: float
     threads: int
@@ -55,6 +56,7 @@ def probe(upload: Upload, limits: Limits, pulse: Callable[[], None]) -> Track:
         Refusal: NOT_A_VIDEO, UNSUPPORTED_VIDEO, NO_VIDEO_STREAM, VIDEO_TOO_LARGE, CORRUPT_VIDEO.
     """
     with open_container(upload) as container:
+        check_streams(len(container.streams), limits)
         scans = {stream.index: _Scan(stream) for stream in video_streams(container)}
         for scan in scans.values():
             check_pixels(scan.stream.codec_context.width, scan.stream.codec_context.height, limits)
@@ -73,6 +75,17 @@ def check_pixels(width: int, height: int, limits: Limits) -> None:
             f"frames of {width} x {height} pixels are more than {limits.max_pixels} pixels",
             limit=limits.max_pixels,
             value=width * height,
+        )
+
+
+def check_streams(streams: int, limits: Limits) -> None:
+    """Raise ``Refusal`` VIDEO_TOO_LARGE when there are more than the limit."""
+    if streams > limits.max_streams:
+        raise Refusal(
+            "VIDEO_TOO_LARGE",
+            f"the file has {streams} streams, more than {limits.max_streams}",
+            limit=limits.max_streams,
+            value=streams,
         )
 
 
