@@ -52,7 +52,6 @@ FORMATS = (
 _TAKEN = "mp4, mov, 3gp, mkv, webm, avi, flv, wmv, ts, mpg, ogv, gif, mxf, ivf or a raw video stream"
 _NO_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.dependent
 _BUFFER_BYTES = 1 << 16
-_MOST_STREAMS = (1 << 31) - 1
 
 
 class Upload:
@@ -94,12 +93,7 @@ def open_container(upload: Upload) -> InputContainer:
     if upload.size_bytes == 0:
         raise Refusal("NOT_A_VIDEO", "the file is empty")
     upload.seek(0)
-    options = {
-        "format_whitelist": ",".join(FORMATS),
-        "protocol_whitelist": "none",
-        # FFmpeg's own limit looks like a lack of memory; the probe counts them and names ours.
-        "max_streams": str(_MOST_STREAMS),
-    }
+    options = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "none"}
     try:
         container = av.open(
             upload,

@@ -38,9 +38,10 @@ def main(values: dict[str, Any]) -> None:
         packet, descriptors, _, _ = socket.recv_fds(control, MAX_PACKET_BYTES, 2)
         if not packet:
             return
-        control.send(_fork(settings, control, descriptors))
+        forked = _fork(settings, control, descriptors)
         for descriptor in descriptors:
-            os.close(descriptor)
+            os.close(descriptor)  # first: while a copy is open, the worker's end goes unnoticed
+        control.send(forked)
 
 
 def _fork(settings: worker.Settings, control: socket.socket, descriptors: list[int]) -> bytes:

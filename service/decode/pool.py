@@ -163,14 +163,18 @@ class DecodePool:
             _log.warning("decode workers are not held by %s: not to be had here", ", ".join(sorted(missing)))
 
     async def _stop(self) -> None:
+        self._end_all()  # before the tasks: from now on nobody's death is a reason to start another
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for process in self._processes:
-            process.end()
+        self._end_all()
         await asyncio.gather(*(process.gone() for process in self._processes))
         self._processes.clear()
         await self._spawner.stop()
+
+    def _end_all(self) -> None:
+        for process in self._processes:
+            process.end()
 
     def _in_background(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

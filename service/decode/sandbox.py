@@ -72,7 +72,7 @@ def enter(memory_bytes: int, max_descriptors: int) -> tuple[Protection, ...]:
     """Give everything up, for good; which layers are in force."""
     prctl(_PR_SET_NO_NEW_PRIVS, 1)
     protections = [Protection.RLIMITS]
-    if _landlock():
+    if landlock():
         protections.append(Protection.LANDLOCK)
     for limit, value in (
         (resource.RLIMIT_AS, memory_bytes),
@@ -81,12 +81,12 @@ def enter(memory_bytes: int, max_descriptors: int) -> tuple[Protection, ...]:
         (resource.RLIMIT_CORE, 0),
     ):
         resource.setrlimit(limit, (value, value))
-    if _seccomp():
+    if seccomp():
         protections.append(Protection.SECCOMP)
     return tuple(protections)
 
 
-def _landlock() -> bool:
+def landlock() -> bool:
     """Deny all that this kernel can deny; False where it has no Landlock, or we may not use it."""
     scopes = landlockpy.Scope.ABSTRACT_UNIX_SOCKET | landlockpy.Scope.SIGNAL
     try:
@@ -97,7 +97,7 @@ def _landlock() -> bool:
     return True
 
 
-def _seccomp() -> bool:
+def seccomp() -> bool:
     """False where the kernel has no filters, or not for this processor, or we may not use them."""
     try:
         _system_calls().load()
