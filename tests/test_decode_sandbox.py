@@ -1,6 +1,7 @@
 """The sandbox of the workers: what it forbids, layer by layer, and that videos decode in it."""
 
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -108,13 +109,16 @@ def test_landlock_alone(canary: Path) -> None:
     assert canary.read_text() == "sings"
 
 
-async def test_workers_are_in_it() -> None:
+async def test_workers_are_in_it(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     async with DecodePool(DecodeConfig(workers=2)) as pool:
         assert pool.protections == {
             Protection.RLIMITS,
             *([Protection.LANDLOCK] if LANDLOCK else []),
             *([Protection.SECCOMP] if SECCOMP else []),
         }
+        said = "decode workers are held by " + ", ".join(sorted(pool.protections))
+        assert said in [record.getMessage() for record in caplog.records]
         for pid in worker_pids():
             status = _status(pid)
             assert status["NoNewPrivs"] == "1"

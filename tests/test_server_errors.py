@@ -60,11 +60,17 @@ def sound() -> bytes:
         (b"Dear server,\nthis is a letter.\n" * 50, "INVALID_ARGUMENT", "NOT_A_VIDEO", ""),
         (os.urandom(5000), "INVALID_ARGUMENT", "NOT_A_VIDEO", ""),
         (sound(), "INVALID_ARGUMENT", "NO_VIDEO_STREAM", ""),
+        (
+            b"#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n",
+            "INVALID_ARGUMENT",
+            "NOT_A_VIDEO",
+            "not a video",
+        ),
         # The index of an mp4 stands at its end: without it nothing is known of the rest.
         (pan(1.0)[:20_000], "INVALID_ARGUMENT", "NOT_A_VIDEO", ""),
         (bytes(40_000_001), "RESOURCE_EXHAUSTED", "UPLOAD_TOO_LARGE", "limit of 40000000 bytes"),
     ],
-    ids=["empty", "text", "noise", "sound only", "truncated", "too large"],
+    ids=["empty", "text", "noise", "sound only", "playlist", "truncated", "too large"],
 )
 def test_bad_uploads(client: Client, video: bytes, code: str, reason: str, says: str) -> None:
     error = refused(client, video)

@@ -16,6 +16,7 @@ from service.decode.protocol import MAX_PACKET_BYTES
 from service.decode.retry import until_started
 
 _log = logging.getLogger(__name__)
+_NAME = "the fork server of the decoders"
 _ALIVE_PER_SILENCE = 4  # how often a worker shows life in the time after which it would count as hung
 _LAUNCH_S = 30.0  # a machine under load may need long to import everything; one that needs longer never will
 _FORK_S = 10.0
@@ -28,7 +29,7 @@ class Spawner:
     """Keeps one fork server running between ``start`` and ``stop``; workers outlive it."""
 
     def __init__(self, config: DecodeConfig) -> None:
-        self._config = config
+        self.config = config
         self._lock = asyncio.Lock()  # held by whoever talks to the fork server, or starts it
         self._asking: set[asyncio.Task[Spawned]] = set()
         self._children: set[Child] = set()
@@ -67,18 +68,22 @@ class Spawner:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.setblocking(False)
         with theirs:
-            self._server = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-s", "-m", "service.decode.forkserver"),
-                _settings(self._config, theirs.fileno()),
-                stdin=DEVNULL,
-                stdout=DEVNULL,
-                env=_environment(),
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,  # a Ctrl-C is for the server, which lets videos in flight end
-            )
+            try:
+                self._server = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-P", "-s", "-m", "service.decode.forkserver"),
+                    _settings(self.config, theirs.fileno()),
+                    stdin=DEVNULL,
+                    stdout=DEVNULL,
+                    env=_environment(),
+                    pass_fds=(theirs.fileno(),),
+                    start_new_session=True,  # a Ctrl-C is for the server, which lets videos in flight end
+                )
+            except BaseException:
+                self._control.close()
+                raise
         try:
             if not await self._hear(_LAUNCH_S):
-                raise OSError("it ended, or did not get ready in time")
+                raise OSError(f"{_NAME} ended, or was not ready within {_LAUNCH_S:g} s")
         except BaseException:
             await self._end()
             raise
@@ -86,10 +91,10 @@ class Spawner:
     async def _keep(self) -> None:
         while True:
             status = await self._server.wait()
-            _log.warning("the fork server of the decoders ended with status %d: another is started", status)
+            _log.warning("%s ended with status %d: another is started", _NAME, status)
             async with self._lock:
                 self._control.close()
-                await until_started(self._launch, "the fork server of the decoders")
+                await until_started(self._launch, _NAME)
 
     async def _ask(self) -> Spawned:
         async with self._lock:
@@ -101,7 +106,7 @@ class Spawner:
                     socket.send_fds(self._control, [b"fork"], theirs)
                     said = await self._hear(_FORK_S)
                 if not said.isdecimal():
-                    raise OSError(f"the fork server of the decoders did not fork: {said or 'it is gone'}")
+                    raise OSError(f"{_NAME} did not fork: {said or 'it is gone'}")
             except OSError:
                 messages.close()
                 files.close()
@@ -120,15 +125,18 @@ class Spawner:
         except ConnectionError:
             return ""
         except TimeoutError:
-            self._server.kill()
+            self._kill()
             return ""
         return said.decode()
 
     async def _end(self) -> None:
-        with suppress(ProcessLookupError):
-            self._server.kill()
+        self._kill()
         await self._server.wait()
         self._control.close()
+
+    def _kill(self) -> None:
+        with suppress(ProcessLookupError):
+            self._server.kill()
 
 
 def _settings(config: DecodeConfig, control_fd: int) -> str:
