@@ -17,6 +17,8 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
+from service.values import Protection
+
 Stage = Literal["upload", "probe", "decode", "queue", "encode", "classify", "total"]
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -94,6 +96,12 @@ class Metrics:
         self.decoders_busy = Gauge(
             "tubelet_decoders_busy", "Decode workers that work for a video.", registry=self.registry
         )
+        self.decoder_sandbox = Gauge(
+            "tubelet_decoder_sandbox",
+            "1 where the layer is in force between decode workers and the rest of the machine.",
+            ["protection"],
+            registry=self.registry,
+        )
         self.engine_busy_seconds = Counter(
             "tubelet_engine_busy_seconds_total",
             "Wall time that the device computed batches.",
@@ -109,9 +117,17 @@ class Metrics:
             "tubelet_ready", "1 when the default model has answered its warm-up.", registry=self.registry
         )
 
-    def watch_decoders(self, busy_workers: Callable[[], int], busy_s: Callable[[], float]) -> None:
+    def watch_decoders(
+        self,
+        busy_workers: Callable[[], int],
+        busy_s: Callable[[], float],
+        protections: Callable[[], frozenset[Protection]],
+    ) -> None:
         """Read what the pool of decoders knows of itself at every scrape."""
         self.decoders_busy.set_function(busy_workers)
+        for protection in Protection:
+            layer = self.decoder_sandbox.labels(protection.value)
+            layer.set_function(lambda protection=protection: protection in protections())
         self.registry.register(_DecoderSeconds(busy_s))
 
     @contextmanager

@@ -175,5 +175,5 @@ async def _warm_up(pipeline: Pipeline) -> None:
 
 def _decoders(config: Config, metrics: Metrics) -> DecodePool:
     pool = DecodePool(config.decode, lambda death: metrics.decoder_deaths.labels(death.value).inc())
-    metrics.watch_decoders(lambda: pool.busy_workers, lambda: pool.busy_s)
+    metrics.watch_decoders(lambda: pool.busy_workers, lambda: pool.busy_s, lambda: pool.protections)
     return pool

@@ -6,6 +6,7 @@ t frames in a unit, H W C pixels.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Literal, Protocol
 
 import numpy as np
@@ -16,6 +17,14 @@ DEFAULT_TOP_K = 5
 Crop = Literal["start", "centre", "end"]
 """Which part of the resized picture a model sees: it moves along the side that has more to spare."""
 CROPS: tuple[Crop, ...] = ("start", "centre", "end")
+
+
+class Protection(StrEnum):
+    """A layer between a worker that a video has taken over and everything else."""
+
+    RLIMITS = "rlimits"
+    LANDLOCK = "landlock"
+    SECCOMP = "seccomp"
 
 
 class VideoFile(Protocol):

@@ -193,7 +193,22 @@ def crop_filters(
 
 
 def worker_pids() -> list[int]:
-    return [child.pid for child in psutil.Process().children() if "service.decode.worker" in child.cmdline()]
+    return [child.pid for child in psutil.Process().children() if child.name() == "tubelet-decoder"]
+
+
+def fork_server_pid() -> int:
+    (pid,) = [child.pid for child in psutil.Process().children() if child.name() == "tubelet-forks"]
+    return pid
+
+
+def working_on(path: Path) -> int:
+    """The worker that has a file open which no other has."""
+    (pid,) = [pid for pid in worker_pids() if _has_open(pid, path)]
+    return pid
+
+
+def _has_open(pid: int, path: Path) -> bool:
+    return any(file.samefile(path) for file in Path(f"/proc/{pid}/fd").iterdir() if file.exists())
 
 
 async def is_right(pool: DecodePool, clip: Path) -> None:

@@ -88,7 +88,7 @@ async def test_frames_outlive_the_video_that_they_are_of(pool: DecodePool, clip:
 
 
 async def test_no_free_slot_no_decoding(clip: Path) -> None:
-    config = DecodeConfig(workers=1, shared_memory_bytes=MIB, silence_s=0.5)
+    config = DecodeConfig(workers=1, shared_memory_bytes=MIB, silence_s=0.5, max_wall_s=1.5)
     big = PixelFormat(256, 256, "stretch")  # a unit of 2 frames is 384 KiB: two slots
     async with DecodePool(config) as pool:
         worker_process = psutil.Process(worker_pids()[0])
@@ -97,7 +97,8 @@ async def test_no_free_slot_no_decoding(clip: Path) -> None:
                 units = worker.decode(whole(await worker.probe(file)), big)
             held = [await anext(units), await anext(units)]
             waiting = asyncio.ensure_future(anext(units))
-            # Longer than the silence that counts as hanging: one that waits for a slot does not hang.
+            # Longer than the silence that counts as hanging, and than the limit on wall time: one that waits
+            # for a slot does not hang, nor does its video cost anything.
             done, _ = await asyncio.wait([waiting], timeout=3 * config.silence_s)
             busy_s, cpu_s = pool.busy_s, sum(worker_process.cpu_times()[:2])
             more, _ = await asyncio.wait([waiting], timeout=config.silence_s)

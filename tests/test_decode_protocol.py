@@ -3,6 +3,7 @@
 import asyncio
 import json
 import struct
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from service.config import DecodeConfig
 from service.decode.process import Death, WorkerProcess
 from service.decode.protocol import ProtocolError, Unpacker, pack
+from service.decode.spawn import Spawner
 from service.errors import DecoderDied
 from service.values import UnitFrames
 from tests.decode_clips import SMALL, opened, render, whole
@@ -40,6 +42,14 @@ def test_what_is_no_message_is_refused(body: bytes) -> None:
 def test_a_message_that_is_too_long_is_refused_before_it_has_come() -> None:
     with pytest.raises(ProtocolError):
         list(Unpacker(1 << 16).feed(struct.pack("!I", (1 << 16) + 1)))
+
+
+@pytest.fixture
+async def spawner() -> AsyncIterator[Spawner]:
+    spawner = Spawner(DecodeConfig(workers=1))
+    await spawner.start()
+    yield spawner
+    await spawner.stop()
 
 
 _FACTS = {
@@ -73,15 +83,18 @@ _FACTS = {
         {"says": "refused", "job": 1, "reason": "CORRUPT_VIDEO", "message": "", "metadata": []},
         {"says": ["unit"], "job": 1},
         {"says": "ready", "job": 1},
+        {"says": "exhausted", "job": 1},
         {"job": 1},
     ],
     ids=lambda said: json.dumps(said)[:60],
 )
-async def test_a_worker_that_makes_no_sense_is_killed(tmp_path: Path, said: dict[str, object]) -> None:
+async def test_a_worker_that_makes_no_sense_is_killed(
+    spawner: Spawner, tmp_path: Path, said: dict[str, object]
+) -> None:
     clip = render(tmp_path / "clip.mp4", 300)
     deaths: list[Death] = []
-    process = WorkerProcess(DecodeConfig(workers=1), lambda _, death: deaths.append(death))
-    await process.start()
+    process = WorkerProcess(spawner.config, lambda _, death: deaths.append(death))
+    await process.start(spawner)
     with opened(clip) as file:
         process.decode(whole(await process.probe(file, from_front=False)), SMALL)
     await process.next_unit()  # unit 0 in slot 0 is ours now

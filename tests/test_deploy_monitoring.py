@@ -14,6 +14,7 @@ import yaml
 
 from service import errors
 from service.metrics import Metrics, Stage
+from service.values import Protection
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
 ALERTS = DEPLOY / "alerts.yaml"
@@ -25,6 +26,7 @@ VALUES = {
     "stage": set(get_args(Stage)),
     "code": {code.name for code in grpc.StatusCode},
     "reason": errors.reasons(),
+    "protection": set(Protection),
 }
 _SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}
 _SELECTOR = re.compile(r"\b((?:tubelet|process)_\w+)(?:\{([^}]*)\})?")
@@ -35,7 +37,7 @@ _MATCHER = re.compile(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"')
 def series() -> dict[str, set[str]]:
     """The name of every series that a server shows -> its labels."""
     metrics = Metrics()
-    metrics.watch_decoders(lambda: 0, lambda: 0.0)
+    metrics.watch_decoders(lambda: 0, lambda: 0.0, frozenset)
     labels = {
         family.name: metric._labelnames
         for metric in vars(metrics).values()
@@ -178,6 +180,18 @@ CASES: dict[str, tuple[int, dict[str, str], dict[str, str]]] = {
         {
             'tubelet_decoder_deaths_total{instance="a", cause="b"}': "0x5 1+0x25",
             'tubelet_decoder_deaths_total{instance="b", cause="b"}': "0x5 5+0x25",
+        },
+    ),
+    "TubeletSandboxOpen": (
+        10,
+        {
+            'tubelet_decoder_sandbox{instance="a", protection="rlimits"}': "1x20",
+            'tubelet_decoder_sandbox{instance="a", protection="landlock"}': "0x20",
+            'tubelet_decoder_sandbox{instance="a", protection="seccomp"}': "0x20",
+        },
+        {
+            'tubelet_decoder_sandbox{instance="a", protection="landlock"}': "0x20",
+            'tubelet_decoder_sandbox{instance="a", protection="seccomp"}': "1x20",
         },
     ),
 }

@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+import seccompy
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
@@ -196,6 +197,8 @@ def test_prometheus_sees_what_happened(served: Served, client: Client) -> None:
         "units": 8,
         "windows": 3,
     }
+    assert served.metric("tubelet_decoder_sandbox", protection="rlimits") == 1
+    assert served.metric("tubelet_decoder_sandbox", protection="seccomp") == seccompy.supported()
     assert served.metric("tubelet_ready") == 1
     assert served.metric("tubelet_videos_in_flight") == 0
     assert served.metric("tubelet_model_info", model="camera-motion", device="cpu") == 1

@@ -10,7 +10,6 @@ from pathlib import Path
 import av
 import grpc
 import numpy as np
-import psutil
 import pytest
 from google.rpc.error_details_pb2 import BadRequest, RetryInfo
 from grpc_status import rpc_status
@@ -19,6 +18,7 @@ from service.client import Client
 from service.status import ServerError
 from service.values import NS_PER_S, Classification, Options, Sliding
 from tests.clips import pan
+from tests.decode_clips import worker_pids
 from tests.serving import Served, serving, wait_until
 from tubelet.v1 import classification_pb2
 from tubelet.v1 import video_classifier_pb2 as pb
@@ -60,11 +60,17 @@ def sound() -> bytes:
         (b"Dear server,\nthis is a letter.\n" * 50, "INVALID_ARGUMENT", "NOT_A_VIDEO", ""),
         (os.urandom(5000), "INVALID_ARGUMENT", "NOT_A_VIDEO", ""),
         (sound(), "INVALID_ARGUMENT", "NO_VIDEO_STREAM", ""),
+        (
+            b"#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n",
+            "INVALID_ARGUMENT",
+            "NOT_A_VIDEO",
+            "not a video",
+        ),
         # The index of an mp4 stands at its end: without it nothing is known of the rest.
         (pan(1.0)[:20_000], "INVALID_ARGUMENT", "NOT_A_VIDEO", ""),
         (bytes(40_000_001), "RESOURCE_EXHAUSTED", "UPLOAD_TOO_LARGE", "limit of 40000000 bytes"),
     ],
-    ids=["empty", "text", "noise", "sound only", "truncated", "too large"],
+    ids=["empty", "text", "noise", "sound only", "playlist", "truncated", "too large"],
 )
 def test_bad_uploads(client: Client, video: bytes, code: str, reason: str, says: str) -> None:
     error = refused(client, video)
@@ -224,12 +230,10 @@ def test_a_deadline_stops_the_work(served: Served, stub: VideoClassifierStub, cl
 
 def test_a_dead_decoder_costs_its_own_request_only(served: Served, client: Client, sample: bytes) -> None:
     deaths = served.metric("tubelet_decoder_deaths_total")
-    workers = [
-        process for process in psutil.Process().children() if "service.decode.worker" in process.cmdline()
-    ]
+    workers = worker_pids()
     assert workers
-    for worker in workers:
-        worker.send_signal(signal.SIGKILL)
+    for pid in workers:
+        os.kill(pid, signal.SIGKILL)
     # Whoever gets a worker that is just dying hears of it; then there are new ones.
     found = [outcome(client, sample) for _ in range(len(workers) + 1)]
     assert set(found) <= {"", "DECODER_DIED"}

@@ -40,7 +40,7 @@ def remuxed(clip: bytes, container: str, options: dict[str, str]) -> bytes:
     """The same packets in another container."""
     with NamedTemporaryFile() as out:  # a fast start reads again what it wrote
         with (
-            av.open(BytesIO(clip)) as source,
+            av.open(BytesIO(clip), "r") as source,
             av.open(out.name, "w", container, container_options=options) as target,
         ):
             stream = target.add_stream_from_template(source.streams.video[0])

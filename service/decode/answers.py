@@ -13,7 +13,7 @@ from service.errors import (
     UnsupportedVideo,
     VideoTooLarge,
 )
-from service.values import DecodeEnd, VideoFacts
+from service.values import DecodeEnd, Protection, VideoFacts
 
 _MAX_TEXT = 500  # characters of a sentence that a worker may make us pass on or log
 _MAX_WARNINGS = 20
@@ -38,6 +38,10 @@ def facts(said: dict[str, Any]) -> VideoFacts:
 
 def decode_end(said: dict[str, Any]) -> DecodeEnd:
     return DecodeEnd(int(said["end_ns"]), int(said["frames_decoded"]), _warnings(said), facts(said["facts"]))
+
+
+def protections(said: dict[str, Any]) -> frozenset[Protection]:
+    return frozenset(Protection(name) for name in said["protections"])
 
 
 def refusal(said: dict[str, Any]) -> ClientError:

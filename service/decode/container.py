@@ -54,7 +54,6 @@ _TAKEN = "mp4, mov, 3gp, mkv, webm, avi, flv, wmv, ts, mpg, ogv, gif, mxf, ivf o
 _NO_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.dependent
 _BUFFER_BYTES = 1 << 16
 _ANALYSED_US = 500_000  # of a container without a header, in search of its streams; live ones wait for it
-_MAX_TRACKS = 8  # video streams of one file that are looked at
 
 
 class SequentialReader:
@@ -138,7 +137,7 @@ def candidates(container: InputContainer) -> list[int]:
     if not known:
         raise Refusal("UNSUPPORTED_VIDEO", "the video's codec is not one that can be decoded")
     known.sort(key=_likelihood, reverse=True)
-    return [stream.index for stream in known[:_MAX_TRACKS]]
+    return [stream.index for stream in known]
 
 
 def only_stream(container: InputContainer, index: int) -> VideoStream:

@@ -12,6 +12,7 @@ class Limits:
 
     max_pixels: int
     max_frames: int
+    max_streams: int
     max_duration_s: float
     max_cpu_s: float
     threads: int
@@ -25,6 +26,17 @@ def check_pixels(width: int, height: int, limits: Limits) -> None:
             f"frames of {width} x {height} pixels are more than {limits.max_pixels} pixels",
             limit=limits.max_pixels,
             value=width * height,
+        )
+
+
+def check_streams(streams: int, limits: Limits) -> None:
+    """Raise ``Refusal`` VIDEO_TOO_LARGE when there are more than the limit."""
+    if streams > limits.max_streams:
+        raise Refusal(
+            "VIDEO_TOO_LARGE",
+            f"the file has {streams} streams, more than {limits.max_streams}",
+            limit=limits.max_streams,
+            value=streams,
         )
 
 

@@ -77,6 +77,8 @@ class Painter:
                 dst_color_range=ColorRange.JPEG,
                 threads=1,
             )
+        except MemoryError:
+            raise
         except FFmpegError as error:
             raise Refusal(
                 "UNSUPPORTED_VIDEO", f"pixels stored as {frame.format.name} are not taken"

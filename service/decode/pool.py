@@ -7,13 +7,14 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from service.config import DecodeConfig
-from service.decode.process import Death, WorkerProcess
-from service.errors import DecoderDied
+from service.decode.death import Death
+from service.decode.process import WorkerProcess
+from service.decode.retry import until_started
+from service.decode.spawn import Spawner
 from service.plan import Plan
-from service.values import DecodeEnd, PixelFormat, UnitFrames, VideoFacts, VideoFile
+from service.values import DecodeEnd, PixelFormat, Protection, UnitFrames, VideoFacts, VideoFile
 
 _log = logging.getLogger(__name__)
-_FIRST_RETRY_S, _LAST_RETRY_S = 0.1, 10.0  # between attempts to start a worker on a machine that cannot
 
 
 class Worker:
@@ -68,7 +69,9 @@ class Worker:
 class DecodePool:
     """``config.workers`` processes between ``async with`` and its end.
 
-    ``on_worker_death`` is called for each that ended without being asked to.
+    ``on_worker_death`` is called for each that ended without being asked to. One that has had
+    ``config.max_videos_per_worker`` videos makes room for another. ``protections`` are those of the last
+    one that was started.
     """
 
     def __init__(
@@ -76,12 +79,15 @@ class DecodePool:
     ) -> None:
         self._config = config
         self._on_worker_death = on_worker_death
+        self.protections: frozenset[Protection] = frozenset()
+        self._spawner = Spawner(config)
         self._processes: set[WorkerProcess] = set()
         self._free: asyncio.Queue[WorkerProcess] = asyncio.Queue()  # dead ones too: they are skipped
         self._tasks: set[asyncio.Task[None]] = set()
         self._busy_before_s = 0.0
 
     async def __aenter__(self) -> "DecodePool":
+        await self._spawner.start()
         starts = [asyncio.ensure_future(self._start()) for _ in range(self._config.workers)]
         try:
             await asyncio.gather(*starts)
@@ -91,6 +97,7 @@ class DecodePool:
             await asyncio.gather(*starts, return_exceptions=True)
             await self._stop()
             raise
+        self._log_protections()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -122,42 +129,57 @@ class DecodePool:
             self._in_background(self._give_back(process))
 
     async def _give_back(self, process: WorkerProcess) -> None:
-        await process.leave()
-        process.is_taken = False
-        self._free.put_nowait(process)
+        if process.is_spent and process.is_alive:
+            process.end()
+            self._in_background(self._bury(process, None))
+            await self._replace()
+        else:
+            await process.leave()
+            process.is_taken = False
+            self._free.put_nowait(process)
 
     async def _start(self) -> None:
         process = WorkerProcess(self._config, self._died)
-        await process.start()
+        await process.start(self._spawner)
         if process.is_alive:
+            self.protections = process.protections
             self._processes.add(process)
             self._free.put_nowait(process)
 
     def _died(self, process: WorkerProcess, death: Death) -> None:
-        self._in_background(self._replace(process, death))
+        self._on_worker_death(death)
+        self._in_background(self._replace())
+        self._in_background(self._bury(process, death))
 
-    async def _replace(self, process: WorkerProcess, death: Death) -> None:
-        _log.warning("a decode worker %s: %s", death, await process.gone())
+    async def _replace(self) -> None:
+        await until_started(self._start, "a decode worker")
+
+    async def _bury(self, process: WorkerProcess, death: Death | None) -> None:
+        how = await process.gone()
+        if death is not None:
+            _log.warning("a decode worker ended, %s: %s", death, how)
         self._processes.discard(process)
         self._busy_before_s += process.busy_s
-        self._on_worker_death(death)
-        wait_s = _FIRST_RETRY_S
-        while True:
-            try:
-                return await self._start()
-            except (DecoderDied, OSError) as error:
-                _log.error("a decode worker does not start, next attempt in %g s: %r", wait_s, error)
-            await asyncio.sleep(wait_s)
-            wait_s = min(2 * wait_s, _LAST_RETRY_S)
+
+    def _log_protections(self) -> None:
+        _log.info("decode workers are held by %s", ", ".join(sorted(self.protections)))
+        missing = set(Protection) - self.protections
+        if missing:
+            _log.warning("decode workers are not held by %s: not to be had here", ", ".join(sorted(missing)))
 
     async def _stop(self) -> None:
+        self._end_all()  # before the tasks: from now on nobody's death is a reason to start another
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for process in self._processes:
-            process.end()
+        self._end_all()
         await asyncio.gather(*(process.gone() for process in self._processes))
         self._processes.clear()
+        await self._spawner.stop()
+
+    def _end_all(self) -> None:
+        for process in self._processes:
+            process.end()
 
     def _in_background(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

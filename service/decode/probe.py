@@ -9,7 +9,7 @@ from service.decode.container import candidates, open_container
 from service.decode.facts import facts_of, header_facts
 from service.decode.front import plays_from_front
 from service.decode.index import tally_of_index
-from service.decode.limits import Limits
+from service.decode.limits import Limits, check_streams
 from service.decode.opening import Head, Opening, read_head
 from service.decode.protocol import Refusal
 from service.decode.source import Source
@@ -114,6 +114,7 @@ def _track(
 def _streams(source: Source, limits: Limits, pulse: Callable[[], None]) -> Iterator[Stream]:
     """Those that may be the video, the likeliest first."""
     container = open_container(source)
+    check_streams(len(container.streams), limits)
     first, *others = candidates(container)
     yield Stream(container, first, limits, pulse)
     for stream_index in others:

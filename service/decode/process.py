@@ -8,32 +8,23 @@ import math
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from enum import StrEnum
 from functools import partial
 from typing import Any
 
 from service.config import DecodeConfig
 from service.decode import answers
+from service.decode.death import Death, error_for
 from service.decode.memory import FrameMemory
 from service.decode.protocol import ProtocolError, Unpacker, pack
-from service.decode.spawn import spawn
+from service.decode.spawn import Spawner
 from service.decode.watchdog import Watchdog
 from service.errors import DecoderDied
 from service.plan import Plan
-from service.values import DecodeEnd, PixelFormat, UnitFrames, VideoFacts, VideoFile
+from service.values import DecodeEnd, PixelFormat, Protection, UnitFrames, VideoFacts, VideoFile
 
 _START_S = 30.0  # a machine under load may need long to start a process; one that needs longer never will
 _STOP_S = 2.0  # how long a worker may take to leave a video alone
 _MAX_MESSAGE_BYTES = 1 << 16
-
-
-class Death(StrEnum):
-    """Why a worker that was not asked to end has ended: a closed set, for metrics."""
-
-    CRASHED = "crashed"  # by a signal, or for want of memory, or by a mistake of ours
-    SILENT = "silent"  # it showed no sign of life while it owed an answer
-    STUCK = "stuck"  # it did not leave a video alone when told to
-    BROKEN = "broken"  # it said what makes no sense
 
 
 class WorkerProcess(asyncio.Protocol):
@@ -42,6 +33,7 @@ class WorkerProcess(asyncio.Protocol):
     def __init__(self, config: DecodeConfig, on_death: Callable[["WorkerProcess", Death], None]) -> None:
         self.is_alive = False
         self.is_taken = False  # by a video; the pool's mark
+        self.protections: frozenset[Protection] = frozenset()  # what stands between it and everything else
         self._config = config
         self._on_death = on_death
         self._unpacker = Unpacker(_MAX_MESSAGE_BYTES)
@@ -57,8 +49,9 @@ class WorkerProcess(asyncio.Protocol):
         self._memory: FrameMemory | None = None
         self._memories = 0
         self._is_ready = False
-        self._watchdog = Watchdog(config.silence_s, partial(self._fail, Death.SILENT))
+        self._watchdog = Watchdog(config, self._exceeded)
         self._death = Death.CRASHED
+        self._error = error_for(Death.CRASHED, config)
         self._detail = ""
 
     @property
@@ -66,13 +59,19 @@ class WorkerProcess(asyncio.Protocol):
         """For how long it has owed an answer, seconds; waiting for a free slot is not being busy."""
         return self._watchdog.busy_s
 
-    async def start(self) -> None:
+    @property
+    def is_spent(self) -> bool:
+        """It has had as many videos as one worker shall have."""
+        return self._job >= self._config.max_videos_per_worker
+
+    async def start(self, spawner: Spawner) -> None:
         """Start the process and wait until it listens.
 
         Raises:
+            OSError: no process can be started.
             DecoderDied: it ended, or did not answer within ``_START_S``.
         """
-        self._process, messages, self._files = await spawn(self._config)
+        self._process, messages, self._files = await spawner.spawn()
         self.is_alive = True
         self._awaited = frozenset({"ready"})
         loop = asyncio.get_running_loop()
@@ -95,6 +94,7 @@ class WorkerProcess(asyncio.Protocol):
         self._job += 1
         self._in_job = True
         self._file, self._sent_fd = file, file.fd
+        self._watchdog.begin(self._process.pid)
         self._send_file(file.fd)
         self._ask({"facts", "refused"}, "probe", from_front=from_front, size=file.size_bytes)
         facts = await self._inbox_next()
@@ -152,8 +152,7 @@ class WorkerProcess(asyncio.Protocol):
         """Kill it, being asked to."""
         self._is_ready = False
         self._fail(Death.CRASHED)
-        if self._process.returncode is None:
-            self._process.kill()  # one that was dead for us may still be on its way out
+        self._process.kill()  # one that was dead for us may still be on its way out
 
     async def gone(self) -> str:
         """Wait until nothing is left of it; what is known of its end, for the log."""
@@ -179,7 +178,7 @@ class WorkerProcess(asyncio.Protocol):
         self.is_alive = False
         self._watchdog.rest()
         self._stop_supplying()
-        self._inbox.put_nowait(_died())
+        self._inbox.put_nowait(self._error)
         if self._is_ready:
             self._on_death(self, self._death)
 
@@ -196,6 +195,9 @@ class WorkerProcess(asyncio.Protocol):
             self._supplying = asyncio.create_task(self._supply(int(message["start"]), int(message["end"])))
             self._watchdog.rest()
             return
+        if says == "exhausted":
+            self._fail(Death.MEMORY, message["detail"])
+            return
         if says == "alive" or (says not in self._awaited and "stopped" in self._awaited):
             self._watch()
             return
@@ -210,6 +212,7 @@ class WorkerProcess(asyncio.Protocol):
         match says:
             case "ready":
                 self._is_ready = True
+                self.protections = answers.protections(message)
                 return says
             case "unit":
                 return self._unit(int(message["grid"]), int(message["unit"]), int(message["slot"]))
@@ -298,24 +301,23 @@ class WorkerProcess(asyncio.Protocol):
         else:
             self._watchdog.rest()
 
-    def _fail(self, death: Death, detail: str = "") -> None:
+    def _exceeded(self, death: Death, value: float) -> None:
+        self._fail(death, f"after {value:.3f} s", value)
+
+    def _fail(self, death: Death, detail: str = "", value: float | None = None) -> None:
         """Kill it; ``connection_lost`` follows."""
         if self.is_alive:
             self.is_alive = False
             self._death, self._detail = death, answers.text(detail)
+            self._error = error_for(death, self._config, value)
             self._watchdog.rest()
             self._transport.abort()
-            if self._process.returncode is None:
-                self._process.kill()
+            self._process.kill()
 
     def _check_alive(self) -> None:
         if not self.is_alive:
-            raise _died()
+            raise self._error
 
 
 def _unit_shape(plan: Plan, pixel_format: PixelFormat) -> tuple[int, int, int, int]:
     return plan.grids[0].frames_per_unit, pixel_format.height, pixel_format.width, 3
-
-
-def _died() -> DecoderDied:
-    return DecoderDied("the decoder stopped while it worked on this video")

@@ -14,8 +14,8 @@ one of the next. A descriptor follows its message over a second socket (SCM_RIGH
 
 While it owes an answer, a worker may say ``need``: it waits for bytes of a file that is still on its way.
 
-Unasked, a worker says ``ready`` once, ``alive`` every now and then while it works, and ``failed``
-before it ends for want of memory or for a mistake of ours.
+Unasked, a worker says ``ready`` once, with what protects the rest from it, ``alive`` every now and then
+while it works, and before it ends ``exhausted`` for want of memory or ``failed`` for a mistake of ours.
 """
 
 import json
@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 MAX_MESSAGE_BYTES = 1 << 24  # a plan of many ranges is the largest message; a worker's are tiny
+MAX_PACKET_BYTES = 256  # between the server and the fork server
 
 _LENGTH = struct.Struct("!I")
 

@@ -7,8 +7,9 @@ from service.decode.spans import Spans
 
 
 class Source:
-    """``ask`` is called for bytes that are not there, and returns when ``arrived`` has been told of some.
+    """``fd`` is this object's to close.
 
+    ``ask`` is called for bytes that are not there, and returns when ``arrived`` has been told of some.
     Without it, all are there.
     """
 
@@ -20,6 +21,14 @@ class Source:
         if ask is None:
             self.size_bytes = os.fstat(fd).st_size
             self._spans.add(0, self.size_bytes)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def move(self, fd: int) -> None:
+        """The same bytes, and those that are still to come, lie in another file from now on."""
+        os.close(self._fd)
+        self._fd = fd
 
     @property
     def is_whole(self) -> bool:

@@ -1,50 +1,153 @@
-"""Starting a worker process: what it is told, and the little it inherits."""
+"""The fork server as its pool has it: what it is told, the little it inherits, and how it is asked."""
 
 import asyncio
 import json
+import logging
 import os
 import socket
 import sys
-from asyncio.subprocess import DEVNULL, Process
+from asyncio.subprocess import DEVNULL
+from contextlib import suppress
 
 from service.config import DecodeConfig
+from service.decode.child import Child
+from service.decode.kin import adopt_orphans
+from service.decode.protocol import MAX_PACKET_BYTES
+from service.decode.retry import until_started
 
+_log = logging.getLogger(__name__)
+_NAME = "the fork server of the decoders"
 _ALIVE_PER_SILENCE = 4  # how often a worker shows life in the time after which it would count as hung
+_LAUNCH_S = 30.0  # a machine under load may need long to import everything; one that needs longer never will
+_FORK_S = 10.0
+
+Spawned = tuple[Child, socket.socket, socket.socket]
+"""A worker, and our ends of its sockets for messages and for descriptors, both non-blocking."""
 
 
-async def spawn(config: DecodeConfig) -> tuple[Process, socket.socket, socket.socket]:
-    """The process, and our ends of its sockets for messages and for descriptors, both non-blocking."""
-    messages, their_messages = socket.socketpair()
-    files, their_files = socket.socketpair()
-    messages.setblocking(False)
-    files.setblocking(False)
-    with their_messages, their_files:
-        theirs = (their_messages.fileno(), their_files.fileno())
+class Spawner:
+    """Keeps one fork server running between ``start`` and ``stop``; workers outlive it."""
+
+    def __init__(self, config: DecodeConfig) -> None:
+        self.config = config
+        self._lock = asyncio.Lock()  # held by whoever talks to the fork server, or starts it
+        self._asking: set[asyncio.Task[Spawned]] = set()
+        self._children: set[Child] = set()
+
+    async def start(self) -> None:
+        """
+        Raises:
+            OSError: it ended, or was not ready within ``_LAUNCH_S``.
+        """
+        adopt_orphans()
+        await self._launch()
+        self._keeping = asyncio.create_task(self._keep())
+
+    async def spawn(self) -> Spawned:
+        """Fork a worker.
+
+        Raises:
+            OSError: there is no fork server just now, or it cannot fork.
+        """
+        # Whoever is cancelled while it is asked leaves it in order: the answer is taken all the same.
+        asking = asyncio.create_task(self._ask())
+        self._asking.add(asking)
+        asking.add_done_callback(self._asking.discard)
+        return await asyncio.shield(asking)
+
+    async def stop(self) -> None:
+        """Nothing is left of it, nor of any worker."""
+        self._keeping.cancel()
+        await asyncio.gather(self._keeping, *self._asking, return_exceptions=True)
+        await self._end()
+        for child in self._children:
+            child.kill()
+        await asyncio.gather(*(child.wait() for child in self._children))
+
+    async def _launch(self) -> None:
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control.setblocking(False)
+        with theirs:
+            try:
+                self._server = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-P", "-s", "-m", "service.decode.forkserver"),
+                    _settings(self.config, theirs.fileno()),
+                    stdin=DEVNULL,
+                    stdout=DEVNULL,
+                    env=_environment(),
+                    pass_fds=(theirs.fileno(),),
+                    start_new_session=True,  # a Ctrl-C is for the server, which lets videos in flight end
+                )
+            except BaseException:
+                self._control.close()
+                raise
         try:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-s", "-m", "service.decode.worker", _settings(config, *theirs)),
-                stdin=DEVNULL,
-                stdout=DEVNULL,
-                env=_environment(),
-                pass_fds=theirs,
-            )
+            if not await self._hear(_LAUNCH_S):
+                raise OSError(f"{_NAME} ended, or was not ready within {_LAUNCH_S:g} s")
         except BaseException:
-            messages.close()
-            files.close()
+            await self._end()
             raise
-    return process, messages, files
+
+    async def _keep(self) -> None:
+        while True:
+            status = await self._server.wait()
+            _log.warning("%s ended with status %d: another is started", _NAME, status)
+            async with self._lock:
+                self._control.close()
+                await until_started(self._launch, _NAME)
+
+    async def _ask(self) -> Spawned:
+        async with self._lock:
+            messages, their_messages = socket.socketpair()
+            files, their_files = socket.socketpair()
+            try:
+                with their_messages, their_files:
+                    theirs = [their_messages.fileno(), their_files.fileno()]
+                    socket.send_fds(self._control, [b"fork"], theirs)
+                    said = await self._hear(_FORK_S)
+                if not said.isdecimal():
+                    raise OSError(f"{_NAME} did not fork: {said or 'it is gone'}")
+            except OSError:
+                messages.close()
+                files.close()
+                raise
+            child = Child(int(said))
+            self._children = {child, *(other for other in self._children if other.returncode is None)}
+        messages.setblocking(False)
+        files.setblocking(False)
+        return child, messages, files
+
+    async def _hear(self, patience_s: float) -> str:
+        """Its next packet; empty when it has ended, or is ended now since it says nothing."""
+        try:
+            async with asyncio.timeout(patience_s):
+                said = await asyncio.get_running_loop().sock_recv(self._control, MAX_PACKET_BYTES)
+        except ConnectionError:
+            return ""
+        except TimeoutError:
+            self._kill()
+            return ""
+        return said.decode()
+
+    async def _end(self) -> None:
+        self._kill()
+        await self._server.wait()
+        self._control.close()
+
+    def _kill(self) -> None:
+        with suppress(ProcessLookupError):
+            self._server.kill()
 
 
-def _settings(config: DecodeConfig, messages_fd: int, files_fd: int) -> str:
+def _settings(config: DecodeConfig, control_fd: int) -> str:
     return json.dumps(
         {
-            "parent_pid": os.getpid(),
-            "messages_fd": messages_fd,
-            "files_fd": files_fd,
+            "server_pid": os.getpid(),
+            "control_fd": control_fd,
             "memory_bytes": config.memory_bytes,
             "alive_every_s": config.silence_s / _ALIVE_PER_SILENCE,
             "limits": config.model_dump(
-                include={"max_pixels", "max_frames", "max_duration_s", "max_cpu_s", "threads"}
+                include={"max_pixels", "max_frames", "max_streams", "max_duration_s", "max_cpu_s", "threads"}
             ),
         }
     )

@@ -1,16 +1,14 @@
 """The worker process: takes one video after the other from its parent, and holds nothing between them.
 
-Started by ``process.WorkerProcess`` with the settings as JSON in its only argument. It ends with its parent:
-on the socket's end, or by the kernel while FFmpeg is busy.
+Forked by ``forkserver``, which has imported and prepared everything. It ends with its parent: on the socket's
+end, or by the kernel while FFmpeg is busy.
 """
 
 import gc
-import json
 import mmap
 import os
 import select
 import socket
-import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -18,10 +16,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import av.logging
+import av.subtitles.codeccontext
+import av.subtitles.stream
 import numpy as np
 
 from service.decode import sandbox
 from service.decode.frames import decode
+from service.decode.kin import call_itself
 from service.decode.limits import Limits
 from service.decode.probe import Track, probe, probe_front
 from service.decode.protocol import Refusal, Unpacker, pack
@@ -39,11 +40,9 @@ class _Stopped(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the parent decides; the descriptors are stream sockets."""
+    """What the server decides for all of its workers."""
 
-    parent_pid: int
-    messages_fd: int
-    files_fd: int
+    server_pid: int
     memory_bytes: int
     alive_every_s: float
     limits: Limits
@@ -52,9 +51,9 @@ class Settings:
 class _Link:
     """The worker's end of the two sockets. Its parent's end is this process's end."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._socket = socket.socket(fileno=settings.messages_fd)
-        self._files = socket.socket(fileno=settings.files_fd)
+    def __init__(self, settings: Settings, messages_fd: int, files_fd: int) -> None:
+        self._socket = socket.socket(fileno=messages_fd)
+        self._files = socket.socket(fileno=files_fd)
         self._unpacker = Unpacker()
         self._received: list[dict[str, Any]] = []
         self._said_at = time.monotonic()
@@ -156,7 +155,7 @@ class _Job:
         finally:
             if self._track is not None and self._track.opening is not None:
                 self._track.opening.stream.close()
-            os.close(self._upload_fd)
+            self._source.close()
 
     def say(self, says: str, **content: object) -> None:
         self._link.say(says, self._number, **content)
@@ -194,8 +193,7 @@ class _Job:
                 self._waits_for_bytes = False
                 self._source.arrived(start, end, size)
             case {"says": "file"}:
-                os.dup2(moved := self._link.take_file(), self._upload_fd)
-                os.close(moved)
+                self._source.move(self._link.take_file())
             case {"says": "decode"}:
                 self._answer(lambda: self._decode(message))
             case _:
@@ -241,17 +239,27 @@ class _Job:
         self.say("end", **asdict(end))
 
 
-def main(settings: Settings) -> None:
+def prepare() -> None:
+    """What every worker needs done and can have from the process that it is forked of."""
     # Before any codec is opened: with PyAV's own callback, closing a frame-threaded codec early deadlocks.
     av.logging.restore_default_callback()
     av.logging.set_libav_level(av.logging.PANIC)
-    sandbox.die_with(settings.parent_pid)
-    link = _Link(settings)
     preload()
-    highest = max(settings.messages_fd, settings.files_fd)
-    sandbox.give_up_rights(settings.memory_bytes, highest + 1 + _DESCRIPTORS_FOR_A_VIDEO)
-    gc.freeze()  # what is there now stays: a collection looks only at what a video has left
-    link.say("ready", 0)
+    sandbox.prepare()
+
+
+def main(settings: Settings, messages_fd: int, files_fd: int) -> None:
+    """Serve until the parent's end; the descriptors are stream sockets.
+
+    Raises:
+        SystemExit: in the end, always.
+    """
+    call_itself("tubelet-decoder")
+    sandbox.first_to_go()
+    link = _Link(settings, messages_fd, files_fd)
+    highest = max(messages_fd, files_fd)
+    protections = sandbox.enter(settings.memory_bytes, highest + 1 + _DESCRIPTORS_FOR_A_VIDEO)
+    link.say("ready", 0, protections=protections)
     while True:
         message = link.hear()
         if message["says"] == "probe":
@@ -262,11 +270,12 @@ def _serve(link: _Link, settings: Settings, message: dict[str, Any]) -> None:
     number = message["job"]
     try:
         _Job(link, settings, number).run(message["from_front"], message["size"])
+    except MemoryError as error:
+        # FFmpeg may be in pieces after that: this process takes no other video.
+        link.say("exhausted", number, detail=_where(error))
+        raise SystemExit(1) from None
     except Exception as error:
-        # Not as a traceback: where standard error is a file, the limit on files forbids to write there.
-        steps = traceback.extract_tb(error.__traceback__)
-        where = " < ".join(f"{step.filename}:{step.lineno}" for step in reversed(steps[-6:]))
-        link.say("failed", number, detail=f"{error!r} at {where}")
+        link.say("failed", number, detail=_where(error))
         raise SystemExit(1) from None
     # PyAV's objects hold each other, and with them decoded frames: much memory, yet too few objects for the
     # collector to come by itself.
@@ -274,23 +283,8 @@ def _serve(link: _Link, settings: Settings, message: dict[str, Any]) -> None:
     link.say("stopped", number)
 
 
-def _settings(text: str) -> Settings:
-    values = json.loads(text)
-    limits = Limits(**values.pop("limits"))
-    for name in ("messages_fd", "files_fd"):
-        values[name] = _lowest(values[name])
-    return Settings(**values, limits=limits)
-
-
-def _lowest(fd: int) -> int:
-    """The same file at the lowest free number, so that the limit on numbers leaves none over."""
-    low = os.dup(fd)
-    if low > fd:
-        os.close(low)
-        return fd
-    os.close(fd)
-    return low
-
-
-if __name__ == "__main__":
-    main(_settings(sys.argv[1]))
+def _where(error: Exception) -> str:
+    """Not as a traceback: where standard error is a file, the limit on files forbids to write there."""
+    steps = traceback.extract_tb(error.__traceback__)
+    where = " < ".join(f"{step.filename}:{step.lineno}" for step in reversed(steps[-6:]))
+    return f"{error!r} at {where}"
