@@ -52,6 +52,7 @@ class DecodeConfig(_Stage):
     max_wall_s: float = Field(default=1200.0, gt=0)  # for which one video may keep a worker busy
     silence_s: float = Field(default=30.0, gt=0)  # a worker that makes no progress for so long is replaced
     max_videos_per_worker: int = Field(default=100, ge=1)  # then another takes its place
+    max_uploading: int = Field(default=8, ge=0)  # videos that have a worker before all of them is there
     memory_bytes: int = Field(
         default=2 * GIB, ge=512 * MIB
     )  # a worker's address space; 0.25 GiB of it is code

@@ -106,7 +106,7 @@ class Pipeline:
         try:
             await (file.wait(0, 1) if is_open else file.whole())
             asked = monotonic()
-            async with self._decoders.worker() as worker:
+            async with self._decoders.worker(file) as worker:
                 seconds["queue"] = monotonic() - asked
                 with self._metrics.time("probe", seconds):
                     facts = await worker.probe(file, from_front=is_open)

@@ -85,6 +85,8 @@ class DecodePool:
         self._free: asyncio.Queue[WorkerProcess] = asyncio.Queue()  # dead ones too: they are skipped
         self._tasks: set[asyncio.Task[None]] = set()
         self._busy_before_s = 0.0
+        self._starting = 0
+        self._uploading = 0  # videos with a worker that are on their way still
 
     async def __aenter__(self) -> "DecodePool":
         await self._spawner.start()
@@ -117,29 +119,65 @@ class DecodePool:
         return self._busy_before_s + sum(process.busy_s for process in self._processes)
 
     @asynccontextmanager
-    async def worker(self) -> AsyncIterator[Worker]:
-        """Wait for a free worker, first come first served; leaving stops whatever it does."""
-        process = await self._free.get()
-        while not process.is_alive:
+    async def worker(self, file: VideoFile | None = None) -> AsyncIterator[Worker]:
+        """Wait for a free worker, first come first served; leaving stops whatever it does.
+
+        Of videos that are on their way, no more than ``config.max_uploading`` have one at the same time; for
+        the others it is waited until they are there.
+        """
+        async with self._upload_place(file):
             process = await self._free.get()
-        process.is_taken = True
-        try:
-            yield Worker(process)
-        finally:
-            self._in_background(self._give_back(process))
+            while not process.is_alive:
+                process = await self._free.get()
+            process.is_taken = True
+            try:
+                yield Worker(process)
+            finally:
+                self._in_background(self._give_back(process))
+
+    @asynccontextmanager
+    async def _upload_place(self, file: VideoFile | None) -> AsyncIterator[None]:
+        if file is None or file.size_bytes is not None:
+            yield
+        elif self._uploading >= self._config.max_uploading:
+            await file.whole()
+            yield
+        else:
+            self._uploading += 1
+            try:
+                yield
+            finally:
+                self._uploading -= 1
 
     async def _give_back(self, process: WorkerProcess) -> None:
-        if process.is_spent and process.is_alive:
+        is_over = self._working() > self._config.workers  # it stood in for one that is back at work
+        if process.is_alive and (process.is_spent or is_over):
             process.end()
             self._in_background(self._bury(process, None))
-            await self._replace()
+            self._fill()
         else:
             await process.leave()
             process.is_taken = False
             self._free.put_nowait(process)
 
+    def _working(self) -> int:
+        """Workers that can work, and do not wait for the bytes of an upload."""
+        return sum(process.is_alive and not process.is_waiting for process in self._processes)
+
+    def _fill(self) -> None:
+        """Start what is missing. Who waits for bytes is stood in for: slow clients must not hold all workers."""
+        while self._working() + self._starting < self._config.workers:
+            self._starting += 1
+            self._in_background(self._start_one())
+
+    async def _start_one(self) -> None:
+        try:
+            await until_started(self._start, "a decode worker")
+        finally:
+            self._starting -= 1
+
     async def _start(self) -> None:
-        process = WorkerProcess(self._config, self._died)
+        process = WorkerProcess(self._config, self._died, self._fill)
         await process.start(self._spawner)
         if process.is_alive:
             self.protections = process.protections
@@ -148,11 +186,8 @@ class DecodePool:
 
     def _died(self, process: WorkerProcess, death: Death) -> None:
         self._on_worker_death(death)
-        self._in_background(self._replace())
+        self._fill()
         self._in_background(self._bury(process, death))
-
-    async def _replace(self) -> None:
-        await until_started(self._start, "a decode worker")
 
     async def _bury(self, process: WorkerProcess, death: Death | None) -> None:
         how = await process.gone()

@@ -17,6 +17,7 @@ from service.decode.death import Death, error_for
 from service.decode.memory import FrameMemory
 from service.decode.protocol import ProtocolError, Unpacker, pack
 from service.decode.spawn import Spawner
+from service.decode.supply import Supply
 from service.decode.watchdog import Watchdog
 from service.errors import DecoderDied
 from service.plan import Plan
@@ -28,22 +29,31 @@ _MAX_MESSAGE_BYTES = 1 << 16
 
 
 class WorkerProcess(asyncio.Protocol):
-    """A process from ``start`` to ``end``. ``on_death`` is called once if it ends without being asked to."""
+    """A process from ``start`` to ``end``.
 
-    def __init__(self, config: DecodeConfig, on_death: Callable[["WorkerProcess", Death], None]) -> None:
+    ``on_death`` is called once if it ends without being asked to, ``on_wait`` when it begins to wait for the
+    bytes of a video that is on its way.
+    """
+
+    def __init__(
+        self,
+        config: DecodeConfig,
+        on_death: Callable[["WorkerProcess", Death], None],
+        on_wait: Callable[[], None] = lambda: None,
+    ) -> None:
         self.is_alive = False
         self.is_taken = False  # by a video; the pool's mark
         self.protections: frozenset[Protection] = frozenset()  # what stands between it and everything else
         self._config = config
         self._on_death = on_death
+        self._on_wait = on_wait
         self._unpacker = Unpacker(_MAX_MESSAGE_BYTES)
         self._inbox: asyncio.Queue[object] = asyncio.Queue()
         self._job = 0
         self._in_job = False
         self._awaited: frozenset[str] = frozenset()
-        self._file: VideoFile | None = None
+        self._supply: Supply | None = None
         self._sent_fd = -1
-        self._supplying: asyncio.Task[None] | None = None
         self._plan: Plan | None = None
         self._last_unit = (-1, -1, -1)
         self._memory: FrameMemory | None = None
@@ -53,6 +63,11 @@ class WorkerProcess(asyncio.Protocol):
         self._death = Death.CRASHED
         self._error = error_for(Death.CRASHED, config)
         self._detail = ""
+
+    @property
+    def is_waiting(self) -> bool:
+        """It can do nothing until more of its video has come."""
+        return self._supply is not None and self._supply.is_waiting
 
     @property
     def busy_s(self) -> float:
@@ -93,7 +108,8 @@ class WorkerProcess(asyncio.Protocol):
             raise RuntimeError("a worker has one video at a time")
         self._job += 1
         self._in_job = True
-        self._file, self._sent_fd = file, file.fd
+        self._supply = Supply(file, self._bytes_are_there, self._on_wait, self._inbox.put_nowait)
+        self._sent_fd = file.fd
         self._watchdog.begin(self._process.pid)
         self._send_file(file.fd)
         self._ask({"facts", "refused"}, "probe", from_front=from_front, size=file.size_bytes)
@@ -132,8 +148,8 @@ class WorkerProcess(asyncio.Protocol):
 
     async def leave(self) -> None:
         """Make it forget the video. One that does not do so soon is killed."""
-        self._memory = self._plan = self._file = None
-        self._stop_supplying()
+        self._memory = self._plan = None
+        self._stop_supply()
         self._inbox.put_nowait(RuntimeError("the worker has been given back"))  # to whoever still waits
         self._inbox = asyncio.Queue()
         if not self._in_job or not self.is_alive:
@@ -177,7 +193,7 @@ class WorkerProcess(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_alive = False
         self._watchdog.rest()
-        self._stop_supplying()
+        self._stop_supply()
         self._inbox.put_nowait(self._error)
         if self._is_ready:
             self._on_death(self, self._death)
@@ -191,8 +207,8 @@ class WorkerProcess(asyncio.Protocol):
         if says == "failed":
             self._detail = answers.text(message["detail"])
             return
-        if says == "need" and self._awaited and self._supplying is None:
-            self._supplying = asyncio.create_task(self._supply(int(message["start"]), int(message["end"])))
+        if says == "need" and self._supply is not None and "stopped" not in self._awaited:
+            self._supply.need(int(message["start"]), int(message["end"]))
             self._watchdog.rest()
             return
         if says == "exhausted":
@@ -247,27 +263,20 @@ class WorkerProcess(asyncio.Protocol):
 
     # Talking.
 
-    async def _supply(self, start: int, end: int) -> None:
-        """Bytes of the file, as soon as some of them are there."""
-        file = self._file
-        assert file is not None
-        try:
-            there = await file.wait(start, end)
-        except Exception as error:
-            self._inbox.put_nowait(error)
-            return
-        self._supplying = None
+    def _bytes_are_there(self, start: int, end: int) -> None:
+        assert self._supply is not None
+        file = self._supply.file
         if file.fd != self._sent_fd:
             self._sent_fd = file.fd
             self._send_file(file.fd)
             self._say("file")
-        self._say("have", start=there[0], end=there[1], size=file.size_bytes)
+        self._say("have", start=start, end=end, size=file.size_bytes)
         self._watch()
 
-    def _stop_supplying(self) -> None:
-        if self._supplying is not None:
-            self._supplying.cancel()
-            self._supplying = None
+    def _stop_supply(self) -> None:
+        if self._supply is not None:
+            self._supply.stop()
+            self._supply = None
 
     def _ask(self, answers: set[str], says: str, **content: object) -> None:
         if self._awaited and says != "stop":
