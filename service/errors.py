@@ -11,9 +11,9 @@
     │   ├── CorruptVideo                INVALID_ARGUMENT     a video stream of which nothing decodes
     │   ├── UnknownModel                NOT_FOUND
     │   ├── UploadTooLarge              RESOURCE_EXHAUSTED   more bytes than the limit
-    │   └── VideoTooLarge               FAILED_PRECONDITION  too many pixels, frames, seconds to decode
+    │   └── VideoTooLarge               FAILED_PRECONDITION  more pixels, frames, time, memory than allowed
     ├── Overloaded                      RESOURCE_EXHAUSTED   too many videos in flight; retry later
-    ├── DecoderDied                     INTERNAL             the worker crashed, hung or ran out of memory
+    ├── DecoderDied                     INTERNAL             the worker crashed or hung
     └── InternalError                   INTERNAL             ours; the client sees a fixed text and an id
 
 The message of every class but InternalError is written for the client.

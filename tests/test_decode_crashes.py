@@ -131,6 +131,24 @@ async def test_an_accident_costs_its_own_request_only(
         assert float(caught.value.metadata["value"]) >= float(caught.value.metadata["limit"])
 
 
+async def test_time_is_counted_by_the_video(clip: Path) -> None:
+    deaths: list[Death] = []
+    config = DecodeConfig(workers=1, max_wall_s=2, max_cpu_s=1)
+    async with DecodePool(config, deaths.append) as pool:
+        pids = worker_pids()
+        while pool.busy_s < 1.25 * config.max_wall_s:
+            await is_right(pool, clip)
+        assert worker_pids() == pids
+    assert deaths == []
+
+
+async def test_a_key_pressed_in_the_terminal_is_not_for_them() -> None:
+    """The server lets videos in flight end; a Ctrl-C that reached the workers as well would not."""
+    async with DecodePool(DecodeConfig(workers=1)):
+        for pid in (fork_server_pid(), *worker_pids()):
+            assert os.getsid(pid) != os.getsid(0)
+
+
 async def test_the_fork_server_may_die(clip: Path) -> None:
     """It costs no video, and the pool goes on to replace workers."""
     died = asyncio.Event()
