@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from google.protobuf.duration_pb2 import Duration
 
 from service.errors import MalformedOption
+from service.uri import Uri, parse_uri
 from service.values import (
     DEFAULT_TOP_K,
     NS_PER_S,
@@ -61,13 +62,25 @@ def options_from_proto(message: pb.ClassifyOptions) -> Options:
     )
 
 
-def options_to_proto(options: Options) -> pb.ClassifyOptions:
+def uri_from_proto(message: pb.ClassifyOptions) -> Uri | None:
+    """
+    Raises:
+        MalformedOption: it is none.
+    """
+    try:
+        return parse_uri(message.uri) if message.uri else None
+    except ValueError as error:
+        raise MalformedOption(str(error), field="uri") from None
+
+
+def options_to_proto(options: Options, uri: str = "") -> pb.ClassifyOptions:
     message = pb.ClassifyOptions(
         model=options.model,
         version=options.version,
         top_k=options.top_k,
         score_threshold=options.score_threshold,
         ranges=[_range_to_proto(start, end) for start, end in options.ranges_ns],
+        uri=uri,
     )
     match options.windowing:
         case WholeVideo():
@@ -140,6 +153,7 @@ def classification_to_proto(answer: Classification) -> pb.Classification:
         labels=_labels_to_proto(answer.labels),
         stage_seconds=answer.stage_seconds,
         warnings=answer.warnings,
+        fetched_bytes=answer.fetched_bytes,
     )
 
 
@@ -152,6 +166,7 @@ def classification_from_proto(message: pb.Classification) -> Classification:
         labels=_labels_from_proto(message.labels),
         stage_seconds=dict(message.stage_seconds),
         warnings=tuple(message.warnings),
+        fetched_bytes=message.fetched_bytes,
     )
 
 

@@ -93,7 +93,7 @@ def _learned(
     if end_ns is None:  # an open plan goes on for as long as a video may last
         check_duration(round(limits.max_duration_s * NS_PER_S) + 1, limits)
     assert front.head is not None
-    return facts_of(stream, front.head, stream.tally, source.wait_for_all(), limits)
+    return facts_of(stream, front.head, stream.tally, source.wait_for_size(), limits)
 
 
 def _walks(track: Track, plan: Plan) -> Iterator[_Walk]:
