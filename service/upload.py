@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 from service.config import UploadConfig
 from service.errors import EmptyUpload, UploadTooLarge
+from service.growth import Growth
 from service.storage import AnonymousFile
 
 
@@ -17,7 +18,7 @@ class Upload:
         self._config = config
         self._storage = AnonymousFile(config)
         self._arrived = 0
-        self._grown = asyncio.Event()  # a new one after each chunk
+        self._growth = Growth()
         self._filling: asyncio.Task[None]
 
     @property
@@ -39,11 +40,7 @@ class Upload:
             UploadTooLarge, EmptyUpload, or whatever ended the chunks.
         """
         while self._arrived <= start and self.size_bytes is None:
-            grown = asyncio.ensure_future(self._grown.wait())
-            await asyncio.wait((grown, self._filling), return_when=asyncio.FIRST_COMPLETED)
-            grown.cancel()
-            if self._filling.done():
-                self._filling.result()
+            await self._growth.more(self._filling)
         return 0, self._arrived
 
     async def whole(self) -> int:
@@ -76,8 +73,7 @@ class Upload:
                 )
             await self._storage.write(self._arrived, chunk)
             self._arrived = size
-            self._grown.set()
-            self._grown = asyncio.Event()
+            self._growth.grew()
         if self._arrived == 0:
             raise EmptyUpload("the video is empty: no byte came")
         self.size_bytes = self._arrived

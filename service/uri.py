@@ -69,6 +69,8 @@ def parse_uri(text: str) -> Uri:
         raise ValueError(f"a URI begins with one of {', '.join(f'{each}://' for each in SCHEMES)}, has no #")
     scheme = cast(Scheme, found[1].lower())
     host, port = _authority(scheme, found[2])
+    if scheme == "file" and not found[3]:
+        raise ValueError("a URI of file:// needs a path")
     path, query = found[3] or "/", found[4] or ""
     if _FORBIDDEN.search(path + query):
         raise ValueError("a URI has no control characters, no backslash and no % but before two hex digits")

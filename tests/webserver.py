@@ -25,7 +25,8 @@ class Request(BaseHTTPRequestHandler):
         else:
             answer(self)
 
-    do_HEAD = do_GET
+    def do_HEAD(self) -> None:
+        self.do_GET()
 
     def log_message(self, format: str, *args: object) -> None:
         """Not to the test's output."""

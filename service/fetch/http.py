@@ -82,9 +82,10 @@ class WebServers:
 
     async def _get(self, place: Uri, headers: dict[str, str]) -> aiohttp.ClientResponse:
         try:
-            return await self._session.get(
-                URL(place.url, encoded=True), headers=headers, allow_redirects=False
-            )
+            async with asyncio.timeout(self.timeout_s):
+                return await self._session.get(
+                    URL(place.url, encoded=True), headers=headers, allow_redirects=False
+                )
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             _log.info("%s: %s", place, type(error).__name__ if place.query else repr(error))
             raise FetchFailed("the server of the URI cannot be reached, or does not answer") from error

@@ -10,6 +10,7 @@ from time import monotonic
 from service.config import FetchConfig, UploadConfig
 from service.errors import FetchFailed, UploadTooLarge
 from service.fetch.remote import Ranged
+from service.growth import Growth
 from service.spans import Spans
 from service.storage import AnonymousFile
 
@@ -44,7 +45,7 @@ class FetchedVideo:
         self._storage = AnonymousFile(upload)
         self._there = Spans()
         self._runs: list[_Run] = []
-        self._grown = asyncio.Event()  # a new one after each piece
+        self._growth = Growth()
         self._jumped_to = 0
         self._expected = 0  # where the reader goes on if it does not jump
 
@@ -69,9 +70,10 @@ class FetchedVideo:
         try:
             if not self._expected <= start <= self._expected + self._config.block_bytes:
                 self._jumped_to = start
-            self._fetch_ahead(start)
-            while self._there.end_of(start) < min(end, self.size_bytes):
-                await self._progress(start)
+            end = min(end, self.size_bytes)
+            self._fetch_ahead(start, end)
+            while (missing := self._there.end_of(start)) < end:
+                await self._progress(missing, end)
         finally:
             self.waited_s += monotonic() - began
         self._expected = self._there.end_of(start)
@@ -85,7 +87,7 @@ class FetchedVideo:
 
     def start(self) -> None:
         """Its first bytes are wanted in any case."""
-        self._fetch_ahead(0)
+        self._fetch_ahead(0, 1)
 
     async def stop(self) -> None:
         tasks = [run.task for run in self._runs]
@@ -94,13 +96,13 @@ class FetchedVideo:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._storage.close()
 
-    def _fetch_ahead(self, start: int) -> None:
-        """See to it that enough from this place on is there or on its way."""
-        least = min(start + self._config.block_bytes, self.size_bytes)
+    def _fetch_ahead(self, start: int, end: int) -> None:
+        """See to it that [start, end) is there or on its way, and half of what shall be fetched ahead."""
         ahead = min(start - self._jumped_to, self._config.read_ahead_bytes)
         frontier = self._frontier(start)
-        if frontier < least or (frontier < self.size_bytes and frontier - start < ahead // 2):
-            self._begin(frontier, least, min(least + ahead, self.size_bytes))
+        if frontier < max(end, min(start + ahead // 2, self.size_bytes)):
+            least = min(max(frontier + self._config.block_bytes, end), self.size_bytes)
+            self._begin(frontier, least, min(max(least, start + ahead), self.size_bytes))
 
     def _frontier(self, place: int) -> int:
         """Up to where all from this place on is there or on its way."""
@@ -128,18 +130,13 @@ class FetchedVideo:
         run.task = asyncio.create_task(self._fetch(run))
         run.task.add_done_callback(_know_the_outcome)
 
-    async def _progress(self, start: int) -> None:
-        """Wait for the next piece of the run that brings what is missing from ``start`` on."""
-        missing = self._there.end_of(start)
+    async def _progress(self, missing: int, end: int) -> None:
+        """Wait for the next piece of the run that brings what is missing."""
         run = next((run for run in self._runs if run.place <= missing < run.end), None)
         if run is None:
-            self._fetch_ahead(missing)
+            self._fetch_ahead(missing, end)
             return
-        grown = asyncio.ensure_future(self._grown.wait())
-        await asyncio.wait((grown, run.task), return_when=asyncio.FIRST_COMPLETED)
-        grown.cancel()
-        if run.task.done():
-            run.task.result()
+        await self._growth.more(run.task)
 
     async def _fetch(self, run: _Run) -> None:
         failures = 0
@@ -163,8 +160,7 @@ class FetchedVideo:
                 await self._storage.write(run.place, piece)
                 self._there.add(run.place, run.place + len(piece))
                 run.place += len(piece)
-                self._grown.set()
-                self._grown = asyncio.Event()
+                self._growth.grew()
 
 
 @asynccontextmanager
