@@ -79,6 +79,7 @@ def classify(
     time_range: Annotated[
         list[str] | None, typer.Option("--range", help="START-END in seconds; may be repeated.")
     ] = None,
+    fast: Annotated[bool, typer.Option("--fast", help="Key frames near the wanted ones will do.")] = False,
 ) -> None:
     """Classify videos; exit status 1 when one failed, the others are classified all the same."""
     from service.commands import classify_all
@@ -96,6 +97,7 @@ def classify(
         score_threshold=threshold,
         windowing=views or sliding,
         ranges_ns=tuple(_range(text) for text in time_range or ()),
+        fast=fast,
     )
     with _told():
         failed = asyncio.run(classify_all(videos, options, server, _config(config), as_json=as_json))

@@ -29,6 +29,7 @@ def answer_json(video: Path, answer: Classification | Failure) -> dict[str, Any]
                     for segment in answer.segments
                 ],
                 "warnings": list(answer.warnings),
+                "frames_off_s": answer.off_ns / NS_PER_S,
             }
 
 
@@ -53,6 +54,8 @@ def answer_text(video: Path, answer: Classification | Failure) -> str:
             lines += [segment_text(segment) for segment in answer.segments]
             lines += [f"  {'whole video':21}   {labels_text(answer.labels)}"]
             lines += [f"  warning: {warning}" for warning in answer.warnings]
+            if answer.off_ns:
+                lines.append(f"  fast: frames up to {answer.off_ns / NS_PER_S:.3f} s off the wanted times")
             return "\n".join(lines)
 
 

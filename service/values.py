@@ -137,6 +137,7 @@ class Options:
     score_threshold: float = 0.0
     windowing: WholeVideo | Sliding | Views = Sliding()
     ranges_ns: tuple[tuple[int, int], ...] = ()  # [start, end); none: the whole video
+    fast: bool = False  # frames near the wanted ones will do where they cost less
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +162,7 @@ class DecodeEnd:
     frames_decoded: int
     warnings: tuple[str, ...]
     facts: VideoFacts  # of the whole video, which may have been on its way before
+    off_ns: int = 0  # how far frames were taken from the times wanted, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,3 +199,4 @@ class Classification:
     labels: tuple[Label, ...]
     stage_seconds: dict[str, float]
     warnings: tuple[str, ...] = ()
+    off_ns: int = 0  # how far frames were taken from the times wanted, at most; 0 unless fast was asked for

@@ -20,7 +20,13 @@ class Stream:
     """What is read is tallied, what is decoded is counted; ``pulse`` is called for each packet."""
 
     def __init__(
-        self, container: InputContainer, stream_index: int, limits: Limits, pulse: Callable[[], None]
+        self,
+        container: InputContainer,
+        stream_index: int,
+        limits: Limits,
+        pulse: Callable[[], None],
+        *,
+        unsmoothed: bool = False,
     ) -> None:
         self.container = container
         self.stream = only_stream(container, stream_index)
@@ -35,7 +41,9 @@ class Stream:
         self._corrupt_frames = 0
         context = self.stream.codec_context
         check_pixels(context.width, context.height, limits)
-        context.options = {"max_pixels": str(limits.max_pixels)}
+        # Without the filter that smooths the edges of blocks, decoding costs less.
+        smoothing = {"skip_loop_filter": "all"} if unsmoothed else {}
+        context.options = {"max_pixels": str(limits.max_pixels), **smoothing}
         context.thread_count = limits.threads
         context.thread_type = "AUTO"
 

@@ -33,6 +33,11 @@ class Keys:
         found = bisect_right(self._pts, ticks) - 1
         return None if found < 0 else Key(self._pts[found], self._numbers[found])
 
+    def after(self, ticks: int) -> Key | None:
+        """The first one that is shown later."""
+        found = bisect_right(self._pts, ticks)
+        return None if found == len(self._pts) else Key(self._pts[found], self._numbers[found])
+
 
 class Tally:
     """Counts packets in the order of decoding."""

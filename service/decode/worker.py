@@ -21,7 +21,7 @@ import av.subtitles.stream
 import numpy as np
 
 from service.decode import sandbox
-from service.decode.frames import decode
+from service.decode.frames import Job, decode
 from service.decode.kin import call_itself
 from service.decode.limits import Limits
 from service.decode.probe import Track, probe, probe_front
@@ -232,7 +232,8 @@ class _Job:
         self._memory_number = message["memory"]
         self._slots = _SharedSlots(self, fd, message["slots"], unit_shape)
         try:
-            end = decode(self._source, track, plan, pixel_format, self._limits, self._slots, self.pulse)
+            job = Job(self._source, track, plan, pixel_format, message["fast"], self._limits)
+            end = decode(job, self._slots, self.pulse)
         finally:
             self._slots.close()
             self._slots = None
