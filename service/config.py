@@ -44,6 +44,7 @@ class UploadConfig(_Stage):
 class DecodeConfig(_Stage):
     workers: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), ge=1)
     threads: int = Field(default=1, ge=1)  # FFmpeg's threads in a worker
+    hardware: Literal["none", "cuda"] = "none"  # cuda: a GPU's video engine; its driver needs an open sandbox
     max_pixels: int = Field(default=8192 * 4352, ge=1)  # of one frame as stored
     max_frames: int = Field(default=1_000_000, ge=1)
     max_streams: int = Field(default=100, ge=1, le=1000)  # of any kind; FFmpeg runs out of memory beyond 1000

@@ -12,6 +12,7 @@ import pytest_asyncio
 from PIL import Image, ImageFilter
 
 from service.config import DecodeConfig
+from service.decode.hardware import accelerator
 from service.decode.pool import DecodePool
 from service.plan import Grid, Plan
 from service.values import CROPS, PixelFormat, VideoFacts
@@ -177,3 +178,25 @@ async def test_extreme_shapes_cost_little(pool: DecodePool, tmp_path: Path, size
     )
     _, pixels = await _first_frame(pool, path, PixelFormat(64, 32, "crop"))
     assert pixels.shape == (64, 32, 3)
+
+
+async def test_without_a_video_engine_software_decodes(clip: Path) -> None:
+    config = DecodeConfig(workers=1, hardware="cuda")
+    async with DecodePool(config) as pool, pool.worker() as worker:
+        _, units, _ = await decode_file(worker, clip)
+    assert len(units) == 80
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(accelerator("cuda") is None, reason="no video engine here")
+@pytest.mark.parametrize("name", ["real/R6llTwEh07w.mp4", "real/flipping_a_pancake.mkv", "real/asl/bird.mkv"])
+async def test_a_video_engine_gives_the_same_frames(pool: DecodePool, name: str) -> None:
+    path = found(name)
+    async with DecodePool(DecodeConfig(workers=1, hardware="cuda")) as other, other.worker() as worker:
+        assert other.protections == frozenset()
+        _, units, end = await decode_file(worker, path)
+    async with pool.worker() as worker:
+        _, expected, by_software = await decode_file(worker, path)
+    assert end == by_software
+    for key, pixels in expected.items():
+        assert np.abs(units[key].astype(int) - pixels).mean() <= 2

@@ -13,6 +13,7 @@ from service.decode.assembly import Assembly, Slots, wanted_frames
 from service.decode.clock import Timeline
 from service.decode.container import open_container
 from service.decode.facts import facts_of
+from service.decode.hardware import accelerator
 from service.decode.limits import Limits, check_duration
 from service.decode.lookahead import Disorder
 from service.decode.opening import Opening
@@ -42,7 +43,7 @@ class Job:
     limits: Limits
 
     def open(self, pulse: Callable[[], None]) -> Opening:
-        container = open_container(self.source)
+        container = open_container(self.source, accelerator(self.limits.hardware))
         return Opening(Stream(container, self.track.stream_index, self.limits, pulse, unsmoothed=self.fast))
 
 
