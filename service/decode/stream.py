@@ -10,8 +10,9 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 
 from service.decode.container import MEDIA_ERRORS, is_end, only_stream, packets
-from service.decode.limits import Limits, check_frames, check_pixels
+from service.decode.limits import Limits, check_duration, check_frames, check_pixels
 from service.decode.tally import Tally
+from service.values import NS_PER_S
 
 _INTERLACED = range(2, 6)  # AVFieldOrder: which field is coded and shown first
 
@@ -34,7 +35,7 @@ class Stream:
         self.frames = 0
         self.broke_off = False
         self._limits = limits
-        self._pulse = pulse
+        self.pulse = pulse
         self._packets = packets(container, self.stream)
         self._is_interlaced = self.stream.codec_context.field_order in _INTERLACED
         self._failed_packets = 0
@@ -58,13 +59,14 @@ class Stream:
 
     def read(self) -> Packet | None:
         """The next packet; None at the end, or where the file breaks off."""
-        self._pulse()
+        self.pulse()
         packet = next(self._packets, None)
         if packet is None or is_end(packet):
             self.broke_off |= packet is None
             return None
         self.tally.add(packet)
         check_frames(self.tally.packets, self._limits)
+        check_duration(self._span_ns(), self._limits)
         return packet
 
     def decode(self, packet: Packet, *, if_needed_by_others: bool = False) -> list[VideoFrame]:
@@ -103,6 +105,13 @@ class Stream:
         if self._corrupt_frames:
             found.append(f"{self._corrupt_frames} of {self.frames} frames are damaged")
         return found
+
+    def _span_ns(self) -> int:
+        """What the packets that were read are shown for, at least."""
+        base = self.stream.time_base
+        if base is None or self.tally.earliest is None or self.tally.latest is None:
+            return 0
+        return (self.tally.latest - self.tally.earliest) * base.numerator * NS_PER_S // base.denominator
 
     def _decode(self, packet: Packet | None) -> list[VideoFrame]:
         try:
