@@ -17,6 +17,7 @@ import pytest
 from service.decode.pool import DecodePool, Worker
 from service.plan import Grid, Plan
 from service.values import NS_PER_S, Crop, DecodeEnd, PixelFormat, UnitFrames, VideoFacts
+from tests.reference import EXACT
 
 VIDEOS = Path(__file__).resolve().parents[2] / "shared" / "videos"
 SMALL = PixelFormat(64, 64, "stretch")
@@ -175,7 +176,7 @@ def crop_filters(
     else:
         top = moved.replace("w", "h")
     cut = f"crop={pixel_format.width}:{pixel_format.height}:'{left}':'{top}'"
-    return f"scale={wide}:{high}:flags=bilinear:in_color_matrix={matrix},format=rgb24,{cut}"
+    return f"scale={wide}:{high}:{EXACT}:in_color_matrix={matrix},format=rgb24,{cut}"
 
 
 def worker_pids() -> list[int]:
