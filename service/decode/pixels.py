@@ -12,6 +12,7 @@ from av.error import FFmpegError
 from av.video.frame import VideoFrame
 
 from service.decode.colour import EXACT, QUICK, Converter, matrix
+from service.decode.fields import FieldSeparator
 from service.decode.orientation import orientation
 from service.decode.protocol import Refusal
 from service.decode.resample import resample
@@ -26,6 +27,7 @@ class Painter:
     def __init__(self, pixel_format: PixelFormat, aspect: Fraction | None) -> None:
         self._format = pixel_format
         self._aspect = aspect
+        self._separator = FieldSeparator()
         self._converter = Converter(EXACT if pixel_format.resample == "swscale" else QUICK)
 
     def paint(self, frame: VideoFrame) -> "Picture":
@@ -35,17 +37,22 @@ class Painter:
         """
         laid = orientation(frame)
         width, height = self._resized(frame)
-        if self._format.resample != "swscale":
-            stored = frame.width, frame.height
-        else:
-            stored = (height, width) if laid.transpose else (width, height)
+        stored = (height, width) if laid.transpose else (width, height)
         try:
-            pixels = self._converter.convert(frame, stored, matrix(frame))
+            pixels = self._still(frame, stored)
         except FFmpegError as error:
             raise Refusal(
                 "UNSUPPORTED_VIDEO", f"pixels stored as {frame.format.name} are not taken"
             ) from error
         return Picture(laid.apply(pixels), (height, width), self._format)
+
+    def _still(self, frame: VideoFrame, resized: tuple[int, int]) -> np.ndarray:
+        """The picture at one moment, as stored: resized to (width, height) if swscale does that."""
+        field = self._separator.first(frame) if frame.interlaced_frame else None
+        still = frame if field is None else field.frame
+        size = resized if self._format.resample == "swscale" else (still.width, still.height)
+        pixels = self._converter.convert(still, size, matrix(frame))
+        return pixels if field is None else field.settle(pixels)
 
     def _resized(self, frame: VideoFrame) -> tuple[int, int]:
         """The shown picture's size before a crop is cut out: (width, height)."""
