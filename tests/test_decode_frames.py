@@ -39,7 +39,6 @@ _REAL = (
     "odd/androidx/sample_h264.ts",
     "odd/androidx/bear-vp9.webm",
     "odd/torchcodec/var_fps_video.mp4",
-    "odd/torchcodec/nasa_13013_hdr.mp4",
 )
 
 

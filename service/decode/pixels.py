@@ -16,6 +16,7 @@ from service.decode.fields import FieldSeparator
 from service.decode.orientation import orientation
 from service.decode.protocol import Refusal
 from service.decode.resample import resample
+from service.decode.tone import Tone, tone
 from service.values import Crop, PixelFormat
 
 _MAX_ASPECT = 16  # pixels wider than this, or a longer side beyond this many targets, are squeezed to it
@@ -44,7 +45,7 @@ class Painter:
             raise Refusal(
                 "UNSUPPORTED_VIDEO", f"pixels stored as {frame.format.name} are not taken"
             ) from error
-        return Picture(laid.apply(pixels), (height, width), self._format)
+        return Picture(laid.apply(pixels), (height, width), self._format, tone(frame))
 
     def _still(self, frame: VideoFrame, resized: tuple[int, int]) -> np.ndarray:
         """The picture at one moment, as stored: resized to (width, height) if swscale does that."""
@@ -74,15 +75,18 @@ class Picture:
     shown: np.ndarray  # (height, width, 3) uint8
     resized: tuple[int, int]  # (height, width)
     format: PixelFormat
+    tone: Tone | None
 
     def cut(self, crop: Crop) -> np.ndarray:
         """-> (H, W, 3) uint8"""
         target = self.format
         top, left = target.corner(crop, *self.resized)
         if target.resample == "swscale":
-            return self.shown[top : top + target.height, left : left + target.width]
-        area = (top, left, target.height, target.width)
-        return resample(self.shown, self.resized, area, target.resample)
+            pixels = self.shown[top : top + target.height, left : left + target.width]
+        else:
+            area = (top, left, target.height, target.width)
+            pixels = resample(self.shown, self.resized, area, target.resample)
+        return pixels if self.tone is None else self.tone(pixels)
 
 
 def display_size(frame: VideoFrame, aspect: Fraction | None) -> tuple[int, int]:
