@@ -5,7 +5,6 @@ import subprocess
 from collections.abc import AsyncIterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -22,7 +21,9 @@ from tests.clips import Camera, look, move, town
 from tests.decode_clips import decode_file, ffmpeg_frames
 from tests.reference import EXACT
 
-_FRAMES, _RATE = 8, 25
+_FRAMES, _RATE = 4, 25
+_BY_SWSCALE = PixelFormat(224, 224, "stretch")
+_BY_PILLOW = PixelFormat(224, 224, "stretch", resample="bilinear")  # from colours that are darker by 1
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -34,7 +35,7 @@ async def pool() -> AsyncIterator[DecodePool]:
 def _turning(path: Path, size: tuple[int, int], first: str, stored: str) -> None:
     """A camera turns fast over the town, in fields, softened against flicker; top or bottom come first."""
     scene, (width, height) = town(), size
-    turn = move(Camera(500, 500), Camera(740, 520), _FRAMES / _RATE, fps=2 * _RATE)
+    turn = move(Camera(500, 500), Camera(620, 510), _FRAMES / _RATE, fps=2 * _RATE)
     pixels = b"".join(look(scene, camera, size).tobytes() for camera in turn)
     command = ["ffmpeg", "-v", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}"]
     command += ["-r", str(2 * _RATE), "-i", "-", "-vf"]
@@ -47,36 +48,28 @@ def _each_frame(facts: VideoFacts) -> Plan:
     return Plan((Grid(0, end, end, 1, _FRAMES, _FRAMES, True),))
 
 
-# Pillow gets colours that are darker by 1.
 @pytest.mark.asyncio(loop_scope="module")
-@pytest.mark.parametrize(("resample", "within"), [("swscale", 2), ("bilinear", 2.5)])
 @pytest.mark.parametrize("first", ["top", "bottom"])
 @pytest.mark.parametrize(
-    ("size", "stored"), [((720, 576), "yuv420p"), ((720, 480), "yuv422p10le"), ((1440, 1080), "yuv420p")]
+    ("size", "stored"), [((720, 576), "yuv420p"), ((720, 480), "yuv422p10le"), ((720, 1080), "yuv420p")]
 )
 async def test_frames_look_as_bwdif_makes_them(
-    pool: DecodePool,
-    tmp_path: Path,
-    size: tuple[int, int],
-    stored: str,
-    first: str,
-    resample: Literal["swscale", "bilinear"],
-    within: float,
+    pool: DecodePool, tmp_path: Path, size: tuple[int, int], stored: str, first: str
 ) -> None:
     path = tmp_path / "clip.mkv"
     _turning(path, size, first, stored)
-    pixel_format = PixelFormat(224, 224, "stretch", resample=resample)
-    async with pool.worker() as worker:
-        facts, units, _ = await decode_file(worker, path, _each_frame, pixel_format)
-    assert (facts.width, facts.height, facts.frames) == (*size, _FRAMES)
     matrix = "bt709" if size[1] >= 720 else "smpte170m"
     resized = f"scale=224:224:{EXACT}:in_color_matrix={matrix},format=rgb24"
     right = ffmpeg_frames(path, f"bwdif=mode=send_frame:deint=interlaced,{resized}", 224, 224).astype(int)
     combed = ffmpeg_frames(path, f"il=l=d:c=d,{resized},il=l=i:c=i", 224, 224).astype(int)
-    for number in range(_FRAMES):
-        pixels = units[0, number][0]
-        assert np.abs(pixels - right[number]).mean() <= within
-        assert _comb(pixels) < 1.1 * _comb(right[number]) < 0.6 * _comb(combed[number])
+    for pixel_format, within in ((_BY_SWSCALE, 2), (_BY_PILLOW, 2.5)):
+        async with pool.worker() as worker:
+            facts, units, _ = await decode_file(worker, path, _each_frame, pixel_format)
+        assert (facts.width, facts.height, facts.frames) == (*size, _FRAMES)
+        for number in range(_FRAMES):
+            pixels = units[0, number][0]
+            assert np.abs(pixels - right[number]).mean() <= within
+            assert _comb(pixels) < 1.1 * _comb(right[number]) < 0.6 * _comb(combed[number])
 
 
 def _comb(pixels: np.ndarray) -> float:

@@ -41,6 +41,8 @@ class Painter:
         stored = (height, width) if laid.transpose else (width, height)
         try:
             pixels = self._still(frame, stored)
+        except MemoryError:
+            raise
         except FFmpegError as error:
             raise Refusal(
                 "UNSUPPORTED_VIDEO", f"pixels stored as {frame.format.name} are not taken"
