@@ -1,6 +1,5 @@
 """What the tests of the decoder share: clips, rendered or found, and the reference: the ffmpeg program."""
 
-import json
 import math
 import os
 import subprocess
@@ -18,6 +17,7 @@ import pytest
 from service.decode.pool import DecodePool, Worker
 from service.plan import Grid, Plan
 from service.values import NS_PER_S, Crop, DecodeEnd, PixelFormat, UnitFrames, VideoFacts
+from tests.reference import EXACT
 
 VIDEOS = Path(__file__).resolve().parents[2] / "shared" / "videos"
 SMALL = PixelFormat(64, 64, "stretch")
@@ -152,27 +152,12 @@ def number_of(pixels: np.ndarray) -> int:
     return int(sum(1 << bit for bit in range(_BITS) if bits[bit]))
 
 
-def ffprobe_times(path: Path) -> list[Fraction]:
-    """When each frame of the first video stream is shown, in seconds, as ffprobe has it."""
-    entries = "frame=best_effort_timestamp,pkt_duration:stream=time_base"
-    command = ["ffprobe", "-v", "error", "-select_streams", "v:0", "-show_entries", entries, "-of", "json"]
-    said = json.loads(subprocess.run([*command, str(path)], capture_output=True, check=True).stdout)
-    time_base = Fraction(said["streams"][0]["time_base"])
-    return [int(frame["best_effort_timestamp"]) * time_base for frame in said["frames"]]
-
-
 def ffmpeg_frames(path: Path, filters: str, width: int, height: int) -> np.ndarray:
     """Every frame through ffmpeg's own filters: -> (frames, height, width, 3) uint8."""
     command = ["ffmpeg", "-v", "error", "-threads", "1", "-i", str(path), "-map", "0:v:0", "-an"]
     command += ["-vf", filters, "-fps_mode", "passthrough", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
     raw = subprocess.run(command, capture_output=True, check=True).stdout
     return np.frombuffer(raw, np.uint8).reshape(-1, height, width, 3)
-
-
-def shown_at(times: list[Fraction], wanted_ns: int) -> int:
-    """Which frame a viewer sees at a time after the first frame; the first one if none is due yet."""
-    wanted = times[0] + Fraction(wanted_ns, 10**9)
-    return max([number for number, time in enumerate(times) if time <= wanted], default=0)
 
 
 def crop_filters(
@@ -189,7 +174,7 @@ def crop_filters(
     else:
         top = moved.replace("w", "h")
     cut = f"crop={pixel_format.width}:{pixel_format.height}:'{left}':'{top}'"
-    return f"scale={wide}:{high}:flags=bilinear:in_color_matrix={matrix},format=rgb24,{cut}"
+    return f"scale={wide}:{high}:{EXACT}:in_color_matrix={matrix},format=rgb24,{cut}"
 
 
 def worker_pids() -> list[int]:

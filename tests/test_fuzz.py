@@ -1,7 +1,5 @@
 """A few hundred broken videos through the real pool; ``python -m tests.fuzz`` makes as many as you like."""
 
-from pathlib import Path
-
 import pytest
 
 from tests.decode_clips import VIDEOS, render
