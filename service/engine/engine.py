@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from models.contract import ModelSpec, VideoModel
+from models.memory import keep_freed_memory
 from models.openvino_model import OpenVinoModel
 from models.packed import pack
 from models.precision import choose_dtype
@@ -73,6 +74,8 @@ class Engine:
         self, store: ModelStore, spec: ModelSpec, device: torch.device, dtype: torch.dtype
     ) -> VideoModel:
         """The model arranged for speed on its device."""
+        if device.type == "cpu":
+            keep_freed_memory()
         if device.type == "cpu" and self._config.runtime == "openvino":
             model = store.load(spec.name, spec.version, device=device).model
             return OpenVinoModel(model, spec.sampling.frames_per_unit, dtype)
