@@ -27,6 +27,7 @@ from models.contract import Preprocessing, Provenance, Sampling, VideoModel
 from models.factorised import FactorisedDims
 from models.families import Dims, build_model
 from models.flops import window_flops
+from models.memory import keep_freed_memory
 from models.openvino_model import OpenVinoModel
 from models.packed import PackedLinear, pack
 from models.variants import VARIANTS
@@ -143,7 +144,7 @@ def products(dtype: torch.dtype) -> list[Callable[[], object]]:
     """A large matrix product by each of torch's ways; the fastest is the peak."""
     left, right = torch.randn(PEAK_SIZE, PEAK_SIZE), torch.randn(PEAK_SIZE, PEAK_SIZE)
     linear = torch.nn.Linear(PEAK_SIZE, PEAK_SIZE, bias=False).requires_grad_(False).to(dtype)
-    packed, left, right = PackedLinear(linear), left.to(dtype), right.to(dtype)
+    packed, left, right = PackedLinear(linear.weight, None), left.to(dtype), right.to(dtype)
     return [lambda: left @ right, lambda: packed(left)]
 
 
@@ -190,6 +191,7 @@ def main(
     only: Annotated[str, typer.Option(help="a part of a model's name")] = "",
 ) -> None:
     console = Console(width=120)
+    keep_freed_memory()
     for name in (*FACTORISED, *THEIRS):
         if only in name:
             measure(name, rounds, console)
