@@ -145,6 +145,8 @@ class VideoModel(nn.Module, ABC):
     std: Tensor
     tokens_per_unit = CPU_BATCH_TOKENS
     """How many tokens attend to each other in one unit."""
+    only_device_work = True
+    """Whether ``encode`` neither waits for its device nor chooses by values: what a CUDA graph can hold."""
 
     def __init__(self, preprocessing: Preprocessing) -> None:
         super().__init__()

@@ -1,6 +1,7 @@
 """The engine: models on a device, and the work that videos ask of them."""
 
 import asyncio
+import logging
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 
 from models.contract import ModelSpec, VideoModel
+from models.graphed_model import GraphedModel
 from models.memory import keep_freed_memory
 from models.openvino_model import OpenVinoModel
 from models.packed import pack
@@ -20,6 +22,8 @@ from service.engine.hosted import Embedding, HostedModel, Logits
 from service.engine.lane import Account, Item, Lane
 from service.metrics import Metrics
 from service.values import UnitFrames
+
+_log = logging.getLogger(__name__)
 
 
 class Engine:
@@ -82,7 +86,13 @@ class Engine:
         model = store.load(spec.name, spec.version, device=device, dtype=dtype).model
         if device.type == "cpu":
             pack(model)
-        return model
+            return model
+        if not model.only_device_work:
+            _log.info(
+                "%s %s runs without CUDA graphs: %s models may not", spec.name, spec.version, spec.family
+            )
+            return model
+        return GraphedModel(model, spec.sampling.frames_per_unit, self._config.max_batch_units)
 
     def work(self, model: HostedModel) -> "VideoWork":
         """A place in the queues for one video."""
