@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from models.attention import LN_2, attend
 from models.divided import DividedBlock
+from models.int8 import Int8Linear
 from models.layers import Attention, Mlp, PatchEmbed, TubeletEmbed
 
 _ops: Any = torch.ops.mkldnn
@@ -33,14 +34,17 @@ class PackedLinear(nn.Module):
         return _ops._linear_pointwise(x, self.packed, self.bias, self.post, [], self.algorithm)
 
 
+Linear = type[PackedLinear] | type[Int8Linear]
+
+
 class PackedMlp(nn.Module):
     """(N, P, D) -> (N, P, D), the activation computed while the hidden layer is written."""
 
-    def __init__(self, mlp: Mlp) -> None:
+    def __init__(self, mlp: Mlp, linear: Linear) -> None:
         super().__init__()
         algorithm = "tanh" if mlp.act == "gelu_tanh" else "none"
-        self.fc1 = PackedLinear(mlp.fc1.weight, mlp.fc1.bias, "gelu", algorithm)
-        self.fc2 = PackedLinear(mlp.fc2.weight, mlp.fc2.bias)
+        self.fc1 = linear(mlp.fc1.weight, mlp.fc1.bias, "gelu", algorithm)
+        self.fc2 = linear(mlp.fc2.weight, mlp.fc2.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(self.fc1(x))
@@ -49,7 +53,7 @@ class PackedMlp(nn.Module):
 class PackedAttention(nn.Module):
     """(N, P, D) -> (N, P, D), or (N, first, D); ``after`` is a linear layer that follows at once."""
 
-    def __init__(self, attention: Attention, after: nn.Linear | None = None) -> None:
+    def __init__(self, attention: Attention, linear: Linear, after: nn.Linear | None = None) -> None:
         super().__init__()
         self.num_heads = attention.num_heads
         width = attention.proj.in_features
@@ -57,11 +61,11 @@ class PackedAttention(nn.Module):
         scale = torch.ones(3 * width)
         scale[:width] = (width // self.num_heads) ** -0.5 / LN_2  # queries for powers of two
         weight, bias = scale[:, None] * attention.qkv.weight, scale * attention.qkv.bias
-        self.qkv = PackedLinear(weight.to(dtype), bias.to(dtype))
+        self.qkv = linear(weight.to(dtype), bias.to(dtype))
         weight, bias = attention.proj.weight, attention.proj.bias
         if after is not None:
             weight, bias = _in_series(attention.proj, after)
-        self.proj = PackedLinear(weight.to(dtype), bias.to(dtype))
+        self.proj = linear(weight.to(dtype), bias.to(dtype))
 
     def forward(self, x: Tensor, first: int | None = None) -> Tensor:
         heads = rearrange(self.qkv(x), "n p (three a d) -> three n a p d", three=3, a=self.num_heads)
@@ -89,21 +93,21 @@ class PackedEmbed(nn.Module):
 
 
 @torch.no_grad()
-def pack(model: nn.Module) -> None:
+def pack(model: nn.Module, linear: Linear = PackedLinear) -> None:
     """Replace the layers of a model's transformer blocks, in place, where torch has oneDNN."""
     if not torch.backends.mkldnn.is_available():
         return
     for part in list(model.modules()):
         if isinstance(part, DividedBlock):
-            attention = PackedAttention(part.temporal_attn, part.temporal_fc)
+            attention = PackedAttention(part.temporal_attn, linear, part.temporal_fc)
             part.add_module("temporal_attn", attention)
             part.add_module("temporal_fc", nn.Identity())
         for name, child in list(part.named_children()):
             match child:
                 case Mlp():
-                    part.add_module(name, PackedMlp(child))
+                    part.add_module(name, PackedMlp(child, linear))
                 case Attention():
-                    part.add_module(name, PackedAttention(child))
+                    part.add_module(name, PackedAttention(child, linear))
                 case PatchEmbed() | TubeletEmbed():
                     part.add_module(name, PackedEmbed(child))
 

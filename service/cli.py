@@ -233,6 +233,7 @@ def _told() -> Iterator[None]:
     from models.checkpoints.foreign import CannotImport
     from models.extras import MissingExtra
     from models.folder import BrokenModel
+    from models.precision import UnsupportedPrecision
     from models.store import UnknownModel
     from service.client import ServerError
     from service.engine.engine import NoSuchDevice
@@ -246,6 +247,7 @@ def _told() -> Iterator[None]:
         CannotImport,
         MissingExtra,
         NoSuchDevice,
+        UnsupportedPrecision,
         OSError,
     ) as error:
         _errors.print(str(error))

@@ -32,14 +32,14 @@ class HostedModel:
         model: VideoModel,
         *,
         device: torch.device,
-        dtype: torch.dtype,
+        precision: str,
         max_batch_units: int,
         max_batch_windows: int,
         release: Callable[[Sequence[UnitFrames]], None],
     ) -> None:
         self.spec = spec
         self.device = device
-        self.dtype = dtype
+        self.precision = precision
         self.encode = Lane(spec.name, "encode", max_batch_units, self._encode)
         self.classify = Lane(spec.name, "classify", max_batch_windows, self._classify)
         self._model = model
