@@ -18,7 +18,7 @@ Resample = Literal["swscale", "bilinear", "bicubic", "lanczos", "bilinear_aliase
 Position = Literal["middle", "start"]
 CropRounding = Literal["down", "half_even"]
 
-CPU_BATCH_TOKENS = 1024
+CPU_BATCH_TOKENS = 2048
 """Tokens of a batch on a CPU: matrices are large enough by then, and still small enough for its caches."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # they become names of folders and values of metrics

@@ -162,7 +162,7 @@ def test_precision_can_be_chosen() -> None:
 
 
 def test_batches_on_a_cpu_are_as_large_as_useful() -> None:
-    assert build("vit").cpu_batch_units == 1024 // 5
-    assert build("joint").cpu_batch_units == 1024 // 32
+    assert build("vit").cpu_batch_units == 2048 // 5
+    assert build("joint").cpu_batch_units == 2048 // 32
     assert build("torchvision, frames").cpu_batch_units == 8
     assert build("torchvision, clips").cpu_batch_units == 1
