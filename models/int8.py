@@ -33,8 +33,11 @@ class Int8Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         per_level = _LEVELS / x.abs().amax(dim=-1, keepdim=True).clamp_(min=_TINY)
         levels = (x * per_level).round_().add_(_ZERO).to(torch.uint8)
-        product = _ops.qlinear_pointwise(
-            levels, 1.0, _ZERO, self.packed, self.scales, self.zeros, None, 1.0, 0, x.dtype, "none", [], ""
-        )
-        y = torch.addcmul(self.bias, product, per_level.reciprocal_())
+        y = torch.addcmul(self.bias, self.product(levels, x.dtype), per_level.reciprocal_())
         return F.gelu(y, approximate=self.algorithm) if self.post == "gelu" else y
+
+    def product(self, levels: Tensor, dtype: torch.dtype) -> Tensor:
+        """(..., in) uint8 around 128 -> (..., out) in ``dtype``, in the scale of the weights."""
+        return _ops.qlinear_pointwise(
+            levels, 1.0, _ZERO, self.packed, self.scales, self.zeros, None, 1.0, 0, dtype, "none", [], ""
+        )
