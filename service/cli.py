@@ -235,6 +235,7 @@ def _told() -> Iterator[None]:
     from models.checkpoints.foreign import CannotImport
     from models.extras import MissingExtra
     from models.folder import BrokenModel
+    from models.precision import UnsupportedPrecision
     from models.store import UnknownModel
     from service.client import ServerError
     from service.engine.engine import NoSuchDevice
@@ -248,6 +249,7 @@ def _told() -> Iterator[None]:
         CannotImport,
         MissingExtra,
         NoSuchDevice,
+        UnsupportedPrecision,
         OSError,
     ) as error:
         _errors.print(str(error))

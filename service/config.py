@@ -62,7 +62,7 @@ class DecodeConfig(_Stage):
 
 class EngineConfig(_Stage):
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")  # auto: a GPU if there is one
-    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the chip has it natively
+    precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"  # auto: bf16 if the chip has it
     runtime: Literal["torch", "openvino"] = "torch"  # openvino: on a CPU; needs tubelet[openvino]
     threads: int | None = Field(default=None, ge=1)  # torch's threads on the CPU; None: one a core
     max_batch_units: int = Field(default=32, ge=1)
