@@ -107,11 +107,11 @@ class Stream:
         return found
 
     def _span_ns(self) -> int:
-        """What the packets that were read are shown for, at least."""
-        base = self.stream.time_base
-        if base is None or self.tally.earliest is None or self.tally.latest is None:
+        """For how long the packets that were read are shown, from the first one on."""
+        base, tally = self.stream.time_base, self.tally
+        if base is None or tally.first is None or tally.latest is None:
             return 0
-        return (self.tally.latest - self.tally.earliest) * base.numerator * NS_PER_S // base.denominator
+        return (tally.latest - tally.first) * base.numerator * NS_PER_S // base.denominator
 
     def _decode(self, packet: Packet | None) -> list[VideoFrame]:
         try:

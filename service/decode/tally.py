@@ -47,7 +47,8 @@ class Tally:
         self.corrupt = 0
         self.is_timed = False  # at least one has a time stamp
         self.is_sound = True  # stamps are all there and rise, so that they tell which frame is shown when
-        self.earliest: int | None = None  # ticks
+        self.first: int | None = None  # ticks, of the first packet that has any
+        self.earliest: int | None = None
         self.latest: int | None = None
         self.end = 0  # ticks, the end of the latest packet
         self.keys = Keys()
@@ -69,6 +70,8 @@ class Tally:
         if ticks is None:
             return
         self.is_timed = True
+        if self.first is None:
+            self.first = ticks
         if self.earliest is None or ticks < self.earliest:
             self.earliest = ticks
         if self.latest is None or ticks >= self.latest:

@@ -75,7 +75,7 @@ async def run_campaign(
     """Decode the mutant of each seed by a plan of its own."""
     report = Report()
     gc.collect()
-    before = psutil.Process().num_fds()
+    descriptors, processes = psutil.Process().num_fds(), len(psutil.Process().children(recursive=True))
     waiting = iter(seeds)
     config = CONFIG.model_copy(update={"workers": workers})
 
@@ -93,8 +93,8 @@ async def run_campaign(
 
         await asyncio.gather(*(work() for _ in range(workers)))
     gc.collect()
-    report.leaked_descriptors = psutil.Process().num_fds() - before
-    report.leaked_processes = len(psutil.Process().children(recursive=True))
+    report.leaked_descriptors = psutil.Process().num_fds() - descriptors
+    report.leaked_processes = len(psutil.Process().children(recursive=True)) - processes
     return report
 
 
