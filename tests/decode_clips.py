@@ -1,12 +1,15 @@
 """What the tests of the decoder share: clips, rendered or found, and the reference: the ffmpeg program."""
 
 import math
+import multiprocessing
 import os
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
@@ -109,7 +112,7 @@ def render(
     size: tuple[int, int] = (128, 64),
     codec: str = "libx264",
     paint: Callable[[int], np.ndarray] | None = None,
-    times: Callable[[int], int] = lambda number: number,
+    times: Callable[[int], int] | None = None,
     pix_fmt: str = "yuv420p",
     options: dict[str, str] | None = None,
     turn: tuple[float, bool, bool] = (0, False, False),
@@ -120,6 +123,12 @@ def render(
     ``times`` gives each its place in units of 1 / rate; ``turn`` is degrees, then flips as PyAV has them.
     """
     width, height = size
+    if codec == "libsvtav1" and multiprocessing.parent_process() is None:
+        # Run as root it makes threads real-time, and those that torch starts after it inherit that and starve
+        # the machine: it encodes in a process of its own.
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as elsewhere:
+            here = partial(render, rate=rate, size=size, codec=codec, pix_fmt=pix_fmt, options=options)
+            return elsewhere.submit(here, path, frames).result()
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate, options=options or {})
         assert isinstance(stream, av.VideoStream)
@@ -132,7 +141,8 @@ def render(
         for number in range(frames):
             pixels = numbered(number, width, height) if paint is None else paint(number)
             frame = av.VideoFrame.from_ndarray(pixels, format="rgba" if pixels.shape[2] == 4 else "rgb24")
-            frame.pts, frame.time_base = times(number), Fraction(1, rate)
+            frame.pts = number if times is None else times(number)
+            frame.time_base = Fraction(1, rate)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
