@@ -4,11 +4,11 @@
 
 Each contestant gets the path of a clip and the times of frames, and gives those frames at a model's size (see
 ``tests.bench.decoders``); tubelet does it in one worker of its pool, with as many threads of FFmpeg as its
-peers have. Beside the wall time stands the processor time of all that took part, tubelet's worker too: it
-holds where others use the machine. A ratio is the median over rounds of a peer's time to tubelet's in the
-same round. Which frames came is read from the numbers stamped on them (``tests.bench.footage``), and pixels
-are compared with tubelet's; what is wrong is said below the table. The last table is the whole pool: several
-files at once through one worker and through two.
+peers have. Beside the wall time stands the processor time of all that took part, tubelet's worker too, which
+suffers less where others use the machine. A ratio is the median over rounds of a peer's time to tubelet's in
+the same round. Which frames came is read from the numbers stamped on them (``tests.bench.footage``), and
+pixels are compared with tubelet's; what is wrong is said below the table. The last table is the whole pool:
+several files at once through one worker and through two.
 
 Peers come with ``pip install 'tubelet[bench]'``; one that is not there is named and left out. The default
 takes ten minutes on two cores that are idle otherwise; the first run renders the clips besides.
