@@ -47,10 +47,13 @@ class ChannelStack(VideoModel):
 
     def encode_tokens(self, units: Tensor) -> Tensor:
         """The spatial stage with all its tokens: (N, t, H, W, C) uint8 -> (N, 1 + P, D)."""
-        return self.spatial(self.patch_embed(rearrange(self.normalise(units), "n t h w c -> n h w (t c)")))
+        return self.spatial(self._patches(units))
 
     def encode(self, units: Tensor) -> Tensor:
-        return self.encode_tokens(units)[:, 0]
+        return self.spatial.cls(self._patches(units))
 
     def classify(self, windows: Tensor) -> Tensor:
         return self.head(windows).mean(dim=1)
+
+    def _patches(self, units: Tensor) -> Tensor:
+        return self.patch_embed(rearrange(self.normalise(units), "n t h w c -> n h w (t c)"))

@@ -6,6 +6,7 @@ D embedding width, K classes.
 """
 
 from dataclasses import dataclass
+from typing import cast
 
 from einops import rearrange, repeat
 from torch import Tensor, cat, empty, nn
@@ -47,16 +48,30 @@ class DividedBlock(nn.Module):
         self.mlp = Mlp(width, dims.mlp_dim, dims.act)
 
     def forward(self, cls_token: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        t, p = tokens.shape[1:3]
+        tokens = self._over_time(tokens)
+        seen = self._over_space(cls_token, tokens)
+        tokens = tokens + seen[:, :, 1:]
+        return self._cls(cls_token, seen), tokens + self.mlp(self.norm2(tokens))
+
+    def cls(self, cls_token: Tensor, tokens: Tensor) -> Tensor:
+        """The class token alone: (N, 1, D), (N, t, P, D) -> (N, 1, D)."""
+        return self._cls(cls_token, self._over_space(cls_token, self._over_time(tokens), 1))
+
+    def _over_time(self, tokens: Tensor) -> Tensor:
         tracks = rearrange(self.temporal_norm1(tokens), "n t p d -> (n p) t d")
         moved = self.temporal_fc(self.temporal_attn(tracks))
-        tokens = tokens + rearrange(moved, "(n p) t d -> n t p d", p=p)
-        # The class token looks at each frame alone; what it sees there is averaged.
+        return tokens + rearrange(moved, "(n p) t d -> n t p d", p=tokens.shape[2])
+
+    def _over_space(self, cls_token: Tensor, tokens: Tensor, first: int | None = None) -> Tensor:
+        """What the class token and the tokens of each frame, or the first of them, see in it."""
+        t = tokens.shape[1]
         frames = cat((repeat(cls_token, "n 1 d -> n t 1 d", t=t), tokens), dim=2)
-        seen = rearrange(self.attn(self.norm1(frames.flatten(0, 1))), "(n t) p d -> n t p d", t=t)
+        return rearrange(self.attn(self.norm1(frames.flatten(0, 1)), first), "(n t) p d -> n t p d", t=t)
+
+    def _cls(self, cls_token: Tensor, seen: Tensor) -> Tensor:
+        # The class token looks at each frame alone; what it sees there is averaged.
         cls_token = cls_token + seen[:, :, 0].mean(dim=1, keepdim=True)
-        tokens = tokens + seen[:, :, 1:]
-        return cls_token + self.mlp(self.norm2(cls_token)), tokens + self.mlp(self.norm2(tokens))
+        return cls_token + self.mlp(self.norm2(cls_token))
 
 
 class Divided(VideoModel):
@@ -83,9 +98,10 @@ class Divided(VideoModel):
         patches = rearrange(self.patch_embed(pixels.flatten(0, 1)), "(n t) p d -> n t p d", n=len(units))
         tokens = patches + self.pos_embed[:, None, 1:] + self.time_embed[:, :, None]
         cls_token = repeat(self.cls_token + self.pos_embed[:, :1], "1 1 d -> n 1 d", n=len(units))
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             cls_token, tokens = block(cls_token, tokens)
-        return self.norm(cls_token[:, 0])
+        last = cast(DividedBlock, self.blocks[-1])
+        return self.norm(last.cls(cls_token, tokens)[:, 0])
 
     def classify(self, windows: Tensor) -> Tensor:
         return self.head(windows).mean(dim=1)

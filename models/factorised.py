@@ -53,10 +53,10 @@ class Factorised(VideoModel):
         return self.spatial(self.patch_embed(self.normalise(units)))
 
     def encode(self, units: Tensor) -> Tensor:
-        return self.encode_tokens(units)[:, 0]
+        return self.spatial.cls(self.patch_embed(self.normalise(units)))
 
     def classify(self, windows: Tensor) -> Tensor:
-        return self.head(self.temporal(windows)[:, 0])
+        return self.head(self.temporal.cls(windows))
 
 
 @torch.no_grad()

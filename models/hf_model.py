@@ -30,6 +30,8 @@ class HfModel(VideoModel):
         MissingExtra: transformers is not installed.
     """
 
+    only_device_work = False  # the library's code promises no such thing
+
     def __init__(self, dims: HfDims, preprocessing: Preprocessing, num_classes: int) -> None:
         super().__init__(preprocessing)
         library = transformers()

@@ -80,8 +80,8 @@ class Joint(VideoModel):
         initialise(self)
 
     def encode(self, units: Tensor) -> Tensor:
-        clip = self.spacetime(self.patch_embed(self.normalise(units)))
-        return clip[:, 0] if isinstance(self.spacetime, Encoder) else clip
+        tokens = self.patch_embed(self.normalise(units))
+        return self.spacetime.cls(tokens) if isinstance(self.spacetime, Encoder) else self.spacetime(tokens)
 
     def classify(self, windows: Tensor) -> Tensor:
         return self.head(windows).mean(dim=1)

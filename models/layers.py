@@ -13,8 +13,6 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, cat, empty, nn
 
-from models.attention import attend
-
 Activation = Literal["gelu", "gelu_tanh"]
 """``gelu_tanh`` is the tanh approximation of Hendrycks and Gimpel, arXiv 1606.08415, section 2."""
 
@@ -64,7 +62,7 @@ class TubeletEmbed(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention: (N, P, D) -> (N, P, D)."""
+    """Multi-head self-attention: (N, P, D) -> (N, P, D), or what the first tokens see: (N, first, D)."""
 
     def __init__(self, embed_dim: int, num_heads: int) -> None:
         super().__init__()
@@ -74,9 +72,10 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(embed_dim, 3 * embed_dim)
         self.proj = nn.Linear(embed_dim, embed_dim)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, first: int | None = None) -> Tensor:
         q, k, v = rearrange(self.qkv(x), "n p (three a d) -> three n a p d", three=3, a=self.num_heads)
-        return self.proj(rearrange(attend(q, k, v), "n a p d -> n p (a d)"))
+        seen = F.scaled_dot_product_attention(q[:, :, :first], k, v)
+        return self.proj(rearrange(seen, "n a p d -> n p (a d)"))
 
 
 class Mlp(nn.Module):
@@ -93,7 +92,7 @@ class Mlp(nn.Module):
 
 
 class EncoderBlock(nn.Module):
-    """One pre-norm transformer block: (N, P, D) -> (N, P, D)."""
+    """One pre-norm transformer block: (N, P, D) -> (N, P, D), or only the first tokens: (N, first, D)."""
 
     def __init__(self, dims: BlockDims) -> None:
         super().__init__()
@@ -102,8 +101,8 @@ class EncoderBlock(nn.Module):
         self.norm2 = nn.LayerNorm(dims.embed_dim, eps=dims.norm_eps)
         self.mlp = Mlp(dims.embed_dim, dims.mlp_dim, dims.act)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.norm1(x))
+    def forward(self, x: Tensor, first: int | None = None) -> Tensor:
+        x = x[:, :first] + self.attn(self.norm1(x), first)
         return x + self.mlp(self.norm2(x))
 
 
@@ -121,8 +120,16 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(dims.embed_dim, eps=dims.norm_eps)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        return self.norm(self.blocks(self._embed(tokens)))
+
+    def cls(self, tokens: Tensor) -> Tensor:
+        """The class token alone: (N, P, D) -> (N, D). The last block computes it and no other token."""
+        x = self.blocks[:-1](self._embed(tokens))
+        return self.norm(self.blocks[-1](x, 1))[:, 0]
+
+    def _embed(self, tokens: Tensor) -> Tensor:
         cls_token = repeat(self.cls_token, "1 1 d -> n 1 d", n=len(tokens))
-        return self.norm(self.blocks(cat((cls_token, tokens), dim=1) + self.pos_embed))
+        return cat((cls_token, tokens), dim=1) + self.pos_embed
 
 
 def initialise(model: nn.Module) -> None:

@@ -20,10 +20,10 @@ _PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 
 
 class OpenVinoModel(VideoModel):
-    """``encode`` is compiled for the two sizes that batches mostly have: one unit, and a full batch.
+    """``encode`` is compiled for one unit, a full batch and a quarter of one, which make up every other.
 
-    The temporal stage, a thousandth of the work, stays in torch. Weights are those of ``model`` in float32,
-    computed in ``dtype``.
+    Each size holds weights of its own. The temporal stage, a thousandth of the work, stays in torch. Weights
+    are those of ``model`` in float32, computed in ``dtype``.
 
     Raises:
         MissingExtra: openvino is not installed.
@@ -35,16 +35,19 @@ class OpenVinoModel(VideoModel):
         size = model.preprocessing
         shape = (self.cpu_batch_units, frames_per_unit, size.height, size.width, 3)
         units = torch.zeros(shape, dtype=torch.uint8)
-        self._one = _compiled(model, units[:1], dtype)
-        self._full = _compiled(model, units, dtype) if len(units) > 1 else self._one
+        sizes = {len(units), max(1, len(units) // 4), 1}
+        self._compiled = {size: _compiled(model, units[:size], dtype) for size in sorted(sizes, reverse=True)}
         self._temporal = copy.deepcopy(model).to(dtype)
         pack(self._temporal)
         self._dtype = dtype
 
     def encode(self, units: Tensor) -> Tensor:
-        full = len(units) - len(units) % self.cpu_batch_units
-        batches = [self._full(batch) for batch in units[:full].split(self.cpu_batch_units) if full]
-        return torch.cat(batches + [self._one(unit[None]) for unit in units[full:]]).to(self._dtype)
+        embeddings: list[Tensor] = []
+        for size, compiled in self._compiled.items():
+            count = len(units) // size
+            embeddings += [compiled(batch) for batch in units[: count * size].split(size) if count]
+            units = units[count * size :]
+        return torch.cat(embeddings).to(self._dtype)
 
     def classify(self, windows: Tensor) -> Tensor:
         return self._temporal.classify(windows)

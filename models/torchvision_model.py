@@ -23,6 +23,8 @@ class TorchvisionDims:
 class TorchvisionModel(VideoModel):
     """A unit is one frame or one clip, embedded by its logits (D = K); a window's logits are their mean."""
 
+    only_device_work = False  # the library's code promises no such thing
+
     def __init__(self, dims: TorchvisionDims, preprocessing: Preprocessing, num_classes: int) -> None:
         super().__init__(preprocessing)
         self.of_frames = dims.frames == 1

@@ -50,13 +50,16 @@ class ViT(VideoModel):
 
     def encode_tokens(self, units: Tensor) -> Tensor:
         """The spatial stage with all its tokens: (N, 1, H, W, C) uint8 -> (N, 1 + P, D)."""
-        return self.spatial(self.patch_embed(rearrange(self.normalise(units), "n 1 h w c -> n h w c")))
+        return self.spatial(self._patches(units))
 
     def encode(self, units: Tensor) -> Tensor:
-        return self.encode_tokens(units)[:, 0]
+        return self.spatial.cls(self._patches(units))
 
     def classify(self, windows: Tensor) -> Tensor:
         return self.head(windows).mean(dim=1)
+
+    def _patches(self, units: Tensor) -> Tensor:
+        return self.patch_embed(rearrange(self.normalise(units), "n 1 h w c -> n h w c"))
 
 
 def mlp_head(embed_dim: int, representation_dim: int | None, num_classes: int) -> nn.Module:

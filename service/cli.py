@@ -79,6 +79,7 @@ def classify(
     time_range: Annotated[
         list[str] | None, typer.Option("--range", help="START-END in seconds; may be repeated.")
     ] = None,
+    fast: Annotated[bool, typer.Option("--fast", help="Key frames near the wanted ones will do.")] = False,
 ) -> None:
     """Classify videos; exit status 1 when one failed, the others are classified all the same."""
     from service.commands import classify_all
@@ -96,6 +97,7 @@ def classify(
         score_threshold=threshold,
         windowing=views or sliding,
         ranges_ns=tuple(_range(text) for text in time_range or ()),
+        fast=fast,
     )
     with _told():
         failed = asyncio.run(classify_all(videos, options, server, _config(config), as_json=as_json))
@@ -233,6 +235,7 @@ def _told() -> Iterator[None]:
     from models.checkpoints.foreign import CannotImport
     from models.extras import MissingExtra
     from models.folder import BrokenModel
+    from models.precision import UnsupportedPrecision
     from models.store import UnknownModel
     from service.client import ServerError
     from service.engine.engine import NoSuchDevice
@@ -246,6 +249,7 @@ def _told() -> Iterator[None]:
         CannotImport,
         MissingExtra,
         NoSuchDevice,
+        UnsupportedPrecision,
         OSError,
     ) as error:
         _errors.print(str(error))

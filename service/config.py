@@ -69,6 +69,7 @@ class FetchConfig(_Stage):
 class DecodeConfig(_Stage):
     workers: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), ge=1)
     threads: int = Field(default=1, ge=1)  # FFmpeg's threads in a worker
+    hardware: Literal["none", "cuda"] = "none"  # cuda: a GPU's video engine; its driver needs an open sandbox
     max_pixels: int = Field(default=8192 * 4352, ge=1)  # of one frame as stored
     max_frames: int = Field(default=1_000_000, ge=1)
     max_streams: int = Field(default=100, ge=1, le=1000)  # of any kind; FFmpeg runs out of memory beyond 1000
@@ -86,7 +87,7 @@ class DecodeConfig(_Stage):
 
 class EngineConfig(_Stage):
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")  # auto: a GPU if there is one
-    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the chip has it natively
+    precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"  # auto: bf16 if the chip has it
     runtime: Literal["torch", "openvino"] = "torch"  # openvino: on a CPU; needs tubelet[openvino]
     threads: int | None = Field(default=None, ge=1)  # torch's threads on the CPU; None: one a core
     max_batch_units: int = Field(default=32, ge=1)

@@ -14,7 +14,7 @@ from models.flops import window_flops
 from models.folder import LABELS, WEIGHTS
 from models.importing import default_name, read_labels, read_source, store_model
 from models.inflate import inflate
-from models.precision import choose_dtype
+from models.precision import precision_name
 from models.store import ZOO, ModelStore
 from service.client import AsyncClient
 from service.config import Config
@@ -121,7 +121,7 @@ def show_model(name: str, version: str, config: Config, *, as_json: bool) -> Non
         "preprocessing": asdict(entry.spec.preprocessing),
         "parameters": parameters,
         "gflops_a_window": {"spatial": flops.spatial / 1e9, "temporal": flops.temporal / 1e9},
-        "precision": str(choose_dtype(config.engine.precision, choose_device(config.engine.device)))[6:],
+        "precision": precision_name(config.engine.precision, choose_device(config.engine.device)),
         "weights_mib": {"fp32": parameters * 4 / 2**20, "bf16": parameters * 2 / 2**20},
         "folder": str(entry.folder),
     }

@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
+from functools import partial
 from time import monotonic
 
 from models.contract import Preprocessing
@@ -22,10 +23,12 @@ from service.segments import SegmentAssembler
 from service.values import (
     NS_PER_S,
     Classification,
+    DecodeEnd,
     Options,
     PixelFormat,
     Progress,
     Segment,
+    UnitFrames,
     VideoFacts,
     VideoFile,
 )
@@ -85,19 +88,20 @@ class Pipeline:
             # Unwound in reverse: the decoder has let go of the file before it is closed.
             stack.push_async_callback(_stop, decoding)
             stack.callback(work.cancel)
-            facts, assembler, segments, warnings = await _respond(outbox, decoding, options, emit, model)
-        self._metrics.video_seconds.inc(facts.duration_ns / NS_PER_S)
+            end, assembler, segments = await _respond(outbox, decoding, options, emit, model)
+        self._metrics.video_seconds.inc(end.facts.duration_ns / NS_PER_S)
         seconds["queue"] += work.account.queue_s
         seconds["encode"], seconds["classify"] = work.account.encode_s, work.account.classify_s
         return Classification(
-            facts=facts,
+            facts=end.facts,
             model=model.spec.name,
             version=model.spec.version,
             segments=segments,
             labels=assembler.video_labels(),
             stage_seconds=seconds,
-            warnings=facts.warnings + warnings,
+            warnings=end.facts.warnings + end.warnings,
             fetched_bytes=account.fetched_bytes,
+            off_ns=end.off_ns,
         )
 
     async def _decode(
@@ -128,26 +132,27 @@ class Pipeline:
                 else:
                     plan = make_plan(facts, sampling, options)
                 with self._metrics.time("decode", seconds):
-                    facts = await self._walk(worker, facts, plan, pixel_format, work, outbox)
+                    units = partial(worker.decode, pixel_format=pixel_format, fast=options.fast)
+                    facts = await self._walk(worker, units, Planned(facts, plan), work, outbox)
                     if not plan.holds_for(facts.duration_ns):
                         plan = make_plan(facts, sampling, options)
-                        await self._walk(worker, facts, plan, pixel_format, work, outbox)
+                        await self._walk(worker, units, Planned(facts, plan), work, outbox)
         finally:
             outbox.put_nowait(None)
 
     async def _walk(
         self,
         worker: Worker,
-        facts: VideoFacts,
-        plan: Plan,
-        pixel_format: PixelFormat,
+        units: Callable[[Plan], AsyncIterator[UnitFrames]],
+        planned: Planned,
         work: VideoWork,
         outbox: Outbox,
     ) -> VideoFacts:
         """Decode what a plan wants; the facts that are sure now."""
-        outbox.put_nowait(Planned(facts, plan))
+        outbox.put_nowait(planned)
+        plan = planned.plan
         windows = WindowStarter(plan, work, outbox)
-        async for unit in worker.decode(plan, pixel_format):
+        async for unit in units(plan):
             windows.add(unit)
         end = worker.end
         assert end is not None  # decode ended without an error
@@ -196,11 +201,11 @@ def _insides_hidden() -> Iterator[None]:
 
 async def _respond(
     outbox: Outbox, decoding: asyncio.Task[None], options: Options, emit: Emit, model: HostedModel
-) -> tuple[VideoFacts, SegmentAssembler, tuple[Segment, ...], tuple[str, ...]]:
+) -> tuple[DecodeEnd, SegmentAssembler, tuple[Segment, ...]]:
     """Turn windows into segments as their logits come, in the order of time."""
     segments: list[Segment] = []
-    warnings: tuple[str, ...] = ()
-    facts, assembler, total_s, shown = None, None, 0.0, monotonic()
+    end: DecodeEnd | None = None
+    assembler, total_s, was_emitted, shown = None, 0.0, False, monotonic()
 
     async def give(ready: Iterator[Segment]) -> None:
         for segment in ready:
@@ -209,26 +214,26 @@ async def _respond(
 
     while (item := await outbox.get()) is not None:
         match item:
-            case Planned(said, plan):
+            case Planned(facts, plan):
                 assembler = SegmentAssembler(plan, model.spec.labels, options.top_k, options.score_threshold)
-                total_s = (said.duration_ns if plan.is_open else plan.total_ns) / NS_PER_S
-                if facts is None:
-                    await emit(said)
-                facts = said
+                total_s = (facts.duration_ns if plan.is_open else plan.total_ns) / NS_PER_S
+                if not was_emitted:
+                    await emit(facts)
+                was_emitted = True
             case StartedWindow(grid, window, decoded_ns, logits):
                 assert assembler is not None
                 await give(assembler.add(grid, window, await logits))
                 if monotonic() - shown >= _PROGRESS_INTERVAL_S:
                     shown = monotonic()
                     await emit(Progress(decoded_ns / NS_PER_S, total_s))
-            case Ended(facts, plan, warnings):
+            case Ended(plan, end):
                 assert assembler is not None
                 assembler.cut(plan)
     await decoding  # raises what stopped it early
-    assert facts is not None
+    assert end is not None
     assert assembler is not None
     await give(assembler.finish())
-    return facts, assembler, tuple(segments), warnings
+    return end, assembler, tuple(segments)
 
 
 def _pixel_format(wanted: Preprocessing) -> PixelFormat:

@@ -53,6 +53,11 @@ class Grid:
         return self.start_ns if self.view_ns is None else self.view_ns
 
     @property
+    def frame_spacing_ns(self) -> int:
+        """From one sampled frame to the next."""
+        return self.window_ns // (self.frames_per_unit * self.units_per_window)
+
+    @property
     def num_units(self) -> int:
         if self.view_ns is not None:
             return self.units_per_window

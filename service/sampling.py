@@ -53,8 +53,8 @@ def make_plan(facts: VideoFacts, sampling: Sampling, options: Options) -> Plan:
 
 
 def knows_no_end(options: Options) -> bool:
-    """Can frames be planned before it is known when the video ends?"""
-    return isinstance(options.windowing, Sliding) and not options.ranges_ns
+    """Can frames be planned before it is known when the video ends, and where its key frames are?"""
+    return isinstance(options.windowing, Sliding) and not options.ranges_ns and not options.fast
 
 
 def make_open_plan(max_duration_ns: int, sampling: Sampling, options: Options) -> Plan:

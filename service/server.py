@@ -18,6 +18,7 @@ from prometheus_client import start_http_server
 
 from models.extras import MissingExtra
 from models.folder import BrokenModel
+from models.precision import UnsupportedPrecision
 from models.store import ZOO, ModelStore
 from service.catalogue import Catalogue
 from service.config import Config
@@ -72,7 +73,13 @@ async def open_pipeline(config: Config, metrics: Metrics) -> AsyncIterator[Pipel
                 continue
             try:
                 models.append(await engine.load(store, spec))
-            except (BrokenModel, MissingExtra, MemoryError, torch.OutOfMemoryError) as error:
+            except (
+                BrokenModel,
+                MissingExtra,
+                UnsupportedPrecision,
+                MemoryError,
+                torch.OutOfMemoryError,
+            ) as error:
                 logger.error("model %s %s is not served: %s", spec.name, spec.version, error)
         intake = Intake(config, fetcher, metrics)
         yield Pipeline(config, Catalogue(tuple(models)), intake, decoders, engine, metrics)

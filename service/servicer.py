@@ -141,7 +141,7 @@ class Servicer(VideoClassifierServicer):
                 for figure in spec.accuracy
             ],
             device=str(model.device),
-            dtype=str(model.dtype).removeprefix("torch."),
+            dtype=model.precision,
             is_default=model is self._pipeline.catalogue.default,
             source=spec.provenance.source if spec.provenance else "",
             revision=spec.provenance.revision if spec.provenance else "",

@@ -29,6 +29,7 @@ def answer_json(video: str, answer: Classification | Failure) -> dict[str, Any]:
                 ],
                 "fetched_bytes": answer.fetched_bytes,
                 "warnings": list(answer.warnings),
+                "frames_off_s": answer.off_ns / NS_PER_S,
             }
 
 
@@ -55,6 +56,8 @@ def answer_text(video: str, answer: Classification | Failure) -> str:
             lines += [f"  warning: {warning}" for warning in answer.warnings]
             if answer.fetched_bytes:
                 lines += [f"  fetched {answer.fetched_bytes} of {answer.facts.size_bytes} bytes"]
+            if answer.off_ns:
+                lines.append(f"  fast: frames up to {answer.off_ns / NS_PER_S:.3f} s off the wanted times")
             return "\n".join(lines)
 
 

@@ -141,6 +141,7 @@ class Options:
     score_threshold: float = 0.0
     windowing: WholeVideo | Sliding | Views = Sliding()
     ranges_ns: tuple[tuple[int, int], ...] = ()  # [start, end); none: the whole video
+    fast: bool = False  # frames near the wanted ones will do where they cost less
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +166,7 @@ class DecodeEnd:
     frames_decoded: int
     warnings: tuple[str, ...]
     facts: VideoFacts  # of the whole video, which may have been on its way before
+    off_ns: int = 0  # how far frames were taken from the times wanted, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,4 +203,5 @@ class Classification:
     labels: tuple[Label, ...]
     stage_seconds: dict[str, float]
     warnings: tuple[str, ...] = ()
+    off_ns: int = 0  # how far frames were taken from the times wanted, at most; 0 unless fast was asked for
     fetched_bytes: int = 0  # of a video at a URI

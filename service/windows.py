@@ -30,11 +30,10 @@ class StartedWindow:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The frames ended; later windows follow this plan, cut to where they did. These facts are sure."""
+    """The frames ended; later windows follow this plan, cut to where they did."""
 
-    facts: VideoFacts
     plan: Plan
-    warnings: tuple[str, ...]
+    end: DecodeEnd
 
 
 Outbox = asyncio.Queue[Planned | StartedWindow | Ended | None]
@@ -82,7 +81,7 @@ class WindowStarter:
     def finish(self, cut: Plan, end: DecodeEnd) -> None:
         """All units came: a grid that ends early has a last window that was not started yet."""
         self._plan = cut
-        self._outbox.put_nowait(Ended(end.facts, cut, end.warnings))
+        self._outbox.put_nowait(Ended(cut, end))
         for grid, row in self._rows.items():
             last = cut.grids[grid].num_windows - 1
             if row.started < last:

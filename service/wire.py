@@ -59,6 +59,7 @@ def options_from_proto(message: pb.ClassifyOptions) -> Options:
         score_threshold=message.score_threshold,
         windowing=_windowing_from_proto(message),
         ranges_ns=tuple((from_duration(each.start), from_duration(each.end)) for each in message.ranges),
+        fast=message.fast,
     )
 
 
@@ -80,6 +81,7 @@ def options_to_proto(options: Options, uri: str = "") -> pb.ClassifyOptions:
         top_k=options.top_k,
         score_threshold=options.score_threshold,
         ranges=[_range_to_proto(start, end) for start, end in options.ranges_ns],
+        fast=options.fast,
         uri=uri,
     )
     match options.windowing:
@@ -153,6 +155,7 @@ def classification_to_proto(answer: Classification) -> pb.Classification:
         labels=_labels_to_proto(answer.labels),
         stage_seconds=answer.stage_seconds,
         warnings=answer.warnings,
+        frames_off=to_duration(answer.off_ns),
         fetched_bytes=answer.fetched_bytes,
     )
 
@@ -166,6 +169,7 @@ def classification_from_proto(message: pb.Classification) -> Classification:
         labels=_labels_from_proto(message.labels),
         stage_seconds=dict(message.stage_seconds),
         warnings=tuple(message.warnings),
+        off_ns=from_duration(message.frames_off),
         fetched_bytes=message.fetched_bytes,
     )
 

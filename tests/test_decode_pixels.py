@@ -1,7 +1,6 @@
-"""Colours, orientation, shape and transparency of decoded pixels."""
+"""Orientation, shape and crops of decoded pixels."""
 
 import itertools
-import subprocess
 from collections.abc import AsyncIterator
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest_asyncio
 from PIL import Image, ImageFilter
 
 from service.config import DecodeConfig
+from service.decode.hardware import accelerator
 from service.decode.pool import DecodePool
 from service.plan import Grid, Plan
 from service.values import CROPS, PixelFormat, VideoFacts
@@ -50,30 +50,6 @@ def _seen(pixels: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("matrix", "tag", "color_range", "size"),
-    [
-        ("bt709", "bt709", "tv", "320x240"),
-        ("bt709", "bt709", "pc", "320x240"),
-        ("smpte170m", "smpte170m", "tv", "1280x720"),
-        ("bt2020", "bt2020nc", "tv", "320x240"),
-        ("smpte170m", "unknown", "tv", "320x240"),
-        ("bt709", "unknown", "tv", "1280x720"),
-    ],
-)
-async def test_colours_survive(
-    pool: DecodePool, tmp_path: Path, matrix: str, tag: str, color_range: str, size: str
-) -> None:
-    path = tmp_path / "clip.mp4"
-    width, height = map(int, size.split("x"))
-    command = ["ffmpeg", "-v", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-i", "-"]
-    command += ["-vf", f"scale=out_color_matrix={matrix}:out_range={color_range},format=yuv444p"]
-    command += ["-colorspace", tag, "-color_range", color_range, "-c:v", "libx264", "-qp", "0", str(path)]
-    subprocess.run(command, input=_patches(width, height).tobytes() * 2, check=True)
-    _, pixels = await _first_frame(pool, path)
-    assert np.abs(_seen(pixels) - _PATCHES).max() <= 3
-
-
-@pytest.mark.parametrize(
     ("degrees", "hflip", "vflip"),
     list(itertools.product((0, 90, 180, 270), (False, True), (False, True))),
 )
@@ -100,7 +76,7 @@ async def test_turned_phone_clips_look_as_in_ffmpeg(pool: DecodePool, name: str)
     filters = crop_filters(facts.width, facts.height, pixel_format, "auto")
     reference = ffmpeg_frames(path, filters, 32, 48)
     # ffmpeg turns the large picture and we the small one, whose chroma lies elsewhere by a fraction.
-    assert min(np.abs(frame.astype(int) - pixels).mean() for frame in reference[:3]) <= 3
+    assert min(np.abs(frame.astype(int) - pixels).mean() for frame in reference[:3]) <= 2
 
 
 def _crops(facts: VideoFacts) -> Plan:
@@ -128,7 +104,7 @@ async def test_crops_lie_along_the_longer_side_as_in_ffmpeg(
     for crop, pixels in zip(CROPS, seen, strict=True):
         filters = crop_filters(facts.width, facts.height, pixel_format, "auto", crop)
         (reference,) = ffmpeg_frames(path, filters, pixel_format.width, pixel_format.height)
-        assert np.abs(pixels - reference).mean() <= 3
+        assert np.abs(pixels - reference).mean() <= 2
 
 
 @pytest.mark.parametrize("resize", ["crop", "stretch"])
@@ -157,17 +133,7 @@ async def test_pixels_that_are_not_square_are_shown_wide(pool: DecodePool, tmp_p
     facts, pixels = await _first_frame(pool, path, pixel_format)
     assert (facts.width, facts.height) == (128, 64)
     reference = ffmpeg_frames(path, crop_filters(128, 64, pixel_format, "auto"), 64, 64)
-    assert np.abs(pixels.astype(int) - reference[0]).mean() <= 3
-
-
-async def test_what_is_transparent_shows_black(pool: DecodePool, tmp_path: Path) -> None:
-    picture = np.full((64, 64, 4), 255, np.uint8)
-    picture[:, :, 3] = np.linspace(0, 255, 64).astype(np.uint8)
-    path = render(
-        tmp_path / "clip.mov", 2, size=(64, 64), codec="png", pix_fmt="rgba", paint=lambda _: picture
-    )
-    _, pixels = await _first_frame(pool, path)
-    assert np.abs(pixels.astype(int) - picture[:, :, 3:].astype(int)).max() <= 2
+    assert np.abs(pixels.astype(int) - reference[0]).mean() <= 2
 
 
 @pytest.mark.parametrize("size", [(4096, 16), (16, 4096), (2, 2)])
@@ -177,3 +143,25 @@ async def test_extreme_shapes_cost_little(pool: DecodePool, tmp_path: Path, size
     )
     _, pixels = await _first_frame(pool, path, PixelFormat(64, 32, "crop"))
     assert pixels.shape == (64, 32, 3)
+
+
+async def test_without_a_video_engine_software_decodes(clip: Path) -> None:
+    config = DecodeConfig(workers=1, hardware="cuda")
+    async with DecodePool(config) as pool, pool.worker() as worker:
+        _, units, _ = await decode_file(worker, clip)
+    assert len(units) == 80
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(accelerator("cuda") is None, reason="no video engine here")
+@pytest.mark.parametrize("name", ["real/R6llTwEh07w.mp4", "real/flipping_a_pancake.mkv", "real/asl/bird.mkv"])
+async def test_a_video_engine_gives_the_same_frames(pool: DecodePool, name: str) -> None:
+    path = found(name)
+    async with DecodePool(DecodeConfig(workers=1, hardware="cuda")) as other, other.worker() as worker:
+        assert other.protections == frozenset()
+        _, units, end = await decode_file(worker, path)
+    async with pool.worker() as worker:
+        _, expected, by_software = await decode_file(worker, path)
+    assert end == by_software
+    for key, pixels in expected.items():
+        assert np.abs(units[key].astype(int) - pixels).mean() <= 2

@@ -279,12 +279,13 @@ async def test_memory_does_not_grow_with_videos(pool: DecodePool, tmp_path: Path
     clip = render(tmp_path / "clip.mp4", 60, size=(1280, 720), options={"preset": "ultrafast"})
     process = psutil.Process(worker_pids()[0])
     in_use: list[int] = []
-    for _ in range(8):
+    for _ in range(12):
         async with pool.worker() as worker:
             await decode_file(worker, clip)
         async with pool.worker():  # the one before is forgotten
             in_use.append(process.memory_info().rss)
-    assert in_use[-1] - in_use[2] < 8 * MIB  # a decoder and its frames are more
+    # What one video needed is kept for the next ones. A decoder and its frames are more than 8 MiB.
+    assert in_use[-1] - in_use[5] < 8 * MIB
 
 
 async def _is_right_in_a_pool(clip: Path) -> None:

@@ -11,7 +11,7 @@ from service.config import DecodeConfig
 from service.decode.pool import DecodePool
 from service.plan import Grid, Plan
 from service.values import NS_PER_S
-from tests.decode_clips import decode_file, number_of, piece, render
+from tests.decode_clips import SMALL, decode_file, kept, number_of, opened, piece, render
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -108,3 +108,39 @@ async def test_few_frames_are_decoded_for_few_times(
         _, units, end = await decode_file(worker, path, plan)
     assert [number_of(pixels[0]) for pixels in units.values()] == [5, 35, 65, 95, 125]
     assert end.frames_decoded <= at_most
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected", "off"),
+    [
+        # Key frames are 0, 30, 60, 90 and 120; four frames are wanted, in the middles of quarters.
+        ((0, 120), [0, 30, 60, 90], 15),  # 15, 45, 75 and 105 are as near to one as to the next
+        ((2, 122), [30, 60, 90, 120], 13),
+        ((0, 40), [0, 15, 30, 30], 5),  # 5, 15, 25, 35; from 15 to a key frame is farther than half of 10
+    ],
+)
+async def test_key_frames_will_do_if_they_are_near(
+    pool: DecodePool, clips: Path, shown: tuple[int, int], expected: list[int], off: int
+) -> None:
+    path = _clip(clips, "b-frames")
+    start, end = (frame * NS_PER_S // _RATE for frame in shown)
+    plan = Plan((Grid(start, end, end - start, 1, 4, 4),))
+    async with pool.worker() as worker:
+        with opened(path) as file:
+            await worker.probe(file)
+            found = [number_of(kept(unit)[0]) async for unit in worker.decode(plan, SMALL, fast=True)]
+    assert worker.end is not None
+    assert found == expected
+    assert worker.end.off_ns == off * NS_PER_S // _RATE
+
+
+async def test_fast_costs_a_frame_each_where_there_are_key_frames(pool: DecodePool, clips: Path) -> None:
+    path = _clip(clips, "no b-frames")
+    plan = Plan((Grid(0, 6 * NS_PER_S, 6 * NS_PER_S, 1, 5, 5),))
+    async with pool.worker() as worker:
+        with opened(path) as file:
+            await worker.probe(file)
+            found = [number_of(kept(unit)[0]) async for unit in worker.decode(plan, SMALL, fast=True)]
+    assert worker.end is not None
+    assert found == [0, 30, 60, 90, 120]
+    assert worker.end.frames_decoded == 5

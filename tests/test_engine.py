@@ -43,7 +43,7 @@ def hosted(
         spec,
         model.to(device),
         device=torch.device(device),
-        dtype=torch.float32,
+        precision="float32",
         max_batch_units=8,
         max_batch_windows=8,
         release=release,

@@ -1,4 +1,4 @@
-"""Only public addresses are connected to, however they are written, unless the operator names their network."""
+"""Only public addresses are connected to, however they are written, and networks that the operator names."""
 
 import socket
 from ipaddress import ip_network

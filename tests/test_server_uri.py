@@ -14,7 +14,7 @@ import pytest
 
 from service.client import Client
 from service.status import ServerError
-from service.values import NS_PER_S, Options, Segment, Sliding, Views, WholeVideo
+from service.values import NS_PER_S, Options, Segment, Views, WholeVideo
 from tests.clips import encode
 from tests.serving import Served, serving
 from tests.test_cli import tubelet
@@ -32,7 +32,6 @@ _CONTAINERS = {
     "index at the front": ("mp4", {"movflags": "faststart"}),
     "matroska": ("matroska", {}),
     "webm's kind": ("matroska", {"cues_to_front": "1"}),
-    "avi": ("avi", {}),
     "mpegts": ("mpegts", {}),
     "no index": ("matroska", {"live": "1"}),
 }
@@ -67,9 +66,12 @@ def served(web: Site, folder: Path) -> Iterator[Served]:
 @pytest.fixture(scope="module")
 def clip() -> bytes:
     """600 frames of noise, 6 MB: a key frame a second."""
+    return encode(noise(), fps=_FPS, g=str(_FPS), bf="2", preset="ultrafast")
+
+
+def noise() -> Iterator[np.ndarray]:
     chance = np.random.default_rng(0)
-    frames = (chance.integers(0, 255, (96, 128, 3), np.uint8) for _ in range(_SECONDS * _FPS))
-    return encode(frames, fps=_FPS, g=str(_FPS), bf="2", preset="ultrafast")
+    return (chance.integers(0, 255, (96, 128, 3), np.uint8) for _ in range(_SECONDS * _FPS))
 
 
 def refused(client: Client, uri: str, options: Options | None = None) -> ServerError:
@@ -100,7 +102,10 @@ def refused(client: Client, uri: str, options: Options | None = None) -> ServerE
 def test_answers_equal_those_of_the_upload(
     served: Served, client: Client, web: Site, clip: bytes, name: str, options: Options, at_most: float
 ) -> None:
-    video = remuxed(clip, *_CONTAINERS[name])
+    if name == "avi":  # it has no place for the stamps of B-frames
+        video = encode(noise(), fps=_FPS, container="avi", codec="mpeg4", g=str(_FPS))
+    else:
+        video = remuxed(clip, *_CONTAINERS[name])
     web.answers["/clip"] = by_ranges(video)
     web.sent_bytes, before = 0, served.metric("tubelet_fetched_bytes_total")
     answer = client.classify(f"{web.url}/clip", options)
@@ -223,15 +228,17 @@ def test_no_chunk_may_follow_a_uri(served: Served, client: Client, web: Site, cl
         good(request)
 
     web.answers["/clip"], web.answers["/held"] = good, hold
-    parts: queue.SimpleQueue[pb.ClassifyRequest | None] = queue.SimpleQueue()
 
     def options(path: str) -> pb.ClassifyRequest:
         return pb.ClassifyRequest(options=classification_pb2.ClassifyOptions(uri=f"{web.url}{path}"))
 
     with grpc.insecure_channel(served.target) as channel:
         stub = VideoClassifierStub(channel)
-        parts.put(options("/clip"))
-        assert stub.Classify(iter(parts.get, None), timeout=60).classification.segments
+        endless: queue.SimpleQueue[pb.ClassifyRequest | None] = queue.SimpleQueue()
+        endless.put(options("/clip"))
+        assert stub.Classify(iter(endless.get, None), timeout=60).classification.segments
+        endless.put(None)
+        parts: queue.SimpleQueue[pb.ClassifyRequest | None] = queue.SimpleQueue()
         parts.put(options("/held"))
         call = stub.Classify.future(iter(parts.get, None), timeout=60)
         parts.put(pb.ClassifyRequest(chunk=clip[:1000]))

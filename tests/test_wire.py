@@ -51,6 +51,7 @@ facts = st.builds(
         | st.builds(Sliding, st.none() | times, st.none() | times)
         | st.builds(Views, st.integers(1, 2**32 - 1), st.integers(1, 2**32 - 1)),
         ranges_ns=st.lists(st.tuples(times, times), max_size=3).map(tuple),
+        fast=st.booleans(),
     )
 )
 def test_options(options: Options) -> None:
@@ -67,6 +68,7 @@ def test_options(options: Options) -> None:
         labels=labels,
         stage_seconds=st.dictionaries(st.sampled_from(["probe", "decode"]), st.floats(0, 100)),
         warnings=st.lists(st.text(max_size=9), max_size=2).map(tuple),
+        off_ns=times,
     )
 )
 def test_classification(answer: Classification) -> None:

@@ -37,7 +37,13 @@ def facts(said: dict[str, Any]) -> VideoFacts:
 
 
 def decode_end(said: dict[str, Any]) -> DecodeEnd:
-    return DecodeEnd(int(said["end_ns"]), int(said["frames_decoded"]), _warnings(said), facts(said["facts"]))
+    return DecodeEnd(
+        int(said["end_ns"]),
+        int(said["frames_decoded"]),
+        _warnings(said),
+        facts(said["facts"]),
+        int(said["off_ns"]),
+    )
 
 
 def protections(said: dict[str, Any]) -> frozenset[Protection]:

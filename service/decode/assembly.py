@@ -9,6 +9,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 
 from service.decode.pixels import Picture
+from service.decode.snap import Exact, Snap
 from service.plan import Plan
 
 
@@ -31,30 +32,33 @@ class Wanted(NamedTuple):
     frame: int
 
 
-def wanted_frames(plan: Callable[[], Plan]) -> Iterator[Wanted]:
+def wanted_frames(plan: Callable[[], Plan], snap: Exact | Snap) -> Iterator[Wanted]:
     """All that a plan wants, by time; it is asked for again each time, since it may be cut meanwhile."""
     number = 0
     while number < len(plan().grids):
         views = plan().views(number)
-        yield from merge(*(_wanted_of(plan, view) for view in views))
+        yield from merge(*(_wanted_of(plan, view, snap) for view in views))
         number = views.stop
 
 
-def _wanted_of(plan: Callable[[], Plan], number: int) -> Iterator[Wanted]:
+def _wanted_of(plan: Callable[[], Plan], number: int, snap: Exact | Snap) -> Iterator[Wanted]:
     grid = plan().grids[number]
+    tolerance_ns = grid.frame_spacing_ns // 2  # each frame still stands for its own part of the window
     for unit in takewhile(lambda unit: plan().has(number, unit), count()):
         for frame in range(grid.frames_per_unit):
-            yield Wanted(grid.frame_time_ns(unit, frame), number, unit, frame)
+            yield Wanted(snap(grid.frame_time_ns(unit, frame), tolerance_ns), number, unit, frame)
 
 
 class Assembly:
     """The held frame goes into the units that are being filled, once for each time it is wanted."""
 
-    def __init__(self, plan: Plan, paint: Callable[[VideoFrame], Picture], slots: Slots) -> None:
+    def __init__(
+        self, plan: Plan, snap: Exact | Snap, paint: Callable[[VideoFrame], Picture], slots: Slots
+    ) -> None:
         self._plan = plan
         self._paint = paint
         self._slots = slots
-        self._times = wanted_frames(lambda: self._plan)
+        self._times = wanted_frames(lambda: self._plan, snap)
         self._frame: VideoFrame | None = None
         self._picture: Picture | None = None  # the held frame, when it has been wanted
         self._slot_of: dict[int, tuple[int, np.ndarray]] = {}  # by grid: where its unit is being filled

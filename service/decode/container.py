@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import av
 import av.error
+from av.codec.hwaccel import HWAccel
 from av.container import Flags, InputContainer
 from av.packet import Packet
 from av.stream import Discard, Disposition
@@ -86,7 +87,7 @@ class SeekableReader(SequentialReader):
         return self._position
 
 
-def open_container(source: Source) -> InputContainer:
+def open_container(source: Source, hwaccel: HWAccel | None = None) -> InputContainer:
     """Open it as one of ``FORMATS``; whatever other file it names stays closed.
 
     Raises:
@@ -107,6 +108,7 @@ def open_container(source: Source) -> InputContainer:
             buffer_size=_BUFFER_BYTES,
             container_options=options,
             io_open=_refuse_to_open,
+            hwaccel=hwaccel,
         )
     except MemoryError:
         raise

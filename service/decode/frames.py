@@ -5,6 +5,7 @@ Memory does not grow with the video: one frame is held, and a unit of each grid 
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 
@@ -12,6 +13,7 @@ from service.decode.assembly import Assembly, Slots, wanted_frames
 from service.decode.clock import Timeline
 from service.decode.container import open_container
 from service.decode.facts import facts_of
+from service.decode.hardware import accelerator
 from service.decode.limits import Limits, check_duration
 from service.decode.lookahead import Disorder
 from service.decode.opening import Opening
@@ -19,6 +21,7 @@ from service.decode.pixels import Painter
 from service.decode.probe import Track
 from service.decode.protocol import Refusal
 from service.decode.shown import Selection, Shown, WantedTimes, all_frames
+from service.decode.snap import Exact, Snap
 from service.decode.source import Source
 from service.decode.stream import Stream
 from service.decode.tally import Keys
@@ -28,15 +31,23 @@ from service.values import NS_PER_S, DecodeEnd, PixelFormat, VideoFacts
 _Walk = Callable[[Opening, Assembly], int | None]
 
 
-def decode(
-    source: Source,
-    track: Track,
-    plan: Plan,
-    pixel_format: PixelFormat,
-    limits: Limits,
-    slots: Slots,
-    pulse: Callable[[], None],
-) -> DecodeEnd:
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is to be decoded; ``fast`` takes key frames near the wanted times, and blocks unsmoothed."""
+
+    source: Source
+    track: Track
+    plan: Plan
+    pixel_format: PixelFormat
+    fast: bool
+    limits: Limits
+
+    def open(self, pulse: Callable[[], None]) -> Opening:
+        container = open_container(self.source, accelerator(self.limits.hardware))
+        return Opening(Stream(container, self.track.stream_index, self.limits, pulse, unsmoothed=self.fast))
+
+
+def decode(job: Job, slots: Slots, pulse: Callable[[], None]) -> DecodeEnd:
     """Announce the plan's units as they end; ``pulse`` is called for each packet.
 
     A video that ends early cuts the plan; one that ends before the plan begins is corrupt. Where the whole
@@ -47,24 +58,19 @@ def decode(
     Raises:
         Refusal: CORRUPT_VIDEO, VIDEO_TOO_LARGE, UNSUPPORTED_VIDEO.
     """
-    painter = Painter(pixel_format, track.aspect)
-    with closing(Assembly(plan, painter.paint, slots)) as assembly:
-        return _decode(source, track, plan, assembly, limits, pulse)
+    keys, timeline = job.track.keys, job.track.timeline
+    snap = Snap(keys, timeline) if job.fast and keys is not None else Exact()
+    painter = Painter(job.pixel_format, job.track.aspect)
+    with closing(Assembly(job.plan, snap, painter.paint, slots)) as assembly:
+        return replace(_decode(job, assembly, snap, pulse), off_ns=snap.worst_ns)
 
 
-def _decode(
-    source: Source,
-    track: Track,
-    plan: Plan,
-    assembly: Assembly,
-    limits: Limits,
-    pulse: Callable[[], None],
-) -> DecodeEnd:
+def _decode(job: Job, assembly: Assembly, snap: Exact | Snap, pulse: Callable[[], None]) -> DecodeEnd:
+    track, plan = job.track, job.plan
     opening = track.opening
     decoded = 0
-    for walk in _walks(track, plan):
-        if opening is None:
-            opening = Opening(Stream(open_container(source), track.stream_index, limits, pulse))
+    for walk in _walks(job, snap):
+        opening = opening or job.open(pulse)
         with opening.stream as stream:
             try:
                 end_ns = walk(opening, assembly)
@@ -76,7 +82,7 @@ def _decode(
                 decoded += stream.frames
             facts = track.facts
             if track.opening is not None:
-                facts = _learned(track.opening, stream, source, limits, end_ns)
+                facts = _learned(track.opening, stream, job, end_ns)
             warnings: list[str] = []
             if end_ns is None or not plan.holds_for(facts.duration_ns):
                 end_ns = facts.duration_ns
@@ -86,28 +92,29 @@ def _decode(
     raise AssertionError("the last walk takes frames in whatever order they come")
 
 
-def _learned(
-    front: Opening, stream: Stream, source: Source, limits: Limits, end_ns: int | None
-) -> VideoFacts:
+def _learned(front: Opening, stream: Stream, job: Job, end_ns: int | None) -> VideoFacts:
     """What all packets say of a video of which the front was known."""
     if end_ns is None:  # an open plan goes on for as long as a video may last
-        check_duration(round(limits.max_duration_s * NS_PER_S) + 1, limits)
+        check_duration(round(job.limits.max_duration_s * NS_PER_S) + 1, job.limits)
     assert front.head is not None
-    return facts_of(stream, front.head, stream.tally, source.wait_for_size(), limits)
+    return facts_of(stream, front.head, stream.tally, job.source.wait_for_size(), job.limits)
 
 
-def _walks(track: Track, plan: Plan) -> Iterator[_Walk]:
+def _walks(job: Job, snap: Exact | Snap) -> Iterator[_Walk]:
     """The ways to find the frames, the cheapest first; all but the last raise Disorder where they cannot."""
+    track = job.track
     if track.keys is not None:
-        yield partial(_walk_selected, track, track.keys, plan)
+        yield partial(_walk_selected, track, track.keys, job.plan, snap)
     if track.has_clean_keys and track.opening is None:  # a walk from the middle tells no facts
         yield partial(_walk_from_seek, track)
     yield partial(_walk_all, track)
 
 
-def _walk_selected(track: Track, keys: Keys, plan: Plan, opening: Opening, assembly: Assembly) -> int | None:
+def _walk_selected(
+    track: Track, keys: Keys, plan: Plan, snap: Exact | Snap, opening: Opening, assembly: Assembly
+) -> int | None:
     """Decode what the wanted times need; what comes out must be what the packets promised."""
-    wanted = wanted_frames(lambda: plan)
+    wanted = wanted_frames(lambda: plan, snap)
     ticks = WantedTimes(track.timeline.to_ticks(each.time_ns) for each in wanted)
     selection = Selection(opening, track.timeline, keys, ticks)
 

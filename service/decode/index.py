@@ -33,7 +33,7 @@ def tally_of_index(stream: Stream, at_least: int) -> Tally | None:
         if entry.is_keyframe:
             tally.keys.add(entry.timestamp + delay, number)
             last_key = number
-    if last_key < stream.tally.packets or not stream.seek(index[last_key].timestamp):
+    if last_key < stream.tally.packets or not stream.seek(index[last_key].timestamp + delay):
         return None
     while stream.read() is not None:
         pass

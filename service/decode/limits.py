@@ -16,6 +16,7 @@ class Limits:
     max_duration_s: float
     max_cpu_s: float
     threads: int
+    hardware: str
 
 
 def check_pixels(width: int, height: int, limits: Limits) -> None:

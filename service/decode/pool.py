@@ -39,12 +39,15 @@ class Worker:
         """
         return await self._process.probe(file, from_front=from_front)
 
-    async def decode(self, plan: Plan, pixel_format: PixelFormat) -> AsyncIterator[UnitFrames]:
+    async def decode(
+        self, plan: Plan, pixel_format: PixelFormat, *, fast: bool = False
+    ) -> AsyncIterator[UnitFrames]:
         """The plan's units as they end, each to be released by the one who takes it.
 
         Views that overlap so much that their units do not fit into the shared memory take several passes.
         Where the video ends earlier than the probe said, units stop where ``plan.cut(end.end_ns)`` does;
-        the last of those that came may lie beyond it. The worker waits when no slot is free.
+        the last of those that came may lie beyond it. The worker waits when no slot is free. ``fast`` takes
+        key frames for what they are near to, and does not smooth the edges of blocks.
 
         Raises:
             CorruptVideo, UnsupportedVideo, VideoTooLarge, DecoderDied.
@@ -54,7 +57,7 @@ class Worker:
         for first, part in self._process.passes(plan, pixel_format):
             if ends and ends[-1].end_ns <= part.grids[0].first_ns:
                 break
-            self._process.decode(part, pixel_format)
+            self._process.decode(part, pixel_format, fast=fast)
             while isinstance(found := await self._process.next_unit(), UnitFrames):
                 yield replace(found, grid=first + found.grid)
             ends.append(found)
@@ -63,6 +66,7 @@ class Worker:
             frames_decoded=sum(end.frames_decoded for end in ends),
             warnings=tuple(dict.fromkeys(warning for end in ends for warning in end.warnings)),
             facts=ends[-1].facts,
+            off_ns=max(end.off_ns for end in ends),
         )
 
 
@@ -165,7 +169,7 @@ class DecodePool:
         return sum(process.is_alive and not process.is_waiting for process in self._processes)
 
     def _fill(self) -> None:
-        """Start what is missing. Who waits for bytes is stood in for: slow clients must not hold all workers."""
+        """Start what is missing. Who waits for bytes is stood in for, or slow clients would hold them all."""
         while self._working() + self._starting < self._config.workers:
             self._starting += 1
             self._in_background(self._start_one())

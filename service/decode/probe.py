@@ -8,6 +8,7 @@ from service.decode.clock import Timeline
 from service.decode.container import candidates, open_container
 from service.decode.facts import facts_of, header_facts
 from service.decode.front import plays_from_front
+from service.decode.hardware import accelerator
 from service.decode.index import tally_of_ends, tally_of_index
 from service.decode.limits import Limits, check_streams
 from service.decode.opening import Head, Opening, read_head, stated_rate
@@ -118,12 +119,12 @@ def _track(
 
 def _streams(source: Source, limits: Limits, pulse: Callable[[], None]) -> Iterator[Stream]:
     """Those that may be the video, the likeliest first."""
-    container = open_container(source)
+    container = open_container(source, accelerator(limits.hardware))
     check_streams(len(container.streams), limits)
     first, *others = candidates(container)
     yield Stream(container, first, limits, pulse)
     for stream_index in others:
-        yield Stream(open_container(source), stream_index, limits, pulse)
+        yield Stream(open_container(source, accelerator(limits.hardware)), stream_index, limits, pulse)
 
 
 def _tally(source: Source, stream: Stream, limits: Limits, pulse: Callable[[], None]) -> Tally:

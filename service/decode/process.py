@@ -119,7 +119,7 @@ class WorkerProcess(asyncio.Protocol):
         assert isinstance(facts, VideoFacts)
         return facts
 
-    def decode(self, plan: Plan, pixel_format: PixelFormat) -> None:
+    def decode(self, plan: Plan, pixel_format: PixelFormat, *, fast: bool = False) -> None:
         """Begin to walk through the video; ``next_unit`` has what comes of it."""
         self._check_alive()
         shape = _unit_shape(plan, pixel_format)
@@ -137,6 +137,7 @@ class WorkerProcess(asyncio.Protocol):
             pixel_format=asdict(pixel_format),
             grids=[asdict(grid) for grid in plan.grids],
             is_open=plan.is_open,
+            fast=fast,
         )
 
     def passes(self, plan: Plan, pixel_format: PixelFormat) -> Iterator[tuple[int, Plan]]:

@@ -16,6 +16,7 @@ from service.decode.lookahead import Disorder, Lookahead, Stamp
 from service.decode.opening import Head, Opening
 from service.decode.tally import Key, Keys
 
+_TIMES_A_PULSE = 1000
 _SEEK_PAYS = 16  # packets; fewer are read in the time that a seek takes
 
 
@@ -27,6 +28,14 @@ class Shown:
     pts: int | None
     start_ns: int
     end_ns: int
+
+
+@dataclass(slots=True)
+class _Promise:
+    """A frame that is shown at so many wanted times in a row: hours of stills, perhaps."""
+
+    pts: int
+    times: int = 1
 
 
 class WantedTimes:
@@ -82,7 +91,7 @@ class Selection:
         self._ahead = Lookahead()
         self._held: deque[Packet] = deque()  # those that the lookahead has
         self._read = 0  # packets, as if from the stream's beginning
-        self._promised: deque[int] = deque()
+        self._promised: deque[_Promise] = deque()
 
     def promised(self) -> int:
         """For each wanted time in turn, the presentation stamp of the frame shown then, as packets have it.
@@ -97,7 +106,11 @@ class Selection:
             if wanted is None or not self._ahead.is_settled(wanted):
                 raise Disorder("a frame comes too early")
             self._promise(wanted)
-        return self._promised.popleft()
+        promise = self._promised[0]
+        promise.times -= 1
+        if promise.times == 0:
+            self._promised.popleft()
+        return promise.pts
 
     def frames(self) -> Iterator[Shown]:
         """
@@ -129,7 +142,12 @@ class Selection:
         due = self._ahead.shown_at(wanted)
         if due is None:
             raise Disorder("no frame where one was")
-        self._promised.append(due)
+        if self._promised and self._promised[-1].pts == due:
+            self._promised[-1].times += 1
+            if self._promised[-1].times % _TIMES_A_PULSE == 0:
+                self._stream.pulse()
+        else:
+            self._promised.append(_Promise(due))
         self._wanted.advance()
         return due
 

@@ -8,10 +8,12 @@ import socket
 import sys
 from asyncio.subprocess import DEVNULL
 from contextlib import suppress
+from dataclasses import fields
 
 from service.config import DecodeConfig
 from service.decode.child import Child
 from service.decode.kin import adopt_orphans
+from service.decode.limits import Limits
 from service.decode.protocol import MAX_PACKET_BYTES
 from service.decode.retry import until_started
 
@@ -146,9 +148,7 @@ def _settings(config: DecodeConfig, control_fd: int) -> str:
             "control_fd": control_fd,
             "memory_bytes": config.memory_bytes,
             "alive_every_s": config.silence_s / _ALIVE_PER_SILENCE,
-            "limits": config.model_dump(
-                include={"max_pixels", "max_frames", "max_streams", "max_duration_s", "max_cpu_s", "threads"}
-            ),
+            "limits": config.model_dump(include={field.name for field in fields(Limits)}),
         }
     )
 

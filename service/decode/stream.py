@@ -10,8 +10,9 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 
 from service.decode.container import MEDIA_ERRORS, is_end, only_stream, packets
-from service.decode.limits import Limits, check_frames, check_pixels
+from service.decode.limits import Limits, check_duration, check_frames, check_pixels
 from service.decode.tally import Tally
+from service.values import NS_PER_S
 
 _INTERLACED = range(2, 6)  # AVFieldOrder: which field is coded and shown first
 
@@ -20,7 +21,13 @@ class Stream:
     """What is read is tallied, what is decoded is counted; ``pulse`` is called for each packet."""
 
     def __init__(
-        self, container: InputContainer, stream_index: int, limits: Limits, pulse: Callable[[], None]
+        self,
+        container: InputContainer,
+        stream_index: int,
+        limits: Limits,
+        pulse: Callable[[], None],
+        *,
+        unsmoothed: bool = False,
     ) -> None:
         self.container = container
         self.stream = only_stream(container, stream_index)
@@ -28,14 +35,16 @@ class Stream:
         self.frames = 0
         self.broke_off = False
         self._limits = limits
-        self._pulse = pulse
+        self.pulse = pulse
         self._packets = packets(container, self.stream)
         self._is_interlaced = self.stream.codec_context.field_order in _INTERLACED
         self._failed_packets = 0
         self._corrupt_frames = 0
         context = self.stream.codec_context
         check_pixels(context.width, context.height, limits)
-        context.options = {"max_pixels": str(limits.max_pixels)}
+        # Without the filter that smooths the edges of blocks, decoding costs less.
+        smoothing = {"skip_loop_filter": "all"} if unsmoothed else {}
+        context.options = {"max_pixels": str(limits.max_pixels), **smoothing}
         context.thread_count = limits.threads
         context.thread_type = "AUTO"
 
@@ -50,13 +59,14 @@ class Stream:
 
     def read(self) -> Packet | None:
         """The next packet; None at the end, or where the file breaks off."""
-        self._pulse()
+        self.pulse()
         packet = next(self._packets, None)
         if packet is None or is_end(packet):
             self.broke_off |= packet is None
             return None
         self.tally.add(packet)
         check_frames(self.tally.packets, self._limits)
+        check_duration(self._span_ns(), self._limits)
         return packet
 
     def decode(self, packet: Packet, *, if_needed_by_others: bool = False) -> list[VideoFrame]:
@@ -95,6 +105,13 @@ class Stream:
         if self._corrupt_frames:
             found.append(f"{self._corrupt_frames} of {self.frames} frames are damaged")
         return found
+
+    def _span_ns(self) -> int:
+        """For how long the packets that were read are shown, from the first one on."""
+        base, tally = self.stream.time_base, self.tally
+        if base is None or tally.first is None or tally.latest is None:
+            return 0
+        return (tally.latest - tally.first) * base.numerator * NS_PER_S // base.denominator
 
     def _decode(self, packet: Packet | None) -> list[VideoFrame]:
         try:

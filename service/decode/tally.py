@@ -33,6 +33,11 @@ class Keys:
         found = bisect_right(self._pts, ticks) - 1
         return None if found < 0 else Key(self._pts[found], self._numbers[found])
 
+    def after(self, ticks: int) -> Key | None:
+        """The first one that is shown later."""
+        found = bisect_right(self._pts, ticks)
+        return None if found == len(self._pts) else Key(self._pts[found], self._numbers[found])
+
 
 class Tally:
     """Counts packets in the order of decoding."""
@@ -43,7 +48,8 @@ class Tally:
         self.corrupt = 0
         self.is_timed = False  # at least one has a time stamp
         self.is_sound = True  # stamps are all there and rise, so that they tell which frame is shown when
-        self.earliest: int | None = None  # ticks
+        self.first: int | None = None  # ticks, of the first packet that has any
+        self.earliest: int | None = None
         self.latest: int | None = None
         self.end = 0  # ticks, the end of the latest packet
         self.keys = Keys()
@@ -65,6 +71,8 @@ class Tally:
         if ticks is None:
             return
         self.is_timed = True
+        if self.first is None:
+            self.first = ticks
         if self.earliest is None or ticks < self.earliest:
             self.earliest = ticks
         if self.latest is None or ticks >= self.latest:

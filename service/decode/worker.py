@@ -21,7 +21,8 @@ import av.subtitles.stream
 import numpy as np
 
 from service.decode import sandbox
-from service.decode.frames import decode
+from service.decode.frames import Job, decode
+from service.decode.hardware import accelerator
 from service.decode.kin import call_itself
 from service.decode.limits import Limits
 from service.decode.probe import Track, probe, probe_front
@@ -233,7 +234,8 @@ class _Job:
         self._memory_number = message["memory"]
         self._slots = _SharedSlots(self, fd, message["slots"], unit_shape)
         try:
-            end = decode(self._source, track, plan, pixel_format, self._limits, self._slots, self.pulse)
+            job = Job(self._source, track, plan, pixel_format, message["fast"], self._limits)
+            end = decode(job, self._slots, self.pulse)
         finally:
             self._slots.close()
             self._slots = None
@@ -259,7 +261,10 @@ def main(settings: Settings, messages_fd: int, files_fd: int) -> None:
     sandbox.first_to_go()
     link = _Link(settings, messages_fd, files_fd)
     highest = max(messages_fd, files_fd)
-    protections = sandbox.enter(settings.memory_bytes, highest + 1 + _DESCRIPTORS_FOR_A_VIDEO)
+    if accelerator(settings.limits.hardware) is None:
+        protections = sandbox.enter(settings.memory_bytes, highest + 1 + _DESCRIPTORS_FOR_A_VIDEO)
+    else:
+        protections = ()  # a driver opens files, maps much memory and talks to the kernel all the time
     link.say("ready", 0, protections=protections)
     while True:
         message = link.hear()

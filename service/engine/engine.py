@@ -1,6 +1,7 @@
 """The engine: models on a device, and the work that videos ask of them."""
 
 import asyncio
+import logging
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -9,9 +10,12 @@ import numpy as np
 import torch
 
 from models.contract import ModelSpec, VideoModel
+from models.graphed_model import GraphedModel
+from models.int8 import Int8Linear
+from models.memory import keep_freed_memory
 from models.openvino_model import OpenVinoModel
-from models.packed import pack
-from models.precision import choose_dtype
+from models.packed import PackedLinear, pack
+from models.precision import UnsupportedPrecision, check_int8, choose_dtype, precision_name
 from models.store import ModelStore
 from service.config import EngineConfig
 from service.engine.executor import Executor
@@ -19,6 +23,8 @@ from service.engine.hosted import Embedding, HostedModel, Logits
 from service.engine.lane import Account, Item, Lane
 from service.metrics import Metrics
 from service.values import UnitFrames
+
+_log = logging.getLogger(__name__)
 
 
 class Engine:
@@ -45,9 +51,11 @@ class Engine:
         Raises:
             models.folder.BrokenModel: its files are not what its model.toml says.
             models.extras.MissingExtra: it needs a library that is not installed.
+            models.precision.UnsupportedPrecision: it cannot run in the precision that is configured.
         """
         device = choose_device(self._config.device)
         dtype = choose_dtype(self._config.precision, device)
+        precision = precision_name(self._config.precision, device)
         model = await asyncio.to_thread(self._load, store, spec, device, dtype)
         most = self._config.max_batch_units
         if device.type == "cpu":
@@ -56,7 +64,7 @@ class Engine:
             spec,
             model,
             device=device,
-            dtype=dtype,
+            precision=precision,
             max_batch_units=most,
             max_batch_windows=self._config.max_batch_windows,
             release=self._release,
@@ -64,22 +72,34 @@ class Engine:
         self._executor.add(hosted.encode)
         self._executor.add(hosted.classify)
         await self._warm_up(hosted)
-        self._metrics.model_info.labels(
-            spec.name, spec.version, spec.family, str(device), str(dtype).removeprefix("torch.")
-        ).set(1)
+        self._metrics.model_info.labels(spec.name, spec.version, spec.family, str(device), precision).set(1)
         return hosted
 
     def _load(
         self, store: ModelStore, spec: ModelSpec, device: torch.device, dtype: torch.dtype
     ) -> VideoModel:
         """The model arranged for speed on its device."""
+        if self._config.precision == "int8":
+            check_int8(device, spec.family)
+        if device.type == "cpu":
+            keep_freed_memory()
         if device.type == "cpu" and self._config.runtime == "openvino":
+            if self._config.precision == "int8":
+                raise UnsupportedPrecision(
+                    "engine.precision is int8, which engine.runtime openvino does not run"
+                )
             model = store.load(spec.name, spec.version, device=device).model
             return OpenVinoModel(model, spec.sampling.frames_per_unit, dtype)
         model = store.load(spec.name, spec.version, device=device, dtype=dtype).model
         if device.type == "cpu":
-            pack(model)
-        return model
+            pack(model, Int8Linear if self._config.precision == "int8" else PackedLinear)
+            return model
+        if not model.only_device_work:
+            _log.info(
+                "%s %s runs without CUDA graphs: %s models may not", spec.name, spec.version, spec.family
+            )
+            return model
+        return GraphedModel(model, spec.sampling.frames_per_unit, self._config.max_batch_units)
 
     def work(self, model: HostedModel) -> "VideoWork":
         """A place in the queues for one video."""

@@ -5,6 +5,7 @@ D embedding width, K classes.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
@@ -31,40 +32,53 @@ class HostedModel:
         model: VideoModel,
         *,
         device: torch.device,
-        dtype: torch.dtype,
+        precision: str,
         max_batch_units: int,
         max_batch_windows: int,
         release: Callable[[Sequence[UnitFrames]], None],
     ) -> None:
         self.spec = spec
         self.device = device
-        self.dtype = dtype
+        self.precision = precision
         self.encode = Lane(spec.name, "encode", max_batch_units, self._encode)
         self.classify = Lane(spec.name, "classify", max_batch_windows, self._classify)
         self._model = model
         self._release = release
         size = spec.preprocessing
-        # Page-locked memory lets the copy to a GPU run without the processor.
-        self._staging = torch.empty(
-            (max_batch_units, spec.sampling.frames_per_unit, size.height, size.width, 3),
-            dtype=torch.uint8,
-            pin_memory=device.type == "cuda",
-        )
+        shape = (max_batch_units, spec.sampling.frames_per_unit, size.height, size.width, 3)
+        self._stream: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            # Page-locked memory lets the copy to a GPU run without the processor.
+            self._staging = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+            self._units = torch.empty(shape, dtype=torch.uint8, device=device)
+            self._stream = torch.cuda.Stream(device)
+            # The weights may still be on their way.
+            self._stream.wait_stream(torch.cuda.current_stream(device))
+        else:
+            self._staging = self._units = torch.empty(shape, dtype=torch.uint8)
 
     @torch.inference_mode()
     def _encode(self, units: Sequence[UnitFrames]) -> Sequence[Embedding]:
         """N units of (t, H, W, C) -> N embeddings of (D,)."""
-        staged = self._staging[: len(units)]
-        np.stack([unit.pixels for unit in units], out=staged.numpy())
-        self._release(units)
-        embeddings = self._model.encode(staged.to(self.device, non_blocking=True))
-        if self.device.type == "cuda":
-            # The staging memory is written again for the next batch.
-            torch.cuda.current_stream(self.device).synchronize()
+        with self._on_its_stream():
+            for place, unit in enumerate(units):
+                self._staging[place].numpy()[...] = unit.pixels
+                if self._stream is not None:
+                    # It travels while the next unit is gathered.
+                    self._units[place].copy_(self._staging[place], non_blocking=True)
+            self._release(units)
+            embeddings = self._model.encode(self._units[: len(units)])
+            if self._stream is not None:
+                # The staging memory is written again for the next batch.
+                self._stream.synchronize()
         return embeddings.unbind()
 
     @torch.inference_mode()
     def _classify(self, windows: Sequence[Sequence[Embedding]]) -> Sequence[Logits]:
         """B windows of S embeddings of (D,) -> B logits of (K,)."""
-        batch = torch.stack([torch.stack(list(window)) for window in windows])
-        return list(self._model.classify(batch).float().cpu().numpy())
+        with self._on_its_stream():
+            batch = torch.stack([torch.stack(list(window)) for window in windows])
+            return list(self._model.classify(batch).float().cpu().numpy())
+
+    def _on_its_stream(self) -> AbstractContextManager[object]:
+        return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)

@@ -1,0 +1,27 @@
+"""Decoding by a GPU's video engine, where there is one and the operator wants it.
+
+FFmpeg: https://trac.ffmpeg.org/wiki/HWAccelIntro
+"""
+
+from functools import cache
+
+import av
+from av.codec.hwaccel import HWAccel
+
+from service.decode.container import MEDIA_ERRORS
+
+
+@cache
+def accelerator(kind: str) -> HWAccel | None:
+    """``cuda`` or ``none``; None where this machine has no such device.
+
+    What the device cannot decode, FFmpeg decodes in software. Frames come back into memory.
+    """
+    if kind == "none":
+        return None
+    accelerator = HWAccel(kind, allow_software_fallback=True)
+    try:
+        accelerator.create(av.Codec("h264", "r"))
+    except MEDIA_ERRORS:
+        return None
+    return accelerator

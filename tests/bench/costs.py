@@ -1,0 +1,74 @@
+"""What work costs on a machine that others use too: wall time, processor time, and the others' share."""
+
+import resource
+import statistics
+import time
+from collections.abc import Awaitable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TypeVar
+
+import psutil
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Of one piece of work; or, of several, their medians or ratios."""
+
+    wall_s: float
+    cpu_s: float
+
+
+async def timed(work: Awaitable[T]) -> tuple[T, Cost]:
+    """What comes of it, and what it takes of this process and of those below it."""
+    cpu_s, start_s = _cpu_s(), time.perf_counter()
+    result = await work
+    return result, Cost(time.perf_counter() - start_s, _cpu_s() - cpu_s)
+
+
+def median(costs: list[Cost]) -> Cost:
+    return Cost(*(statistics.median(each) for each in zip(*map(_both, costs), strict=True)))
+
+
+def ratio(costs: list[Cost], to: list[Cost]) -> Cost:
+    """The median over rounds of one's cost to the other's in the same round."""
+    pairs = zip(costs, to, strict=True)
+    return median([Cost(cost.wall_s / other.wall_s, cost.cpu_s / other.cpu_s) for cost, other in pairs])
+
+
+class Others:
+    """The other processes of the machine, since this was made."""
+
+    def __init__(self) -> None:
+        self._busy_s, self._start_s = _busy_s() - _cpu_s(), time.monotonic()
+
+    def share(self) -> float:
+        """What they took of all cores, 0 to 1."""
+        busy_s, wall_s = _busy_s() - _cpu_s() - self._busy_s, time.monotonic() - self._start_s
+        return busy_s / (wall_s * (psutil.cpu_count() or 1))
+
+
+def _both(cost: Cost) -> tuple[float, float]:
+    return cost.wall_s, cost.cpu_s
+
+
+def _cpu_s() -> float:
+    """Of this process and all below it; one that has ended counts where its parent has waited for it."""
+    used_s = sum(_used_s(which) for which in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            used_s += sum(process.cpu_times()[:4])  # user and system, then those of ended children
+    return used_s
+
+
+def _used_s(which: int) -> float:
+    usage = resource.getrusage(which)
+    return usage.ru_utime + usage.ru_stime
+
+
+def _busy_s() -> float:
+    """Of all cores, since the machine started."""
+    times = psutil.cpu_times()
+    return times.user + times.nice + times.system + times.irq + times.softirq + times.steal

@@ -1,0 +1,269 @@
+"""How fast the decoder is beside its peers: equal frames, one interleaved run, ratios side by side.
+
+    python -m tests.bench.decode [--rounds N] [--only TEXT]
+
+Each contestant gets the path of a clip and the times of frames, and gives those frames at a model's size (see
+``tests.bench.decoders``); tubelet does it in one worker of its pool, with as many threads of FFmpeg as its
+peers have. Beside the wall time stands the processor time of all that took part, tubelet's worker too, which
+suffers less where others use the machine. A ratio is the median over rounds of a peer's time to tubelet's in
+the same round. Which frames came is read from the numbers stamped on them (``tests.bench.footage``), and
+pixels are compared with tubelet's; what is wrong is said below the table. The last table is the whole pool:
+several files at once through one worker and through two.
+
+Peers come with ``pip install 'tubelet[bench]'``; one that is not there is named and left out. The default
+takes ten minutes on two cores that are idle otherwise; the first run renders the clips besides.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from service.config import DecodeConfig
+from service.decode.pool import DecodePool
+from service.plan import Grid
+from service.values import NS_PER_S
+from tests.bench.costs import Cost, Others, median, ratio, timed
+from tests.bench.decoders import OURS, Contestant, Request, Tubelet, peers
+from tests.bench.footage import (
+    LONG_FEW_KEYS,
+    LONG_MANY_KEYS,
+    REAL,
+    SHORT_360P,
+    SHORT_1080P,
+    SHOTS,
+    Clip,
+    rendered,
+    stamps,
+)
+
+# And how often a round measures each: the slow ones take most of the time.
+CLIPS = ((SHORT_360P, 8), (SHORT_1080P, 3), (LONG_FEW_KEYS, 1), (LONG_MANY_KEYS, 2))
+FILES_AT_ONCE = ((SHORT_360P, 16), (SHORT_1080P, 4))
+POOL = "the whole pool"
+WORKERS = (1, 2)
+THREADS = (1, 2)
+DENSE_S = 20  # dense means so much of the middle of a longer clip
+MAX_APART = 2.5  # of 255: filters differ by less
+
+Key = tuple[int, str]  # threads, name of the contestant
+
+
+@dataclass(slots=True)
+class Entry:
+    """A contestant on a request: what its rounds cost, and what is wrong with the frames it returned."""
+
+    contestant: Contestant
+    request: Request
+    costs: list[Cost] = field(default_factory=list)
+    misses: set[int] = field(default_factory=set)  # by how many frames one was not the wanted one
+    apart: float = 0.0  # from tubelet's pixels, of 255: the worst mean of a round
+    failure: Exception | None = None
+
+    @property
+    def is_right(self) -> bool:
+        return not self.misses and self.failure is None
+
+
+Entries = dict[str, dict[Key, Entry]]  # by name of the request
+
+
+def requests(clip: Clip) -> dict[str, Request]:
+    """By name: evenly over the whole clip, and eight frames a second in windows of two seconds."""
+    end_ns = clip.duration_ns
+    dense_ns = min(end_ns, DENSE_S * NS_PER_S)
+    start_ns = (end_ns - dense_ns) // 2
+    grids = {
+        "uniform 16": Grid(0, end_ns, end_ns, 2, 8, 8),
+        "uniform 32": Grid(0, end_ns, end_ns, 2, 16, 16),
+        f"dense, {dense_ns // NS_PER_S} s": Grid(start_ns, start_ns + dense_ns, 2 * NS_PER_S, 2, 8, 8),
+    }
+    return {name: Request(clip.width, clip.height, grid) for name, grid in grids.items()}
+
+
+async def measure_clip(clip: Clip, rounds: int, console: Console) -> None:
+    path = rendered(clip)
+    async with AsyncExitStack() as stack:
+        contestants: dict[Key, Contestant] = {}
+        for threads in THREADS:
+            pool = await stack.enter_async_context(DecodePool(DecodeConfig(workers=1, threads=threads)))
+            contestants[threads, OURS] = Tubelet(pool)
+            contestants |= {(threads, name): peer for name, peer in peers(threads)[0].items()}
+        entries = {
+            name: {key: Entry(contestant, request) for key, contestant in contestants.items()}
+            for name, request in requests(clip).items()
+        }
+        await warm_up(path, contestants)
+        others = Others()
+        for _ in range(rounds):
+            for each in entries.values():
+                await play_round(clip, path, each)
+    console.print(_title(clip.name, rounds, others))
+    console.print(table(entries))
+    for remark in remarks(entries):
+        console.print(f"  {remark}")
+    console.print()
+
+
+async def warm_up(path: Path, contestants: dict[Key, Contestant]) -> None:
+    """The file into the system's cache, and out of the way what each does once only."""
+    path.read_bytes()
+    short = rendered(SHORT_360P)
+    for contestant in contestants.values():
+        with suppress(Exception):  # it will fail again where that counts
+            await contestant.decode(short, requests(SHORT_360P)["uniform 16"])
+
+
+async def play_round(clip: Clip, path: Path, entries: dict[Key, Entry]) -> None:
+    """One after another; frames are looked at off the clock."""
+    ours = None
+    for (_, name), entry in entries.items():
+        if entry.failure is not None:
+            continue
+        try:
+            frames, cost = await timed(entry.contestant.decode(path, entry.request))
+        except Exception as error:
+            if name == OURS:
+                raise
+            entry.failure = error
+            continue
+        entry.costs.append(cost)
+        wanted = [clip.number_at(time_ns) for time_ns in entry.request.times_ns]
+        entry.misses |= {int(miss) for miss in stamps(frames) - wanted if miss}
+        ours = frames if ours is None else ours
+        entry.apart = max(entry.apart, float(np.abs(np.subtract(frames, ours, dtype=np.int16)).mean()))
+
+
+def _title(name: str, rounds: int, others: Others) -> str:
+    return f"{name}: median of {rounds} rounds, while other processes took {others.share():.0%} of all cores"
+
+
+def table(entries: Entries) -> Table:
+    """A row for each contestant, and one for the best peer with the right frames."""
+    shown = Table(box=None)
+    shown.add_column(no_wrap=True)
+    for name in entries:
+        for header in (f"{name}\nms", "\nCPU ms", "\nx (CPU)"):
+            shown.add_column(header, justify="right", no_wrap=True)
+    for threads in THREADS:
+        shown.add_row(_threads(threads), style="bold")
+        names = [name for each, name in next(iter(entries.values())) if each == threads]
+        for name in names:
+            shown.add_row(
+                name, *(cell for each in entries.values() for cell in _cells(each, (threads, name)))
+            )
+        best = (cell for each in entries.values() for cell in ("", "", _best(each, threads)))
+        shown.add_row("the best of them", *best, end_section=True)
+    return shown
+
+
+def _cells(entries: dict[Key, Entry], key: Key) -> tuple[str, str, str]:
+    entry = entries[key]
+    if entry.failure is not None:
+        return "failed", "", ""
+    cost = median(entry.costs)
+    times = "" if key[1] == OURS else _times(ratio(entry.costs, entries[key[0], OURS].costs))
+    return f"{'' if entry.is_right else 'wrong '}{cost.wall_s * 1000:.0f}", f"{cost.cpu_s * 1000:.0f}", times
+
+
+def _best(entries: dict[Key, Entry], threads: int) -> str:
+    ratios = [
+        ratio(entry.costs, entries[threads, OURS].costs)
+        for (each, name), entry in entries.items()
+        if each == threads and name != OURS and entry.is_right
+    ]
+    if not ratios:
+        return ""
+    return _times(Cost(min(each.wall_s for each in ratios), min(each.cpu_s for each in ratios)))
+
+
+def _times(ratios: Cost) -> str:
+    return f"{ratios.wall_s:.2f} ({ratios.cpu_s:.2f})"
+
+
+def _threads(number: int) -> str:
+    return "1 thread" if number == 1 else f"{number} threads"
+
+
+def remarks(entries: Entries) -> Iterator[str]:
+    """What is wrong with frames that came, and how far pixels are from tubelet's."""
+    apart: dict[str, float] = {}
+    for request, each in entries.items():
+        for (threads, name), entry in each.items():
+            who = f"{name}, {_threads(threads)}, {request}"
+            if entry.failure is not None:
+                yield f"FAILED: {who}: {entry.failure!r}"
+            elif entry.misses:
+                yield f"WRONG FRAMES: {who}: by {min(entry.misses):+} to {max(entry.misses):+} frames"
+            elif name != OURS:
+                apart[name] = max(apart.get(name, 0), entry.apart)
+    for name, most in apart.items():
+        mark = "OTHER PIXELS: " if most > MAX_APART else ""
+        yield f"{mark}pixels of {name} differ from {OURS}'s by {most:.1f} of 255 in the mean, at most"
+
+
+async def measure_pool(rounds: int, console: Console) -> None:
+    async with AsyncExitStack() as stack:
+        contestants: dict[int, Contestant] = {}
+        for workers in WORKERS:
+            pool = await stack.enter_async_context(DecodePool(DecodeConfig(workers=workers, threads=1)))
+            contestants[workers] = Tubelet(pool)
+        others = Others()
+        rows = [row for each in FILES_AT_ONCE for row in await _pool_rows(*each, contestants, rounds)]
+    columns = ("uniform 16 of", "workers", "videos/s", "x one worker", "CPU ms a video")
+    shown = Table(*columns, box=None)
+    for row in rows:
+        shown.add_row(*row)
+    console.print(_title(POOL, rounds, others))
+    console.print(shown)
+
+
+async def _pool_rows(
+    clip: Clip, files: int, contestants: dict[int, Contestant], rounds: int
+) -> list[tuple[str, ...]]:
+    path, request = rendered(clip), requests(clip)["uniform 16"]
+    costs: dict[int, list[Cost]] = {workers: [] for workers in contestants}
+    for _ in range(rounds):
+        for workers, contestant in contestants.items():
+            decodings = (contestant.decode(path, request) for _ in range(files))
+            _, cost = await timed(asyncio.gather(*decodings))
+            costs[workers].append(cost)
+    rows = []
+    for workers, each in costs.items():
+        cost, gain = median(each), ratio(costs[WORKERS[0]], each)
+        cells = f"{files / cost.wall_s:.2f}", f"{gain.wall_s:.2f}", f"{cost.cpu_s / files * 1000:.0f}"
+        rows.append((f"{files} x {clip.name} at once", str(workers), *cells))
+    return rows
+
+
+async def measure(rounds: int, only: str, console: Console) -> None:
+    for clip, often in CLIPS:
+        if only in clip.name:
+            await measure_clip(clip, rounds * often, console)
+    if only in POOL:
+        await measure_pool(3 * rounds, console)
+
+
+def main(
+    rounds: Annotated[int, typer.Option(min=1, help="of the slowest clip; the others get more")] = 2,
+    only: Annotated[str, typer.Option(help=f"a part of a clip's name, or of: {POOL}")] = "",
+) -> None:
+    console = Console(width=128)
+    if missing := [shot for shot in SHOTS if not (REAL / shot).is_file()]:
+        console.print(f"Nothing is measured: clips are made of real videos, and {REAL} has no {missing[0]}.")
+        return
+    for name, why in peers(THREADS[0])[1].items():
+        console.print(f"{name} is left out: {why}")
+    console.print(f"x: how many times as fast {OURS} is, and (CPU) by how many times it works less\n")
+    asyncio.run(measure(rounds, only, console))
+
+
+if __name__ == "__main__":
+    typer.run(main)

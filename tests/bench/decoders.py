@@ -1,0 +1,174 @@
+"""The contestants of ``tests.bench.decode``: each takes a path and times, and gives RGB frames.
+
+From the file's path to frames (T, SIZE, SIZE, 3) uint8 everything counts: opening, finding out what the file
+holds, decoding, resizing until the picture covers the square, with filters that average what they shrink, and
+cutting its middle out. Peers are driven as their users drive them, in the fastest way that was found:
+
+- torchcodec gives whole frames, a few at a time so that memory holds them, which torchvision resizes
+  (bilinear, antialiased). Its own ``transforms`` take as much time with one thread, and more with two.
+- decord resizes while it decodes; frames are asked for by number, found in its table of times.
+- OpenCV knows no times, only numbers: it grabs what lies within a second, and seeks what lies further.
+"""
+
+import asyncio
+import importlib
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torchvision.transforms.v2 import functional as F
+
+from service.decode.pool import DecodePool
+from service.plan import Grid, Plan
+from service.values import NS_PER_S, PixelFormat
+from tests.decode_clips import opened
+
+OURS = "tubelet"
+SIZE = 224
+_FRAMES_AT_ONCE = 16  # that torchcodec hands over in full size
+_FORMAT = PixelFormat(SIZE, SIZE, "crop")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The frames of one window or of a series of them, out of a picture of this size."""
+
+    width: int
+    height: int
+    grid: Grid
+
+    @property
+    def times_ns(self) -> list[int]:
+        grid = self.grid
+        return [
+            grid.frame_time_ns(unit, frame)
+            for unit in range(grid.num_units)
+            for frame in range(grid.frames_per_unit)
+        ]
+
+    @property
+    def covering(self) -> tuple[int, int]:
+        """(height, width) of the resized picture."""
+        shorter = min(self.width, self.height)
+        return self.height * SIZE // shorter, self.width * SIZE // shorter
+
+
+class Contestant(Protocol):
+    async def decode(self, path: Path, request: Request) -> np.ndarray:
+        """-> (T, SIZE, SIZE, 3) uint8"""
+        ...
+
+
+class Tubelet:
+    """The service's own way: a worker of a pool that is open."""
+
+    def __init__(self, pool: DecodePool, fast: bool = False) -> None:
+        self._pool = pool
+        self._fast = fast
+
+    async def decode(self, path: Path, request: Request) -> np.ndarray:
+        grid = request.grid
+        frames = np.zeros((grid.num_units, grid.frames_per_unit, SIZE, SIZE, 3), np.uint8)
+        with opened(path) as file:
+            async with self._pool.worker(file) as worker:
+                await worker.probe(file)
+                async for unit in worker.decode(Plan((grid,)), _FORMAT, fast=self._fast):
+                    frames[unit.unit] = unit.pixels
+                    unit.release()
+        return frames.reshape(-1, SIZE, SIZE, 3)
+
+
+class TorchCodec:
+    def __init__(self, module: Any, threads: int, seek_mode: Literal["exact", "approximate"]) -> None:
+        self._open = partial(module.VideoDecoder, seek_mode=seek_mode, num_ffmpeg_threads=threads)
+        self._threads = threads
+
+    async def decode(self, path: Path, request: Request) -> np.ndarray:
+        return await asyncio.to_thread(self._decode, path, request)
+
+    def _decode(self, path: Path, request: Request) -> np.ndarray:
+        torch.set_num_threads(self._threads)
+        decoder = self._open(str(path))
+        times_ns = request.times_ns
+        frames = np.empty((len(times_ns), SIZE, SIZE, 3), np.uint8)
+        for first in range(0, len(times_ns), _FRAMES_AT_ONCE):
+            some = [time_ns / NS_PER_S for time_ns in times_ns[first : first + _FRAMES_AT_ONCE]]
+            pictures = decoder.get_frames_played_at(some).data
+            resized = F.resize(pictures, list(request.covering), antialias=True)
+            square = F.center_crop(resized, [SIZE, SIZE])
+            frames[first : first + len(some)] = square.permute(0, 2, 3, 1).numpy()
+        return frames
+
+
+class Decord:
+    def __init__(self, module: Any, threads: int) -> None:
+        self._open = partial(module.VideoReader, num_threads=threads)
+
+    async def decode(self, path: Path, request: Request) -> np.ndarray:
+        return await asyncio.to_thread(self._decode, path, request)
+
+    def _decode(self, path: Path, request: Request) -> np.ndarray:
+        height, width = request.covering
+        reader = self._open(str(path), width=width, height=height)
+        starts_s = reader.get_frame_timestamp(range(len(reader)))[:, 0]
+        wanted_s = np.array(request.times_ns) / NS_PER_S
+        numbers = np.searchsorted(starts_s, wanted_s, side="right") - 1
+        return np.ascontiguousarray(_middle(reader.get_batch(numbers).asnumpy()))
+
+
+class OpenCv:
+    def __init__(self, module: Any, threads: int) -> None:
+        self._cv2 = module
+        self._threads = threads
+
+    async def decode(self, path: Path, request: Request) -> np.ndarray:
+        return await asyncio.to_thread(self._decode, path, request)
+
+    def _decode(self, path: Path, request: Request) -> np.ndarray:
+        cv2 = self._cv2
+        cv2.setNumThreads(self._threads)
+        capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, self._threads])
+        fps = capture.get(cv2.CAP_PROP_FPS)
+        height, width = request.covering
+        frames = np.empty((len(request.times_ns), SIZE, SIZE, 3), np.uint8)
+        coming = 0  # the number of the frame that is grabbed next
+        for place, time_ns in enumerate(request.times_ns):
+            number = int(time_ns * fps / NS_PER_S)
+            if number - coming > fps:
+                capture.set(cv2.CAP_PROP_POS_FRAMES, number)
+                coming = number
+            while coming <= number:
+                capture.grab()
+                coming += 1
+            _, picture = capture.retrieve()
+            resized = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+            frames[place] = _middle(resized[None])[0, :, :, ::-1]
+        capture.release()
+        return frames
+
+
+def peers(threads: int) -> tuple[dict[str, Contestant], dict[str, str]]:
+    """Those that are installed, by name; and of the others, why they are not there."""
+    there: dict[str, Contestant] = {}
+    absent: dict[str, str] = {}
+    makers = {
+        "torchcodec exact": ("torchcodec.decoders", partial(TorchCodec, seek_mode="exact")),
+        "torchcodec approximate": ("torchcodec.decoders", partial(TorchCodec, seek_mode="approximate")),
+        "decord": ("decord", Decord),
+        "OpenCV": ("cv2", OpenCv),
+    }
+    for name, (module, maker) in makers.items():
+        try:
+            there[name] = maker(importlib.import_module(module), threads=threads)
+        except (ImportError, OSError, RuntimeError) as error:  # the last two: no FFmpeg that it can load
+            absent[name] = (str(error).strip() or repr(error)).splitlines()[0]
+    return there, absent
+
+
+def _middle(frames: np.ndarray) -> np.ndarray:
+    """(T, height, width, 3), one side of SIZE -> (T, SIZE, SIZE, 3)"""
+    top, left = ((length - SIZE) // 2 for length in frames.shape[1:3])
+    return frames[:, top : top + SIZE, left : left + SIZE]

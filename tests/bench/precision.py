@@ -1,0 +1,98 @@
+"""What a precision costs in accuracy: an embedded model in each, on the same held-out camera moves.
+
+    python -m tests.bench.precision --videos ../shared/videos [--model NAME] [--batches N]
+
+The windows are those of the test set of ``python -m models.training evaluate``: simulated moves over scenes
+that were not trained on. Seconds are a thread's processor time, the precisions in turn on each batch.
+"""
+
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from models.contract import VideoModel
+from models.int8 import Int8Linear
+from models.memory import keep_freed_memory
+from models.packed import PackedLinear, pack
+from models.precision import Precision, choose_dtype
+from models.store import ModelStore
+from models.training.__main__ import TEST_BATCHES, TEST_SEED
+from models.training.data import SimulatedMoves
+from models.training.loop import as_units
+from models.training.sources import load_sources
+
+CPU = torch.device("cpu")
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
+
+
+def load(name: str, precision: Precision) -> VideoModel:
+    """As the engine loads it on a CPU."""
+    model = ModelStore().load(name, device=CPU, dtype=choose_dtype(precision, CPU)).model
+    pack(model, Int8Linear if precision == "int8" else PackedLinear)
+    return model
+
+
+def logits_of(model: VideoModel, windows: torch.Tensor) -> torch.Tensor:
+    """Batches of the engine's size: (B, S, t, H, W, C) uint8 -> (B, K) float32."""
+    units = windows.flatten(0, 1)
+    embeddings = torch.cat([model.encode(batch) for batch in units.split(model.cpu_batch_units)])
+    return model.classify(embeddings.unflatten(0, windows.shape[:2])).float()
+
+
+@torch.inference_mode()
+def main(
+    videos: Annotated[Path, typer.Option(help="the folder that the models were trained on")],
+    cache: Annotated[Path, typer.Option(help="the training's decoded sources")] = Path("runs/sources"),
+    model: Annotated[str, typer.Option(help="an embedded model")] = "camera-motion",
+    batches: Annotated[int, typer.Option(help="of 32 windows")] = TEST_BATCHES,
+) -> None:
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    spec = ModelStore().find(model).spec
+    moves = SimulatedMoves(
+        [source for source in load_sources(videos, cache) if source.test],
+        cache,
+        seed=TEST_SEED,
+        batches=batches,
+        batch_size=32,
+        size=spec.preprocessing.width,
+        frames=spec.sampling.frames_per_window,
+    )
+    models: dict[Precision, VideoModel] = {precision: load(model, precision) for precision in PRECISIONS}
+    logits: dict[Precision, list[torch.Tensor]] = defaultdict(list)
+    seconds: dict[Precision, float] = defaultdict(float)
+    labels: list[torch.Tensor] = []
+    for batch in track((moves[index] for index in range(len(moves))), "windows", total=len(moves)):
+        windows = as_units(batch.clips, spec.sampling.frames_per_unit)
+        labels.append(batch.labels)
+        for precision, each in models.items():
+            start = time.thread_time()
+            logits[precision].append(logits_of(each, windows))
+            seconds[precision] += time.thread_time() - start
+    wanted, reference = torch.cat(labels), torch.cat(logits["fp32"])
+    title = f"{model} {spec.version}, {len(wanted)} windows"
+    table = Table(title, "top-1", "lost", "answers as fp32", "least cosine", "windows/s a thread", box=None)
+    right = defaultdict[Precision, float](float)
+    for precision, each in logits.items():
+        found = torch.cat(each)
+        right[precision] = (found.argmax(1) == wanted).double().mean().item()
+        table.add_row(
+            precision,
+            f"{right[precision]:.4f}",
+            f"{right['fp32'] - right[precision]:+.4f}",
+            f"{(found.argmax(1) == reference.argmax(1)).double().mean().item():.4f}",
+            f"{torch.cosine_similarity(found, reference).min().item():.5f}",
+            f"{len(wanted) / seconds[precision]:.1f}",
+        )
+    Console(width=110).print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)

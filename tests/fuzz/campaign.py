@@ -1,0 +1,148 @@
+"""Mutants through the real pool of workers, and what became of them and of us."""
+
+import asyncio
+import gc
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+
+import psutil
+
+from service.config import MIB, DecodeConfig
+from service.decode.death import Death
+from service.decode.pool import DecodePool
+from service.errors import ClientError, DecoderDied
+from service.plan import Grid, Plan
+from service.values import NS_PER_S, PixelFormat, VideoFacts
+from tests.fuzz.mutate import mutant
+
+CONFIG = DecodeConfig(
+    silence_s=5,
+    max_wall_s=10,
+    max_cpu_s=8,
+    max_frames=20_000,
+    max_pixels=4096 * 2304,
+    memory_bytes=512 * MIB,
+    max_videos_per_worker=50,
+)
+_SLACK_S = 20.0  # beyond its limits, on a machine that is busy
+_SHAPE = PixelFormat(64, 64, "crop")
+
+
+@dataclass(slots=True)
+class Report:
+    """Outcomes by reason, workers that ended before their time by cause, and what is left behind."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    deaths: Counter[str] = field(default_factory=Counter)
+    slowest_s: float = 0.0
+    slowest_seed: int = 0
+    hung: list[int] = field(default_factory=list)  # seeds
+    surprises: dict[int, str] = field(default_factory=dict)  # by seed: what is in no error tree
+    rss_bytes: list[int] = field(default_factory=list)  # of the server, now and then
+    leaked_descriptors: int = 0
+    leaked_processes: int = 0
+
+
+class _Bytes:
+    """A mutant in memory; as an upload, it comes in portions of any size."""
+
+    def __init__(self, data: bytes, chance: Random, in_portions: bool) -> None:
+        self.fd = os.memfd_create("mutant", os.MFD_CLOEXEC)
+        os.write(self.fd, data)
+        self._whole, self._chance = len(data), chance
+        self._there = 0 if in_portions else len(data)
+
+    @property
+    def size_bytes(self) -> int | None:
+        return self._whole if self.is_whole else None
+
+    @property
+    def is_whole(self) -> bool:
+        return self._there == self._whole
+
+    async def wait(self, start: int, end: int) -> tuple[int, int]:
+        self._there = min(self._whole, max(self._there, start + 1) + self._chance.randrange(1 << 16))
+        return 0, self._there
+
+    async def whole(self) -> int:
+        self._there = self._whole
+        return self._whole
+
+
+async def run_campaign(
+    clips: list[bytes], seeds: range, workers: int, progress: Callable[[], None] = lambda: None
+) -> Report:
+    """Decode the mutant of each seed by a plan of its own."""
+    report = Report()
+    gc.collect()
+    descriptors, processes = psutil.Process().num_fds(), len(psutil.Process().children(recursive=True))
+    waiting = iter(seeds)
+    config = CONFIG.model_copy(update={"workers": workers})
+
+    def died(death: Death) -> None:
+        report.deaths[death.value] += 1
+
+    async with DecodePool(config, died) as pool:
+
+        async def work() -> None:
+            for seed in waiting:
+                await _one(pool, clips, seed, report)
+                progress()
+                if seed % 256 == 0:
+                    report.rss_bytes.append(psutil.Process().memory_info().rss)
+
+        await asyncio.gather(*(work() for _ in range(workers)))
+    gc.collect()
+    report.leaked_descriptors = psutil.Process().num_fds() - descriptors
+    report.leaked_processes = len(psutil.Process().children(recursive=True)) - processes
+    return report
+
+
+async def _one(pool: DecodePool, clips: list[bytes], seed: int, report: Report) -> None:
+    chance = Random(~seed)
+    file = _Bytes(mutant(clips, seed), chance, in_portions=chance.random() < 0.5)
+    started = time.monotonic()
+    try:
+        async with asyncio.timeout(CONFIG.max_wall_s + CONFIG.silence_s + _SLACK_S):
+            outcome = await _decoded(pool, file, chance)
+    except TimeoutError:
+        report.hung.append(seed)
+        outcome = "HUNG"
+    except (ClientError, DecoderDied) as error:
+        outcome = error.reason
+    except Exception as error:
+        report.surprises[seed] = repr(error)
+        outcome = "SURPRISE"
+    finally:
+        os.close(file.fd)
+    took_s = time.monotonic() - started
+    if took_s > report.slowest_s:
+        report.slowest_s, report.slowest_seed = took_s, seed
+    report.outcomes[outcome] += 1
+
+
+async def _decoded(pool: DecodePool, file: _Bytes, chance: Random) -> str:
+    from_front = chance.random() < 0.5
+    async with pool.worker(file) as worker:
+        facts = await worker.probe(file, from_front=from_front)
+        plan = _open_plan() if from_front else _plan(facts, chance)
+        async for unit in worker.decode(plan, _SHAPE, fast=chance.random() < 0.2):
+            unit.release()
+    assert worker.end is not None
+    return "OK, with warnings" if facts.warnings + worker.end.warnings else "OK"
+
+
+def _open_plan() -> Plan:
+    longest_ns = round(CONFIG.max_duration_s * NS_PER_S)
+    return Plan((Grid(0, longest_ns, 2 * NS_PER_S, 2, 8, 4),), is_open=True)
+
+
+def _plan(facts: VideoFacts, chance: Random) -> Plan:
+    """A window over all of it, or over some part."""
+    start = chance.choice((0, chance.randrange(facts.duration_ns)))
+    length = facts.duration_ns - start
+    return Plan((Grid(start, facts.duration_ns, length, 2, 8, 8),))
