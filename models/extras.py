@@ -1,5 +1,5 @@
-"""Libraries that only some models need."""
+"""Libraries that only some models, or only some ways to a video, need."""
 
 
 class MissingExtra(RuntimeError):
-    """A model needs a library that is not installed; the message names the extra that brings it."""
+    """Something needs a library that is not installed; the message names the extra that brings it."""

@@ -5,17 +5,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import BinaryIO
 
 from service.client import AsyncClient, ServerError
 from service.config import Config
-from service.errors import TubeletError
+from service.errors import MalformedOption, TubeletError
+from service.uri import Uri, is_uri, parse_uri
 from service.values import Classification, Options, Progress, Segment, VideoFacts
 
 Event = VideoFacts | Progress | Segment
 Emit = Callable[[Event], Awaitable[None]]
-Ask = Callable[[Path, Options, Emit], Awaitable[Classification]]
+Ask = Callable[[str, Options, Emit], Awaitable[Classification]]
+"""Of a video by its path or its URI."""
 
 _CHUNK_BYTES = 1 << 20
 
@@ -42,7 +43,7 @@ class AskedModel:
 async def asking_server(target: str) -> AsyncIterator[Ask]:
     async with AsyncClient(target) as client:
 
-        async def ask(video: Path, options: Options, emit: Emit) -> Classification:
+        async def ask(video: str, options: Options, emit: Emit) -> Classification:
             answer = None
             # To its end: a stream that is left after the answer counts as cancelled on the server.
             async for event in client.stream(video, options):
@@ -68,9 +69,11 @@ async def asking_here(config: Config, model: str = "") -> AsyncIterator[Ask]:
     only = config.models.model_copy(update={"default": name, "load": (name,)})
     async with open_pipeline(config.model_copy(update={"models": only}), Metrics()) as pipeline:
 
-        async def ask(video: Path, options: Options, emit: Emit) -> Classification:
+        async def ask(video: str, options: Options, emit: Emit) -> Classification:
+            if is_uri(video):
+                return await pipeline.classify(_uri(video), options, emit)
             # Opened here: a file that cannot be read is the asker's trouble, not the pipeline's.
-            with video.open("rb") as file:
+            with _opened(video) as file:
                 return await pipeline.classify(_chunks(file), options, emit)
 
         yield ask
@@ -94,12 +97,12 @@ async def find_model(server: str | None, config: Config, name: str, version: str
 
 
 async def ask_all(
-    ask: Ask, videos: list[Path], options: Options, at_once: int, emit: Callable[[Path, Event], None]
-) -> AsyncIterator[tuple[Path, Classification | Failure]]:
+    ask: Ask, videos: list[str], options: Options, at_once: int, emit: Callable[[str, Event], None]
+) -> AsyncIterator[tuple[str, Classification | Failure]]:
     """Answers in the order of ``videos``, ``at_once`` of them under way; one failure stops no other."""
     places = asyncio.Semaphore(at_once)
 
-    async def answer(video: Path) -> Classification | Failure:
+    async def answer(video: str) -> Classification | Failure:
         async def forward(event: Event) -> None:
             emit(video, event)
 
@@ -116,7 +119,7 @@ async def ask_all(
 
 
 async def ask_each(
-    ask: Ask, videos: Sequence[Path], options: Options, at_once: int
+    ask: Ask, videos: Sequence[str], options: Options, at_once: int
 ) -> AsyncIterator[tuple[int, Classification | Failure]]:
     """Answers as they come, with the video's place in ``videos``: none waits for another one's.
 
@@ -144,7 +147,7 @@ async def ask_each(
             task.cancel()
 
 
-async def _ask_one(ask: Ask, video: Path, options: Options, emit: Emit) -> Classification | Failure:
+async def _ask_one(ask: Ask, video: str, options: Options, emit: Emit) -> Classification | Failure:
     try:
         return await ask(video, options, emit)
     except TubeletError as error:
@@ -153,6 +156,17 @@ async def _ask_one(ask: Ask, video: Path, options: Options, emit: Emit) -> Class
         return Failure(error.code, error.reason, error.message)
     except OSError as error:
         return Failure("INVALID_ARGUMENT", "FILE_NOT_READABLE", f"cannot read {video}: {error.strerror}")
+
+
+def _uri(video: str) -> Uri:
+    try:
+        return parse_uri(video)
+    except ValueError as error:
+        raise MalformedOption(str(error), field="uri") from None
+
+
+def _opened(path: str) -> BinaryIO:
+    return open(path, "rb")
 
 
 async def _chunks(file: BinaryIO) -> AsyncIterator[bytes]:

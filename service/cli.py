@@ -63,7 +63,7 @@ def serve(
 
 @app.command()
 def classify(
-    videos: Annotated[list[Path], typer.Argument(help="Video files.")],
+    videos: Annotated[list[str], typer.Argument(help="Video files, or URIs that fetch.allow covers.")],
     server: ServerAddress = None,
     config: ConfigFile = None,
     as_json: Json = False,

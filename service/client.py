@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 import grpc
 
 from service.status import ServerError, from_rpc_error
+from service.uri import is_uri
 from service.values import Classification, Options, Progress, Segment, VideoFacts
 from service.wire import (
     classification_from_proto,
@@ -31,7 +32,7 @@ from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierStub
 __all__ = ["AsyncClient", "Client", "Options", "ServerError", "Video"]
 
 Video = str | os.PathLike[str] | bytes | BinaryIO
-"""A path, the bytes of a file, or a file open for reading."""
+"""A path, the bytes of a file, a file open for reading; or a URI that the server may fetch, such as https://..."""
 
 Event = VideoFacts | Progress | Segment | Classification
 
@@ -148,15 +149,22 @@ def _server_errors() -> Iterator[None]:
 
 
 def _requests(video: Video, options: Options) -> Iterator[pb.ClassifyRequest]:
-    chunks = _chunks(video)
-    head = pb.ClassifyRequest(options=options_to_proto(options))
+    uri, chunks = _taken(video)
+    head = pb.ClassifyRequest(options=options_to_proto(options, uri))
     return chain([head], (pb.ClassifyRequest(chunk=chunk) for chunk in chunks))
 
 
 def _streaming_requests(video: Video, options: Options) -> Iterator[pb.ClassifyStreamingRequest]:
-    chunks = _chunks(video)
-    head = pb.ClassifyStreamingRequest(options=options_to_proto(options))
+    uri, chunks = _taken(video)
+    head = pb.ClassifyStreamingRequest(options=options_to_proto(options, uri))
     return chain([head], (pb.ClassifyStreamingRequest(chunk=chunk) for chunk in chunks))
+
+
+def _taken(video: Video) -> tuple[str, Iterator[bytes]]:
+    """Its URI or its chunks; the other one is empty."""
+    if isinstance(video, str) and is_uri(video):
+        return video, iter(())
+    return "", _chunks(video)
 
 
 def _chunks(video: Video) -> Iterator[bytes]:

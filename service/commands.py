@@ -17,7 +17,7 @@ _VIDEOS_AT_ONCE = 4
 
 
 async def classify_all(
-    videos: list[Path], options: Options, server: str | None, config: Config, *, as_json: bool
+    videos: list[str], options: Options, server: str | None, config: Config, *, as_json: bool
 ) -> bool:
     """Print an answer for each video, in order; True if one of them failed."""
     failed = False
@@ -30,12 +30,12 @@ async def classify_all(
         console=errors,
         transient=True,
     )
-    bars: dict[Path, TaskID] = {}
+    bars: dict[str, TaskID] = {}
 
-    def show(video: Path, event: Event) -> None:
+    def show(video: str, event: Event) -> None:
         match event:
             case VideoFacts():
-                bars[video] = progress.add_task(video.name, total=event.duration_ns / NS_PER_S)
+                bars[video] = progress.add_task(Path(video).name, total=event.duration_ns / NS_PER_S)
             case DecodeProgress(decoded_s, total_s):
                 progress.update(bars[video], completed=decoded_s, total=total_s)
 

@@ -5,17 +5,20 @@ A flag beats the environment, the environment beats the file. ``TUBELET_UPLOAD__
 """
 
 import os
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any, Literal
 
 from platformdirs import user_data_dir
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+
+from service.uri import parse_prefix
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
@@ -39,6 +42,28 @@ class UploadConfig(_Stage):
     max_bytes: int = Field(default=2 * GIB, ge=1)
     memory_bytes: int = Field(default=8 * MIB, ge=0)  # an upload that is larger moves to disk
     directory: Path | None = None  # where it moves to; None: the system's folder for temporary files
+
+
+class FetchConfig(_Stage):
+    """Of videos that a request names by a URI. ``upload.max_bytes`` limits what is fetched of each."""
+
+    allow: tuple[str, ...] = ()  # prefixes of URIs, up to whole path segments; none: no URI is taken
+    private_networks: tuple[IPv4Network | IPv6Network, ...] = ()  # that may be connected to all the same
+    max_videos: int = Field(default=8, ge=1)  # at the same time; the others wait
+    block_bytes: int = Field(default=256 * KIB, ge=4 * KIB)  # the least that is asked for
+    read_ahead_bytes: int = Field(default=4 * MIB, ge=0)  # at most, while a file is read on and on
+    timeout_s: float = Field(default=30.0, gt=0)  # for one answer, all of it
+    attempts: int = Field(default=3, ge=1)  # to get a range of a file
+    options: dict[
+        Literal["s3", "gs"], dict[str, Any]
+    ] = {}  # fsspec's for these: endpoint_url, anon, token, ...
+
+    @field_validator("allow")
+    @classmethod
+    def _prefixes(cls, allow: tuple[str, ...]) -> tuple[str, ...]:
+        for prefix in allow:
+            parse_prefix(prefix)
+        return allow
 
 
 class DecodeConfig(_Stage):
@@ -84,6 +109,7 @@ class Config(BaseSettings):
 
     server: ServerConfig = ServerConfig()
     upload: UploadConfig = UploadConfig()
+    fetch: FetchConfig = FetchConfig()
     decode: DecodeConfig = Field(default_factory=DecodeConfig)
     engine: EngineConfig = EngineConfig()
     models: ModelsConfig = Field(default_factory=ModelsConfig)

@@ -51,7 +51,7 @@ async def demo(video: Path | None, console: Console) -> None:
                     pass
 
         console.print(f"\nUploading {clip} through the Python client; segments as they arrive:")
-        answer = await ask(clip, Options(top_k=3), show)
+        answer = await ask(str(clip), Options(top_k=3), show)
         console.print(f"  {'whole video':21}   {labels_text(answer.labels)}")
         for warning in answer.warnings:
             console.print(f"  warning: {warning}")

@@ -10,8 +10,12 @@
     │   ├── NoVideoStream               INVALID_ARGUMENT     sound only, or cover art only
     │   ├── CorruptVideo                INVALID_ARGUMENT     a video stream of which nothing decodes
     │   ├── UnknownModel                NOT_FOUND
+    │   ├── UriNotAllowed               PERMISSION_DENIED    this server does not fetch from there
+    │   ├── UriNotFound                 NOT_FOUND            no file, or none that this server may read
+    │   ├── UriChanged                  ABORTED              another file came there while it was read
     │   ├── UploadTooLarge              RESOURCE_EXHAUSTED   more bytes than the limit
     │   └── VideoTooLarge               FAILED_PRECONDITION  more pixels, frames, time, memory than allowed
+    ├── FetchFailed                     UNAVAILABLE          where the video is does not answer as it should
     ├── Overloaded                      RESOURCE_EXHAUSTED   too many videos in flight; retry later
     ├── DecoderDied                     INTERNAL             the worker crashed or hung
     └── InternalError                   INTERNAL             ours; the client sees a fixed text and an id
@@ -82,6 +86,22 @@ class UnknownModel(ClientError):
     before_work = True
 
 
+class UriNotAllowed(ClientError):
+    code = grpc.StatusCode.PERMISSION_DENIED
+    reason = "URI_NOT_ALLOWED"
+    before_work = True
+
+
+class UriNotFound(ClientError):
+    code = grpc.StatusCode.NOT_FOUND
+    reason = "URI_NOT_FOUND"
+
+
+class UriChanged(ClientError):
+    code = grpc.StatusCode.ABORTED
+    reason = "URI_CHANGED"
+
+
 class UploadTooLarge(ClientError):
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
     reason = "UPLOAD_TOO_LARGE"
@@ -90,6 +110,13 @@ class UploadTooLarge(ClientError):
 class VideoTooLarge(ClientError):
     code = grpc.StatusCode.FAILED_PRECONDITION
     reason = "VIDEO_TOO_LARGE"
+
+
+class FetchFailed(TubeletError):
+    """It tells a refused address, an unknown name and a closed port not apart: that would map a network."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+    reason = "FETCH_FAILED"
 
 
 class Overloaded(TubeletError):

@@ -113,10 +113,12 @@ async def _ask(
         stack.enter_context(progress)
         bar = progress.add_task("", total=len(videos))
         started = monotonic()
-        async for number, answer in ask_each(ask, [each.path for each in videos], options, _VIDEOS_AT_ONCE):
+        async for number, answer in ask_each(ask, [each.video for each in videos], options, _VIDEOS_AT_ONCE):
             video = videos[number]
             if isinstance(answer, Failure):
-                if answer.reason == "MALFORMED_OPTION" or answer.code == "UNAVAILABLE":
+                if answer.reason == "MALFORMED_OPTION" or (
+                    answer.code == "UNAVAILABLE" and not answer.reason
+                ):
                     raise Stopped(f"stopped at {video.name}: {answer.message}")
                 run.failures[video.name] = answer
             else:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
+from service.uri import is_uri
+
 _HEADERS = {"path", "file", "video"}  # what the first column of a CSV may be called
 _RESULTS = "results.jsonl"
 _LABELS_SHOWN = 30  # of a model's, in an error
@@ -18,18 +20,18 @@ class BadData(Exception):
 
 @dataclass(frozen=True, slots=True)
 class LabelledVideo:
-    """``name`` is the path as the data has it: relative to its folder, or as the CSV says."""
+    """``name`` is as the data has it: a path relative to its folder, or what the CSV says."""
 
     name: str
-    path: Path
+    video: str  # its path or its URI
     label: str
 
 
 def read_labelled(data: Path) -> tuple[LabelledVideo, ...]:
     """The videos of a folder, which may lie in folders within their class's; or those of a CSV.
 
-    A CSV holds the path, relative to itself, and the label; a first line ``path,label`` names them. Further
-    columns are ignored.
+    A CSV holds the path, relative to itself, or the URI, and the label; a first line ``path,label`` names
+    them. Further columns are ignored.
 
     Raises:
         BadData: there are none, or it is no such folder or file, or a path is there twice.
@@ -64,7 +66,7 @@ def _of_folder(folder: Path) -> Iterable[LabelledVideo]:
         # A folder that an evaluation writes may lie there, too.
         is_class = not (folder / parts[0] / _RESULTS).exists()
         if is_class and path.is_file() and not any(part.startswith(".") for part in parts):
-            yield LabelledVideo("/".join(parts), path, parts[0])
+            yield LabelledVideo("/".join(parts), str(path), parts[0])
 
 
 def _of_csv(file: Path) -> Iterable[LabelledVideo]:
@@ -79,7 +81,7 @@ def _of_csv(file: Path) -> Iterable[LabelledVideo]:
         name, label = row[0].strip(), row[1].strip()
         if number == 1 and name.lower() in _HEADERS and label.lower() == "label":
             continue
-        yield LabelledVideo(name, file.parent / name, label)
+        yield LabelledVideo(name, name if is_uri(name) else str(file.parent / name), label)
 
 
 def _with_closest(label: str, labels: tuple[str, ...]) -> str:

@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 
 from service.values import Protection
 
-Stage = Literal["upload", "probe", "decode", "queue", "encode", "classify", "total"]
+Stage = Literal["upload", "fetch", "probe", "decode", "queue", "encode", "classify", "total"]
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _BATCH = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -71,6 +71,11 @@ class Metrics:
         )
         self.uploaded_bytes = Counter(
             "tubelet_uploaded_bytes_total", "Bytes of video received.", registry=self.registry
+        )
+        self.fetched_bytes = Counter(
+            "tubelet_fetched_bytes_total",
+            "Bytes of video fetched from where URIs lead.",
+            registry=self.registry,
         )
         self.frames_decoded = Counter(
             "tubelet_frames_decoded_total", "Frames that came out of the codecs.", registry=self.registry
@@ -137,9 +142,12 @@ class Metrics:
         try:
             yield
         finally:
-            elapsed = monotonic() - start
-            self.stage_seconds.labels(stage).observe(elapsed)
-            into[stage] = into.get(stage, 0.0) + elapsed
+            self.add_time(stage, monotonic() - start, into)
+
+    def add_time(self, stage: Stage, seconds: float, into: dict[str, float]) -> None:
+        """The same of seconds that somebody else measured."""
+        self.stage_seconds.labels(stage).observe(seconds)
+        into[stage] = into.get(stage, 0.0) + seconds
 
 
 class _DecoderSeconds(Collector):

@@ -1,4 +1,4 @@
-"""The straight line of one request: upload, probe, plan, decode, encode, classify, respond."""
+"""The straight line of one request: take in, probe, plan, decode, encode, classify, respond."""
 
 import asyncio
 import logging
@@ -15,11 +15,11 @@ from service.decode.pool import DecodePool, Worker
 from service.engine.engine import Engine, VideoWork
 from service.engine.hosted import HostedModel
 from service.errors import CorruptVideo, InternalError, Overloaded, TubeletError
+from service.intake import Account, Intake, Video
 from service.metrics import Metrics
 from service.plan import Plan
 from service.sampling import check_options, knows_no_end, make_open_plan, make_plan
 from service.segments import SegmentAssembler
-from service.upload import Upload, receive
 from service.values import (
     NS_PER_S,
     Classification,
@@ -30,6 +30,7 @@ from service.values import (
     Segment,
     UnitFrames,
     VideoFacts,
+    VideoFile,
 )
 from service.windows import Ended, Outbox, Planned, StartedWindow, WindowStarter
 
@@ -45,16 +46,23 @@ class Pipeline:
     """Classifies videos, many at a time; every stage is shared by all of them."""
 
     def __init__(
-        self, config: Config, catalogue: Catalogue, decoders: DecodePool, engine: Engine, metrics: Metrics
+        self,
+        config: Config,
+        catalogue: Catalogue,
+        intake: Intake,
+        decoders: DecodePool,
+        engine: Engine,
+        metrics: Metrics,
     ) -> None:
         self.catalogue = catalogue
         self._config = config
+        self._intake = intake
         self._decoders = decoders
         self._engine = engine
         self._metrics = metrics
         self._in_flight = 0
 
-    async def classify(self, chunks: AsyncIterator[bytes], options: Options, emit: Emit) -> Classification:
+    async def classify(self, video: Video, options: Options, emit: Emit) -> Classification:
         """Classify one video; ``emit`` gets its facts, then segments and progress as they are known.
 
         Raises:
@@ -62,28 +70,25 @@ class Pipeline:
         """
         with _insides_hidden():
             self._admit()
+            self._intake.check(video)
             model = self.catalogue.find(options.model, options.version)
             check_options(model.spec.sampling, model.spec.preprocessing, options)
             with self._metrics.videos_in_flight.track_inprogress(), self._held_place():
-                return await self._run(chunks, options, emit, model)
+                return await self._run(video, options, emit, model)
 
-    async def _run(
-        self, chunks: AsyncIterator[bytes], options: Options, emit: Emit, model: HostedModel
-    ) -> Classification:
-        seconds: dict[str, float] = {}
+    async def _run(self, video: Video, options: Options, emit: Emit, model: HostedModel) -> Classification:
+        account = Account()
+        seconds = account.seconds
         work = self._engine.work(model)
         outbox: Outbox = asyncio.Queue()
         async with AsyncExitStack() as stack:
             stack.enter_context(self._metrics.time("total", seconds))
-            file = await stack.enter_async_context(receive(chunks, self._config.upload))
-            uploading = asyncio.create_task(self._watch(file, seconds))
-            stack.push_async_callback(_stop, uploading)
+            file = await stack.enter_async_context(self._intake.open(video, account))
             decoding = asyncio.create_task(self._decode(file, model, options, work, outbox, seconds))
             # Unwound in reverse: the decoder has let go of the file before it is closed.
             stack.push_async_callback(_stop, decoding)
             stack.callback(work.cancel)
             end, assembler, segments = await _respond(outbox, decoding, options, emit, model)
-            await uploading
         self._metrics.video_seconds.inc(end.facts.duration_ns / NS_PER_S)
         seconds["queue"] += work.account.queue_s
         seconds["encode"], seconds["classify"] = work.account.encode_s, work.account.classify_s
@@ -95,17 +100,13 @@ class Pipeline:
             labels=assembler.video_labels(),
             stage_seconds=seconds,
             warnings=end.facts.warnings + end.warnings,
+            fetched_bytes=account.fetched_bytes,
             off_ns=end.off_ns,
         )
 
-    async def _watch(self, file: Upload, seconds: dict[str, float]) -> None:
-        """Account for the upload, beside which decoding may go on."""
-        with self._metrics.time("upload", seconds):
-            self._metrics.uploaded_bytes.inc(await file.whole())
-
     async def _decode(
         self,
-        file: Upload,
+        file: VideoFile,
         model: HostedModel,
         options: Options,
         work: VideoWork,
@@ -116,7 +117,10 @@ class Pipeline:
         sampling, pixel_format = model.spec.sampling, _pixel_format(model.spec.preprocessing)
         is_open = knows_no_end(options)
         try:
-            await (file.wait(0, 1) if is_open else file.whole())
+            if not is_open and file.size_bytes is None:
+                await file.whole()
+            else:
+                await file.wait(0, 1)
             asked = monotonic()
             async with self._decoders.worker(file) as worker:
                 seconds["queue"] = monotonic() - asked

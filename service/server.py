@@ -24,6 +24,8 @@ from service.catalogue import Catalogue
 from service.config import Config
 from service.decode.pool import DecodePool
 from service.engine.engine import Engine
+from service.fetch.fetcher import Fetcher
+from service.intake import Intake
 from service.metrics import Metrics
 from service.pipeline import Event, Pipeline
 from service.servicer import Servicer
@@ -54,11 +56,16 @@ async def open_pipeline(config: Config, metrics: Metrics) -> AsyncIterator[Pipel
 
     Raises:
         models.store.UnknownModel, models.store.BrokenModel: the default model cannot be served.
+        models.extras.MissingExtra: neither that nor the URIs that are allowed, without a library.
     """
     store = ModelStore(ZOO, config.models.store)
     for problem in store.broken:
         logger.error("a model is not served: %s", problem)
-    async with Engine(config.engine, metrics) as engine, _decoders(config, metrics) as decoders:
+    async with (
+        Engine(config.engine, metrics) as engine,
+        _decoders(config, metrics) as decoders,
+        Fetcher(config.fetch) as fetcher,
+    ):
         models = [await engine.load(store, store.find(config.models.default).spec)]
         for spec in store.specs():
             wanted = not config.models.load or spec.name in config.models.load
@@ -74,7 +81,8 @@ async def open_pipeline(config: Config, metrics: Metrics) -> AsyncIterator[Pipel
                 torch.OutOfMemoryError,
             ) as error:
                 logger.error("model %s %s is not served: %s", spec.name, spec.version, error)
-        yield Pipeline(config, Catalogue(tuple(models)), decoders, engine, metrics)
+        intake = Intake(config, fetcher, metrics)
+        yield Pipeline(config, Catalogue(tuple(models)), intake, decoders, engine, metrics)
 
 
 @asynccontextmanager

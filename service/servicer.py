@@ -1,7 +1,7 @@
 """The gRPC face: proto <-> values, error -> status. No logic."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import NoReturn, TypeVar
 
@@ -20,6 +20,7 @@ from service.wire import (
     progress_to_proto,
     segment_to_proto,
     to_duration,
+    uri_from_proto,
 )
 from tubelet.v1 import model_pb2
 from tubelet.v1 import video_classifier_pb2 as pb
@@ -92,9 +93,11 @@ class Servicer(VideoClassifierServicer):
         if first is None or first.WhichOneof("part") != "options":
             found = "none" if first is None else first.WhichOneof("part") or "an empty one"
             raise MessageOutOfOrder(f"the first message must hold the options; found: {found}")
-        options = options_from_proto(first.options)
+        options, uri = options_from_proto(first.options), uri_from_proto(first.options)
         call.model = self._pipeline.catalogue.find(options.model, options.version).spec.name
-        return await self._pipeline.classify(_chunks(messages, context), options, emit)
+        if uri is None:
+            return await self._pipeline.classify(_chunks(messages, context), options, emit)
+        return await _unless_more_comes(messages, self._pipeline.classify(uri, options, emit))
 
     async def _answer(self, call: _Call, context: Context, work: Callable[[_Call], Awaitable[T]]) -> T:
         code = grpc.StatusCode.OK
@@ -156,6 +159,20 @@ async def _chunks(messages: Upload, context: Context) -> AsyncIterator[bytes]:
         await asyncio.sleep(0)
     if _is_out_of_time(context):
         await asyncio.sleep(_DEADLINE_SLACK_S)
+
+
+async def _unless_more_comes(messages: Upload, work: Coroutine[None, None, T]) -> T:
+    """The work's result; the end of the messages is not waited for."""
+    working, hearing = asyncio.create_task(work), asyncio.ensure_future(anext(messages, None))
+    try:
+        await asyncio.wait((working, hearing), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done() and hearing.result() is not None:
+            raise MessageOutOfOrder("the options say where the video is; no message may follow them")
+        return await working
+    finally:
+        for task in (working, hearing):
+            task.cancel()
+        await asyncio.wait((working, hearing))
 
 
 def _is_out_of_time(context: Context) -> bool:

@@ -1,21 +1,20 @@
 """Answers as text for people and as JSON for machines."""
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from service.ask import Failure
 from service.values import NS_PER_S, Classification, Label, Segment, VideoFacts
 
 
-def answer_json(video: Path, answer: Classification | Failure) -> dict[str, Any]:
+def answer_json(video: str, answer: Classification | Failure) -> dict[str, Any]:
     """The object that ``--json`` prints for a video."""
     match answer:
         case Failure(code, reason, message):
-            return {"video": str(video), "error": {"code": code, "reason": reason, "message": message}}
+            return {"video": video, "error": {"code": code, "reason": reason, "message": message}}
         case Classification():
             return {
-                "video": str(video),
+                "video": video,
                 "model": answer.model,
                 "version": answer.version,
                 "duration_s": answer.facts.duration_ns / NS_PER_S,
@@ -28,6 +27,7 @@ def answer_json(video: Path, answer: Classification | Failure) -> dict[str, Any]
                     }
                     for segment in answer.segments
                 ],
+                "fetched_bytes": answer.fetched_bytes,
                 "warnings": list(answer.warnings),
                 "frames_off_s": answer.off_ns / NS_PER_S,
             }
@@ -45,7 +45,7 @@ def segment_text(segment: Segment) -> str:
     return f"  {start:8.2f} - {end:8.2f} s   {labels_text(segment.labels)}"
 
 
-def answer_text(video: Path, answer: Classification | Failure) -> str:
+def answer_text(video: str, answer: Classification | Failure) -> str:
     match answer:
         case Failure(code, reason, message):
             return f"{video}: {message} ({code}{f', {reason}' if reason else ''})"
@@ -54,6 +54,8 @@ def answer_text(video: Path, answer: Classification | Failure) -> str:
             lines += [segment_text(segment) for segment in answer.segments]
             lines += [f"  {'whole video':21}   {labels_text(answer.labels)}"]
             lines += [f"  warning: {warning}" for warning in answer.warnings]
+            if answer.fetched_bytes:
+                lines += [f"  fetched {answer.fetched_bytes} of {answer.facts.size_bytes} bytes"]
             if answer.off_ns:
                 lines.append(f"  fast: frames up to {answer.off_ns / NS_PER_S:.3f} s off the wanted times")
             return "\n".join(lines)

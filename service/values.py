@@ -28,10 +28,11 @@ class Protection(StrEnum):
 
 
 class VideoFile(Protocol):
-    """The bytes of a video in a seekable file, of which some may be on their way still.
+    """The bytes of a video in a seekable file, of which some may be missing still.
 
-    Whoever reads them uses the places that ``wait`` has told of. ``fd`` may become another with the same
-    bytes after any wait; ``size_bytes`` is None as long as it is not known.
+    Whoever reads them uses the places that ``wait`` has told of, all of them once ``is_whole``. ``fd`` may
+    become another with the same bytes after any wait. ``size_bytes`` is None as long as it is not known: as
+    long as bytes come from the front, all of them. Where it is known, those at any place can be asked for.
     """
 
     @property
@@ -39,6 +40,9 @@ class VideoFile(Protocol):
 
     @property
     def size_bytes(self) -> int | None: ...
+
+    @property
+    def is_whole(self) -> bool: ...
 
     async def wait(self, start: int, end: int) -> tuple[int, int]:
         """Wait for the byte at ``start`` (better, all up to ``end``) or the file's end: what is there."""
@@ -200,3 +204,4 @@ class Classification:
     stage_seconds: dict[str, float]
     warnings: tuple[str, ...] = ()
     off_ns: int = 0  # how far frames were taken from the times wanted, at most; 0 unless fast was asked for
+    fetched_bytes: int = 0  # of a video at a URI

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from google.protobuf.duration_pb2 import Duration
 
 from service.errors import MalformedOption
+from service.uri import Uri, parse_uri
 from service.values import (
     DEFAULT_TOP_K,
     NS_PER_S,
@@ -62,7 +63,18 @@ def options_from_proto(message: pb.ClassifyOptions) -> Options:
     )
 
 
-def options_to_proto(options: Options) -> pb.ClassifyOptions:
+def uri_from_proto(message: pb.ClassifyOptions) -> Uri | None:
+    """
+    Raises:
+        MalformedOption: it is none.
+    """
+    try:
+        return parse_uri(message.uri) if message.uri else None
+    except ValueError as error:
+        raise MalformedOption(str(error), field="uri") from None
+
+
+def options_to_proto(options: Options, uri: str = "") -> pb.ClassifyOptions:
     message = pb.ClassifyOptions(
         model=options.model,
         version=options.version,
@@ -70,6 +82,7 @@ def options_to_proto(options: Options) -> pb.ClassifyOptions:
         score_threshold=options.score_threshold,
         ranges=[_range_to_proto(start, end) for start, end in options.ranges_ns],
         fast=options.fast,
+        uri=uri,
     )
     match options.windowing:
         case WholeVideo():
@@ -143,6 +156,7 @@ def classification_to_proto(answer: Classification) -> pb.Classification:
         stage_seconds=answer.stage_seconds,
         warnings=answer.warnings,
         frames_off=to_duration(answer.off_ns),
+        fetched_bytes=answer.fetched_bytes,
     )
 
 
@@ -156,6 +170,7 @@ def classification_from_proto(message: pb.Classification) -> Classification:
         stage_seconds=dict(message.stage_seconds),
         warnings=tuple(message.warnings),
         off_ns=from_duration(message.frames_off),
+        fetched_bytes=message.fetched_bytes,
     )
 
 

@@ -41,6 +41,7 @@ class StoredFile:
 
     fd: int
     size_bytes: int
+    is_whole: bool = True
 
     async def wait(self, start: int, end: int) -> tuple[int, int]:
         return 0, self.size_bytes

@@ -194,6 +194,10 @@ class Trickle:
         self._there = bytes_there
         self._rest = asyncio.Event()
 
+    @property
+    def is_whole(self) -> bool:
+        return self.size_bytes is not None
+
     async def wait(self, start: int, end: int) -> tuple[int, int]:
         if start >= self._there and self.size_bytes is None:
             self.waits.set()

@@ -26,7 +26,7 @@ LABELS = ("a", "b", "c", "d", "e", "f", "g")
 )
 def test_csv_with_and_without_a_header(tmp_path: Path, table: str) -> None:
     (tmp_path / "data.csv").write_text(table, encoding="utf-8", newline="")
-    found = [(video.name, video.path, video.label) for video in read_labelled(tmp_path / "data.csv")]
+    found = [(video.name, Path(video.video), video.label) for video in read_labelled(tmp_path / "data.csv")]
     assert found == [("x/1.mp4", tmp_path / "x/1.mp4", "a"), ("2.mp4", tmp_path / "2.mp4", "b")]
 
 

@@ -62,6 +62,8 @@ def _span(tally: Tally, head: Head) -> int:
 
 def _warnings(stream: Stream, tally: Tally, duration_ns: int) -> list[str]:
     warnings = []
+    if not tally.is_counted:
+        warnings.append("the number of frames is an estimate, by the frame rate: not all packets were read")
     if stream.broke_off:
         warnings.append("the file breaks off: what was read of it is taken as the whole")
     if tally.corrupt:

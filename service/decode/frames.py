@@ -97,7 +97,7 @@ def _learned(front: Opening, stream: Stream, job: Job, end_ns: int | None) -> Vi
     if end_ns is None:  # an open plan goes on for as long as a video may last
         check_duration(round(job.limits.max_duration_s * NS_PER_S) + 1, job.limits)
     assert front.head is not None
-    return facts_of(stream, front.head, stream.tally, job.source.wait_for_all(), job.limits)
+    return facts_of(stream, front.head, stream.tally, job.source.wait_for_size(), job.limits)
 
 
 def _walks(job: Job, snap: Exact | Snap) -> Iterator[_Walk]:

@@ -9,9 +9,9 @@ from service.decode.container import candidates, open_container
 from service.decode.facts import facts_of, header_facts
 from service.decode.front import plays_from_front
 from service.decode.hardware import accelerator
-from service.decode.index import tally_of_index
+from service.decode.index import tally_of_ends, tally_of_index
 from service.decode.limits import Limits, check_streams
-from service.decode.opening import Head, Opening, read_head
+from service.decode.opening import Head, Opening, read_head, stated_rate
 from service.decode.protocol import Refusal
 from service.decode.source import Source
 from service.decode.stream import Stream
@@ -33,6 +33,8 @@ _CLEAN_KEYS = {
     "flv1",
 }
 _CLEAN_KEYS |= {"wmv3", "vc1", "mjpeg", "prores", "dnxhd", "ffv1", "png"}
+
+_WORTH_IT = 500  # packets; fewer are read in the time that it takes to ask an index
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +62,8 @@ def probe_front(source: Source, limits: Limits, pulse: Callable[[], None]) -> Tr
     Raises:
         Refusal: NOT_A_VIDEO, UNSUPPORTED_VIDEO, NO_VIDEO_STREAM, VIDEO_TOO_LARGE, CORRUPT_VIDEO.
     """
-    if not source.is_whole and not plays_from_front(source):
-        source.wait_for_all()
+    if source.size_bytes is None and not plays_from_front(source):
+        source.wait_for_size()
     try:
         stream = next(_streams(source, limits, pulse))
         try:
@@ -76,18 +78,21 @@ def probe_front(source: Source, limits: Limits, pulse: Callable[[], None]) -> Tr
 
 
 def probe(source: Source, limits: Limits, pulse: Callable[[], None]) -> Track:
-    """Decode the first frame and learn of every packet, once all of them are there.
+    """Decode the first frame and learn of every packet.
+
+    Where they would have to be asked for, of no more than tell when the video ends and where its key frames
+    are, if the file's index does.
 
     Raises:
         Refusal: NOT_A_VIDEO, UNSUPPORTED_VIDEO, NO_VIDEO_STREAM, VIDEO_TOO_LARGE, CORRUPT_VIDEO.
     """
-    size_bytes = source.wait_for_all()
+    size_bytes = source.wait_for_size()
     refusals = []
     for stream in _streams(source, limits, pulse):
         with stream:
             try:
                 head = read_head(stream)
-                tally = tally_of_index(stream) or _tally_of_packets(stream)
+                tally = _tally(source, stream, limits, pulse)
                 facts = facts_of(stream, head, tally, size_bytes, limits)
                 return _track(stream, head, facts, tally)
             except Refusal as refusal:
@@ -122,7 +127,14 @@ def _streams(source: Source, limits: Limits, pulse: Callable[[], None]) -> Itera
         yield Stream(open_container(source, accelerator(limits.hardware)), stream_index, limits, pulse)
 
 
-def _tally_of_packets(stream: Stream) -> Tally:
+def _tally(source: Source, stream: Stream, limits: Limits, pulse: Callable[[], None]) -> Tally:
+    """What is known of the packets of a stream whose head has been read."""
+    tally = tally_of_index(stream, _WORTH_IT if source.is_whole else 1)
+    if tally is None and not source.is_whole:
+        with Stream(open_container(source), stream.stream.index, limits, pulse) as other:
+            tally = tally_of_ends(other, stream.tally, stated_rate(stream))
+    if tally is not None:
+        return tally
     while stream.read() is not None:
         pass
     return stream.tally

@@ -112,7 +112,9 @@ class WorkerProcess(asyncio.Protocol):
         self._sent_fd = file.fd
         self._watchdog.begin(self._process.pid)
         self._send_file(file.fd)
-        self._ask({"facts", "refused"}, "probe", from_front=from_front, size=file.size_bytes)
+        self._ask(
+            {"facts", "refused"}, "probe", from_front=from_front, size=file.size_bytes, is_whole=file.is_whole
+        )
         facts = await self._inbox_next()
         assert isinstance(facts, VideoFacts)
         return facts

@@ -1,9 +1,9 @@
-"""A video's bytes by their place in the file, of which some may be on their way still."""
+"""A video's bytes by their place in the file, of which some may be missing still."""
 
 import os
 from collections.abc import Callable
 
-from service.decode.spans import Spans
+from service.spans import Spans
 
 
 class Source:
@@ -13,11 +13,13 @@ class Source:
     Without it, all are there.
     """
 
-    def __init__(self, fd: int, ask: Callable[[int, int], None] | None = None) -> None:
+    def __init__(
+        self, fd: int, ask: Callable[[int, int], None] | None = None, size_bytes: int | None = None
+    ) -> None:
         self._fd = fd
         self._ask = ask
         self._spans = Spans()
-        self.size_bytes: int | None = None  # None: not known yet
+        self.size_bytes = size_bytes  # None: not known yet
         if ask is None:
             self.size_bytes = os.fstat(fd).st_size
             self._spans.add(0, self.size_bytes)
@@ -52,11 +54,10 @@ class Source:
             self._ask(place, place + count)
         return os.pread(self._fd, min(count, end - place), place)
 
-    def wait_for_all(self) -> int:
-        """The size of the file, once every byte of it is there."""
-        while not self.is_whole:
+    def wait_for_size(self) -> int:
+        """The size of the file; where it is not known yet, once every byte is there."""
+        while self.size_bytes is None:
             assert self._ask is not None
             there = self._spans.end_of(0)
-            self._ask(there, there + 1 if self.size_bytes is None else self.size_bytes)
-        assert self.size_bytes is not None
+            self._ask(there, there + 1)
         return self.size_bytes

@@ -44,6 +44,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.packets = 0  # that are shown
+        self.is_counted = True  # False: that many there should be, for all that is known
         self.corrupt = 0
         self.is_timed = False  # at least one has a time stamp
         self.is_sound = True  # stamps are all there and rise, so that they tell which frame is shown when

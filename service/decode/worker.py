@@ -32,7 +32,8 @@ from service.decode.source import Source
 from service.plan import Grid, Plan
 from service.values import PixelFormat
 
-_DESCRIPTORS_FOR_A_VIDEO = 3  # the upload, the shared memory, and mmap's own copy of that
+# The video; for a moment the file that it moves to; the shared memory, and mmap's own copy of that.
+_DESCRIPTORS_FOR_A_VIDEO = 4
 
 
 class _Stopped(Exception):
@@ -143,9 +144,9 @@ class _Job:
         self._memory_number = 0
         self._cpu_at_start_s = time.process_time()
 
-    def run(self, from_front: bool, size_bytes: int | None) -> None:
+    def run(self, from_front: bool, size_bytes: int | None, is_whole: bool) -> None:
         """Serve it until the parent has enough of it."""
-        self._source = Source(self._upload_fd, None if size_bytes is not None else self._need)
+        self._source = Source(self._upload_fd, None if is_whole else self._need, size_bytes)
         find_track = probe_front if from_front else probe
         try:
             self._answer(lambda: self._probe(find_track))
@@ -274,7 +275,7 @@ def main(settings: Settings, messages_fd: int, files_fd: int) -> None:
 def _serve(link: _Link, settings: Settings, message: dict[str, Any]) -> None:
     number = message["job"]
     try:
-        _Job(link, settings, number).run(message["from_front"], message["size"])
+        _Job(link, settings, number).run(message["from_front"], message["size"], message["is_whole"])
     except MemoryError as error:
         # FFmpeg may be in pieces after that: this process takes no other video.
         link.say("exhausted", number, detail=_where(error))

@@ -12,7 +12,6 @@ cutting its middle out. Peers are driven as their users drive them, in the faste
 
 import asyncio
 import importlib
-import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +24,7 @@ from torchvision.transforms.v2 import functional as F
 from service.decode.pool import DecodePool
 from service.plan import Grid, Plan
 from service.values import NS_PER_S, PixelFormat
+from tests.decode_clips import opened
 
 OURS = "tubelet"
 SIZE = 224
@@ -65,21 +65,19 @@ class Contestant(Protocol):
 class Tubelet:
     """The service's own way: a worker of a pool that is open."""
 
-    def __init__(self, pool: DecodePool) -> None:
+    def __init__(self, pool: DecodePool, fast: bool = False) -> None:
         self._pool = pool
+        self._fast = fast
 
     async def decode(self, path: Path, request: Request) -> np.ndarray:
-        fd = os.open(path, os.O_RDONLY)
-        try:
-            async with self._pool.worker() as worker:
-                await worker.probe(fd)
-                grid = request.grid
-                frames = np.zeros((grid.num_units, grid.frames_per_unit, SIZE, SIZE, 3), np.uint8)
-                async for unit in worker.decode(Plan((grid,)), _FORMAT):
+        grid = request.grid
+        frames = np.zeros((grid.num_units, grid.frames_per_unit, SIZE, SIZE, 3), np.uint8)
+        with opened(path) as file:
+            async with self._pool.worker(file) as worker:
+                await worker.probe(file)
+                async for unit in worker.decode(Plan((grid,)), _FORMAT, fast=self._fast):
                     frames[unit.unit] = unit.pixels
                     unit.release()
-        finally:
-            os.close(fd)
         return frames.reshape(-1, SIZE, SIZE, 3)
 
 

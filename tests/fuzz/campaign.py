@@ -58,7 +58,11 @@ class _Bytes:
 
     @property
     def size_bytes(self) -> int | None:
-        return self._whole if self._there == self._whole else None
+        return self._whole if self.is_whole else None
+
+    @property
+    def is_whole(self) -> bool:
+        return self._there == self._whole
 
     async def wait(self, start: int, end: int) -> tuple[int, int]:
         self._there = min(self._whole, max(self._there, start + 1) + self._chance.randrange(1 << 16))

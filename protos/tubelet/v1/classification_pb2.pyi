@@ -10,7 +10,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ClassifyOptions(_message.Message):
-    __slots__ = ("model", "version", "top_k", "score_threshold", "whole_video", "sliding", "views", "ranges", "fast")
+    __slots__ = ("model", "version", "top_k", "score_threshold", "whole_video", "sliding", "views", "ranges", "fast", "uri")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
@@ -20,6 +20,7 @@ class ClassifyOptions(_message.Message):
     VIEWS_FIELD_NUMBER: _ClassVar[int]
     RANGES_FIELD_NUMBER: _ClassVar[int]
     FAST_FIELD_NUMBER: _ClassVar[int]
+    URI_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
     top_k: int
@@ -29,7 +30,8 @@ class ClassifyOptions(_message.Message):
     views: Views
     ranges: _containers.RepeatedCompositeFieldContainer[TimeRange]
     fast: bool
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., top_k: _Optional[int] = ..., score_threshold: _Optional[float] = ..., whole_video: _Optional[_Union[WholeVideo, _Mapping]] = ..., sliding: _Optional[_Union[Sliding, _Mapping]] = ..., views: _Optional[_Union[Views, _Mapping]] = ..., ranges: _Optional[_Iterable[_Union[TimeRange, _Mapping]]] = ..., fast: bool = ...) -> None: ...
+    uri: str
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., top_k: _Optional[int] = ..., score_threshold: _Optional[float] = ..., whole_video: _Optional[_Union[WholeVideo, _Mapping]] = ..., sliding: _Optional[_Union[Sliding, _Mapping]] = ..., views: _Optional[_Union[Views, _Mapping]] = ..., ranges: _Optional[_Iterable[_Union[TimeRange, _Mapping]]] = ..., fast: bool = ..., uri: _Optional[str] = ...) -> None: ...
 
 class WholeVideo(_message.Message):
     __slots__ = ()
@@ -96,7 +98,7 @@ class VideoFacts(_message.Message):
     def __init__(self, container: _Optional[str] = ..., codec: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., fps: _Optional[float] = ..., frames: _Optional[int] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., size_bytes: _Optional[int] = ...) -> None: ...
 
 class Classification(_message.Message):
-    __slots__ = ("video", "model", "version", "segments", "labels", "stage_seconds", "warnings", "frames_off")
+    __slots__ = ("video", "model", "version", "segments", "labels", "stage_seconds", "warnings", "frames_off", "fetched_bytes")
     class StageSecondsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -112,6 +114,7 @@ class Classification(_message.Message):
     STAGE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
     FRAMES_OFF_FIELD_NUMBER: _ClassVar[int]
+    FETCHED_BYTES_FIELD_NUMBER: _ClassVar[int]
     video: VideoFacts
     model: str
     version: str
@@ -120,7 +123,8 @@ class Classification(_message.Message):
     stage_seconds: _containers.ScalarMap[str, float]
     warnings: _containers.RepeatedScalarFieldContainer[str]
     frames_off: _duration_pb2.Duration
-    def __init__(self, video: _Optional[_Union[VideoFacts, _Mapping]] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., segments: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ..., labels: _Optional[_Iterable[_Union[Label, _Mapping]]] = ..., stage_seconds: _Optional[_Mapping[str, float]] = ..., warnings: _Optional[_Iterable[str]] = ..., frames_off: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    fetched_bytes: int
+    def __init__(self, video: _Optional[_Union[VideoFacts, _Mapping]] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., segments: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ..., labels: _Optional[_Iterable[_Union[Label, _Mapping]]] = ..., stage_seconds: _Optional[_Mapping[str, float]] = ..., warnings: _Optional[_Iterable[str]] = ..., frames_off: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., fetched_bytes: _Optional[int] = ...) -> None: ...
 
 class Progress(_message.Message):
     __slots__ = ("decoded_s", "total_s")

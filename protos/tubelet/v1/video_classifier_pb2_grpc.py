@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class VideoClassifierStub(object):
-    """Uploaded videos in, class labels for their time segments and for the whole of them out.
+    """Videos in, class labels for their time segments and for the whole of them out.
 
     Errors carry google.rpc.ErrorInfo with a stable reason and the domain "tubelet", google.rpc.BadRequest where a field
     is at fault, and google.rpc.RetryInfo where trying again later helps.
@@ -61,14 +61,15 @@ class VideoClassifierStub(object):
 
 
 class VideoClassifierServicer(object):
-    """Uploaded videos in, class labels for their time segments and for the whole of them out.
+    """Videos in, class labels for their time segments and for the whole of them out.
 
     Errors carry google.rpc.ErrorInfo with a stable reason and the domain "tubelet", google.rpc.BadRequest where a field
     is at fault, and google.rpc.RetryInfo where trying again later helps.
     """
 
     def Classify(self, request_iterator, context):
-        """Upload a video, get its classification. The first message holds the options, all others chunks.
+        """Upload a video, get its classification. The first message holds the options, all others chunks; none follow where
+        the options say where the video is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -129,7 +130,7 @@ def add_VideoClassifierServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class VideoClassifier(object):
-    """Uploaded videos in, class labels for their time segments and for the whole of them out.
+    """Videos in, class labels for their time segments and for the whole of them out.
 
     Errors carry google.rpc.ErrorInfo with a stable reason and the domain "tubelet", google.rpc.BadRequest where a field
     is at fault, and google.rpc.RetryInfo where trying again later helps.

@@ -22,3 +22,8 @@ class Spans:
         """Up to where all bytes from ``place`` on are there; ``place`` itself if that one is not."""
         found = bisect_right(self._starts, place) - 1
         return max(place, self._ends[found]) if found >= 0 else place
+
+    def next_start(self, place: int) -> int | None:
+        """Where the first range after this place begins."""
+        found = bisect_right(self._starts, place)
+        return self._starts[found] if found < len(self._starts) else None

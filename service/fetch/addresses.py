@@ -1,0 +1,66 @@
+"""Which addresses may be connected to: the public ones, and those of networks that the operator names.
+
+It is asked for each connection, of the address that is connected to: whatever name or spelling led there,
+and however often a name's address changes.
+"""
+
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Any
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+_LAST_32_BITS = (
+    IPv6Network("::/96"),  # IPv4-compatible, RFC 4291
+    IPv6Network("64:ff9b::/96"),  # behind a translator, RFC 6052
+)
+
+
+class RefusedAddress(OSError):
+    """Nothing was sent there."""
+
+
+def may_connect(address: str, networks: Iterable[Network]) -> bool:
+    """Is it public, or in one of these networks?"""
+    return all(
+        _is_public(each) or any(each in network for network in networks)
+        for each in _meant(ip_address(address))
+    )
+
+
+def guarded_socket(networks: Iterable[Network]) -> Callable[[tuple[Any, ...]], socket.socket]:
+    """Makes the socket for an address as ``socket.getaddrinfo`` describes it.
+
+    Raises:
+        RefusedAddress
+    """
+
+    def make(address_info: tuple[Any, ...]) -> socket.socket:
+        family, kind, protocol, _, (host, *_) = address_info
+        if not may_connect(host, networks):
+            raise RefusedAddress(f"{host} is neither public nor in fetch.private_networks")
+        return socket.socket(family, kind, protocol)
+
+    return make
+
+
+def _is_public(address: Address) -> bool:
+    return address.is_global and not address.is_multicast
+
+
+def _meant(address: Address) -> Iterator[Address]:
+    """The address, and those of IPv4 that it carries."""
+    if isinstance(address, IPv4Address):
+        yield address
+        return
+    if address.ipv4_mapped is not None:
+        yield address.ipv4_mapped  # another spelling of it, no address of its own
+        return
+    yield address
+    if any(address in network for network in _LAST_32_BITS):
+        yield IPv4Address(int(address) & 0xFFFFFFFF)
+    if address.sixtofour is not None:
+        yield address.sixtofour
+    yield from address.teredo or ()

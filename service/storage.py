@@ -1,0 +1,79 @@
+"""An anonymous file that is written at any place: in memory up to a limit, then on disk."""
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Iterator
+
+from service.config import UploadConfig
+
+
+class AnonymousFile:
+    """``fd`` has no name in any file system. It becomes another when the file moves to disk.
+
+    What lies between the places that were written takes no room.
+    """
+
+    def __init__(self, config: UploadConfig) -> None:
+        self.fd = os.memfd_create("video", os.MFD_CLOEXEC)
+        self._config = config
+        self._written_bytes = 0
+        self._in_memory = True
+        self._moving = asyncio.Lock()
+
+    async def write(self, place: int, data: bytes) -> None:
+        """Each place is written once."""
+        async with self._moving:
+            self._written_bytes += len(data)
+            if self._in_memory and self._written_bytes > self._config.memory_bytes:
+                memory_fd = self.fd
+                self.fd = _copy_to_disk(memory_fd, self._config)
+                os.close(memory_fd)
+                self._in_memory = False
+            if self._in_memory:
+                _write_all(self.fd, place, data)
+            else:
+                await _finish_in_thread(self.fd, place, data)
+
+    def close(self) -> None:
+        """Once no write is under way."""
+        os.close(self.fd)
+
+
+def _copy_to_disk(memory_fd: int, config: UploadConfig) -> int:
+    """Copy what was written so far to an unnamed file on disk, and return that file's descriptor."""
+    with tempfile.TemporaryFile(dir=config.directory) as file:
+        for start, end in _written(memory_fd):
+            os.lseek(file.fileno(), start, os.SEEK_SET)
+            while start < end:
+                start += os.sendfile(file.fileno(), memory_fd, start, end - start)
+        return os.dup(file.fileno())
+
+
+def _written(fd: int) -> Iterator[tuple[int, int]]:
+    """[start, end) of what is no hole, rounded to pages."""
+    size, end = os.fstat(fd).st_size, 0
+    while end < size:
+        try:
+            start = os.lseek(fd, end, os.SEEK_DATA)
+        except OSError:  # nothing but a hole follows
+            return
+        end = os.lseek(fd, start, os.SEEK_HOLE)
+        yield start, end
+
+
+async def _finish_in_thread(fd: int, place: int, data: bytes) -> None:
+    """Write in a thread; a cancellation waits for it, since ``fd`` must not be closed under a write."""
+    writing = asyncio.ensure_future(asyncio.to_thread(_write_all, fd, place, data))
+    try:
+        await asyncio.shield(writing)
+    except asyncio.CancelledError:
+        await asyncio.wait([writing])
+        raise
+
+
+def _write_all(fd: int, place: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(fd, view, place)
+        place, view = place + written, view[written:]
