@@ -92,6 +92,7 @@ class EngineConfig(_Stage):
     threads: int | None = Field(default=None, ge=1)  # torch's threads on the CPU; None: one a core
     max_batch_units: int = Field(default=32, ge=1)
     max_batch_windows: int = Field(default=64, ge=1)
+    cache_bytes: int = Field(default=64 * MIB, ge=0)  # of embeddings that are kept; 0: none are shared
 
 
 class ModelsConfig(_Stage):
