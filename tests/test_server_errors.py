@@ -15,7 +15,7 @@ from google.rpc.error_details_pb2 import BadRequest, RetryInfo
 from grpc_status import rpc_status
 
 from service.client import Client
-from service.status import ServerError
+from service.status import ServerError, from_rpc_error
 from service.values import NS_PER_S, Classification, Options, Sliding
 from tests.clips import pan
 from tests.decode_clips import worker_pids
@@ -262,6 +262,8 @@ def test_a_crowd_beyond_the_limit_is_told_to_come_back(limit: str, reason: str) 
         assert any(detail.Unpack(retry) for detail in status.details)
         assert retry.retry_delay.ToMilliseconds() == 2500
         assert served.metric("tubelet_rejected_total", reason=reason) == 1
+        error = from_rpc_error(caught.value)
+        assert (error.reason, error.retry_after_s) == (reason, 2.5)
         first.send(None)
         assert first.call.result().classification.segments
 
