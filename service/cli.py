@@ -22,7 +22,7 @@ app = typer.Typer(
 models_app = typer.Typer(no_args_is_help=True, help="The models that can answer.")
 app.add_typer(models_app, name="models")
 
-_errors = Console(stderr=True, highlight=False)
+_errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="A TOML file; see the README.")]
 ServerAddress = Annotated[
@@ -128,7 +128,7 @@ def evaluate(
             work = evaluation.evaluate(data, wanted, out, server, _config(config), as_json=as_json)
             classified = asyncio.run(work)
         except evaluation.Unusable as error:
-            _errors.print(str(error), markup=False, soft_wrap=True)
+            _errors.print(str(error))
             raise typer.Exit(2) from None
     raise typer.Exit(0 if classified else 1)
 

@@ -32,6 +32,9 @@ class ServerConfig(_Stage):
     port: int = Field(default=8500, ge=0, le=65535)
     metrics_port: int = Field(default=9090, ge=0, le=65535)
     max_videos_in_flight: int = Field(default=64, ge=1)
+    max_videos_per_client: int | None = Field(
+        default=None, ge=1
+    )  # in flight; a client is its certificate's name, else its address
     retry_after_s: float = Field(default=1.0, gt=0)
     drain_s: float = Field(default=30.0, ge=0)
     max_message_bytes: int = Field(default=4 * MIB, ge=64 * KIB)
@@ -92,6 +95,7 @@ class EngineConfig(_Stage):
     threads: int | None = Field(default=None, ge=1)  # torch's threads on the CPU; None: one a core
     max_batch_units: int = Field(default=32, ge=1)
     max_batch_windows: int = Field(default=64, ge=1)
+    cache_bytes: int = Field(default=64 * MIB, ge=0)  # of embeddings that are kept; 0: none are shared
 
 
 class ModelsConfig(_Stage):

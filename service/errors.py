@@ -17,6 +17,8 @@
     │   └── VideoTooLarge               FAILED_PRECONDITION  more pixels, frames, time, memory than allowed
     ├── FetchFailed                     UNAVAILABLE          where the video is does not answer as it should
     ├── Overloaded                      RESOURCE_EXHAUSTED   too many videos in flight; retry later
+    │   ├── ClientOverloaded            RESOURCE_EXHAUSTED   too many videos of this client in flight
+    │   └── DeadlineTooShort            RESOURCE_EXHAUSTED   the answer would come too late; retry later
     ├── DecoderDied                     INTERNAL             the worker crashed or hung
     └── InternalError                   INTERNAL             ours; the client sees a fixed text and an id
 
@@ -127,6 +129,14 @@ class Overloaded(TubeletError):
     def __init__(self, message: str, *, retry_after_s: float, **metadata: object) -> None:
         super().__init__(message, field="", **metadata)
         self.retry_after_s = retry_after_s
+
+
+class ClientOverloaded(Overloaded):
+    reason = "CLIENT_OVERLOADED"
+
+
+class DeadlineTooShort(Overloaded):
+    reason = "DEADLINE_TOO_SHORT"
 
 
 class DecoderDied(TubeletError):

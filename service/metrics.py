@@ -60,6 +60,15 @@ class Metrics:
             buckets=_BATCH,
             registry=self.registry,
         )
+        self.unit_cache = Counter(
+            "tubelet_unit_cache_total",
+            "Units whose embedding was known (hit), on its way (shared), or had to be computed (miss).",
+            ["model", "outcome"],
+            registry=self.registry,
+        )
+        self.unit_cache_bytes = Gauge(
+            "tubelet_unit_cache_bytes", "Memory of the embeddings that are kept.", registry=self.registry
+        )
         self.queued_units = Gauge(
             "tubelet_queued_units", "Units that wait for the device.", ["model"], registry=self.registry
         )

@@ -9,12 +9,13 @@ from functools import partial
 from time import monotonic
 
 from models.contract import Preprocessing
+from service.admission import Admission, Caller
 from service.catalogue import Catalogue
 from service.config import Config
 from service.decode.pool import DecodePool, Worker
 from service.engine.engine import Engine, VideoWork
 from service.engine.hosted import HostedModel
-from service.errors import CorruptVideo, InternalError, Overloaded, TubeletError
+from service.errors import CorruptVideo, InternalError, TubeletError
 from service.intake import Account, Intake, Video
 from service.metrics import Metrics
 from service.plan import Plan
@@ -37,6 +38,7 @@ from service.windows import Ended, Outbox, Planned, StartedWindow, WindowStarter
 Event = VideoFacts | Progress | Segment
 Emit = Callable[[Event], Awaitable[None]]
 
+ANYBODY = Caller()
 _PROGRESS_INTERVAL_S = 0.5
 
 logger = logging.getLogger(__name__)
@@ -60,21 +62,25 @@ class Pipeline:
         self._decoders = decoders
         self._engine = engine
         self._metrics = metrics
-        self._in_flight = 0
+        self._admission = Admission(config.server)
 
-    async def classify(self, video: Video, options: Options, emit: Emit) -> Classification:
+    async def classify(
+        self, video: Video, options: Options, emit: Emit, caller: Caller = ANYBODY
+    ) -> Classification:
         """Classify one video; ``emit`` gets its facts, then segments and progress as they are known.
 
         Raises:
             service.errors.TubeletError: whatever the client has to hear of.
         """
-        with _insides_hidden():
-            self._admit()
+        with _insides_hidden(), self._admission.place(caller) as place:
             self._intake.check(video)
             model = self.catalogue.find(options.model, options.version)
             check_options(model.spec.sampling, model.spec.preprocessing, options)
-            with self._metrics.videos_in_flight.track_inprogress(), self._held_place():
-                return await self._run(video, options, emit, model)
+            with self._metrics.videos_in_flight.track_inprogress():
+                answer = await self._run(video, options, emit, model)
+            # What comes at the client's pace says nothing of ours.
+            place.took_s = answer.stage_seconds["total"] - answer.stage_seconds.get("upload", 0.0)
+            return answer
 
     async def _run(self, video: Video, options: Options, emit: Emit, model: HostedModel) -> Classification:
         account = Account()
@@ -165,25 +171,6 @@ class Pipeline:
             raise CorruptVideo("no frame could be decoded in the time ranges asked for")
         windows.finish(cut, end)
         return end.facts
-
-    def _admit(self) -> None:
-        config = self._config.server
-        if self._in_flight >= config.max_videos_in_flight:
-            raise Overloaded(
-                f"{self._in_flight} videos are in flight, the limit is {config.max_videos_in_flight}; "
-                f"try again in {config.retry_after_s:g} s",
-                retry_after_s=config.retry_after_s,
-                limit=config.max_videos_in_flight,
-                value=self._in_flight,
-            )
-
-    @contextmanager
-    def _held_place(self) -> Iterator[None]:
-        self._in_flight += 1
-        try:
-            yield
-        finally:
-            self._in_flight -= 1
 
 
 @contextmanager

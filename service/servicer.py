@@ -7,6 +7,7 @@ from typing import NoReturn, TypeVar
 
 import grpc
 
+from service.admission import Caller
 from service.engine.hosted import HostedModel
 from service.errors import MessageOutOfOrder, TubeletError
 from service.metrics import Metrics
@@ -95,9 +96,10 @@ class Servicer(VideoClassifierServicer):
             raise MessageOutOfOrder(f"the first message must hold the options; found: {found}")
         options, uri = options_from_proto(first.options), uri_from_proto(first.options)
         call.model = self._pipeline.catalogue.find(options.model, options.version).spec.name
+        caller = _caller(context)
         if uri is None:
-            return await self._pipeline.classify(_chunks(messages, context), options, emit)
-        return await _unless_more_comes(messages, self._pipeline.classify(uri, options, emit))
+            return await self._pipeline.classify(_chunks(messages, context), options, emit, caller)
+        return await _unless_more_comes(messages, self._pipeline.classify(uri, options, emit, caller))
 
     async def _answer(self, call: _Call, context: Context, work: Callable[[_Call], Awaitable[T]]) -> T:
         code = grpc.StatusCode.OK
@@ -173,6 +175,13 @@ async def _unless_more_comes(messages: Upload, work: Coroutine[None, None, T]) -
         for task in (working, hearing):
             task.cancel()
         await asyncio.wait((working, hearing))
+
+
+def _caller(context: Context) -> Caller:
+    """By the name in its certificate, else by its address, on whatever port."""
+    names = (context.auth_context() or {}).get("x509_common_name", ())
+    name = next((name.decode() for name in names), context.peer().rpartition(":")[0])
+    return Caller(name, context.time_remaining())
 
 
 def _is_out_of_time(context: Context) -> bool:

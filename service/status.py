@@ -37,25 +37,35 @@ class ServerError(Exception):
     """What the server answered instead of a classification.
 
     ``reason`` is stable (service.errors); empty when the error did not come from tubelet itself, as
-    when no server is there.
+    when no server is there. ``retry_after_s`` is set where trying again then may help.
     """
 
-    def __init__(self, code: str, reason: str, message: str, metadata: dict[str, str]) -> None:
+    def __init__(
+        self,
+        code: str,
+        reason: str,
+        message: str,
+        metadata: dict[str, str],
+        retry_after_s: float | None = None,
+    ) -> None:
         super().__init__(f"{code} {reason}: {message}" if reason else f"{code}: {message}")
         self.code = code
         self.reason = reason
         self.message = message
         self.metadata = metadata
+        self.retry_after_s = retry_after_s
 
 
 def from_rpc_error(error: grpc.RpcError) -> ServerError:
     """Read the details that ``to_status`` wrote."""
     # Both kinds of channel raise errors that are calls as well, which grpc's own types do not say.
     call = cast(grpc.Call, error)
-    reason, metadata = "", {}
+    reason, metadata, retry_after_s = "", {}, None
     status = rpc_status.from_call(call)
     for detail in status.details if status else ():
-        info = ErrorInfo()
+        info, retry = ErrorInfo(), RetryInfo()
         if detail.Unpack(info) and info.domain == DOMAIN:
             reason, metadata = info.reason, dict(info.metadata)
-    return ServerError(call.code().name, reason, call.details() or "", metadata)
+        elif detail.Unpack(retry):
+            retry_after_s = retry.retry_delay.ToNanoseconds() / 1e9
+    return ServerError(call.code().name, reason, call.details() or "", metadata, retry_after_s)

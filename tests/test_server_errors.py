@@ -15,7 +15,7 @@ from google.rpc.error_details_pb2 import BadRequest, RetryInfo
 from grpc_status import rpc_status
 
 from service.client import Client
-from service.status import ServerError
+from service.status import ServerError, from_rpc_error
 from service.values import NS_PER_S, Classification, Options, Sliding
 from tests.clips import pan
 from tests.decode_clips import worker_pids
@@ -241,9 +241,13 @@ def test_a_dead_decoder_costs_its_own_request_only(served: Served, client: Clien
     wait_until(served, "tubelet_decoder_deaths_total", deaths + len(workers))
 
 
-def test_a_crowd_beyond_the_limit_is_told_to_come_back() -> None:
+@pytest.mark.parametrize(
+    ("limit", "reason"),
+    [("max_videos_in_flight", "OVERLOADED"), ("max_videos_per_client", "CLIENT_OVERLOADED")],
+)
+def test_a_crowd_beyond_the_limit_is_told_to_come_back(limit: str, reason: str) -> None:
     with (
-        serving(server={"max_videos_in_flight": 1, "retry_after_s": 2.5}) as served,
+        serving(server={limit: 1, "retry_after_s": 2.5}) as served,
         grpc.insecure_channel(served.target) as channel,
     ):
         stub = VideoClassifierStub(channel)
@@ -257,7 +261,9 @@ def test_a_crowd_beyond_the_limit_is_told_to_come_back() -> None:
         assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED  # pyright: ignore[reportAttributeAccessIssue]
         assert any(detail.Unpack(retry) for detail in status.details)
         assert retry.retry_delay.ToMilliseconds() == 2500
-        assert served.metric("tubelet_rejected_total", reason="OVERLOADED") == 1
+        assert served.metric("tubelet_rejected_total", reason=reason) == 1
+        error = from_rpc_error(caught.value)
+        assert (error.reason, error.retry_after_s) == (reason, 2.5)
         first.send(None)
         assert first.call.result().classification.segments
 

@@ -18,6 +18,7 @@ from models.packed import PackedLinear, pack
 from models.precision import UnsupportedPrecision, check_int8, choose_dtype, precision_name
 from models.store import ModelStore
 from service.config import EngineConfig
+from service.engine.cache import EmbeddingCache
 from service.engine.executor import Executor
 from service.engine.hosted import Embedding, HostedModel, Logits
 from service.engine.lane import Account, Item, Lane
@@ -34,6 +35,7 @@ class Engine:
         self._config = config
         self._metrics = metrics
         self._executor = Executor(metrics)
+        self._cache = _cache(config, metrics)
         self._loop: asyncio.AbstractEventLoop
 
     async def __aenter__(self) -> "Engine":
@@ -103,7 +105,7 @@ class Engine:
 
     def work(self, model: HostedModel) -> "VideoWork":
         """A place in the queues for one video."""
-        return VideoWork(self._executor, model)
+        return VideoWork(self._executor, model, self._cache)
 
     async def _warm_up(self, model: HostedModel) -> None:
         sampling, size = model.spec.sampling, model.spec.preprocessing
@@ -126,15 +128,21 @@ class NoSuchDevice(RuntimeError):
 class VideoWork:
     """What one video asks of the engine: its owner in the fair queues, and its account."""
 
-    def __init__(self, executor: Executor, model: HostedModel) -> None:
+    def __init__(self, executor: Executor, model: HostedModel, cache: EmbeddingCache | None = None) -> None:
         self.account = Account()
         self._executor = executor
         self._model = model
+        self._cache = cache
         self._pending: set[asyncio.Future[Any]] = set()
 
     def encode(self, unit: UnitFrames) -> asyncio.Future[Embedding]:
-        """Queue a unit; it is released once its pixels are in a batch."""
-        return self._submit(self._model.encode, unit)
+        """Queue a unit that is not known yet; it is released once its pixels are not needed any more."""
+        if self._cache is None:
+            return self._submit(self._model.encode, unit)
+        embedding: asyncio.Future[Embedding] = self._promise()
+        key = self._cache.key(self._model.spec, unit.pixels)
+        self._cache.embed(key, unit, embedding, lambda: self._queue(self._model.encode, unit, embedding))
+        return embedding
 
     async def classify(self, units: Sequence[asyncio.Future[Embedding]]) -> Logits:
         """The logits (K,) of the window of these S units, in order."""
@@ -147,11 +155,28 @@ class VideoWork:
             future.cancel()
 
     def _submit(self, lane: Lane[Any, Any], payload: Any) -> asyncio.Future[Any]:
+        result = self._promise()
+        self._queue(lane, payload, result)
+        return result
+
+    def _promise(self) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._pending.add(future)
         future.add_done_callback(self._pending.discard)
-        self._executor.submit(lane, self, Item(payload, self.account, future))
         return future
+
+    def _queue(self, lane: Lane[Any, Any], payload: Any, result: asyncio.Future[Any]) -> None:
+        self._executor.submit(lane, self, Item(payload, self.account, result))
+
+
+def _cache(config: EngineConfig, metrics: Metrics) -> EmbeddingCache | None:
+    if config.cache_bytes == 0:
+        return None
+    cache = EmbeddingCache(
+        config.cache_bytes, lambda model, outcome: metrics.unit_cache.labels(model, outcome).inc()
+    )
+    metrics.unit_cache_bytes.set_function(lambda: cache.used_bytes)
+    return cache
 
 
 def choose_device(wanted: str) -> torch.device:

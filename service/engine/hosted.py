@@ -67,11 +67,12 @@ class HostedModel:
                     # It travels while the next unit is gathered.
                     self._units[place].copy_(self._staging[place], non_blocking=True)
             self._release(units)
-            embeddings = self._model.encode(self._units[: len(units)])
+            # Each on its own: a row that is kept would keep all of its batch.
+            embeddings = [each.clone() for each in self._model.encode(self._units[: len(units)]).unbind()]
             if self._stream is not None:
                 # The staging memory is written again for the next batch.
                 self._stream.synchronize()
-        return embeddings.unbind()
+        return embeddings
 
     @torch.inference_mode()
     def _classify(self, windows: Sequence[Sequence[Embedding]]) -> Sequence[Logits]:

@@ -1,0 +1,96 @@
+"""Who is let in: so many videos at once, so many of one client, and none that would be answered too late."""
+
+import statistics
+from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from service.config import ServerConfig
+from service.errors import ClientOverloaded, DeadlineTooShort, Overloaded
+
+_REMEMBERED = 64  # videos answered last
+_ENOUGH = 8  # of them to know what a video costs
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whose call it is, and for how long an answer is of use."""
+
+    name: str = ""
+    remaining_s: float | None = None  # None: for as long as it takes
+
+
+@dataclass(slots=True)
+class Place:
+    """One of the videos in flight: when it came, so many were, itself included."""
+
+    position: int
+    took_s: float | None = None  # wall seconds that the server worked for it, once it is answered
+
+
+class Admission:
+    """Places for videos in flight.
+
+    What the n-th video in flight takes, divided by n, is what one costs the whole machine, however it shares
+    its time (Little's law). The median of the last ones tells when one more would be answered.
+    """
+
+    def __init__(self, config: ServerConfig) -> None:
+        self._config = config
+        self._in_flight = 0
+        self._by_client: Counter[str] = Counter()
+        self._costs_s: deque[float] = deque(maxlen=_REMEMBERED)
+
+    @contextmanager
+    def place(self, caller: Caller) -> Iterator[Place]:
+        """
+        Raises:
+            Overloaded, ClientOverloaded, DeadlineTooShort.
+        """
+        self._check(caller)
+        self._in_flight += 1
+        self._by_client[caller.name] += 1
+        place = Place(self._in_flight)
+        try:
+            yield place
+        finally:
+            self._in_flight -= 1
+            self._by_client[caller.name] -= 1
+            if not self._by_client[caller.name]:
+                del self._by_client[caller.name]
+        if place.took_s is not None:
+            self._costs_s.append(place.took_s / place.position)
+
+    def _check(self, caller: Caller) -> None:
+        config = self._config
+        if self._in_flight >= config.max_videos_in_flight:
+            raise Overloaded(
+                f"{self._in_flight} videos are in flight, the limit is {config.max_videos_in_flight}; "
+                f"try again in {config.retry_after_s:g} s",
+                retry_after_s=config.retry_after_s,
+                limit=config.max_videos_in_flight,
+                value=self._in_flight,
+            )
+        of_client = self._by_client[caller.name]
+        if config.max_videos_per_client is not None and of_client >= config.max_videos_per_client:
+            raise ClientOverloaded(
+                f"{of_client} videos of this client are in flight, its limit is "
+                f"{config.max_videos_per_client}; try again in {config.retry_after_s:g} s",
+                retry_after_s=config.retry_after_s,
+                limit=config.max_videos_per_client,
+                value=of_client,
+            )
+        # Whoever is alone is let in: otherwise what was once found too slow could never be found faster.
+        if caller.remaining_s is None or self._in_flight == 0 or len(self._costs_s) < _ENOUGH:
+            return
+        cost_s = statistics.median(self._costs_s)
+        expected_s = cost_s * (self._in_flight + 1)
+        if expected_s > caller.remaining_s:
+            raise DeadlineTooShort(
+                f"an answer is expected after {expected_s:.2f} s, the call's deadline is in "
+                f"{caller.remaining_s:.2f} s",
+                retry_after_s=max(expected_s - caller.remaining_s, cost_s),
+                limit=f"{caller.remaining_s:.3f}",
+                value=f"{expected_s:.3f}",
+            )

@@ -1,0 +1,67 @@
+"""What every peer does for a video, as its users would: the frames of one window over all of it, the model.
+
+Decoding is PyAV's, from the front, with one reformatter, and only wanted frames are converted; the model is
+the very module that tubelet loads, in eager bf16 under inference mode.
+"""
+
+from io import BytesIO
+from pathlib import Path
+
+import av
+import av.logging
+import numpy as np
+import torch
+from av.video.reformatter import Interpolation, VideoReformatter
+
+from models.contract import ModelSpec, VideoModel
+from models.store import ModelStore
+
+
+class Recogniser:
+    """Bytes of a video -> frames of a window -> logits."""
+
+    def __init__(self, store: Path, name: str) -> None:
+        av.logging.restore_default_callback()
+        loaded = ModelStore(store).load(name, device=torch.device("cpu"), dtype=torch.bfloat16)
+        self.spec: ModelSpec = loaded.spec
+        self._model: VideoModel = loaded.model
+
+    def decode(self, video: bytes) -> np.ndarray:
+        """-> (S, t, H, W, C) uint8, the frame in the middle of each of as many equal parts of the video."""
+        sampling, size = self.spec.sampling, self.spec.preprocessing
+        count = sampling.frames_per_window
+        with av.open(BytesIO(video), "r", metadata_errors="replace") as container:
+            stream = container.streams.video[0]
+            stream.codec_context.thread_count = 1
+            total = sum(packet.size > 0 for packet in container.demux(stream))
+            container.seek(0)
+            wanted = [(2 * number + 1) * total // (2 * count) for number in range(count)]
+            shapes = VideoReformatter()
+            frames: list[np.ndarray] = []
+            last = None
+            for index, frame in enumerate(container.decode(stream)):
+                while len(frames) < count and wanted[len(frames)] <= index:
+                    frames.append(_pixels(shapes, frame, size.height, size.width))
+                last = frame
+                if len(frames) == count:
+                    break
+        while last is not None and len(frames) < count:
+            frames.append(frames[-1] if frames else _pixels(shapes, last, size.height, size.width))
+        clip = np.stack(frames)
+        return clip.reshape(sampling.units_per_window, sampling.frames_per_unit, *clip.shape[1:])
+
+    @torch.inference_mode()
+    def logits(self, clips: list[np.ndarray]) -> np.ndarray:
+        """B windows of (S, t, H, W, C) -> (B, K)"""
+        return self._model(torch.from_numpy(np.stack(clips))).float().numpy()
+
+
+def _pixels(shapes: VideoReformatter, frame: av.VideoFrame, height: int, width: int) -> np.ndarray:
+    """The centre of the picture once its shorter side fits."""
+    scale = max(height / frame.height, width / frame.width)
+    rows, columns = max(height, round(frame.height * scale)), max(width, round(frame.width * scale))
+    picture = shapes.reformat(
+        frame, columns, rows, "rgb24", interpolation=Interpolation.BILINEAR
+    ).to_ndarray()
+    top, left = (rows - height) // 2, (columns - width) // 2
+    return picture[top : top + height, left : left + width]
