@@ -39,6 +39,10 @@ class ServerConfig(_Stage):
     drain_s: float = Field(default=30.0, ge=0)
     max_message_bytes: int = Field(default=4 * MIB, ge=64 * KIB)
     max_connection_age_s: float = Field(default=300.0, gt=0)
+    max_streams_per_connection: int = Field(
+        default=256, ge=1
+    )  # calls at once; a client's library queues more
+    keepalive_s: float = Field(default=60.0, ge=10)  # after so long in silence a connection is tested
 
 
 class UploadConfig(_Stage):

@@ -37,6 +37,8 @@ SERVICE = video_classifier_pb2.DESCRIPTOR.services_by_name["VideoClassifier"].fu
 SAMPLE_CLIP = importlib.resources.files("service") / "sample.mp4"
 """A few seconds of camera moves over a picture that the project drew itself: for warm-up and demo."""
 
+_PING_INTERVAL_MS = 10_000  # the shortest that a client may have
+
 logger = logging.getLogger(__name__)
 
 
@@ -148,6 +150,11 @@ async def _grpc_server(
             # Clients hold channels for hours; ended now and then, they find new replicas. Calls under way go
             # on, however long they are: the grace is unlimited unless it is set.
             ("grpc.max_connection_age_ms", round(limits.max_connection_age_s * 1000)),
+            ("grpc.max_concurrent_streams", limits.max_streams_per_connection),
+            # A client that is gone without a word gives its place back; those that ask us are not sent away.
+            ("grpc.keepalive_time_ms", round(limits.keepalive_s * 1000)),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.min_ping_interval_without_data_ms", _PING_INTERVAL_MS),
             # Two servers on one port would share its connections silently.
             ("grpc.so_reuseport", 0),
         ]
