@@ -82,6 +82,10 @@ class Pipeline:
             place.took_s = answer.stage_seconds["total"] - answer.stage_seconds.get("upload", 0.0)
             return answer
 
+    def forget(self) -> None:
+        """Let what was seen before cost what a first video does."""
+        self._engine.forget()
+
     async def _run(self, video: Video, options: Options, emit: Emit, model: HostedModel) -> Classification:
         account = Account()
         seconds = account.seconds

@@ -193,6 +193,7 @@ async def _warm_up(pipeline: Pipeline) -> None:
         pass
 
     await pipeline.classify(chunks(), Options(), ignore)
+    pipeline.forget()  # the demo uploads the same clip, and shows what a first answer costs
 
 
 def _decoders(config: Config, metrics: Metrics) -> DecodePool:

@@ -145,6 +145,15 @@ async def test_it_stays_within_its_bytes_and_forgets_what_was_used_longest_ago(e
     assert cached.outcomes["miss"] == 5
 
 
+async def test_what_is_forgotten_is_computed_again(executor: Executor) -> None:
+    cached = Cached(executor)
+    await cached.logits(video(1, S))
+    cached.cache.clear()
+    assert cached.cache.used_bytes == 0
+    await cached.logits(video(1, S))
+    assert cached.outcomes == {"miss": 2 * S}
+
+
 async def test_a_kept_embedding_does_not_keep_its_batch(executor: Executor) -> None:
     cached = Cached(executor)
     work = cached.work()

@@ -35,6 +35,10 @@ class EmbeddingCache:
         self._known: OrderedDict[Key, Embedding] = OrderedDict()  # the one used last at the end
         self._coming: dict[Key, asyncio.Future[Embedding]] = {}
 
+    def clear(self) -> None:
+        self._known.clear()
+        self.used_bytes = 0
+
     def key(self, model: ModelSpec, pixels: np.ndarray) -> Key:
         digest = hashlib.blake2b(
             np.ascontiguousarray(pixels).data, digest_size=_DIGEST_BYTES, key=self._secret

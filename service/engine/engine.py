@@ -103,6 +103,11 @@ class Engine:
             return model
         return GraphedModel(model, spec.sampling.frames_per_unit, self._config.max_batch_units)
 
+    def forget(self) -> None:
+        """Keep no embedding of what was computed so far."""
+        if self._cache is not None:
+            self._cache.clear()
+
     def work(self, model: HostedModel) -> "VideoWork":
         """A place in the queues for one video."""
         return VideoWork(self._executor, model, self._cache)
