@@ -19,7 +19,7 @@ class Request(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.site.asked.append((self.path, self.headers.get("Range", "")))
-        answer = self.site.answers.get(self.path.partition("?")[0])
+        answer = self.site.answers.get(self.path.partition("?")[0], self.site.fallback)
         if answer is None:
             self.reply(404)
         else:
@@ -65,6 +65,7 @@ class Site:
     answers: dict[str, Answer] = field(default_factory=dict)
     asked: list[tuple[str, str]] = field(default_factory=list)
     sent_bytes: int = 0
+    fallback: Answer | None = None  # where there is no answer of its own
 
     @property
     def url(self) -> str:

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from gcsfs import GCSFileSystem
+from gcsfs.core import GCSFileSystem  # by HTTP alone: the other one asks about each bucket by gRPC first
 
 from service.config import FetchConfig
 from service.errors import UriChanged

@@ -24,7 +24,7 @@ async def s3_objects(config: FetchConfig) -> AsyncIterator[Open]:
         async def part(start: int, end: int) -> bytes:
             # Not by store._cat_file, which cannot ask for one version of an object.
             answer = await store._call_s3("get_object", **place, Range=f"bytes={start}-{end - 1}")
-            with answer["Body"] as body:
+            async with answer["Body"] as body:
                 if answer["ContentLength"] != end - start:
                     raise FetchFailed("the object store did not send the range that was asked for")
                 return await body.read()
