@@ -11,6 +11,7 @@ from service.errors import ClientOverloaded, DeadlineTooShort, Overloaded
 
 _REMEMBERED = 64  # videos answered last
 _ENOUGH = 8  # of them to know what a video costs
+_SURE = 0.75  # of the time that is left: what is expected to take all of it is late as often as not
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class Place:
 
     position: int
     took_s: float | None = None  # wall seconds that the server worked for it, once it is answered
+    gave_up_s: float | None = None  # or that it had worked when the client would not wait any longer
 
 
 class Admission:
@@ -59,8 +61,14 @@ class Admission:
             self._by_client[caller.name] -= 1
             if not self._by_client[caller.name]:
                 del self._by_client[caller.name]
+            self._learn(place)
+
+    def _learn(self, place: Place) -> None:
         if place.took_s is not None:
             self._costs_s.append(place.took_s / place.position)
+        elif place.gave_up_s is not None and self._costs_s:
+            # It would have cost more than that; nobody who leaves early makes videos look cheap.
+            self._costs_s.append(max(place.gave_up_s / place.position, statistics.median(self._costs_s)))
 
     def _check(self, caller: Caller) -> None:
         config = self._config
@@ -86,11 +94,11 @@ class Admission:
             return
         cost_s = statistics.median(self._costs_s)
         expected_s = cost_s * (self._in_flight + 1)
-        if expected_s > caller.remaining_s:
+        if expected_s > _SURE * caller.remaining_s:
             raise DeadlineTooShort(
                 f"an answer is expected after {expected_s:.2f} s, the call's deadline is in "
                 f"{caller.remaining_s:.2f} s",
-                retry_after_s=max(expected_s - caller.remaining_s, cost_s),
+                retry_after_s=expected_s,
                 limit=f"{caller.remaining_s:.3f}",
                 value=f"{expected_s:.3f}",
             )

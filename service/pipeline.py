@@ -21,6 +21,7 @@ from service.metrics import Metrics
 from service.plan import Plan
 from service.sampling import check_options, knows_no_end, make_open_plan, make_plan
 from service.segments import SegmentAssembler
+from service.uri import Uri
 from service.values import (
     NS_PER_S,
     Classification,
@@ -76,9 +77,15 @@ class Pipeline:
             self._intake.check(video)
             model = self.catalogue.find(options.model, options.version)
             check_options(model.spec.sampling, model.spec.preprocessing, options)
-            with self._metrics.videos_in_flight.track_inprogress():
-                answer = await self._run(video, options, emit, model)
-            # What comes at the client's pace says nothing of ours.
+            account, began = Account(), monotonic()
+            try:
+                with self._metrics.videos_in_flight.track_inprogress():
+                    answer = await self._run(video, options, emit, model, account)
+            except asyncio.CancelledError:
+                # What comes at the client's pace says nothing of ours: neither does what never came.
+                if "upload" in account.seconds or isinstance(video, Uri):
+                    place.gave_up_s = monotonic() - began - account.seconds.get("upload", 0.0)
+                raise
             place.took_s = answer.stage_seconds["total"] - answer.stage_seconds.get("upload", 0.0)
             return answer
 
@@ -86,8 +93,9 @@ class Pipeline:
         """Let what was seen before cost what a first video does."""
         self._engine.forget()
 
-    async def _run(self, video: Video, options: Options, emit: Emit, model: HostedModel) -> Classification:
-        account = Account()
+    async def _run(
+        self, video: Video, options: Options, emit: Emit, model: HostedModel, account: Account
+    ) -> Classification:
         seconds = account.seconds
         work = self._engine.work(model)
         outbox: Outbox = asyncio.Queue()

@@ -49,13 +49,13 @@ def test_whoever_would_be_answered_too_late_is_told_so_and_when_to_come_back() -
     with ExitStack() as others:
         for _ in range(3):
             others.enter_context(busy.place(Caller()))
-        with busy.place(Caller("patient", 2.1)):
+        with busy.place(Caller("patient", 2.7)):
             pass
         with pytest.raises(
-            DeadlineTooShort, match=r"after 2.00 s, the call's deadline is in 1.20 s"
+            DeadlineTooShort, match=r"after 2.00 s, the call's deadline is in 2.60 s"
         ) as caught:
-            busy.place(Caller("hurried", 1.2)).__enter__()
-        assert caught.value.retry_after_s == pytest.approx(0.8)
+            busy.place(Caller("hurried", 2.6)).__enter__()
+        assert caught.value.retry_after_s == pytest.approx(2.0)
         with busy.place(Caller("whenever")):
             pass
 
@@ -84,6 +84,18 @@ def test_nobody_is_refused_on_a_guess() -> None:
     answered(slow, took_s=100)
     with slow.place(Caller("", 0.1)):
         pass
+
+
+def test_whoever_gives_up_tells_that_videos_cost_more_and_never_less() -> None:
+    """Otherwise those that come too late would never count, and everybody would be let in to be late."""
+    known = admission()
+    answered(known, took_s=0.5, times=64)
+    for gave_up_s, expected in ((0.01, "1.00"), (4.0, "8.00")):
+        for _ in range(64):
+            with known.place(Caller()) as place:
+                place.gave_up_s = gave_up_s
+        with known.place(Caller()), pytest.raises(DeadlineTooShort, match=f"after {expected} s"):
+            known.place(Caller("", 0.9)).__enter__()
 
 
 def test_what_failed_says_nothing_of_the_cost() -> None:

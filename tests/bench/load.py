@@ -1,4 +1,4 @@
-"""How tubelet and its peers bear load: one model, the same weights and clips, one interleaved run.
+"""How tubelet and a plain gRPC server bear load: one model, the same weights and clips, one interleaved run.
 
     python -m tests.bench.load ../shared/videos/real [--concurrency 1,4,16] [--seconds 20] [--only NAME]
 
@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import httpx
 import numpy as np
 import psutil
 import torch
@@ -230,25 +229,6 @@ def plain(store: Path) -> Iterator[Target]:
         yield Target("plain grpc.aio", process, ask)
 
 
-@contextmanager
-def litserve(store: Path) -> Iterator[Target]:
-    port = _free_port()
-    command = [sys.executable, "-m", "tests.bench.peers.lit", str(store), MODEL, str(port)]
-    limits = httpx.Limits(max_connections=None)
-    with _running(command) as process, httpx.Client(limits=limits, trust_env=False) as client:
-
-        def ask(clip: Path, timeout_s: float) -> None:
-            url = f"http://127.0.0.1:{port}/predict"
-            client.post(url, files={"video": clip.read_bytes()}, timeout=timeout_s).raise_for_status()
-
-        for _ in range(300):
-            with suppress(httpx.HTTPError):
-                if client.get(f"http://127.0.0.1:{port}/health", timeout=5).status_code == 200:
-                    break
-            time.sleep(0.2)
-        yield Target("LitServe", process, ask)
-
-
 def _free_port() -> int:
     import socket
 
@@ -346,7 +326,7 @@ def main() -> None:
         )
         targets = [
             stack.enter_context(start(store))
-            for name, start in (("tubelet", tubelet), ("plain", plain), ("litserve", litserve))
+            for name, start in (("tubelet", tubelet), ("plain", plain))
             if arguments.only.lower() in name
         ]
         idle = {target.name: target.memory_bytes() for target in targets}
@@ -354,8 +334,12 @@ def main() -> None:
             drive(target, clips, 3, clients=2)  # out of the way what is done once only
         columns = ("", "videos/s", "of the limit", "p50 ms", "p95 ms", "p99 ms", "first ms", "failed", "late")
         shown = Table(*columns, "server CPU", "its children", "MiB above idle", box=None)
+        notes = Console(stderr=True)
 
         def add(what: str, target: Target, load: Load) -> None:
+            notes.print(
+                f"{what}, {target.name}: {load.rate:.2f} videos/s, p99 {load.quantile_ms(0.99):.0f} ms"
+            )
             first = statistics.median(load.first_s) * 1000 if load.first_s else float("nan")
             shown.add_row(
                 f"{what}, {target.name}",
