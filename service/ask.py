@@ -63,11 +63,12 @@ async def asking_here(config: Config, model: str = "") -> AsyncIterator[Ask]:
     """The same pipeline in this process, without gRPC, with one model: the default if none is named."""
     # Imported late: a client of a server needs neither torch nor the models.
     from service.metrics import Metrics
-    from service.server import open_pipeline
+    from service.server import open_stages
 
     name = model or config.models.default
     only = config.models.model_copy(update={"default": name, "load": (name,)})
-    async with open_pipeline(config.model_copy(update={"models": only}), Metrics()) as pipeline:
+    async with open_stages(config.model_copy(update={"models": only}), Metrics()) as stages:
+        pipeline = stages.pipeline
 
         async def ask(video: str, options: Options, emit: Emit) -> Classification:
             if is_uri(video):

@@ -7,17 +7,34 @@ from service.errors import UnknownModel
 
 
 class Catalogue:
-    """Loaded models by name and version; the first is the default."""
+    """Loaded models by name and version. The newest version of the default's name is the default."""
 
-    def __init__(self, models: tuple[HostedModel, ...]) -> None:
-        self._models = models
+    def __init__(self) -> None:
+        self._models: list[HostedModel] = []
+        self._default = ""
 
     @property
     def default(self) -> HostedModel:
-        return self._models[0]
+        return self.find()
 
     def __iter__(self) -> Iterator[HostedModel]:
-        return iter(self._models)
+        """The default first."""
+        default = self.default
+        yield default
+        yield from (model for model in self._models if model is not default)
+
+    def add(self, model: HostedModel) -> None:
+        """From now on, requests may mean it; the first one is the default until ``set_default``."""
+        self._models.append(model)
+        self._models.sort(key=lambda model: (model.spec.name, model.spec.version_key))
+        self._default = self._default or model.spec.name
+
+    def remove(self, model: HostedModel) -> None:
+        """No new request means it."""
+        self._models.remove(model)
+
+    def set_default(self, name: str) -> None:
+        self._default = name
 
     def find(self, name: str = "", version: str = "") -> HostedModel:
         """The model of that name; an empty name is the default, an empty version the newest.
@@ -25,13 +42,13 @@ class Catalogue:
         Raises:
             UnknownModel: there is none; the message names those there are.
         """
-        wanted = name or self.default.spec.name
+        wanted = name or self._default
         versions = [model for model in self._models if model.spec.name == wanted]
         if not versions:
             known = ", ".join(sorted({model.spec.name for model in self._models}))
             raise UnknownModel(f"no model {name!r} here; there are: {known}", field="model", value=name)
         if not version:
-            return max(versions, key=lambda model: model.spec.version_key)
+            return versions[-1]
         for model in versions:
             if model.spec.version == version:
                 return model

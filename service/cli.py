@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from pydantic import ValidationError
@@ -51,14 +51,15 @@ def serve(
     from service.server import RunningServer, run_until_signal
 
     flags = {"port": port, "metrics_port": metrics_port}
-    settings = _config(config, server={key: value for key, value in flags.items() if value is not None})
+    server = {key: value for key, value in flags.items() if value is not None}
+    settings = _config(config, server=server)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
-    def ready(server: RunningServer) -> None:
-        typer.echo(f"ready: gRPC on port {server.port}, metrics on port {server.metrics_port}")
+    def ready(running: RunningServer) -> None:
+        typer.echo(f"ready: gRPC on port {running.port}, metrics on port {running.metrics_port}")
 
     with _told():
-        asyncio.run(run_until_signal(settings, ready))
+        asyncio.run(run_until_signal(settings, ready, lambda: load_config(config, server=server)))
 
 
 @app.command()
@@ -80,10 +81,13 @@ def classify(
         list[str] | None, typer.Option("--range", help="START-END in seconds; may be repeated.")
     ] = None,
     fast: Annotated[bool, typer.Option("--fast", help="Key frames near the wanted ones will do.")] = False,
+    priority: Annotated[
+        Literal["low", "normal", "high"], typer.Option(help="Whose videos go first on a busy server.")
+    ] = "normal",
 ) -> None:
     """Classify videos; exit status 1 when one failed, the others are classified all the same."""
     from service.commands import classify_all
-    from service.values import Options, Sliding, WholeVideo
+    from service.values import Options, Priority, Sliding, WholeVideo
 
     views = _views(clips, crops)
     asked = (whole_video, window is not None or stride is not None, views is not None)
@@ -98,6 +102,7 @@ def classify(
         windowing=views or sliding,
         ranges_ns=tuple(_range(text) for text in time_range or ()),
         fast=fast,
+        priority=Priority(priority),
     )
     with _told():
         failed = asyncio.run(classify_all(videos, options, server, _config(config), as_json=as_json))
@@ -238,7 +243,8 @@ def _told() -> Iterator[None]:
     from models.precision import UnsupportedPrecision
     from models.store import UnknownModel
     from service.client import ServerError
-    from service.engine.engine import NoSuchDevice
+    from service.engine.loading import NoSuchDevice
+    from service.server import NoDeviceLeft
 
     try:
         yield
@@ -249,6 +255,7 @@ def _told() -> Iterator[None]:
         CannotImport,
         MissingExtra,
         NoSuchDevice,
+        NoDeviceLeft,
         UnsupportedPrecision,
         OSError,
     ) as error:

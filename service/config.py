@@ -84,6 +84,10 @@ class DecodeConfig(_Stage):
     max_cpu_s: float = Field(default=600.0, gt=0)  # processor time that one video may cost
     max_wall_s: float = Field(default=1200.0, gt=0)  # for which one video may keep a worker busy
     silence_s: float = Field(default=30.0, gt=0)  # a worker that makes no progress for so long is replaced
+    patience_s: float = Field(
+        default=2.0, gt=0
+    )  # after so long, a video lets others that wait decode beside it
+    max_long: int = Field(default=8, ge=0)  # videos that do so at the same time
     max_videos_per_worker: int = Field(default=100, ge=1)  # then another takes its place
     max_uploading: int = Field(default=8, ge=0)  # videos that have a worker before all of them is there
     memory_bytes: int = Field(
@@ -93,7 +97,9 @@ class DecodeConfig(_Stage):
 
 
 class EngineConfig(_Stage):
-    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")  # auto: a GPU if there is one
+    device: str = Field(
+        default="auto", pattern=r"^(auto|(cpu|cuda)(:\d+)?(,(cpu|cuda)(:\d+)?)*)$"
+    )  # auto: every GPU if there is one, else the CPU
     precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"  # auto: bf16 if the chip has it
     runtime: Literal["torch", "openvino"] = "torch"  # openvino: on a CPU; needs tubelet[openvino]
     threads: int | None = Field(default=None, ge=1)  # torch's threads on the CPU; None: one a core

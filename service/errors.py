@@ -19,6 +19,7 @@
     ├── Overloaded                      RESOURCE_EXHAUSTED   too many videos in flight; retry later
     │   ├── ClientOverloaded            RESOURCE_EXHAUSTED   too many videos of this client in flight
     │   └── DeadlineTooShort            RESOURCE_EXHAUSTED   the answer would come too late; retry later
+    ├── NoDevice                        UNAVAILABLE          every device that has the model failed
     ├── DecoderDied                     INTERNAL             the worker crashed or hung
     └── InternalError                   INTERNAL             ours; the client sees a fixed text and an id
 
@@ -141,6 +142,11 @@ class DeadlineTooShort(Overloaded):
 
 class DecoderDied(TubeletError):
     reason = "DECODER_DIED"
+
+
+class NoDevice(TubeletError):
+    code = grpc.StatusCode.UNAVAILABLE
+    reason = "NO_DEVICE"
 
 
 class InternalError(TubeletError):

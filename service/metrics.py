@@ -127,9 +127,33 @@ class Metrics:
             ["model", "version", "family", "device", "dtype"],
             registry=self.registry,
         )
+        self.model_load_seconds = Gauge(
+            "tubelet_model_load_seconds",
+            "What reading a model and preparing it for its devices took.",
+            ["model", "version"],
+            registry=self.registry,
+        )
+        self.model_warm_up_seconds = Gauge(
+            "tubelet_model_warm_up_seconds",
+            "What measuring a model's useful batch and its first window took.",
+            ["model", "version"],
+            registry=self.registry,
+        )
+        self.device_up = Gauge(
+            "tubelet_device_up",
+            "1 while the device computes batches, 0 once it is out of service.",
+            ["device"],
+            registry=self.registry,
+        )
         self.ready = Gauge(
             "tubelet_ready", "1 when the default model has answered its warm-up.", registry=self.registry
         )
+
+    def forget_model(self, name: str, version: str, *info: str) -> None:
+        """It is loaded no more. ``info`` is the rest of its labels in ``model_info``."""
+        self.model_info.remove(name, version, *info)
+        self.model_load_seconds.remove(name, version)
+        self.model_warm_up_seconds.remove(name, version)
 
     def watch_decoders(
         self,

@@ -18,7 +18,7 @@ from models.precision import precision_name
 from models.store import ZOO, ModelStore
 from service.client import AsyncClient
 from service.config import Config
-from service.engine.engine import choose_device
+from service.engine.loading import choose_devices
 
 _errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 _out = Console(highlight=False, markup=False, soft_wrap=True)
@@ -121,7 +121,7 @@ def show_model(name: str, version: str, config: Config, *, as_json: bool) -> Non
         "preprocessing": asdict(entry.spec.preprocessing),
         "parameters": parameters,
         "gflops_a_window": {"spatial": flops.spatial / 1e9, "temporal": flops.temporal / 1e9},
-        "precision": precision_name(config.engine.precision, choose_device(config.engine.device)),
+        "precision": precision_name(config.engine.precision, choose_devices(config.engine.device)[0]),
         "weights_mib": {"fp32": parameters * 4 / 2**20, "bf16": parameters * 2 / 2**20},
         "folder": str(entry.folder),
     }

@@ -13,8 +13,9 @@ from service.admission import Admission, Caller
 from service.catalogue import Catalogue
 from service.config import Config
 from service.decode.pool import DecodePool, Worker
-from service.engine.engine import Engine, VideoWork
+from service.engine.engine import Engine
 from service.engine.hosted import HostedModel
+from service.engine.work import VideoWork
 from service.errors import CorruptVideo, InternalError, TubeletError
 from service.intake import Account, Intake, Video
 from service.metrics import Metrics
@@ -78,9 +79,11 @@ class Pipeline:
             model = self.catalogue.find(options.model, options.version)
             check_options(model.spec.sampling, model.spec.preprocessing, options)
             account, began = Account(), monotonic()
+            deadline = None if caller.remaining_s is None else began + caller.remaining_s
+            work = self._engine.work(model, options.priority, deadline)
             try:
-                with self._metrics.videos_in_flight.track_inprogress():
-                    answer = await self._run(video, options, emit, model, account)
+                with self._metrics.videos_in_flight.track_inprogress(), model.in_use():
+                    answer = await self._run(video, options, emit, model, work, account)
             except asyncio.CancelledError:
                 # What comes at the client's pace says nothing of ours: neither does what never came.
                 if "upload" in account.seconds or isinstance(video, Uri):
@@ -94,10 +97,15 @@ class Pipeline:
         self._engine.forget()
 
     async def _run(
-        self, video: Video, options: Options, emit: Emit, model: HostedModel, account: Account
+        self,
+        video: Video,
+        options: Options,
+        emit: Emit,
+        model: HostedModel,
+        work: VideoWork,
+        account: Account,
     ) -> Classification:
         seconds = account.seconds
-        work = self._engine.work(model)
         outbox: Outbox = asyncio.Queue()
         async with AsyncExitStack() as stack:
             stack.enter_context(self._metrics.time("total", seconds))
@@ -140,7 +148,7 @@ class Pipeline:
             else:
                 await file.wait(0, 1)
             asked = monotonic()
-            async with self._decoders.worker(file) as worker:
+            async with self._decoders.worker(file, options.priority, work.deadline) as worker:
                 seconds["queue"] = monotonic() - asked
                 with self._metrics.time("probe", seconds):
                     facts = await worker.probe(file, from_front=is_open)

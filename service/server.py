@@ -11,15 +11,12 @@ from time import monotonic
 from typing import Any
 
 import grpc
-import torch
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import start_http_server
+from pydantic import ValidationError
 
-from models.extras import MissingExtra
-from models.folder import BrokenModel
-from models.precision import UnsupportedPrecision
-from models.store import ZOO, ModelStore
+from models.store import UnknownModel
 from service.catalogue import Catalogue
 from service.config import Config
 from service.decode.pool import DecodePool
@@ -29,6 +26,7 @@ from service.intake import Intake
 from service.metrics import Metrics
 from service.pipeline import Event, Pipeline
 from service.servicer import Servicer
+from service.shelf import CANNOT_LOAD, Shelf
 from service.values import Options
 from tubelet.v1 import video_classifier_pb2
 from tubelet.v1.video_classifier_pb2_grpc import add_VideoClassifierServicer_to_server
@@ -43,48 +41,50 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class Stages:
+    """What answers: models on their devices, decoders, and the line through them."""
+
+    pipeline: Pipeline
+    shelf: Shelf
+    is_over: asyncio.Event  # no device is left
+
+
+@dataclass(frozen=True, slots=True)
 class RunningServer:
-    """A server that is ready: where it listens, and what drains it."""
+    """A server that is ready: where it listens, and what it serves with."""
 
     port: int
     metrics_port: int
-    pipeline: Pipeline
+    stages: Stages
     metrics: Metrics
 
 
+class NoDeviceLeft(RuntimeError):
+    """Every device failed: only another process may do better."""
+
+
 @asynccontextmanager
-async def open_pipeline(config: Config, metrics: Metrics) -> AsyncIterator[Pipeline]:
+async def open_stages(config: Config, metrics: Metrics) -> AsyncIterator[Stages]:
     """Models loaded and decoders started; both are gone when the context ends.
 
     Raises:
         models.store.UnknownModel, models.store.BrokenModel: the default model cannot be served.
         models.extras.MissingExtra: neither that nor the URIs that are allowed, without a library.
     """
-    store = ModelStore(ZOO, config.models.store)
-    for problem in store.broken:
-        logger.error("a model is not served: %s", problem)
-    async with (
-        Engine(config.engine, metrics) as engine,
-        _decoders(config, metrics) as decoders,
-        Fetcher(config.fetch) as fetcher,
-    ):
-        models = [await engine.load(store, store.find(config.models.default).spec)]
-        for spec in store.specs():
-            wanted = not config.models.load or spec.name in config.models.load
-            if spec == models[0].spec or not wanted:
-                continue
-            try:
-                models.append(await engine.load(store, spec))
-            except (
-                BrokenModel,
-                MissingExtra,
-                UnsupportedPrecision,
-                MemoryError,
-                torch.OutOfMemoryError,
-            ) as error:
-                logger.error("model %s %s is not served: %s", spec.name, spec.version, error)
+    is_over = asyncio.Event()
+
+    def on_loss(_: str) -> None:
+        if not engine.is_fit:
+            is_over.set()
+
+    engine = Engine(config.engine, metrics, on_loss)
+    async with engine, _decoders(config, metrics) as decoders, Fetcher(config.fetch) as fetcher:
+        catalogue = Catalogue()
+        shelf = Shelf(engine, catalogue)
+        await shelf.refresh(config.models)
         intake = Intake(config, fetcher, metrics)
-        yield Pipeline(config, Catalogue(tuple(models)), intake, decoders, engine, metrics)
+        pipeline = Pipeline(config, catalogue, intake, decoders, engine, metrics)
+        yield Stages(pipeline, shelf, is_over)
 
 
 @asynccontextmanager
@@ -97,28 +97,61 @@ async def open_server(config: Config) -> AsyncIterator[RunningServer]:
     started = monotonic()
     metrics = Metrics()
     async with AsyncExitStack() as stack:
-        pipeline = await stack.enter_async_context(open_pipeline(config, metrics))
+        stages = await stack.enter_async_context(open_stages(config, metrics))
         metrics_port = await stack.enter_async_context(_metrics_server(config, metrics))
-        port, healthiness = await stack.enter_async_context(_grpc_server(config, pipeline, metrics))
-        await _warm_up(pipeline)
+        port, healthiness = await stack.enter_async_context(_grpc_server(config, stages.pipeline, metrics))
+        await _warm_up(stages.pipeline)
         await _set_ready(healthiness, metrics, ready=True)
         logger.info("ready after %.1f s", monotonic() - started)
+        watching = asyncio.create_task(_unready_when(stages.is_over, healthiness, metrics))
         try:
-            yield RunningServer(port, metrics_port, pipeline, metrics)
+            yield RunningServer(port, metrics_port, stages, metrics)
         finally:
+            watching.cancel()
             await _set_ready(healthiness, metrics, ready=False)
 
 
-async def run_until_signal(config: Config, ready: Callable[[RunningServer], None]) -> None:
-    """Serve until SIGTERM or SIGINT, then drain."""
-    stop = asyncio.Event()
+async def run_until_signal(
+    config: Config, ready: Callable[[RunningServer], None], reread: Callable[[], Config]
+) -> None:
+    """Serve until SIGTERM or SIGINT, then drain. SIGHUP rereads the models, and which of them are wanted.
+
+    Raises:
+        NoDeviceLeft: it ended because nothing can be computed any more.
+    """
+    stop, change = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, change.set)
     async with open_server(config) as server:
         ready(server)
-        await stop.wait()
+        ends = [asyncio.create_task(event.wait()) for event in (stop, server.stages.is_over)]
+        following = asyncio.create_task(_follow(change, server.stages.shelf, reread))
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        for task in (following, *ends):
+            task.cancel()
         logger.info("draining for up to %g s", config.server.drain_s)
+    if server.stages.is_over.is_set():
+        raise NoDeviceLeft("every device failed; the log says how")
+
+
+async def _follow(change: asyncio.Event, shelf: Shelf, reread: Callable[[], Config]) -> None:
+    """Whatever is wrong with what was reread, the models that are served go on."""
+    while await change.wait():
+        change.clear()
+        logger.info("rereading the models")
+        try:
+            await shelf.refresh(reread().models)
+        except (*CANNOT_LOAD, UnknownModel, ValidationError, OSError) as error:
+            logger.error("the models stay as they were: %s", error)
+        else:
+            logger.info("serving the models of now")
+
+
+async def _unready_when(event: asyncio.Event, healthiness: Any, metrics: Metrics) -> None:
+    await event.wait()
+    await _set_ready(healthiness, metrics, ready=False)
 
 
 @asynccontextmanager

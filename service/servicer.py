@@ -142,7 +142,7 @@ class Servicer(VideoClassifierServicer):
                 model_pb2.Accuracy(dataset=figure.dataset, top1=figure.top1, note=figure.note)
                 for figure in spec.accuracy
             ],
-            device=str(model.device),
+            device=",".join(model.devices),
             dtype=model.precision,
             is_default=model is self._pipeline.catalogue.default,
             source=spec.provenance.source if spec.provenance else "",

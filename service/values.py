@@ -6,7 +6,7 @@ t frames in a unit, H W C pixels.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import Literal, Protocol
 
 import numpy as np
@@ -131,6 +131,14 @@ class Views:
     crops: int = 1  # 1: the centre; 3: the start, centre and end of the longer side
 
 
+class Priority(Enum):
+    """Whose videos go first where they wait for each other."""
+
+    LOW = "low"
+    NORMAL = "normal"
+    HIGH = "high"
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """What the client asks for. An empty model or version stands for the server's default."""
@@ -142,6 +150,7 @@ class Options:
     windowing: WholeVideo | Sliding | Views = Sliding()
     ranges_ns: tuple[tuple[int, int], ...] = ()  # [start, end); none: the whole video
     fast: bool = False  # frames near the wanted ones will do where they cost less
+    priority: Priority = Priority.NORMAL
 
 
 @dataclass(frozen=True, slots=True)

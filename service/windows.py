@@ -4,8 +4,8 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass, field
 
-from service.engine.engine import VideoWork
-from service.engine.hosted import Embedding, Logits
+from service.engine.replica import Embedding, Logits
+from service.engine.work import VideoWork
 from service.plan import Plan
 from service.values import DecodeEnd, UnitFrames, VideoFacts
 

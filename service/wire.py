@@ -12,6 +12,7 @@ from service.values import (
     Classification,
     Label,
     Options,
+    Priority,
     Progress,
     Segment,
     Sliding,
@@ -22,6 +23,11 @@ from service.values import (
 from tubelet.v1 import classification_pb2 as pb
 
 _MAX_TOP_K = 1000
+_PRIORITIES = {
+    Priority.LOW: pb.PRIORITY_LOW,
+    Priority.NORMAL: pb.PRIORITY_NORMAL,
+    Priority.HIGH: pb.PRIORITY_HIGH,
+}
 
 
 def to_duration(ns: int) -> Duration:
@@ -60,7 +66,17 @@ def options_from_proto(message: pb.ClassifyOptions) -> Options:
         windowing=_windowing_from_proto(message),
         ranges_ns=tuple((from_duration(each.start), from_duration(each.end)) for each in message.ranges),
         fast=message.fast,
+        priority=_priority_from_proto(message.priority),
     )
+
+
+def _priority_from_proto(number: int) -> Priority:
+    if number == pb.PRIORITY_UNSPECIFIED:
+        return Priority.NORMAL
+    for priority, known in _PRIORITIES.items():
+        if number == known:
+            return priority
+    raise MalformedOption(f"priority is {number}, which is not one", field="priority", value=number)
 
 
 def uri_from_proto(message: pb.ClassifyOptions) -> Uri | None:
@@ -82,6 +98,7 @@ def options_to_proto(options: Options, uri: str = "") -> pb.ClassifyOptions:
         score_threshold=options.score_threshold,
         ranges=[_range_to_proto(start, end) for start, end in options.ranges_ns],
         fast=options.fast,
+        priority=_PRIORITIES[options.priority],
         uri=uri,
     )
     match options.windowing:

@@ -2,13 +2,18 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from models.store import ZOO
+from service.client import Client
 from tests.clips import pan
 from tests.serving import Served
 
@@ -123,25 +128,57 @@ def test_a_port_that_is_taken_is_one_sentence(served: Served) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_serve_gets_ready_answers_and_drains_on_sigterm(clips: tuple[str, str]) -> None:
-    process = subprocess.Popen(
+@contextmanager
+def serving(**environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The server's process, ready, and where it listens; it has to drain well at the end."""
+    with subprocess.Popen(
         [TUBELET, "serve", "--port", "0", "--metrics-port", "0"],
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
         text=True,
-    )
-    assert process.stdout is not None
-    try:
-        ready = process.stdout.readline()
-        assert ready.startswith("ready: gRPC on port ")
-        port = ready.split("port ")[1].split(",")[0]
-        done = tubelet("classify", clips[0], "--server", f"127.0.0.1:{port}", "--json")
+        env=os.environ | environment,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            ready = process.stdout.readline()
+            assert ready.startswith("ready: gRPC on port ")
+            yield process, f"127.0.0.1:{ready.split('port ')[1].split(',')[0]}"
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=30) == 0
+        finally:
+            process.kill()
+
+
+def test_serve_gets_ready_answers_and_drains_on_sigterm(clips: tuple[str, str]) -> None:
+    with serving() as (_, target):
+        done = tubelet("classify", clips[0], "--server", target, "--json")
         assert json.loads(done.stdout)["labels"][0]["label"] == "pan_right"
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=30) == 0
-    finally:
-        process.kill()
-        process.communicate()
+
+
+def test_serve_changes_its_models_on_sighup_while_it_answers(clips: tuple[str, str], tmp_path: Path) -> None:
+    """No request fails, and the next ones are answered by the new version."""
+    folder = tmp_path / "store" / "camera-motion" / "99"
+    with (
+        serving(TUBELET_MODELS__STORE=str(tmp_path / "store")) as (process, target),
+        Client(target) as client,
+    ):
+
+        def answers_until(version: str) -> None:
+            while True:
+                answer = client.classify(clips[0])
+                assert answer.labels[0].name == "pan_right"
+                if answer.version == version:
+                    return
+
+        old = client.classify(clips[0]).version
+        shutil.copytree(ZOO / "camera-motion", folder)
+        spec = folder / "model.toml"
+        spec.write_text(spec.read_text().replace(f'version = "{old}"', 'version = "99"'))
+        process.send_signal(signal.SIGHUP)
+        answers_until("99")
+        shutil.rmtree(folder)
+        process.send_signal(signal.SIGHUP)
+        answers_until(old)
 
 
 def test_the_demo_shows_true_labels_and_metrics() -> None:

@@ -13,7 +13,7 @@ from service.config import MIB, DecodeConfig
 from service.decode.pool import DecodePool
 from service.decode.process import Death
 from service.plan import Grid, Plan
-from service.values import PixelFormat, UnitFrames
+from service.values import PixelFormat, Priority, UnitFrames
 from tests.decode_clips import (
     SMALL,
     decode_file,
@@ -239,6 +239,70 @@ async def test_videos_that_trickle_in_do_not_hold_all_workers(tmp_path: Path, cl
         async with pool.worker():
             assert pool.busy_workers == 1
     assert deaths == []
+
+
+async def test_a_long_video_lets_others_decode_beside_it(clip: Path) -> None:
+    """One whose frames nobody takes has its worker for ever; then it is ended for its niceness."""
+    async with DecodePool(DecodeConfig(workers=1, patience_s=0.2, max_long=1)) as pool:
+        (pid,) = worker_pids()
+        with opened(clip) as file:
+            async with pool.worker() as worker:
+                plan = whole(await worker.probe(file))
+                units = worker.decode(plan, SMALL)
+                (await anext(units)).release()
+                assert worker_pids() == [pid]  # nobody waits
+                await is_right(pool, clip)
+                assert os.getpriority(os.PRIO_PROCESS, pid) > os.getpriority(os.PRIO_PROCESS, 0)
+                rest = [number_of(kept(unit)[0]) async for unit in units]
+        assert len(rest) == plan.grids[0].num_units - 1
+        while len(worker_pids()) > 1:
+            await asyncio.sleep(0.01)
+        assert worker_pids() != [pid]
+
+
+async def test_no_more_than_so_many_are_long(clip: Path) -> None:
+    async with DecodePool(DecodeConfig(workers=1, patience_s=0.05, max_long=1)) as pool:
+        async with pool.worker(), pool.worker():
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.5), pool.worker():
+                    pass
+            assert pool.busy_workers == 2
+        await is_right(pool, clip)
+
+
+async def test_high_priority_comes_first(clip: Path) -> None:
+    served: list[Priority] = []
+
+    async def one(priority: Priority) -> None:
+        async with pool.worker(priority=priority):
+            served.append(priority)
+
+    async with DecodePool(DecodeConfig(workers=1)) as pool:
+        async with pool.worker():
+            waiting = [asyncio.create_task(one(priority)) for priority in Priority]
+            await asyncio.sleep(0)
+        await asyncio.gather(*waiting)
+        await is_right(pool, clip)
+    assert served == [Priority.HIGH, Priority.NORMAL, Priority.LOW]
+
+
+async def test_who_is_cancelled_with_a_worker_in_hand_gives_it_back(clip: Path) -> None:
+    async with DecodePool(DecodeConfig(workers=1)) as pool:
+        async with pool.worker():
+            waiting = asyncio.create_task(_holds(pool))
+            await asyncio.sleep(0)
+        while pool.busy_workers:  # given back, and handed to who waits: who has not woken up yet
+            await asyncio.sleep(0)
+            if waiting.done():
+                break
+            waiting.cancel()
+        await asyncio.wait([waiting])
+        await is_right(pool, clip)
+
+
+async def _holds(pool: DecodePool) -> None:
+    async with pool.worker():
+        await asyncio.sleep(10)
 
 
 def _open_ended() -> Plan:

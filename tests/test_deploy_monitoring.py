@@ -97,9 +97,9 @@ def test_legends_name_labels_that_are_left() -> None:
             for grouping in re.findall(r"\bby \(([^)]*)\)", target["expr"])
             for label in grouping.split(",")
         }
-        summed = "sum" in target["expr"]
+        aggregated = re.search(r"\b(sum|max|min)\b", target["expr"])
         for label in re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]):
-            assert label in (left if summed else TARGET_LABELS), target
+            assert label in (left if aggregated else TARGET_LABELS), target
 
 
 def test_the_dashboard_shows_every_metric() -> None:
@@ -193,6 +193,14 @@ CASES: dict[str, tuple[int, dict[str, str], dict[str, str]]] = {
             'tubelet_decoder_sandbox{instance="a", protection="landlock"}': "0x20",
             'tubelet_decoder_sandbox{instance="a", protection="seccomp"}': "1x20",
         },
+    ),
+    "TubeletDeviceLost": (
+        10,
+        {
+            'tubelet_device_up{instance="a", device="cuda:0"}': "1x20",
+            'tubelet_device_up{instance="a", device="cuda:1"}': "1x5 0x20",
+        },
+        {'tubelet_device_up{instance="a", device="cuda:0"}': "1x20"},
     ),
 }
 

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -10,10 +11,12 @@ import torch
 
 from models.contract import ModelSpec, Preprocessing, Sampling
 from models.factorised import Factorised, FactorisedDims
-from service.engine.engine import VideoWork
 from service.engine.executor import Executor
 from service.engine.hosted import HostedModel
-from service.engine.lane import Account, FairQueue, Item, Lane
+from service.engine.lane import Account, Item, Lane, Run
+from service.engine.replica import Replica
+from service.engine.work import VideoWork
+from service.fair import Claim
 from service.metrics import Metrics
 from service.values import UnitFrames
 
@@ -21,10 +24,9 @@ S, T, SIZE = 4, 2, 32
 
 
 def hosted(
-    release: Callable[[Sequence[UnitFrames]], None] = lambda units: None, device: str = "cpu"
+    release: Callable[[Sequence[UnitFrames]], None] = lambda units: None, *devices: str
 ) -> HostedModel:
-    """A small factorised model, always with the same random weights."""
-    torch.manual_seed(0)
+    """A small factorised model, always with the same random weights, on the CPU if nothing else is said."""
     preprocessing = Preprocessing(SIZE, SIZE, "crop", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
     dims = FactorisedDims((T, 16, 16), S, 48, 2, 1, 3, 96)
     spec = ModelSpec(
@@ -37,17 +39,13 @@ def hosted(
         sampling=Sampling(T, S, 2.0, 1.0, 1.0, 4.0),
         preprocessing=preprocessing,
     )
-    model = Factorised(dims, preprocessing, 3).eval()
-    torch.nn.init.normal_(model.head.weight)
-    return HostedModel(
-        spec,
-        model.to(device),
-        device=torch.device(device),
-        precision="float32",
-        max_batch_units=8,
-        max_batch_windows=8,
-        release=release,
-    )
+    replicas = []
+    for device in map(torch.device, devices or ("cpu",)):
+        torch.manual_seed(0)
+        model = Factorised(dims, preprocessing, 3).eval()
+        torch.nn.init.normal_(model.head.weight)
+        replicas.append(Replica(spec, model.to(device), device, 8, release))
+    return HostedModel(spec, replicas, precision="float32", max_batch_units=8, max_batch_windows=8)
 
 
 def video(seed: int, units: int) -> list[UnitFrames]:
@@ -90,17 +88,6 @@ async def test_whole_windows_give_the_same_logits_as_shared_units() -> None:
             np.testing.assert_allclose(whole[0], logits, atol=1e-4)
 
 
-def test_owners_take_turns() -> None:
-    queue: FairQueue[str] = FairQueue()
-    for item in ("a1", "a2", "a3"):
-        queue.put("a", item)
-    queue.put("b", "b1")
-    assert queue.take() == "a1"
-    queue.put("c", "c1")
-    queue.put("b", "b2")
-    assert [queue.take() for _ in range(len(queue))] == ["b1", "a2", "c1", "b2", "a3"]
-
-
 class Gate:
     """A lane's ``run`` that waits to be let through, and remembers its batches."""
 
@@ -121,7 +108,13 @@ class Gate:
         await asyncio.to_thread(self.entered.acquire)
 
 
-def submit(executor: Executor, lane: Lane[str, str], owner: str, payload: str) -> asyncio.Future[str]:
+def lane_of(stage: Literal["encode", "classify"], most: int, *runs: Run[str, str]) -> Lane[str, str]:
+    """On the device "cpu", or on as many as there are functions: "cpu:0", "cpu:1", ..."""
+    names = ["cpu"] if len(runs) == 1 else [f"cpu:{number}" for number in range(len(runs))]
+    return Lane("model", stage, most, dict(zip(names, runs, strict=True)))
+
+
+def submit(executor: Executor, lane: Lane[str, str], owner: Claim[Any], payload: str) -> asyncio.Future[str]:
     result: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     executor.submit(lane, owner, Item(payload, Account(), result))
     return result
@@ -130,12 +123,13 @@ def submit(executor: Executor, lane: Lane[str, str], owner: str, payload: str) -
 async def test_what_came_while_the_device_was_busy_is_the_next_batch() -> None:
     gate, metrics = Gate(), Metrics()
     async with Executor(metrics) as executor:
-        lane = Lane("model", "encode", 3, gate.run)
+        lane = lane_of("encode", 3, gate.run)
         executor.add(lane)
-        first = submit(executor, lane, "a", "a0")
+        a, b = Claim[Any](), Claim[Any]()
+        first = submit(executor, lane, a, "a0")
         await gate.inside()
-        rest = [submit(executor, lane, "a", f"a{index}") for index in (1, 2, 3)]
-        rest.append(submit(executor, lane, "b", "b0"))
+        rest = [submit(executor, lane, a, f"a{index}") for index in (1, 2, 3)]
+        rest.append(submit(executor, lane, b, "b0"))
         assert metrics.registry.get_sample_value("tubelet_queued_units", {"model": "model"}) == 4
         gate.open.release(3)
         assert await asyncio.gather(first, *rest) == ["A0", "A1", "A2", "A3", "B0"]
@@ -145,12 +139,13 @@ async def test_what_came_while_the_device_was_busy_is_the_next_batch() -> None:
 async def test_cancelled_work_costs_no_place_in_a_batch() -> None:
     gate = Gate()
     async with Executor(Metrics()) as executor:
-        lane = Lane("model", "encode", 2, gate.run)
+        lane = lane_of("encode", 2, gate.run)
         executor.add(lane)
-        first = submit(executor, lane, "a", "a0")
+        b, c = Claim[Any](), Claim[Any]()
+        first = submit(executor, lane, Claim(), "a0")
         await gate.inside()
-        dropped = [submit(executor, lane, "b", f"b{index}") for index in range(4)]
-        kept = [submit(executor, lane, "c", f"c{index}") for index in range(2)]
+        dropped = [submit(executor, lane, b, f"b{index}") for index in range(4)]
+        kept = [submit(executor, lane, c, f"c{index}") for index in range(2)]
         for future in dropped:
             future.cancel()
         gate.open.release(2)
@@ -162,22 +157,22 @@ async def test_a_batch_that_fails_fails_alone() -> None:
     gate = Gate()
     gate.open.release(2)
     async with Executor(Metrics()) as executor:
-        lane = Lane("model", "encode", 1, gate.run)
+        lane = lane_of("encode", 1, gate.run)
         executor.add(lane)
         with pytest.raises(ValueError, match="a bad batch"):
-            await submit(executor, lane, "a", "bad")
-        assert await submit(executor, lane, "a", "good") == "GOOD"
+            await submit(executor, lane, Claim(), "bad")
+        assert await submit(executor, lane, Claim(), "good") == "GOOD"
 
 
 async def test_windows_go_before_units() -> None:
     units, windows = Gate(), Gate()
     async with Executor(Metrics()) as executor:
-        encode, classify = Lane("model", "encode", 1, units.run), Lane("model", "classify", 1, windows.run)
+        encode, classify = lane_of("encode", 1, units.run), lane_of("classify", 1, windows.run)
         executor.add(encode)
         executor.add(classify)
-        results = [submit(executor, encode, "a", "unit0")]
+        results = [submit(executor, encode, Claim(), "unit0")]
         await units.inside()
-        results += [submit(executor, encode, "a", "unit1"), submit(executor, classify, "a", "window")]
+        results += [submit(executor, encode, Claim(), "unit1"), submit(executor, classify, Claim(), "window")]
         windows.open.release()
         units.open.release()
         await units.inside()  # with unit1
@@ -201,8 +196,8 @@ async def test_pixels_are_given_back_once_they_are_in_a_batch() -> None:
 async def test_a_gpu_gives_the_same_logits_as_the_cpu() -> None:
     units = video(5, 6)
     found = []
-    for model in (hosted(), hosted(device="cuda")):
-        async with Executor(Metrics()) as executor:
+    for model in (hosted(), hosted(lambda units: None, "cuda:0")):
+        async with Executor(Metrics(), model.devices) as executor:
             executor.add(model.encode)
             executor.add(model.classify)
             found.append(await classify_video(executor, model, units))

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from service.engine.cache import EmbeddingCache, Outcome
-from service.engine.engine import VideoWork
 from service.engine.executor import Executor
-from service.engine.hosted import Embedding, Logits
+from service.engine.replica import Embedding, Logits
+from service.engine.work import VideoWork
 from service.metrics import Metrics
 from service.values import UnitFrames
 from tests.test_engine import SIZE, S, T, hosted, video
@@ -118,10 +118,11 @@ async def test_whoever_waits_and_is_cancelled_gets_nothing_computed() -> None:
 
 async def test_a_failure_is_not_kept(executor: Executor) -> None:
     cached = Cached(executor)
-    run, cached.model.encode.run = cached.model.encode.run, _fail
+    runs = cached.model.encode.runs
+    run, runs["cpu"] = runs["cpu"], _fail
     with pytest.raises(RuntimeError, match="the device is gone"):
         await cached.logits(still(S))
-    cached.model.encode.run = run
+    runs["cpu"] = run
     await cached.logits(still(S))
     assert cached.cache.used_bytes > 0
 

@@ -7,6 +7,7 @@ from service.values import (
     Classification,
     Label,
     Options,
+    Priority,
     Progress,
     Segment,
     Sliding,
@@ -52,6 +53,7 @@ facts = st.builds(
         | st.builds(Views, st.integers(1, 2**32 - 1), st.integers(1, 2**32 - 1)),
         ranges_ns=st.lists(st.tuples(times, times), max_size=3).map(tuple),
         fast=st.booleans(),
+        priority=st.sampled_from(Priority),
     )
 )
 def test_options(options: Options) -> None:

@@ -2,17 +2,31 @@
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from time import monotonic
 
 from service.config import DecodeConfig
 from service.decode.death import Death
 from service.decode.process import WorkerProcess
 from service.decode.retry import until_started
 from service.decode.spawn import Spawner
+from service.fair import Claim, FairQueue
 from service.plan import Plan
-from service.values import DecodeEnd, PixelFormat, Protection, UnitFrames, VideoFacts, VideoFile
+from service.values import (
+    DecodeEnd,
+    PixelFormat,
+    Priority,
+    Protection,
+    UnitFrames,
+    VideoFacts,
+    VideoFile,
+)
+
+_LEARN = 0.1
+_LONG_NICENESS = 5  # a third of the processor time of one that is not nice, where both want it
 
 _log = logging.getLogger(__name__)
 
@@ -74,8 +88,10 @@ class DecodePool:
     """``config.workers`` processes between ``async with`` and its end.
 
     ``on_worker_death`` is called for each that ended without being asked to. One that has had
-    ``config.max_videos_per_worker`` videos makes room for another. ``protections`` are those of the last
-    one that was started.
+    ``config.max_videos_per_worker`` videos makes room for another. Where videos wait, one that has had its
+    worker for ``config.patience_s`` goes on beside another, at a lower priority of the system, so that a few
+    long videos do not keep all short ones waiting. ``protections`` are those of the last worker that was
+    started.
     """
 
     def __init__(
@@ -86,9 +102,12 @@ class DecodePool:
         self.protections: frozenset[Protection] = frozenset()
         self._spawner = Spawner(config)
         self._processes: set[WorkerProcess] = set()
-        self._free: asyncio.Queue[WorkerProcess] = asyncio.Queue()  # dead ones too: they are skipped
+        self._free: deque[WorkerProcess] = deque()  # dead ones too: they are skipped
+        self._waiting: FairQueue[asyncio.Future[WorkerProcess]] = FairQueue()
+        self._patience: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._busy_before_s = 0.0
+        self._video_s = 0.0  # for which a video has its worker, in the running mean
         self._starting = 0
         self._uploading = 0  # videos with a worker that are on their way still
 
@@ -123,21 +142,69 @@ class DecodePool:
         return self._busy_before_s + sum(process.busy_s for process in self._processes)
 
     @asynccontextmanager
-    async def worker(self, file: VideoFile | None = None) -> AsyncIterator[Worker]:
-        """Wait for a free worker, first come first served; leaving stops whatever it does.
+    async def worker(
+        self,
+        file: VideoFile | None = None,
+        priority: Priority = Priority.NORMAL,
+        deadline: float | None = None,
+    ) -> AsyncIterator[Worker]:
+        """Wait for a free worker; leaving stops whatever it does. ``deadline`` is on the monotonic clock.
 
-        Of videos that are on their way, no more than ``config.max_uploading`` have one at the same time; for
-        the others it is waited until they are there.
+        First come, first served within a priority. Of videos that are on their way, no more than
+        ``config.max_uploading`` have one at the same time; for the others it is waited until they are there.
         """
         async with self._upload_place(file):
-            process = await self._free.get()
-            while not process.is_alive:
-                process = await self._free.get()
-            process.is_taken = True
+            process = await self._next_free(Claim(priority, deadline))
             try:
                 yield Worker(process)
             finally:
                 self._in_background(self._give_back(process))
+
+    async def _next_free(self, claim: Claim[asyncio.Future[WorkerProcess]]) -> WorkerProcess:
+        turn: asyncio.Future[WorkerProcess] = asyncio.get_running_loop().create_future()
+        self._waiting.put(claim, turn)
+        self._hand_out()
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._in_background(self._give_back(turn.result()))
+            raise
+
+    def _hand_out(self) -> None:
+        """Free workers to those who wait."""
+        while self._free and len(self._waiting):
+            process = self._free[0]
+            if not process.is_alive:
+                self._free.popleft()
+                continue
+            turn = self._waiting.take(monotonic(), self._video_s / self._config.workers)
+            if not turn.cancelled():
+                self._free.popleft()
+                process.take()
+                turn.set_result(process)
+        self._watch_patience()
+
+    def _watch_patience(self) -> None:
+        """See to it that the next video to have had its worker for too long is noticed."""
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+        long = sum(process.is_long for process in self._processes)
+        if not len(self._waiting) or long >= self._config.max_long:
+            return
+        short = [each for each in self._processes if each.is_alive and each.is_taken and not each.is_long]
+        if short:
+            first = min(short, key=lambda process: process.taken_at)
+            wait_s = first.taken_at + self._config.patience_s - monotonic()
+            self._patience = asyncio.get_running_loop().call_later(wait_s, self._outlast, first)
+
+    def _outlast(self, process: WorkerProcess) -> None:
+        """It has had its video for too long: another works beside it."""
+        if process.is_alive and process.is_taken:
+            process.make_long(_LONG_NICENESS)
+            self._fill()
+        self._watch_patience()
 
     @asynccontextmanager
     async def _upload_place(self, file: VideoFile | None) -> AsyncIterator[None]:
@@ -154,19 +221,23 @@ class DecodePool:
                 self._uploading -= 1
 
     async def _give_back(self, process: WorkerProcess) -> None:
+        self._video_s += _LEARN * (monotonic() - process.taken_at - self._video_s)
         is_over = self._working() > self._config.workers  # it stood in for one that is back at work
-        if process.is_alive and (process.is_spent or is_over):
+        if process.is_alive and (process.is_spent or process.is_long or is_over):
             process.end()
             self._in_background(self._bury(process, None))
             self._fill()
         else:
             await process.leave()
             process.is_taken = False
-            self._free.put_nowait(process)
+            self._free.append(process)
+            self._hand_out()
 
     def _working(self) -> int:
-        """Workers that can work, and do not wait for the bytes of an upload."""
-        return sum(process.is_alive and not process.is_waiting for process in self._processes)
+        """Workers that can work, neither wait for the bytes of an upload nor have a long video."""
+        return sum(
+            process.is_alive and not process.is_waiting and not process.is_long for process in self._processes
+        )
 
     def _fill(self) -> None:
         """Start what is missing. Who waits for bytes is stood in for, or slow clients would hold them all."""
@@ -186,7 +257,8 @@ class DecodePool:
         if process.is_alive:
             self.protections = process.protections
             self._processes.add(process)
-            self._free.put_nowait(process)
+            self._free.append(process)
+            self._hand_out()
 
     def _died(self, process: WorkerProcess, death: Death) -> None:
         self._on_worker_death(death)
@@ -207,6 +279,8 @@ class DecodePool:
             _log.warning("decode workers are not held by %s: not to be had here", ", ".join(sorted(missing)))
 
     async def _stop(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
         self._end_all()  # before the tasks: from now on nobody's death is a reason to start another
         for task in self._tasks:
             task.cancel()

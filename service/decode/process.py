@@ -5,10 +5,13 @@ What a worker says is checked at arrival: it may have been taken over by the byt
 
 import asyncio
 import math
+import os
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
+from time import monotonic
 from typing import Any
 
 from service.config import DecodeConfig
@@ -43,6 +46,8 @@ class WorkerProcess(asyncio.Protocol):
     ) -> None:
         self.is_alive = False
         self.is_taken = False  # by a video; the pool's mark
+        self.taken_at = 0.0
+        self.is_long = False  # others do not wait for its video to end
         self.protections: frozenset[Protection] = frozenset()  # what stands between it and everything else
         self._config = config
         self._on_death = on_death
@@ -78,6 +83,16 @@ class WorkerProcess(asyncio.Protocol):
     def is_spent(self) -> bool:
         """It has had as many videos as one worker shall have."""
         return self._job >= self._config.max_videos_per_worker
+
+    def take(self) -> None:
+        """A video has it."""
+        self.is_taken, self.taken_at = True, monotonic()
+
+    def make_long(self, niceness: int) -> None:
+        """Let others go first from now on; the system does not let it be undone."""
+        self.is_long = True
+        with suppress(ProcessLookupError):
+            os.setpriority(os.PRIO_PROCESS, self._process.pid, niceness)
 
     async def start(self, spawner: Spawner) -> None:
         """Start the process and wait until it listens.

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from models.contract import ModelSpec
-from service.engine.hosted import Embedding
+from service.engine.replica import Embedding
 from service.values import UnitFrames
 
 Key = tuple[str, str, bytes]  # name and version of a model, digest of a unit's pixels

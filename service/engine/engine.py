@@ -1,40 +1,48 @@
-"""The engine: models on a device, and the work that videos ask of them."""
+"""The engine: models on devices, and the work that videos ask of them."""
 
 import asyncio
 import logging
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from time import monotonic
 
 import numpy as np
 import torch
 
-from models.contract import ModelSpec, VideoModel
-from models.graphed_model import GraphedModel
-from models.int8 import Int8Linear
-from models.memory import keep_freed_memory
-from models.openvino_model import OpenVinoModel
-from models.packed import PackedLinear, pack
-from models.precision import UnsupportedPrecision, check_int8, choose_dtype, precision_name
+from models.contract import ModelSpec
+from models.precision import precision_name
 from models.store import ModelStore
 from service.config import EngineConfig
 from service.engine.cache import EmbeddingCache
 from service.engine.executor import Executor
-from service.engine.hosted import Embedding, HostedModel, Logits
-from service.engine.lane import Account, Item, Lane
+from service.engine.hosted import HostedModel
+from service.engine.lane import Started
+from service.engine.loading import choose_devices, load_model
+from service.engine.replica import Replica
+from service.engine.useful import useful_batch
+from service.engine.work import VideoWork
 from service.metrics import Metrics
-from service.values import UnitFrames
+from service.values import Priority, UnitFrames
 
 _log = logging.getLogger(__name__)
 
 
 class Engine:
-    """Batches the units and windows of all videos in flight, on the GPU when there is one."""
+    """Batches the units and windows of all videos in flight, on every GPU when there is one.
 
-    def __init__(self, config: EngineConfig, metrics: Metrics) -> None:
+    ``on_loss`` hears of each device that is taken out of service.
+
+    Raises:
+        service.engine.loading.NoSuchDevice: the configuration names a device that is not there.
+    """
+
+    def __init__(
+        self, config: EngineConfig, metrics: Metrics, on_loss: Callable[[str], None] = lambda device: None
+    ) -> None:
         self._config = config
         self._metrics = metrics
-        self._executor = Executor(metrics)
+        self._devices = choose_devices(config.device)
+        self._executor = Executor(metrics, map(str, self._devices), on_loss)
         self._cache = _cache(config, metrics)
         self._loop: asyncio.AbstractEventLoop
 
@@ -47,131 +55,110 @@ class Engine:
     async def __aexit__(self, *exc: object) -> None:
         await self._executor.__aexit__(*exc)
 
+    @property
+    def is_fit(self) -> bool:
+        """A device is left in service."""
+        return bool(self._executor.devices)
+
     async def load(self, store: ModelStore, spec: ModelSpec) -> HostedModel:
-        """Load a model and compute one window of black frames, so that first requests are not slow.
+        """Load a model, measure its useful batch, and compute a window, so that first requests are not slow.
 
         Raises:
             models.folder.BrokenModel: its files are not what its model.toml says.
             models.extras.MissingExtra: it needs a library that is not installed.
             models.precision.UnsupportedPrecision: it cannot run in the precision that is configured.
         """
-        device = choose_device(self._config.device)
-        dtype = choose_dtype(self._config.precision, device)
-        precision = precision_name(self._config.precision, device)
-        model = await asyncio.to_thread(self._load, store, spec, device, dtype)
-        most = self._config.max_batch_units
-        if device.type == "cpu":
-            most = min(most, model.cpu_batch_units)
+        config, began = self._config, monotonic()
+        replicas = await asyncio.to_thread(self._replicas, store, spec)
+        loaded = monotonic()
+        most, unit_s = await asyncio.to_thread(_useful_batch, replicas[0], spec, config.max_batch_units)
         hosted = HostedModel(
             spec,
-            model,
-            device=device,
-            precision=precision,
+            replicas,
+            precision=precision_name(config.precision, replicas[0].device),
             max_batch_units=most,
-            max_batch_windows=self._config.max_batch_windows,
-            release=self._release,
+            max_batch_windows=config.max_batch_windows,
         )
+        hosted.encode.item_s = unit_s
         self._executor.add(hosted.encode)
         self._executor.add(hosted.classify)
         await self._warm_up(hosted)
-        self._metrics.model_info.labels(spec.name, spec.version, spec.family, str(device), precision).set(1)
+        self._show(hosted, loaded - began, monotonic() - loaded)
         return hosted
 
-    def _load(
-        self, store: ModelStore, spec: ModelSpec, device: torch.device, dtype: torch.dtype
-    ) -> VideoModel:
-        """The model arranged for speed on its device."""
-        if self._config.precision == "int8":
-            check_int8(device, spec.family)
-        if device.type == "cpu":
-            keep_freed_memory()
-        if device.type == "cpu" and self._config.runtime == "openvino":
-            if self._config.precision == "int8":
-                raise UnsupportedPrecision(
-                    "engine.precision is int8, which engine.runtime openvino does not run"
-                )
-            model = store.load(spec.name, spec.version, device=device).model
-            return OpenVinoModel(model, spec.sampling.frames_per_unit, dtype)
-        model = store.load(spec.name, spec.version, device=device, dtype=dtype).model
-        if device.type == "cpu":
-            pack(model, Int8Linear if self._config.precision == "int8" else PackedLinear)
-            return model
-        if not model.only_device_work:
-            _log.info(
-                "%s %s runs without CUDA graphs: %s models may not", spec.name, spec.version, spec.family
-            )
-            return model
-        return GraphedModel(model, spec.sampling.frames_per_unit, self._config.max_batch_units)
+    def unload(self, model: HostedModel) -> None:
+        """No work will be asked of it any more."""
+        self._executor.remove(model.encode)
+        self._executor.remove(model.classify)
+        self._metrics.forget_model(*_info(model))
 
     def forget(self) -> None:
         """Keep no embedding of what was computed so far."""
         if self._cache is not None:
             self._cache.clear()
 
-    def work(self, model: HostedModel) -> "VideoWork":
+    def work(
+        self, model: HostedModel, priority: Priority = Priority.NORMAL, deadline: float | None = None
+    ) -> VideoWork:
         """A place in the queues for one video."""
-        return VideoWork(self._executor, model, self._cache)
+        return VideoWork(self._executor, model, self._cache, priority, deadline)
+
+    def _replicas(self, store: ModelStore, spec: ModelSpec) -> list[Replica]:
+        most = self._config.max_batch_units
+        return [
+            Replica(spec, load_model(self._config, store, spec, device, most), device, most, self._release)
+            for device in self._devices
+        ]
 
     async def _warm_up(self, model: HostedModel) -> None:
-        sampling, size = model.spec.sampling, model.spec.preprocessing
-        pixels = np.zeros((sampling.frames_per_unit, size.height, size.width, 3), np.uint8)
         work = self.work(model)
         units = [
-            work.encode(UnitFrames(grid=0, unit=unit, pixels=pixels, release=lambda: None))
-            for unit in range(sampling.units_per_window)
+            work.encode(unit) for unit in _black(model.spec, range(model.spec.sampling.units_per_window))
         ]
         await work.classify(units)
+
+    def _show(self, model: HostedModel, load_s: float, warm_up_s: float) -> None:
+        spec = model.spec
+        self._metrics.model_info.labels(*_info(model)).set(1)
+        self._metrics.model_load_seconds.labels(spec.name, spec.version).set(load_s)
+        self._metrics.model_warm_up_seconds.labels(spec.name, spec.version).set(warm_up_s)
+        _log.info(
+            "%s %s on %s in %s: loaded in %.1f s, warm after %.1f s more, %d units a batch, %.1f ms each",
+            spec.name,
+            spec.version,
+            ",".join(model.devices),
+            model.precision,
+            load_s,
+            warm_up_s,
+            model.encode.max_batch,
+            model.encode.item_s * 1e3,
+        )
 
     def _release(self, units: Sequence[UnitFrames]) -> None:
         self._loop.call_soon_threadsafe(_release_all, units)
 
 
-class NoSuchDevice(RuntimeError):
-    """The configuration names a device that this machine does not have."""
+def _info(model: HostedModel) -> tuple[str, ...]:
+    """The labels of the metric that shows it."""
+    spec = model.spec
+    return spec.name, spec.version, spec.family, ",".join(model.devices), model.precision
 
 
-class VideoWork:
-    """What one video asks of the engine: its owner in the fair queues, and its account."""
+def _useful_batch(replica: Replica, spec: ModelSpec, most: int) -> tuple[int, float]:
+    def measure(size: int) -> float:
+        start = monotonic()
+        found = replica.encode(list(_black(spec, range(size))))
+        if isinstance(found, Started):
+            found.wait()
+        return monotonic() - start
 
-    def __init__(self, executor: Executor, model: HostedModel, cache: EmbeddingCache | None = None) -> None:
-        self.account = Account()
-        self._executor = executor
-        self._model = model
-        self._cache = cache
-        self._pending: set[asyncio.Future[Any]] = set()
+    return useful_batch(measure, most)
 
-    def encode(self, unit: UnitFrames) -> asyncio.Future[Embedding]:
-        """Queue a unit that is not known yet; it is released once its pixels are not needed any more."""
-        if self._cache is None:
-            return self._submit(self._model.encode, unit)
-        embedding: asyncio.Future[Embedding] = self._promise()
-        key = self._cache.key(self._model.spec, unit.pixels)
-        self._cache.embed(key, unit, embedding, lambda: self._queue(self._model.encode, unit, embedding))
-        return embedding
 
-    async def classify(self, units: Sequence[asyncio.Future[Embedding]]) -> Logits:
-        """The logits (K,) of the window of these S units, in order."""
-        embeddings = [await unit for unit in units]
-        return await self._submit(self._model.classify, embeddings)
-
-    def cancel(self) -> None:
-        """Drop all that is not in a batch yet."""
-        for future in tuple(self._pending):
-            future.cancel()
-
-    def _submit(self, lane: Lane[Any, Any], payload: Any) -> asyncio.Future[Any]:
-        result = self._promise()
-        self._queue(lane, payload, result)
-        return result
-
-    def _promise(self) -> asyncio.Future[Any]:
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._pending.add(future)
-        future.add_done_callback(self._pending.discard)
-        return future
-
-    def _queue(self, lane: Lane[Any, Any], payload: Any, result: asyncio.Future[Any]) -> None:
-        self._executor.submit(lane, self, Item(payload, self.account, result))
+def _black(spec: ModelSpec, units: Iterable[int]) -> Iterable[UnitFrames]:
+    size = spec.preprocessing
+    pixels = np.zeros((spec.sampling.frames_per_unit, size.height, size.width, 3), np.uint8)
+    return (UnitFrames(grid=0, unit=unit, pixels=pixels, release=lambda: None) for unit in units)
 
 
 def _cache(config: EngineConfig, metrics: Metrics) -> EmbeddingCache | None:
@@ -182,21 +169,6 @@ def _cache(config: EngineConfig, metrics: Metrics) -> EmbeddingCache | None:
     )
     metrics.unit_cache_bytes.set_function(lambda: cache.used_bytes)
     return cache
-
-
-def choose_device(wanted: str) -> torch.device:
-    """``auto`` is the first GPU where there is one, else the CPU.
-
-    Raises:
-        NoSuchDevice: this machine does not have it.
-    """
-    gpus = torch.cuda.device_count()
-    if wanted == "auto":
-        return torch.device("cuda:0" if gpus else "cpu")
-    device = torch.device(wanted)
-    if device.type == "cuda" and (device.index or 0) >= gpus:
-        raise NoSuchDevice(f"engine.device is {wanted!r}, but torch sees {gpus} GPUs here")
-    return device
 
 
 def _release_all(units: Sequence[UnitFrames]) -> None:

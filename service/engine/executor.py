@@ -1,107 +1,200 @@
-"""The thread that owns a device: it takes whatever is queued the moment the device is free."""
+"""The threads that own devices: each takes whatever is queued the moment its device is free."""
 
 import asyncio
+import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-from service.engine.lane import Item, Lane
+import torch
+
+from service.engine.lane import Item, Lane, Started
+from service.engine.schedule import Batch, Schedule
+from service.errors import NoDevice
+from service.fair import Claim
 from service.metrics import Metrics
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """A batch that is on its device."""
+
+    batch: Batch
+    computed: Started[Any]
+    start: float
 
 
 class Executor:
-    """Runs batches of all lanes on one thread; results come back on the event loop.
+    """Runs batches of all lanes, one thread a device; results come back on the event loop.
 
-    Windows go before units: they are cheap, and a finished one is a result that a client waits for.
+    While a device computes, its thread takes the next batch and prepares it, where the lane's ``run`` returns
+    before the results are there. ``on_loss`` hears of each device that is taken out of service.
     """
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        devices: Iterable[str] = ("cpu",),
+        on_loss: Callable[[str], None] = lambda device: None,
+    ) -> None:
         self._metrics = metrics
-        self._lanes: list[Lane[Any, Any]] = []
+        self._on_loss = on_loss
+        self._schedule = Schedule(devices)
         self._condition = threading.Condition()
         self._stopping = False
-        self._turn = 0
         self._loop: asyncio.AbstractEventLoop
-        self._thread: threading.Thread
+        self._threads: list[threading.Thread] = []
 
     async def __aenter__(self) -> "Executor":
         self._loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-        self._thread.start()
+        for device in sorted(self._schedule.devices):
+            self._metrics.device_up.labels(device).set(1)
+            thread = threading.Thread(target=self._run, args=(device,), name=f"engine {device}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         with self._condition:
             self._stopping = True
-            self._condition.notify()
-        await asyncio.to_thread(self._thread.join)
+            self._condition.notify_all()
+        for thread in self._threads:
+            await asyncio.to_thread(thread.join)
+
+    @property
+    def devices(self) -> frozenset[str]:
+        """Those in service."""
+        return frozenset(self._schedule.devices)
 
     def add(self, lane: Lane[Any, Any]) -> None:
         with self._condition:
-            self._lanes.append(lane)
+            self._schedule.add(lane)
 
-    def submit(self, lane: Lane[Any, Any], owner: object, item: Item[Any, Any]) -> None:
+    def remove(self, lane: Lane[Any, Any]) -> None:
         with self._condition:
-            lane.queue.put(owner, item)
+            self._schedule.remove(lane)
+
+    def submit(self, lane: Lane[Any, Any], claim: Claim[Any], item: Item[Any, Any]) -> None:
+        with self._condition:
+            if not self._schedule.devices & lane.runs.keys():
+                item.result.set_exception(_no_device(lane))
+                return
+            self._schedule.submit(lane, claim, item)
             self._condition.notify()
         self._show_depth(lane)
 
-    def _run(self) -> None:
+    def _run(self, device: str) -> None:
+        running: _Running | None = None
         while True:
             with self._condition:
-                while (lane := self._next_lane()) is None and not self._stopping:
+                while (batch := self._take(device)) is None and running is None and self._is_serving(device):
                     self._condition.wait()
-                if lane is None or self._stopping:
+                if batch is None and running is None:
                     return
-                batch = lane.next_batch()
-            if batch:
-                self._run_batch(lane, batch)
+            started = None if batch is None else self._start(batch, device)
+            if running is not None:
+                self._finish(running, device)
+            running = started
 
-    def _next_lane(self) -> Lane[Any, Any] | None:
-        waiting = [lane for lane in self._lanes if len(lane.queue)]
-        if not waiting:
-            return None
-        windows = [lane for lane in waiting if lane.stage == "classify"]
-        candidates = windows or waiting
-        self._turn += 1
-        return candidates[self._turn % len(candidates)]
+    def _is_serving(self, device: str) -> bool:
+        return not self._stopping and device in self._schedule.devices
 
-    def _run_batch(self, lane: Lane[Any, Any], batch: list[Item[Any, Any]]) -> None:
+    def _take(self, device: str) -> Batch | None:
+        return self._schedule.take(device, monotonic()) if self._is_serving(device) else None
+
+    def _start(self, batch: Batch, device: str) -> _Running | None:
+        """Begin a batch; None if it is through already."""
         start = monotonic()
         try:
-            outcome = lane.run([item.payload for item in batch])
+            results = batch.lane.runs[device]([item.payload for item in batch.items])
         except Exception as error:  # whatever a device or a model throws belongs to this batch alone
-            outcome = error
-        self._loop.call_soon_threadsafe(self._deliver, lane, batch, outcome, start, monotonic() - start)
+            self._failed(batch, device, error)
+            return None
+        if isinstance(results, Started):
+            return _Running(batch, results, start)
+        self._succeeded(batch, device, results, start)
+        return None
 
-    def _deliver(
-        self,
-        lane: Lane[Any, Any],
-        batch: list[Item[Any, Any]],
-        outcome: Sequence[Any] | Exception,
-        start: float,
-        seconds: float,
-    ) -> None:
+    def _finish(self, running: _Running, device: str) -> None:
+        try:
+            results = running.computed.wait()
+        except Exception as error:
+            self._failed(running.batch, device, error)
+        else:
+            self._succeeded(running.batch, device, results, running.start)
+
+    def _succeeded(self, batch: Batch, device: str, results: Sequence[Any], start: float) -> None:
+        seconds = monotonic() - start
+        with self._condition:
+            before = set(self._schedule.devices)
+            self._schedule.succeeded(batch, device, seconds)
+            self._mourn(before - self._schedule.devices)
+        self._call(self._account, batch, start, seconds)
+        self._call(_answer, batch, results)
+
+    def _failed(self, batch: Batch, device: str, error: Exception) -> None:
+        _log.warning("a batch of %s failed on %s: %r", batch.lane.model, device, error)
+        with self._condition:
+            if isinstance(error, torch.AcceleratorError):  # the device's context is broken for good
+                self._schedule.lose(device)
+                self._mourn({device})
+            if self._schedule.failed(batch, device):
+                self._condition.notify_all()
+                return
+        self._call(_refuse, batch, error)
+
+    def _mourn(self, lost: set[str]) -> None:
+        """Let the others know, and whoever waits for what none of them can compute. Holds the lock."""
+        for device in lost:
+            _log.error("%s is out of service", device)
+            self._call(self._lost, device)
+        if lost:
+            for batch in self._schedule.stranded():
+                self._call(_refuse, batch, _no_device(batch.lane))
+            self._condition.notify_all()
+
+    def _lost(self, device: str) -> None:
+        self._metrics.device_up.labels(device).set(0)
+        self._on_loss(device)
+
+    def _call(self, function: Callable[..., None], *arguments: object) -> None:
+        self._loop.call_soon_threadsafe(function, *arguments)
+
+    def _account(self, batch: Batch, start: float, seconds: float) -> None:
+        lane, size = batch.lane, len(batch.items)
         self._show_depth(lane)
         self._metrics.engine_busy_seconds.inc(seconds)
         self._metrics.stage_seconds.labels(lane.stage).observe(seconds)
-        self._metrics.stage_seconds.labels("queue").observe(start - batch[0].queued_at)
+        self._metrics.stage_seconds.labels("queue").observe(start - batch.items[0].queued_at)
         sizes = self._metrics.batch_units if lane.stage == "encode" else self._metrics.batch_windows
-        sizes.labels(lane.model).observe(len(batch))
-        for index, item in enumerate(batch):
+        sizes.labels(lane.model).observe(size)
+        for item in batch.items:
             item.account.queue_s = max(item.account.queue_s, start - item.queued_at)
             if lane.stage == "encode":
-                item.account.encode_s += seconds / len(batch)
+                item.account.encode_s += seconds / size
             else:
-                item.account.classify_s += seconds / len(batch)
-            if item.result.cancelled():
-                continue
-            if isinstance(outcome, Exception):
-                item.result.set_exception(outcome)
-            else:
-                item.result.set_result(outcome[index])
+                item.account.classify_s += seconds / size
 
     def _show_depth(self, lane: Lane[Any, Any]) -> None:
         depth = self._metrics.queued_units if lane.stage == "encode" else self._metrics.queued_windows
         depth.labels(lane.model).set(len(lane.queue))
+
+
+def _answer(batch: Batch, results: Sequence[Any]) -> None:
+    for item, result in zip(batch.items, results, strict=True):
+        if not item.result.cancelled():
+            item.result.set_result(result)
+
+
+def _refuse(batch: Batch, error: Exception) -> None:
+    for item in batch.items:
+        if not item.result.cancelled():
+            item.result.set_exception(error)
+
+
+def _no_device(lane: Lane[Any, Any]) -> NoDevice:
+    return NoDevice(f"no device is left that computes {lane.model}")

@@ -1,16 +1,19 @@
-"""One stage of one model: a queue that is fair to videos, and the function that a batch of it runs."""
+"""One stage of one model: what waits for it, and what computes a batch of it on each device."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Generic, Literal, TypeVar
 
+from service.fair import FairQueue
+
 T = TypeVar("T")
 R = TypeVar("R")
+
+_NEWEST = 0.2  # how much of the average cost is the last batch's
 
 
 @dataclass(slots=True)
@@ -32,48 +35,38 @@ class Item(Generic[T, R]):
     queued_at: float = field(default_factory=monotonic)
 
 
-class FairQueue(Generic[T]):
-    """Items taken in turn from each owner that has some, so that a long video cannot starve a short one.
+@dataclass(frozen=True, slots=True)
+class Started(Generic[R]):
+    """A batch that a device computes while its thread prepares the next one."""
 
-    Not thread-safe: the engine holds its lock.
-    """
-
-    def __init__(self) -> None:
-        self._by_owner: OrderedDict[Hashable, deque[T]] = OrderedDict()
-        self._length = 0
-
-    def __len__(self) -> int:
-        return self._length
-
-    def put(self, owner: Hashable, item: T) -> None:
-        self._by_owner.setdefault(owner, deque()).append(item)
-        self._length += 1
-
-    def take(self) -> T:
-        """The next item of the owner that has waited longest for a turn."""
-        owner, items = self._by_owner.popitem(last=False)
-        item = items.popleft()
-        if items:
-            self._by_owner[owner] = items  # behind all others
-        self._length -= 1
-        return item
+    wait: Callable[[], Sequence[R]]
 
 
-@dataclass(slots=True)
+Run = Callable[[Sequence[T]], Sequence[R] | Started[R]]
+"""Turns payloads into as many results, on the thread of its device."""
+
+
+@dataclass(eq=False, slots=True)
 class Lane(Generic[T, R]):
-    """``run`` turns payloads into as many results, on the executor's thread."""
+    """``runs`` has a function for each device that the model is on."""
 
     model: str
     stage: Literal["encode", "classify"]
     max_batch: int
-    run: Callable[[Sequence[T]], Sequence[R]]
+    runs: dict[str, Run[T, R]]
+    item_s: float = 0.0  # about what one item takes, in a batch
     queue: FairQueue[Item[T, R]] = field(default_factory=FairQueue)
 
-    def next_batch(self) -> list[Item[T, R]]:
+    def next_batch(self, now: float) -> list[Item[T, R]]:
         """Up to ``max_batch`` items that somebody still waits for."""
         batch: list[Item[T, R]] = []
         while len(batch) < self.max_batch and len(self.queue):
-            item = self.queue.take()
+            item = self.queue.take(now, self.item_s)
             if not item.result.cancelled():
                 batch.append(item)
         return batch
+
+    def learn(self, seconds: float, items: int) -> None:
+        """A batch took so long."""
+        newest = _NEWEST if self.item_s else 1.0
+        self.item_s += newest * (seconds / items - self.item_s)

@@ -2,6 +2,7 @@ import datetime
 
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
@@ -9,8 +10,19 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Priority(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PRIORITY_UNSPECIFIED: _ClassVar[Priority]
+    PRIORITY_LOW: _ClassVar[Priority]
+    PRIORITY_NORMAL: _ClassVar[Priority]
+    PRIORITY_HIGH: _ClassVar[Priority]
+PRIORITY_UNSPECIFIED: Priority
+PRIORITY_LOW: Priority
+PRIORITY_NORMAL: Priority
+PRIORITY_HIGH: Priority
+
 class ClassifyOptions(_message.Message):
-    __slots__ = ("model", "version", "top_k", "score_threshold", "whole_video", "sliding", "views", "ranges", "fast", "uri")
+    __slots__ = ("model", "version", "top_k", "score_threshold", "whole_video", "sliding", "views", "ranges", "fast", "uri", "priority")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
@@ -21,6 +33,7 @@ class ClassifyOptions(_message.Message):
     RANGES_FIELD_NUMBER: _ClassVar[int]
     FAST_FIELD_NUMBER: _ClassVar[int]
     URI_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
     top_k: int
@@ -31,7 +44,8 @@ class ClassifyOptions(_message.Message):
     ranges: _containers.RepeatedCompositeFieldContainer[TimeRange]
     fast: bool
     uri: str
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., top_k: _Optional[int] = ..., score_threshold: _Optional[float] = ..., whole_video: _Optional[_Union[WholeVideo, _Mapping]] = ..., sliding: _Optional[_Union[Sliding, _Mapping]] = ..., views: _Optional[_Union[Views, _Mapping]] = ..., ranges: _Optional[_Iterable[_Union[TimeRange, _Mapping]]] = ..., fast: bool = ..., uri: _Optional[str] = ...) -> None: ...
+    priority: Priority
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., top_k: _Optional[int] = ..., score_threshold: _Optional[float] = ..., whole_video: _Optional[_Union[WholeVideo, _Mapping]] = ..., sliding: _Optional[_Union[Sliding, _Mapping]] = ..., views: _Optional[_Union[Views, _Mapping]] = ..., ranges: _Optional[_Iterable[_Union[TimeRange, _Mapping]]] = ..., fast: bool = ..., uri: _Optional[str] = ..., priority: _Optional[_Union[Priority, str]] = ...) -> None: ...
 
 class WholeVideo(_message.Message):
     __slots__ = ()

@@ -1,0 +1,68 @@
+"""A model as its device likes it best."""
+
+import logging
+
+import torch
+
+from models.contract import ModelSpec, VideoModel
+from models.graphed_model import GraphedModel
+from models.int8 import Int8Linear
+from models.memory import keep_freed_memory
+from models.openvino_model import OpenVinoModel
+from models.packed import PackedLinear, pack
+from models.precision import UnsupportedPrecision, check_int8, choose_dtype
+from models.store import ModelStore
+from service.config import EngineConfig
+
+_log = logging.getLogger(__name__)
+
+
+class NoSuchDevice(RuntimeError):
+    """The configuration names a device that this machine does not have."""
+
+
+def choose_devices(wanted: str) -> list[torch.device]:
+    """``auto`` is every GPU where there is one, else the CPU; several have commas between them.
+
+    Raises:
+        NoSuchDevice: this machine does not have one of them, or it is named twice.
+    """
+    gpus = torch.cuda.device_count()
+    if wanted == "auto":
+        return [torch.device("cuda", number) for number in range(gpus)] or [torch.device("cpu")]
+    devices = [torch.device(name) for name in wanted.split(",")]
+    if len(set(devices)) < len(devices):
+        raise NoSuchDevice(f"engine.device is {wanted!r}, which names a device twice")
+    for device in devices:
+        if device.type == "cuda" and (device.index or 0) >= gpus:
+            raise NoSuchDevice(f"engine.device is {wanted!r}, but torch sees {gpus} GPUs here")
+    return devices
+
+
+def load_model(
+    config: EngineConfig, store: ModelStore, spec: ModelSpec, device: torch.device, max_batch_units: int
+) -> VideoModel:
+    """
+    Raises:
+        models.folder.BrokenModel: its files are not what its model.toml says.
+        models.extras.MissingExtra: it needs a library that is not installed.
+        models.precision.UnsupportedPrecision: it cannot run in the precision that is configured.
+    """
+    dtype = choose_dtype(config.precision, device)
+    if config.precision == "int8":
+        check_int8(device, spec.family)
+    if device.type == "cpu":
+        keep_freed_memory()
+    if device.type == "cpu" and config.runtime == "openvino":
+        if config.precision == "int8":
+            raise UnsupportedPrecision("engine.precision is int8, which engine.runtime openvino does not run")
+        model = store.load(spec.name, spec.version, device=device).model
+        return OpenVinoModel(model, spec.sampling.frames_per_unit, dtype)
+    model = store.load(spec.name, spec.version, device=device, dtype=dtype).model
+    if device.type == "cpu":
+        pack(model, Int8Linear if config.precision == "int8" else PackedLinear)
+        return model
+    if not model.only_device_work:
+        _log.info("%s %s runs without CUDA graphs: %s models may not", spec.name, spec.version, spec.family)
+        return model
+    return GraphedModel(model, spec.sampling.frames_per_unit, max_batch_units)

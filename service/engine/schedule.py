@@ -1,0 +1,96 @@
+"""What each device computes next, and which devices are fit to: pure bookkeeping, on nobody's clock.
+
+The executor drives it with threads, ``tests/bench/simulate.py`` with simulated time.
+"""
+
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from service.engine.lane import Item, Lane
+from service.fair import Claim
+
+_STRIKES = 3  # batches in a row that one device fails and another computes
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    lane: Lane[Any, Any]
+    items: Sequence[Item[Any, Any]]
+    failed_on: tuple[str, ...] = ()
+
+
+class Schedule:
+    """The lanes of all models, from which all devices draw.
+
+    Windows go before units: they are cheap, and a finished one is a result that a client waits for. A batch
+    that fails is tried once more, on another device that has its model, if there is one. Whoever fails
+    ``_STRIKES`` batches in a row that others then compute gets none any more.
+    """
+
+    def __init__(self, devices: Iterable[str]) -> None:
+        self.devices = set(devices)  # those in service
+        self._lanes: list[Lane[Any, Any]] = []
+        self._retries: deque[Batch] = deque()
+        self._strikes: Counter[str] = Counter()
+        self._turn = 0
+
+    def add(self, lane: Lane[Any, Any]) -> None:
+        self._lanes.append(lane)
+
+    def remove(self, lane: Lane[Any, Any]) -> None:
+        """Nothing is submitted to it any more."""
+        self._lanes.remove(lane)
+
+    def submit(self, lane: Lane[Any, Any], claim: Claim[Any], item: Item[Any, Any]) -> None:
+        lane.queue.put(claim, item)
+
+    def take(self, device: str, now: float) -> Batch | None:
+        """The next batch for a device that is free."""
+        for batch in self._retries:
+            if device not in batch.failed_on and device in batch.lane.runs:
+                self._retries.remove(batch)
+                return batch
+        while (lane := self._next_lane(device)) is not None:
+            if items := lane.next_batch(now):
+                return Batch(lane, items)
+        return None
+
+    def succeeded(self, batch: Batch, device: str, seconds: float) -> None:
+        batch.lane.learn(seconds, len(batch.items))
+        self._strikes[device] = 0
+        for other in batch.failed_on:
+            self._strikes[other] += 1
+            if self._strikes[other] >= _STRIKES:
+                self.lose(other)
+
+    def failed(self, batch: Batch, device: str) -> bool:
+        """Will another device try it?"""
+        others = (self.devices & batch.lane.runs.keys()) - {device}
+        if not others or batch.failed_on:
+            return False
+        self._retries.append(Batch(batch.lane, batch.items, (device,)))
+        return True
+
+    def lose(self, device: str) -> None:
+        """A device is out of service."""
+        self.devices.discard(device)
+
+    def stranded(self) -> list[Batch]:
+        """Take out what no device that is left can compute."""
+        found = [batch for batch in self._retries if self.devices <= {*batch.failed_on}]
+        for batch in found:
+            self._retries.remove(batch)
+        stuck = [lane for lane in self._lanes if not self.devices & lane.runs.keys() and len(lane.queue)]
+        found += [Batch(lane, [lane.queue.take() for _ in range(len(lane.queue))]) for lane in stuck]
+        return found
+
+    def _next_lane(self, device: str) -> Lane[Any, Any] | None:
+        waiting = [lane for lane in self._lanes if len(lane.queue) and device in lane.runs]
+        if not waiting:
+            return None
+        windows = [lane for lane in waiting if lane.stage == "classify"]
+        candidates = windows or waiting
+        self._turn += 1
+        return candidates[self._turn % len(candidates)]

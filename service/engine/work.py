@@ -1,0 +1,70 @@
+"""What one video asks of the engine."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from service.engine.cache import EmbeddingCache
+from service.engine.executor import Executor
+from service.engine.hosted import HostedModel
+from service.engine.lane import Account, Item, Lane
+from service.engine.replica import Embedding, Logits
+from service.fair import Claim
+from service.values import Priority, UnitFrames
+
+
+class VideoWork:
+    """Its claims in the fair queues, and its account. ``deadline`` is a time of the monotonic clock."""
+
+    def __init__(
+        self,
+        executor: Executor,
+        model: HostedModel,
+        cache: EmbeddingCache | None = None,
+        priority: Priority = Priority.NORMAL,
+        deadline: float | None = None,
+    ) -> None:
+        self.account = Account()
+        self.deadline = deadline
+        self._executor = executor
+        self._model = model
+        self._cache = cache
+        self._units: Claim[Any] = Claim(priority, deadline, model.spec.sampling.units_per_window)
+        self._windows: Claim[Any] = Claim(priority, deadline)
+        self._pending: set[asyncio.Future[Any]] = set()
+
+    def encode(self, unit: UnitFrames) -> asyncio.Future[Embedding]:
+        """Queue a unit that is not known yet; it is released once its pixels are not needed any more."""
+        embedding: asyncio.Future[Embedding] = self._promise()
+        if self._cache is None:
+            self._encode(unit, embedding)
+        else:
+            key = self._cache.key(self._model.spec, unit.pixels)
+            self._cache.embed(key, unit, embedding, lambda: self._encode(unit, embedding))
+        return embedding
+
+    async def classify(self, units: Sequence[asyncio.Future[Embedding]]) -> Logits:
+        """The logits (K,) of the window of these S units, in order."""
+        embeddings = [await unit for unit in units]
+        logits: asyncio.Future[Logits] = self._promise()
+        self._submit(self._model.classify, self._windows, embeddings, logits)
+        return await logits
+
+    def cancel(self) -> None:
+        """Drop all that is not in a batch yet."""
+        for future in tuple(self._pending):
+            future.cancel()
+
+    def _promise(self) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._pending.add(future)
+        future.add_done_callback(self._pending.discard)
+        return future
+
+    def _encode(self, unit: UnitFrames, result: asyncio.Future[Embedding]) -> None:
+        self._submit(self._model.encode, self._units, unit, result)
+
+    def _submit(
+        self, lane: Lane[Any, Any], claim: Claim[Any], payload: Any, result: asyncio.Future[Any]
+    ) -> None:
+        self._executor.submit(lane, claim, Item(payload, self.account, result))

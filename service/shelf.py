@@ -1,0 +1,107 @@
+"""The models that are served: those of the store that are wanted, as store and configuration change."""
+
+import asyncio
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from models.extras import MissingExtra
+from models.folder import BrokenModel, Entry
+from models.precision import UnsupportedPrecision
+from models.store import ZOO, ModelStore
+from service.catalogue import Catalogue
+from service.config import ModelsConfig
+from service.engine.engine import Engine
+from service.engine.hosted import HostedModel
+
+CANNOT_LOAD = (BrokenModel, MissingExtra, UnsupportedPrecision, MemoryError, torch.OutOfMemoryError)
+
+_log = logging.getLogger(__name__)
+
+_Key = tuple[str, str]  # name and version
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """A model as it was when it was loaded: a file that changes makes another one of it."""
+
+    model: HostedModel
+    folder: Path
+    sha256: Mapping[str, str]
+
+
+class Shelf:
+    """Fills the catalogue: with warm models, which stay in memory until their last video is answered."""
+
+    def __init__(self, engine: Engine, catalogue: Catalogue) -> None:
+        self._engine = engine
+        self._catalogue = catalogue
+        self._copies: dict[_Key, _Copy] = {}
+        self._one_at_a_time = asyncio.Lock()
+        self._leaving: set[asyncio.Task[None]] = set()
+
+    async def refresh(self, wanted: ModelsConfig) -> None:
+        """Load what is new or has changed, then take away what is not wanted any more.
+
+        One that cannot be loaded is left out, or stays as it was; the others are served all the same.
+
+        Raises:
+            models.store.UnknownModel: the default model is not in the store. Nothing has changed.
+            models.folder.BrokenModel, models.extras.MissingExtra, ...: there is no default model yet, and it
+                cannot be loaded.
+        """
+        async with self._one_at_a_time:
+            store = await asyncio.to_thread(ModelStore, ZOO, wanted.store)
+            for problem in store.broken:
+                _log.error("a model is not served: %s", problem)
+            default = store.find(wanted.default)
+            entries = {_key(entry): entry for entry in (default, *_others(store, wanted))}
+            for key, entry in entries.items():
+                if key not in self._copies or self._copies[key].sha256 != entry.sha256:
+                    await self._put(store, entry, is_needed=entry is default and not self._copies)
+            known = {(spec.name, spec.version) for spec in store.specs()}
+            for key in self._copies.keys() - entries.keys():
+                if key in known or not self._copies[key].folder.exists():
+                    self._take_away(key)  # else its folder cannot be read just now
+            self._catalogue.set_default(default.spec.name)
+
+    async def _put(self, store: ModelStore, entry: Entry, *, is_needed: bool) -> None:
+        spec, key = entry.spec, _key(entry)
+        try:
+            model = await self._engine.load(store, spec)
+        except CANNOT_LOAD as error:
+            if is_needed:
+                raise
+            before = "stays as it was" if key in self._copies else "is not served"
+            _log.error("model %s %s %s: %s", spec.name, spec.version, before, error)
+            return
+        if key in self._copies:
+            self._take_away(key)
+            self._engine.forget()  # embeddings of one that had the same name and version
+        self._copies[key] = _Copy(model, entry.folder, entry.sha256)
+        self._catalogue.add(model)
+
+    def _take_away(self, key: _Key) -> None:
+        model = self._copies.pop(key).model
+        self._catalogue.remove(model)
+        task = asyncio.create_task(self._unload(model))
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    async def _unload(self, model: HostedModel) -> None:
+        await model.unused()
+        self._engine.unload(model)
+        _log.info("%s %s is gone", model.spec.name, model.spec.version)
+
+
+def _others(store: ModelStore, wanted: ModelsConfig) -> Iterator[Entry]:
+    for spec in store.specs():
+        if not wanted.load or spec.name in wanted.load:
+            yield store.find(spec.name, spec.version)
+
+
+def _key(entry: Entry) -> _Key:
+    return entry.spec.name, entry.spec.version

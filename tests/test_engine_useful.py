@@ -1,0 +1,34 @@
+"""The largest useful batch, by what batches cost."""
+
+import pytest
+
+from service.engine.useful import useful_batch
+
+
+def measured(seconds: dict[int, float], most: int) -> tuple[int, float, list[int]]:
+    asked: list[int] = []
+
+    def measure(size: int) -> float:
+        asked.append(size)
+        return seconds[size]
+
+    return *useful_batch(measure, most), asked
+
+
+def test_it_grows_while_units_get_cheaper() -> None:
+    found = measured({1: 0.010, 2: 0.012, 4: 0.016, 8: 0.030, 16: 0.060, 32: 0.130}, 32)
+    assert found == (8, pytest.approx(0.00375), [1, 1, 1, 2, 2, 4, 4, 8, 8, 16, 16, 32, 32])
+
+
+def test_one_bump_does_not_end_the_search() -> None:
+    assert measured({1: 0.010, 2: 0.021, 4: 0.030, 8: 0.062, 16: 0.120}, 16)[0] == 4
+
+
+def test_it_goes_up_to_the_limit_and_not_beyond() -> None:
+    assert measured({1: 0.01, 2: 0.01, 4: 0.01, 6: 0.01}, 6)[0] == 6
+
+
+def test_a_slow_model_is_not_measured_for_ever() -> None:
+    most, unit_s, asked = measured({1: 1.0, 2: 1.0}, 64)
+    assert (most, unit_s) == (1, 1.0)
+    assert asked == [1, 1, 1]

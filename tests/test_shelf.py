@@ -1,0 +1,159 @@
+"""Models that come, change and go while the engine works."""
+
+import asyncio
+import dataclasses
+import logging
+import shutil
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.contract import ModelSpec
+from models.folder import BrokenModel, write_folder
+from models.store import UnknownModel
+from service.catalogue import Catalogue
+from service.config import EngineConfig, ModelsConfig
+from service.engine.engine import Engine
+from service.engine.hosted import HostedModel
+from service.engine.replica import Logits
+from service.errors import UnknownModel as NotServed
+from service.metrics import Metrics
+from service.shelf import Shelf
+from service.values import UnitFrames
+from tests.test_models_store import DIMS, SPEC, model
+
+
+def write(store: Path, version: str, seed: int = 0, name: str = "tiny") -> ModelSpec:
+    spec = dataclasses.replace(SPEC, name=name, version=version)
+    write_folder(store / name / version, spec, DIMS, model(seed), "")
+    return spec
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    store: Path
+    engine: Engine
+    catalogue: Catalogue
+    shelf: Shelf
+    metrics: Metrics
+
+    async def refresh(self, default: str = "tiny", *load: str) -> None:
+        await self.shelf.refresh(ModelsConfig(store=self.store, default=default, load=load or (default,)))
+
+    async def logits(self, hosted: HostedModel) -> Logits:
+        pixels = np.random.default_rng(0).integers(0, 256, (1, 16, 24, 3), np.uint8)
+        work = self.engine.work(hosted)
+        return await work.classify(
+            [work.encode(UnitFrames(0, unit, pixels, lambda: None)) for unit in range(4)]
+        )
+
+    def load_seconds(self, version: str) -> float | None:
+        labels = {"model": "tiny", "version": version}
+        return self.metrics.registry.get_sample_value("tubelet_model_load_seconds", labels)
+
+
+@pytest.fixture
+async def serving(tmp_path: Path) -> AsyncIterator[Serving]:
+    metrics, catalogue = Metrics(), Catalogue()
+    write(tmp_path, "1")
+    async with Engine(EngineConfig(device="cpu"), metrics) as engine:
+        serving = Serving(tmp_path, engine, catalogue, Shelf(engine, catalogue), metrics)
+        await serving.refresh()
+        yield serving
+
+
+async def test_a_new_version_takes_over_beside_the_old_one(serving: Serving) -> None:
+    old = serving.catalogue.default
+    write(serving.store, "2", seed=1)
+    await serving.refresh()
+    new = serving.catalogue.default
+    assert (old.spec.version, new.spec.version) == ("1", "2")
+    assert serving.catalogue.find("tiny", "1") is old
+    assert not np.allclose(await serving.logits(old), await serving.logits(new))
+    assert list(serving.catalogue) == [new, old]
+
+
+async def test_what_is_the_same_is_not_loaded_again(serving: Serving) -> None:
+    before = serving.catalogue.default
+    await serving.refresh()
+    assert serving.catalogue.default is before
+
+
+async def test_a_version_that_is_taken_away_answers_the_videos_that_have_it(serving: Serving) -> None:
+    old = serving.catalogue.default
+    write(serving.store, "2", seed=1)
+    shutil.rmtree(serving.store / "tiny" / "1")
+    before = await serving.logits(old)
+    with old.in_use():
+        await serving.refresh()
+        with pytest.raises(NotServed, match="has no version '1'"):
+            serving.catalogue.find("tiny", "1")
+        serving.engine.forget()
+        assert np.array_equal(await serving.logits(old), before)
+        assert serving.load_seconds("1") is not None
+    while serving.load_seconds("1") is not None:
+        await asyncio.sleep(0)
+    assert serving.load_seconds("2") is not None
+
+
+async def test_weights_that_changed_are_another_model(serving: Serving) -> None:
+    """Also where embeddings of the one before are known."""
+    before = await serving.logits(serving.catalogue.default)
+    write(serving.store, "1", seed=1)
+    await serving.refresh()
+    assert not np.allclose(await serving.logits(serving.catalogue.default), before)
+    assert len(list(serving.catalogue)) == 1
+
+
+async def test_one_that_cannot_be_loaded_is_left_out(
+    serving: Serving, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = serving.catalogue.default
+    write(serving.store, "2", seed=1)
+    (serving.store / "tiny" / "2" / "weights.safetensors").write_bytes(b"cut off")
+    with caplog.at_level(logging.ERROR):
+        await serving.refresh()
+    assert serving.catalogue.default is old
+    assert "model tiny 2 is not served" in caplog.text
+    assert np.isfinite(await serving.logits(old)).all()
+
+
+async def test_one_whose_files_broke_stays_as_it_was(
+    serving: Serving, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = serving.catalogue.default
+    write(serving.store, "2", name="other")
+    (serving.store / "tiny" / "1" / "model.toml").write_text("half written")
+    with caplog.at_level(logging.ERROR):
+        await serving.refresh("other", "other", "tiny")
+    assert serving.catalogue.find("tiny") is old
+    assert "model.toml" in caplog.text or "no usable model" in caplog.text
+
+
+async def test_an_unknown_default_changes_nothing(serving: Serving) -> None:
+    old = serving.catalogue.default
+    write(serving.store, "2", seed=1)
+    with pytest.raises(UnknownModel, match="no model 'absent' in the store"):
+        await serving.refresh("absent")
+    assert list(serving.catalogue) == [old]
+
+
+async def test_without_a_default_nothing_is_served(tmp_path: Path) -> None:
+    write(tmp_path, "1")
+    (tmp_path / "tiny" / "1" / "weights.safetensors").write_bytes(b"cut off")
+    catalogue = Catalogue()
+    async with Engine(EngineConfig(device="cpu"), Metrics()) as engine:
+        with pytest.raises(BrokenModel, match="weights"):
+            await Shelf(engine, catalogue).refresh(
+                ModelsConfig(store=tmp_path, default="tiny", load=("tiny",))
+            )
+
+
+async def test_another_default(serving: Serving) -> None:
+    write(serving.store, "1", name="other")
+    await serving.refresh("other", "tiny")
+    assert serving.catalogue.default.spec.name == "other"
+    assert serving.catalogue.find("tiny").spec.version == "1"
