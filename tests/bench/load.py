@@ -20,15 +20,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
-import numpy as np
 import psutil
 import torch
 from rich.console import Console
@@ -38,23 +37,19 @@ from models.contract import ModelSpec, Preprocessing, Sampling
 from models.factorised import FactorisedDims
 from models.families import build_model
 from models.folder import write_folder
-from models.store import ModelStore
 from models.variants import VARIANTS
 from service.client import Client
-from service.config import DecodeConfig, EngineConfig
-from service.decode.pool import DecodePool
-from service.engine.engine import Engine
-from service.metrics import Metrics
-from service.sampling import make_plan
-from service.values import Options, PixelFormat, Segment, UnitFrames, WholeVideo
+from service.values import Options, Segment, WholeVideo
 from tests.bench.peers.plain import METHOD
-from tests.decode_clips import opened
+from tests.bench.stages import measure_stages
 
 MODEL, SIZE, LABELS = "bench-ti", 224, 400
 FRAMES, DEPTH = 32, 2
 MIB = 1 << 20
 CLIENTS_WITH_DEADLINE, DEADLINE_S = 64, 2.0
 WHOLE = Options(windowing=WholeVideo())
+
+T = TypeVar("T")
 
 Ask = Callable[[Path, float], float | None]
 """A clip and a timeout in seconds -> seconds to the first segment, if there is one; raises what failed."""
@@ -138,40 +133,6 @@ def write_model(store: Path) -> None:
     write_folder(store / MODEL / "1", spec, dims, model.eval(), "Random weights.\n")
 
 
-async def costs(store: Path, clips: list[Path]) -> tuple[float, float]:
-    """Seconds of one core that a clip costs to decode and to compute, in the mean, each alone."""
-    spec = ModelStore(store).find(MODEL).spec
-    size = spec.preprocessing
-    decode_s, units = 0.0, 0
-    async with DecodePool(DecodeConfig(workers=1)) as pool:
-        for clip in clips:
-            with opened(clip) as file:
-                async with pool.worker(file) as worker:
-                    before = _children_s()
-                    plan = make_plan(await worker.probe(file), spec.sampling, WHOLE)
-                    async for unit in worker.decode(plan, PixelFormat(size.height, size.width, size.resize)):
-                        unit.release()
-                        units += 1
-                    decode_s += _children_s() - before
-    async with Engine(EngineConfig(cache_bytes=0), Metrics()) as engine:
-        model = await engine.load(ModelStore(store), spec)
-        pixels = np.random.default_rng(0).integers(0, 256, (DEPTH, SIZE, SIZE, 3), np.uint8)
-        taken = []
-        for _ in range(3):
-            work = engine.work(model)
-            start = time.perf_counter()
-            many = [work.encode(UnitFrames(0, number, pixels, lambda: None)) for number in range(160)]
-            await asyncio.gather(*(work.classify(many[at : at + 16]) for at in range(0, 160, 16)))
-            taken.append(time.perf_counter() - start)
-    compute_s = statistics.median(taken) / 160 * torch.get_num_threads()
-    return decode_s / len(clips), compute_s * units / len(clips)
-
-
-def _children_s() -> float:
-    times = [process.cpu_times() for process in psutil.Process().children(recursive=True)]
-    return sum(each.user + each.system for each in times)
-
-
 @contextmanager
 def _running(command: list[str], **environment: str) -> Iterator[psutil.Popen]:
     process = psutil.Popen(
@@ -248,7 +209,7 @@ def drive(
 ) -> Load:
     """Ask for so long: at random times with a ``rate`` (videos a second), else each client on and on."""
     chance, lock, load, stop = random.Random(0), threading.Lock(), Load(), threading.Event()
-    order = _endlessly(clips, chance)
+    order = endlessly(clips, chance)
 
     def one() -> None:
         with lock:
@@ -300,7 +261,8 @@ def drive(
     return load
 
 
-def _endlessly(clips: list[Path], chance: random.Random) -> Iterator[Path]:
+def endlessly(clips: Sequence[T], chance: random.Random) -> Iterator[T]:
+    """All of them in a random order, again and again."""
     while True:
         yield from chance.sample(clips, len(clips))
 
@@ -318,11 +280,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         store = Path(folder)
         write_model(store)
-        decode_s, compute_s = asyncio.run(costs(store, clips))
-        limit = cores / (decode_s + compute_s)
+        costs = asyncio.run(measure_stages(store, MODEL, clips, WHOLE))
+        limit = cores / (costs.decode_s + costs.compute_s)
         console.print(
-            f"{len(clips)} clips on {cores} cores: one costs {decode_s:.3f} CPU-s to decode and "
-            f"{compute_s:.3f} to compute; the limit is {limit:.2f} videos/s"
+            f"{len(clips)} clips on {cores} cores: one costs {costs.decode_s:.3f} CPU-s to decode and "
+            f"{costs.compute_s:.3f} to compute; the limit is {limit:.2f} videos/s"
         )
         targets = [
             stack.enter_context(start(store))

@@ -1,0 +1,126 @@
+"""What each stage costs on this machine, measured alone: each clip's decoding, and batches of the model."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+
+from models.contract import ModelSpec
+from models.store import ModelStore
+from service.config import DecodeConfig, EngineConfig
+from service.decode.pool import DecodePool
+from service.engine.engine import Engine
+from service.engine.lane import Started
+from service.metrics import Metrics
+from service.sampling import make_plan
+from service.values import Options, PixelFormat, UnitFrames
+from tests.decode_clips import opened
+from tests.simulation import DeviceCosts
+
+_WINDOWS = 16
+_ROUNDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class ClipCost:
+    """One clip's decoding: seconds of a core, and the units that come of it."""
+
+    decode_s: float
+    units: int
+
+
+@dataclass(frozen=True, slots=True)
+class StageCosts:
+    clips: tuple[ClipCost, ...]
+    device: DeviceCosts  # wall seconds, of all of the device's threads
+    threads: int  # of the device, on the cores
+    max_batch_units: int
+    units_per_window: int
+
+    @property
+    def decode_s(self) -> float:
+        """Of a core, of a clip in the mean."""
+        return statistics.mean(clip.decode_s for clip in self.clips)
+
+    @property
+    def compute_s(self) -> float:
+        """Of a core, of a clip in the mean, in full batches."""
+        units = statistics.mean(clip.units for clip in self.clips)
+        unit_s = self.device.unit_s + self.device.encode_batch_s / self.max_batch_units
+        window_s = self.device.window_s + self.device.classify_batch_s / _WINDOWS
+        return self.threads * units * (unit_s + window_s / self.units_per_window)
+
+
+async def measure_stages(store: Path, model: str, clips: Sequence[Path], options: Options) -> StageCosts:
+    spec = ModelStore(store).find(model).spec
+    decoded = await _decode(spec, clips, options)
+    async with Engine(EngineConfig(cache_bytes=0), Metrics()) as engine:
+        hosted = await engine.load(ModelStore(store), spec)
+        most = hosted.encode.max_batch
+        encode, classify = (
+            _finished(next(iter(lane.runs.values()))) for lane in (hosted.encode, hosted.classify)
+        )
+        units = [_unit(spec, number) for number in range(max(most, spec.sampling.units_per_window))]
+        window = encode(units[: spec.sampling.units_per_window])
+        device = DeviceCosts(
+            *_line(encode, units[0], most),
+            *_line(classify, window, _WINDOWS),
+        )
+    return StageCosts(decoded, device, torch.get_num_threads(), most, spec.sampling.units_per_window)
+
+
+async def _decode(spec: ModelSpec, clips: Sequence[Path], options: Options) -> tuple[ClipCost, ...]:
+    size, costs = spec.preprocessing, []
+    async with DecodePool(DecodeConfig(workers=1)) as pool:
+        for clip in clips:
+            with opened(clip) as file:
+                async with pool.worker(file) as worker:
+                    before_s, units = _children_s(), 0
+                    plan = make_plan(await worker.probe(file), spec.sampling, options)
+                    async for unit in worker.decode(plan, PixelFormat(size.height, size.width, size.resize)):
+                        unit.release()
+                        units += 1
+                    costs.append(ClipCost(_children_s() - before_s, units))
+    return tuple(costs)
+
+
+def _children_s() -> float:
+    times = [process.cpu_times() for process in psutil.Process().children(recursive=True)]
+    return sum(each.user + each.system for each in times)
+
+
+def _unit(spec: ModelSpec, number: int) -> UnitFrames:
+    size = spec.preprocessing
+    shape = (spec.sampling.frames_per_unit, size.height, size.width, 3)
+    pixels = np.random.default_rng(number).integers(0, 256, shape, np.uint8)
+    return UnitFrames(0, number, pixels, lambda: None)
+
+
+def _finished(run: Callable[[Sequence[Any]], Any]) -> Callable[[Sequence[Any]], Any]:
+    def finished(items: Sequence[Any]) -> Any:
+        results = run(items)
+        return results.wait() if isinstance(results, Started) else results
+
+    return finished
+
+
+def _line(run: Callable[[Sequence[Any]], Any], item: Any, most: int) -> tuple[float, float]:
+    """What a batch costs whatever is in it, and each item."""
+    one_s, full_s = (_median_s(run, [item] * size) for size in (1, most))
+    item_s = (full_s - one_s) / (most - 1) if most > 1 else one_s
+    return max(0.0, one_s - item_s), item_s
+
+
+def _median_s(run: Callable[[Sequence[Any]], Any], items: Sequence[Any]) -> float:
+    taken = []
+    for _ in range(_ROUNDS + 1):
+        start = time.perf_counter()
+        run(items)
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken[1:])  # the first one allocates

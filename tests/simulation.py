@@ -1,0 +1,425 @@
+"""The server on a simulated clock: who is let in, whose turn it is and which batch is next are the real code.
+
+``service.admission``, ``service.fair`` and ``service.engine.schedule`` decide; here are only the numbers that
+stand for work: seconds of a core that decoding takes, seconds of a device that a batch takes. What is left
+out: uploads (a video is there when it comes), the embedding cache, failures.
+"""
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from itertools import count
+from typing import Any, TypeVar
+
+from service.admission import Admission, Caller, Place
+from service.config import DecodeConfig, ServerConfig
+from service.engine.lane import Account, Item, Lane
+from service.engine.schedule import Batch, Schedule
+from service.errors import ClientOverloaded, DeadlineTooShort, Overloaded
+from service.fair import Claim, FairQueue
+from service.values import Priority
+
+T = TypeVar("T")
+
+_DONE = 1e-12  # of work that is left: rounding
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A device with ``device_threads`` computes on the cores, with so many threads; 0: it is a GPU."""
+
+    cores: int
+    decoders: int
+    devices: int = 1
+    device_threads: int = 0
+    slots: int = 32  # units of one decoder on their way to a device
+    max_batch_units: int = 32
+    max_batch_windows: int = 64
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceCosts:
+    """Seconds of a device: what a batch takes, and each item in it."""
+
+    encode_batch_s: float = 0.0
+    unit_s: float = 0.0
+    classify_batch_s: float = 0.0
+    window_s: float = 0.0
+
+    def of(self, batch: Batch) -> float:
+        if batch.lane.stage == "encode":
+            return self.encode_batch_s + self.unit_s * len(batch.items)
+        return self.classify_batch_s + self.window_s * len(batch.items)
+
+
+@dataclass(eq=False, slots=True)
+class Video:
+    """One request: ``windows`` that share no unit. Times are seconds of the simulated clock."""
+
+    arrival_s: float
+    windows: int
+    units_per_window: int
+    unit_decode_s: float  # of a core
+    other_s: float = 0.0  # of a core, before its first unit: transport and probing
+    deadline_s: float | None = None  # after its arrival
+    priority: Priority = Priority.NORMAL
+    answered_s: float | None = None
+    is_refused: bool = False
+    retry_after_s: float | None = None  # what it was told then
+    is_over: bool = False  # answered, refused or given up
+
+    @property
+    def latency_s(self) -> float | None:
+        return None if self.answered_s is None else self.answered_s - self.arrival_s
+
+    @property
+    def units(self) -> int:
+        return self.windows * self.units_per_window
+
+
+class SizedClaim(Claim[T]):
+    """One that says how much there is in all, for policies that want to know."""
+
+    def __init__(self, video: Video, deadline: float | None, turn: int = 1) -> None:
+        super().__init__(video.priority, deadline, turn)
+        self.units = video.units
+
+
+class FirstCome(FairQueue[T]):
+    """What peers do: one line."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._items: deque[T] = deque()
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def put(self, claim: Claim[T], item: T) -> None:
+        self._items.append(item)
+
+    def take(self, now: float = 0.0, item_s: float = 0.0) -> T:
+        return self._items.popleft()
+
+
+class ShortestFirst(FairQueue[T]):
+    """The best mean latency there is, if long videos may starve."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._items: list[tuple[int, int, T]] = []
+        self._numbers = count()
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def put(self, claim: Claim[T], item: T) -> None:
+        assert isinstance(claim, SizedClaim)
+        heappush(self._items, (claim.units, next(self._numbers), item))
+
+    def take(self, now: float = 0.0, item_s: float = 0.0) -> T:
+        return heappop(self._items)[2]
+
+
+POLICIES: dict[str, Callable[[], FairQueue[Any]]] = {
+    "fair share": FairQueue,
+    "first come": FirstCome,
+    "shortest first": ShortestFirst,
+}
+
+
+class Clock:
+    """What happens next, and when."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._numbers = count()
+
+    def at(self, time_s: float, do: Callable[[], None]) -> None:
+        heappush(self._events, (max(time_s, self.now), next(self._numbers), do))
+
+    def after(self, seconds: float, do: Callable[[], None]) -> None:
+        self.at(self.now + seconds, do)
+
+    def run(self, until_s: float = float("inf")) -> None:
+        while self._events and self._events[0][0] <= until_s:
+            self.now, _, do = heappop(self._events)
+            do()
+
+
+@dataclass(eq=False, slots=True)
+class _Task:
+    left_s: float
+    threads: int
+    weight: float
+    then: Callable[[], None]
+    rate: float = 0.0
+
+
+class Cores:
+    """Processor time, shared by all threads that run, by their weights."""
+
+    def __init__(self, clock: Clock, cores: int, *, are_enough: bool) -> None:
+        self._clock = clock
+        self._cores = cores
+        self._are_enough = are_enough  # for whatever runs at once
+        self._tasks: list[_Task] = []
+        self._settled_s = 0.0
+        self._plan = 0
+
+    def run(self, seconds: float, then: Callable[[], None], threads: int = 1, weight: float = 1.0) -> None:
+        """Work that takes so long where each of its threads has a core of its own."""
+        if self._are_enough:
+            self._clock.after(seconds, then)
+            return
+        self._settle()
+        self._tasks.append(_Task(seconds, threads, weight, then))
+        self._replan()
+
+    def _settle(self) -> None:
+        elapsed_s = self._clock.now - self._settled_s
+        for task in self._tasks:
+            task.left_s -= elapsed_s * task.rate
+        self._settled_s = self._clock.now
+
+    def _replan(self) -> None:
+        self._plan += 1
+        if not self._tasks:
+            return
+        wanted = sum(task.threads * task.weight for task in self._tasks)
+        for task in self._tasks:
+            task.rate = min(1.0, self._cores * task.weight / wanted)
+        plan = self._plan
+        self._clock.after(
+            max(0.0, min(task.left_s / task.rate for task in self._tasks)), lambda: self._end(plan)
+        )
+
+    def _end(self, plan: int) -> None:
+        if plan != self._plan:
+            return
+        self._settle()
+        ended = [task for task in self._tasks if task.left_s <= _DONE]
+        self._tasks = [task for task in self._tasks if task.left_s > _DONE]
+        self._replan()
+        for task in ended:
+            task.then()
+
+
+@dataclass(eq=False, slots=True)
+class _Request:
+    """A video that was let in."""
+
+    video: Video
+    place: Place
+    stay: AbstractContextManager[Place]
+    units: Claim[Any]
+    windows: Claim[Any]
+    on_end: Callable[[], None]
+    account: Account = field(default_factory=Account)
+    pending: set[asyncio.Future[Any]] = field(default_factory=set)
+    encoded: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))
+    classified: int = 0
+    decoded: int = 0
+    in_slots: int = 0
+    has_decoder: bool = False
+    is_blocked: bool = False
+    is_long: bool = False
+    weight: float = 1.0
+    decoder_since_s: float = 0.0
+
+
+class Server:
+    """A tubelet server; ``submit`` videos, then let the clock run."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        machine: Machine,
+        costs: DeviceCosts,
+        policy: Callable[[], FairQueue[Any]] = FairQueue,
+        admission: ServerConfig | None = None,
+    ) -> None:
+        self._clock, self._machine, self._costs = clock, machine, costs
+        self._admission = Admission(admission or ServerConfig())
+        self._config = DecodeConfig(workers=machine.decoders)
+        threads = machine.decoders + machine.devices * machine.device_threads
+        self._cores = Cores(clock, machine.cores, are_enough=threads <= machine.cores)
+        devices = [f"device {number}" for number in range(machine.devices)]
+        runs: dict[str, Any] = dict.fromkeys(devices)
+        self._schedule = Schedule(devices)
+        self._encode: Lane[Any, Any] = Lane(
+            "model", "encode", machine.max_batch_units, runs, costs.unit_s, policy()
+        )
+        self._classify: Lane[Any, Any] = Lane(
+            "model", "classify", machine.max_batch_windows, runs, costs.window_s, policy()
+        )
+        self._schedule.add(self._encode)
+        self._schedule.add(self._classify)
+        self._idle = set(devices)
+        self._free = machine.decoders
+        self._waiting: FairQueue[_Request] = policy()
+        self._decoding: set[_Request] = set()
+        self._watched: _Request | None = None
+        self._futures = asyncio.new_event_loop()  # never runs: it only makes futures
+        self.device_busy_s = 0.0
+
+    def close(self) -> None:
+        self._futures.close()
+
+    def submit(self, video: Video, on_end: Callable[[], None] = lambda: None) -> None:
+        """At its time of arrival; ``on_end`` is called once it is answered, refused or given up."""
+        self._clock.at(video.arrival_s, lambda: self._arrive(video, on_end))
+
+    def _arrive(self, video: Video, on_end: Callable[[], None]) -> None:
+        stay = self._admission.place(Caller("", video.deadline_s))
+        try:
+            place = stay.__enter__()
+        except (Overloaded, ClientOverloaded, DeadlineTooShort) as refusal:
+            video.is_refused = video.is_over = True
+            video.retry_after_s = refusal.retry_after_s
+            on_end()
+            return
+        deadline = None if video.deadline_s is None else video.arrival_s + video.deadline_s
+        units: Claim[Any] = SizedClaim(video, deadline, video.units_per_window)
+        request = _Request(video, place, stay, units, SizedClaim(video, deadline), on_end)
+        if deadline is not None:
+            self._clock.at(deadline, lambda: self._give_up(request))
+        self._waiting.put(SizedClaim(video, deadline), request)
+        self._hand_out()
+
+    def _give_up(self, request: _Request) -> None:
+        if request.video.is_over:
+            return
+        request.place.gave_up_s = self._clock.now - request.video.arrival_s
+        for future in request.pending:
+            future.cancel()
+        self._end(request)
+
+    def _end(self, request: _Request) -> None:
+        request.video.is_over = True
+        request.stay.__exit__(None, None, None)
+        self._give_back(request)
+        request.on_end()
+
+    # Decoders
+
+    def _hand_out(self) -> None:
+        while self._free and len(self._waiting):
+            request = self._waiting.take(self._clock.now)
+            if request.video.is_over:
+                continue
+            self._free -= 1
+            request.has_decoder, request.decoder_since_s = True, self._clock.now
+            self._decoding.add(request)
+            self._cores.run(request.video.other_s, lambda request=request: self._decode(request))
+        self._watch_patience()
+
+    def _give_back(self, request: _Request) -> None:
+        if not request.has_decoder:
+            return
+        request.has_decoder = False
+        self._decoding.discard(request)
+        if not request.is_long:
+            self._free += 1
+        self._hand_out()
+
+    def _watch_patience(self) -> None:
+        """As ``DecodePool`` does: a video that keeps its decoder for long gets another beside it."""
+        long = sum(request.is_long for request in self._decoding)
+        short = [request for request in self._decoding if not request.is_long]
+        if not short or not len(self._waiting) or long >= self._config.max_long:
+            self._watched = None
+            return
+        first = min(short, key=lambda request: request.decoder_since_s)
+        if first is not self._watched:
+            self._watched = first
+            self._clock.at(first.decoder_since_s + self._config.patience_s, lambda: self._outlast(first))
+
+    def _outlast(self, request: _Request) -> None:
+        if request is not self._watched:
+            return
+        self._watched = None
+        if request.has_decoder and not request.is_long:
+            request.is_long, request.weight = True, 1 / 3
+            self._free += 1
+        self._hand_out()
+
+    def _decode(self, request: _Request) -> None:
+        if request.has_decoder:
+            self._cores.run(
+                request.video.unit_decode_s, lambda: self._decoded(request), weight=request.weight
+            )
+
+    def _decoded(self, request: _Request) -> None:
+        if not request.has_decoder:
+            return
+        window = request.decoded // request.video.units_per_window
+        request.decoded += 1
+        request.in_slots += 1
+        self._queue(self._encode, request.units, request, window)
+        if request.decoded == request.video.units:
+            self._give_back(request)
+        elif request.in_slots >= self._machine.slots:
+            request.is_blocked = True
+        else:
+            self._decode(request)
+
+    # Devices
+
+    def _queue(self, lane: Lane[Any, Any], claim: Claim[Any], request: _Request, window: int) -> None:
+        result: asyncio.Future[Any] = self._futures.create_future()
+        request.pending.add(result)
+        item = Item((request, window), request.account, result, self._clock.now)
+        self._schedule.submit(lane, claim, item)
+        if self._idle:
+            self._start(self._idle.pop())
+
+    def _start(self, device: str) -> None:
+        batch = self._schedule.take(device, self._clock.now)
+        if batch is None:
+            self._idle.add(device)
+            return
+        seconds, began = self._costs.of(batch), self._clock.now
+        self.device_busy_s += seconds
+
+        def end() -> None:
+            self._schedule.succeeded(batch, device, self._clock.now - began)
+            for item in batch.items:
+                self._computed(batch.lane, item)
+            self._start(device)
+
+        if self._machine.device_threads:
+            self._cores.run(seconds, end, self._machine.device_threads)
+        else:
+            self._clock.after(seconds, end)
+        if batch.lane is self._encode:
+            self._free_slots(batch)
+
+    def _free_slots(self, batch: Batch) -> None:
+        for item in batch.items:
+            request: _Request = item.payload[0]
+            request.in_slots -= 1
+            if request.is_blocked:
+                request.is_blocked = False
+                self._decode(request)
+
+    def _computed(self, lane: Lane[Any, Any], item: Item[Any, Any]) -> None:
+        request, window = item.payload
+        request.pending.discard(item.result)
+        if item.result.cancelled():
+            return
+        if lane is self._encode:
+            request.encoded[window] += 1
+            if request.encoded[window] == request.video.units_per_window:
+                del request.encoded[window]
+                self._queue(self._classify, request.windows, request, window)
+            return
+        request.classified += 1
+        if request.classified == request.video.windows:
+            request.video.answered_s = self._clock.now
+            request.place.took_s = request.video.latency_s
+            self._end(request)
