@@ -46,7 +46,7 @@ from tests.bench.footage import (
 
 # And how often a round measures each: the slow ones take most of the time.
 CLIPS = ((SHORT_360P, 8), (SHORT_1080P, 3), (LONG_FEW_KEYS, 1), (LONG_MANY_KEYS, 2))
-FILES_AT_ONCE = ((SHORT_360P, 16), (SHORT_1080P, 4))
+FILES_AT_ONCE = ((SHORT_360P, 32), (SHORT_1080P, 8))
 POOL = "the whole pool"
 WORKERS = (1, 2)
 THREADS = (1, 2)
