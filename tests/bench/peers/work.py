@@ -4,6 +4,7 @@ Decoding is PyAV's, from the front, with one reformatter, and only wanted frames
 the very module that tubelet loads, in eager bf16 under inference mode.
 """
 
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
@@ -28,26 +29,43 @@ class Recogniser:
 
     def decode(self, video: bytes) -> np.ndarray:
         """-> (S, t, H, W, C) uint8, the frame in the middle of each of as many equal parts of the video."""
-        sampling, size = self.spec.sampling, self.spec.preprocessing
-        count = sampling.frames_per_window
+        count = self.spec.sampling.frames_per_window
+        return self._window(
+            self._frames(video, lambda total: [(2 * n + 1) * total // (2 * count) for n in range(count)])
+        )
+
+    def decode_windows(self, video: bytes, every: int, stride: int) -> list[np.ndarray]:
+        """A window of every so many frames of the video, each so many of those after the one before."""
+        size = self.spec.sampling.frames_per_window
+        frames = self._frames(video, lambda total: list(range(every // 2, total, every)))
+        return [
+            self._window(frames[start : start + size]) for start in range(0, len(frames) - size + 1, stride)
+        ]
+
+    def _frames(self, video: bytes, choose: Callable[[int], list[int]]) -> list[np.ndarray]:
+        """Those whose numbers are chosen, knowing how many there are."""
+        size = self.spec.preprocessing
         with av.open(BytesIO(video), "r", metadata_errors="replace") as container:
             stream = container.streams.video[0]
             stream.codec_context.thread_count = 1
             total = sum(packet.size > 0 for packet in container.demux(stream))
             container.seek(0)
-            wanted = [(2 * number + 1) * total // (2 * count) for number in range(count)]
+            wanted = choose(total)
             shapes = VideoReformatter()
             frames: list[np.ndarray] = []
             last = None
             for index, frame in enumerate(container.decode(stream)):
-                while len(frames) < count and wanted[len(frames)] <= index:
+                while len(frames) < len(wanted) and wanted[len(frames)] <= index:
                     frames.append(_pixels(shapes, frame, size.height, size.width))
                 last = frame
-                if len(frames) == count:
+                if len(frames) == len(wanted):
                     break
-        while last is not None and len(frames) < count:
+        while last is not None and len(frames) < len(wanted):
             frames.append(frames[-1] if frames else _pixels(shapes, last, size.height, size.width))
-        clip = np.stack(frames)
+        return frames
+
+    def _window(self, frames: list[np.ndarray]) -> np.ndarray:
+        sampling, clip = self.spec.sampling, np.stack(frames)
         return clip.reshape(sampling.units_per_window, sampling.frames_per_unit, *clip.shape[1:])
 
     @torch.inference_mode()
