@@ -7,6 +7,7 @@ as measured in the same run, and how many times as fast tubelet's bf16 is.
 """
 
 import copy
+import random
 import statistics
 import tempfile
 import time
@@ -179,8 +180,10 @@ def measure(name: str, rounds: int, console: Console) -> None:
     wanted = runs["tubelet fp32"]().float()
     cosines = {key: F.cosine_similarity(run().float(), wanted).item() for key, run in runs.items()}
     times: dict[str, list[float]] = {key: [] for key in (*runs, *peaks)}
+    entries, order = [*runs.items(), *peaks.items()], random.Random(0)
     for _ in range(rounds):
-        for key, run in (*runs.items(), *peaks.items()):
+        # In an order of its own: threads of the one before may still spin while the next begins.
+        for key, run in order.sample(entries, len(entries)):
             times[key].append(seconds(run))
     # Not the median: what else runs on a machine only ever makes a round longer.
     quartiles = {key: statistics.quantiles(each, n=4)[0] for key, each in times.items()}
