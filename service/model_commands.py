@@ -22,6 +22,8 @@ from service.engine.loading import choose_devices
 
 _errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 _out = Console(highlight=False, markup=False, soft_wrap=True)
+# As wide as a table wants to be, whatever the terminal: half a name is of no use.
+_table = Console(highlight=False, markup=False, width=1000)
 
 
 async def print_models(server: str | None, config: Config, *, as_json: bool) -> None:
@@ -34,19 +36,19 @@ async def print_models(server: str | None, config: Config, *, as_json: bool) -> 
         for row in rows:
             print(json.dumps(row))
         return
-    table = Table("model", "version", "family", "labels", "size", "licence", "accuracy", box=None)
+    table = Table("model", "version", "family", "labels", "size", "licence", "top 1", "", box=None)
     for row in rows:
-        accuracy = ", ".join(f"{figure['top1']:.3f} {figure['dataset']}" for figure in row["accuracy"])
         table.add_row(
-            row["model"] + (" (default)" if row["default"] else ""),
+            row["model"],
             row["version"],
             row["family"],
             str(len(row["labels"])),
             row["size"],
             row["licence"],
-            accuracy,
+            "".join(f"{figure['top1']:.3f}" for figure in row["accuracy"][:1]),
+            "default" if row["default"] else "",
         )
-    Console().print(table)
+    _table.print(table)
 
 
 def import_model(
@@ -130,7 +132,8 @@ def show_model(name: str, version: str, config: Config, *, as_json: bool) -> Non
         return
     table = Table(box=None, show_header=False)
     for key, value in facts.items():
-        table.add_row(key, _text(value))
+        if value:
+            table.add_row(key, _text(value))
     _out.print(table)
 
 
@@ -154,6 +157,8 @@ def _text(value: object) -> str:
             return ", ".join(f"{key} {_text(each)}" for key, each in value.items() if each is not None)
         case list() if len(value) > 12:
             return f"{len(value)}: {', '.join(map(_text, value[:8]))}, ..."
+        case [dict(), *_]:
+            return "\n".join(map(_text, value))
         case list() | tuple():
             return ", ".join(map(_text, value))
         case float():
