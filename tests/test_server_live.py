@@ -4,6 +4,7 @@ import queue
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
+from itertools import islice
 from tempfile import NamedTemporaryFile
 
 import av
@@ -11,7 +12,7 @@ import pytest
 
 from service.client import Client, ServerError
 from service.values import NS_PER_S, Classification, Options, Segment, Sliding, VideoFacts
-from tests.clips import pan
+from tests.clips import Camera, encode, look, move, pan, town
 from tests.serving import Served, serving, wait_until
 
 _SECONDS = 6.0
@@ -104,6 +105,27 @@ def test_segments_come_before_the_upload_ends(client: Client, clip: bytes, name:
     assert answer.facts.size_bytes == len(video)
     assert answer.facts.frames == 150
     assert [each for each in early + rest if isinstance(each, Segment)] == list(answer.segments)
+
+
+@pytest.mark.parametrize("frames", [194, 196, 198, 200, 202])
+def test_a_video_of_about_a_window(client: Client, frames: int) -> None:
+    """All frames that a window of 2 s samples are there before it is known that the video is as long."""
+    scene, camera = town(), Camera(400, 500)
+    cameras = islice(move(camera, Camera(800, 500), 2.1, fps=100), frames)
+    short = encode((look(scene, each, (160, 120)) for each in cameras), fps=100)
+    options = Options(windowing=Sliding(2 * NS_PER_S, NS_PER_S))
+    at_once = client.classify(short, options)  # its index, behind its frames, says how long it is
+    assert at_once.facts.duration_ns == pytest.approx(frames * NS_PER_S / 100, abs=1000)
+    events = list(client.stream(remuxed(short, "matroska", {}), options))
+    answer = events[-1]
+    assert isinstance(answer, Classification)
+    assert [each for each in events if isinstance(each, Segment)] == list(answer.segments)
+    assert len(answer.segments) == 2
+    for one, other in zip(answer.segments, at_once.segments, strict=True):
+        assert one.end_ns == pytest.approx(other.end_ns, abs=NS_PER_S / 500)
+        assert {each.name: each.score for each in one.labels} == pytest.approx(
+            {each.name: each.score for each in other.labels}, abs=0.02
+        )
 
 
 def test_a_recording_of_a_browser_has_no_duration(client: Client, clip: bytes) -> None:

@@ -50,7 +50,11 @@ def _wanted_of(plan: Callable[[], Plan], number: int, snap: Exact | Snap) -> Ite
 
 
 class Assembly:
-    """The held frame goes into the units that are being filled, once for each time it is wanted."""
+    """The held frame goes into the units that are being filled, once for each time it is wanted.
+
+    The unit that completes the first window of an open plan is announced when the frames go on beyond it:
+    a video that ends within that window gets another plan, and must not have been answered by this one.
+    """
 
     def __init__(
         self, plan: Plan, snap: Exact | Snap, paint: Callable[[VideoFrame], Picture], slots: Slots
@@ -62,6 +66,7 @@ class Assembly:
         self._frame: VideoFrame | None = None
         self._picture: Picture | None = None  # the held frame, when it has been wanted
         self._slot_of: dict[int, tuple[int, np.ndarray]] = {}  # by grid: where its unit is being filled
+        self._kept: tuple[int, int, int] | None = None  # what is to be announced: grid, unit, slot
         self.wanted: Wanted | None = next(self._times)
 
     @property
@@ -85,6 +90,7 @@ class Assembly:
         """Serve the wanted time with the held frame, and go on to the next time."""
         assert self.wanted is not None
         assert self._frame is not None
+        self._announce_kept()
         _, number, unit, frame = self.wanted
         if frame == 0:
             self._slot_of[number] = self._slots.acquire()
@@ -95,7 +101,9 @@ class Assembly:
         memory[frame] = self._picture.cut(grid.crop)
         if frame == grid.frames_per_unit - 1:
             del self._slot_of[number]
-            self._slots.announce(number, unit, slot)
+            self._kept = number, unit, slot
+            if not (self._plan.is_open and unit == grid.units_per_window - 1):
+                self._announce_kept()
         self.wanted = next(self._times, None)
 
     def finish(self, rest: Plan) -> None:
@@ -106,3 +114,9 @@ class Assembly:
                 self.fill()
             else:
                 self.wanted = next(self._times, None)
+        self._announce_kept()
+
+    def _announce_kept(self) -> None:
+        if self._kept is not None:
+            self._slots.announce(*self._kept)
+        self._kept = None
