@@ -1,7 +1,7 @@
 """How the embedded camera-motion models were made, and how to make one.
 
 python -m models.training camera-motion --videos DIR                     train; stop and go on at will
-python tests/bench/camera_moves.py --videos DIR --out runs/moves-test    render moves over the held-out scenes
+python -m tests.bench.camera_moves --videos DIR --out runs/moves-test    render moves over the held-out scenes
 python -m models.training evaluate --videos DIR --clips runs/moves-test  measure
 python -m models.training publish                                        write weights and card into the zoo
 

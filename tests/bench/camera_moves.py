@@ -1,6 +1,6 @@
 """Camera moves made by a tool that shares no code with the training: ffmpeg's crop, zoompan and rotate.
 
-    python tests/bench/camera_moves.py --videos ../shared/videos --out runs/moves-test --split test
+    python -m tests.bench.camera_moves --videos ../shared/videos --out runs/moves-test --split test
 
 writes clips of five seconds, encoded with x264, and ``labels.csv`` that says what each shows. Moving
 pictures come from videos whose own camera stands still, stills from any. Speeds are such that every window
