@@ -27,8 +27,8 @@ from service.server import open_stages
 from service.values import NS_PER_S, Options, Segment, Sliding
 from tests.bench.costs import Cost, median, ratio, timed
 from tests.bench.footage import FPS, Clip, rendered
-from tests.bench.load import FRAMES, MODEL, write_model
 from tests.bench.peers.work import Recogniser
+from tests.bench.targets import FRAMES, MODEL, write_model
 
 CLIP = Clip("40 s 360p", 640, 360, 800, 250, shots=8, repeats=1)
 WINDOW_S, STRIDE_S = 4, 0.5

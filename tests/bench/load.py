@@ -1,4 +1,4 @@
-"""How tubelet and a plain gRPC server bear load: one model, the same weights and clips, one interleaved run.
+"""How tubelet and its peers bear load: one model, the same weights and clips, one interleaved run.
 
     python -m tests.bench.load ../shared/videos/real [--concurrency 1,4,16] [--seconds 20] [--only NAME]
 
@@ -13,46 +13,27 @@ import argparse
 import asyncio
 import os
 import random
-import re
 import statistics
-import subprocess
-import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import grpc
-import psutil
-import torch
 from rich.console import Console
 from rich.table import Table
 
-from models.contract import ModelSpec, Preprocessing, Sampling
-from models.factorised import FactorisedDims
-from models.families import build_model
-from models.folder import write_folder
-from models.variants import VARIANTS
-from service.client import Client
-from service.values import Options, Segment, WholeVideo
-from tests.bench.peers.plain import METHOD
 from tests.bench.stages import measure_stages
+from tests.bench.targets import MODEL, SERVERS, WHOLE, Target, write_model
 
-MODEL, SIZE, LABELS = "bench-ti", 224, 400
-FRAMES, DEPTH = 32, 2
 MIB = 1 << 20
 CLIENTS_WITH_DEADLINE, DEADLINE_S = 64, 2.0
-WHOLE = Options(windowing=WholeVideo())
 
 T = TypeVar("T")
-
-Ask = Callable[[Path, float], float | None]
-"""A clip and a timeout in seconds -> seconds to the first segment, if there is one; raises what failed."""
 
 
 @dataclass(slots=True)
@@ -74,128 +55,6 @@ class Load:
     def quantile_ms(self, part: float) -> float:
         ranked = sorted(self.latencies_s)
         return 1000 * ranked[min(len(ranked) - 1, int(part * len(ranked)))] if ranked else float("nan")
-
-
-class Target:
-    """A server in processes of its own, and how it is asked."""
-
-    def __init__(self, name: str, process: psutil.Popen, ask: Ask) -> None:
-        self.name, self.process, self.ask = name, process, ask
-
-    def processes(self) -> list[psutil.Process]:
-        with suppress(psutil.NoSuchProcess):
-            return [self.process, *self.process.children(recursive=True)]
-        return []
-
-    def cpu_s(self) -> dict[str, float]:
-        """Of the server's process, and of those below it, those that have ended included."""
-        used = {"server": 0.0, "below": 0.0}
-        for process in self.processes():
-            with suppress(psutil.NoSuchProcess):
-                times = process.cpu_times()
-                own = "server" if process.pid == self.process.pid else "below"
-                used[own] += times.user + times.system
-                used["below"] += times.children_user + times.children_system
-        return used
-
-    def memory_bytes(self) -> int:
-        total = 0
-        for process in self.processes():
-            with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                total += process.memory_full_info().pss
-        return total
-
-
-def write_model(store: Path) -> None:
-    torch.manual_seed(0)
-    variant = VARIANTS["Ti"]
-    dims = FactorisedDims(
-        (DEPTH, 16, 16),
-        FRAMES // DEPTH,
-        variant.embed_dim,
-        variant.depth,
-        4,
-        variant.num_heads,
-        variant.mlp_dim,
-    )
-    preprocessing = Preprocessing(SIZE, SIZE, "crop", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    spec = ModelSpec(
-        name=MODEL,
-        version="1",
-        family="factorised",
-        description="random weights, to be timed",
-        licence="MIT",
-        labels=tuple(f"label {number}" for number in range(LABELS)),
-        sampling=Sampling(DEPTH, FRAMES // DEPTH, 4.0, 4.0, 0.1, 24 * 3600.0),
-        preprocessing=preprocessing,
-    )
-    model = build_model(dims, preprocessing, LABELS)
-    write_folder(store / MODEL / "1", spec, dims, model.eval(), "Random weights.\n")
-
-
-@contextmanager
-def _running(command: list[str], **environment: str) -> Iterator[psutil.Popen]:
-    process = psutil.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=os.environ | environment
-    )
-    try:
-        yield process
-    finally:
-        for each in [*process.children(recursive=True), process]:
-            with suppress(psutil.NoSuchProcess):
-                each.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=20)
-        if process.is_running():
-            process.kill()
-
-
-@contextmanager
-def tubelet(store: Path, **settings: str) -> Iterator[Target]:
-    settings = {
-        "TUBELET_MODELS__STORE": str(store),
-        "TUBELET_MODELS__DEFAULT": MODEL,
-        "TUBELET_MODELS__LOAD": f'["{MODEL}"]',
-        "TUBELET_ENGINE__CACHE_BYTES": "0",
-    } | settings
-    command = [str(Path(sys.executable).with_name("tubelet")), "serve", "--port", "0", "--metrics-port", "0"]
-    with _running(command, **settings) as process:
-        port, _ = re.findall(r"port (\d+)", process.stdout.readline())
-        with Client(f"127.0.0.1:{port}") as client:
-
-            def ask(clip: Path, timeout_s: float) -> float | None:
-                start, first = time.monotonic(), None
-                for event in client.stream(clip, WHOLE, timeout_s=timeout_s):
-                    if first is None and isinstance(event, Segment):
-                        first = time.monotonic() - start
-                return first
-
-            yield Target("tubelet", process, ask)
-
-
-@contextmanager
-def plain(store: Path) -> Iterator[Target]:
-    port = _free_port()
-    command = [sys.executable, "-m", "tests.bench.peers.plain", str(store), MODEL, str(port)]
-    with (
-        _running(command) as process,
-        grpc.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.max_send_message_length", -1)]) as channel,
-    ):
-        process.stdout.readline()
-        call: Any = channel.unary_unary(METHOD)
-
-        def ask(clip: Path, timeout_s: float) -> None:
-            call(clip.read_bytes(), timeout=timeout_s)
-
-        yield Target("plain grpc.aio", process, ask)
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 def drive(
@@ -287,9 +146,9 @@ def main() -> None:
             f"{costs.compute_s:.3f} to compute; the limit is {limit:.2f} videos/s"
         )
         targets = [
-            stack.enter_context(start(store))
-            for name, start in (("tubelet", tubelet), ("plain", plain))
-            if arguments.only.lower() in name
+            stack.enter_context(server(store))
+            for server in SERVERS
+            if arguments.only.lower() in server.__name__
         ]
         idle = {target.name: target.memory_bytes() for target in targets}
         for target in targets:

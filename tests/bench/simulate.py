@@ -31,15 +31,12 @@ from service.fair import FairQueue
 from tests.bench.load import (
     CLIENTS_WITH_DEADLINE,
     DEADLINE_S,
-    MODEL,
-    WHOLE,
     Load,
     drive,
     endlessly,
-    tubelet,
-    write_model,
 )
 from tests.bench.stages import ClipCost, StageCosts, measure_stages
+from tests.bench.targets import MODEL, WHOLE, tubelet, write_model
 from tests.simulation import POLICIES, Clock, DeviceCosts, Machine, Server, Video
 
 _RETRY_S = 0.1

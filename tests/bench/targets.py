@@ -1,0 +1,183 @@
+"""The servers that are compared under load, each in processes of its own, all on one model's weights."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import grpc
+import psutil
+import torch
+
+from models.contract import ModelSpec, Preprocessing, Sampling
+from models.factorised import FactorisedDims
+from models.families import build_model
+from models.folder import write_folder
+from models.variants import VARIANTS
+from service.client import Client
+from service.values import Options, Segment, WholeVideo
+from tests.bench.peers.plain import METHOD
+
+MODEL, SIZE, LABELS = "bench-ti", 224, 400
+FRAMES, DEPTH = 32, 2
+WHOLE = Options(windowing=WholeVideo())
+
+Ask = Callable[[Path, float], float | None]
+"""A clip and a timeout in seconds -> seconds to the first segment, if there is one; raises what failed."""
+
+
+class Target:
+    """A server in processes of its own, and how it is asked."""
+
+    def __init__(self, name: str, process: psutil.Popen, ask: Ask) -> None:
+        self.name, self.process, self.ask = name, process, ask
+
+    def processes(self) -> list[psutil.Process]:
+        with suppress(psutil.NoSuchProcess):
+            return [self.process, *self.process.children(recursive=True)]
+        return []
+
+    def cpu_s(self) -> dict[str, float]:
+        """Of the server's process, and of those below it, those that have ended included."""
+        used = {"server": 0.0, "below": 0.0}
+        for process in self.processes():
+            with suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                own = "server" if process.pid == self.process.pid else "below"
+                used[own] += times.user + times.system
+                used["below"] += times.children_user + times.children_system
+        return used
+
+    def memory_bytes(self) -> int:
+        total = 0
+        for process in self.processes():
+            with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                total += process.memory_full_info().pss
+        return total
+
+
+def write_model(store: Path) -> None:
+    torch.manual_seed(0)
+    variant = VARIANTS["Ti"]
+    dims = FactorisedDims(
+        (DEPTH, 16, 16),
+        FRAMES // DEPTH,
+        variant.embed_dim,
+        variant.depth,
+        4,
+        variant.num_heads,
+        variant.mlp_dim,
+    )
+    preprocessing = Preprocessing(SIZE, SIZE, "crop", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    spec = ModelSpec(
+        name=MODEL,
+        version="1",
+        family="factorised",
+        description="random weights, to be timed",
+        licence="MIT",
+        labels=tuple(f"label {number}" for number in range(LABELS)),
+        sampling=Sampling(DEPTH, FRAMES // DEPTH, 4.0, 4.0, 0.1, 24 * 3600.0),
+        preprocessing=preprocessing,
+    )
+    model = build_model(dims, preprocessing, LABELS)
+    write_folder(store / MODEL / "1", spec, dims, model.eval(), "Random weights.\n")
+
+
+@contextmanager
+def _running(command: list[str], **environment: str) -> Iterator[psutil.Popen]:
+    process = psutil.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=os.environ | environment
+    )
+    try:
+        yield process
+    finally:
+        for each in [*process.children(recursive=True), process]:
+            with suppress(psutil.NoSuchProcess):
+                each.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=20)
+        if process.is_running():
+            process.kill()
+
+
+@contextmanager
+def tubelet(store: Path, **settings: str) -> Iterator[Target]:
+    settings = {
+        "TUBELET_MODELS__STORE": str(store),
+        "TUBELET_MODELS__DEFAULT": MODEL,
+        "TUBELET_MODELS__LOAD": f'["{MODEL}"]',
+        "TUBELET_ENGINE__CACHE_BYTES": "0",
+    } | settings
+    command = [str(Path(sys.executable).with_name("tubelet")), "serve", "--port", "0", "--metrics-port", "0"]
+    with _running(command, **settings) as process:
+        port, _ = re.findall(r"port (\d+)", process.stdout.readline())
+        with Client(f"127.0.0.1:{port}") as client:
+
+            def ask(clip: Path, timeout_s: float) -> float | None:
+                start, first = time.monotonic(), None
+                for event in client.stream(clip, WHOLE, timeout_s=timeout_s):
+                    if first is None and isinstance(event, Segment):
+                        first = time.monotonic() - start
+                return first
+
+            yield Target("tubelet", process, ask)
+
+
+@contextmanager
+def plain(store: Path) -> Iterator[Target]:
+    port = _free_port()
+    command = [sys.executable, "-m", "tests.bench.peers.plain", str(store), MODEL, str(port)]
+    with (
+        _running(command) as process,
+        grpc.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.max_send_message_length", -1)]) as channel,
+    ):
+        process.stdout.readline()
+        call: Any = channel.unary_unary(METHOD)
+
+        def ask(clip: Path, timeout_s: float) -> None:
+            call(clip.read_bytes(), timeout=timeout_s)
+
+        yield Target("plain grpc.aio", process, ask)
+
+
+@contextmanager
+def litserve(store: Path) -> Iterator[Target]:
+    port = _free_port()
+    command = [sys.executable, "-m", "tests.bench.peers.lit", str(store), MODEL, str(port)]
+    server = f"http://127.0.0.1:{port}"
+    with _running(command) as process:
+        while not _is_healthy(f"{server}/health"):
+            if process.poll() is not None:
+                raise SystemExit("LitServe did not start; it comes with: pip install -e '.[bench]'")
+            time.sleep(0.2)
+
+        def ask(clip: Path, timeout_s: float) -> None:
+            headers = {"Content-Type": "application/octet-stream"}
+            request = Request(f"{server}/predict", clip.read_bytes(), headers)
+            with urlopen(request, timeout=timeout_s) as answer:
+                json.load(answer)
+
+        yield Target("LitServe", process, ask)
+
+
+SERVERS = (tubelet, plain, litserve)
+
+
+def _is_healthy(address: str) -> bool:
+    with suppress(OSError), urlopen(address, timeout=5):
+        return True
+    return False
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
