@@ -96,7 +96,7 @@ def drive(
             one()
 
     def watch() -> None:
-        while not stop.wait(0.2):
+        while not stop.wait(1.0):  # a look at all pages of a server takes 20 ms of a core
             load.peak_bytes = max(load.peak_bytes, target.memory_bytes())
 
     watcher = threading.Thread(target=watch)

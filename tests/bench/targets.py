@@ -37,8 +37,8 @@ Ask = Callable[[Path, float], float | None]
 class Target:
     """A server in processes of its own, and how it is asked."""
 
-    def __init__(self, name: str, process: psutil.Popen, ask: Ask) -> None:
-        self.name, self.process, self.ask = name, process, ask
+    def __init__(self, name: str, process: psutil.Popen, address: str, ask: Ask) -> None:
+        self.name, self.process, self.address, self.ask = name, process, address, ask
 
     def processes(self) -> list[psutil.Process]:
         with suppress(psutil.NoSuchProcess):
@@ -119,7 +119,8 @@ def tubelet(store: Path, **settings: str) -> Iterator[Target]:
     command = [str(Path(sys.executable).with_name("tubelet")), "serve", "--port", "0", "--metrics-port", "0"]
     with _running(command, **settings) as process:
         port, _ = re.findall(r"port (\d+)", process.stdout.readline())
-        with Client(f"127.0.0.1:{port}") as client:
+        address = f"127.0.0.1:{port}"
+        with Client(address) as client:
 
             def ask(clip: Path, timeout_s: float) -> float | None:
                 start, first = time.monotonic(), None
@@ -128,16 +129,16 @@ def tubelet(store: Path, **settings: str) -> Iterator[Target]:
                         first = time.monotonic() - start
                 return first
 
-            yield Target("tubelet", process, ask)
+            yield Target("tubelet", process, address, ask)
 
 
 @contextmanager
 def plain(store: Path) -> Iterator[Target]:
-    port = _free_port()
-    command = [sys.executable, "-m", "tests.bench.peers.plain", str(store), MODEL, str(port)]
+    address = f"127.0.0.1:{_free_port()}"
+    command = [sys.executable, "-m", "tests.bench.peers.plain", str(store), MODEL, address]
     with (
         _running(command) as process,
-        grpc.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.max_send_message_length", -1)]) as channel,
+        grpc.insecure_channel(address, options=[("grpc.max_send_message_length", -1)]) as channel,
     ):
         process.stdout.readline()
         call: Any = channel.unary_unary(METHOD)
@@ -145,27 +146,26 @@ def plain(store: Path) -> Iterator[Target]:
         def ask(clip: Path, timeout_s: float) -> None:
             call(clip.read_bytes(), timeout=timeout_s)
 
-        yield Target("plain grpc.aio", process, ask)
+        yield Target("plain grpc.aio", process, address, ask)
 
 
 @contextmanager
 def litserve(store: Path) -> Iterator[Target]:
-    port = _free_port()
-    command = [sys.executable, "-m", "tests.bench.peers.lit", str(store), MODEL, str(port)]
-    server = f"http://127.0.0.1:{port}"
+    address = f"127.0.0.1:{_free_port()}"
+    command = [sys.executable, "-m", "tests.bench.peers.lit", str(store), MODEL, address]
     with _running(command) as process:
-        while not _is_healthy(f"{server}/health"):
+        while not _is_healthy(f"http://{address}/health"):
             if process.poll() is not None:
                 raise SystemExit("LitServe did not start; it comes with: pip install -e '.[bench]'")
             time.sleep(0.2)
 
         def ask(clip: Path, timeout_s: float) -> None:
             headers = {"Content-Type": "application/octet-stream"}
-            request = Request(f"{server}/predict", clip.read_bytes(), headers)
+            request = Request(f"http://{address}/predict", clip.read_bytes(), headers)
             with urlopen(request, timeout=timeout_s) as answer:
                 json.load(answer)
 
-        yield Target("LitServe", process, ask)
+        yield Target("LitServe", process, address, ask)
 
 
 SERVERS = (tubelet, plain, litserve)

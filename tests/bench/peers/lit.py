@@ -1,6 +1,6 @@
 """A LitServe server: a process a core, which decodes and computes one video at a time on one thread.
 
-python -m tests.bench.peers.lit STORE MODEL PORT
+python -m tests.bench.peers.lit STORE MODEL HOST:PORT
 
 Batches of several videos were slower: one video's units fill the processor already.
 """
@@ -41,8 +41,9 @@ class Api(litserve.LitAPI):
 
 
 if __name__ == "__main__":
-    store, model, port = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    store, model, address = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+    host, port = address.rsplit(":", 1)
     server = litserve.LitServer(
         Api(store, model), accelerator="cpu", workers_per_device=_WORKERS, timeout=False
     )
-    server.run(host="127.0.0.1", port=port, log_level="error", generate_client_file=False)
+    server.run(host=host, port=int(port), log_level="error", generate_client_file=False)

@@ -1,6 +1,6 @@
 """A plain grpc.aio server: a pool of threads that decode, one model behind a lock.
 
-python -m tests.bench.peers.plain STORE MODEL PORT
+python -m tests.bench.peers.plain STORE MODEL HOST:PORT
 """
 
 import asyncio
@@ -19,7 +19,7 @@ METHOD = "/bench.Peer/Classify"
 _THREADS = 2  # decoding leaves the GIL alone: as many as there are cores
 
 
-async def serve(store: Path, model: str, port: int) -> None:
+async def serve(store: Path, model: str, address: str) -> None:
     recogniser = Recogniser(store, model)
     torch.set_num_threads(2)
     device = threading.Lock()
@@ -39,11 +39,11 @@ async def serve(store: Path, model: str, port: int) -> None:
     server.add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler("bench.Peer", {"Classify": handler}),)
     )
-    server.add_insecure_port(f"127.0.0.1:{port}")
+    server.add_insecure_port(address)
     await server.start()
     print("ready", flush=True)
     await server.wait_for_termination()
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])))
+    asyncio.run(serve(Path(sys.argv[1]), sys.argv[2], sys.argv[3]))
