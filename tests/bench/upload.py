@@ -1,21 +1,23 @@
-"""How fast a server takes uploads in, by the size of their chunks.
+"""How fast a server takes uploads in, by the size of their chunks; and the memory of many at a time.
 
-    python -m tests.bench.upload [--megabytes 400] [--rounds 3]
+    python -m tests.bench.upload [--megabytes 400] [--rounds 3] [--at-once 64] [--each-megabytes 40]
 
 Uploads bytes that are no video, as a whole-video request, so that nothing happens but the upload, over
 loopback to a real server; interleaved over the sizes, medians. The client runs on the same cores: what counts
-is the server's own processor time.
+is the server's own processor time. Then so many clients hold an upload each back just before its end.
 """
 
 import argparse
 import statistics
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from threading import Event, Semaphore
 
 import grpc
 
-from tests.bench.serve import Server, started
+from tests.bench.serve import MIB, Server, started
 from tubelet.v1 import classification_pb2
 from tubelet.v1 import video_classifier_pb2 as pb
 from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierStub
@@ -23,27 +25,53 @@ from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierStub
 SIZES = (16 << 10, 64 << 10, 256 << 10, 1 << 20, 3 << 20)
 
 
+def messages(size: int, total: int) -> Iterator[pb.ClassifyRequest]:
+    options = classification_pb2.ClassifyOptions(whole_video=classification_pb2.WholeVideo())
+    yield pb.ClassifyRequest(options=options)
+    message = pb.ClassifyRequest(chunk=bytes(size))
+    for _ in range(total // size):
+        yield message
+
+
 def upload(server: Server, stub: VideoClassifierStub, size: int, total: int) -> tuple[float, float]:
     """Wall seconds, and processor seconds of the server."""
-
-    def messages() -> Iterator[pb.ClassifyRequest]:
-        options = classification_pb2.ClassifyOptions(whole_video=classification_pb2.WholeVideo())
-        yield pb.ClassifyRequest(options=options)
-        message = pb.ClassifyRequest(chunk=bytes(size))
-        for _ in range(total // size):
-            yield message
-
     before, start = server.process.cpu_times(), time.perf_counter()
     with suppress(grpc.RpcError):  # it is no video
-        stub.Classify(messages(), timeout=600)
+        stub.Classify(messages(size, total), timeout=600)
     wall_s, after = time.perf_counter() - start, server.process.cpu_times()
     return wall_s, after.user + after.system - before.user - before.system
+
+
+def bytes_held(server: Server, stub: VideoClassifierStub, at_once: int, total: int) -> int:
+    """Memory above idle while so many uploads are in flight, all but their ends."""
+    idle, sent, end = server.memory_bytes(), Semaphore(0), Event()
+
+    def held_back() -> Iterator[pb.ClassifyRequest]:
+        yield from messages(1 << 20, total)
+        sent.release()
+        end.wait()
+
+    def one() -> None:
+        with suppress(grpc.RpcError):
+            stub.Classify(held_back(), timeout=600)
+
+    with ThreadPoolExecutor(at_once) as threads:
+        for _ in range(at_once):
+            threads.submit(one)
+        for _ in range(at_once):
+            sent.acquire()
+        time.sleep(1)  # what was sent arrives
+        held = server.memory_bytes() - idle
+        end.set()
+    return held
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--megabytes", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--at-once", type=int, default=64)
+    parser.add_argument("--each-megabytes", type=int, default=40)
     arguments = parser.parse_args()
     total = arguments.megabytes << 20
     costs: dict[int, list[tuple[float, float]]] = {size: [] for size in SIZES}
@@ -52,12 +80,17 @@ def main() -> None:
         for _ in range(arguments.rounds):
             for size, found in costs.items():
                 found.append(upload(server, stub, size, total))
+        held = bytes_held(server, stub, arguments.at_once, arguments.each_megabytes << 20)
     for size, found in costs.items():
         wall_s, cpu_s = (statistics.median(each) for each in zip(*found, strict=True))
         print(
             f"chunks of {size >> 10:5} KiB: {total / wall_s / 1e9:.2f} GB/s, "
             f"{total / cpu_s / 1e9:.2f} GB for a second of one core of the server"
         )
+    print(
+        f"{arguments.at_once} uploads of {arguments.each_megabytes} MiB in flight: "
+        f"{held / MIB:.0f} MiB above idle"
+    )
 
 
 if __name__ == "__main__":
