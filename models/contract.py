@@ -125,7 +125,8 @@ class ModelSpec:
                 f"a model's name and version are letters, digits and . _ - : {self.name!r} {self.version!r}"
             )
         if not self.labels or len(set(self.labels)) != len(self.labels):
-            raise ValueError(f"model {self.name}: labels must be distinct and at least one")
+            twice = next((each for each in self.labels if self.labels.count(each) > 1), "")
+            raise ValueError(f"model {self.name}: labels must be distinct and at least one, {twice!r} is not")
 
     @property
     def version_key(self) -> tuple[tuple[bool, int, str], ...]:

@@ -12,18 +12,20 @@ import shutil
 import tempfile
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import psutil
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from models.contract import Accuracy, ModelSpec, Preprocessing, Provenance, Sampling, VideoModel
+from models.extras import MissingExtra
 from models.families import DIMS, Dims, build_model
 from models.fingerprint import fingerprint
+from models.memory import free_bytes
 
 SPEC, WEIGHTS, LABELS, CARD = "model.toml", "weights.safetensors", "labels.txt", "CARD.md"
 _HEAD = ("name", "version", "family", "description", "licence")
@@ -49,11 +51,11 @@ class Entry:
         Raises:
             BrokenModel: the weights are missing, not those of the sha256, of other names or shapes, or too
                 many for the memory that is free.
-        models.extras.MissingExtra: the family needs a library that is not installed.
+            models.extras.MissingExtra: the family needs a library that is not installed.
         """
         weights = self.folder / WEIGHTS
         self.verify(WEIGHTS)
-        needed, free = 2 * weights.stat().st_size, psutil.virtual_memory().available
+        needed, free = 2 * weights.stat().st_size, free_bytes()
         if needed > free:
             raise BrokenModel(
                 f"{weights} needs {needed / 2**30:.1f} GiB of memory to load, {free / 2**30:.1f} GiB are free"
@@ -66,8 +68,18 @@ class Entry:
         return model.eval().requires_grad_(False)
 
     def build(self) -> VideoModel:
-        """The model with random weights."""
-        return build_model(self.dims, self.spec.preprocessing, len(self.spec.labels))
+        """The model with random weights.
+
+        Raises:
+            BrokenModel: the dims make no model, of this family or of the installed library.
+            models.extras.MissingExtra: it needs a library that is not installed.
+        """
+        try:
+            return build_model(self.dims, self.spec.preprocessing, len(self.spec.labels))
+        except MissingExtra:
+            raise
+        except Exception as error:  # a library's code raises whatever a config makes it meet
+            raise BrokenModel(f"the dims in {self.folder / SPEC} make no model: {one_line(error)}") from error
 
     def verify(self, name: str) -> None:
         """
@@ -111,7 +123,12 @@ def read_folder(folder: Path) -> Entry:
 
 
 def write_folder(folder: Path, spec: ModelSpec, dims: Dims, model: VideoModel, card: str) -> None:
-    """Write a model's folder, whole or not at all, in the place of one that is there."""
+    """Write a model's folder, whole or not at all, in the place of one that is there.
+
+    Raises:
+        ValueError: the model's logits are not finite.
+        OSError, safetensors.SafetensorError: the disk does not take it.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -130,6 +147,8 @@ def write_folder(folder: Path, spec: ModelSpec, dims: Dims, model: VideoModel, c
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        with suppress(OSError):  # it holds this folder, or others
+            folder.parent.rmdir()
 
 
 def one_line(error: Exception) -> str:
@@ -178,7 +197,7 @@ def _key(name: str) -> str:
 
 def _value(value: object) -> str:
     # Strings, numbers and arrays of numbers are written alike in JSON and TOML.
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def _tuples(table: dict[str, Any]) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from dataclasses import replace
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
-import psutil
 import torch
+from safetensors import SafetensorError
+from torch import Tensor
 from torchvision.models import ResNet50_Weights
 from torchvision.models.video import R3D_18_Weights
 
@@ -15,6 +16,8 @@ from models.checkpoints.foreign import (
     IMAGENET_STD,
     CannotImport,
     Foreign,
+    all_there,
+    check_memory,
     read_json,
     read_tensors,
 )
@@ -41,6 +44,11 @@ def read_source(source: str, window_s: float | None = None) -> Foreign:
     Raises:
         CannotImport: it cannot be had or is not supported; the message says what to do.
     """
+    with all_there(source):
+        return _read(source, window_s)
+
+
+def _read(source: str, window_s: float | None) -> Foreign:
     kind, _, rest = source.partition(":")
     if kind == "hf":
         name, _, revision = rest.partition("@")
@@ -73,14 +81,17 @@ def store_model(foreign: Foreign, root: Path, name: str, version: str, *, overwr
     folder = root / name / version
     if folder.exists() and not overwrite:
         raise CannotImport(f"{name} {version} is in the store already: name another version, or replace it")
-    _check_memory(foreign)
+    needed = _MEMORY_PER_WEIGHT_BYTES * sum(value.numel() for value in foreign.state.values())
+    check_memory(needed, "the model")
     classes = _num_classes(foreign)
     if len(foreign.labels) != classes:
         has = f"{len(foreign.labels)} labels" if foreign.labels else "no labels"
-        raise CannotImport(f"the model has {classes} logits, but there are {has}; name them with --labels")
-    model = build_model(foreign.dims, foreign.preprocessing, classes).eval()
-    _check_parameters(model, foreign)
-    model.load_state_dict(foreign.state)
+        raise CannotImport(f"the model has {classes} logits, but there are {has}; see --labels")
+    with all_there("the checkpoint"):
+        model = build_model(foreign.dims, foreign.preprocessing, classes).eval()
+    state = _counters(model) | dict(foreign.state)
+    _check_parameters(model, state, _family(foreign))
+    model.load_state_dict(state)
     try:
         spec = ModelSpec(
             name=name,
@@ -96,7 +107,10 @@ def store_model(foreign: Foreign, root: Path, name: str, version: str, *, overwr
         )
     except ValueError as error:
         raise CannotImport(str(error)) from error
-    write_folder(folder, spec, foreign.dims, model, _card(spec))
+    try:
+        write_folder(folder, spec, foreign.dims, model, _card(spec))
+    except (OSError, SafetensorError, ValueError) as error:
+        raise CannotImport(f"{folder} cannot be written: {error}") from error
     return folder
 
 
@@ -110,9 +124,10 @@ def read_labels(source: str) -> tuple[str, ...]:
         return tuple(LABEL_SETS[source].meta["categories"])
     try:
         return tuple(line.strip() for line in Path(source).read_text().splitlines() if line.strip())
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise CannotImport(
-            f"labels {source} cannot be read: {error.strerror}; a file or one of {', '.join(LABEL_SETS)}"
+            f"labels {source} cannot be read: {reason}; a file or one of {', '.join(LABEL_SETS)}"
         ) from error
 
 
@@ -177,15 +192,6 @@ def _from_hub(name: str, revision: str) -> tuple[Path, str]:
     return folder, folder.name
 
 
-def _check_memory(foreign: Foreign) -> None:
-    needed = _MEMORY_PER_WEIGHT_BYTES * sum(value.numel() for value in foreign.state.values())
-    free = psutil.virtual_memory().available
-    if needed > free:
-        raise CannotImport(
-            f"the model needs about {needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} GiB are free"
-        )
-
-
 def _num_classes(foreign: Foreign) -> int:
     """As many as our heads have biases; torchvision's own models are as wide as their labels are many."""
     for name in ("head.bias", "head.fc2.bias"):
@@ -194,18 +200,27 @@ def _num_classes(foreign: Foreign) -> int:
     return len(foreign.labels)
 
 
-def _check_parameters(model: torch.nn.Module, foreign: Foreign) -> None:
+def _counters(model: torch.nn.Module) -> dict[str, Tensor]:
+    """Batch norm's counts of training batches: older checkpoints have none, and no answer depends on them."""
+    return {
+        name: value for name, value in model.state_dict().items() if name.endswith(".num_batches_tracked")
+    }
+
+
+def _check_parameters(model: torch.nn.Module, state: dict[str, Tensor], family: Family) -> None:
     wanted = model.state_dict()
-    missing = sorted(wanted.keys() - foreign.state.keys())
-    extra = sorted(foreign.state.keys() - wanted.keys())
+    missing = sorted(wanted.keys() - state.keys())
+    extra = sorted(state.keys() - wanted.keys())
     if missing or extra:
         parts = [f"{len(missing)} missing, such as {missing[0]}"] if missing else []
         parts += [f"{len(extra)} unexpected, such as {extra[0]}"] if extra else []
-        raise CannotImport(f"the checkpoint does not fill a {_family(foreign)} model: {'; '.join(parts)}")
+        raise CannotImport(f"the checkpoint does not fill a {family} model: {'; '.join(parts)}")
     for name, value in wanted.items():
-        found = foreign.state[name]
+        found = state[name]
         if found.shape != value.shape:
             raise CannotImport(f"{name} has shape {tuple(found.shape)}, the model's is {tuple(value.shape)}")
+        if found.is_floating_point() and not found.isfinite().all():
+            raise CannotImport(f"{name} holds numbers that are not finite")
 
 
 def _family(foreign: Foreign) -> Family:

@@ -18,8 +18,10 @@ def inflate(foreign: Foreign, frames: int, tubelet: int) -> Foreign:
 
     The temporal encoder is random (from a fixed seed): the model is to be trained before it is of use.
 
+    A backbone without a head gets a random one, for its labels.
+
     Raises:
-        CannotImport: not an image ViT with a linear head, or frames that tubelets do not divide.
+        CannotImport: not an image ViT, a head of two layers, frames that tubelets do not divide, no labels.
     """
     dims = foreign.dims
     if not isinstance(dims, ViTDims) or dims.representation_dim is not None:
@@ -34,6 +36,8 @@ def inflate(foreign: Foreign, frames: int, tubelet: int) -> Foreign:
         temporal_depth=TEMPORAL_DEPTH,
         **sizes,
     )
+    if "head.weight" not in foreign.state and not foreign.labels:
+        raise CannotImport("the image ViT has no head; name the labels of the new one with --labels")
     state = _state(foreign, inflated, foreign.preprocessing)
     was = foreign.sampling
     sampling = Sampling(
@@ -44,10 +48,16 @@ def inflate(foreign: Foreign, frames: int, tubelet: int) -> Foreign:
 
 
 def _state(foreign: Foreign, dims: FactorisedDims, preprocessing: Preprocessing) -> dict[str, torch.Tensor]:
+    head = foreign.state.get("head.weight")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
-        model = Factorised(dims, preprocessing, foreign.state["head.weight"].shape[0])
+        model = Factorised(dims, preprocessing, len(foreign.labels) if head is None else len(head))
     central_frame_(model.patch_embed.proj, foreign.state["patch_embed.proj.weight"])
     own = model.state_dict()
-    kept = {name: value for name, value in foreign.state.items() if name != "patch_embed.proj.weight"}
+    # What pools a backbone's tokens in the place of a head goes with it.
+    dropped = (
+        "patch_embed.proj.weight",
+        *(("pooler.dense.weight", "pooler.dense.bias") if head is None else ()),
+    )
+    kept = {name: value for name, value in foreign.state.items() if name not in dropped}
     return own | kept

@@ -1,10 +1,25 @@
 """Memory that a model's layers take and give back thousands of times a second."""
 
 import ctypes
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
 
 # Parameters of glibc's mallopt(3) and their values, bytes.
 _M_TRIM_THRESHOLD, _KEPT_BYTES = -1, 1 << 30
 _M_MMAP_THRESHOLD, _LARGEST_BYTES = -3, 32 << 20  # more is refused
+
+_CGROUP = Path("/sys/fs/cgroup")  # of a container, version 2: what it may use, what it uses
+
+
+def free_bytes() -> int:
+    """What can be allocated without swapping: on this machine, and in this container."""
+    free = psutil.virtual_memory().available
+    with suppress(OSError, ValueError):  # "max" is no number
+        limit = int((_CGROUP / "memory.max").read_text())
+        free = min(free, limit - int((_CGROUP / "memory.current").read_text()))
+    return free
 
 
 def keep_freed_memory() -> None:

@@ -164,8 +164,8 @@ def import_model(
     become: Annotated[
         str | None, typer.Option("--as", help="'factorised': start a video model with an image ViT.")
     ] = None,
-    frames: Annotated[int, typer.Option(min=1, help="With --as: frames of a window.")] = 32,
-    tubelet: Annotated[int, typer.Option(min=1, help="With --as: frames of a tubelet.")] = 2,
+    frames: Annotated[int | None, typer.Option(min=1, help="With --as: frames of a window, or 32.")] = None,
+    tubelet: Annotated[int | None, typer.Option(min=1, help="With --as: frames of a tubelet, or 2.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite that version.")] = False,
     config: ConfigFile = None,
     as_json: Json = False,
@@ -175,6 +175,8 @@ def import_model(
 
     if become not in (None, "factorised"):
         raise typer.BadParameter(f"--as takes 'factorised', not {become!r}")
+    if become is None and (frames, tubelet) != (None, None):
+        raise typer.BadParameter("--frames and --tubelet go with --as factorised")
     with _told():
         bring(
             source,
@@ -183,7 +185,7 @@ def import_model(
             version=version,
             labels=labels,
             window_s=window,
-            inflated=None if become is None else (frames, tubelet),
+            inflated=None if become is None else (frames or 32, tubelet or 2),
             overwrite=replace,
             as_json=as_json,
         )

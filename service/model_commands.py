@@ -116,6 +116,7 @@ def show_model(name: str, version: str, config: Config, *, as_json: bool) -> Non
     with torch.device("meta"):
         parameters = sum(p.numel() for p in entry.build().parameters())
     flops = window_flops(entry.dims, entry.spec.preprocessing, entry.spec.sampling, len(entry.spec.labels))
+    device = choose_devices(config.engine.device)[0]
     facts = {
         **spec_json(entry.spec),
         "dims": asdict(entry.dims),
@@ -123,7 +124,8 @@ def show_model(name: str, version: str, config: Config, *, as_json: bool) -> Non
         "preprocessing": asdict(entry.spec.preprocessing),
         "parameters": parameters,
         "gflops_a_window": {"spatial": flops.spatial / 1e9, "temporal": flops.temporal / 1e9},
-        "precision": precision_name(config.engine.precision, choose_devices(config.engine.device)[0]),
+        "device": str(device),
+        "precision": precision_name(config.engine.precision, device),
         "weights_mib": {"fp32": parameters * 4 / 2**20, "bf16": parameters * 2 / 2**20},
         "folder": str(entry.folder),
     }

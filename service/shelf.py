@@ -6,18 +6,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from models.extras import MissingExtra
-from models.folder import BrokenModel, Entry
-from models.precision import UnsupportedPrecision
+from models.folder import Entry
 from models.store import ZOO, ModelStore
 from service.catalogue import Catalogue
 from service.config import ModelsConfig
 from service.engine.engine import Engine
 from service.engine.hosted import HostedModel
 
-CANNOT_LOAD = (BrokenModel, MissingExtra, UnsupportedPrecision, MemoryError, torch.OutOfMemoryError)
+# BrokenModel, MissingExtra and UnsupportedPrecision are RuntimeErrors, and so is what torch says of a memory
+# that does not suffice.
+CANNOT_LOAD = (RuntimeError, ValueError, MemoryError)
 
 _log = logging.getLogger(__name__)
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from models.checkpoints.foreign import CannotImport
 from models.checkpoints.hf_preprocessing import read_preprocessing
 from models.contract import Preprocessing
 from models.importing import read_source, store_model
+from models.inflate import inflate
 from models.store import LoadedModel, ModelStore
 
 hf: Any = transformers
@@ -189,6 +191,7 @@ def edit(folder: Path, file: str, **changes: object) -> None:
         ("config.json", {"intermediate_size": 64}, "has shape"),
         ("config.json", {"id2label": {"0": "a", "1": "b"}}, "7 logits, but there are 2 labels"),
         ("config.json", {"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}, "there are no labels"),
+        ("config.json", {"id2label": {"1": "a", "2": "b"}}, "theirs has no 0"),
         ("preprocessor_config.json", {"do_normalize": False}, "turns do_normalize off"),
         ("preprocessor_config.json", {"crop_size": {"height": 64, "width": 64}}, "pictures of 64 x 64"),
         ("preprocessor_config.json", {"resample": 0}, "resample 0"),
@@ -201,6 +204,81 @@ def test_what_does_not_fit_is_named(tmp_path: Path, file: str, changes: dict[str
     with pytest.raises(CannotImport, match=says):
         bring(tmp_path / "theirs", tmp_path / "store")
     assert not list((tmp_path / "store").rglob("*.toml"))
+
+
+@pytest.mark.parametrize("key", ["image_size", "num_frames", "patch_size", "hidden_size", "layer_norm_eps"])
+def test_a_config_that_lacks_a_size_is_refused(tmp_path: Path, key: str) -> None:
+    save("videomae", tmp_path / "theirs")
+    file = tmp_path / "theirs" / "config.json"
+    file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != key}))
+    with pytest.raises(CannotImport, match=f"theirs has no {key}"):
+        bring(tmp_path / "theirs", tmp_path / "store")
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda folder: _cut(folder / "model.safetensors"), "transformers cannot load"),
+        (lambda folder: edit(folder, "config.json", hidden_size=96), "mismatched_keys: "),
+    ],
+)
+def test_what_transformers_cannot_load_is_told(
+    tmp_path: Path, damage: Callable[[Path], None], says: str
+) -> None:
+    save("vjepa2", tmp_path / "theirs")
+    damage(tmp_path / "theirs")
+    with pytest.raises(CannotImport, match=says):
+        bring(tmp_path / "theirs", tmp_path / "store")
+
+
+def test_names_that_stand_for_two_logits_get_their_numbers(tmp_path: Path) -> None:
+    """ImageNet has two kinds of crane."""
+    save("vit", tmp_path / "theirs")
+    edit(
+        tmp_path / "theirs",
+        "config.json",
+        id2label={str(n): "crane" if n in (1, 4) else f"l{n}" for n in range(7)},
+    )
+    labels = read_source(str(tmp_path / "theirs")).labels
+    assert labels == ("l0", "crane (1)", "l2", "l3", "crane (4)", "l5", "l6")
+
+
+@pytest.mark.parametrize("kind", ["vit", "videomae", "vivit"])
+def test_a_size_of_one_number_is_what_the_processor_takes_it_for(kind: str, tmp_path: Path) -> None:
+    CASES[kind][1]().save_pretrained(tmp_path)
+    file = "preprocessor_config.json"
+    edit(tmp_path, file, size=SIZE)
+    theirs = {
+        "vit": hf.ViTImageProcessor,
+        "videomae": hf.VideoMAEImageProcessor,
+        "vivit": hf.VivitImageProcessor,
+    }
+    size = theirs[kind].from_pretrained(tmp_path).size
+    is_edge = "shortest_edge" in dict(size) and dict(size)["shortest_edge"] is not None
+    assert read_preprocessing(tmp_path, kind, (SIZE, SIZE)).resize == ("crop" if is_edge else "stretch")
+
+
+def test_weights_that_are_not_finite_are_refused_and_nothing_is_left(tmp_path: Path) -> None:
+    save("vit", tmp_path / "theirs")
+    file = tmp_path / "theirs" / "model.safetensors"
+    state = load_file(file)
+    state["classifier.weight"][0, 0] = float("nan")
+    save_file(state, file)
+    with pytest.raises(CannotImport, match="weight holds numbers that are not finite"):
+        bring(tmp_path / "theirs", tmp_path / "store")
+    assert not list((tmp_path / "store").rglob("*"))
+
+
+def test_a_backbone_without_a_head_starts_a_video_model(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    hf.ViTModel(hf.ViTConfig(**COMMON, patch_size=8)).save_pretrained(tmp_path / "theirs")
+    CASES["vit"][1]().save_pretrained(tmp_path / "theirs")
+    foreign = replace(read_source(str(tmp_path / "theirs")), labels=())
+    with pytest.raises(CannotImport, match="no head; name the labels"):
+        inflate(foreign, 32, 2)
+    store_model(inflate(replace(foreign, labels=("a", "b")), 32, 2), tmp_path / "store", "started", "1")
+    loaded = ModelStore(tmp_path / "store").load("started", device=torch.device("cpu"))
+    assert loaded.model(torch.zeros(1, 16, 2, SIZE, SIZE, 3, dtype=torch.uint8)).shape == (1, 2)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ b clips, t tubelets in time, p places in space, A heads, d a head's width, D emb
 """
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,41 @@ def test_logits_equal_those_of_flaxs_layout(tmp_path: Path, chunk: int | None) -
     assert wanted.std() > 0.1
     found = model(clips.unflatten(1, (UNITS, TUBELET)))
     torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)
+
+
+def _set(*names: str) -> Callable[[dict[str, Any]], None]:
+    def change(params: dict[str, Any]) -> None:
+        *above, last = names
+        for name in above:
+            params = params[name]
+        if last in params:
+            del params[last]
+        else:
+            params[last] = {"kernel": np.zeros((WIDTH, WIDTH), np.float32)}
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (_set("pre_logits"), "no factorised encoder here has: pre_logits"),
+        (_set("output_projection", "bias"), "has no bias"),
+        (_set("SpatialTransformer", "posembed_input"), "has no spatial.pos_embed"),
+        (
+            _set("SpatialTransformer", "encoderblock_0", "MultiHeadDotProductAttention_0", "key"),
+            "has no blocks.0.attn.key.weight",
+        ),
+    ],
+)
+def test_what_is_missing_or_too_much_is_named(
+    tmp_path: Path, change: Callable[[dict[str, Any]], None], says: str
+) -> None:
+    params = tree()
+    change(params)
+    write(tmp_path / "checkpoint", params)
+    with pytest.raises(CannotImport, match=says):
+        read_source(str(tmp_path / "checkpoint"))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """torchvision's and timm's checkpoints: imported, they give their library's logits on its pixels."""
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ timm_data: Any = timm.data
 CASES = {
     "resnet18": (1, 224, (256, 256), "bilinear"),
     "efficientnet_b0": (1, 224, (256, 256), "bicubic"),
+    "googlenet": (1, 224, (256, 256), "bilinear"),
     "vit_b_16": (1, 224, (256, 256), "bilinear"),
     "r3d_18": (16, 112, (128, 171), "bilinear_aliased"),
     "mc3_18": (16, 112, (128, 171), "bilinear_aliased"),
@@ -30,6 +32,7 @@ CASES = {
     "swin3d_t": (32, 224, (256, 256), "bilinear_aliased"),
     "mvit_v2_s": (16, 224, (256, 256), "bilinear_aliased"),
 }
+WITHIN = ("googlenet",)  # brings pixels to another mean and std itself, once it has weights
 HEAVY = ("s3d",)  # 128 frames of 224 pixels: imported, but not computed
 
 
@@ -47,6 +50,8 @@ def put(hub: Path, name: str) -> Any:
     torch.manual_seed(0)
     weights: WeightsEnum = torchvision.models.get_model_weights(name)["DEFAULT"]
     model: Any = torchvision.models.get_model(name, weights=None, num_classes=len(weights.meta["categories"]))
+    if name in WITHIN:
+        model.transform_input = True
     if name == "vit_b_16":
         torch.nn.init.normal_(model.heads.head.weight, std=0.1)
     torch.save(model.state_dict(), hub / Path(weights.url).name)
@@ -84,6 +89,77 @@ def test_logits_equal_torchvisions(hub: Path, tmp_path: Path, name: str) -> None
     torch.testing.assert_close(found, theirs(shown), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["resnet18", "densenet121"])
+def test_released_files_of_old_are_read(hub: Path, tmp_path: Path, name: str) -> None:
+    """Without batch norm's counters; DenseNet's layers under the names of its first release."""
+    put(hub, name)
+    (file,) = hub.iterdir()
+    state = {
+        re.sub(r"(denselayer\d+\.(?:norm|relu|conv))([12])", r"\1.\2", key): value
+        for key, value in torch.load(file).items()
+        if not key.endswith("num_batches_tracked")
+    }
+    torch.save(state, file)
+    store_model(read_source(f"torchvision:{name}"), tmp_path / "store", "imported", "1")
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", b"\x80\x02}q\x00(X"])
+def test_weights_that_a_download_left_broken_are_named(hub: Path, content: bytes) -> None:
+    put(hub, "resnet18")
+    (file,) = hub.iterdir()
+    file.write_bytes(content)
+    with pytest.raises(CannotImport, match=file.name):
+        read_source("torchvision:resnet18")
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("source", ["torchvision:resnet18", "torchvision:r3d_18", "vit.pth"])
+def test_bf16_keeps_the_answers(hub: Path, tmp_path: Path, source: str) -> None:
+    torch.manual_seed(0)
+    if source.endswith(".pth"):
+        vit: Any = torchvision.models.VisionTransformer(32, 16, 2, 2, 128, 256, num_classes=400)
+        torch.nn.init.normal_(vit.heads.head.weight, std=0.1)
+        torch.save(vit.state_dict(), tmp_path / source)
+        foreign = read_source(str(tmp_path / source))
+        foreign = dataclasses.replace(foreign, labels=tuple(map(str, range(400))))
+    else:
+        put(hub, source.removeprefix("torchvision:"))
+        foreign = read_source(source)
+    store_model(foreign, tmp_path / "store", "imported", "1")
+    t, size = foreign.sampling.frames_per_unit, 32
+    coarse = torch.randint(0, 256, (200, t, size // 4, size // 4, 3))
+    units = coarse.repeat_interleave(4, 2).repeat_interleave(4, 3).to(torch.uint8)
+    answers = [
+        ModelStore(tmp_path / "store")
+        .load("imported", device=torch.device("cpu"), dtype=dtype)
+        .model(units[:, None])
+        .float()
+        for dtype in (torch.float32, torch.bfloat16)
+    ]
+    assert torch.nn.functional.cosine_similarity(*answers).min() >= 0.9995
+    same = answers[0].argmax(1) == answers[1].argmax(1)
+    # Random weights tell clips apart by little: what changes its place was as good as equal.
+    top = answers[0].gather(1, answers[1].argmax(1, keepdim=True))[:, 0]
+    nearly = answers[0].amax(1) - top <= 0.01 * answers[0].std()
+    assert (same | nearly).float().mean() >= 0.99
+
+
+@pytest.mark.parametrize(("width", "heads"), [(192, 3), (1024, 16), (1280, 16)])
+def test_heads_are_those_of_the_variant(tmp_path: Path, width: int, heads: int) -> None:
+    vit = torchvision.models.VisionTransformer(32, 16, 1, heads, width, 64, num_classes=3)
+    save_file(vit.state_dict(), tmp_path / "vit.safetensors")
+    dims = read_source(str(tmp_path / "vit.safetensors")).dims
+    assert isinstance(dims, ViTDims)
+    assert dims.num_heads == heads
+
+
+def test_a_width_of_no_variant_is_refused(tmp_path: Path) -> None:
+    vit = torchvision.models.VisionTransformer(32, 16, 1, 3, 96, 64, num_classes=3)
+    save_file(vit.state_dict(), tmp_path / "vit.safetensors")
+    with pytest.raises(CannotImport, match="no image ViT is 96 wide"):
+        read_source(str(tmp_path / "vit.safetensors"))
+
+
 @pytest.mark.parametrize(
     ("source", "says"),
     [
@@ -103,7 +179,9 @@ def test_weights_that_cannot_be_fetched_say_where_to_put_them(
 ) -> None:
     # A proxy where nobody listens is a machine without a network.
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")
-    with pytest.raises(CannotImport, match=r"resnet18-f37072fd.pth cannot be fetched.*put it into") as caught:
+    with pytest.raises(
+        CannotImport, match=r"resnet18-f37072fd.pth cannot be fetched and read.*put it into"
+    ) as caught:
         read_source("torchvision:resnet18")
     assert str(hub) in str(caught.value)
 

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import logging
+import re
 import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -74,6 +75,18 @@ async def test_a_new_version_takes_over_beside_the_old_one(serving: Serving) -> 
     assert serving.catalogue.find("tiny", "1") is old
     assert not np.allclose(await serving.logits(old), await serving.logits(new))
     assert list(serving.catalogue) == [new, old]
+
+
+async def test_dims_that_make_no_model_leave_the_others_served(
+    serving: Serving, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As after a change of libraries, or of the file by hand."""
+    write(serving.store, "1", name="other")
+    file = serving.store / "other" / "1" / "model.toml"
+    file.write_text(re.sub(r"num_heads = \d+", "num_heads = 7", file.read_text()))
+    await serving.refresh("tiny", "tiny", "other")
+    assert [each.spec.name for each in serving.catalogue] == ["tiny"]
+    assert "other 1 is not served: the dims in" in caplog.text
 
 
 async def test_what_is_the_same_is_not_loaded_again(serving: Serving) -> None:

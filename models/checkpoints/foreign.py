@@ -1,19 +1,19 @@
 """What an importer makes of somebody else's checkpoint, and how files are read without running any of it."""
 
 import json
-import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from models.contract import Accuracy, Preprocessing, Provenance, Sampling
 from models.families import Dims
+from models.memory import free_bytes
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -40,24 +40,54 @@ class Foreign:
     accuracy: tuple[Accuracy, ...] = ()
 
 
+@contextmanager
+def all_there(source: str) -> Iterator[None]:
+    """What is read inside may lack something, or be of another kind: that stops the import and is named."""
+    try:
+        yield
+    except KeyError as error:
+        raise CannotImport(f"{source} has no {error.args[0]}") from error
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        raise CannotImport(f"{source} is not as such a checkpoint should be: {error}") from error
+
+
 def read_json(file: Path) -> dict[str, Any]:
     try:
-        return json.loads(file.read_text())
+        content = json.loads(file.read_text())
     except (OSError, ValueError) as error:
         raise CannotImport(f"{file} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise CannotImport(f"{file} holds no object, but {type(content).__name__}")
+    return content
+
+
+def check_memory(needed: int, what: str) -> None:
+    """
+    Raises:
+        CannotImport: not so many bytes are free.
+    """
+    free = free_bytes()
+    if needed > free:
+        raise CannotImport(
+            f"{what} needs about {needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} GiB are free"
+        )
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
     """The state dict of a .safetensors file, or of a .pth, .pt or .bin file that holds tensors only.
 
     Raises:
-        CannotImport: it is unreadable, cut off, or pickles more than tensors, which could run code.
+        CannotImport: it is unreadable, cut off, larger than the memory that is free, or pickles more than
+            tensors, which could run code.
     """
     try:
+        check_memory(file.stat().st_size, str(file))
         if file.suffix == ".safetensors":
             return load_file(file)
         content = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except CannotImport:
+        raise
+    except Exception as error:  # a damaged pickle raises whatever its operations meet
         reason = " ".join(str(error).split())[:200]
         raise CannotImport(f"{file} holds no tensors that can be read safely: {reason}") from error
     # Trainers put the weights beside the optimiser's state.

@@ -40,9 +40,17 @@ def read_through_transformers(
         )
     frames = _first(config, _FRAME_KEYS, folder)
     size = _first(config, _SIZE_KEYS, folder)
-    net, report = library.AutoModelForVideoClassification.from_pretrained(
-        folder, local_files_only=True, output_loading_info=True, dtype=torch.float32
-    )
+    try:
+        net, report = library.AutoModelForVideoClassification.from_pretrained(
+            folder,
+            local_files_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are named below
+            dtype=torch.float32,
+        )
+    except Exception as error:  # whatever its code meets in a config or a file that is damaged
+        reason = " ".join(str(error).split())[:200]
+        raise CannotImport(f"transformers cannot load {folder}: {reason}") from error
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
         if report.get(problem):
             some = ", ".join(map(str, sorted(report[problem])[:3]))

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from models.checkpoints.foreign import IMAGENET_MEAN, IMAGENET_STD, CannotImport, read_json
+from models.checkpoints.foreign import CannotImport, read_json
 from models.contract import Preprocessing, Resample
 
 _FILES = ("video_preprocessor_config.json", "preprocessor_config.json")
@@ -13,9 +13,11 @@ _RESAMPLE: dict[int, Resample] = {1: "lanczos", 2: "bilinear", 3: "bicubic"}
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "vivit": {"size": {"shortest_edge": 256}, "offset": True, "rescale_factor": 1 / 127.5},
     "videomae": {"size": {"shortest_edge": 224}},
-    "timesformer": {"size": {"shortest_edge": 224}, "image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD},
+    "timesformer": {"size": {"shortest_edge": 224}},
     "vit": {"size": {"height": 224, "width": 224}, "do_center_crop": False},
 }
+# The processors that take a single number for the shorter side; for all others it is both sides.
+_EDGE_ALONE = ("vivit", "videomae", "timesformer")
 
 
 def read_preprocessing(folder: Path, kind: str, image_size: tuple[int, int]) -> Preprocessing:
@@ -34,7 +36,7 @@ def read_preprocessing(folder: Path, kind: str, image_size: tuple[int, int]) -> 
     height, width = image_size
     if "size" not in config:
         raise CannotImport(f"{present[0]} does not say to which size pictures are brought")
-    rows, columns, stretched = _size(config["size"], present[0])
+    rows, columns, stretched = _size(config["size"], kind, present[0])
     if config.get("do_center_crop", True):
         crop = config.get("crop_size", height)
         cut = (crop["height"], crop["width"]) if isinstance(crop, dict) else (crop, crop)
@@ -62,11 +64,11 @@ def read_preprocessing(folder: Path, kind: str, image_size: tuple[int, int]) -> 
     )
 
 
-def _size(size: dict[str, int] | int, file: Path) -> tuple[int, int, bool]:
+def _size(size: dict[str, int] | int, kind: str, file: Path) -> tuple[int, int, bool]:
     """(height, width) that pictures cover or are stretched to, and whether they are stretched."""
     match size:
         case int():
-            return size, size, False
+            return size, size, kind not in _EDGE_ALONE
         case {"shortest_edge": edge}:
             return edge, edge, False
         case {"height": height, "width": width}:

@@ -50,7 +50,12 @@ def read_scenic(file: Path, provenance: Provenance, window_s: float | None) -> F
         raise CannotImport(
             f"{file} is no factorised encoder: it lacks {', '.join(missing)}, it has {', '.join(params)}"
         )
+    known = {*_ENCODERS, *(f"cls_{name}" for name in _ENCODERS), "embedding", "output_projection"}
+    if extra := sorted(params.keys() - known):
+        raise CannotImport(f"{file} has parameters that no factorised encoder here has: {', '.join(extra)}")
     kernel = params["embedding"]["kernel"]
+    if kernel.ndim != 5:
+        raise CannotImport(f"{file} embeds no tubelets: its kernel has shape {kernel.shape}")
     state = {
         "patch_embed.proj.weight": _tensor(kernel.transpose(4, 3, 0, 1, 2)),
         "patch_embed.proj.bias": _tensor(params["embedding"]["bias"]),

@@ -1,6 +1,6 @@
 """torchvision's own classifiers by name, with the labels and preprocessing of their weights' meta data."""
 
-import urllib.error
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,12 @@ from models.vit import ViTDims
 
 # Prefix of a name -> (frames of a clip, frames a second) with which the weights' accuracy was measured.
 _CLIPS = {"mvit": (16, 7.5), "swin3d": (32, 15.0), "s3d": (128, 15.0), "": (16, 15.0)}
+# They bring pixels to this mean and std themselves, whatever the preset has done to them.
+_NORMALISED_WITHIN = ("googlenet", "inception_v3")
+_HALF = (0.5, 0.5, 0.5)
+# Width of an image ViT -> its heads, where they are not 64 wide: so400m, huge, giant, gigantic.
+_HEADS = {1152: 16, 1280: 16, 1408: 16, 1664: 16}
+_WIDEST_OF_64 = 1024
 FRAME_SAMPLING = Sampling(1, 8, 2.0, stride_s=2.0, min_window_s=0.5, max_window_s=8.0)
 """For image models, which have no window of their own."""
 
@@ -43,7 +49,7 @@ def read_torchvision(name: str, weights_name: str, window_s: float | None) -> Fo
     window = window_s or (frames / rate if is_video else FRAME_SAMPLING.window_s)
     return Foreign(
         dims=dims,
-        preprocessing=_preprocessing(preset, is_video),
+        preprocessing=_preprocessing(name, preset, is_video),
         sampling=Sampling(
             frames,
             1 if is_video else FRAME_SAMPLING.units_per_window,
@@ -67,15 +73,27 @@ def read_torchvision(name: str, weights_name: str, window_s: float | None) -> Fo
 
 
 def vit_dims(state: dict[str, Tensor]) -> ViTDims:
-    """The sizes of a ViT from its parameters under our names; its heads are 64 wide, as in every variant."""
+    """The sizes of a ViT from its parameters under our names. The number of heads is that of its variant.
+
+    Raises:
+        CannotImport: no variant is as wide, or a parameter is missing.
+    """
+    for needed in ("patch_embed.proj.weight", "spatial.pos_embed", "spatial.blocks.0.mlp.fc1.weight"):
+        if needed not in state:
+            raise CannotImport(f"the checkpoint is no ViT's: {needed} is missing")
     width, _, patch, _ = state["patch_embed.proj.weight"].shape
+    if width not in _HEADS and (width > _WIDEST_OF_64 or width % 64):
+        raise CannotImport(
+            f"no image ViT is {width} wide: how many heads it has is not known; in transformers' format, its "
+            "config.json says so"
+        )
     blocks = {int(name.split(".")[2]) for name in state if name.startswith("spatial.blocks.")}
     hidden = state["head.fc1.weight"].shape[0] if "head.fc1.weight" in state else None
     return ViTDims(
         patch_size=patch,
         embed_dim=width,
         depth=len(blocks),
-        num_heads=width // 64,
+        num_heads=_HEADS.get(width, width // 64),
         mlp_dim=state["spatial.blocks.0.mlp.fc1.weight"].shape[0],
         representation_dim=hidden,
     )
@@ -98,15 +116,21 @@ def _weights(name: str, weights_name: str) -> WeightsEnum:
 
 def _state(weights: WeightsEnum) -> dict[str, Tensor]:
     try:
-        return weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
-    except (urllib.error.URLError, OSError, RuntimeError) as error:
+        state = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
+    except Exception as error:  # no network; or a damaged pickle, which raises whatever it meets
         folder = Path(torch.hub.get_dir()) / "checkpoints"
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise CannotImport(
-            f"{weights.url} cannot be fetched ({error}); fetch it elsewhere and put it into {folder}"
+            f"{weights.url} cannot be fetched and read ({reason}); fetch it elsewhere and put it "
+            f"into {folder}"
         ) from error
+    # As DenseNet's released files have its layers still: torchvision renames them, too.
+    return {
+        re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)", r"\1\2", key): state[key] for key in state
+    }
 
 
-def _preprocessing(preset: Any, is_video: bool) -> Preprocessing:
+def _preprocessing(name: str, preset: Any, is_video: bool) -> Preprocessing:
     crop = preset.crop_size
     height, width = crop if len(crop) == 2 else (crop[0], crop[0])
     resize = preset.resize_size
@@ -115,12 +139,13 @@ def _preprocessing(preset: Any, is_video: bool) -> Preprocessing:
     if is_video:
         # The preset for clips resizes without antialiasing, as its models were trained.
         resample = "bilinear_aliased"
+    is_half = name in _NORMALISED_WITHIN
     return Preprocessing(
         height,
         width,
         "stretch" if len(resize) == 2 else "crop",
-        tuple(preset.mean),
-        tuple(preset.std),
+        _HALF if is_half else tuple(preset.mean),
+        _HALF if is_half else tuple(preset.std),
         resize_height=None if rows == height else rows,
         resize_width=None if columns == width else columns,
         resample=resample,
