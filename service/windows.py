@@ -62,8 +62,7 @@ class WindowStarter:
         """Queue the next unit, and the window that it completes."""
         grid = self._plan.grids[unit.grid]
         if unit.grid not in self._rows:
-            # One more than a window: the last unit decoded may lie beyond the end of a video that ends early.
-            self._rows[unit.grid] = _Row(deque(maxlen=grid.units_per_window + 1))
+            self._rows[unit.grid] = _Row(deque(maxlen=grid.units_per_window))
         self._decoded_ns += grid.window_ns // grid.units_per_window
         self._rows[unit.grid].recent.append((unit.unit, self._work.encode(unit)))
         window = grid.window_ending_at(unit.unit)

@@ -52,8 +52,8 @@ def _wanted_of(plan: Callable[[], Plan], number: int, snap: Exact | Snap) -> Ite
 class Assembly:
     """The held frame goes into the units that are being filled, once for each time it is wanted.
 
-    The unit that completes the first window of an open plan is announced when the frames go on beyond it:
-    a video that ends within that window gets another plan, and must not have been answered by this one.
+    A unit is announced when the frames go on after it: one whose frames are all there, of a video that ends a
+    moment before the unit does, is not in the plan that is cut to that end.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Assembly:
         if frame == grid.frames_per_unit - 1:
             del self._slot_of[number]
             self._kept = number, unit, slot
-            if not (self._plan.is_open and unit == grid.units_per_window - 1):
+            if unit == grid.num_units - 1:
                 self._announce_kept()
         self.wanted = next(self._times, None)
 
@@ -114,7 +114,8 @@ class Assembly:
                 self.fill()
             else:
                 self.wanted = next(self._times, None)
-        self._announce_kept()
+        if self._kept is not None and rest.has(*self._kept[:2]):
+            self._announce_kept()
 
     def _announce_kept(self) -> None:
         if self._kept is not None:
