@@ -31,3 +31,34 @@ def edited(data: bytes, path: str, change: Callable[[bytes], bytes]) -> bytes:
         else change(box(found, body))
         for found, body in boxes(data)
     )
+
+
+def samples_reversed(data: bytes) -> bytes:
+    """A file of one track, with the movie box in front: the same samples, the last one first."""
+    media = data.index(b"mdat") + 4
+    sizes = _sizes(_inside(data, "moov/trak/mdia/minf/stbl/stsz"))
+    ends = [media + sum(sizes[: number + 1]) for number in range(len(sizes))]
+    samples = [data[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+    # One sample a chunk.
+    stsc = box(b"stsc", struct.pack(">5I", 0, 1, 1, 1, 1))
+    path = "moov/trak/mdia/minf/stbl"
+    indexed = edited(edited(data, f"{path}/stsc", lambda _: stsc), f"{path}/stco", lambda _: _stco(sizes, 0))
+    media = indexed.index(b"mdat") + 4
+    indexed = edited(indexed, f"{path}/stco", lambda _: _stco(sizes, media))
+    return indexed[:media] + b"".join(reversed(samples))
+
+
+def _stco(sizes: list[int], media: int) -> bytes:
+    """Where each sample begins, the last one at ``media``."""
+    places = [media + sum(sizes[number + 1 :]) for number in range(len(sizes))]
+    return box(b"stco", struct.pack(f">{2 + len(places)}I", 0, len(places), *places))
+
+
+def _sizes(stsz: bytes) -> list[int]:
+    return list(struct.unpack(f">{len(stsz) // 4 - 3}I", stsz[12:]))
+
+
+def _inside(data: bytes, path: str) -> bytes:
+    name, _, rest = path.partition("/")
+    body = dict(boxes(data))[name.encode()]
+    return _inside(body, rest) if rest else body

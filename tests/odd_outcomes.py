@@ -27,8 +27,6 @@ REFUSED = {name: reason for reason, names in _REFUSED.items() for name in names.
 
 # Decoded, with warnings that say so; all other files without any.
 _WARNED = {
-    "the file breaks off": """
-        androidx/sample_unrecognized_hevc_sei.mp4 fate/dvd_single_frame.mp4 mp4ff/blackframe.264""",
     "packets are marked as corrupt": """
         fate/catfight-cvid-pal8-partial.mp4 fate/demo.mp4 fate/displaymatrix.mp4""",
     "the header says": """

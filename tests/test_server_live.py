@@ -13,6 +13,7 @@ import pytest
 
 from service.client import Client, ServerError
 from service.values import NS_PER_S, Classification, Options, Segment, Sliding, VideoFacts
+from tests.boxes import samples_reversed
 from tests.clips import Camera, encode, look, move, pan, town
 from tests.serving import Served, serving, wait_until
 
@@ -106,6 +107,25 @@ def test_segments_come_before_the_upload_ends(client: Client, clip: bytes, name:
     assert answer.facts.size_bytes == len(video)
     assert answer.facts.frames == 150
     assert [each for each in early + rest if isinstance(each, Segment)] == list(answer.segments)
+
+
+@pytest.mark.parametrize("pieces", [1, 30])
+def test_an_index_that_leads_back_is_followed(client: Client, clip: bytes, pieces: int) -> None:
+    """The movie box is in front, but the samples behind it lie in another order than they are shown in."""
+    in_order = remuxed(clip, *_CONTAINERS["fast start"])
+    video = samples_reversed(in_order)
+    assert video != in_order
+    size = -(-len(video) // pieces)
+    tap = Tap()
+    for place in range(0, len(video), size):
+        tap.feed(video[place : place + size])
+    tap.end()
+    events = list(client.stream(tap))  # pyright: ignore[reportArgumentType]
+    answer = events[-1]
+    assert isinstance(answer, Classification)
+    wanted = client.classify(in_order)
+    assert_same(answer, replace(wanted, facts=replace(wanted.facts, size_bytes=len(video))))
+    assert [each for each in events if isinstance(each, Segment)] == list(answer.segments)
 
 
 @pytest.mark.parametrize("frames", [194, 196, 198, 200, 202, 294, 296, 298, 300, 346, 349, 350])

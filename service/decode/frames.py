@@ -43,6 +43,8 @@ class Job:
     limits: Limits
 
     def open(self, pulse: Callable[[], None]) -> Opening:
+        """From its beginning, once it is known how large the file is, so that it can be read in any order."""
+        self.source.wait_for_size()
         container = open_container(self.source, accelerator(self.limits.hardware))
         return Opening(Stream(container, self.track.stream_index, self.limits, pulse, unsmoothed=self.fast))
 
@@ -74,6 +76,8 @@ def _decode(job: Job, assembly: Assembly, snap: Exact | Snap, pulse: Callable[[]
         with opening.stream as stream:
             try:
                 end_ns = walk(opening, assembly)
+                if end_ns is not None and opening is track.opening:
+                    _check_end(stream)
             except Disorder:
                 assembly.let_go()
                 opening = None
@@ -90,6 +94,16 @@ def _decode(job: Job, assembly: Assembly, snap: Exact | Snap, pulse: Callable[[]
                 end_ns, warnings = _finish(assembly, plan, track.timeline, facts.duration_ns, end_ns)
             return DecodeEnd(end_ns, decoded, (*stream.warnings(), *warnings), facts)
     raise AssertionError("the last walk takes frames in whatever order they come")
+
+
+def _check_end(front: Stream) -> None:
+    """Bytes were taken as they came; an mp4's index may lead back to those that went by.
+
+    Raises:
+        Disorder: the next packet lies before the last one, or is missing.
+    """
+    if front.broke_off and "mp4" in front.container.format.name:
+        raise Disorder("the file breaks off for those who cannot go back in it")
 
 
 def _learned(front: Opening, stream: Stream, job: Job, end_ns: int | None) -> VideoFacts:

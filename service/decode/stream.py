@@ -34,6 +34,7 @@ class Stream:
         self.tally = Tally()
         self.frames = 0
         self.broke_off = False
+        self._is_through = False
         self._limits = limits
         self.pulse = pulse
         self._packets = packets(container, self.stream)
@@ -60,9 +61,11 @@ class Stream:
     def read(self) -> Packet | None:
         """The next packet; None at the end, or where the file breaks off."""
         self.pulse()
+        if self._is_through:
+            return None
         packet = next(self._packets, None)
         if packet is None or is_end(packet):
-            self.broke_off |= packet is None
+            self.broke_off, self._is_through = packet is None, True
             return None
         self.tally.add(packet)
         check_frames(self.tally.packets, self._limits)
@@ -90,7 +93,7 @@ class Stream:
             self.container.seek(ticks, stream=self.stream, backward=True)
         except MEDIA_ERRORS:
             return False
-        self._packets = packets(self.container, self.stream)
+        self._packets, self._is_through = packets(self.container, self.stream), False
         self.tally = Tally()
         return True
 
