@@ -38,6 +38,10 @@ _NETWORKS = (ip_network("10.1.0.0/16"), ip_network("fd00:1::/32"))
         "::ffff:169.254.169.254",
         "::10.0.0.1",
         "64:ff9b::10.0.0.1",
+        "64:ff9b:1::7f00:1",  # a translator's of one's own, RFC 8215
+        "::ffff:0:7f00:1",  # RFC 2765
+        "fec0::1",  # site-local of old
+        "4000::1",  # nobody's
         "2002:a00:1::1",  # 6to4 of 10.0.0.1
         "2001:0:102:304::f5ff:fffe",  # Teredo of 10.0.0.1
     ],

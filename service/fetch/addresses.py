@@ -12,10 +12,9 @@ from typing import Any
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
-_LAST_32_BITS = (
-    IPv6Network("::/96"),  # IPv4-compatible, RFC 4291
-    IPv6Network("64:ff9b::/96"),  # behind a translator, RFC 6052
-)
+_TRANSLATED = IPv6Network("64:ff9b::/96")  # an IPv4 address behind a translator, RFC 6052
+_LAST_32_BITS = (IPv6Network("::/96"), _TRANSLATED)  # the first: IPv4-compatible, RFC 4291
+_UNICAST = IPv6Network("2000::/3")  # all of IPv6 that is public: IANA's registry of its address space
 
 
 class RefusedAddress(OSError):
@@ -47,7 +46,8 @@ def guarded_socket(networks: Iterable[Network]) -> Callable[[tuple[Any, ...]], s
 
 
 def _is_public(address: Address) -> bool:
-    return address.is_global and not address.is_multicast
+    is_given_out = isinstance(address, IPv4Address) or address in _UNICAST or address in _TRANSLATED
+    return is_given_out and address.is_global and not address.is_multicast
 
 
 def _meant(address: Address) -> Iterator[Address]:
