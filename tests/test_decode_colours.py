@@ -156,6 +156,24 @@ async def test_what_is_transparent_shows_black(pool: DecodePool, tmp_path: Path)
     assert np.abs(pixels - picture[:, :, 3:].astype(int)).max() <= 2
 
 
+@pytest.mark.parametrize("codec", ["libvpx", "libvpx-vp9"])
+async def test_transparency_beside_the_frames_of_webm(pool: DecodePool, tmp_path: Path, codec: str) -> None:
+    """White, its left half transparent: FFmpeg's own decoders, which ignore it, show white everywhere."""
+    path = tmp_path / "clip.webm"
+    source = (
+        "nullsrc=64x64:d=1:r=10,format=yuva420p,geq=lum=235:cb=128:cr=128:a='if(lt(X,32),0,255)',"
+        "setparams=range=tv:colorspace=bt709"
+    )
+    command = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", source, "-c:v", codec, "-auto-alt-ref", "0"]
+    subprocess.run([*command, str(path)], check=True)
+    async with pool.worker() as worker:
+        facts, units, end = await decode_file(worker, path, pixel_format=PixelFormat(64, 64, "stretch"))
+    assert (facts.frames, end.warnings) == (10, ())
+    for unit in units.values():
+        assert unit[:, :, :28].max() <= 2
+        assert unit[:, :, 36:].min() >= 250
+
+
 async def test_the_colour_of_what_is_transparent_is_not_seen(pool: DecodePool, tmp_path: Path) -> None:
     picture = np.zeros((64, 64, 4), np.uint8)
     picture[:, ::2] = (200, 0, 0, 255)

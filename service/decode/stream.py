@@ -5,15 +5,21 @@ Damage is counted and skipped: what can be decoded is.
 
 from collections.abc import Callable
 
+import av.error
+from av.codec.context import CodecContext
 from av.container import InputContainer
 from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 
 from service.decode.container import MEDIA_ERRORS, is_end, only_stream, packets
 from service.decode.limits import Limits, check_duration, check_frames, check_pixels
 from service.decode.tally import Tally
 from service.values import NS_PER_S
 
+# Decoders of the transparency that Matroska keeps beside each frame; FFmpeg's own leave it out.
+_WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 _INTERLACED = range(2, 6)  # AVFieldOrder: which field is coded and shown first
 
 
@@ -41,8 +47,8 @@ class Stream:
         self._is_interlaced = self.stream.codec_context.field_order in _INTERLACED
         self._failed_packets = 0
         self._corrupt_frames = 0
-        context = self.stream.codec_context
-        check_pixels(context.width, context.height, limits)
+        check_pixels(self.stream.codec_context.width, self.stream.codec_context.height, limits)
+        self._decoder = context = _decoder(self.stream)
         # Without the filter that smooths the edges of blocks, decoding costs less.
         smoothing = {"skip_loop_filter": "all"} if unsmoothed else {}
         context.options = {"max_pixels": str(limits.max_pixels), **smoothing}
@@ -78,13 +84,13 @@ class Stream:
             return []
         # The decoder knows what refers to what. The fields of a picture may come in two packets, though.
         may_skip = if_needed_by_others and not self._is_interlaced
-        self.stream.codec_context.skip_frame = "NONREF" if may_skip else "DEFAULT"
+        self._decoder.skip_frame = "NONREF" if may_skip else "DEFAULT"
         return self._decode(packet)
 
     def drain(self) -> list[VideoFrame]:
         """The frames that the decoder still holds; it begins anew with the next packet."""
         frames = self._decode(None)
-        self.stream.codec_context.flush_buffers()
+        self._decoder.flush_buffers()
         return frames
 
     def seek(self, ticks: int) -> bool:
@@ -118,7 +124,7 @@ class Stream:
 
     def _decode(self, packet: Packet | None) -> list[VideoFrame]:
         try:
-            frames = self.stream.decode(packet)
+            frames = self._decoder.decode(packet)
         except MemoryError:
             raise
         except MEDIA_ERRORS:
@@ -131,3 +137,16 @@ class Stream:
         self.frames += len(frames)
         check_frames(self.frames, self._limits)
         return frames
+
+
+def _decoder(stream: VideoStream) -> VideoCodecContext:
+    context = stream.codec_context
+    if stream.metadata.get("alpha_mode") != "1" or context.name not in _WITH_ALPHA:
+        return context
+    try:
+        found = CodecContext.create(_WITH_ALPHA[context.name], "r")
+    except av.error.FFmpegError:
+        return context  # this FFmpeg was built without it
+    assert isinstance(found, VideoCodecContext)
+    found.extradata = context.extradata
+    return found
