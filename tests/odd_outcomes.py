@@ -21,12 +21,13 @@ _REFUSED = {
         corpus/e34116d68f49c7852b362ec72a636df5.gif corpus/moz_0-timescale.mp4 corpus/moz_short-cenc.mp4
         mp4ff/complseg-1.0001.mp4 mp4ff/init1.cmfv small/small_AudioVideoInterleave.avi
         small/small_WindowsMediaVideo.wmv""",
-    "VIDEO_TOO_LARGE": "corpus/bug498380.ogv",  # garbage for a time stamp: 300 million years
 }
 REFUSED = {name: reason for reason, names in _REFUSED.items() for name in names.split()}
 
 # Decoded, with warnings that say so; all other files without any.
 _WARNED = {
+    # garbage for a time stamp: 300 million years
+    "the time stamps jump": "corpus/bug498380.ogv corpus/bug523816.ogv",
     "packets are marked as corrupt": """
         fate/catfight-cvid-pal8-partial.mp4 fate/demo.mp4 fate/displaymatrix.mp4""",
     "the header says": """

@@ -1,7 +1,9 @@
 """Each time gets the frame that is shown then; damage and early ends cost no more than they must."""
 
+import subprocess
 from collections.abc import AsyncIterator
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +63,29 @@ async def test_each_time_gets_the_frame_shown_then(
                 expected = plan.grids[grid].frame_time_ns(unit, frame) * rate // 10**9
                 assert number_of(pixels[frame]) == expected
     assert sorted(some) == [(grid, unit) for grid in range(3) for unit in range(4)]
+
+
+@pytest.mark.parametrize("offsets_s", [(0, 100), (100, 0), (0, 40_000, 50)], ids=str)
+async def test_parts_with_clocks_of_their_own_follow_each_other(
+    pool: DecodePool, tmp_path: Path, offsets_s: tuple[int, ...]
+) -> None:
+    """Recordings joined as files are: byte after byte."""
+    one = render(tmp_path / "one.ts", 20)
+    joined = tmp_path / "joined.ts"
+    with joined.open("wb") as out:
+        for offset_s in offsets_s:
+            command = ["ffmpeg", "-v", "error", "-i", str(one), "-c", "copy"]
+            command += ["-output_ts_offset", str(offset_s), "-f", "mpegts", "-"]
+            out.write(subprocess.run(command, check=True, capture_output=True).stdout)
+    async with pool.worker() as worker:
+        facts, units, _ = await decode_file(worker, joined)
+    assert facts.frames == 20 * len(offsets_s)
+    assert facts.duration_ns == pytest.approx(2e9 * len(offsets_s), abs=1e8)
+    assert any("time stamps jump" in warning for warning in facts.warnings)
+    numbers = [number_of(frame) for _, unit in sorted(units.items()) for frame in unit]
+    assert [after - before for before, after in pairwise(numbers) if after < before] == [-19] * (
+        len(offsets_s) - 1
+    )
 
 
 async def test_a_variable_rate_holds_each_frame_until_the_next(pool: DecodePool, tmp_path: Path) -> None:

@@ -66,6 +66,8 @@ def _warnings(stream: Stream, tally: Tally, duration_ns: int) -> list[str]:
         warnings.append("the number of frames is an estimate, by the frame rate: not all packets were read")
     if stream.broke_off:
         warnings.append("the file breaks off: what was read of it is taken as the whole")
+    if stream.joins:
+        warnings.append(f"the time stamps jump {stream.joins} times: the video goes on where they do")
     if tally.corrupt:
         warnings.append(f"{tally.corrupt} of {tally.packets} packets are marked as corrupt")
     header_s = _header_s(stream)

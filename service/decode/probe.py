@@ -105,7 +105,7 @@ def probe(source: Source, limits: Limits, pulse: Callable[[], None]) -> Track:
 def _track(
     stream: Stream, head: Head, facts: VideoFacts, tally: Tally, opening: Opening | None = None
 ) -> Track:
-    is_clean = head.timeline.timed and facts.codec in _CLEAN_KEYS
+    is_clean = head.timeline.timed and facts.codec in _CLEAN_KEYS and not stream.joins
     return Track(
         facts=facts,
         stream_index=stream.stream.index,

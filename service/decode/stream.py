@@ -14,6 +14,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from service.decode.container import MEDIA_ERRORS, is_end, only_stream, packets
+from service.decode.joins import Joins
 from service.decode.limits import Limits, check_duration, check_frames, check_pixels
 from service.decode.tally import Tally
 from service.values import NS_PER_S
@@ -41,6 +42,7 @@ class Stream:
         self.frames = 0
         self.broke_off = False
         self._is_through = False
+        self._joins = Joins(container, self.stream)
         self._limits = limits
         self.pulse = pulse
         self._packets = packets(container, self.stream)
@@ -73,6 +75,7 @@ class Stream:
         if packet is None or is_end(packet):
             self.broke_off, self._is_through = packet is None, True
             return None
+        self._joins.mend(packet)
         self.tally.add(packet)
         check_frames(self.tally.packets, self._limits)
         check_duration(self._span_ns(), self._limits)
@@ -92,6 +95,11 @@ class Stream:
         frames = self._decode(None)
         self._decoder.flush_buffers()
         return frames
+
+    @property
+    def joins(self) -> int:
+        """Where parts whose clocks differ meet: with any, stamps lead nowhere in the file."""
+        return self._joins.found
 
     def seek(self, ticks: int) -> bool:
         """Read on from a key frame at or before this stamp, if the container can; the tally begins anew."""

@@ -1,0 +1,36 @@
+"""Time stamps that jump: recordings that were put one behind the other, an encoder that began anew.
+
+As the ffmpeg program does it for formats whose clocks may do so, MPEG-TS and MPEG-PS, where a jump of more
+than ten seconds is a join (its option -dts_delta_threshold).
+"""
+
+from av.container import InputContainer
+from av.format import Flags
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+_JUMP_S = 10
+
+
+class Joins:
+    """Moves the stamps of packets, in the order of decoding, so that time goes on at each join."""
+
+    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+        self.found = 0
+        self._jump: int | None = None  # ticks; None: the format's stamps do not jump
+        self._moved = 0  # ticks
+        self._next: int | None = None  # ticks, where the next packet is expected
+        if container.format.flags & Flags.ts_discont.value and stream.time_base:
+            self._jump = int(_JUMP_S / stream.time_base)
+
+    def mend(self, packet: Packet) -> None:
+        ticks = packet.pts if packet.dts is None else packet.dts
+        if self._jump is None or ticks is None:
+            return
+        if self._next is not None and abs(ticks + self._moved - self._next) > self._jump:
+            self._moved = self._next - ticks
+            self.found += 1
+        self._next = ticks + self._moved + max(packet.duration or 0, 0)
+        if self._moved:
+            packet.pts = None if packet.pts is None else packet.pts + self._moved
+            packet.dts = None if packet.dts is None else packet.dts + self._moved
