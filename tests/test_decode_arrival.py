@@ -1,0 +1,80 @@
+"""All real and odd videos as they arrive, piece by piece: the frames are those of the file that is there."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import pytest_asyncio
+
+from service.config import DecodeConfig
+from service.decode.pool import DecodePool
+from service.plan import Grid, Plan
+from service.values import NS_PER_S
+from tests.decode_clips import VIDEOS, decode_plan, opened
+from tests.odd_outcomes import FILES, REFUSED
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+_LONGEST_S = 12  # for the sake of time
+_DAY_NS = 24 * 3600 * NS_PER_S
+_PIECES = 12
+
+_REAL = sorted(str(path.relative_to(VIDEOS)) for path in (VIDEOS / "real").rglob("*") if path.is_file())
+_ODD = [f"odd/{name}" for name in FILES if name not in REFUSED]
+
+# Its last packet is damaged: who knows the length has all that is wanted before, who does not decodes it.
+_NOT_REACHED = {"odd/fate/displaymatrix.mp4": {(0, 8)}}
+
+
+@dataclass(slots=True)
+class _Arriving:
+    """A file of which a piece more is there each time that somebody waits for it."""
+
+    fd: int
+    total: int
+    arrived: int = 0
+
+    @property
+    def size_bytes(self) -> int | None:
+        return self.total if self.is_whole else None
+
+    @property
+    def is_whole(self) -> bool:
+        return self.arrived == self.total
+
+    async def wait(self, start: int, end: int) -> tuple[int, int]:
+        while self.arrived <= start and not self.is_whole:
+            self.arrived = min(self.total, self.arrived + -(-self.total // _PIECES))
+        return 0, self.arrived
+
+    async def whole(self) -> int:
+        self.arrived = self.total
+        return self.total
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def pool() -> AsyncIterator[DecodePool]:
+    async with DecodePool(DecodeConfig(workers=1)) as pool:
+        yield pool
+
+
+@pytest.mark.skipif(not _REAL, reason=f"no clips in {VIDEOS}")
+@pytest.mark.parametrize("name", [*_REAL, *_ODD])
+async def test_frames_do_not_depend_on_how_the_bytes_come(pool: DecodePool, name: str) -> None:
+    with opened(VIDEOS / name) as file:
+        async with pool.worker() as worker:
+            facts = await worker.probe(file)
+            if facts.duration_ns > _LONGEST_S * NS_PER_S:
+                pytest.skip(f"it lasts longer than {_LONGEST_S} s")
+            window_ns = min(NS_PER_S, facts.duration_ns)
+            grid = Grid(0, facts.duration_ns, window_ns, 2, 8, 4)
+            known, _ = await decode_plan(worker, Plan((grid,)))
+        async with pool.worker() as worker:
+            await worker.probe(_Arriving(file.fd, file.size_bytes), from_front=True)
+            endless = Plan((Grid(0, _DAY_NS, window_ns, 2, 8, 4),), is_open=True)
+            found, end = await decode_plan(worker, endless)
+    assert end.facts == facts
+    assert found.keys() == known.keys() - _NOT_REACHED.get(name, set())
+    for place, pixels in found.items():
+        assert np.array_equal(pixels, known[place]), f"other frames in unit {place}"
