@@ -81,6 +81,7 @@ class DecodeConfig(_Stage):
     max_frames: int = Field(default=1_000_000, ge=1)
     max_streams: int = Field(default=100, ge=1, le=1000)  # of any kind; FFmpeg runs out of memory beyond 1000
     max_duration_s: float = Field(default=24 * 3600.0, gt=0)  # two frames far apart can claim any duration
+    max_windows: int = Field(default=100_000, ge=1)  # of one video; a day of the default model has 86,400
     max_cpu_s: float = Field(default=600.0, gt=0)  # processor time that one video may cost
     max_wall_s: float = Field(default=1200.0, gt=0)  # for which one video may keep a worker busy
     silence_s: float = Field(default=30.0, gt=0)  # a worker that makes no progress for so long is replaced

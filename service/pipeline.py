@@ -177,7 +177,7 @@ class Pipeline:
         """Decode what a plan wants; the facts that are sure now."""
         outbox.put_nowait(planned)
         plan = planned.plan
-        windows = WindowStarter(plan, work, outbox)
+        windows = WindowStarter(plan, work, outbox, self._config.decode.max_windows)
         async for unit in units(plan):
             windows.add(unit)
         end = worker.end

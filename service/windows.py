@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from service.engine.replica import Embedding, Logits
 from service.engine.work import VideoWork
+from service.errors import VideoTooLarge
 from service.plan import Plan
 from service.values import DecodeEnd, UnitFrames, VideoFacts
 
@@ -49,10 +50,17 @@ class _Row:
 
 
 class WindowStarter:
-    """Starts each window with its last unit. A row is kept for each grid that has windows to come."""
+    """Starts each window with its last unit. A row is kept for each grid that has windows to come.
 
-    def __init__(self, plan: Plan, work: VideoWork, outbox: Outbox) -> None:
+    Methods raise:
+        VideoTooLarge: there are more than ``most`` windows. Two frames can claim to last for a day.
+    """
+
+    def __init__(self, plan: Plan, work: VideoWork, outbox: Outbox, most: int) -> None:
+        if not plan.is_open:
+            _check(sum(grid.num_windows for grid in plan.grids), most)
         self._plan = plan
+        self._most, self._count = most, 0
         self._work = work
         self._outbox = outbox
         self._decoded_ns = 0
@@ -87,9 +95,20 @@ class WindowStarter:
                 self._start(grid, last)
 
     def _start(self, grid: int, window: int) -> None:
+        self._count += 1
+        _check(self._count, self._most)
         row = self._rows[grid]
         row.started = window
         units = self._plan.grids[grid].window_units(window)
         embeddings = [embedding for unit, embedding in row.recent if unit in units]
         logits = asyncio.create_task(self._work.classify(embeddings))
         self._outbox.put_nowait(StartedWindow(grid, window, self._decoded_ns, logits))
+
+
+def _check(windows: int, most: int) -> None:
+    if windows > most:
+        raise VideoTooLarge(
+            f"the video has more windows than the limit of {most}; with a longer stride it has fewer",
+            limit=most,
+            value=f">={windows}",
+        )

@@ -78,6 +78,17 @@ def test_bad_uploads(client: Client, video: bytes, code: str, reason: str, says:
     assert says in error.message
 
 
+@pytest.mark.parametrize("ranges_ns", [(), ((0, 9 * NS_PER_S),)], ids=["open", "known"])
+def test_more_windows_than_the_limit(ranges_ns: tuple[tuple[int, int], ...]) -> None:
+    """Windows of a second every half of one: eight seconds have fifteen. So has the clip that warms up."""
+    with serving(decode={"max_windows": 15}) as served, Client(served.target) as client:
+        every = Options(windowing=Sliding(NS_PER_S, NS_PER_S // 2), ranges_ns=ranges_ns)
+        error = refused(client, pan(8.5), every)
+        assert (error.code, error.reason) == ("FAILED_PRECONDITION", "VIDEO_TOO_LARGE")
+        assert "more windows than the limit of 15" in error.message
+        assert len(client.classify(pan(8.0), every).segments) == 16
+
+
 @pytest.mark.parametrize(
     ("options", "code", "reason", "says"),
     [

@@ -59,9 +59,9 @@ class Worker:
         """The plan's units as they end, each to be released by the one who takes it.
 
         Views that overlap so much that their units do not fit into the shared memory take several passes.
-        Where the video ends earlier than the probe said, units stop where ``plan.cut(end.end_ns)`` does;
-        the last of those that came may lie beyond it. The worker waits when no slot is free. ``fast`` takes
-        key frames for what they are near to, and does not smooth the edges of blocks.
+        Where the video ends earlier than the probe said, units stop where ``plan.cut(end.end_ns)`` does. The
+        worker waits when no slot is free. ``fast`` takes key frames for what they are near to, and does not
+        smooth the edges of blocks.
 
         Raises:
             CorruptVideo, UnsupportedVideo, VideoTooLarge, DecoderDied.
