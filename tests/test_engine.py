@@ -11,6 +11,7 @@ import torch
 
 from models.contract import ModelSpec, Preprocessing, Sampling
 from models.factorised import Factorised, FactorisedDims
+from service.engine.cores import Cores
 from service.engine.executor import Executor
 from service.engine.hosted import HostedModel
 from service.engine.lane import Account, Item, Lane, Run
@@ -44,7 +45,7 @@ def hosted(
         torch.manual_seed(0)
         model = Factorised(dims, preprocessing, 3).eval()
         torch.nn.init.normal_(model.head.weight)
-        replicas.append(Replica(spec, model.to(device), device, 8, release))
+        replicas.append(Replica(spec, model.to(device), device, 8, release, Cores(2)))
     return HostedModel(spec, replicas, precision="float32", max_batch_units=8, max_batch_windows=8)
 
 
@@ -197,7 +198,7 @@ async def test_a_gpu_gives_the_same_logits_as_the_cpu() -> None:
     units = video(5, 6)
     found = []
     for model in (hosted(), hosted(lambda units: None, "cuda:0")):
-        async with Executor(Metrics(), model.devices) as executor:
+        async with Executor(Metrics(), model.encode.runs) as executor:
             executor.add(model.encode)
             executor.add(model.classify)
             found.append(await classify_video(executor, model, units))

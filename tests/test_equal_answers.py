@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from models.contract import ModelSpec, Sampling, VideoModel
 from service.engine.cache import EmbeddingCache
+from service.engine.cores import Cores
 from service.engine.executor import Executor
 from service.engine.hosted import HostedModel
 from service.engine.replica import Logits, Replica
@@ -80,7 +81,10 @@ def hosted(case: str, company: Company, model: VideoModel) -> HostedModel:
         preprocessing=PREPROCESSING,
     )
     devices = [torch.device(f"cpu:{number}") for number in range(company.devices)]
-    replicas = [Replica(spec, model, device, company.max_batch, lambda units: None) for device in devices]
+    cores = Cores(company.devices)
+    replicas = [
+        Replica(spec, model, device, company.max_batch, lambda units: None, cores) for device in devices
+    ]
     return HostedModel(
         spec,
         replicas,
@@ -110,7 +114,7 @@ async def together(case: str, company: Company) -> Sequence[Sequence[Logits]]:
             found.append(asyncio.ensure_future(work.classify(units)))
         return await asyncio.gather(*found)
 
-    async with Executor(Metrics(), model.devices) as executor:
+    async with Executor(Metrics(), model.encode.runs) as executor:
         executor.add(model.encode)
         executor.add(model.classify)
         asked = zip(company.videos, company.priorities, strict=False)

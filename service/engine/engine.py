@@ -9,15 +9,16 @@ from time import monotonic
 import numpy as np
 import torch
 
-from models.contract import ModelSpec
+from models.contract import ModelSpec, VideoModel
 from models.precision import precision_name
 from models.store import ModelStore
 from service.config import EngineConfig
 from service.engine.cache import EmbeddingCache
+from service.engine.cores import Cores
 from service.engine.executor import Executor
 from service.engine.hosted import HostedModel
 from service.engine.lane import Started
-from service.engine.loading import choose_devices, load_model
+from service.engine.loading import choose_devices, executors, load_model
 from service.engine.replica import Replica
 from service.engine.useful import useful_batch
 from service.engine.work import VideoWork
@@ -30,6 +31,8 @@ _log = logging.getLogger(__name__)
 class Engine:
     """Batches the units and windows of all videos in flight, on every GPU when there is one.
 
+    On a processor each core computes batches of its own, of one copy of the model.
+
     ``on_loss`` hears of each device that is taken out of service.
 
     Raises:
@@ -41,14 +44,14 @@ class Engine:
     ) -> None:
         self._config = config
         self._metrics = metrics
-        self._devices = choose_devices(config.device)
+        self._cores = Cores(config.threads or len(os.sched_getaffinity(0)))
+        self._devices = executors(config, choose_devices(config.device), self._cores.total)
         self._executor = Executor(metrics, map(str, self._devices), on_loss)
         self._cache = _cache(config, metrics)
         self._loop: asyncio.AbstractEventLoop
 
     async def __aenter__(self) -> "Engine":
         self._loop = asyncio.get_running_loop()
-        torch.set_num_threads(self._config.threads or len(os.sched_getaffinity(0)))
         await self._executor.__aenter__()
         return self
 
@@ -104,11 +107,16 @@ class Engine:
         return VideoWork(self._executor, model, self._cache, priority, deadline)
 
     def _replicas(self, store: ModelStore, spec: ModelSpec) -> list[Replica]:
-        most = self._config.max_batch_units
-        return [
-            Replica(spec, load_model(self._config, store, spec, device, most), device, most, self._release)
-            for device in self._devices
-        ]
+        config, most = self._config, self._config.max_batch_units
+        torch.set_num_threads(self._cores.total)  # of this thread, which compiles for so many
+        on_cpu: VideoModel | None = None
+        replicas: list[Replica] = []
+        for device in self._devices:
+            is_cpu = device.type == "cpu"
+            model = on_cpu if is_cpu and on_cpu else load_model(config, store, spec, device, most)
+            on_cpu = model if is_cpu else on_cpu
+            replicas.append(Replica(spec, model, device, most, self._release, self._cores))
+        return replicas
 
     async def _warm_up(self, model: HostedModel) -> None:
         work = self.work(model)

@@ -24,7 +24,10 @@ class HostedModel:
     ) -> None:
         self.spec = spec
         self.precision = precision
-        self.devices = tuple(str(each.device) for each in replicas)
+        # A processor is one, however many of its cores compute.
+        self.devices = tuple(
+            dict.fromkeys("cpu" if each.device.type == "cpu" else str(each.device) for each in replicas)
+        )
         self.encode: Lane[UnitFrames, Embedding] = Lane(
             spec.name, "encode", max_batch_units, {str(each.device): each.encode for each in replicas}
         )

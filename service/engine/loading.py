@@ -39,6 +39,19 @@ def choose_devices(wanted: str) -> list[torch.device]:
     return devices
 
 
+def executors(config: EngineConfig, devices: list[torch.device], cores: int) -> list[torch.device]:
+    """What computes a batch at a time: each GPU, and as ``cpu:0``, ``cpu:1``, ... each of the cores.
+
+    OpenVINO spreads each batch over all of them itself.
+    """
+    each = 1 if config.runtime == "openvino" else cores
+    return [
+        torch.device("cpu", core) if device == torch.device("cpu") else device
+        for device in devices
+        for core in range(each if device == torch.device("cpu") else 1)
+    ]
+
+
 def load_model(
     config: EngineConfig, store: ModelStore, spec: ModelSpec, device: torch.device, max_batch_units: int
 ) -> VideoModel:

@@ -5,13 +5,14 @@ D embedding width, K classes.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from models.contract import ModelSpec, VideoModel
+from service.engine.cores import Cores
 from service.engine.lane import Started
 from service.values import UnitFrames
 
@@ -25,7 +26,7 @@ class Replica:
     """``encode`` and ``classify`` run batches, on the thread of the device alone.
 
     On a GPU they return once all is on its way; on a CPU, once it is computed. ``release`` receives the units
-    of a batch as soon as their pixels are copied.
+    of a batch as soon as their pixels are copied. Replicas on a processor's ``cores`` may share a model.
     """
 
     def __init__(
@@ -35,8 +36,11 @@ class Replica:
         device: torch.device,
         max_batch_units: int,
         release: Callable[[Sequence[UnitFrames]], None],
+        cores: Cores,
     ) -> None:
         self.device = device
+        self._cores = cores
+        self._batches_a_window = spec.sampling.units_per_window
         self._model = model
         self._release = release
         size = spec.preprocessing
@@ -64,7 +68,8 @@ class Replica:
             for place, unit in enumerate(units):
                 staging[place].numpy()[...] = unit.pixels
             self._release(units)
-            return _separate(self._model.encode(pixels[: len(units)]))
+            with self._cores.some(self._batches_a_window):
+                return _separate(self._model.encode(pixels[: len(units)]))
         with torch.cuda.stream(self._copying):
             for place, unit in enumerate(units):
                 staging[place].numpy()[...] = unit.pixels
@@ -84,7 +89,7 @@ class Replica:
     @torch.inference_mode()
     def classify(self, windows: Sequence[Sequence[Embedding]]) -> Sequence[Logits] | Started[Logits]:
         """B windows of S embeddings of (D,), from whatever device -> B logits of (K,)."""
-        with self._on_its_stream():
+        with self._at_home():
             batch = torch.stack([torch.stack([each.to(self.device) for each in row]) for row in windows])
             logits = self._model.classify(batch).float()
             if self._stream is None:
@@ -99,8 +104,11 @@ class Replica:
 
         return Started(wait)
 
-    def _on_its_stream(self) -> AbstractContextManager[object]:
-        return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
+    def _at_home(self) -> AbstractContextManager[object]:
+        """Where it computes."""
+        if self._stream is not None:
+            return torch.cuda.stream(self._stream)
+        return self._cores.some(self._cores.total)
 
 
 def _separate(embeddings: Tensor) -> list[Embedding]:

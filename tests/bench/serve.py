@@ -18,7 +18,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,8 +41,11 @@ class Server:
 
     def memory_bytes(self) -> int:
         """Proportional set size: what the server and its workers share counts once."""
-        family = [self.process, *self.process.children(recursive=True)]
-        return sum(process.memory_full_info().pss for process in family)
+        total = 0
+        for process in (self.process, *self.process.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):  # a worker that has just made room for another
+                total += process.memory_full_info().pss
+        return total
 
     def metric(self, name: str) -> float:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=10) as response:

@@ -128,7 +128,9 @@ def _poisson(
 
 def show_machine(store: Path, clips: list[Path], costs: StageCosts, seconds: float, console: Console) -> None:
     cores = len(os.sched_getaffinity(0))
-    machine = Machine(cores, cores, 1, costs.threads, max_batch_units=costs.max_batch_units)
+    machine = Machine(
+        cores, cores, cores // costs.threads, costs.threads, max_batch_units=costs.max_batch_units
+    )
     shown = Table("", "videos/s", "predicted", "off", "p50 ms", "predicted", "p99 ms", "predicted", box=None)
     with tubelet(store) as target:
         drive(target, clips, 3, clients=2)
