@@ -32,6 +32,7 @@ from tests.bench.targets import MODEL, SERVERS, WHOLE, Target, write_model
 
 MIB = 1 << 20
 CLIENTS_WITH_DEADLINE, DEADLINE_S = 64, 2.0
+ARRIVALS = 1  # the seed of random times
 
 T = TypeVar("T")
 
@@ -67,8 +68,8 @@ def drive(
     deadline_s: float = 600.0,
 ) -> Load:
     """Ask for so long: at random times with a ``rate`` (videos a second), else each client on and on."""
-    chance, lock, load, stop = random.Random(0), threading.Lock(), Load(), threading.Event()
-    order = endlessly(clips, chance)
+    lock, load, stop = threading.Lock(), Load(), threading.Event()
+    order, arrivals = endlessly(clips, random.Random(0)), random.Random(ARRIVALS)
 
     def one() -> None:
         with lock:
@@ -109,7 +110,7 @@ def drive(
                 threads.submit(client)
         else:
             due_s = start_s
-            while (due_s := due_s + chance.expovariate(rate)) < end_s:
+            while (due_s := due_s + arrivals.expovariate(rate)) < end_s:
                 time.sleep(max(0.0, due_s - time.monotonic()))
                 threads.submit(one)
     load.wall_s = time.monotonic() - start_s

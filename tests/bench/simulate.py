@@ -29,6 +29,7 @@ from rich.table import Table
 from service.config import ServerConfig
 from service.fair import FairQueue
 from tests.bench.load import (
+    ARRIVALS,
     CLIENTS_WITH_DEADLINE,
     DEADLINE_S,
     Load,
@@ -70,11 +71,15 @@ class Traffic:
 
 
 def predict(machine: Machine, costs: StageCosts, other_s: float, traffic: Traffic, seconds: float) -> Seen:
-    """The same stretch of time, simulated."""
+    """The same stretch of time, simulated: of a server that knows by then what videos cost."""
     chance = random.Random(0)
     order = endlessly(costs.clips, chance)
     clock = Clock()
     server = Server(clock, machine, costs.device)
+    for clip in costs.clips:
+        server.submit(_video(clip, costs, other_s, clock.now, None))
+        clock.run()
+    began_s = clock.now
     videos: list[Video] = []
 
     def new(arrival_s: float) -> Video:
@@ -84,7 +89,7 @@ def predict(machine: Machine, costs: StageCosts, other_s: float, traffic: Traffi
     def again(video: Video) -> None:
         """One client's next video."""
         pause_s = 0.0 if video.answered_s is not None else _pause_s(video)
-        if clock.now + pause_s < seconds:
+        if clock.now + pause_s < began_s + seconds:
             ask(clock.now + pause_s)
 
     def ask(arrival_s: float) -> None:
@@ -93,14 +98,16 @@ def predict(machine: Machine, costs: StageCosts, other_s: float, traffic: Traffi
 
     if traffic.rate is None:
         for _ in range(traffic.clients):
-            ask(0.0)
+            ask(began_s)
     else:
-        for arrival_s in _poisson(lambda _: traffic.rate or 0.0, traffic.rate, seconds, chance):
+        arrivals, arrival_s = random.Random(ARRIVALS), began_s
+        while (arrival_s := arrival_s + arrivals.expovariate(traffic.rate)) < began_s + seconds:
             server.submit(new(arrival_s))
     clock.run()
     server.close()
     return Seen.of(
-        [video.latency_s for video in videos if video.latency_s is not None], max(clock.now, seconds)
+        [video.latency_s for video in videos if video.latency_s is not None],
+        max(clock.now - began_s, seconds),
     )
 
 
