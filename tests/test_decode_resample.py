@@ -13,6 +13,7 @@ from torchvision.models import ResNet50_Weights
 from torchvision.models.video import MViT_V2_S_Weights, R3D_18_Weights
 from transformers import VideoMAEVideoProcessor, ViTImageProcessor, VivitImageProcessor
 
+from models.checkpoints.hf_preprocessing import read_preprocessing
 from service.config import DecodeConfig
 from service.decode.pool import DecodePool
 from service.values import NS_PER_S, PixelFormat
@@ -73,6 +74,23 @@ REFERENCES = {
         _preset(MViT_V2_S_Weights.KINETICS400_V1),
     ),
 }
+
+PROCESSORS = {
+    "videomae": VideoMAEVideoProcessor,
+    "vivit": VivitImageProcessor,
+    "vit": ViTImageProcessor,
+}
+
+
+@pytest.mark.parametrize("kind", PROCESSORS)
+async def test_the_importer_asks_for_that_format(tmp_path: Path, kind: str) -> None:
+    PROCESSORS[kind]().save_pretrained(tmp_path)
+    read = read_preprocessing(tmp_path, kind, (224, 224))
+    asked = PixelFormat(
+        *(read.height, read.width, read.resize, read.resize_height, read.resize_width),
+        *(read.resample, read.crop_rounding),
+    )
+    assert asked == REFERENCES[kind][0]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -12,7 +12,9 @@ from models.checkpoints.foreign import CannotImport
 from models.factorised import Factorised, FactorisedDims
 from models.importing import default_name, read_source, store_model
 from models.inflate import inflate
+from models.precision import choose_dtype
 from models.store import ModelStore
+from service.engine.loading import choose_devices
 from service.server import SAMPLE_CLIP
 from tests.test_cli import tubelet
 from tests.test_import_hf import LABELS, save
@@ -57,6 +59,23 @@ def test_an_imported_model_answers(store: Path, theirs: Path) -> None:
     answer = json.loads(run("classify", sample, "--model", "their_model-v2", "--json").stdout)
     assert answer["model"] == "their_model-v2"
     assert {label["label"] for label in answer["labels"]} <= set(LABELS)
+
+
+def test_show_tells_what_a_model_costs_and_where_it_runs() -> None:
+    """The embedded one, by hand: 4 units of a tubelet of 4 x 8 x 8 over 36 places, a class token each."""
+    done = run("models", "show", "camera-motion", "--json")
+    facts = json.loads(done.stdout)
+    tokens, width, hidden = 37, 160, 480
+    embed = 4 * 36 * (4 * 8 * 8 * 3) * width
+    layers = tokens * (4 * width * width + 2 * width * hidden) + 2 * tokens * tokens * width
+    assert facts["gflops_a_window"]["spatial"] == pytest.approx(2e-9 * (embed + 4 * 4 * layers), rel=0.2)
+    assert facts["parameters"] == sum(
+        each.numel() for each in ModelStore().find("camera-motion").build().parameters()
+    )
+    assert facts["weights_mib"]["fp32"] == pytest.approx(facts["parameters"] * 4 / 2**20)
+    (device,) = choose_devices("auto")[:1]
+    assert facts["device"] == str(device)
+    assert facts["precision"] == str(choose_dtype("auto", device)).removeprefix("torch.")
 
 
 def test_what_is_there_is_kept_unless_it_is_to_be_replaced(store: Path, theirs: Path) -> None:
