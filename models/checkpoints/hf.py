@@ -22,6 +22,11 @@ from models.joint import JointDims, sinusoids
 from models.layers import Activation
 from models.vit import ViTDims
 
+
+class _NotOurs(CannotImport):
+    """An option that the families here do not have."""
+
+
 _ACTIVATIONS: dict[str, Activation] = {
     "gelu": "gelu",
     "gelu_fast": "gelu_tanh",
@@ -57,19 +62,25 @@ _QKV = re.compile(r"^(.*)\.attention\.attention\.(query|key|value)\.(weight|bias
 def read_hf(folder: Path, provenance: Provenance, window_s: float | None) -> Foreign:
     """A checkpoint of a model type; ``window_s`` is how much time a window spans.
 
-    Four types are models of our own families; the others run through transformers.
+    Four types are models of our own families; the others, and video models with options that our families do
+    not have, run through transformers.
 
     Raises:
-        CannotImport: no video classifier, or an option of it that the families here do not have.
+        CannotImport: no video classifier, or an image classifier with such an option.
     """
     config = read_json(folder / "config.json")
     kind = config.get("model_type", "")
     if kind not in _READERS:
         return read_through_transformers(folder, config, provenance, window_s)
     preprocessing = read_preprocessing(folder, kind, image_size(config))
-    dims, state, default_window_s = _READERS[kind](
-        config, _renamed(read_folder_tensors(folder)), preprocessing
-    )
+    try:
+        dims, state, default_window_s = _READERS[kind](
+            config, _renamed(read_folder_tensors(folder)), preprocessing
+        )
+    except _NotOurs:
+        if kind == "vit":
+            raise
+        return read_through_transformers(folder, config, provenance, window_s)
     return Foreign(
         dims=dims,
         preprocessing=preprocessing,
@@ -95,7 +106,7 @@ def _vivit(config: dict[str, Any], state: dict[str, Tensor], _: Preprocessing) -
 
 def _videomae(config: dict[str, Any], state: dict[str, Tensor], preprocessing: Preprocessing) -> Read:
     if not config.get("use_mean_pooling", True):
-        raise CannotImport("use_mean_pooling = false is not supported: only VideoMAE fine-tuned with fc_norm")
+        raise _NotOurs("use_mean_pooling = false is not supported: only VideoMAE fine-tuned with fc_norm")
     t, patch = int(config["tubelet_size"]), config["patch_size"]
     dims = JointDims(
         frames=config["num_frames"], tubelet_size=(t, patch, patch), pool="mean", **_block(config)
@@ -108,9 +119,13 @@ def _videomae(config: dict[str, Any], state: dict[str, Tensor], preprocessing: P
 
 
 def _timesformer(config: dict[str, Any], state: dict[str, Tensor], _: Preprocessing) -> Read:
-    if config["attention_type"] != "divided_space_time":
+    attention = config["attention_type"]
+    if attention == "joint_space_time":
+        raise _NotOurs(f"attention_type {attention!r} is not supported")
+    if attention != "divided_space_time":
+        # transformers gives one of single frames a logit a frame.
         raise CannotImport(
-            f"attention_type {config['attention_type']!r} is not supported: only 'divided_space_time'"
+            f"attention_type {attention!r} is not supported: only 'divided_' and 'joint_space_time'"
         )
     dims = DividedDims(frames=config["num_frames"], patch_size=config["patch_size"], **_block(config))
     state = {re.sub(r"^time_embeddings$", "time_embed", name): value for name, value in state.items()}
@@ -136,7 +151,7 @@ def _block(config: dict[str, Any]) -> dict[str, Any]:
     """The fields that all dims share."""
     act = config.get("hidden_act", "gelu")
     if act not in _ACTIVATIONS:
-        raise CannotImport(f"hidden_act {act!r} is not supported: only {', '.join(_ACTIVATIONS)}")
+        raise _NotOurs(f"hidden_act {act!r} is not supported: only {', '.join(_ACTIVATIONS)}")
     if config.get("num_channels", 3) != 3:
         raise CannotImport(f"num_channels is {config['num_channels']}, but videos have 3")
     return {
