@@ -6,7 +6,7 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -204,7 +204,16 @@ def working_on(path: Path) -> int:
 
 
 def _has_open(pid: int, path: Path) -> bool:
-    return any(file.samefile(path) for file in Path(f"/proc/{pid}/fd").iterdir() if file.exists())
+    """A process and its descriptors may go while they are looked at."""
+    with suppress(FileNotFoundError):
+        return any(_is(file, path) for file in Path(f"/proc/{pid}/fd").iterdir())
+    return False
+
+
+def _is(file: Path, path: Path) -> bool:
+    with suppress(FileNotFoundError):
+        return file.samefile(path)
+    return False
 
 
 async def is_right(pool: DecodePool, clip: Path) -> None:
