@@ -1,4 +1,4 @@
-"""What becomes of every file of the odd collection: decoded, decoded with warnings, or refused."""
+"""The collection of clips, and what becomes of every odd file: decoded, with warnings or not, or refused."""
 
 from tests.decode_clips import VIDEOS
 
@@ -23,6 +23,9 @@ _REFUSED = {
         small/small_WindowsMediaVideo.wmv""",
 }
 REFUSED = {name: reason for reason, names in _REFUSED.items() for name in names.split()}
+
+REAL = sorted(str(path.relative_to(VIDEOS)) for path in (VIDEOS / "real").rglob("*") if path.is_file())
+DECODED = [f"odd/{name}" for name in FILES if name not in REFUSED]
 
 # Decoded, with warnings that say so; all other files without any.
 _WARNED = {

@@ -12,7 +12,7 @@ from service.decode.pool import DecodePool
 from service.plan import Grid, Plan
 from service.values import NS_PER_S
 from tests.decode_clips import VIDEOS, decode_plan, opened
-from tests.odd_outcomes import FILES, REFUSED
+from tests.odd_outcomes import DECODED, REAL
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -20,8 +20,6 @@ _LONGEST_S = 12  # for the sake of time
 _DAY_NS = 24 * 3600 * NS_PER_S
 _PIECES = 12
 
-_REAL = sorted(str(path.relative_to(VIDEOS)) for path in (VIDEOS / "real").rglob("*") if path.is_file())
-_ODD = [f"odd/{name}" for name in FILES if name not in REFUSED]
 
 # Its last packet is damaged: who knows the length has all that is wanted before, who does not decodes it.
 _NOT_REACHED = {"odd/fate/displaymatrix.mp4": {(0, 8)}}
@@ -59,8 +57,8 @@ async def pool() -> AsyncIterator[DecodePool]:
         yield pool
 
 
-@pytest.mark.skipif(not _REAL, reason=f"no clips in {VIDEOS}")
-@pytest.mark.parametrize("name", [*_REAL, *_ODD])
+@pytest.mark.skipif(not REAL, reason=f"no clips in {VIDEOS}")
+@pytest.mark.parametrize("name", [*REAL, *DECODED])
 async def test_frames_do_not_depend_on_how_the_bytes_come(pool: DecodePool, name: str) -> None:
     with opened(VIDEOS / name) as file:
         async with pool.worker() as worker:

@@ -15,7 +15,7 @@ from service.decode.pool import DecodePool
 from service.plan import Grid, Plan
 from service.values import NS_PER_S, PixelFormat, VideoFacts
 from tests.decode_clips import VIDEOS, decode_plan, opened
-from tests.odd_outcomes import FILES, REFUSED
+from tests.odd_outcomes import DECODED, REAL
 from tests.reference import EXACT, Reference, reference
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -25,8 +25,6 @@ _FORMAT = PixelFormat(_SIZE, _SIZE, "crop")
 _FIRST_S = 6  # of longer videos, for the sake of time
 _WITHIN = 2.0  # of 255, on average over a frame
 
-_REAL = sorted(str(path.relative_to(VIDEOS)) for path in (VIDEOS / "real").rglob("*") if path.is_file())
-_ODD = [f"odd/{name}" for name in FILES if name not in REFUSED]
 
 _UNREAD = {"odd/androidx/sample_vvc.mp4": "ffmpeg 5.1 has no decoder for VVC"}
 _UNTIMED = {"odd/fate/HCAFF1_HHI.264": Fraction(1, 25)}  # seconds a frame; ffmpeg 5.1 guesses uneven times
@@ -82,8 +80,8 @@ async def pool() -> AsyncIterator[DecodePool]:
         yield pool
 
 
-@pytest.mark.skipif(not _REAL, reason=f"no clips in {VIDEOS}")
-@pytest.mark.parametrize("name", [*_REAL, *_ODD])
+@pytest.mark.skipif(not REAL, reason=f"no clips in {VIDEOS}")
+@pytest.mark.parametrize("name", [*REAL, *DECODED])
 async def test_frames_are_those_that_ffmpeg_shows(pool: DecodePool, name: str) -> None:
     if name in _UNREAD:
         pytest.skip(_UNREAD[name])
