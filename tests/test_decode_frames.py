@@ -88,6 +88,17 @@ async def test_parts_with_clocks_of_their_own_follow_each_other(
     )
 
 
+async def test_a_seek_is_no_jump_of_the_clock(pool: DecodePool, tmp_path: Path) -> None:
+    path = render(tmp_path / "clip.ts", 250, options={"g": "10"})
+    plan = Plan((piece(0, 1), piece(20, 21)))
+    async with pool.worker() as worker:
+        _, units, _ = await decode_file(worker, path, plan)
+    assert sorted(units) == [(grid, unit) for grid in range(2) for unit in range(4)]
+    for (grid, unit), pixels in units.items():
+        for frame in range(2):
+            assert number_of(pixels[frame]) == plan.grids[grid].frame_time_ns(unit, frame) // 10**8
+
+
 async def test_a_variable_rate_holds_each_frame_until_the_next(pool: DecodePool, tmp_path: Path) -> None:
     shown = [0, 1, 2, 3, 20, 21, 22, 50, 51, 60]  # in tenths of a second
     path = render(tmp_path / "clip.mkv", 10, times=shown.__getitem__)

@@ -1,7 +1,7 @@
 """Time stamps that jump: recordings that were put one behind the other, an encoder that began anew.
 
-As the ffmpeg program does it for formats whose clocks may do so, MPEG-TS and MPEG-PS, where a jump of more
-than ten seconds is a join (its option -dts_delta_threshold).
+As the ffmpeg program does it for formats whose clocks may do so, MPEG-TS, MPEG-PS and Ogg, where a jump of
+more than ten seconds is a join (its option -dts_delta_threshold).
 """
 
 from av.container import InputContainer

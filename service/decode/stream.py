@@ -108,7 +108,7 @@ class Stream:
         except MEDIA_ERRORS:
             return False
         self._packets, self._is_through = packets(self.container, self.stream), False
-        self.tally = Tally()
+        self.tally, self._joins = Tally(), Joins(self.container, self.stream)
         return True
 
     @property
