@@ -1,12 +1,14 @@
 """Time stamps become nanoseconds exactly, and broken ones as FFmpeg repairs them."""
 
 from fractions import Fraction
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from service.decode.clock import Clock, Timeline
+from service.decode.ratio import exact
 
 _MS = 10**6
 
@@ -56,3 +58,18 @@ def test_a_tick_is_shown_exactly_from_its_time_on(base: Fraction, origin: int, t
     ticks = line.to_ticks(time_ns)
     assert line.to_ns(ticks) <= time_ns < line.to_ns(ticks + 1)
     assert (ticks - origin) * base * 10**9 <= time_ns < (ticks + 1 - origin) * base * 10**9
+
+
+@pytest.mark.parametrize(
+    ("numerator", "denominator", "found"),
+    [
+        (30000, 1001, Fraction(30000, 1001)),
+        (-1, 25, Fraction(-1, 25)),
+        (0, 1, None),
+        (0, 0, None),
+        (1, 0, None),
+    ],
+)
+def test_a_ratio_that_is_not_set_is_none(numerator: int, denominator: int, found: Fraction | None) -> None:
+    assert exact(SimpleNamespace(numerator=numerator, denominator=denominator)) == found
+    assert exact(None) is None

@@ -249,7 +249,8 @@ def test_a_dead_decoder_costs_its_own_request_only(served: Served, client: Clien
     found = [outcome(client, sample) for _ in range(len(workers) + 1)]
     assert set(found) <= {"", "DECODER_DIED"}
     assert found[-1] == ""
-    wait_until(served, "tubelet_decoder_deaths_total", deaths + len(workers))
+    # One that had been told to end anyway does not count.
+    assert deaths < served.metric("tubelet_decoder_deaths_total") <= deaths + len(workers)
 
 
 @pytest.mark.parametrize(

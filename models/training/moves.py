@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
-import av.logging
 import numpy as np
 import torch
 from av.video.reformatter import Interpolation, VideoReformatter
@@ -18,6 +16,7 @@ from torch import Tensor
 
 from models.contract import Preprocessing, Sampling, VideoModel
 from models.training.loop import as_units
+from models.training.opened import open_clip
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +61,10 @@ def confusion_of_clips(
 
 
 def _read(path: Path, label: str, preprocessing: Preprocessing) -> Clip:
-    av.logging.restore_default_callback()
     height, width = preprocessing.height, preprocessing.width
     frames, times = [], []
     scaler = VideoReformatter()
-    with av.open(str(path)) as container:
+    with open_clip(path) as container:
         stream = container.streams.video[0]
         stream.thread_count = 1
         for frame in container.decode(stream):

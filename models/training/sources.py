@@ -9,13 +9,13 @@ from pathlib import Path
 
 import av
 import av.error
-import av.logging
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 from rich.progress import track
 
 from models.training.groups import is_test, scene_of
+from models.training.opened import open_clip
 from models.training.stillness import is_still
 
 SHORT_SIDE = 160  # pixels of a cached frame's shorter side
@@ -88,10 +88,9 @@ def decode(
         av.FFmpegError: the file cannot be opened or nothing of it decodes.
         ValueError: no picture, or one smaller than ``MIN_SIDE``.
     """
-    av.logging.restore_default_callback()
     frames: list[NDArray[np.uint8]] = []
     reformatter = VideoReformatter()
-    with av.open(str(path), metadata_errors="replace") as container:
+    with open_clip(path) as container:
         if not container.streams.video:
             raise ValueError("no video stream")
         stream = container.streams.video[0]

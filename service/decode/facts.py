@@ -19,7 +19,7 @@ def facts_of(stream: Stream, head: Head, tally: Tally, size_bytes: int, limits: 
     span = _span(tally, head)
     duration_ns = head.timeline.to_ns(head.timeline.origin + span)
     check_duration(duration_ns, limits)
-    width, height = display_size(head.first, stream.stream.sample_aspect_ratio)
+    width, height = display_size(head.first, stream.aspect)
     return VideoFacts(
         container=stream.container.format.name,
         codec=stream.stream.codec_context.codec.canonical_name,
@@ -36,7 +36,7 @@ def facts_of(stream: Stream, head: Head, tally: Tally, size_bytes: int, limits: 
 def header_facts(stream: Stream, head: Head, limits: Limits) -> VideoFacts:
     """By the header alone: zeros for what it does not say, or cannot mean."""
     duration_s = _header_s(stream) or 0.0
-    width, height = display_size(head.first, stream.stream.sample_aspect_ratio)
+    width, height = display_size(head.first, stream.aspect)
     return VideoFacts(
         container=stream.container.format.name,
         codec=stream.stream.codec_context.codec.canonical_name,
@@ -82,6 +82,6 @@ def _warnings(stream: Stream, tally: Tally, duration_ns: int) -> list[str]:
 def _header_s(stream: Stream) -> float | None:
     """The duration that the header states for the stream, else for the file, in seconds."""
     header = stream.stream
-    if header.duration is not None and header.time_base is not None:
-        return float(header.duration * header.time_base)
+    if header.duration is not None and stream.time_base is not None:
+        return float(header.duration * stream.time_base)
     return None if stream.container.duration is None else stream.container.duration / 1e6

@@ -52,7 +52,7 @@ def tally_of_ends(stream: Stream, head: Tally, rate: Fraction) -> Tally | None:
     where it says nothing of what comes after the first packets.
     """
     earliest, latest = head.earliest, head.latest
-    time_base = stream.stream.time_base
+    time_base = stream.time_base
     if stream.container.format.name not in _WITH_KEYS or time_base is None:
         return None
     if earliest is None or latest is None or not stream.seek(earliest):  # Matroska reads its index to seek

@@ -4,10 +4,10 @@ As the ffmpeg program does it for formats whose clocks may do so, MPEG-TS, MPEG-
 more than ten seconds is a join (its option -dts_delta_threshold).
 """
 
-from av.container import InputContainer
-from av.format import Flags
+from fractions import Fraction
+
+from av.format import ContainerFormat, Flags
 from av.packet import Packet
-from av.video.stream import VideoStream
 
 _JUMP_S = 10
 
@@ -15,13 +15,13 @@ _JUMP_S = 10
 class Joins:
     """Moves the stamps of packets, in the order of decoding, so that time goes on at each join."""
 
-    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+    def __init__(self, container: ContainerFormat, time_base: Fraction | None) -> None:
         self.found = 0
         self._jump: int | None = None  # ticks; None: the format's stamps do not jump
         self._moved = 0  # ticks
         self._next: int | None = None  # ticks, where the next packet is expected
-        if container.format.flags & Flags.ts_discont.value and stream.time_base:
-            self._jump = int(_JUMP_S / stream.time_base)
+        if container.flags & Flags.ts_discont.value and time_base is not None:
+            self._jump = int(_JUMP_S / time_base)
 
     def mend(self, packet: Packet) -> None:
         ticks = packet.pts if packet.dts is None else packet.dts

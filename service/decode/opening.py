@@ -8,6 +8,7 @@ from av.video.frame import VideoFrame
 
 from service.decode.clock import Timeline
 from service.decode.protocol import Refusal
+from service.decode.ratio import exact
 from service.decode.stream import Stream
 
 _USUAL_RATE = Fraction(25)  # frames a second when neither stamps nor header tell, as in FFmpeg's raw demuxers
@@ -56,7 +57,7 @@ class Opening:
 
 def _timeline(stream: Stream, first: VideoFrame) -> Timeline:
     rate = stated_rate(stream)
-    time_base = stream.stream.time_base or 1 / rate
+    time_base = stream.time_base or 1 / rate
     if time_base <= 0:
         raise Refusal("CORRUPT_VIDEO", "the video's stream has no clock")
     stamps = (first.pts, first.dts, stream.tally.earliest)
@@ -70,7 +71,7 @@ def _timeline(stream: Stream, first: VideoFrame) -> Timeline:
 
 def stated_rate(stream: Stream) -> Fraction:
     header = stream.stream
-    for rate in (header.average_rate, header.guessed_rate, header.base_rate):
+    for rate in map(exact, (header.average_rate, header.guessed_rate, header.base_rate)):
         if rate is not None and _RATES[0] <= rate <= _RATES[1]:
             return rate
     return _USUAL_RATE

@@ -110,7 +110,7 @@ def _track(
         facts=facts,
         stream_index=stream.stream.index,
         timeline=head.timeline,
-        aspect=stream.stream.sample_aspect_ratio,
+        aspect=stream.aspect,
         keys=tally.keys if is_clean and tally.is_sound else None,
         has_clean_keys=is_clean,
         opening=opening,

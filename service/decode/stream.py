@@ -4,6 +4,7 @@ Damage is counted and skipped: what can be decoded is.
 """
 
 from collections.abc import Callable
+from fractions import Fraction
 
 import av.error
 from av.codec.context import CodecContext
@@ -16,6 +17,7 @@ from av.video.stream import VideoStream
 from service.decode.container import MEDIA_ERRORS, is_end, only_stream, packets
 from service.decode.joins import Joins
 from service.decode.limits import Limits, check_duration, check_frames, check_pixels
+from service.decode.ratio import exact
 from service.decode.tally import Tally
 from service.values import NS_PER_S
 
@@ -42,7 +44,7 @@ class Stream:
         self.frames = 0
         self.broke_off = False
         self._is_through = False
-        self._joins = Joins(container, self.stream)
+        self._joins = self._new_joins()
         self._limits = limits
         self.pulse = pulse
         self._packets = packets(container, self.stream)
@@ -97,6 +99,16 @@ class Stream:
         return frames
 
     @property
+    def time_base(self) -> Fraction | None:
+        """Seconds in a tick of its stamps; None: it has no clock."""
+        return exact(self.stream.time_base)
+
+    @property
+    def aspect(self) -> Fraction | None:
+        """Of a pixel, its width to its height; None: nothing is said."""
+        return exact(self.stream.sample_aspect_ratio)
+
+    @property
     def joins(self) -> int:
         """Where parts whose clocks differ meet: with any, stamps lead nowhere in the file."""
         return self._joins.found
@@ -108,7 +120,7 @@ class Stream:
         except MEDIA_ERRORS:
             return False
         self._packets, self._is_through = packets(self.container, self.stream), False
-        self.tally, self._joins = Tally(), Joins(self.container, self.stream)
+        self.tally, self._joins = Tally(), self._new_joins()
         return True
 
     @property
@@ -123,9 +135,12 @@ class Stream:
             found.append(f"{self._corrupt_frames} of {self.frames} frames are damaged")
         return found
 
+    def _new_joins(self) -> Joins:
+        return Joins(self.container.format, self.time_base)
+
     def _span_ns(self) -> int:
         """For how long the packets that were read are shown, from the first one on."""
-        base, tally = self.stream.time_base, self.tally
+        base, tally = self.time_base, self.tally
         if base is None or tally.first is None or tally.latest is None:
             return 0
         return (tally.latest - tally.first) * base.numerator * NS_PER_S // base.denominator
