@@ -6,7 +6,8 @@ The model is a ViT-Ti/16 factorised encoder (12 + 4 layers, tubelets of 2 x 16 x
 whole video) with random weights. Clients send clips in one shuffled order, each the next as soon as it has an
 answer; after the closed loop an open one sends them at random times (Poisson), and then 64 clients all have a
 deadline. The limit is how many videos the cores could decode, by tubelet's workers alone, and compute, in
-full batches alone, if they did nothing else; both are measured first. No embedding is kept between requests.
+full batches alone, if they did nothing else, or a GPU beside them; both are measured first. No embedding is
+kept between requests.
 """
 
 import argparse
@@ -141,10 +142,11 @@ def main() -> None:
         store = Path(folder)
         write_model(store)
         costs = asyncio.run(measure_stages(store, MODEL, clips, WHOLE))
-        limit = cores / (costs.decode_s + costs.compute_s)
+        limit = costs.limit(cores)
         console.print(
             f"{len(clips)} clips on {cores} cores: one costs {costs.decode_s:.3f} CPU-s to decode and "
-            f"{costs.compute_s:.3f} to compute; the limit is {limit:.2f} videos/s"
+            f"{costs.compute_s:.4f} {'' if costs.threads else 'of a GPU '}to compute; "
+            f"the limit is {limit:.2f} videos/s"
         )
         targets = [
             stack.enter_context(server(store))

@@ -136,7 +136,7 @@ def _poisson(
 def show_machine(store: Path, clips: list[Path], costs: StageCosts, seconds: float, console: Console) -> None:
     cores = len(os.sched_getaffinity(0))
     machine = Machine(
-        cores, cores, cores // costs.threads, costs.threads, max_batch_units=costs.max_batch_units
+        cores, cores, cores // (costs.threads or cores), costs.threads, max_batch_units=costs.max_batch_units
     )
     shown = Table("", "videos/s", "predicted", "off", "p50 ms", "predicted", "p99 ms", "predicted", box=None)
     with tubelet(store) as target:
@@ -149,7 +149,7 @@ def show_machine(store: Path, clips: list[Path], costs: StageCosts, seconds: flo
         console.print(
             f"a video costs {other_s * 1000:.0f} CPU-ms beside decoding and computing, clients included"
         )
-        limit = cores / (costs.decode_s + costs.compute_s)
+        limit = costs.limit(cores)
         rows: list[tuple[str, Traffic]] = [
             ("closed loop, 4", Traffic(clients=4)),
             ("closed loop, 16", Traffic(clients=16)),

@@ -39,7 +39,7 @@ class ClipCost:
 class StageCosts:
     clips: tuple[ClipCost, ...]
     device: DeviceCosts  # wall seconds, of all of the device's threads
-    threads: int  # of the device, on the cores
+    threads: int  # of the device, on the cores; 0: it is a GPU
     max_batch_units: int
     units_per_window: int
 
@@ -50,11 +50,17 @@ class StageCosts:
 
     @property
     def compute_s(self) -> float:
-        """Of a core, of a clip in the mean, in full batches."""
+        """Of a core, or of a GPU, of a clip in the mean, in full batches."""
         units = statistics.mean(clip.units for clip in self.clips)
         unit_s = self.device.unit_s + self.device.encode_batch_s / self.max_batch_units
         window_s = self.device.window_s + self.device.classify_batch_s / _WINDOWS
-        return self.threads * units * (unit_s + window_s / self.units_per_window)
+        return (self.threads or 1) * units * (unit_s + window_s / self.units_per_window)
+
+    def limit(self, cores: int) -> float:
+        """Videos a second that the machine could do, did it nothing else."""
+        if self.threads:
+            return cores / (self.decode_s + self.compute_s)
+        return min(cores / self.decode_s, 1 / self.compute_s)
 
 
 async def measure_stages(store: Path, model: str, clips: Sequence[Path], options: Options) -> StageCosts:
@@ -72,7 +78,8 @@ async def measure_stages(store: Path, model: str, clips: Sequence[Path], options
             *_line(encode, units[0], most),
             *_line(classify, window, _WINDOWS),
         )
-    return StageCosts(decoded, device, torch.get_num_threads(), most, spec.sampling.units_per_window)
+    threads = torch.get_num_threads() if hosted.devices[0].startswith("cpu") else 0
+    return StageCosts(decoded, device, threads, most, spec.sampling.units_per_window)
 
 
 async def _decode(spec: ModelSpec, clips: Sequence[Path], options: Options) -> tuple[ClipCost, ...]:

@@ -5,6 +5,7 @@ python -m tests.bench.peers.lit STORE MODEL HOST:PORT
 Batches of several videos were slower: one video's units fill the processor already.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +17,7 @@ from fastapi import Body  # pyright: ignore[reportMissingImports]
 
 from tests.bench.peers.work import Recogniser
 
-_WORKERS = 2  # as many as there are cores
+_WORKERS = len(os.sched_getaffinity(0))
 
 
 class Api(litserve.LitAPI):

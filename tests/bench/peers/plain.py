@@ -5,6 +5,7 @@ python -m tests.bench.peers.plain STORE MODEL HOST:PORT
 
 import asyncio
 import json
+import os
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -16,12 +17,12 @@ import torch
 from tests.bench.peers.work import Recogniser
 
 METHOD = "/bench.Peer/Classify"
-_THREADS = 2  # decoding leaves the GIL alone: as many as there are cores
+_THREADS = len(os.sched_getaffinity(0))  # decoding leaves the GIL alone: as many as there are cores
 
 
 async def serve(store: Path, model: str, address: str) -> None:
     recogniser = Recogniser(store, model)
-    torch.set_num_threads(2)
+    torch.set_num_threads(_THREADS)
     device = threading.Lock()
     threads = ThreadPoolExecutor(_THREADS)
 

@@ -1,7 +1,7 @@
 """What every peer does for a video, as its users would: the frames of one window over all of it, the model.
 
 Decoding is PyAV's, from the front, with one reformatter, and only wanted frames are converted; the model is
-the very module that tubelet loads, in eager bf16 under inference mode.
+the very module that tubelet loads, in eager bf16 under inference mode, on a GPU if there is one.
 """
 
 from collections.abc import Callable
@@ -16,6 +16,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 
 from models.contract import ModelSpec, VideoModel
 from models.store import ModelStore
+from service.decode.container import LENIENT
 
 
 class Recogniser:
@@ -23,7 +24,8 @@ class Recogniser:
 
     def __init__(self, store: Path, name: str) -> None:
         av.logging.restore_default_callback()
-        loaded = ModelStore(store).load(name, device=torch.device("cpu"), dtype=torch.bfloat16)
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        loaded = ModelStore(store).load(name, device=self._device, dtype=torch.bfloat16)
         self.spec: ModelSpec = loaded.spec
         self._model: VideoModel = loaded.model
 
@@ -45,7 +47,7 @@ class Recogniser:
     def _frames(self, video: bytes, choose: Callable[[int], list[int]]) -> list[np.ndarray]:
         """Those whose numbers are chosen, knowing how many there are."""
         size = self.spec.preprocessing
-        with av.open(BytesIO(video), "r", metadata_errors="replace") as container:
+        with av.open(BytesIO(video), "r", **LENIENT) as container:
             stream = container.streams.video[0]
             stream.codec_context.thread_count = 1
             total = sum(packet.size > 0 for packet in container.demux(stream))
@@ -71,7 +73,8 @@ class Recogniser:
     @torch.inference_mode()
     def logits(self, clips: list[np.ndarray]) -> np.ndarray:
         """B windows of (S, t, H, W, C) -> (B, K)"""
-        return self._model(torch.from_numpy(np.stack(clips))).float().numpy()
+        batch = torch.from_numpy(np.stack(clips)).to(self._device)
+        return self._model(batch).float().cpu().numpy()
 
 
 def _pixels(shapes: VideoReformatter, frame: av.VideoFrame, height: int, width: int) -> np.ndarray:

@@ -1,0 +1,177 @@
+"""What a GPU takes for a unit: tubelet's replica beside plain kernels, torch.compile and transformers.
+
+    python -m tests.bench.device [--rounds N] [--only NAME] [--batch N]
+
+All on the same weights, in bf16 unless they say otherwise, interleaved in one run. *tubelet* is what the
+engine does: units in the processor's memory, gathered, copied and computed, one batch prepared while another
+is computed; *kernels alone* replays the same recordings on pixels that are there. The peers have their pixels
+on the device already, normalised and in their own layout. A share of the peak is of a large matrix product in
+bf16, measured in the same run. The last line of a model is what one unit costs in batches of other sizes.
+"""
+
+import copy
+import random
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from models.contract import ModelSpec
+from models.graphed_model import GraphedModel, recorded_sizes
+from service.engine.cores import Cores
+from service.engine.lane import Started
+from service.engine.replica import Replica
+from service.values import UnitFrames
+from tests.bench.models import FACTORISED, SIZE, THEIRS, Subject, subject
+
+_PEAK_SIZE = 8192
+_BATCHES = 6  # in a row, so that the next is prepared while one is computed
+_COMPILED = "torch.compile"
+
+Run = Callable[[], Any]
+
+
+def peak() -> Run:
+    left, right = (torch.randn(_PEAK_SIZE, _PEAK_SIZE, device="cuda", dtype=torch.bfloat16) for _ in "ab")
+    return lambda: left @ right
+
+
+def replica_of(case: Subject, model: GraphedModel, batch: int) -> Replica:
+    spec = ModelSpec(
+        name="bench",
+        version="1",
+        family="factorised",
+        description="",
+        licence="",
+        labels=("one",),
+        sampling=case.sampling,
+        preprocessing=case.model.preprocessing,
+    )
+    return Replica(spec, model, torch.device("cuda:0"), batch, lambda units: None, Cores(1))
+
+
+def stream_of_batches(replica: Replica, units: Sequence[UnitFrames]) -> Sequence[torch.Tensor]:
+    """As the executor's thread does: prepare a batch, then wait for the one before."""
+    running: Started[Any] | None = None
+    for _ in range(_BATCHES):
+        started = replica.encode(units)
+        assert isinstance(started, Started)
+        if running is not None:
+            running.wait()
+        running = started
+    assert running is not None
+    return running.wait()
+
+
+def contestants(case: Subject, pixels: np.ndarray, *, compiled: bool) -> dict[str, tuple[Run, int]]:
+    """Each computes the embeddings, or their logits, of so many units."""
+    batch = len(pixels)
+    units = torch.from_numpy(pixels).cuda()
+    model = copy.deepcopy(case.model).to("cuda", torch.bfloat16)
+    graphed = GraphedModel(model, case.sampling.frames_per_unit, batch)
+    replica = replica_of(case, graphed, batch)
+    frames = [UnitFrames(0, number, each, lambda: None) for number, each in enumerate(pixels)]
+    runs: dict[str, tuple[Run, int]] = {
+        "tubelet": (lambda: stream_of_batches(replica, frames), batch * _BATCHES),
+        "kernels alone": (lambda: graphed.encode(units), batch),
+        "plain kernels": (lambda: model.encode(units), batch),
+    }
+    if compiled:
+        encode = torch.compile(model.encode, dynamic=False)
+        runs[_COMPILED] = (lambda: encode(units), batch)
+    if case.theirs is not None:
+        for precision, dtype in {"bf16": torch.bfloat16, "fp32": torch.float32}.items():
+            theirs = copy.deepcopy(case.theirs).to("cuda", dtype)
+            clips = case.model.normalise(torch.from_numpy(pixels)).permute(0, 1, 4, 2, 3)
+            clips = clips.to("cuda", dtype)
+            runs[f"transformers {precision}"] = (
+                lambda theirs=theirs, clips=clips: theirs(clips).logits,
+                batch,
+            )
+    return runs
+
+
+def seconds(run: Run) -> float:
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    run()
+    torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+@torch.inference_mode()
+def measure(name: str, batch: int, rounds: int, compiled: bool, console: Console) -> None:
+    case = subject(name)
+    shape = (batch, case.sampling.frames_per_unit, SIZE, SIZE, 3)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    runs = contestants(case, pixels, compiled=compiled)
+    product = peak()
+    wanted = copy.deepcopy(case.model).encode(torch.from_numpy(pixels[:2]))
+    found = torch.stack(list(runs["tubelet"][0]()[:2])).float().cpu()
+    for run, _ in runs.values():
+        run()
+    times: dict[str, list[float]] = {key: [] for key in (*runs, "peak")}
+    entries = [*((key, run) for key, (run, _) in runs.items()), ("peak", product)]
+    order = random.Random(0)
+    for _ in range(rounds):
+        for key, run in order.sample(entries, len(entries)):
+            times[key].append(seconds(run))
+    medians = {key: statistics.median(each) for key, each in times.items()}
+    rate = 2 * _PEAK_SIZE**3 / medians["peak"]
+    flops = case.flops / case.sampling.units_per_window
+    table = Table(
+        f"{name}, {batch} units a batch, {flops / 1e9:.0f} GFLOP a unit",
+        "us a unit",
+        "units/s",
+        "of the peak",
+        "tubelet is",
+        box=None,
+    )
+    unit_s = {key: medians[key] / units for key, (_, units) in runs.items()}
+    for key, each_s in unit_s.items():
+        table.add_row(
+            key,
+            f"{each_s * 1e6:.0f}",
+            f"{1 / each_s:.0f}",
+            f"{flops / each_s / rate:.2f}",
+            f"{each_s / unit_s['tubelet']:.2f} x as fast",
+        )
+    console.print(table)
+    cosine = F.cosine_similarity(found, wanted, dim=1).min().item()
+    console.print(f"  matrix product {rate / 1e12:.0f} TFLOP/s; cosine to fp32 on the CPU {cosine:.5f}")
+    graphed = GraphedModel(
+        copy.deepcopy(case.model).to("cuda", torch.bfloat16), case.sampling.frames_per_unit, batch
+    )
+    units = torch.from_numpy(pixels).cuda()
+    costs = []
+    for size in recorded_sizes(batch):
+        part = units[:size]
+        took_s = statistics.median(seconds(lambda part=part: graphed.encode(part)) for _ in range(rounds))
+        costs.append(f"{size}: {took_s / size * 1e6:.0f}")
+    console.print("  us a unit in batches of", ", ".join(costs), "\n")
+
+
+def main(
+    rounds: Annotated[int, typer.Option(min=2, help="of each contestant")] = 9,
+    only: Annotated[str, typer.Option(help="a part of a model's name")] = "",
+    batch: Annotated[int, typer.Option(help="units of factorised models; an eighth of it of others")] = 128,
+    compiled: Annotated[bool, typer.Option(help="torch.compile too, which takes a minute a model")] = False,
+) -> None:
+    if not torch.cuda.is_available():
+        raise SystemExit("there is no CUDA device here")
+    console = Console(width=120)
+    for name in (*FACTORISED, *THEIRS):
+        if only in name:
+            size = batch if name in FACTORISED else max(1, batch // 8)
+            measure(name, size, rounds, compiled, console)
+
+
+if __name__ == "__main__":
+    typer.run(main)
