@@ -104,7 +104,9 @@ class EngineConfig(_Stage):
     precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"  # auto: bf16 if the chip has it
     runtime: Literal["torch", "openvino"] = "torch"  # openvino: on a CPU; needs tubelet[openvino]
     threads: int | None = Field(default=None, ge=1)  # torch's threads on the CPU; None: one a core
-    max_batch_units: int = Field(default=32, ge=1)
+    max_batch_units: int | None = Field(
+        default=None, ge=1
+    )  # None: 32 on a CPU, 128 on a GPU, fewer large ones
     max_batch_windows: int = Field(default=64, ge=1)
     cache_bytes: int = Field(default=64 * MIB, ge=0)  # of embeddings that are kept; 0: none are shared
 

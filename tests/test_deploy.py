@@ -95,7 +95,6 @@ def test_overlays_change_what_they_say(config_of) -> None:
     assert config_of("base").engine.device == "cpu"
     gpu = config_of("overlays/gpu")
     assert gpu.engine.device == "cuda"
-    assert gpu.engine.max_batch_units == 256
     assert gpu.decode.workers == 4
     assert gpu.upload == config_of("base").upload
 

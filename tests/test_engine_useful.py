@@ -1,8 +1,12 @@
 """The largest useful batch, by what batches cost."""
 
+from dataclasses import replace
+
 import pytest
 
-from service.engine.useful import useful_batch
+from models.contract import Preprocessing, Sampling
+from models.store import ModelStore
+from service.engine.useful import largest_batch, useful_batch
 
 
 def measured(seconds: dict[int, float], most: int) -> tuple[int, float, list[int]]:
@@ -32,3 +36,22 @@ def test_a_slow_model_is_not_measured_for_ever() -> None:
     most, unit_s, asked = measured({1: 1.0, 2: 1.0}, 64)
     assert (most, unit_s) == (1, 1.0)
     assert asked == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("frames", "side", "device", "most"),
+    [
+        (2, 224, "cpu", 32),
+        (2, 224, "cuda", 128),
+        (16, 224, "cuda", 55),
+        (32, 512, "cpu", 5),
+        (64, 1024, "cpu", 1),
+    ],
+)
+def test_a_batch_of_large_units_is_small(frames: int, side: int, device: str, most: int) -> None:
+    spec = replace(
+        ModelStore().find("camera-motion").spec,
+        sampling=Sampling(frames, 1, 1.0, 1.0, 1.0, 1.0),
+        preprocessing=Preprocessing(side, side, "crop", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    )
+    assert largest_batch(spec, device) == most

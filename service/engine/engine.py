@@ -20,7 +20,7 @@ from service.engine.hosted import HostedModel
 from service.engine.lane import Started
 from service.engine.loading import choose_devices, executors, load_model
 from service.engine.replica import Replica
-from service.engine.useful import useful_batch
+from service.engine.useful import largest_batch, useful_batch
 from service.engine.work import VideoWork
 from service.metrics import Metrics
 from service.values import Priority, UnitFrames
@@ -72,9 +72,10 @@ class Engine:
             models.precision.UnsupportedPrecision: it cannot run in the precision that is configured.
         """
         config, began = self._config, monotonic()
-        replicas = await asyncio.to_thread(self._replicas, store, spec)
+        largest = config.max_batch_units or largest_batch(spec, self._devices[0].type)
+        replicas = await asyncio.to_thread(self._replicas, store, spec, largest)
         loaded = monotonic()
-        most, unit_s = await asyncio.to_thread(_useful_batch, replicas[0], spec, config.max_batch_units)
+        most, unit_s = await asyncio.to_thread(_useful_batch, replicas[0], spec, largest)
         hosted = HostedModel(
             spec,
             replicas,
@@ -106,8 +107,8 @@ class Engine:
         """A place in the queues for one video."""
         return VideoWork(self._executor, model, self._cache, priority, deadline)
 
-    def _replicas(self, store: ModelStore, spec: ModelSpec) -> list[Replica]:
-        config, most = self._config, self._config.max_batch_units
+    def _replicas(self, store: ModelStore, spec: ModelSpec, most: int) -> list[Replica]:
+        config = self._config
         torch.set_num_threads(self._cores.total)  # of this thread, which compiles for so many
         on_cpu: VideoModel | None = None
         replicas: list[Replica] = []

@@ -5,7 +5,7 @@ D embedding width, K classes.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,10 +16,12 @@ from service.engine.cores import Cores
 from service.engine.lane import Started
 from service.values import UnitFrames
 
-Embedding = Tensor  # (D,), stays on its device
+Embedding = Tensor  # (D,), in the processor's memory
 Logits = np.ndarray  # (K,) float32
+R = TypeVar("R")
 
 _AHEAD = 2  # batches whose pixels are in staging memory: one is computed, the next is gathered
+_COPIED_UNITS = 16  # at once to a GPU, while the next ones are gathered
 
 
 class Replica:
@@ -65,50 +67,48 @@ class Replica:
         self._place = (self._place + 1) % len(self._stagings)
         staging, pixels = self._stagings[self._place], self._units[self._place]
         if self._stream is None:
-            for place, unit in enumerate(units):
-                staging[place].numpy()[...] = unit.pixels
+            _gather(units, staging)
             self._release(units)
             with self._cores.some(self._batches_a_window):
                 return _separate(self._model.encode(pixels[: len(units)]))
         with torch.cuda.stream(self._copying):
-            for place, unit in enumerate(units):
-                staging[place].numpy()[...] = unit.pixels
-                pixels[place].copy_(staging[place], non_blocking=True)  # while the next one is gathered
+            for start in range(0, len(units), _COPIED_UNITS):
+                part = slice(start, min(start + _COPIED_UNITS, len(units)))
+                _gather(units[part], staging[part])
+                pixels[part].copy_(staging[part], non_blocking=True)
         self._release(units)
         self._stream.wait_stream(self._copying)
         with torch.cuda.stream(self._stream):
-            embeddings = _separate(self._model.encode(pixels[: len(units)]))
-            done = self._stream.record_event()
-
-        def wait() -> Sequence[Embedding]:
-            done.synchronize()
-            return embeddings
-
-        return Started(wait)
+            return _fetched(self._model.encode(pixels[: len(units)]), _separate)
 
     @torch.inference_mode()
     def classify(self, windows: Sequence[Sequence[Embedding]]) -> Sequence[Logits] | Started[Logits]:
         """B windows of S embeddings of (D,), from whatever device -> B logits of (K,)."""
-        with self._at_home():
-            batch = torch.stack([torch.stack([each.to(self.device) for each in row]) for row in windows])
-            logits = self._model.classify(batch).float()
-            if self._stream is None:
-                return list(logits.numpy())
-            found = torch.empty(logits.shape, pin_memory=True)
-            found.copy_(logits, non_blocking=True)
-            done = self._stream.record_event()
+        batch = torch.stack([torch.stack(list(row)) for row in windows])
+        if self._stream is None:
+            with self._cores.some(self._cores.total):
+                return list(self._model.classify(batch).float().numpy())
+        with torch.cuda.stream(self._stream):
+            batch = batch.pin_memory().to(self.device, non_blocking=True)
+            return _fetched(self._model.classify(batch).float(), lambda logits: list(logits.numpy()))
 
-        def wait() -> Sequence[Logits]:
-            done.synchronize()
-            return list(found.numpy())
 
-        return Started(wait)
+def _gather(units: Sequence[UnitFrames], staging: Tensor) -> None:
+    """N units, where they came, into the first N places. torch copies several of them at a time."""
+    torch.stack([torch.from_numpy(unit.pixels) for unit in units], out=staging[: len(units)])
 
-    def _at_home(self) -> AbstractContextManager[object]:
-        """Where it computes."""
-        if self._stream is not None:
-            return torch.cuda.stream(self._stream)
-        return self._cores.some(self._cores.total)
+
+def _fetched(results: Tensor, share: Callable[[Tensor], Sequence[R]]) -> Started[R]:
+    """What this stream computes, once it is in the processor's memory."""
+    found = torch.empty(results.shape, dtype=results.dtype, pin_memory=True)
+    found.copy_(results, non_blocking=True)
+    done = torch.cuda.current_stream(results.device).record_event()
+
+    def wait() -> Sequence[R]:
+        done.synchronize()
+        return share(found)
+
+    return Started(wait)
 
 
 def _separate(embeddings: Tensor) -> list[Embedding]:

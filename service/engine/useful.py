@@ -2,8 +2,20 @@
 
 from collections.abc import Callable
 
+from models.contract import ModelSpec
+
 _WORTH = 0.97  # a batch twice as large shall cost so much less a unit, or it only makes others wait
 _BUDGET_S = 1.5  # of warm-up; what one unit costs is known in any case
+
+_MOST = {"cpu": 32, "cuda": 128}  # units; more have not paid anywhere
+_MOST_BYTES = 128 << 20  # of a batch's pixels: each device has several batches in memory
+
+
+def largest_batch(spec: ModelSpec, device_type: str) -> int:
+    """The most units of a batch that are worth a try."""
+    sampling, size = spec.sampling, spec.preprocessing
+    unit_bytes = sampling.frames_per_unit * size.height * size.width * 3
+    return min(_MOST[device_type], max(1, _MOST_BYTES // unit_bytes))
 
 
 def useful_batch(measure: Callable[[int], float], most: int) -> tuple[int, float]:
