@@ -133,7 +133,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--concurrency", default="1,4,16")
     parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--only", default="", help="a part of a server's name")
+    parser.add_argument("--only", default="", help="parts of servers' names, with commas between")
     arguments = parser.parse_args()
     console = Console(width=140)
     clips = sorted(path for path in arguments.folder.rglob("*") if path.is_file())
@@ -151,7 +151,7 @@ def main() -> None:
         targets = [
             stack.enter_context(server(store))
             for server in SERVERS
-            if arguments.only.lower() in server.__name__
+            if any(part in server.__name__ for part in arguments.only.lower().split(","))
         ]
         idle = {target.name: target.memory_bytes() for target in targets}
         for target in targets:
