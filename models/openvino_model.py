@@ -5,6 +5,7 @@ OpenVINO: https://docs.openvino.ai/
 """
 
 import copy
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -86,6 +87,10 @@ def _compiled(model: VideoModel, units: Tensor, dtype: torch.dtype) -> Callable[
 
 
 def _openvino() -> Any:
+    # Its converter would report each conversion to its makers, from a fork of this process. A server tells
+    # nobody whom its operator has not named, and one that is forked while it serves gRPC breaks connections.
+    modules: dict[str, Any] = sys.modules
+    modules.setdefault("openvino_telemetry", None)
     try:
         import openvino
     except ModuleNotFoundError:

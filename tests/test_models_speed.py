@@ -1,6 +1,9 @@
 """The fast path gives the plain one's answers; FLOPs are those of the formulas."""
 
 import copy
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -62,6 +65,28 @@ def test_openvino_equals_plain(case: str, dtype: torch.dtype) -> None:
     windows = found.unflatten(0, (2, s))
     logits = model.classify(windows.to(dtype)).float()
     assert F.cosine_similarity(logits / scale, plain.classify(windows) / scale).min() >= 0.9995
+
+
+_CONVERTING = """
+import sys, torch
+from models.openvino_model import OpenVinoModel
+from tests.test_models_families import build
+
+seen = []
+sys.addaudithook(lambda event, _: seen.append(event) if event in ("os.fork", "socket.connect") else None)
+OpenVinoModel(build("vit"), 1, torch.float32)
+from concurrent.futures.thread import _python_exit
+_python_exit()  # whatever is left to be done elsewhere
+sys.exit(", ".join(seen) or None)
+"""
+
+
+def test_openvino_neither_forks_nor_reports() -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "CI"}
+    result = subprocess.run(
+        [sys.executable, "-c", _CONVERTING], env=environment, stderr=subprocess.PIPE, text=True
+    )
+    assert result.returncode == 0, result.stderr
 
 
 @torch.inference_mode()
