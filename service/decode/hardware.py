@@ -10,6 +10,10 @@ from av.codec.hwaccel import HWAccel
 
 from service.decode.container import MEDIA_ERRORS
 
+# One context of the device for all videos of a process: to make one takes long.
+_SHARED = {"primary_ctx": "1"}
+_held: list[HWAccel] = []
+
 
 @cache
 def accelerator(kind: str) -> HWAccel | None:
@@ -19,9 +23,9 @@ def accelerator(kind: str) -> HWAccel | None:
     """
     if kind == "none":
         return None
-    accelerator = HWAccel(kind, allow_software_fallback=True)
+    accelerator = HWAccel(kind, allow_software_fallback=True, options=dict(_SHARED))
     try:
-        accelerator.create(av.Codec("h264", "r"))
+        _held.append(accelerator.create(av.Codec("h264", "r")))
     except MEDIA_ERRORS:
         return None
     return accelerator
