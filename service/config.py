@@ -38,6 +38,7 @@ class ServerConfig(_Stage):
     retry_after_s: float = Field(default=1.0, gt=0)
     drain_s: float = Field(default=30.0, ge=0)
     max_message_bytes: int = Field(default=4 * MIB, ge=64 * KIB)
+    window_bytes: int = Field(default=2 * MIB, ge=64 * KIB, le=1 * GIB)  # of one upload that come unasked
     max_connection_age_s: float = Field(default=300.0, gt=0)
     max_streams_per_connection: int = Field(
         default=256, ge=1

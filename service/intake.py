@@ -12,11 +12,12 @@ from service.fetch.local import LocalVideo
 from service.fetch.remote import Ranged, Streamed
 from service.fetch.video import FetchedVideo, fetch
 from service.metrics import Metrics
+from service.storage import Piece
 from service.upload import Upload, receive
 from service.uri import Uri
 from service.values import VideoFile
 
-Video = AsyncIterator[bytes] | Uri
+Video = AsyncIterator[Piece] | Uri
 """The chunks of a file, or where it is."""
 
 
@@ -67,7 +68,7 @@ class Intake:
 
     @asynccontextmanager
     async def _received(
-        self, chunks: AsyncIterator[bytes], stage: Literal["upload", "fetch"], account: Account
+        self, chunks: AsyncIterator[Piece], stage: Literal["upload", "fetch"], account: Account
     ) -> AsyncIterator[Upload]:
         """Account for bytes that come from the front, beside which decoding may go on."""
 

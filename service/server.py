@@ -25,11 +25,10 @@ from service.fetch.fetcher import Fetcher
 from service.intake import Intake
 from service.metrics import Metrics
 from service.pipeline import Event, Pipeline
-from service.servicer import Servicer
+from service.servicer import Servicer, add_to
 from service.shelf import CANNOT_LOAD, Shelf
 from service.values import Options
 from tubelet.v1 import video_classifier_pb2
-from tubelet.v1.video_classifier_pb2_grpc import add_VideoClassifierServicer_to_server
 
 SERVICE = video_classifier_pb2.DESCRIPTOR.services_by_name["VideoClassifier"].full_name
 SAMPLE_CLIP = importlib.resources.files("service") / "sample.mp4"
@@ -188,11 +187,14 @@ async def _grpc_server(
             ("grpc.keepalive_time_ms", round(limits.keepalive_s * 1000)),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_ping_interval_without_data_ms", _PING_INTERVAL_MS),
+            # What clients may send ahead is in our memory; gRPC itself would raise it without a bound.
+            ("grpc.http2.lookahead_bytes", limits.window_bytes),
+            ("grpc.http2.bdp_probe", 0),
             # Two servers on one port would share its connections silently.
             ("grpc.so_reuseport", 0),
         ]
     )
-    add_VideoClassifierServicer_to_server(Servicer(pipeline, metrics), server)
+    add_to(server, Servicer(pipeline, metrics))
     # Type checkers do not see what the package sets at import.
     healthiness: Any = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue]
     await _set_ready(healthiness, metrics, ready=False)

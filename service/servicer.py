@@ -8,11 +8,13 @@ from typing import NoReturn, TypeVar
 import grpc
 
 from service.admission import Caller
+from service.chunk import chunk_or
 from service.engine.hosted import HostedModel
 from service.errors import MessageOutOfOrder, TubeletError
 from service.metrics import Metrics
 from service.pipeline import Emit, Event, Pipeline
 from service.status import to_status
+from service.storage import Piece
 from service.values import NS_PER_S, Classification, Progress, Segment, VideoFacts
 from service.wire import (
     classification_to_proto,
@@ -25,10 +27,13 @@ from service.wire import (
 )
 from tubelet.v1 import model_pb2
 from tubelet.v1 import video_classifier_pb2 as pb
-from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierServicer
+from tubelet.v1.video_classifier_pb2_grpc import (
+    VideoClassifierServicer,
+    add_VideoClassifierServicer_to_server,
+)
 
 Context = grpc.aio.ServicerContext
-Upload = AsyncIterator[pb.ClassifyRequest] | AsyncIterator[pb.ClassifyStreamingRequest]
+Message = pb.ClassifyRequest | pb.ClassifyStreamingRequest | memoryview  # a chunk alone is its bytes
 T = TypeVar("T")
 
 # A client whose deadline passes cancels the call, and its cancellation may get here before our own timer.
@@ -52,7 +57,7 @@ class Servicer(VideoClassifierServicer):
         self._metrics = metrics
 
     async def Classify(
-        self, request_iterator: AsyncIterator[pb.ClassifyRequest], context: Context
+        self, request_iterator: AsyncIterator[Message], context: Context
     ) -> pb.ClassifyResponse:
         async def ignore(_: Event) -> None:
             pass
@@ -63,9 +68,7 @@ class Servicer(VideoClassifierServicer):
 
         return await self._answer(_Call("Classify"), context, work)
 
-    async def ClassifyStreaming(
-        self, request_iterator: AsyncIterator[pb.ClassifyStreamingRequest], context: Context
-    ) -> None:
+    async def ClassifyStreaming(self, request_iterator: AsyncIterator[Message], context: Context) -> None:
         async def send(event: Event) -> None:
             await context.write(_event_to_proto(event))
 
@@ -89,10 +92,12 @@ class Servicer(VideoClassifierServicer):
 
         return await self._answer(_Call("GetModel"), context, work)
 
-    async def _classify(self, call: _Call, messages: Upload, context: Context, emit: Emit) -> Classification:
+    async def _classify(
+        self, call: _Call, messages: AsyncIterator[Message], context: Context, emit: Emit
+    ) -> Classification:
         first = await anext(messages, None)
-        if first is None or first.WhichOneof("part") != "options":
-            found = "none" if first is None else first.WhichOneof("part") or "an empty one"
+        if first is None or isinstance(first, memoryview) or first.WhichOneof("part") != "options":
+            found = "none" if first is None else _part(first) or "an empty one"
             raise MessageOutOfOrder(f"the first message must hold the options; found: {found}")
         options, uri = options_from_proto(first.options), uri_from_proto(first.options)
         call.model = self._pipeline.catalogue.find(options.model, options.version).spec.name
@@ -150,11 +155,30 @@ class Servicer(VideoClassifierServicer):
         )
 
 
-async def _chunks(messages: Upload, context: Context) -> AsyncIterator[bytes]:
+def add_to(server: grpc.aio.Server, servicer: Servicer) -> None:
+    # Those that come first are looked up first.
+    uploads = {
+        "Classify": grpc.stream_unary_rpc_method_handler(
+            servicer.Classify,
+            request_deserializer=chunk_or(pb.ClassifyRequest.FromString),
+            response_serializer=pb.ClassifyResponse.SerializeToString,
+        ),
+        "ClassifyStreaming": grpc.stream_stream_rpc_method_handler(
+            servicer.ClassifyStreaming,
+            request_deserializer=chunk_or(pb.ClassifyStreamingRequest.FromString),
+            response_serializer=pb.ClassifyStreamingResponse.SerializeToString,
+        ),
+    }
+    service = pb.DESCRIPTOR.services_by_name["VideoClassifier"].full_name
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, uploads),))
+    add_VideoClassifierServicer_to_server(servicer, server)
+
+
+async def _chunks(messages: AsyncIterator[Message], context: Context) -> AsyncIterator[Piece]:
     async for message in messages:
-        if message.WhichOneof("part") != "chunk":
+        if _part(message) != "chunk":
             raise MessageOutOfOrder("the options came twice; all messages after the first must hold chunks")
-        yield message.chunk
+        yield message if isinstance(message, memoryview) else message.chunk
     # The stream of a call that was cancelled or ran out of time ends as that of a complete one does, and the
     # end of the call is heard a moment later: it must come before any work on half a file.
     for _ in range(_ROUNDS_TO_HEAR_A_CANCELLATION):
@@ -163,7 +187,11 @@ async def _chunks(messages: Upload, context: Context) -> AsyncIterator[bytes]:
         await asyncio.sleep(_DEADLINE_SLACK_S)
 
 
-async def _unless_more_comes(messages: Upload, work: Coroutine[None, None, T]) -> T:
+def _part(message: Message) -> str | None:
+    return "chunk" if isinstance(message, memoryview) else message.WhichOneof("part")
+
+
+async def _unless_more_comes(messages: AsyncIterator[Message], work: Coroutine[None, None, T]) -> T:
     """The work's result; the end of the messages is not waited for."""
     working, hearing = asyncio.create_task(work), asyncio.ensure_future(anext(messages, None))
     try:

@@ -3,9 +3,11 @@
 import asyncio
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from service.config import UploadConfig
+
+Piece = bytes | memoryview
 
 
 class AnonymousFile:
@@ -21,19 +23,24 @@ class AnonymousFile:
         self._in_memory = True
         self._moving = asyncio.Lock()
 
-    async def write(self, place: int, data: bytes) -> None:
-        """Each place is written once."""
+    def stays_in_memory(self, more_bytes: int) -> bool:
+        """Whether so much more is written at once, rather than by a thread that a disk may keep waiting."""
+        return self._in_memory and self._written_bytes + more_bytes <= self._config.memory_bytes
+
+    async def write(self, place: int, pieces: Sequence[Piece]) -> None:
+        """Pieces that follow each other; each place is written once."""
         async with self._moving:
-            self._written_bytes += len(data)
-            if self._in_memory and self._written_bytes > self._config.memory_bytes:
-                memory_fd = self.fd
-                self.fd = _copy_to_disk(memory_fd, self._config)
-                os.close(memory_fd)
-                self._in_memory = False
-            if self._in_memory:
-                _write_all(self.fd, place, data)
+            count = sum(map(len, pieces))
+            if self.stays_in_memory(count):
+                _write_all(self.fd, place, pieces)
             else:
-                await _finish_in_thread(self.fd, place, data)
+                if self._in_memory:
+                    memory_fd = self.fd
+                    self.fd = _copy_to_disk(memory_fd, self._config)
+                    os.close(memory_fd)
+                    self._in_memory = False
+                await _finish_in_thread(self.fd, place, pieces)
+            self._written_bytes += count
 
     def close(self) -> None:
         """Once no write is under way."""
@@ -62,9 +69,9 @@ def _written(fd: int) -> Iterator[tuple[int, int]]:
         yield start, end
 
 
-async def _finish_in_thread(fd: int, place: int, data: bytes) -> None:
+async def _finish_in_thread(fd: int, place: int, pieces: Sequence[Piece]) -> None:
     """Write in a thread; a cancellation waits for it, since ``fd`` must not be closed under a write."""
-    writing = asyncio.ensure_future(asyncio.to_thread(_write_all, fd, place, data))
+    writing = asyncio.ensure_future(asyncio.to_thread(_write_all, fd, place, pieces))
     try:
         await asyncio.shield(writing)
     except asyncio.CancelledError:
@@ -72,8 +79,9 @@ async def _finish_in_thread(fd: int, place: int, data: bytes) -> None:
         raise
 
 
-def _write_all(fd: int, place: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(fd, view, place)
-        place, view = place + written, view[written:]
+def _write_all(fd: int, place: int, pieces: Sequence[Piece]) -> None:
+    for piece in pieces:
+        view = memoryview(piece)
+        while view:
+            written = os.pwrite(fd, view, place)
+            place, view = place + written, view[written:]

@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 from service.config import UploadConfig
 from service.errors import EmptyUpload, UploadTooLarge
 from service.growth import Growth
-from service.storage import AnonymousFile
+from service.spool import Spool
+from service.storage import AnonymousFile, Piece
 
 
 class Upload:
@@ -17,6 +18,7 @@ class Upload:
         self.size_bytes: int | None = None  # None: more may come
         self._config = config
         self._storage = AnonymousFile(config)
+        self._spool = Spool(self._storage, self._wrote)
         self._arrived = 0
         self._growth = Growth()
         self._filling: asyncio.Task[None]
@@ -52,7 +54,7 @@ class Upload:
         await asyncio.shield(self._filling)
         return self._arrived
 
-    def start(self, chunks: AsyncIterator[bytes]) -> None:
+    def start(self, chunks: AsyncIterator[Piece]) -> None:
         self._filling = asyncio.create_task(self._fill(chunks))
 
     async def stop(self) -> None:
@@ -60,27 +62,32 @@ class Upload:
         await asyncio.wait((self._filling,))
         if not self._filling.cancelled():
             self._filling.exception()  # whoever wanted to know has asked
+        await self._spool.stop()
         self._storage.close()
 
-    async def _fill(self, chunks: AsyncIterator[bytes]) -> None:
+    async def _fill(self, chunks: AsyncIterator[Piece]) -> None:
+        size = 0
         async for chunk in chunks:
-            size = self._arrived + len(chunk)
+            size += len(chunk)
             if size > self._config.max_bytes:
                 raise UploadTooLarge(
                     f"the video is larger than the limit of {self._config.max_bytes} bytes",
                     limit=self._config.max_bytes,
                     value=f">={size}",
                 )
-            await self._storage.write(self._arrived, chunk)
-            self._arrived = size
-            self._growth.grew()
-        if self._arrived == 0:
+            await self._spool.put(chunk)
+        await self._spool.end()
+        if size == 0:
             raise EmptyUpload("the video is empty: no byte came")
-        self.size_bytes = self._arrived
+        self.size_bytes = size
+
+    def _wrote(self, count: int) -> None:
+        self._arrived = count
+        self._growth.grew()
 
 
 @asynccontextmanager
-async def receive(chunks: AsyncIterator[bytes], config: UploadConfig) -> AsyncIterator[Upload]:
+async def receive(chunks: AsyncIterator[Piece], config: UploadConfig) -> AsyncIterator[Upload]:
     """Store the chunks as they come; the file lives as long as the context."""
     upload = Upload(config)
     upload.start(chunks)

@@ -179,10 +179,10 @@ async def test_leaving_ends_what_is_under_way() -> None:
 async def test_holes_take_no_room_in_memory_nor_on_disk(tmp_path: Path) -> None:
     far = 1 << 40
     file = AnonymousFile(UploadConfig(memory_bytes=10, directory=tmp_path))
-    await file.write(far, b"12345")
+    await file.write(far, [b"12", b"345"])
     assert "memfd:" in backing(file.fd)
-    await file.write(0, b"67890")
-    await file.write(far + 5, b"abc")
+    await file.write(0, [b"67890"])
+    await file.write(far + 5, [b"abc"])
     assert str(tmp_path) in backing(file.fd)
     assert list(tmp_path.iterdir()) == []
     assert (os.pread(file.fd, 8, far), os.pread(file.fd, 5, 0)) == (b"12345abc", b"67890")

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -59,6 +60,38 @@ async def test_bytes_can_be_read_while_others_are_on_their_way() -> None:
         chunks.put_nowait(b"")
         assert await at_the_end == (0, 8)
         assert file.size_bytes == 8
+
+
+async def test_bytes_that_come_while_the_disk_writes_are_there_though_no_more_come(tmp_path: Path) -> None:
+    end = asyncio.Event()
+
+    async def sent() -> AsyncIterator[bytes]:
+        for number in range(1000):
+            yield bytes([number % 256]) * 4096
+        await end.wait()
+
+    async with receive(sent(), UploadConfig(memory_bytes=0, directory=tmp_path)) as file:
+        last = 1000 * 4096 - 1
+        assert await file.wait(last, last + 1) == (0, last + 1)
+        assert os.pread(file.fd, 2, last - 4096) == bytes([998 % 256, 999 % 256])
+        end.set()
+        assert await file.whole() == last + 1
+
+
+@pytest.mark.parametrize("size", [100, 10_000, 2_000_000])
+async def test_a_disk_that_takes_no_more_ends_the_upload(tmp_path: Path, size: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+    try:
+        async with receive(
+            stream(*[bytes(size)] * (3_000_000 // size)), UploadConfig(memory_bytes=0, directory=tmp_path)
+        ) as file:
+            with pytest.raises(OSError, match="File too large"):
+                await file.whole()
+            with pytest.raises(OSError, match="File too large"):
+                await file.wait(2_000_000, 2_000_001)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 async def test_what_ends_the_chunks_ends_the_waiting() -> None:

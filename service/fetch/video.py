@@ -157,7 +157,7 @@ class FetchedVideo:
         async with aclosing(self._remote.read(run.place, run.end)) as pieces:
             async for piece in pieces:
                 self.fetched_bytes += len(piece)
-                await self._storage.write(run.place, piece)
+                await self._storage.write(run.place, [piece])
                 self._there.add(run.place, run.place + len(piece))
                 run.place += len(piece)
                 self._growth.grew()

@@ -92,7 +92,7 @@ def write_model(store: Path) -> None:
 
 
 @contextmanager
-def _running(command: list[str], **environment: str) -> Iterator[psutil.Popen]:
+def running(command: list[str], **environment: str) -> Iterator[psutil.Popen]:
     process = psutil.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=os.environ | environment
     )
@@ -117,7 +117,7 @@ def tubelet(store: Path, **settings: str) -> Iterator[Target]:
         "TUBELET_ENGINE__CACHE_BYTES": "0",
     } | settings
     command = [str(Path(sys.executable).with_name("tubelet")), "serve", "--port", "0", "--metrics-port", "0"]
-    with _running(command, **settings) as process:
+    with running(command, **settings) as process:
         port, _ = re.findall(r"port (\d+)", process.stdout.readline())
         address = f"127.0.0.1:{port}"
         with Client(address) as client:
@@ -134,10 +134,10 @@ def tubelet(store: Path, **settings: str) -> Iterator[Target]:
 
 @contextmanager
 def plain(store: Path) -> Iterator[Target]:
-    address = f"127.0.0.1:{_free_port()}"
+    address = f"127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", "tests.bench.peers.plain", str(store), MODEL, address]
     with (
-        _running(command) as process,
+        running(command) as process,
         grpc.insecure_channel(address, options=[("grpc.max_send_message_length", -1)]) as channel,
     ):
         process.stdout.readline()
@@ -151,9 +151,9 @@ def plain(store: Path) -> Iterator[Target]:
 
 @contextmanager
 def litserve(store: Path) -> Iterator[Target]:
-    address = f"127.0.0.1:{_free_port()}"
+    address = f"127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", "tests.bench.peers.lit", str(store), MODEL, address]
-    with _running(command) as process:
+    with running(command) as process:
         while not _is_healthy(f"http://{address}/health"):
             if process.poll() is not None:
                 raise SystemExit("LitServe did not start; it comes with: pip install -e '.[bench]'")
@@ -177,7 +177,7 @@ def _is_healthy(address: str) -> bool:
     return False
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return found.getsockname()[1]

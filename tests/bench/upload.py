@@ -4,11 +4,13 @@
 
 Uploads bytes that are no video, as a whole-video request, so that nothing happens but the upload, over
 loopback to a real server; interleaved over the sizes, medians. The client runs on the same cores: what counts
-is the server's own processor time. Then so many clients hold an upload each back just before its end.
+is the server's own processor time, and beside it that of a server which only takes messages in and forgets
+them (``tests.bench.peers.sink``). Then so many clients hold an upload each back just before its end.
 """
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +18,10 @@ from contextlib import suppress
 from threading import Event, Semaphore
 
 import grpc
+import psutil
 
 from tests.bench.serve import MIB, Server, started
+from tests.bench.targets import free_port, running
 from tubelet.v1 import classification_pb2
 from tubelet.v1 import video_classifier_pb2 as pb
 from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierStub
@@ -33,12 +37,12 @@ def messages(size: int, total: int) -> Iterator[pb.ClassifyRequest]:
         yield message
 
 
-def upload(server: Server, stub: VideoClassifierStub, size: int, total: int) -> tuple[float, float]:
+def upload(process: psutil.Process, stub: VideoClassifierStub, size: int, total: int) -> tuple[float, float]:
     """Wall seconds, and processor seconds of the server."""
-    before, start = server.process.cpu_times(), time.perf_counter()
+    before, start = process.cpu_times(), time.perf_counter()
     with suppress(grpc.RpcError):  # it is no video
         stub.Classify(messages(size, total), timeout=600)
-    wall_s, after = time.perf_counter() - start, server.process.cpu_times()
+    wall_s, after = time.perf_counter() - start, process.cpu_times()
     return wall_s, after.user + after.system - before.user - before.system
 
 
@@ -75,17 +79,27 @@ def main() -> None:
     arguments = parser.parse_args()
     total = arguments.megabytes << 20
     costs: dict[int, list[tuple[float, float]]] = {size: [] for size in SIZES}
-    with started() as server, grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-        stub = VideoClassifierStub(channel)
+    bare_s: dict[int, list[float]] = {size: [] for size in SIZES}
+    address = f"127.0.0.1:{free_port()}"
+    with (
+        started() as server,
+        running([sys.executable, "-m", "tests.bench.peers.sink", address]) as sink,
+        grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+        grpc.insecure_channel(address) as to_sink,
+    ):
+        sink.stdout.readline()
+        stub, bare = VideoClassifierStub(channel), VideoClassifierStub(to_sink)
         for _ in range(arguments.rounds):
             for size, found in costs.items():
-                found.append(upload(server, stub, size, total))
+                found.append(upload(server.process, stub, size, total))
+                bare_s[size].append(upload(sink, bare, size, total)[1])
         held = bytes_held(server, stub, arguments.at_once, arguments.each_megabytes << 20)
     for size, found in costs.items():
         wall_s, cpu_s = (statistics.median(each) for each in zip(*found, strict=True))
         print(
             f"chunks of {size >> 10:5} KiB: {total / wall_s / 1e9:.2f} GB/s, "
-            f"{total / cpu_s / 1e9:.2f} GB for a second of one core of the server"
+            f"{total / cpu_s / 1e9:.2f} GB for a second of one core of the server; "
+            f"gRPC alone {total / statistics.median(bare_s[size]) / 1e9:.2f}"
         )
     print(
         f"{arguments.at_once} uploads of {arguments.each_megabytes} MiB in flight: "
