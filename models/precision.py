@@ -15,19 +15,19 @@ class UnsupportedPrecision(RuntimeError):
     """A model cannot run in the precision that the configuration wants; the message says why."""
 
 
-def choose_dtype(wanted: Precision, device: torch.device) -> torch.dtype:
-    """``auto`` is bfloat16 where the chip multiplies it natively, else float32.
+def choose_dtype(wanted: Precision, *devices: torch.device) -> torch.dtype:
+    """``auto`` is bfloat16 where all chips multiply it natively, since they share windows; else float32.
 
     With ``int8`` it is what all but the linear layers of transformer blocks compute in, as ``auto``.
     """
     if wanted in ("auto", "int8"):
-        return torch.bfloat16 if _multiplies_bfloat16(device) else torch.float32
+        return torch.bfloat16 if all(map(_multiplies_bfloat16, devices)) else torch.float32
     return torch.bfloat16 if wanted == "bf16" else torch.float32
 
 
-def precision_name(wanted: Precision, device: torch.device) -> str:
+def precision_name(wanted: Precision, *devices: torch.device) -> str:
     """What a model computes in, as its users are told: int8, bfloat16 or float32."""
-    return "int8" if wanted == "int8" else str(choose_dtype(wanted, device)).removeprefix("torch.")
+    return "int8" if wanted == "int8" else str(choose_dtype(wanted, *devices)).removeprefix("torch.")
 
 
 def check_int8(device: torch.device, family: Family) -> None:

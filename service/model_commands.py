@@ -116,7 +116,7 @@ def show_model(name: str, version: str, config: Config, *, as_json: bool) -> Non
     with torch.device("meta"):
         parameters = sum(p.numel() for p in entry.build().parameters())
     flops = window_flops(entry.dims, entry.spec.preprocessing, entry.spec.sampling, len(entry.spec.labels))
-    device = choose_devices(config.engine.device)[0]
+    devices = choose_devices(config.engine.device)
     facts = {
         **spec_json(entry.spec),
         "dims": asdict(entry.dims),
@@ -124,8 +124,8 @@ def show_model(name: str, version: str, config: Config, *, as_json: bool) -> Non
         "preprocessing": asdict(entry.spec.preprocessing),
         "parameters": parameters,
         "gflops_a_window": {"spatial": flops.spatial / 1e9, "temporal": flops.temporal / 1e9},
-        "device": str(device),
-        "precision": precision_name(config.engine.precision, device),
+        "device": ",".join(map(str, devices)),
+        "precision": precision_name(config.engine.precision, *devices),
         "weights_mib": {"fp32": parameters * 4 / 2**20, "bf16": parameters * 2 / 2**20},
         "folder": str(entry.folder),
     }

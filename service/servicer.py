@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import grpc
 
@@ -155,8 +155,7 @@ class Servicer(VideoClassifierServicer):
         )
 
 
-def add_to(server: grpc.aio.Server, servicer: Servicer) -> None:
-    # Those that come first are looked up first.
+def add_to(server: grpc.aio.Server, servicer: VideoClassifierServicer) -> None:
     uploads = {
         "Classify": grpc.stream_unary_rpc_method_handler(
             servicer.Classify,
@@ -170,8 +169,11 @@ def add_to(server: grpc.aio.Server, servicer: Servicer) -> None:
         ),
     }
     service = pb.DESCRIPTOR.services_by_name["VideoClassifier"].full_name
+    # Of generic handlers the first one counts, of registered ones, which come before them, the last one.
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, uploads),))
     add_VideoClassifierServicer_to_server(servicer, server)
+    registry: Any = server  # whose types leave it out
+    registry.add_registered_method_handlers(service, uploads)
 
 
 async def _chunks(messages: AsyncIterator[Message], context: Context) -> AsyncIterator[Piece]:

@@ -18,10 +18,12 @@ class Upload:
         self.size_bytes: int | None = None  # None: more may come
         self._config = config
         self._storage = AnonymousFile(config)
-        self._spool = Spool(self._storage, self._wrote)
+        self._spool = Spool(self._storage, self._wrote, self._give_up)
         self._arrived = 0
         self._growth = Growth()
+        self._is_given_up = False
         self._filling: asyncio.Task[None]
+        self._stopping: asyncio.Task[None]
 
     @property
     def fd(self) -> int:
@@ -58,6 +60,11 @@ class Upload:
         self._filling = asyncio.create_task(self._fill(chunks))
 
     async def stop(self) -> None:
+        """Whoever does not wait for its end leaves it to itself."""
+        self._stopping = asyncio.create_task(self._stop())
+        await asyncio.shield(self._stopping)
+
+    async def _stop(self) -> None:
         self._filling.cancel()
         await asyncio.wait((self._filling,))
         if not self._filling.cancelled():
@@ -67,16 +74,21 @@ class Upload:
 
     async def _fill(self, chunks: AsyncIterator[Piece]) -> None:
         size = 0
-        async for chunk in chunks:
-            size += len(chunk)
-            if size > self._config.max_bytes:
-                raise UploadTooLarge(
-                    f"the video is larger than the limit of {self._config.max_bytes} bytes",
-                    limit=self._config.max_bytes,
-                    value=f">={size}",
-                )
-            await self._spool.put(chunk)
-        await self._spool.end()
+        try:
+            async for chunk in chunks:
+                size += len(chunk)
+                if size > self._config.max_bytes:
+                    raise UploadTooLarge(
+                        f"the video is larger than the limit of {self._config.max_bytes} bytes",
+                        limit=self._config.max_bytes,
+                        value=f">={size}",
+                    )
+                await self._spool.put(chunk)
+            await self._spool.end()
+        except asyncio.CancelledError:
+            if self._is_given_up:
+                await self._spool.end()  # which says why
+            raise
         if size == 0:
             raise EmptyUpload("the video is empty: no byte came")
         self.size_bytes = size
@@ -84,6 +96,11 @@ class Upload:
     def _wrote(self, count: int) -> None:
         self._arrived = count
         self._growth.grew()
+
+    def _give_up(self) -> None:
+        """More may not come for long, or never."""
+        self._is_given_up = True
+        self._filling.cancel()
 
 
 @asynccontextmanager

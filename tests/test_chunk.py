@@ -1,12 +1,17 @@
 """Chunks are taken out of their messages as protobuf would."""
 
+from collections.abc import AsyncIterator
+
+import grpc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from service.chunk import chunk_of, chunk_or
+from service.servicer import add_to
 from tubelet.v1 import video_classifier_pb2 as pb
 from tubelet.v1.classification_pb2 import ClassifyOptions
+from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierServicer, VideoClassifierStub
 
 MESSAGES = (pb.ClassifyRequest, pb.ClassifyStreamingRequest)
 CHUNK = b"\x12\x03abc"
@@ -47,3 +52,40 @@ def test_any_bytes_are_read_as_protobuf_reads_them(sent: bytes) -> None:
     found = chunk_of(sent)
     if found is not None:
         assert pb.ClassifyRequest.FromString(sent) == pb.ClassifyRequest(chunk=bytes(found))
+
+
+class Recorder(VideoClassifierServicer):
+    """What a server hands to its servicer."""
+
+    def __init__(self) -> None:
+        self.found: list[object] = []
+
+    async def Classify(  # noqa: N802
+        self, request_iterator: AsyncIterator[object], context: object
+    ) -> pb.ClassifyResponse:
+        self.found += [message async for message in request_iterator]
+        return pb.ClassifyResponse()
+
+    async def ClassifyStreaming(  # noqa: N802
+        self, request_iterator: AsyncIterator[object], context: object
+    ) -> None:
+        self.found += [message async for message in request_iterator]
+
+
+@pytest.mark.parametrize(
+    ("method", "message"), [("Classify", MESSAGES[0]), ("ClassifyStreaming", MESSAGES[1])]
+)
+async def test_a_server_takes_chunks_out_of_their_messages(
+    method: str, message: type[pb.ClassifyRequest | pb.ClassifyStreamingRequest]
+) -> None:
+    server, recorder = grpc.aio.server(), Recorder()
+    add_to(server, recorder)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    sent = [message(options=ClassifyOptions(model="m")), message(chunk=b"abc"), message(chunk=b"")]
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call = getattr(VideoClassifierStub(channel), method)(iter(sent))
+        _ = [event async for event in call] if method == "ClassifyStreaming" else await call
+    await server.stop(None)
+    assert recorder.found == [sent[0], b"abc", b""]
+    assert [type(found) for found in recorder.found] == [message, memoryview, memoryview]

@@ -25,7 +25,9 @@ S, T, SIZE = 4, 2, 32
 
 
 def hosted(
-    release: Callable[[Sequence[UnitFrames]], None] = lambda units: None, *devices: str
+    release: Callable[[Sequence[UnitFrames]], None] = lambda units: None,
+    *devices: str,
+    family: type[Factorised] = Factorised,
 ) -> HostedModel:
     """A small factorised model, always with the same random weights, on the CPU if nothing else is said."""
     preprocessing = Preprocessing(SIZE, SIZE, "crop", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -43,7 +45,7 @@ def hosted(
     replicas = []
     for device in map(torch.device, devices or ("cpu",)):
         torch.manual_seed(0)
-        model = Factorised(dims, preprocessing, 3).eval()
+        model = family(dims, preprocessing, 3).eval()
         torch.nn.init.normal_(model.head.weight)
         replicas.append(Replica(spec, model.to(device), device, 8, release, Cores(2)))
     return HostedModel(spec, replicas, precision="float32", max_batch_units=8, max_batch_windows=8)

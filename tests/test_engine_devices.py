@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from models.factorised import Factorised
 from service.engine.executor import Executor
 from service.engine.lane import Lane, Started
 from service.errors import NoDevice
 from service.fair import Claim
 from service.metrics import Metrics
+from service.values import UnitFrames
 from tests.test_engine import Gate, S, classify_video, hosted, lane_of, submit, video
 
 DEVICES = ("cpu:0", "cpu:1")
@@ -60,6 +62,37 @@ async def test_two_devices_answer_as_one_does() -> None:
         found = await asyncio.gather(*(classify_video(executor, model, units) for units in videos))
         for units, logits in zip(videos, found, strict=True):
             np.testing.assert_allclose(logits, await classify_video(one, alone, units), atol=1e-4)
+
+
+class OutOfMemory(Factorised):
+    """Every second batch fails, once its pixels were given back."""
+
+    tries = 0
+
+    def encode(self, units: torch.Tensor) -> torch.Tensor:
+        OutOfMemory.tries += 1
+        if OutOfMemory.tries % 2:
+            raise RuntimeError("not enough memory")
+        return super().encode(units)
+
+
+async def test_what_is_tried_again_is_what_was_asked() -> None:
+    """A decoder may have put other frames where the units were."""
+
+    def refill(units: Sequence[UnitFrames]) -> None:
+        for unit in units:
+            unit.pixels[...] = 0
+
+    failing, alone = hosted(refill, *DEVICES, family=OutOfMemory), hosted()
+    async with Executor(Metrics(), DEVICES) as executor, Executor(Metrics()) as one:
+        for lane in (failing.encode, failing.classify):
+            executor.add(lane)
+        for lane in (alone.encode, alone.classify):
+            one.add(lane)
+        for seed in range(5):
+            found = await classify_video(executor, failing, video(seed, S))
+            np.testing.assert_allclose(found, await classify_video(one, alone, video(seed, S)), atol=1e-4)
+    assert OutOfMemory.tries == 10
 
 
 async def test_what_fails_on_one_device_is_computed_on_the_other() -> None:

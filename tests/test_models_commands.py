@@ -73,9 +73,9 @@ def test_show_tells_what_a_model_costs_and_where_it_runs() -> None:
         each.numel() for each in ModelStore().find("camera-motion").build().parameters()
     )
     assert facts["weights_mib"]["fp32"] == pytest.approx(facts["parameters"] * 4 / 2**20)
-    (device,) = choose_devices("auto")[:1]
-    assert facts["device"] == str(device)
-    assert facts["precision"] == str(choose_dtype("auto", device)).removeprefix("torch.")
+    devices = choose_devices("auto")
+    assert facts["device"] == ",".join(map(str, devices))
+    assert facts["precision"] == str(choose_dtype("auto", *devices)).removeprefix("torch.")
 
 
 def test_what_is_there_is_kept_unless_it_is_to_be_replaced(store: Path, theirs: Path) -> None:

@@ -3,7 +3,8 @@
 import asyncio
 import os
 import resource
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,17 @@ async def stream(*chunks: bytes) -> AsyncIterator[bytes]:
 
 def content(fd: int) -> bytes:
     return os.pread(fd, 1 << 20, 0)
+
+
+@contextmanager
+def no_larger_than(file_bytes: int) -> Iterator[None]:
+    """As a disk that is full, for this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def backing(fd: int) -> str:
@@ -80,18 +92,49 @@ async def test_bytes_that_come_while_the_disk_writes_are_there_though_no_more_co
 
 @pytest.mark.parametrize("size", [100, 10_000, 2_000_000])
 async def test_a_disk_that_takes_no_more_ends_the_upload(tmp_path: Path, size: int) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
-    try:
-        async with receive(
-            stream(*[bytes(size)] * (3_000_000 // size)), UploadConfig(memory_bytes=0, directory=tmp_path)
-        ) as file:
+    config = UploadConfig(memory_bytes=0, directory=tmp_path)
+    with no_larger_than(1_000_000):
+        async with receive(stream(*[bytes(size)] * (3_000_000 // size)), config) as file:
             with pytest.raises(OSError, match="File too large"):
                 await file.whole()
             with pytest.raises(OSError, match="File too large"):
                 await file.wait(2_000_000, 2_000_001)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+async def test_a_disk_that_takes_no_more_is_heard_of_at_once(tmp_path: Path) -> None:
+    async def sent() -> AsyncIterator[bytes]:
+        yield bytes(2_000_000)
+        await asyncio.Event().wait()  # a live stream that pauses
+
+    with no_larger_than(1_000_000):
+        async with receive(sent(), UploadConfig(memory_bytes=0, directory=tmp_path)) as file:
+            with pytest.raises(OSError, match="File too large"):
+                await asyncio.wait_for(file.wait(1_500_000, 1_500_001), 10)
+            with pytest.raises(OSError, match="File too large"):
+                await asyncio.wait_for(file.whole(), 10)
+
+
+async def test_a_cancellation_that_comes_twice_closes_the_file(tmp_path: Path) -> None:
+    async def sent() -> AsyncIterator[bytes]:
+        yield bytes(8_000_000)
+        await asyncio.Event().wait()
+
+    async def upload() -> None:
+        async with receive(sent(), UploadConfig(memory_bytes=0, directory=tmp_path)) as file:
+            await file.whole()
+
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(10):
+        task = asyncio.create_task(upload())
+        await asyncio.sleep(0.003)  # the disk writes
+        for _ in range(2):
+            task.cancel()
+            await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    while len(asyncio.all_tasks()) > 1:
+        await asyncio.sleep(0)
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 async def test_what_ends_the_chunks_ends_the_waiting() -> None:

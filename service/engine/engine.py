@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from models.contract import ModelSpec, VideoModel
-from models.precision import precision_name
+from models.precision import choose_dtype, precision_name
 from models.store import ModelStore
 from service.config import EngineConfig
 from service.engine.cache import EmbeddingCache
@@ -79,7 +79,7 @@ class Engine:
         hosted = HostedModel(
             spec,
             replicas,
-            precision=precision_name(config.precision, replicas[0].device),
+            precision=precision_name(config.precision, *self._devices),
             max_batch_units=most,
             max_batch_windows=config.max_batch_windows,
         )
@@ -108,13 +108,13 @@ class Engine:
         return VideoWork(self._executor, model, self._cache, priority, deadline)
 
     def _replicas(self, store: ModelStore, spec: ModelSpec, most: int) -> list[Replica]:
-        config = self._config
+        config, dtype = self._config, choose_dtype(self._config.precision, *self._devices)
         torch.set_num_threads(self._cores.total)  # of this thread, which compiles for so many
         on_cpu: VideoModel | None = None
         replicas: list[Replica] = []
         for device in self._devices:
             is_cpu = device.type == "cpu"
-            model = on_cpu if is_cpu and on_cpu else load_model(config, store, spec, device, most)
+            model = on_cpu if is_cpu and on_cpu else load_model(config, store, spec, device, dtype, most)
             on_cpu = model if is_cpu else on_cpu
             replicas.append(Replica(spec, model, device, most, self._release, self._cores))
         return replicas

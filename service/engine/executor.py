@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from service.engine.lane import Item, Lane, Started
+from service.engine.lane import Item, Lane, Started, Unfinished
 from service.engine.schedule import Batch, Schedule
 from service.errors import NoDevice
 from service.fair import Claim
@@ -136,13 +136,19 @@ class Executor:
         self._call(self._account, batch, start, seconds)
         self._call(_answer, batch, results)
 
-    def _failed(self, batch: Batch, device: str, error: Exception) -> None:
+    def _failed(self, batch: Batch, device: str, error: BaseException) -> None:
+        is_whole = True
+        if isinstance(error, Unfinished):
+            is_whole = bool(error.payloads)
+            for item, payload in zip(batch.items, error.payloads, strict=False):
+                item.payload = payload
+            error = error.__cause__ or error
         _log.warning("a batch of %s failed on %s: %r", batch.lane.model, device, error)
         with self._condition:
             if isinstance(error, torch.AcceleratorError):  # the device's context is broken for good
                 self._schedule.lose(device)
                 self._mourn({device})
-            if self._schedule.failed(batch, device):
+            if is_whole and self._schedule.failed(batch, device):
                 self._condition.notify_all()
                 return
         self._call(_refuse, batch, error)
@@ -190,7 +196,7 @@ def _answer(batch: Batch, results: Sequence[Any]) -> None:
             item.result.set_result(result)
 
 
-def _refuse(batch: Batch, error: Exception) -> None:
+def _refuse(batch: Batch, error: BaseException) -> None:
     for item in batch.items:
         if not item.result.cancelled():
             item.result.set_exception(error)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from service.fair import FairQueue
 
@@ -42,8 +42,19 @@ class Started(Generic[R]):
     wait: Callable[[], Sequence[R]]
 
 
+class Unfinished(Exception):
+    """A batch failed that had been let go already: another device is to take ``payloads`` in its place.
+
+    Without any there is nothing left to try again. Its cause is what went wrong.
+    """
+
+    def __init__(self, payloads: Sequence[Any]) -> None:
+        super().__init__(f"{len(payloads)} items are left")
+        self.payloads = payloads
+
+
 Run = Callable[[Sequence[T]], Sequence[R] | Started[R]]
-"""Turns payloads into as many results, on the thread of its device."""
+"""Turns payloads into as many results, on the thread of its device; raises ``Unfinished`` or others."""
 
 
 @dataclass(eq=False, slots=True)

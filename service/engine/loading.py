@@ -10,7 +10,7 @@ from models.int8 import Int8Linear
 from models.memory import keep_freed_memory
 from models.openvino_model import OpenVinoModel
 from models.packed import PackedLinear, pack
-from models.precision import UnsupportedPrecision, check_int8, choose_dtype
+from models.precision import UnsupportedPrecision, check_int8
 from models.store import ModelStore
 from service.config import EngineConfig
 
@@ -53,7 +53,12 @@ def executors(config: EngineConfig, devices: list[torch.device], cores: int) -> 
 
 
 def load_model(
-    config: EngineConfig, store: ModelStore, spec: ModelSpec, device: torch.device, max_batch_units: int
+    config: EngineConfig,
+    store: ModelStore,
+    spec: ModelSpec,
+    device: torch.device,
+    dtype: torch.dtype,
+    max_batch_units: int,
 ) -> VideoModel:
     """
     Raises:
@@ -61,7 +66,6 @@ def load_model(
         models.extras.MissingExtra: it needs a library that is not installed.
         models.precision.UnsupportedPrecision: it cannot run in the precision that is configured.
     """
-    dtype = choose_dtype(config.precision, device)
     if config.precision == "int8":
         check_int8(device, spec.family)
     if device.type == "cpu":

@@ -4,7 +4,8 @@ N units in a batch, B windows, S units in a window, t frames in a unit, H W C pi
 D embedding width, K classes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from models.contract import ModelSpec, VideoModel
 from service.engine.cores import Cores
-from service.engine.lane import Started
+from service.engine.lane import Started, Unfinished
 from service.values import UnitFrames
 
 Embedding = Tensor  # (D,), in the processor's memory
@@ -69,7 +70,7 @@ class Replica:
         if self._stream is None:
             _gather(units, staging)
             self._release(units)
-            with self._cores.some(self._batches_a_window):
+            with _retriable(units, staging), self._cores.some(self._batches_a_window):
                 return _separate(self._model.encode(pixels[: len(units)]))
         with torch.cuda.stream(self._copying):
             for start in range(0, len(units), _COPIED_UNITS):
@@ -77,9 +78,15 @@ class Replica:
                 _gather(units[part], staging[part])
                 pixels[part].copy_(staging[part], non_blocking=True)
         self._release(units)
-        self._stream.wait_stream(self._copying)
-        with torch.cuda.stream(self._stream):
-            return _fetched(self._model.encode(pixels[: len(units)]), _separate)
+        with _retriable(units, staging), torch.cuda.stream(self._stream):
+            self._stream.wait_stream(self._copying)
+            started = _fetched(self._model.encode(pixels[: len(units)]), _separate)
+
+        def wait() -> Sequence[Embedding]:
+            with _retriable(units, staging):
+                return started.wait()
+
+        return Started(wait)
 
     @torch.inference_mode()
     def classify(self, windows: Sequence[Sequence[Embedding]]) -> Sequence[Logits] | Started[Logits]:
@@ -93,8 +100,29 @@ class Replica:
             return _fetched(self._model.classify(batch).float(), lambda logits: list(logits.numpy()))
 
 
+@contextmanager
+def _retriable(units: Sequence[UnitFrames], staging: Tensor) -> Iterator[None]:
+    """Whoever tries again what fails here must not look where the units were: others are there by then.
+
+    Raises:
+        Unfinished: with the same units, as they were gathered.
+    """
+    try:
+        yield
+    except Exception as error:
+        kept: list[UnitFrames] = []
+        with suppress(MemoryError):
+            pixels = staging[: len(units)].numpy().copy()
+            kept = [
+                UnitFrames(unit.grid, unit.unit, each, lambda: None)
+                for unit, each in zip(units, pixels, strict=True)
+            ]
+        raise Unfinished(kept) from error
+
+
 def _gather(units: Sequence[UnitFrames], staging: Tensor) -> None:
     """N units, where they came, into the first N places. torch copies several of them at a time."""
+    assert units[0].pixels.shape == staging.shape[1:], "torch would make room for another shape, elsewhere"
     torch.stack([torch.from_numpy(unit.pixels) for unit in units], out=staging[: len(units)])
 
 
