@@ -7,7 +7,7 @@ work are simulated. *machine*: stages are measured alone, and what a video costs
 every other row is then predicted, and measured with ``tests.bench.load`` right after. *policies*: whose turn
 it is, compared on a mix of short and long videos. *gpus*: a day's traffic, pressed into as many videos, on 1
 to 64 GPUs with ``--decoders`` cores each; what a GPU takes for a unit is an assumption, to be given with
-``--unit-us`` and ``--batch-us`` as ``tests.bench.device`` measures it (a ViViT-B on an H100: 84 and 590, where
+``--unit-us`` and ``--batch-us`` as ``tests.bench.device`` measures it (ViViT-B on an H100: 84 and 590, where
 decoders are what is waited for); decoding is what was measured here.
 """
 
