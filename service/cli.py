@@ -233,6 +233,8 @@ def _config(path: Path | None, **flags: Any) -> Config:
     except ValidationError as error:
         for problem in error.errors():
             _errors.print(f"configuration: {'.'.join(map(str, problem['loc']))}: {problem['msg']}")
+    except ValueError as error:
+        _errors.print(f"configuration: {error}")
     raise typer.Exit(2)
 
 

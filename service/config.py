@@ -5,6 +5,7 @@ A flag beats the environment, the environment beats the file. ``TUBELET_UPLOAD__
 """
 
 import os
+import tomllib
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from pydantic_settings import (
 from service.uri import parse_prefix
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+_PREFIX = "TUBELET_"
 
 
 class _Stage(BaseModel):
@@ -37,7 +39,7 @@ class ServerConfig(_Stage):
     )  # in flight; a client is its certificate's name, else its address
     retry_after_s: float = Field(default=1.0, gt=0)
     drain_s: float = Field(default=30.0, ge=0)
-    max_message_bytes: int = Field(default=4 * MIB, ge=64 * KIB)
+    max_message_bytes: int = Field(default=4 * MIB, ge=2 * MIB)  # our client sends 1 MiB at a time
     window_bytes: int = Field(default=2 * MIB, ge=64 * KIB, le=1 * GIB)  # of one upload that come unasked
     max_connection_age_s: float = Field(default=300.0, gt=0)
     max_streams_per_connection: int = Field(
@@ -50,6 +52,13 @@ class UploadConfig(_Stage):
     max_bytes: int = Field(default=2 * GIB, ge=1)
     memory_bytes: int = Field(default=8 * MIB, ge=0)  # an upload that is larger moves to disk
     directory: Path | None = None  # where it moves to; None: the system's folder for temporary files
+
+    @field_validator("directory")
+    @classmethod
+    def _is_there(cls, directory: Path | None) -> Path | None:
+        if directory is not None and not os.access(directory, os.W_OK | os.X_OK):
+            raise ValueError(f"no folder that can be written to: {directory}")
+        return directory
 
 
 class FetchConfig(_Stage):
@@ -122,7 +131,7 @@ class Config(BaseSettings):
     """The whole configuration, as ``tubelet serve --config FILE`` reads it."""
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", env_prefix="TUBELET_", env_nested_delimiter="__"
+        frozen=True, extra="forbid", env_prefix=_PREFIX, env_nested_delimiter="__"
     )
 
     server: ServerConfig = ServerConfig()
@@ -150,11 +159,20 @@ def load_config(path: Path | None = None, **flags: Any) -> Config:
     Raises:
         FileNotFoundError: ``path`` is named but absent.
         pydantic.ValidationError: an unknown key or a value out of its range.
+        ValueError: an unknown key in the environment, or the file is not TOML.
     """
+    for name in os.environ:
+        # What has no __ is none of ours: Kubernetes tells of a service by TUBELET_SERVICE_HOST and the like.
+        stage, *key = name.removeprefix(_PREFIX).split("__")
+        if name.startswith(_PREFIX) and key and stage.lower() not in Config.model_fields:
+            raise ValueError(f"{name} in the environment: no key begins with {stage.lower()}")
     if path is not None and not path.is_file():
         raise FileNotFoundError(f"no configuration file at {path}")
 
     class FileConfig(Config):
         model_config = SettingsConfigDict(toml_file=path)
 
-    return FileConfig(**flags)
+    try:
+        return FileConfig(**flags)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not TOML: {error}") from error

@@ -212,7 +212,7 @@ async def _respond(
     """Turn windows into segments as their logits come, in the order of time."""
     segments: list[Segment] = []
     end: DecodeEnd | None = None
-    assembler, total_s, was_emitted, shown = None, 0.0, False, monotonic()
+    assembler, total_s, stated, was_emitted, shown = None, 0.0, False, False, monotonic()
 
     async def give(ready: Iterator[Segment]) -> None:
         for segment in ready:
@@ -223,7 +223,8 @@ async def _respond(
         match item:
             case Planned(facts, plan):
                 assembler = SegmentAssembler(plan, model.spec.labels, options.top_k, options.score_threshold)
-                total_s = (facts.duration_ns if plan.is_open else plan.total_ns) / NS_PER_S
+                stated = plan.is_open  # by a header, which may know no more than the first part of it
+                total_s = (facts.duration_ns if stated else plan.total_ns) / NS_PER_S
                 if not was_emitted:
                     await emit(facts)
                 was_emitted = True
@@ -232,7 +233,9 @@ async def _respond(
                 await give(assembler.add(grid, window, await logits))
                 if monotonic() - shown >= _PROGRESS_INTERVAL_S:
                     shown = monotonic()
-                    await emit(Progress(decoded_ns / NS_PER_S, total_s))
+                    decoded_s = decoded_ns / NS_PER_S
+                    is_known = not stated or decoded_s <= total_s
+                    await emit(Progress(decoded_s, total_s if is_known else 0.0))
             case Ended(plan, end):
                 assert assembler is not None
                 assembler.cut(plan)

@@ -8,13 +8,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import start_http_server
-from pydantic import ValidationError
 
 from models.store import UnknownModel
 from service.catalogue import Catalogue
@@ -22,6 +20,7 @@ from service.config import Config
 from service.decode.pool import DecodePool
 from service.engine.engine import Engine
 from service.fetch.fetcher import Fetcher
+from service.health import HEALTH_SERVICE, Health
 from service.intake import Intake
 from service.metrics import Metrics
 from service.pipeline import Event, Pipeline
@@ -96,18 +95,20 @@ async def open_server(config: Config) -> AsyncIterator[RunningServer]:
     started = monotonic()
     metrics = Metrics()
     async with AsyncExitStack() as stack:
-        stages = await stack.enter_async_context(open_stages(config, metrics))
         metrics_port = await stack.enter_async_context(_metrics_server(config, metrics))
-        port, healthiness = await stack.enter_async_context(_grpc_server(config, stages.pipeline, metrics))
+        stages = await stack.enter_async_context(open_stages(config, metrics))
+        port, health = await stack.enter_async_context(_grpc_server(config, stages.pipeline, metrics))
         await _warm_up(stages.pipeline)
-        await _set_ready(healthiness, metrics, ready=True)
+        await health.tell(ready=True)
+        metrics.ready.set(True)
         logger.info("ready after %.1f s", monotonic() - started)
-        watching = asyncio.create_task(_unready_when(stages.is_over, healthiness, metrics))
+        watching = asyncio.create_task(_unready_when(stages.is_over, health, metrics))
         try:
             yield RunningServer(port, metrics_port, stages, metrics)
         finally:
             watching.cancel()
-            await _set_ready(healthiness, metrics, ready=False)
+            metrics.ready.set(False)
+            await health.leave()
 
 
 async def run_until_signal(
@@ -142,21 +143,30 @@ async def _follow(change: asyncio.Event, shelf: Shelf, reread: Callable[[], Conf
         logger.info("rereading the models")
         try:
             await shelf.refresh(reread().models)
-        except (*CANNOT_LOAD, UnknownModel, ValidationError, OSError) as error:
+        except (*CANNOT_LOAD, UnknownModel, OSError) as error:
             logger.error("the models stay as they were: %s", error)
         else:
             logger.info("serving the models of now")
 
 
-async def _unready_when(event: asyncio.Event, healthiness: Any, metrics: Metrics) -> None:
+async def _unready_when(event: asyncio.Event, health: Health, metrics: Metrics) -> None:
     await event.wait()
-    await _set_ready(healthiness, metrics, ready=False)
+    metrics.ready.set(False)
+    await health.tell(ready=False)
 
 
 @asynccontextmanager
 async def _metrics_server(config: Config, metrics: Metrics) -> AsyncIterator[int]:
-    """Prometheus's HTTP server; its port."""
-    http, thread = start_http_server(config.server.metrics_port, config.server.host, metrics.registry)
+    """Prometheus's HTTP server; its port.
+
+    Raises:
+        OSError: the port cannot be bound.
+    """
+    host, port = config.server.host, config.server.metrics_port
+    try:
+        http, thread = start_http_server(port, host, metrics.registry)
+    except OSError as error:
+        raise OSError(f"cannot listen on {host}:{port} for metrics: {error.strerror}") from error
     try:
         yield http.server_port
     finally:
@@ -168,7 +178,7 @@ async def _metrics_server(config: Config, metrics: Metrics) -> AsyncIterator[int
 @asynccontextmanager
 async def _grpc_server(
     config: Config, pipeline: Pipeline, metrics: Metrics
-) -> AsyncIterator[tuple[int, Any]]:
+) -> AsyncIterator[tuple[int, Health]]:
     """The gRPC server, which listens but says NOT_SERVING; its port and its health. It drains at the end.
 
     Raises:
@@ -195,27 +205,19 @@ async def _grpc_server(
         ]
     )
     add_to(server, Servicer(pipeline, metrics))
-    # Type checkers do not see what the package sets at import.
-    healthiness: Any = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue]
-    await _set_ready(healthiness, metrics, ready=False)
-    health_pb2_grpc.add_HealthServicer_to_server(healthiness, server)
-    reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    health = Health(SERVICE)
+    await health.tell(ready=False)
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    reflection.enable_server_reflection((SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME), server)
     try:
         port = server.add_insecure_port(f"{limits.host}:{limits.port}")
     except RuntimeError as error:
         raise OSError(f"cannot listen on {limits.host}:{limits.port}: {error}") from error
     await server.start()
     try:
-        yield port, healthiness
+        yield port, health
     finally:
         await server.stop(limits.drain_s)
-
-
-async def _set_ready(healthiness: Any, metrics: Metrics, *, ready: bool) -> None:
-    status = health_pb2.HealthCheckResponse
-    for service in ("", SERVICE):
-        await healthiness.set(service, status.SERVING if ready else status.NOT_SERVING)
-    metrics.ready.set(ready)
 
 
 async def _warm_up(pipeline: Pipeline) -> None:

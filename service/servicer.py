@@ -177,15 +177,18 @@ def add_to(server: grpc.aio.Server, servicer: VideoClassifierServicer) -> None:
 
 
 async def _chunks(messages: AsyncIterator[Message], context: Context) -> AsyncIterator[Piece]:
+    is_empty = True
     async for message in messages:
         if _part(message) != "chunk":
-            raise MessageOutOfOrder("the options came twice; all messages after the first must hold chunks")
+            found = "the options came twice" if _part(message) else "an empty message came"
+            raise MessageOutOfOrder(f"{found}; all messages after the first must hold chunks")
+        is_empty = False
         yield message if isinstance(message, memoryview) else message.chunk
     # The stream of a call that was cancelled or ran out of time ends as that of a complete one does, and the
     # end of the call is heard a moment later: it must come before any work on half a file.
     for _ in range(_ROUNDS_TO_HEAR_A_CANCELLATION):
         await asyncio.sleep(0)
-    if _is_out_of_time(context):
+    if is_empty or _is_out_of_time(context):
         await asyncio.sleep(_DEADLINE_SLACK_S)
 
 

@@ -1,5 +1,6 @@
 """The commands as a user runs them: real processes, real exit codes."""
 
+import itertools
 import json
 import os
 import shutil
@@ -111,6 +112,9 @@ def test_models_of_a_server_and_of_this_installation(served: Served) -> None:
         ("[models]\ndefault = 'nobody'\n", {}, "no model 'nobody' in the store"),
         ("[engine]\ndevice = 'cuda:99'\n", {}, "'cuda:99', but torch sees"),
         ("[engine]\ndevice = 'tpu'\n", {}, "engine.device: String should match pattern"),
+        ("[server\n", {}, "tubelet.toml is not TOML"),
+        ("", {"TUBELET_SERVRE__PORT": "1"}, "TUBELET_SERVRE__PORT in the environment"),
+        ("[upload]\ndirectory = '/nowhere'\n", {}, "upload.directory"),
     ],
 )
 def test_a_wrong_configuration_is_named(
@@ -123,10 +127,12 @@ def test_a_wrong_configuration_is_named(
     assert "Traceback" not in done.stderr
 
 
-def test_a_port_that_is_taken_is_one_sentence(served: Served) -> None:
-    done = tubelet("serve", "--port", str(served.server.port), "--metrics-port", "0")
+@pytest.mark.parametrize("option", ["--port", "--metrics-port"])
+def test_a_port_that_is_taken_is_one_sentence(served: Served, option: str) -> None:
+    ports = {"--port": "0", "--metrics-port": "0", option: str(served.server.port)}
+    done = tubelet("serve", *itertools.chain(*ports.items()))
     assert done.returncode == 1
-    assert f":{served.server.port}" in done.stderr
+    assert f"cannot listen on 0.0.0.0:{served.server.port}" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -21,7 +21,24 @@ def measured(seconds: dict[int, float], most: int) -> tuple[int, float, list[int
 
 def test_it_grows_while_units_get_cheaper() -> None:
     found = measured({1: 0.010, 2: 0.012, 4: 0.016, 8: 0.030, 16: 0.060, 32: 0.130}, 32)
-    assert found == (8, pytest.approx(0.00375), [1, 1, 1, 2, 2, 4, 4, 8, 8, 16, 16, 32, 32])
+    assert found == (8, pytest.approx(0.00375), [*_twice(1, 2, 4, 8, 16, 32), 1, 2, 4, 8, 16, 32])
+
+
+def _twice(*sizes: int) -> list[int]:
+    """The first batch of all is not looked at."""
+    return [1, *(size for size in sizes for _ in range(2))]
+
+
+def test_what_others_do_meanwhile_does_not_end_the_search() -> None:
+    """As long as the first sizes are tried, each larger one takes five times as long as it should."""
+    asked: list[int] = []
+
+    def measure(size: int) -> float:
+        asked.append(size)
+        return 0.01 * (5 if len(asked) < 8 and size > 1 else 1)
+
+    assert useful_batch(measure, 16) == (16, pytest.approx(0.01 / 16))
+    assert asked == [*_twice(1, 2, 4), 1, 2, 4, 8, 8, 16, 16, 1, 2, 4, 8, 16]
 
 
 def test_one_bump_does_not_end_the_search() -> None:

@@ -6,12 +6,14 @@ import threading
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import av
 import grpc
 import numpy as np
 import pytest
 from google.rpc.error_details_pb2 import BadRequest, RetryInfo
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
 from service.client import Client
@@ -138,6 +140,7 @@ OPTIONS = pb.ClassifyRequest(options=classification_pb2.ClassifyOptions())
         ([pb.ClassifyRequest()], "found: an empty one"),
         ([pb.ClassifyRequest(chunk=b"x"), OPTIONS], "found: chunk"),
         ([OPTIONS, OPTIONS], "options came twice"),
+        ([OPTIONS, pb.ClassifyRequest(chunk=b"x"), pb.ClassifyRequest()], "an empty message came"),
     ],
 )
 def test_messages_out_of_order(
@@ -278,6 +281,35 @@ def test_a_crowd_beyond_the_limit_is_told_to_come_back(limit: str, reason: str) 
         assert (error.reason, error.retry_after_s) == (reason, 2.5)
         first.send(None)
         assert first.call.result().classification.segments
+
+
+def test_an_upload_that_is_cancelled_before_its_first_byte_was_not_an_empty_one(
+    served: Served, stub: VideoClassifierStub
+) -> None:
+    before = served.metric("tubelet_requests_total", code="CANCELLED")
+    for number in range(10):
+        upload = Upload(stub)
+        wait_until(served, "tubelet_videos_in_flight", 1)
+        upload.call.cancel()
+        upload.send(None)
+        wait_until(served, "tubelet_videos_in_flight", 0)
+        wait_until(served, "tubelet_requests_total", before + number + 1, code="CANCELLED")
+
+
+def test_whoever_watches_health_hears_of_a_drain_and_does_not_hold_it_up() -> None:
+    status = health_pb2.HealthCheckResponse
+    with serving(server={"drain_s": 60.0}) as served, grpc.insecure_channel(served.target) as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        watches = [stub.Watch(health_pb2.HealthCheckRequest()) for _ in range(2)]
+        gone = stub.Watch(health_pb2.HealthCheckRequest())
+        for each in (*watches, gone):
+            assert next(each).status == status.SERVING
+        gone.cancel()
+        served.drain()
+        for each in watches:
+            assert {found.status for found in each} == {status.NOT_SERVING}
+        served.thread.join(timeout=20)
+        assert not served.thread.is_alive()
 
 
 def test_draining_lets_the_one_in_flight_end_and_refuses_the_next() -> None:

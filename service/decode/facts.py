@@ -83,5 +83,5 @@ def _header_s(stream: Stream) -> float | None:
     """The duration that the header states for the stream, else for the file, in seconds."""
     header = stream.stream
     if header.duration is not None and stream.time_base is not None:
-        return float(header.duration * stream.time_base)
-    return None if stream.container.duration is None else stream.container.duration / 1e6
+        return float(header.duration * stream.time_base) or None
+    return stream.container.duration / 1e6 if stream.container.duration else None

@@ -22,18 +22,36 @@ def useful_batch(measure: Callable[[int], float], most: int) -> tuple[int, float
     """The largest useful batch of at most ``most`` units, and what a unit costs in it, seconds.
 
     ``measure`` computes a batch of so many units and says how long that took. Sizes are doubled until that
-    pays no more; each is measured twice, since whatever else the machine does makes it only slower.
+    pays no more. Whatever else the machine does makes a batch only slower: each is measured twice in a row,
+    and once more after the others, which may show that larger ones pay after all.
     """
-    best, best_s, size, spent_s = 1, measure(1), 1, 0.0
-    while True:
-        took_s = [measure(size), measure(size)]
-        spent_s += sum(took_s)
-        unit_s = min(took_s) / size
-        if size == 1 or unit_s < _WORTH * best_s:
-            best, best_s = size, unit_s
-        elif size >= 4 * best:
-            break
-        if size == most or spent_s + 4 * min(took_s) > _BUDGET_S:
-            break
+    spent_s = measure(1)
+    fastest_s: dict[int, float] = {}
+
+    def try_out(*sizes: int) -> None:
+        nonlocal spent_s
+        for size in sizes:
+            took_s = measure(size)
+            spent_s += took_s
+            fastest_s[size] = min(took_s, fastest_s.get(size, took_s))
+
+    size, is_settled = 1, False
+    while not is_settled:
+        try_out(size, size)
+        is_over = size == most or spent_s + 4 * fastest_s[size] > _BUDGET_S
+        if is_over or size >= 4 * _best(fastest_s):
+            if spent_s + sum(fastest_s.values()) <= _BUDGET_S:
+                try_out(*fastest_s)
+            is_settled = is_over or size >= 4 * _best(fastest_s)
         size = min(2 * size, most)
-    return best, best_s
+    best = _best(fastest_s)
+    return best, fastest_s[best] / best
+
+
+def _best(fastest_s: dict[int, float]) -> int:
+    """Of sizes in rising order: the last that made a unit enough cheaper."""
+    best, *others = fastest_s
+    for size in others:
+        if fastest_s[size] / size < _WORTH * fastest_s[best] / best:
+            best = size
+    return best
