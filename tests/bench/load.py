@@ -6,8 +6,8 @@ The model is a ViT-Ti/16 factorised encoder (12 + 4 layers, tubelets of 2 x 16 x
 whole video) with random weights. Clients send clips in one shuffled order, each the next as soon as it has an
 answer; after the closed loop an open one sends them at random times (Poisson), and then 64 clients all have a
 deadline. The limit is how many videos the cores could decode, by tubelet's workers alone, and compute, in
-full batches alone, if they did nothing else, or a GPU beside them; both are measured first. No embedding is
-kept between requests.
+full batches alone, if they did nothing else, or a GPU beside them; both are measured first, on all cores at
+once. No embedding is kept between requests.
 """
 
 import argparse

@@ -1,8 +1,14 @@
-"""What each stage costs on this machine, measured alone: each clip's decoding, and batches of the model."""
+"""What each stage costs on this machine if it does nothing else: each clip's decoding, the model's batches.
 
+All cores do it at the same time: two that share the parts of one are slower than either is alone.
+"""
+
+import asyncio
+import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,36 +71,45 @@ class StageCosts:
 
 async def measure_stages(store: Path, model: str, clips: Sequence[Path], options: Options) -> StageCosts:
     spec = ModelStore(store).find(model).spec
-    decoded = await _decode(spec, clips, options)
+    decoded = await _crowded(spec, clips, options)
     async with Engine(EngineConfig(cache_bytes=0), Metrics()) as engine:
         hosted = await engine.load(ModelStore(store), spec)
         most = hosted.encode.max_batch
-        encode, classify = (
-            _finished(next(iter(lane.runs.values()))) for lane in (hosted.encode, hosted.classify)
-        )
+        encodes = [_finished(run) for run in hosted.encode.runs.values()]
+        encode, classify = encodes[0], _finished(next(iter(hosted.classify.runs.values())))
         units = [_unit(spec, number) for number in range(max(most, spec.sampling.units_per_window))]
         window = encode(units[: spec.sampling.units_per_window])
-        device = DeviceCosts(
-            *_line(encode, units[0], most),
-            *_line(classify, window, _WINDOWS),
-        )
+        slower = _together_s(encodes, units[:most]) / _together_s(encodes[:1], units[:most])
+        lines = (*_line(encode, units[0], most), *_line(classify, window, _WINDOWS))
+        device = DeviceCosts(*(slower * each_s for each_s in lines))
     threads = torch.get_num_threads() if hosted.devices[0].startswith("cpu") else 0
     return StageCosts(decoded, device, threads, most, spec.sampling.units_per_window)
 
 
-async def _decode(spec: ModelSpec, clips: Sequence[Path], options: Options) -> tuple[ClipCost, ...]:
-    size, costs = spec.preprocessing, []
+async def _crowded(spec: ModelSpec, clips: Sequence[Path], options: Options) -> tuple[ClipCost, ...]:
+    """Each clip's cost beside the others'."""
+    cores = len(os.sched_getaffinity(0))
     async with DecodePool(DecodeConfig(workers=1)) as pool:
-        for clip in clips:
-            with opened(clip) as file:
-                async with pool.worker(file) as worker:
-                    before_s, units = _children_s(), 0
-                    plan = make_plan(await worker.probe(file), spec.sampling, options)
-                    async for unit in worker.decode(plan, PixelFormat(size.height, size.width, size.resize)):
-                        unit.release()
-                        units += 1
-                    costs.append(ClipCost(_children_s() - before_s, units))
-    return tuple(costs)
+        alone = [await _decode(pool, spec, clip, options) for clip in clips]
+    async with DecodePool(DecodeConfig(workers=cores)) as pool:
+        await asyncio.gather(*(_decode(pool, spec, clips[0], options) for _ in range(cores)))
+        before_s = _children_s()
+        await asyncio.gather(*(_decode(pool, spec, clip, options) for clip in clips))
+        slower = (_children_s() - before_s) / sum(cost.decode_s for cost in alone)
+    return tuple(ClipCost(slower * cost.decode_s, cost.units) for cost in alone)
+
+
+async def _decode(pool: DecodePool, spec: ModelSpec, clip: Path, options: Options) -> ClipCost:
+    """Its cost, if nothing else is decoded meanwhile."""
+    size, units = spec.preprocessing, 0
+    with opened(clip) as file:
+        async with pool.worker(file) as worker:
+            before_s = _children_s()
+            plan = make_plan(await worker.probe(file), spec.sampling, options)
+            async for unit in worker.decode(plan, PixelFormat(size.height, size.width, size.resize)):
+                unit.release()
+                units += 1
+            return ClipCost(_children_s() - before_s, units)
 
 
 def _children_s() -> float:
@@ -115,6 +130,12 @@ def _finished(run: Callable[[Sequence[Any]], Any]) -> Callable[[Sequence[Any]], 
         return results.wait() if isinstance(results, Started) else results
 
     return finished
+
+
+def _together_s(runs: Sequence[Callable[[Sequence[Any]], Any]], items: Sequence[Any]) -> float:
+    """What a batch takes while each of these computes one after the other."""
+    with ThreadPoolExecutor(len(runs)) as threads:
+        return statistics.median(threads.map(lambda run: _median_s(run, items), runs))
 
 
 def _line(run: Callable[[Sequence[Any]], Any], item: Any, most: int) -> tuple[float, float]:
