@@ -14,7 +14,7 @@ from models.precision import choose_dtype, precision_name
 from models.store import ModelStore
 from service.config import EngineConfig
 from service.engine.cache import EmbeddingCache
-from service.engine.cores import Cores
+from service.engine.cores import Cores, give_way
 from service.engine.executor import Executor
 from service.engine.hosted import HostedModel
 from service.engine.lane import Started
@@ -46,7 +46,7 @@ class Engine:
         self._metrics = metrics
         self._cores = Cores(config.threads or len(os.sched_getaffinity(0)))
         self._devices = executors(config, choose_devices(config.device), self._cores.total)
-        self._executor = Executor(metrics, map(str, self._devices), on_loss)
+        self._executor = Executor(metrics, map(str, self._devices), on_loss, self._on_thread)
         self._cache = _cache(config, metrics)
         self._loop: asyncio.AbstractEventLoop
 
@@ -142,6 +142,11 @@ class Engine:
             model.encode.max_batch,
             model.encode.item_s * 1e3,
         )
+
+    def _on_thread(self, device: str) -> None:
+        # OpenVINO's own threads would wait for the one that gives way.
+        if device.startswith("cpu") and self._config.runtime == "torch":
+            give_way()
 
     def _release(self, units: Sequence[UnitFrames]) -> None:
         self._loop.call_soon_threadsafe(_release_all, units)

@@ -32,7 +32,8 @@ class Executor:
     """Runs batches of all lanes, one thread a device; results come back on the event loop.
 
     While a device computes, its thread takes the next batch and prepares it, where the lane's ``run`` returns
-    before the results are there. ``on_loss`` hears of each device that is taken out of service.
+    before the results are there. ``on_loss`` hears of each device that is taken out of service; ``on_start``
+    is called on the thread of each device, before anything else is.
     """
 
     def __init__(
@@ -40,9 +41,11 @@ class Executor:
         metrics: Metrics,
         devices: Iterable[str] = ("cpu",),
         on_loss: Callable[[str], None] = lambda device: None,
+        on_start: Callable[[str], None] = lambda device: None,
     ) -> None:
         self._metrics = metrics
         self._on_loss = on_loss
+        self._on_start = on_start
         self._schedule = Schedule(devices)
         self._condition = threading.Condition()
         self._stopping = False
@@ -88,6 +91,7 @@ class Executor:
         self._show_depth(lane)
 
     def _run(self, device: str) -> None:
+        self._on_start(device)
         running: _Running | None = None
         while True:
             with self._condition:
