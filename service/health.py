@@ -19,26 +19,33 @@ class Health(_Servicer):
     def __init__(self, *services: str) -> None:
         super().__init__()
         self._services = ("", *services)
-        self._leaving = asyncio.Event()
+        self._is_ready = self._is_leaving = False
+        self._change = asyncio.Event()
 
     async def tell(self, *, ready: bool) -> None:
+        self._is_ready = ready
         for service in self._services:
-            await self.set(service, _Status.SERVING if ready else _Status.NOT_SERVING)
+            await self.set(service, self._status(service))
+        self._change.set()
+        self._change = asyncio.Event()
 
     async def leave(self) -> None:
         """Say NOT_SERVING to all who watch, and end their calls, which clients keep as long as they live."""
+        self._is_leaving = True
         await self.tell(ready=False)
-        self._leaving.set()
 
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:  # noqa: N802
-        tasks = [
-            asyncio.ensure_future(each) for each in (super().Watch(request, context), self._leaving.wait())
-        ]
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
-        if self._leaving.is_set():
-            await context.write(_Status(status=_Status.NOT_SERVING))
+        told = None
+        while True:
+            change, status = self._change, self._status(request.service)
+            if status != told:
+                await context.write(_Status(status=status))
+                told = status
+            if self._is_leaving and told == self._status(request.service):
+                return
+            await change.wait()
+
+    def _status(self, service: str) -> int:
+        if service not in self._services:
+            return _Status.SERVICE_UNKNOWN
+        return _Status.SERVING if self._is_ready else _Status.NOT_SERVING
