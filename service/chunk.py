@@ -24,7 +24,7 @@ def chunk_or(parse: Callable[[bytes], M]) -> Callable[[bytes], M | memoryview]:
 
 
 def chunk_of(message: bytes) -> memoryview | None:
-    """What a message holds that is ``chunk`` alone, in its shortest encoding; None for any other one."""
+    """What a message holds that is ``chunk`` alone; None for any other one."""
     if message[:1] != _TAG:
         return None
     size = 0

@@ -24,12 +24,10 @@ from service.health import HEALTH_SERVICE, Health
 from service.intake import Intake
 from service.metrics import Metrics
 from service.pipeline import Event, Pipeline
-from service.servicer import Servicer, add_to
+from service.servicer import SERVICE, Servicer, add_to
 from service.shelf import CANNOT_LOAD, Shelf
 from service.values import Options
-from tubelet.v1 import video_classifier_pb2
 
-SERVICE = video_classifier_pb2.DESCRIPTOR.services_by_name["VideoClassifier"].full_name
 SAMPLE_CLIP = importlib.resources.files("service") / "sample.mp4"
 """A few seconds of camera moves over a picture that the project drew itself: for warm-up and demo."""
 

@@ -32,6 +32,7 @@ from tubelet.v1.video_classifier_pb2_grpc import (
     add_VideoClassifierServicer_to_server,
 )
 
+SERVICE = pb.DESCRIPTOR.services_by_name["VideoClassifier"].full_name
 Context = grpc.aio.ServicerContext
 Message = pb.ClassifyRequest | pb.ClassifyStreamingRequest | memoryview  # a chunk alone is its bytes
 T = TypeVar("T")
@@ -156,6 +157,7 @@ class Servicer(VideoClassifierServicer):
 
 
 def add_to(server: grpc.aio.Server, servicer: VideoClassifierServicer) -> None:
+    """Have the server answer as the servicer does; chunks of uploads come as memoryviews."""
     uploads = {
         "Classify": grpc.stream_unary_rpc_method_handler(
             servicer.Classify,
@@ -168,12 +170,11 @@ def add_to(server: grpc.aio.Server, servicer: VideoClassifierServicer) -> None:
             response_serializer=pb.ClassifyStreamingResponse.SerializeToString,
         ),
     }
-    service = pb.DESCRIPTOR.services_by_name["VideoClassifier"].full_name
     # Of generic handlers the first one counts, of registered ones, which come before them, the last one.
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, uploads),))
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, uploads),))
     add_VideoClassifierServicer_to_server(servicer, server)
     registry: Any = server  # whose types leave it out
-    registry.add_registered_method_handlers(service, uploads)
+    registry.add_registered_method_handlers(SERVICE, uploads)
 
 
 async def _chunks(messages: AsyncIterator[Message], context: Context) -> AsyncIterator[Piece]:
