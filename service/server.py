@@ -74,7 +74,7 @@ async def open_stages(config: Config, metrics: Metrics) -> AsyncIterator[Stages]
             is_over.set()
 
     engine = Engine(config.engine, metrics, on_loss)
-    async with engine, _decoders(config, metrics) as decoders, Fetcher(config.fetch) as fetcher:
+    async with engine, _decoders(config, metrics, engine) as decoders, Fetcher(config.fetch) as fetcher:
         catalogue = Catalogue()
         shelf = Shelf(engine, catalogue)
         await shelf.refresh(config.models)
@@ -231,7 +231,11 @@ async def _warm_up(pipeline: Pipeline) -> None:
     pipeline.forget()  # the demo uploads the same clip, and shows what a first answer costs
 
 
-def _decoders(config: Config, metrics: Metrics) -> DecodePool:
-    pool = DecodePool(config.decode, lambda death: metrics.decoder_deaths.labels(death.value).inc())
+def _decoders(config: Config, metrics: Metrics, engine: Engine) -> DecodePool:
+    pool = DecodePool(
+        config.decode,
+        on_worker_death=lambda death: metrics.decoder_deaths.labels(death.value).inc(),
+        on_work=lambda at_work: engine.decoders_at_work(at_work * config.decode.threads),
+    )
     metrics.watch_decoders(lambda: pool.busy_workers, lambda: pool.busy_s, lambda: pool.protections)
     return pool

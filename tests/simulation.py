@@ -16,15 +16,17 @@ from typing import Any, TypeVar
 
 from service.admission import Admission, Caller, Place
 from service.config import DecodeConfig, ServerConfig
+from service.engine.crowd import Crowd
 from service.engine.lane import Account, Item, Lane
 from service.engine.schedule import Batch, Schedule
+from service.engine.useful import useful_batch
 from service.errors import ClientOverloaded, DeadlineTooShort, Overloaded
 from service.fair import Claim, FairQueue
 from service.values import Priority
 
 T = TypeVar("T")
 
-_DONE = 1e-12  # of work that is left: rounding
+_DONE = 1e-12  # seconds that are left: rounding
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +51,12 @@ class DeviceCosts:
     classify_batch_s: float = 0.0
     window_s: float = 0.0
 
+    def encode_s(self, units: int) -> float:
+        return self.encode_batch_s + self.unit_s * units
+
     def of(self, batch: Batch) -> float:
         if batch.lane.stage == "encode":
-            return self.encode_batch_s + self.unit_s * len(batch.items)
+            return self.encode_s(len(batch.items))
         return self.classify_batch_s + self.window_s * len(batch.items)
 
 
@@ -250,13 +255,12 @@ class Server:
         self._cores = Cores(clock, machine.cores, are_enough=threads <= machine.cores)
         devices = [f"device {number}" for number in range(machine.devices)]
         runs: dict[str, Any] = dict.fromkeys(devices)
-        self._schedule = Schedule(devices)
-        self._encode: Lane[Any, Any] = Lane(
-            "model", "encode", machine.max_batch_units, runs, costs.unit_s, policy()
-        )
-        self._classify: Lane[Any, Any] = Lane(
-            "model", "classify", machine.max_batch_windows, runs, costs.window_s, policy()
-        )
+        self._crowd = Crowd(machine.cores, devices if machine.device_threads else ())
+        self._schedule = Schedule(devices, self._crowd)
+        most, windows = machine.max_batch_units, machine.max_batch_windows
+        enough = useful_batch(costs.encode_s, most).enough
+        self._encode: Lane[Any, Any] = Lane("model", "encode", most, runs, enough, costs.unit_s, policy())
+        self._classify: Lane[Any, Any] = Lane("model", "classify", windows, runs, 1, costs.window_s, policy())
         self._schedule.add(self._encode)
         self._schedule.add(self._classify)
         self._idle = set(devices)
@@ -316,7 +320,12 @@ class Server:
             request.has_decoder, request.decoder_since_s = True, self._clock.now
             self._decoding.add(request)
             self._cores.run(request.video.other_s, lambda request=request: self._decode(request))
+        self._count_decoders()
         self._watch_patience()
+
+    def _count_decoders(self) -> None:
+        self._crowd.decoding = sum(not request.is_blocked for request in self._decoding)
+        self._wake()
 
     def _give_back(self, request: _Request) -> None:
         if not request.has_decoder:
@@ -365,6 +374,7 @@ class Server:
             self._give_back(request)
         elif request.in_slots >= self._machine.slots:
             request.is_blocked = True
+            self._count_decoders()
         else:
             self._decode(request)
 
@@ -375,6 +385,9 @@ class Server:
         request.pending.add(result)
         item = Item((request, window), request.account, result, self._clock.now)
         self._schedule.submit(lane, claim, item)
+        self._wake()
+
+    def _wake(self) -> None:
         if self._idle:
             self._start(self._idle.pop())
 
@@ -382,6 +395,8 @@ class Server:
         batch = self._schedule.take(device, self._clock.now)
         if batch is None:
             self._idle.add(device)
+            if (wait_s := self._schedule.wait_s(device, self._clock.now)) is not None:
+                self._clock.after(wait_s + _DONE, self._wake)
             return
         seconds, began = self._costs.of(batch), self._clock.now
         self.device_busy_s += seconds
@@ -405,6 +420,7 @@ class Server:
             request.in_slots -= 1
             if request.is_blocked:
                 request.is_blocked = False
+                self._count_decoders()
                 self._decode(request)
 
     def _computed(self, lane: Lane[Any, Any], item: Item[Any, Any]) -> None:

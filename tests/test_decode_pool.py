@@ -260,6 +260,37 @@ async def test_a_long_video_lets_others_decode_beside_it(clip: Path) -> None:
         assert worker_pids() != [pid]
 
 
+@pytest.mark.parametrize("is_killed", [False, True])
+async def test_it_tells_how_many_workers_are_at_work(clip: Path, is_killed: bool) -> None:
+    """Not those that wait for a video or for a free slot, nor a dead one."""
+    told: list[int] = []
+    rested = asyncio.Event()
+
+    def on_work(at_work: int) -> None:
+        told.append(at_work)
+        if not at_work:
+            rested.set()
+
+    config = DecodeConfig(workers=1, shared_memory_bytes=MIB)
+    big = PixelFormat(256, 256, "stretch")  # two slots
+    async with DecodePool(config, on_work=on_work) as pool:
+        (pid,) = worker_pids()
+        async with pool.worker() as worker:
+            with opened(clip) as file:
+                units = worker.decode(whole(await worker.probe(file)), big)
+            held = [await anext(units), await anext(units)]
+            assert told[-1] == 0
+            held[0].release()
+            assert told[-1] == 1
+            rested.clear()
+            if is_killed:
+                os.kill(pid, signal.SIGKILL)
+            await rested.wait()
+        await is_right(pool, clip)
+        assert told[-1] == 0
+    assert set(told) == {0, 1}
+
+
 async def test_no_more_than_so_many_are_long(clip: Path) -> None:
     async with DecodePool(DecodeConfig(workers=1, patience_s=0.05, max_long=1)) as pool:
         async with pool.worker(), pool.worker():

@@ -1,17 +1,13 @@
 """A processor's cores are shared out among the batches that are computed on them."""
 
-import os
 import threading
-from typing import Literal
 
 import pytest
 import torch
 
 from service.config import EngineConfig
 from service.engine.cores import Cores
-from service.engine.engine import Engine
 from service.engine.loading import executors
-from service.metrics import Metrics
 
 
 @pytest.fixture(autouse=True)
@@ -69,18 +65,3 @@ def test_a_failure_gives_its_cores_back() -> None:
 def test_each_core_computes_batches_of_its_own(devices: list[str], runtime: str, wanted: list[str]) -> None:
     config = EngineConfig.model_validate({"runtime": runtime})
     assert [str(each) for each in executors(config, [torch.device(name) for name in devices], 3)] == wanted
-
-
-@pytest.mark.parametrize(("runtime", "priority"), [("torch", 19), ("openvino", 0)])
-async def test_whoever_computes_gives_way_to_decoders(
-    runtime: Literal["torch", "openvino"], priority: int
-) -> None:
-    async with Engine(EngineConfig(device="cpu", runtime=runtime), Metrics()):
-        found = {
-            thread.name: os.getpriority(os.PRIO_PROCESS, thread.native_id or 0)
-            for thread in threading.enumerate()
-            if thread.name.startswith("engine ")
-        }
-    assert found["engine cpu:0"] == priority
-    assert set(found.values()) == {priority}
-    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == 0

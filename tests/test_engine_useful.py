@@ -6,22 +6,23 @@ import pytest
 
 from models.contract import Preprocessing, Sampling
 from models.store import ModelStore
-from service.engine.useful import largest_batch, useful_batch
+from service.engine.useful import BatchSizes, largest_batch, useful_batch
 
 
-def measured(seconds: dict[int, float], most: int) -> tuple[int, float, list[int]]:
+def measured(seconds: dict[int, float], most: int) -> tuple[BatchSizes, list[int]]:
     asked: list[int] = []
 
     def measure(size: int) -> float:
         asked.append(size)
         return seconds[size]
 
-    return *useful_batch(measure, most), asked
+    return useful_batch(measure, most), asked
 
 
 def test_it_grows_while_units_get_cheaper() -> None:
-    found = measured({1: 0.010, 2: 0.012, 4: 0.016, 8: 0.030, 16: 0.060, 32: 0.130}, 32)
-    assert found == (8, pytest.approx(0.00375), [*_twice(1, 2, 4, 8, 16, 32), 1, 2, 4, 8, 16, 32])
+    sizes, asked = measured({1: 0.010, 2: 0.012, 4: 0.016, 8: 0.030, 16: 0.060, 32: 0.130}, 32)
+    assert sizes == BatchSizes(most=8, unit_s=0.030 / 8, enough=4)
+    assert asked == [*_twice(1, 2, 4, 8, 16, 32), 1, 2, 4, 8, 16, 32]
 
 
 def _twice(*sizes: int) -> list[int]:
@@ -37,21 +38,21 @@ def test_what_others_do_meanwhile_does_not_end_the_search() -> None:
         asked.append(size)
         return 0.01 * (5 if len(asked) < 8 and size > 1 else 1)
 
-    assert useful_batch(measure, 16) == (16, pytest.approx(0.01 / 16))
+    assert useful_batch(measure, 16) == BatchSizes(16, 0.01 / 16, enough=16)
     assert asked == [*_twice(1, 2, 4), 1, 2, 4, 8, 8, 16, 16, 1, 2, 4, 8, 16]
 
 
 def test_one_bump_does_not_end_the_search() -> None:
-    assert measured({1: 0.010, 2: 0.021, 4: 0.030, 8: 0.062, 16: 0.120}, 16)[0] == 4
+    assert measured({1: 0.010, 2: 0.021, 4: 0.030, 8: 0.062, 16: 0.120}, 16)[0].most == 4
 
 
 def test_it_goes_up_to_the_limit_and_not_beyond() -> None:
-    assert measured({1: 0.01, 2: 0.01, 4: 0.01, 6: 0.01}, 6)[0] == 6
+    assert measured({1: 0.01, 2: 0.01, 4: 0.01, 6: 0.01}, 6)[0].most == 6
 
 
 def test_a_slow_model_is_not_measured_for_ever() -> None:
-    most, unit_s, asked = measured({1: 1.0, 2: 1.0}, 64)
-    assert (most, unit_s) == (1, 1.0)
+    sizes, asked = measured({1: 1.0, 2: 1.0}, 64)
+    assert sizes == BatchSizes(most=1, unit_s=1.0, enough=1)
     assert asked == [1, 1, 1]
 
 

@@ -87,7 +87,8 @@ class Worker:
 class DecodePool:
     """``config.workers`` processes between ``async with`` and its end.
 
-    ``on_worker_death`` is called for each that ended without being asked to. One that has had
+    ``on_worker_death`` is called for each that ended without being asked to, ``on_work`` with how many are at
+    work whenever that changes: not waiting for a video, for its bytes, or for a free slot. One that has had
     ``config.max_videos_per_worker`` videos makes room for another. Where videos wait, one that has had its
     worker for ``config.patience_s`` goes on beside another, at a lower priority of the system, so that a few
     long videos do not keep all short ones waiting. ``protections`` are those of the last worker that was
@@ -95,10 +96,15 @@ class DecodePool:
     """
 
     def __init__(
-        self, config: DecodeConfig, on_worker_death: Callable[[Death], None] = lambda death: None
+        self,
+        config: DecodeConfig,
+        on_worker_death: Callable[[Death], None] = lambda death: None,
+        on_work: Callable[[int], None] = lambda at_work: None,
     ) -> None:
         self._config = config
         self._on_worker_death = on_worker_death
+        self._on_work = on_work
+        self._at_work = 0
         self.protections: frozenset[Protection] = frozenset()
         self._spawner = Spawner(config)
         self._processes: set[WorkerProcess] = set()
@@ -252,7 +258,7 @@ class DecodePool:
             self._starting -= 1
 
     async def _start(self) -> None:
-        process = WorkerProcess(self._config, self._died, self._fill)
+        process = WorkerProcess(self._config, self._died, self._fill, self._works)
         await process.start(self._spawner)
         if process.is_alive:
             self.protections = process.protections
@@ -271,6 +277,10 @@ class DecodePool:
             _log.warning("a decode worker ended, %s: %s", death, how)
         self._processes.discard(process)
         self._busy_before_s += process.busy_s
+
+    def _works(self, change: int) -> None:
+        self._at_work += change
+        self._on_work(self._at_work)
 
     def _log_protections(self) -> None:
         _log.info("decode workers are held by %s", ", ".join(sorted(self.protections)))

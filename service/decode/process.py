@@ -35,7 +35,7 @@ class WorkerProcess(asyncio.Protocol):
     """A process from ``start`` to ``end``.
 
     ``on_death`` is called once if it ends without being asked to, ``on_wait`` when it begins to wait for the
-    bytes of a video that is on its way.
+    bytes of a video that is on its way, ``on_work`` with 1 when it begins to work and with -1 when it rests.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class WorkerProcess(asyncio.Protocol):
         config: DecodeConfig,
         on_death: Callable[["WorkerProcess", Death], None],
         on_wait: Callable[[], None] = lambda: None,
+        on_work: Callable[[int], None] = lambda change: None,
     ) -> None:
         self.is_alive = False
         self.is_taken = False  # by a video; the pool's mark
@@ -52,6 +53,7 @@ class WorkerProcess(asyncio.Protocol):
         self._config = config
         self._on_death = on_death
         self._on_wait = on_wait
+        self._on_work = on_work
         self._unpacker = Unpacker(_MAX_MESSAGE_BYTES)
         self._inbox: asyncio.Queue[object] = asyncio.Queue()
         self._job = 0
@@ -210,7 +212,7 @@ class WorkerProcess(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_alive = False
-        self._watchdog.rest()
+        self._rest()
         self._stop_supply()
         self._inbox.put_nowait(self._error)
         if self._is_ready:
@@ -227,7 +229,7 @@ class WorkerProcess(asyncio.Protocol):
             return
         if says == "need" and self._supply is not None and "stopped" not in self._awaited:
             self._supply.need(int(message["start"]), int(message["end"]))
-            self._watchdog.rest()
+            self._rest()
             return
         if says == "exhausted":
             self._fail(Death.MEMORY, message["detail"])
@@ -324,9 +326,16 @@ class WorkerProcess(asyncio.Protocol):
         """It has just shown life, or been given something to do: may it be silent from now on?"""
         waits_for_slot = self._memory is not None and self._memory.is_full
         if self.is_alive and self._awaited and not waits_for_slot:
+            if not self._watchdog.is_watching:
+                self._on_work(1)
             self._watchdog.watch()
         else:
-            self._watchdog.rest()
+            self._rest()
+
+    def _rest(self) -> None:
+        if self._watchdog.is_watching:
+            self._on_work(-1)
+        self._watchdog.rest()
 
     def _exceeded(self, death: Death, value: float) -> None:
         self._fail(death, f"after {value:.3f} s", value)
@@ -337,7 +346,7 @@ class WorkerProcess(asyncio.Protocol):
             self.is_alive = False
             self._death, self._detail = death, answers.text(detail)
             self._error = error_for(death, self._config, value)
-            self._watchdog.rest()
+            self._rest()
             self._transport.abort()
             self._process.kill()
 

@@ -29,6 +29,11 @@ class Watchdog:
         self._cpu_at_begin_s = 0.0
 
     @property
+    def is_watching(self) -> bool:
+        """An answer is owed."""
+        return self._since is not None
+
+    @property
     def busy_s(self) -> float:
         """The time between ``watch`` and ``rest`` in sum, seconds."""
         return self._busy_before_s + (0.0 if self._since is None else time.monotonic() - self._since)

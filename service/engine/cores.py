@@ -4,24 +4,11 @@ A batch on several threads waits at each layer for the slowest of them, and what
 keeps one of them from its core: with decoders at work, a batch on each core does more than one batch on all.
 """
 
-import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import torch
-
-_LAST = 19  # the lowest priority there is, setpriority(2)
-
-
-def give_way() -> None:
-    """This thread computes when nothing else of the process, or of its decoders, wants a core.
-
-    Where all of them do, units then wait until there are enough for a full batch, instead of being computed
-    two or three at a time, which takes twice as long; decoders stop when they have filled their memory.
-    """
-    with suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LAST)
 
 
 class Cores:

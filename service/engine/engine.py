@@ -14,13 +14,14 @@ from models.precision import choose_dtype, precision_name
 from models.store import ModelStore
 from service.config import EngineConfig
 from service.engine.cache import EmbeddingCache
-from service.engine.cores import Cores, give_way
+from service.engine.cores import Cores
+from service.engine.crowd import Crowd
 from service.engine.executor import Executor
 from service.engine.hosted import HostedModel
 from service.engine.lane import Started
 from service.engine.loading import choose_devices, executors, load_model
 from service.engine.replica import Replica
-from service.engine.useful import largest_batch, useful_batch
+from service.engine.useful import BatchSizes, largest_batch, useful_batch
 from service.engine.work import VideoWork
 from service.metrics import Metrics
 from service.values import Priority, UnitFrames
@@ -46,7 +47,9 @@ class Engine:
         self._metrics = metrics
         self._cores = Cores(config.threads or len(os.sched_getaffinity(0)))
         self._devices = executors(config, choose_devices(config.device), self._cores.total)
-        self._executor = Executor(metrics, map(str, self._devices), on_loss, self._on_thread)
+        on_cores = [str(device) for device in self._devices if device.type == "cpu"]
+        crowd = Crowd(len(os.sched_getaffinity(0)), on_cores)
+        self._executor = Executor(metrics, map(str, self._devices), on_loss, crowd)
         self._cache = _cache(config, metrics)
         self._loop: asyncio.AbstractEventLoop
 
@@ -63,6 +66,10 @@ class Engine:
         """A device is left in service."""
         return bool(self._executor.devices)
 
+    def decoders_at_work(self, cores: int) -> None:
+        """So many of the processor's cores are theirs from now on."""
+        self._executor.decoders_at_work(cores)
+
     async def load(self, store: ModelStore, spec: ModelSpec) -> HostedModel:
         """Load a model, measure its useful batch, and compute a window, so that first requests are not slow.
 
@@ -75,15 +82,15 @@ class Engine:
         largest = config.max_batch_units or largest_batch(spec, self._devices[0].type)
         replicas = await asyncio.to_thread(self._replicas, store, spec, largest)
         loaded = monotonic()
-        most, unit_s = await asyncio.to_thread(_useful_batch, replicas[0], spec, largest)
+        sizes = await asyncio.to_thread(_useful_batch, replicas[0], spec, largest)
         hosted = HostedModel(
             spec,
             replicas,
             precision=precision_name(config.precision, *self._devices),
-            max_batch_units=most,
+            max_batch_units=sizes.most,
             max_batch_windows=config.max_batch_windows,
         )
-        hosted.encode.item_s = unit_s
+        hosted.encode.enough, hosted.encode.item_s = sizes.enough, sizes.unit_s
         self._executor.add(hosted.encode)
         self._executor.add(hosted.classify)
         await self._warm_up(hosted)
@@ -143,11 +150,6 @@ class Engine:
             model.encode.item_s * 1e3,
         )
 
-    def _on_thread(self, device: str) -> None:
-        # OpenVINO's own threads would wait for the one that gives way.
-        if device.startswith("cpu") and self._config.runtime == "torch":
-            give_way()
-
     def _release(self, units: Sequence[UnitFrames]) -> None:
         self._loop.call_soon_threadsafe(_release_all, units)
 
@@ -158,7 +160,7 @@ def _info(model: HostedModel) -> tuple[str, ...]:
     return spec.name, spec.version, spec.family, ",".join(model.devices), model.precision
 
 
-def _useful_batch(replica: Replica, spec: ModelSpec, most: int) -> tuple[int, float]:
+def _useful_batch(replica: Replica, spec: ModelSpec, most: int) -> BatchSizes:
     def measure(size: int) -> float:
         start = monotonic()
         found = replica.encode(list(_black(spec, range(size))))

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from service.engine.crowd import Crowd
 from service.engine.lane import Item, Lane, Started, Unfinished
 from service.engine.schedule import Batch, Schedule
 from service.errors import NoDevice
@@ -32,8 +33,8 @@ class Executor:
     """Runs batches of all lanes, one thread a device; results come back on the event loop.
 
     While a device computes, its thread takes the next batch and prepares it, where the lane's ``run`` returns
-    before the results are there. ``on_loss`` hears of each device that is taken out of service; ``on_start``
-    is called on the thread of each device, before anything else is.
+    before the results are there. ``on_loss`` hears of each device that is taken out of service; devices in a
+    ``crowd`` share a processor with decoders.
     """
 
     def __init__(
@@ -41,12 +42,14 @@ class Executor:
         metrics: Metrics,
         devices: Iterable[str] = ("cpu",),
         on_loss: Callable[[str], None] = lambda device: None,
-        on_start: Callable[[str], None] = lambda device: None,
+        crowd: Crowd | None = None,
     ) -> None:
         self._metrics = metrics
         self._on_loss = on_loss
-        self._on_start = on_start
-        self._schedule = Schedule(devices)
+        self._schedule = Schedule(devices, crowd)
+        # Any one of those that are alike will do for an item; else it is for the one that need not wait.
+        alike = self._schedule.crowd.devices in (frozenset(), self._schedule.devices)
+        self._woken_by_an_item = 1 if alike else len(self._schedule.devices)
         self._condition = threading.Condition()
         self._stopping = False
         self._loop: asyncio.AbstractEventLoop
@@ -87,16 +90,22 @@ class Executor:
                 item.result.set_exception(_no_device(lane))
                 return
             self._schedule.submit(lane, claim, item)
-            self._condition.notify()
+            self._condition.notify(self._woken_by_an_item)
         self._show_depth(lane)
 
+    def decoders_at_work(self, cores: int) -> None:
+        """So many cores are theirs from now on."""
+        with self._condition:
+            freed = self._schedule.crowd.decoding - cores
+            self._schedule.crowd.decoding = cores
+            self._condition.notify(max(0, freed))
+
     def _run(self, device: str) -> None:
-        self._on_start(device)
         running: _Running | None = None
         while True:
             with self._condition:
                 while (batch := self._take(device)) is None and running is None and self._is_serving(device):
-                    self._condition.wait()
+                    self._condition.wait(self._schedule.wait_s(device, monotonic()))
                 if batch is None and running is None:
                     return
             started = None if batch is None else self._start(batch, device)

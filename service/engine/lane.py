@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Generic, Literal, TypeVar
 
-from service.fair import FairQueue
+from service.fair import Claim, FairQueue
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -59,18 +59,38 @@ Run = Callable[[Sequence[T]], Sequence[R] | Started[R]]
 
 @dataclass(eq=False, slots=True)
 class Lane(Generic[T, R]):
-    """``runs`` has a function for each device that the model is on."""
+    """``runs`` has a function for each device that the model is on.
+
+    In a batch of ``enough`` items, one costs hardly more than in a full one.
+    """
 
     model: str
     stage: Literal["encode", "classify"]
     max_batch: int
     runs: dict[str, Run[T, R]]
+    enough: int = 1
     item_s: float = 0.0  # about what one item takes, in a batch
     queue: FairQueue[Item[T, R]] = field(default_factory=FairQueue)
+    _since: float = 0.0  # what is queued has waited for its batch from then on
+
+    @property
+    def ripe_at(self) -> float:
+        """What is queued has waited for more for as long as that may take to compute."""
+        return self._since + self.enough * self.item_s
+
+    def is_ripe(self, now: float) -> bool:
+        """Is there nothing to be gained by waiting for more?"""
+        return len(self.queue) >= self.enough or now >= self.ripe_at
+
+    def put(self, claim: Claim[Item[T, R]], item: Item[T, R]) -> None:
+        if not len(self.queue):
+            self._since = item.queued_at
+        self.queue.put(claim, item)
 
     def next_batch(self, now: float) -> list[Item[T, R]]:
         """Up to ``max_batch`` items that somebody still waits for."""
         batch: list[Item[T, R]] = []
+        self._since = now
         while len(batch) < self.max_batch and len(self.queue):
             item = self.queue.take(now, self.item_s)
             if not item.result.cancelled():

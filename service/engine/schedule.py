@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from service.engine.crowd import Crowd
 from service.engine.lane import Item, Lane
 from service.fair import Claim
 
@@ -26,11 +27,13 @@ class Schedule:
 
     Windows go before units: they are cheap, and a finished one is a result that a client waits for. A batch
     that fails is tried once more, on another device that has its model, if there is one. Whoever fails
-    ``_STRIKES`` batches in a row that others then compute gets none any more.
+    ``_STRIKES`` batches in a row that others then compute gets none any more. Where a ``crowd`` is in a
+    device's way, units wait until their batch is ripe.
     """
 
-    def __init__(self, devices: Iterable[str]) -> None:
+    def __init__(self, devices: Iterable[str], crowd: Crowd | None = None) -> None:
         self.devices = set(devices)  # those in service
+        self.crowd = crowd or Crowd(0, ())
         self._lanes: list[Lane[Any, Any]] = []
         self._retries: deque[Batch] = deque()
         self._strikes: Counter[str] = Counter()
@@ -44,15 +47,29 @@ class Schedule:
         self._lanes.remove(lane)
 
     def submit(self, lane: Lane[Any, Any], claim: Claim[Any], item: Item[Any, Any]) -> None:
-        lane.queue.put(claim, item)
+        lane.put(claim, item)
 
     def take(self, device: str, now: float) -> Batch | None:
         """The next batch for a device that is free."""
+        self.crowd.end(device)
+        batch = self._next_batch(device, now)
+        if batch is not None:
+            self.crowd.begin(device)
+        return batch
+
+    def wait_s(self, device: str, now: float) -> float | None:
+        """A device that was given nothing is to ask again after so long; None: once something has changed."""
+        if not self.crowd.is_in_the_way_of(device):
+            return None
+        waiting = [lane.ripe_at - now for lane in self._waiting(device)]
+        return max(0.0, min(waiting)) if waiting else None
+
+    def _next_batch(self, device: str, now: float) -> Batch | None:
         for batch in self._retries:
             if device not in batch.failed_on and device in batch.lane.runs:
                 self._retries.remove(batch)
                 return batch
-        while (lane := self._next_lane(device)) is not None:
+        while (lane := self._next_lane(device, now)) is not None:
             if items := lane.next_batch(now):
                 return Batch(lane, items)
         return None
@@ -76,6 +93,7 @@ class Schedule:
     def lose(self, device: str) -> None:
         """A device is out of service."""
         self.devices.discard(device)
+        self.crowd.end(device)
 
     def stranded(self) -> list[Batch]:
         """Take out what no device that is left can compute."""
@@ -86,8 +104,13 @@ class Schedule:
         found += [Batch(lane, [lane.queue.take() for _ in range(len(lane.queue))]) for lane in stuck]
         return found
 
-    def _next_lane(self, device: str) -> Lane[Any, Any] | None:
-        waiting = [lane for lane in self._lanes if len(lane.queue) and device in lane.runs]
+    def _waiting(self, device: str) -> list[Lane[Any, Any]]:
+        return [lane for lane in self._lanes if len(lane.queue) and device in lane.runs]
+
+    def _next_lane(self, device: str, now: float) -> Lane[Any, Any] | None:
+        waiting = self._waiting(device)
+        if self.crowd.is_in_the_way_of(device):
+            waiting = [lane for lane in waiting if lane.is_ripe(now)]
         if not waiting:
             return None
         windows = [lane for lane in waiting if lane.stage == "classify"]

@@ -1,14 +1,25 @@
 """The largest useful batch: the smallest one in which a unit costs about as little as it ever does."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from models.contract import ModelSpec
 
 _WORTH = 0.97  # a batch twice as large shall cost so much less a unit, or it only makes others wait
+_ABOUT = 1.1  # so much more a unit is a fair price for not waiting for more of them
 _BUDGET_S = 1.5  # of warm-up; what one unit costs is known in any case
 
 _MOST = {"cpu": 32, "cuda": 128}  # units; more have not paid anywhere
 _MOST_BYTES = 128 << 20  # of a batch's pixels: each device has several batches in memory
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSizes:
+    """The largest useful batch, what a unit costs in it, and a batch in which one costs hardly more."""
+
+    most: int
+    unit_s: float
+    enough: int
 
 
 def largest_batch(spec: ModelSpec, device_type: str) -> int:
@@ -18,8 +29,8 @@ def largest_batch(spec: ModelSpec, device_type: str) -> int:
     return min(_MOST[device_type], max(1, _MOST_BYTES // unit_bytes))
 
 
-def useful_batch(measure: Callable[[int], float], most: int) -> tuple[int, float]:
-    """The largest useful batch of at most ``most`` units, and what a unit costs in it, seconds.
+def useful_batch(measure: Callable[[int], float], most: int) -> BatchSizes:
+    """Of at most ``most`` units.
 
     ``measure`` computes a batch of so many units and says how long that took. Sizes are doubled until that
     pays no more. Whatever else the machine does makes a batch only slower: each is measured twice in a row,
@@ -45,7 +56,9 @@ def useful_batch(measure: Callable[[int], float], most: int) -> tuple[int, float
             is_settled = is_over or size >= 4 * _best(fastest_s)
         size = min(2 * size, most)
     best = _best(fastest_s)
-    return best, fastest_s[best] / best
+    unit_s = fastest_s[best] / best
+    enough = next(size for size in fastest_s if fastest_s[size] / size <= _ABOUT * unit_s)
+    return BatchSizes(best, unit_s, enough)
 
 
 def _best(fastest_s: dict[int, float]) -> int:
