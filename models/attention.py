@@ -26,12 +26,15 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     q, keys, v = q.flatten(0, 1), k.flatten(0, 1).transpose(1, 2), v.flatten(0, 1)
     rows = min(asking, max(_MIN_ROWS, _SCORES_IN_CACHE // v.shape[1]))
     at_once = max(1, _SCORES_IN_CACHE // (rows * v.shape[1]))
-    products, totals = torch.empty_like(q), q.new_empty(*q.shape[:2], 1)
-    for head in range(0, len(q), at_once):
-        group = slice(head, head + at_once)
-        for row in range(0, asking, rows):
-            block = group, slice(row, row + rows)
-            products[block], totals[block] = _weighted(q[block], keys[group], v[group])
+    if rows >= asking and at_once >= len(q):
+        products, totals = _weighted(q, keys, v)
+    else:
+        products, totals = torch.empty_like(q), q.new_empty(*q.shape[:2], 1)
+        for head in range(0, len(q), at_once):
+            group = slice(head, head + at_once)
+            for row in range(0, asking, rows):
+                block = group, slice(row, row + rows)
+                products[block], totals[block] = _weighted(q[block], keys[group], v[group])
     # Divided into the order that the next layer reads, in one walk.
     result = q.new_empty(n, asking, heads, width)
     torch.div(products.unflatten(0, (n, heads)), totals.unflatten(0, (n, heads)), out=result.transpose(1, 2))
@@ -44,7 +47,7 @@ def _weighted(q: Tensor, keys: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     weights = torch.bmm(q, keys).exp2_()
     totals = weights.sum(dim=-1, keepdim=True)
     least, most = totals.aminmax()
-    if least > _TINY and most < _HUGE:
+    if least.item() > _TINY and most.item() < _HUGE:
         return torch.bmm(weights, v), totals
     weights = torch.softmax(torch.bmm(q, keys) * LN_2, dim=-1)
     return torch.bmm(weights, v), torch.ones_like(totals)

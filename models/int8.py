@@ -19,7 +19,7 @@ _TINY = 1e-6  # tokens of zeros have a scale too
 
 
 class Int8Linear(nn.Module):
-    """A linear layer, and an activation behind it, as ``PackedLinear``: (..., in) -> (..., out)."""
+    """A linear layer as ``PackedLinear``, activation and ``plus`` included: (..., in) -> (..., out)."""
 
     def __init__(self, weight: Tensor, bias: Tensor, post: str = "none", algorithm: str = "none") -> None:
         super().__init__()
@@ -30,10 +30,12 @@ class Int8Linear(nn.Module):
         self.bias = bias.detach()
         self.post, self.algorithm = post, algorithm
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
         per_level = _LEVELS / x.abs().amax(dim=-1, keepdim=True).clamp_(min=_TINY)
         levels = (x * per_level).round_().add_(_ZERO).to(torch.uint8)
         y = torch.addcmul(self.bias, self.product(levels, x.dtype), per_level.reciprocal_())
+        if plus is not None:
+            y += plus
         return F.gelu(y, approximate=self.algorithm) if self.post == "gelu" else y
 
     def product(self, levels: Tensor, dtype: torch.dtype) -> Tensor:

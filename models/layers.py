@@ -124,8 +124,11 @@ class Encoder(nn.Module):
 
     def cls(self, tokens: Tensor) -> Tensor:
         """The class token alone: (N, P, D) -> (N, D). The last block computes it and no other token."""
-        x = self.blocks[:-1](self._embed(tokens))
-        return self.norm(self.blocks[-1](x, 1))[:, 0]
+        *others, last = self.blocks
+        x = self._embed(tokens)
+        for block in others:
+            x = block(x)
+        return self.norm(last(x, 1))[:, 0]
 
     def _embed(self, tokens: Tensor) -> Tensor:
         cls_token = repeat(self.cls_token, "1 1 d -> n 1 d", n=len(tokens))

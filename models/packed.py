@@ -1,6 +1,6 @@
 """Layers for inference on the CPU: weights laid out once as oneDNN wants them, work folded into them.
 
-N sequences, A heads, P tokens, D embedding width, d a head's width.
+N sequences, A heads, P tokens, D embedding width, d a head's width, t frames in a unit, H W C pixels.
 oneDNN: https://uxlfoundation.github.io/oneDNN/dev_guide_matmul.html
 """
 
@@ -12,15 +12,20 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from models.attention import LN_2, attend
+from models.contract import Preprocessing, VideoModel
 from models.divided import DividedBlock
 from models.int8 import Int8Linear
-from models.layers import Attention, Mlp, PatchEmbed, TubeletEmbed
+from models.layers import Attention, EncoderBlock, Mlp, PatchEmbed, TubeletEmbed
 
 _ops: Any = torch.ops.mkldnn
+_MIDDLE = 128  # of a byte; numbers around zero are better kept by bfloat16
 
 
 class PackedLinear(nn.Module):
-    """A linear layer, and an activation behind it: (..., in) -> (..., out). It does not train."""
+    """A linear layer, and an activation behind it, or ``plus`` added: (..., in) -> (..., out).
+
+    It does not train.
+    """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, post: str = "none", algorithm: str = "") -> None:
         super().__init__()
@@ -30,15 +35,17 @@ class PackedLinear(nn.Module):
         self.bias = None if bias is None else bias.detach()
         self.post, self.algorithm = post, algorithm
 
-    def forward(self, x: Tensor) -> Tensor:
-        return _ops._linear_pointwise(x, self.packed, self.bias, self.post, [], self.algorithm)
+    def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
+        if plus is None:
+            return _ops._linear_pointwise.default(x, self.packed, self.bias, self.post, [], self.algorithm)
+        return _ops._linear_pointwise.binary(x, plus, self.packed, self.bias, "add")
 
 
 Linear = type[PackedLinear] | type[Int8Linear]
 
 
 class PackedMlp(nn.Module):
-    """(N, P, D) -> (N, P, D), the activation computed while the hidden layer is written."""
+    """(N, P, D) -> (N, P, D); activation and ``plus`` are computed while a product is written."""
 
     def __init__(self, mlp: Mlp, linear: Linear) -> None:
         super().__init__()
@@ -46,12 +53,15 @@ class PackedMlp(nn.Module):
         self.fc1 = linear(mlp.fc1.weight, mlp.fc1.bias, "gelu", algorithm)
         self.fc2 = linear(mlp.fc2.weight, mlp.fc2.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.fc1(x))
+    def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
+        return self.fc2(self.fc1(x), plus)
 
 
 class PackedAttention(nn.Module):
-    """(N, P, D) -> (N, P, D), or (N, first, D); ``after`` is a linear layer that follows at once."""
+    """(N, P, D) -> (N, P, D), or (N, first, D); ``after`` is a linear layer that follows at once.
+
+    ``plus`` is added to what comes out.
+    """
 
     def __init__(self, attention: Attention, linear: Linear, after: nn.Linear | None = None) -> None:
         super().__init__()
@@ -67,49 +77,87 @@ class PackedAttention(nn.Module):
             weight, bias = _in_series(attention.proj, after)
         self.proj = linear(weight.to(dtype), bias.to(dtype))
 
-    def forward(self, x: Tensor, first: int | None = None) -> Tensor:
+    def forward(self, x: Tensor, first: int | None = None, plus: Tensor | None = None) -> Tensor:
         heads = rearrange(self.qkv(x), "n p (three a d) -> three n a p d", three=3, a=self.num_heads)
         if x.dtype != torch.bfloat16:
             q, k, v = heads
             seen = F.scaled_dot_product_attention(q[:, :, :first], k, v, scale=LN_2)
-            return self.proj(rearrange(seen, "n a p d -> n p (a d)"))
+            return self.proj(rearrange(seen, "n a p d -> n p (a d)"), plus)
         q, k, v = heads.contiguous()
-        return self.proj(attend(q[:, :, :first].contiguous(), k, v))
+        return self.proj(attend(q[:, :, :first].contiguous(), k, v), plus)
+
+
+class PackedBlock(nn.Module):
+    """As ``EncoderBlock``; what a layer adds to the tokens is added while it is written."""
+
+    def __init__(self, block: EncoderBlock, linear: Linear) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = block.norm1, block.norm2
+        self.attn = PackedAttention(block.attn, linear)
+        self.mlp = PackedMlp(block.mlp, linear)
+
+    def forward(self, x: Tensor, first: int | None = None) -> Tensor:
+        x = self.attn(self.norm1(x), first, x[:, :first].contiguous())
+        return self.mlp(self.norm2(x), x)
 
 
 class PackedEmbed(nn.Module):
-    """Patches or tubelets, pixels taken in the order in which they lie: (N, [t,] H, W, C) -> (N, P, D)."""
+    """Patches or tubelets of pixels as they are: (N, [t,] H, W, C) uint8 -> (N, P, D).
 
-    def __init__(self, embed: PatchEmbed | TubeletEmbed) -> None:
+    Taken in the order in which they lie, and made normal by the weights, which saves four walks over them.
+    """
+
+    def __init__(self, embed: PatchEmbed | TubeletEmbed, preprocessing: Preprocessing) -> None:
         super().__init__()
-        kernel = embed.proj.weight
+        kernel, bias = embed.proj.weight, embed.proj.bias
+        assert bias is not None
         self.tubelet_size = (1, 1, *kernel.shape[2:])[-3:]
-        self.proj = PackedLinear(kernel.movedim(1, -1).flatten(1), embed.proj.bias)
+        weight = kernel.detach().float().movedim(1, -1)
+        mean, std = (
+            torch.tensor(each).repeat(weight.shape[-1] // len(each))
+            for each in (preprocessing.mean, preprocessing.std)
+        )
+        shift = (weight * ((_MIDDLE / 255 - mean) / std)).flatten(1).sum(1)
+        weight = (weight / (255 * std)).flatten(1)
+        self.proj = PackedLinear(weight.to(kernel.dtype), (bias.detach().float() + shift).to(bias.dtype))
+        self.dtype = kernel.dtype
 
     def forward(self, units: Tensor) -> Tensor:
         u, p, q = self.tubelet_size
         units = units if units.ndim == 5 else units[:, None]
-        return self.proj(rearrange(units, "n (t u) (h p) (w q) c -> n (t h w) (u p q c)", u=u, p=p, q=q))
+        pixels = rearrange(units, "n (t u) (h p) (w q) c -> n (t h w) (u p q c)", u=u, p=p, q=q)
+        # Less 128, as bytes with a sign.
+        return self.proj(pixels.bitwise_xor(_MIDDLE).view(torch.int8).to(self.dtype))
 
 
 @torch.no_grad()
-def pack(model: nn.Module, linear: Linear = PackedLinear) -> None:
-    """Replace the layers of a model's transformer blocks, in place, where torch has oneDNN."""
-    if not torch.backends.mkldnn.is_available():
-        return
-    for part in list(model.modules()):
-        if isinstance(part, DividedBlock):
-            attention = PackedAttention(part.temporal_attn, linear, part.temporal_fc)
-            part.add_module("temporal_attn", attention)
-            part.add_module("temporal_fc", nn.Identity())
-        for name, child in list(part.named_children()):
-            match child:
-                case Mlp():
-                    part.add_module(name, PackedMlp(child, linear))
-                case Attention():
-                    part.add_module(name, PackedAttention(child, linear))
-                case PatchEmbed() | TubeletEmbed():
-                    part.add_module(name, PackedEmbed(child))
+def pack(model: VideoModel, linear: Linear = PackedLinear) -> None:
+    """Replace the layers of a model's transformer, in place, where torch has oneDNN."""
+    if torch.backends.mkldnn.is_available():
+        _pack(model, model, linear)
+
+
+def _pack(part: nn.Module, model: VideoModel, linear: Linear) -> None:
+    if isinstance(part, DividedBlock):
+        part.add_module("temporal_attn", PackedAttention(part.temporal_attn, linear, part.temporal_fc))
+        part.add_module("temporal_fc", nn.Identity())
+    for name, child in list(part.named_children()):
+        match child:
+            case EncoderBlock():
+                part.add_module(name, PackedBlock(child, linear))
+            case Mlp():
+                part.add_module(name, PackedMlp(child, linear))
+            case Attention():
+                part.add_module(name, PackedAttention(child, linear))
+            case PatchEmbed() | TubeletEmbed():
+                part.add_module(name, PackedEmbed(child, model.preprocessing))
+                model.normalise = _as_they_are
+            case _:
+                _pack(child, model, linear)
+
+
+def _as_they_are(units: Tensor) -> Tensor:
+    return units
 
 
 def _in_series(first: nn.Linear, second: nn.Linear) -> tuple[Tensor, Tensor]:
