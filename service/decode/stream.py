@@ -27,7 +27,10 @@ _INTERLACED = range(2, 6)  # AVFieldOrder: which field is coded and shown first
 
 
 class Stream:
-    """What is read is tallied, what is decoded is counted; ``pulse`` is called for each packet."""
+    """What is read is tallied, what is decoded is counted; ``pulse`` is called for each packet.
+
+    ``time_base`` is how many seconds a tick of its stamps lasts; None: it has no clock.
+    """
 
     def __init__(
         self,
@@ -40,6 +43,7 @@ class Stream:
     ) -> None:
         self.container = container
         self.stream = only_stream(container, stream_index)
+        self.time_base: Fraction | None = exact(self.stream.time_base)  # kept: each packet asks for it
         self.tally = Tally()
         self.frames = 0
         self.broke_off = False
@@ -97,11 +101,6 @@ class Stream:
         frames = self._decode(None)
         self._decoder.flush_buffers()
         return frames
-
-    @property
-    def time_base(self) -> Fraction | None:
-        """Seconds in a tick of its stamps; None: it has no clock."""
-        return exact(self.stream.time_base)
 
     @property
     def aspect(self) -> Fraction | None:
