@@ -86,7 +86,7 @@ def test_a_still_picture_lies_where_it_would_without_fields(
 ) -> None:
     ramp = np.arange(lines, dtype=np.uint8)[:, None].repeat(64, axis=1) * 4  # half a line is 2
     frame = VideoFrame.from_ndarray(ramp, "gray")
-    painter = Painter(PixelFormat(height, 64, "stretch"), None)
+    painter = Painter(PixelFormat(height, 64, "stretch"), None, {"centre"})
     still = painter.paint(frame).cut("centre").astype(int)
     field = painter.paint(_flagged(frame, parity)).cut("centre").astype(int)
     assert np.abs(still - field)[height // 8 : -height // 8].mean() < within
@@ -96,7 +96,7 @@ def test_what_was_painted_is_not_held() -> None:
     """Not even by objects that hold each other: Python finds those late, and a picture is large."""
     frame = VideoFrame.from_ndarray(np.zeros((64, 64), np.uint8), "gray")
     interlaced = _flagged(frame, "tff")
-    painter = Painter(PixelFormat(32, 32, "stretch"), None)
+    painter = Painter(PixelFormat(32, 32, "stretch"), None, {"centre"})
     painter.paint(interlaced)
     gc.collect()
     gc.disable()

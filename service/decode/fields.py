@@ -6,12 +6,11 @@ look at are not at hand here, and at that size change the picture by 1 or 2 of 2
 """
 
 from dataclasses import dataclass
-from fractions import Fraction
 
 import numpy as np
-from av.error import BlockingIOError, EOFError
-from av.filter import Graph
 from av.video.frame import VideoFrame
+
+from service.decode.graph import KeptGraph
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +35,10 @@ class Field:
 
 
 class FieldSeparator:
-    """Takes frames of one video apart. The filter graph is kept: Python finds discarded ones, and with them
-    the frames that they hold, only when it looks for cycles."""
+    """Takes frames of one video apart."""
 
     def __init__(self) -> None:
-        self._graph: Graph | None = None
-        self._shape: tuple[int, int, str] | None = None
+        self._graph = KeptGraph()
 
     def first(self, frame: VideoFrame) -> Field:
         """The field that is shown first.
@@ -49,38 +46,7 @@ class FieldSeparator:
         Raises:
             FFmpegError: such a frame has no fields, as one with a single line.
         """
-        graph = self._graph_for(frame)
-        graph.vpush(frame)
+        even = f"iw:{frame.height // 2 * 2}:0:0"  # a line too many belongs to no field
         # The other field of the frame before comes first.
-        field = _pulled(graph)[-1]
+        field = self._graph.filtered(frame, [("crop", even), ("separatefields", "")])[-1]
         return Field(field, field.planes[0].buffer_ptr == frame.planes[0].buffer_ptr, frame.height)
-
-    def _graph_for(self, frame: VideoFrame) -> Graph:
-        shape = frame.width, frame.height, frame.format.name
-        if self._graph is None or shape != self._shape:
-            if self._graph is not None:
-                self._graph.vpush(None)
-                _pulled(self._graph)
-            self._graph, self._shape = _separating(frame), shape
-        return self._graph
-
-
-def _separating(frame: VideoFrame) -> Graph:
-    graph = Graph()
-    graph.threads = 1
-    source = graph.add_buffer(
-        width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1)
-    )
-    even = graph.add("crop", f"iw:{frame.height // 2 * 2}:0:0")  # a line too many belongs to no field
-    graph.link_nodes(source, even, graph.add("separatefields"), graph.add("buffersink")).configure()
-    return graph
-
-
-def _pulled(graph: Graph) -> list[VideoFrame]:
-    """All that the graph has ready."""
-    frames: list[VideoFrame] = []
-    while True:
-        try:
-            frames.append(graph.vpull())
-        except (BlockingIOError, EOFError):
-            return frames

@@ -4,6 +4,8 @@ import numpy as np
 from av.sidedata.sidedata import SideDataContainer
 from av.video.frame import VideoFrame
 
+from service.decode.trim import Area
+
 
 class Orientation:
     """The nearest of the eight ways to lay a picture down that a display matrix (ISO 14496-12) stands for."""
@@ -19,6 +21,16 @@ class Orientation:
         if self.transpose:
             pixels = pixels.swapaxes(0, 1)
         return pixels[:: -1 if self._flip_y else 1, :: -1 if self._flip_x else 1]
+
+    def stored(self, area: Area, height: int, width: int) -> Area:
+        """Where a part of the shown picture of this size is stored."""
+        area = area.mirrored(height, width, down=self._flip_y, across=self._flip_x)
+        return area.transposed if self.transpose else area
+
+    def shown(self, area: Area, height: int, width: int) -> Area:
+        """Where a stored part is in the shown picture of this size."""
+        area = area.transposed if self.transpose else area
+        return area.mirrored(height, width, down=self._flip_y, across=self._flip_x)
 
 
 _UPRIGHT = Orientation(1, 0, 0, 1)

@@ -4,12 +4,14 @@ H W C pixels of the result. "Stored" is how the codec keeps a picture; "shown" i
 the display matrix (rotation by quarters, mirrors).
 """
 
+from collections.abc import Set
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 from av.error import FFmpegError
 from av.video.frame import VideoFrame
+from av.video.reformatter import Colorspace
 
 from service.decode.colour import EXACT, QUICK, Converter, matrix
 from service.decode.fields import FieldSeparator
@@ -17,17 +19,20 @@ from service.decode.orientation import orientation
 from service.decode.protocol import Refusal
 from service.decode.resample import resample
 from service.decode.tone import Tone, tone
+from service.decode.trim import Area, Trimmer
 from service.values import Crop, PixelFormat
 
 _MAX_ASPECT = 16  # pixels wider than this, or a longer side beyond this many targets, are squeezed to it
 
 
 class Painter:
-    """Frames of one video -> ``pixel_format``."""
+    """Frames of one video -> ``pixel_format``, of which ``crops`` will be cut."""
 
-    def __init__(self, pixel_format: PixelFormat, aspect: Fraction | None) -> None:
+    def __init__(self, pixel_format: PixelFormat, aspect: Fraction | None, crops: Set[Crop]) -> None:
         self._format = pixel_format
         self._aspect = aspect
+        self._crops = crops
+        self._trimmer = Trimmer()
         self._separator = FieldSeparator()
         self._converter = Converter(EXACT if pixel_format.resample == "swscale" else QUICK)
 
@@ -38,24 +43,47 @@ class Painter:
         """
         laid = orientation(frame)
         width, height = self._resized(frame)
-        stored = (height, width) if laid.transpose else (width, height)
+        whole = Area(0, 0, height, width)
         try:
-            pixels = self._still(frame, stored)
+            pixels, part = self._still(
+                frame,
+                laid.stored(whole, height, width),
+                laid.stored(self._wanted(whole), height, width),
+            )
         except MemoryError:
             raise
         except FFmpegError as error:
             raise Refusal(
                 "UNSUPPORTED_VIDEO", f"pixels stored as {frame.format.name} are not taken"
             ) from error
-        return Picture(laid.apply(pixels), (height, width), self._format, tone(frame))
+        part = laid.shown(part, height, width)
+        return Picture(laid.apply(pixels), part, (height, width), self._format, tone(frame))
 
-    def _still(self, frame: VideoFrame, resized: tuple[int, int]) -> np.ndarray:
-        """The picture at one moment, as stored: resized to (width, height) if swscale does that."""
-        field = self._separator.first(frame) if frame.interlaced_frame else None
-        still = frame if field is None else field.frame
-        size = resized if self._format.resample == "swscale" else (still.width, still.height)
-        pixels = self._converter.convert(still, size, matrix(frame))
-        return pixels if field is None else field.settle(pixels)
+    def _wanted(self, whole: Area) -> Area:
+        """What all crops lie in, of the shown picture."""
+        if len(self._crops) != 1:
+            return whole
+        (crop,) = self._crops
+        corner = self._format.corner(crop, whole.height, whole.width)
+        return Area(*corner, self._format.height, self._format.width)
+
+    def _still(self, frame: VideoFrame, whole: Area, wanted: Area) -> tuple[np.ndarray, Area]:
+        """The picture at one moment, as stored, and which part of the whole it is.
+
+        If swscale resizes it, it is no larger than what is ``wanted`` takes.
+        """
+        if frame.interlaced_frame:
+            field = self._separator.first(frame)
+            return field.settle(self._converted(field.frame, whole, matrix(frame))), whole
+        still, part = frame, whole
+        if self._format.resample == "swscale":
+            still, part = self._trimmer.trimmed(frame, whole.height, whole.width, wanted)
+        return self._converted(still, part, matrix(frame)), part
+
+    def _converted(self, still: VideoFrame, part: Area, colours: Colorspace) -> np.ndarray:
+        is_resized = self._format.resample == "swscale"
+        size = (part.width, part.height) if is_resized else (still.width, still.height)
+        return self._converter.convert(still, size, colours)
 
     def _resized(self, frame: VideoFrame) -> tuple[int, int]:
         """The shown picture's size before a crop is cut out: (width, height)."""
@@ -75,6 +103,7 @@ class Picture:
     """A frame as it is shown, of which crops are cut. One made by swscale is resized already."""
 
     shown: np.ndarray  # (height, width, 3) uint8
+    part: Area  # which it is of the resized picture
     resized: tuple[int, int]  # (height, width)
     format: PixelFormat
     tone: Tone | None
@@ -84,6 +113,7 @@ class Picture:
         target = self.format
         top, left = target.corner(crop, *self.resized)
         if target.resample == "swscale":
+            top, left = top - self.part.top, left - self.part.left
             pixels = self.shown[top : top + target.height, left : left + target.width]
         else:
             area = (top, left, target.height, target.width)

@@ -1,0 +1,110 @@
+"""What is cut away need not be resized, and nobody sees that it was not."""
+
+from pathlib import Path
+
+import av
+import av.logging
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.decode.pixels import Painter, Picture
+from service.decode.trim import span
+from service.values import CROPS, Crop, PixelFormat
+from tests.clips import town
+from tests.decode_clips import render
+
+_MODEL = PixelFormat(64, 64, "crop")
+_ALL: frozenset[Crop] = frozenset(CROPS)
+
+
+def _painted(frame: av.VideoFrame, crop: Crop) -> tuple[Picture, Picture]:
+    """Of all of the frame, since there are other crops, and of what this one takes."""
+    one: frozenset[Crop] = frozenset({crop})
+    whole, part = (Painter(_MODEL, None, crops).paint(frame) for crops in (_ALL, one))
+    assert (whole.part.height, whole.part.width) == whole.resized
+    return whole, part
+
+
+def _assert_same(frame: av.VideoFrame, crop: Crop) -> None:
+    whole, part = _painted(frame, crop)
+    assert part.shown.size < 0.8 * whole.shown.size
+    off = np.abs(part.cut(crop).astype(int) - whole.cut(crop))
+    assert off.mean() <= 0.2
+    assert off.max() <= 4
+
+
+@pytest.mark.parametrize("crop", CROPS)
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+@pytest.mark.parametrize("hflip", [False, True])
+def test_however_it_is_laid_down(tmp_path: Path, degrees: int, hflip: bool, crop: Crop) -> None:
+    path = render(
+        tmp_path / "clip.mp4",
+        2,
+        size=(250, 134),
+        paint=lambda _: _scene(250, 134),
+        turn=(degrees, hflip, False),
+    )
+    av.logging.restore_default_callback()
+    with av.open(str(path)) as container:
+        _assert_same(next(container.decode(video=0)), crop)
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        *("yuv420p", "yuvj420p", "yuv422p10le", "yuv444p", "yuva420p"),
+        *("nv12", "p010le", "gray", "gbrp", "rgb24", "bgra"),
+    ],
+)
+def test_however_it_is_stored(stored: str) -> None:
+    frame = av.VideoFrame.from_ndarray(_scene(402, 150), "rgb24").reformat(format=stored)
+    _assert_same(frame, "centre")
+
+
+@pytest.mark.parametrize("colour_range", [1, 2], ids=["limited", "full"])
+@pytest.mark.parametrize("size", [(402, 150), (150, 402)], ids=["wide", "high"])
+def test_the_range_of_its_colours_stays(size: tuple[int, int], colour_range: int) -> None:
+    frame = av.VideoFrame.from_ndarray(_scene(*size), "rgb24").reformat(format="yuv420p")
+    frame.color_range = colour_range
+    _assert_same(frame, "centre")
+
+
+@pytest.mark.parametrize(
+    ("width", "stored"), [(100, "yuv420p"), (402, "yuv410p")], ids=["enlarged", "coarse"]
+)
+def test_where_it_would_show_it_is_left_whole(width: int, stored: str) -> None:
+    frame = av.VideoFrame.from_ndarray(_scene(width, width // 2), "rgb24").reformat(format=stored)
+    whole, part = _painted(frame, "centre")
+    assert np.array_equal(whole.shown, part.shown)
+
+
+def test_frames_that_change_their_size_are_each_cut_as_they_are() -> None:
+    painter = Painter(_MODEL, None, {"centre"})
+    for size in ((402, 150), (260, 130), (402, 150)):
+        frame = av.VideoFrame.from_ndarray(_scene(*size), "rgb24").reformat(format="yuv420p")
+        fresh = Painter(_MODEL, None, {"centre"}).paint(frame)
+        assert np.array_equal(painter.paint(frame).cut("centre"), fresh.cut("centre"))
+
+
+@given(resized=st.integers(2, 400), more=st.integers(0, 4000), data=st.data())
+def test_a_span_holds_what_is_wanted_and_scales_as_the_whole_does(
+    resized: int, more: int, data: st.DataObject
+) -> None:
+    stored = resized + more
+    length = data.draw(st.integers(1, resized))
+    start = data.draw(st.integers(0, resized - length))
+    found = span(stored, resized, (start, length))
+    assert 0 <= found.first <= max(0, start - 1)
+    assert min(resized, start + length + 1) <= found.last <= resized
+    assert found.start % 2 == 0
+    assert found.end % 2 == 0 or found.end == stored
+    scale = stored / resized
+    assert abs(found.start - found.first * scale) <= 1
+    assert abs(found.end - found.last * scale) <= 1
+
+
+def _scene(width: int, height: int) -> np.ndarray:
+    """(height, width, 3) uint8, without an axis of symmetry."""
+    return np.asarray(town(1600, 1000).resize((width, height)))
