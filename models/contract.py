@@ -169,7 +169,10 @@ class VideoModel(nn.Module, ABC):
         return max(1, CPU_BATCH_TOKENS // self.tokens_per_unit)
 
     def normalise(self, units: Tensor) -> Tensor:
-        """(N, t, H, W, C) uint8 -> the same shape in the weights' dtype, (x / 255 - mean) / std."""
+        """(N, t, H, W, C) uint8 -> the same shape in the weights' dtype, (x / 255 - mean) / std.
+
+        For the layer that embeds patches alone: one that is packed does this itself.
+        """
         # In place on a copy: the pixels of a batch are too many to allocate them three times over. By rows of
         # colours: walks whose innermost dimension is three long take a processor ten times as long.
         rows = units.to(self.mean.dtype, copy=True).flatten(-2)

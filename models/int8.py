@@ -34,9 +34,10 @@ class Int8Linear(nn.Module):
         per_level = _LEVELS / x.abs().amax(dim=-1, keepdim=True).clamp_(min=_TINY)
         levels = (x * per_level).round_().add_(_ZERO).to(torch.uint8)
         y = torch.addcmul(self.bias, self.product(levels, x.dtype), per_level.reciprocal_())
-        if plus is not None:
-            y += plus
-        return F.gelu(y, approximate=self.algorithm) if self.post == "gelu" else y
+        if self.post == "gelu":
+            assert plus is None
+            return F.gelu(y, approximate=self.algorithm)
+        return y if plus is None else y.add_(plus)
 
     def product(self, levels: Tensor, dtype: torch.dtype) -> Tensor:
         """(..., in) uint8 around 128 -> (..., out) in ``dtype``, in the scale of the weights."""

@@ -38,6 +38,7 @@ class PackedLinear(nn.Module):
     def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
         if plus is None:
             return _ops._linear_pointwise.default(x, self.packed, self.bias, self.post, [], self.algorithm)
+        assert self.post == "none"
         return _ops._linear_pointwise.binary(x, plus, self.packed, self.bias, "add")
 
 
@@ -150,6 +151,8 @@ def _pack(part: nn.Module, model: VideoModel, linear: Linear) -> None:
             case Attention():
                 part.add_module(name, PackedAttention(child, linear))
             case PatchEmbed() | TubeletEmbed():
+                # Nothing else in the model may ask for normal pixels.
+                assert model.normalise is not _as_they_are
                 part.add_module(name, PackedEmbed(child, model.preprocessing))
                 model.normalise = _as_they_are
             case _:

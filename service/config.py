@@ -19,6 +19,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from service.cores import usable_cores
 from service.uri import parse_prefix
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
@@ -84,7 +85,7 @@ class FetchConfig(_Stage):
 
 
 class DecodeConfig(_Stage):
-    workers: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), ge=1)
+    workers: int = Field(default_factory=usable_cores, ge=1)
     threads: int = Field(default=1, ge=1)  # FFmpeg's threads in a worker
     hardware: Literal["none", "cuda"] = "none"  # cuda: a GPU's video engine; its driver needs an open sandbox
     max_pixels: int = Field(default=8192 * 4352, ge=1)  # of one frame as stored

@@ -258,9 +258,14 @@ class Server:
         self._crowd = Crowd(machine.cores, devices if machine.device_threads else ())
         self._schedule = Schedule(devices, self._crowd)
         most, windows = machine.max_batch_units, machine.max_batch_windows
-        enough = useful_batch(costs.encode_s, most).enough
-        self._encode: Lane[Any, Any] = Lane("model", "encode", most, runs, enough, costs.unit_s, policy())
-        self._classify: Lane[Any, Any] = Lane("model", "classify", windows, runs, 1, costs.window_s, policy())
+        sizes = useful_batch(costs.encode_s, most)
+        self._encode: Lane[Any, Any] = Lane(
+            "model", "encode", most, runs, item_s=costs.unit_s, queue=policy()
+        )
+        self._encode.enough, self._encode.enough_s = sizes.enough, sizes.enough_s
+        self._classify: Lane[Any, Any] = Lane(
+            "model", "classify", windows, runs, item_s=costs.window_s, queue=policy()
+        )
         self._schedule.add(self._encode)
         self._schedule.add(self._classify)
         self._idle = set(devices)

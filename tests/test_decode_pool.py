@@ -241,6 +241,28 @@ async def test_videos_that_trickle_in_do_not_hold_all_workers(tmp_path: Path, cl
     assert deaths == []
 
 
+async def test_whoever_waits_for_bytes_is_neither_at_work_nor_silent(tmp_path: Path) -> None:
+    """A client may pause for longer than a decoder may, whatever happens to its frames meanwhile."""
+    told: list[int] = []
+    path = render(tmp_path / "clip.mkv", 200)
+    file = Trickle(path, path.stat().st_size // 2)
+    config = DecodeConfig(workers=1, silence_s=0.3, max_wall_s=0.6)
+    async with DecodePool(config, on_work=told.append) as pool:
+        async with pool.worker(file) as worker:
+            await worker.probe(file, from_front=True)
+            units = worker.decode(_open_ended(), SMALL)
+            first = await anext(units)
+            await file.waits.wait()
+            assert told[-1] == 0
+            first.release()
+            assert told[-1] == 0
+            await asyncio.sleep(1)
+            file.come()
+            rest = [number_of(kept(unit)[0]) async for unit in units]
+        assert len(rest) == 79
+        assert told[-1] == 0
+
+
 async def test_a_long_video_lets_others_decode_beside_it(clip: Path) -> None:
     """One whose frames nobody takes has its worker for ever; then it is ended for its niceness."""
     async with DecodePool(DecodeConfig(workers=1, patience_s=0.2, max_long=1)) as pool:

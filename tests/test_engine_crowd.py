@@ -1,22 +1,26 @@
 """Units wait for a fuller batch where decoders have the cores, and only there."""
 
 import asyncio
-import threading
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
 
+from service.config import Config, DecodeConfig, EngineConfig, ModelsConfig
+from service.cores import usable_cores
 from service.engine.crowd import Crowd
 from service.engine.executor import Executor
 from service.engine.lane import Account, Item, Lane
 from service.engine.schedule import Schedule
 from service.fair import Claim
 from service.metrics import Metrics
+from service.pipeline import Event
+from service.server import SAMPLE_CLIP, open_stages
+from service.values import Options
 from tests.test_engine import Gate, lane_of, submit
 
 DEVICES = ("cpu:0", "cpu:1")
-ENOUGH, UNIT_S = 4, 0.25
+ENOUGH, ENOUGH_S = 4, 1.0
 
 
 class Devices:
@@ -26,7 +30,7 @@ class Devices:
         self.crowd = Crowd(2, DEVICES)
         self.schedule = Schedule((*DEVICES, "cuda:0"), self.crowd)
         runs: dict[str, Any] = dict.fromkeys((*DEVICES, "cuda:0"))
-        self._units: Lane[Any, Any] = Lane("model", "encode", 8, runs, ENOUGH, UNIT_S)
+        self._units: Lane[Any, Any] = Lane("model", "encode", 8, runs, ENOUGH, ENOUGH_S)
         self._windows: Lane[Any, Any] = Lane("model", "classify", 8, runs)
         for lane in (self._units, self._windows):
             self.schedule.add(lane)
@@ -55,7 +59,7 @@ async def test_while_decoders_have_all_cores_units_wait_until_there_are_enough()
     devices = Devices()
     devices.crowd.decoding = 2
     devices.put(ENOUGH - 1, now=10.0)
-    assert devices.take("cpu:0", now=10.5) == pytest.approx(ENOUGH * UNIT_S - 0.5)
+    assert devices.take("cpu:0", now=10.5) == pytest.approx(ENOUGH_S - 0.5)
     devices.put(1, now=10.5)
     assert devices.take("cpu:0", now=10.5) == ENOUGH
 
@@ -66,7 +70,7 @@ async def test_another_batch_has_a_core_too() -> None:
     devices.put(1)
     assert devices.take("cpu:0") == 1
     devices.put(1, now=1.0)
-    assert devices.take("cpu:1", now=1.0) == ENOUGH * UNIT_S
+    assert devices.take("cpu:1", now=1.0) == ENOUGH_S
     assert devices.take("cpu:0", now=1.0) == 1  # its own core is free again
 
 
@@ -75,9 +79,9 @@ async def test_they_wait_for_no_longer_than_enough_of_them_take() -> None:
     devices.crowd.decoding = 2
     devices.put(1, now=10.0)
     devices.put(1, now=10.9)
-    assert devices.take("cpu:0", now=10.0 + ENOUGH * UNIT_S) == 2
+    assert devices.take("cpu:0", now=10.0 + ENOUGH_S) == 2
     devices.put(1, now=20.0)
-    assert devices.take("cpu:0", now=20.0) == ENOUGH * UNIT_S
+    assert devices.take("cpu:0", now=20.0) == ENOUGH_S
 
 
 async def test_what_a_batch_left_waits_anew() -> None:
@@ -85,7 +89,7 @@ async def test_what_a_batch_left_waits_anew() -> None:
     devices.crowd.decoding = 2
     devices.put(9, now=10.0)
     assert devices.take("cpu:0", now=10.5) == 8
-    assert devices.take("cpu:1", now=10.5) == ENOUGH * UNIT_S
+    assert devices.take("cpu:1", now=10.5) == ENOUGH_S
 
 
 async def test_windows_and_gpus_wait_for_nothing() -> None:
@@ -117,7 +121,7 @@ async def test_a_decoder_that_rests_lets_the_engine_compute() -> None:
     gate = Gate()
     async with Executor(Metrics(), crowd=Crowd(1, ("cpu",))) as executor:
         lane = lane_of("encode", 8, gate.run)
-        lane.enough, lane.item_s = 8, 3600.0
+        lane.enough, lane.enough_s = 8, 3600.0
         executor.add(lane)
         executor.decoders_at_work(1)
         results = [submit(executor, lane, Claim(), f"unit{number}") for number in range(3)]
@@ -134,27 +138,55 @@ async def test_a_batch_is_taken_when_it_is_ripe_though_nothing_happens() -> None
     gate.open.release()
     async with Executor(Metrics(), crowd=Crowd(1, ("cpu",))) as executor:
         lane = lane_of("encode", 8, gate.run)
-        lane.enough, lane.item_s = 8, 0.01
+        lane.enough, lane.enough_s = 8, 0.01
         executor.add(lane)
         executor.decoders_at_work(1)
         assert await submit(executor, lane, Claim(), "unit") == "UNIT"
 
 
 async def test_a_gpu_takes_what_a_crowded_processor_leaves() -> None:
-    taken = threading.Event()
+    taken, hurried = list[Sequence[str]](), list[Sequence[str]]()
 
     def run(payloads: Sequence[str]) -> Sequence[str]:
-        taken.set()
+        taken.append(payloads)
         return payloads
 
-    def never(payloads: Sequence[str]) -> Sequence[str]:
-        raise AssertionError("there was no core for it")
+    def crowded_out(payloads: Sequence[str]) -> Sequence[str]:
+        hurried.append(payloads)
+        return payloads
 
     async with Executor(Metrics(), (*DEVICES, "cuda:0"), crowd=Crowd(1, DEVICES)) as executor:
-        lane: Lane[str, str] = Lane("model", "encode", 8, {**dict.fromkeys(DEVICES, never), "cuda:0": run})
-        lane.enough, lane.item_s = 8, 3600.0
+        lane: Lane[str, str] = Lane(
+            "model", "encode", 8, {**dict.fromkeys(DEVICES, crowded_out), "cuda:0": run}
+        )
+        lane.enough, lane.enough_s = 8, 3600.0
         executor.add(lane)
         executor.decoders_at_work(1)
         for number in range(20):
             assert await submit(executor, lane, Claim(), f"unit{number}") == f"unit{number}"
-    assert taken.is_set()
+    assert (len(taken), hurried) == (20, [])
+
+
+async def test_decoders_of_a_server_crowd_its_engine() -> None:
+    """All threads of a decoder count while it is at work, and none afterwards."""
+    seen: list[int] = []
+    config = Config(
+        decode=DecodeConfig(workers=1, threads=2), engine=EngineConfig(device="cpu"), models=ModelsConfig()
+    )
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield SAMPLE_CLIP.read_bytes()
+
+    async with open_stages(config, Metrics()) as stages:
+        crowd = stages.pipeline._engine._executor._schedule.crowd
+        assert crowd.devices == {f"cpu:{core}" for core in range(usable_cores())}
+
+        async def look(_: Event) -> None:
+            seen.append(crowd.decoding)
+
+        await stages.pipeline.classify(chunks(), Options(), look)
+        seen.append(crowd.decoding)
+        async with stages.pipeline._decoders.worker():
+            assert crowd.decoding == 0
+    assert set(seen) <= {0, 2}
+    assert 2 in seen

@@ -21,7 +21,7 @@ def measured(seconds: dict[int, float], most: int) -> tuple[BatchSizes, list[int
 
 def test_it_grows_while_units_get_cheaper() -> None:
     sizes, asked = measured({1: 0.010, 2: 0.012, 4: 0.016, 8: 0.030, 16: 0.060, 32: 0.130}, 32)
-    assert sizes == BatchSizes(most=8, unit_s=0.030 / 8, enough=4)
+    assert sizes == BatchSizes(most=8, unit_s=0.030 / 8, enough=4, enough_s=0.016)
     assert asked == [*_twice(1, 2, 4, 8, 16, 32), 1, 2, 4, 8, 16, 32]
 
 
@@ -38,7 +38,7 @@ def test_what_others_do_meanwhile_does_not_end_the_search() -> None:
         asked.append(size)
         return 0.01 * (5 if len(asked) < 8 and size > 1 else 1)
 
-    assert useful_batch(measure, 16) == BatchSizes(16, 0.01 / 16, enough=16)
+    assert useful_batch(measure, 16) == BatchSizes(16, 0.01 / 16, enough=16, enough_s=0.01)
     assert asked == [*_twice(1, 2, 4), 1, 2, 4, 8, 8, 16, 16, 1, 2, 4, 8, 16]
 
 
@@ -52,7 +52,7 @@ def test_it_goes_up_to_the_limit_and_not_beyond() -> None:
 
 def test_a_slow_model_is_not_measured_for_ever() -> None:
     sizes, asked = measured({1: 1.0, 2: 1.0}, 64)
-    assert sizes == BatchSizes(most=1, unit_s=1.0, enough=1)
+    assert sizes == BatchSizes(most=1, unit_s=1.0, enough=1, enough_s=1.0)
     assert asked == [1, 1, 1]
 
 

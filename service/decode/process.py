@@ -325,7 +325,8 @@ class WorkerProcess(asyncio.Protocol):
     def _watch(self) -> None:
         """It has just shown life, or been given something to do: may it be silent from now on?"""
         waits_for_slot = self._memory is not None and self._memory.is_full
-        if self.is_alive and self._awaited and not waits_for_slot:
+        waits_for_bytes = self._supply is not None and self._supply.is_pending
+        if self.is_alive and self._awaited and not waits_for_slot and not waits_for_bytes:
             if not self._watchdog.is_watching:
                 self._on_work(1)
             self._watchdog.watch()

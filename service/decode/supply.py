@@ -27,6 +27,11 @@ class Supply:
         self._tell, self._on_wait, self._on_error = tell, on_wait, on_error
         self._serving: asyncio.Task[None] | None = None
 
+    @property
+    def is_pending(self) -> bool:
+        """The worker waits for bytes."""
+        return self._serving is not None
+
     def need(self, start: int, end: int) -> None:
         """The worker cannot go on without some of these bytes.
 

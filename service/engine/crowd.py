@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 
 class Crowd:
-    """The ``cores`` that decoders and ``devices`` share, each of which computes on one of them.
+    """The ``cores`` that decoders and ``devices`` share, each of which counts as one while it computes.
 
     Where all are at work, a batch more would only take its core from the others, and units cost the least in
     batches that are full. Whatever is queued is taken the moment a core is free. Pure bookkeeping: the caller

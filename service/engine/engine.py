@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
 
@@ -13,6 +12,7 @@ from models.contract import ModelSpec, VideoModel
 from models.precision import choose_dtype, precision_name
 from models.store import ModelStore
 from service.config import EngineConfig
+from service.cores import usable_cores
 from service.engine.cache import EmbeddingCache
 from service.engine.cores import Cores
 from service.engine.crowd import Crowd
@@ -45,10 +45,10 @@ class Engine:
     ) -> None:
         self._config = config
         self._metrics = metrics
-        self._cores = Cores(config.threads or len(os.sched_getaffinity(0)))
+        self._cores = Cores(config.threads or usable_cores())
         self._devices = executors(config, choose_devices(config.device), self._cores.total)
         on_cores = [str(device) for device in self._devices if device.type == "cpu"]
-        crowd = Crowd(len(os.sched_getaffinity(0)), on_cores)
+        crowd = Crowd(usable_cores(), on_cores)
         self._executor = Executor(metrics, map(str, self._devices), on_loss, crowd)
         self._cache = _cache(config, metrics)
         self._loop: asyncio.AbstractEventLoop
@@ -90,7 +90,8 @@ class Engine:
             max_batch_units=sizes.most,
             max_batch_windows=config.max_batch_windows,
         )
-        hosted.encode.enough, hosted.encode.item_s = sizes.enough, sizes.unit_s
+        hosted.encode.item_s = sizes.unit_s
+        hosted.encode.enough, hosted.encode.enough_s = sizes.enough, sizes.enough_s
         self._executor.add(hosted.encode)
         self._executor.add(hosted.classify)
         await self._warm_up(hosted)

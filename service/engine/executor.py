@@ -1,4 +1,7 @@
-"""The threads that own devices: each takes whatever is queued the moment its device is free."""
+"""The threads that own devices: each takes what is queued the moment its device is free.
+
+On a processor a device is a core; one that decoders are at work on is not free, see ``crowd``.
+"""
 
 import asyncio
 import logging

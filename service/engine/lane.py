@@ -61,7 +61,8 @@ Run = Callable[[Sequence[T]], Sequence[R] | Started[R]]
 class Lane(Generic[T, R]):
     """``runs`` has a function for each device that the model is on.
 
-    In a batch of ``enough`` items, one costs hardly more than in a full one.
+    In a batch of ``enough`` items, which takes ``enough_s`` seconds, one costs hardly more than in a full
+    one.
     """
 
     model: str
@@ -69,14 +70,15 @@ class Lane(Generic[T, R]):
     max_batch: int
     runs: dict[str, Run[T, R]]
     enough: int = 1
+    enough_s: float = 0.0
     item_s: float = 0.0  # about what one item takes, in a batch
     queue: FairQueue[Item[T, R]] = field(default_factory=FairQueue)
     _since: float = 0.0  # what is queued has waited for its batch from then on
 
     @property
     def ripe_at(self) -> float:
-        """What is queued has waited for more for as long as that may take to compute."""
-        return self._since + self.enough * self.item_s
+        """What is queued has waited for more for as long as enough would take to compute."""
+        return self._since + self.enough_s
 
     def is_ripe(self, now: float) -> bool:
         """Is there nothing to be gained by waiting for more?"""

@@ -15,11 +15,12 @@ _MOST_BYTES = 128 << 20  # of a batch's pixels: each device has several batches 
 
 @dataclass(frozen=True, slots=True)
 class BatchSizes:
-    """The largest useful batch, what a unit costs in it, and a batch in which one costs hardly more."""
+    """The largest useful batch, what a unit costs in it; one where it costs hardly more, and its time."""
 
     most: int
     unit_s: float
     enough: int
+    enough_s: float
 
 
 def largest_batch(spec: ModelSpec, device_type: str) -> int:
@@ -30,7 +31,7 @@ def largest_batch(spec: ModelSpec, device_type: str) -> int:
 
 
 def useful_batch(measure: Callable[[int], float], most: int) -> BatchSizes:
-    """Of at most ``most`` units.
+    """The sizes of batches of at most ``most`` units that are worth it.
 
     ``measure`` computes a batch of so many units and says how long that took. Sizes are doubled until that
     pays no more. Whatever else the machine does makes a batch only slower: each is measured twice in a row,
@@ -58,7 +59,7 @@ def useful_batch(measure: Callable[[int], float], most: int) -> BatchSizes:
     best = _best(fastest_s)
     unit_s = fastest_s[best] / best
     enough = next(size for size in fastest_s if fastest_s[size] / size <= _ABOUT * unit_s)
-    return BatchSizes(best, unit_s, enough)
+    return BatchSizes(best, unit_s, enough, fastest_s[enough])
 
 
 def _best(fastest_s: dict[int, float]) -> int:
