@@ -8,7 +8,10 @@ import pytest
 from service.config import ServerConfig
 from service.fair import FairQueue
 from service.values import Priority
-from tests.simulation import POLICIES, Clock, DeviceCosts, FirstCome, Machine, Server, Video
+from tests.simulated.clock import Clock
+from tests.simulated.policies import POLICIES, FirstCome
+from tests.simulated.server import Server
+from tests.simulated.videos import DeviceCosts, Machine, Video
 
 UNITS = 16  # a window
 GPU = Machine(cores=4, decoders=2, max_batch_units=8)

@@ -27,7 +27,7 @@ from service.metrics import Metrics
 from service.sampling import make_plan
 from service.values import Options, PixelFormat, UnitFrames
 from tests.decode_clips import opened
-from tests.simulation import DeviceCosts
+from tests.simulated.videos import DeviceCosts
 
 _WINDOWS = 16
 _ROUNDS = 5

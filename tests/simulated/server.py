@@ -6,13 +6,11 @@ out: uploads (a video is there when it comes), the embedding cache, failures.
 """
 
 import asyncio
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
-from itertools import count
-from typing import Any, TypeVar
+from typing import Any
 
 from service.admission import Admission, Caller, Place
 from service.config import DecodeConfig, ServerConfig
@@ -22,196 +20,9 @@ from service.engine.schedule import Batch, Schedule
 from service.engine.useful import useful_batch
 from service.errors import ClientOverloaded, DeadlineTooShort, Overloaded
 from service.fair import Claim, FairQueue
-from service.values import Priority
-
-T = TypeVar("T")
-
-_DONE = 1e-12  # seconds that are left: rounding
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """A device with ``device_threads`` computes on the cores, with so many threads; 0: it is a GPU."""
-
-    cores: int
-    decoders: int
-    devices: int = 1
-    device_threads: int = 0
-    slots: int = 32  # units of one decoder on their way to a device
-    max_batch_units: int = 32
-    max_batch_windows: int = 64
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceCosts:
-    """Seconds of a device: what a batch takes, and each item in it."""
-
-    encode_batch_s: float = 0.0
-    unit_s: float = 0.0
-    classify_batch_s: float = 0.0
-    window_s: float = 0.0
-
-    def encode_s(self, units: int) -> float:
-        return self.encode_batch_s + self.unit_s * units
-
-    def of(self, batch: Batch) -> float:
-        if batch.lane.stage == "encode":
-            return self.encode_s(len(batch.items))
-        return self.classify_batch_s + self.window_s * len(batch.items)
-
-
-@dataclass(eq=False, slots=True)
-class Video:
-    """One request: ``windows`` that share no unit. Times are seconds of the simulated clock."""
-
-    arrival_s: float
-    windows: int
-    units_per_window: int
-    unit_decode_s: float  # of a core
-    other_s: float = 0.0  # of a core, before its first unit: transport and probing
-    deadline_s: float | None = None  # after its arrival
-    priority: Priority = Priority.NORMAL
-    answered_s: float | None = None
-    is_refused: bool = False
-    retry_after_s: float | None = None  # what it was told then
-    is_over: bool = False  # answered, refused or given up
-
-    @property
-    def latency_s(self) -> float | None:
-        return None if self.answered_s is None else self.answered_s - self.arrival_s
-
-    @property
-    def units(self) -> int:
-        return self.windows * self.units_per_window
-
-
-class SizedClaim(Claim[T]):
-    """One that says how much there is in all, for policies that want to know."""
-
-    def __init__(self, video: Video, deadline: float | None, turn: int = 1) -> None:
-        super().__init__(video.priority, deadline, turn)
-        self.units = video.units
-
-
-class FirstCome(FairQueue[T]):
-    """What peers do: one line."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._items: deque[T] = deque()
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def put(self, claim: Claim[T], item: T) -> None:
-        self._items.append(item)
-
-    def take(self, now: float = 0.0, item_s: float = 0.0) -> T:
-        return self._items.popleft()
-
-
-class ShortestFirst(FairQueue[T]):
-    """The best mean latency there is, if long videos may starve."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._items: list[tuple[int, int, T]] = []
-        self._numbers = count()
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def put(self, claim: Claim[T], item: T) -> None:
-        assert isinstance(claim, SizedClaim)
-        heappush(self._items, (claim.units, next(self._numbers), item))
-
-    def take(self, now: float = 0.0, item_s: float = 0.0) -> T:
-        return heappop(self._items)[2]
-
-
-POLICIES: dict[str, Callable[[], FairQueue[Any]]] = {
-    "fair share": FairQueue,
-    "first come": FirstCome,
-    "shortest first": ShortestFirst,
-}
-
-
-class Clock:
-    """What happens next, and when."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self._events: list[tuple[float, int, Callable[[], None]]] = []
-        self._numbers = count()
-
-    def at(self, time_s: float, do: Callable[[], None]) -> None:
-        heappush(self._events, (max(time_s, self.now), next(self._numbers), do))
-
-    def after(self, seconds: float, do: Callable[[], None]) -> None:
-        self.at(self.now + seconds, do)
-
-    def run(self, until_s: float = float("inf")) -> None:
-        while self._events and self._events[0][0] <= until_s:
-            self.now, _, do = heappop(self._events)
-            do()
-
-
-@dataclass(eq=False, slots=True)
-class _Task:
-    left_s: float
-    threads: int
-    weight: float
-    then: Callable[[], None]
-    rate: float = 0.0
-
-
-class Cores:
-    """Processor time, shared by all threads that run, by their weights."""
-
-    def __init__(self, clock: Clock, cores: int, *, are_enough: bool) -> None:
-        self._clock = clock
-        self._cores = cores
-        self._are_enough = are_enough  # for whatever runs at once
-        self._tasks: list[_Task] = []
-        self._settled_s = 0.0
-        self._plan = 0
-
-    def run(self, seconds: float, then: Callable[[], None], threads: int = 1, weight: float = 1.0) -> None:
-        """Work that takes so long where each of its threads has a core of its own."""
-        if self._are_enough:
-            self._clock.after(seconds, then)
-            return
-        self._settle()
-        self._tasks.append(_Task(seconds, threads, weight, then))
-        self._replan()
-
-    def _settle(self) -> None:
-        elapsed_s = self._clock.now - self._settled_s
-        for task in self._tasks:
-            task.left_s -= elapsed_s * task.rate
-        self._settled_s = self._clock.now
-
-    def _replan(self) -> None:
-        self._plan += 1
-        if not self._tasks:
-            return
-        wanted = sum(task.threads * task.weight for task in self._tasks)
-        for task in self._tasks:
-            task.rate = min(1.0, self._cores * task.weight / wanted)
-        plan = self._plan
-        self._clock.after(
-            max(0.0, min(task.left_s / task.rate for task in self._tasks)), lambda: self._end(plan)
-        )
-
-    def _end(self, plan: int) -> None:
-        if plan != self._plan:
-            return
-        self._settle()
-        ended = [task for task in self._tasks if task.left_s <= _DONE]
-        self._tasks = [task for task in self._tasks if task.left_s > _DONE]
-        self._replan()
-        for task in ended:
-            task.then()
+from tests.simulated.clock import ROUNDING_S, Clock, Cores
+from tests.simulated.policies import SizedClaim
+from tests.simulated.videos import DeviceCosts, Machine, Video
 
 
 @dataclass(eq=False, slots=True)
@@ -401,7 +212,7 @@ class Server:
         if batch is None:
             self._idle.add(device)
             if (wait_s := self._schedule.wait_s(device, self._clock.now)) is not None:
-                self._clock.after(wait_s + _DONE, self._wake)
+                self._clock.after(wait_s + ROUNDING_S, self._wake)
             return
         seconds, began = self._costs.of(batch), self._clock.now
         self.device_busy_s += seconds
