@@ -54,7 +54,7 @@ class Shelf:
         async with self._one_at_a_time:
             store = await asyncio.to_thread(ModelStore, ZOO, wanted.store)
             for problem in store.broken:
-                _log.error("a model is not served: %s", problem)
+                _log.error("a model cannot be loaded: %s", problem)
             default = store.find(wanted.default)
             entries = {_key(entry): entry for entry in (default, *_others(store, wanted))}
             for key, entry in entries.items():

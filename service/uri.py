@@ -75,7 +75,7 @@ def parse_uri(text: str) -> Uri:
     if _FORBIDDEN.search(path + query):
         raise ValueError("a URI has no control characters, no backslash and no % but before two hex digits")
     if _climbs(path):
-        raise ValueError("the path of a URI has no . or .. in it, encoded or not")
+        raise ValueError("the path of a URI has no ., no .. and no zero byte in it, encoded or not")
     if query and scheme not in _PORTS:
         raise ValueError(f"a URI of {scheme}:// has no query; a ? in a name is written %3F")
     return Uri(scheme, host, port, quote(path, safe=_IN_PATH), quote(query, safe=_IN_QUERY))
@@ -141,7 +141,10 @@ def _after_bracket(text: str) -> tuple[str, str, str]:
 
 
 def _climbs(path: str) -> bool:
-    """Would some program take a segment for . or ..? Some decode twice, or leave out what is after a ;."""
+    """Would some program take a segment for . or .., or stop at a zero byte?
+
+    Some decode twice, or leave out what is after a ;.
+    """
     while True:
         if any(segment.partition(";")[0] in (".", "..") for segment in re.split(r"[/\\]", path)):
             return True
