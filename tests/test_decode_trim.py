@@ -72,7 +72,9 @@ def test_the_range_of_its_colours_stays(size: tuple[int, int], colour_range: int
 
 
 @pytest.mark.parametrize(
-    ("width", "stored"), [(100, "yuv420p"), (402, "yuv410p")], ids=["enlarged", "coarse"]
+    ("width", "stored"),
+    [(100, "yuv420p"), (404, "yuv410p"), (401, "yuv420p")],
+    ids=["enlarged", "coarse", "odd"],
 )
 def test_where_it_would_show_it_is_left_whole(width: int, stored: str) -> None:
     frame = av.VideoFrame.from_ndarray(_scene(width, width // 2), "rgb24").reformat(format=stored)

@@ -56,11 +56,11 @@ class Trimmer:
     def trimmed(self, frame: VideoFrame, height: int, width: int, wanted: Area) -> tuple[VideoFrame, Area]:
         """What ``wanted`` of the picture resized to this size is made of, and where that lies in it.
 
-        All of the frame, if it is enlarged, where edges that are off by a tenth of a pixel would show, if
-        there is little to be cut away, or if such frames cannot be cut.
+        All of the frame, if it is enlarged, where edges that are off by a tenth of a pixel would show, if its
+        colours do not come in pairs throughout, if there is little to be cut away, or it cannot be cut.
         """
         whole = frame, Area(0, 0, height, width)
-        if frame.height < height or frame.width < width:
+        if frame.height < height or frame.width < width or frame.height % _PAIR or frame.width % _PAIR:
             return whole
         if min(frame.format.chroma_width(_MANY), frame.format.chroma_height(_MANY)) < _MANY // _PAIR:
             return whole
