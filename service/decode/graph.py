@@ -26,10 +26,11 @@ class KeptGraph:
             FFmpegError: the filters do not take such a frame.
         """
         wanted = frame.width, frame.height, frame.format.name, *filters
-        if self._graph is None or wanted != self._made_for:
-            if self._graph is not None:
-                self._graph.vpush(None)
-                _pulled(self._graph)
+        if self._graph is not None and wanted != self._made_for:
+            last, self._graph = self._graph, None
+            last.vpush(None)
+            _pulled(last)
+        if self._graph is None:
             self._graph, self._made_for = _made(frame, filters), wanted
         self._graph.vpush(frame)
         return _pulled(self._graph)

@@ -12,8 +12,7 @@ from av.video.frame import VideoFrame
 from service.decode.graph import KeptGraph
 
 _SUPPORT = 1  # resized pixels around a crop that its edges are made of too, by a bilinear filter
-_LOOKED_AT = 16  # resized pixels further out, for an edge that lies between two stored pixels
-_FINE = 0.1  # of a stored pixel that an edge may be off
+_FINE = 0.03  # of a resized pixel that an edge of the part may be off; more can be seen
 _PAIR = 2  # pixels that have one sample of colour, or that swscale takes one of, in RGB too
 _MANY = 64  # pixels, to ask how many samples of colour they have
 _WORTH_IT = 0.9  # of the frame; cutting less away saves nothing
@@ -56,8 +55,8 @@ class Trimmer:
     def trimmed(self, frame: VideoFrame, height: int, width: int, wanted: Area) -> tuple[VideoFrame, Area]:
         """What ``wanted`` of the picture resized to this size is made of, and where that lies in it.
 
-        All of the frame, if it is enlarged, where edges that are off by a tenth of a pixel would show, if its
-        colours do not come in pairs throughout, if there is little to be cut away, or it cannot be cut.
+        All of the frame, if it is enlarged, if its colours do not come in pairs throughout, if little can be
+        cut away, or if such frames cannot be cut.
         """
         whole = frame, Area(0, 0, height, width)
         if frame.height < height or frame.width < width or frame.height % _PAIR or frame.width % _PAIR:
@@ -74,37 +73,28 @@ class Trimmer:
             (part,) = self._graph.filtered(frame, [("crop", area)])
         except (FFmpegError, ValueError):
             return whole
+        if part.format.name != frame.format.name:  # FFmpeg's crop takes no such format, and it was converted
+            return whole
         made = Area(rows.first, columns.first, rows.last - rows.first, columns.last - columns.first)
         return part, made
 
 
 @lru_cache(maxsize=16)
 def span(stored: int, resized: int, wanted: tuple[int, int]) -> Span:
-    """Of ``wanted`` (start, length) along a side, and what a filter takes around it."""
-    scale = stored / resized
-    first = wanted[0] - _SUPPORT
-    first, start = _edge(range(first, first - _LOOKED_AT, -1), scale)
-    if first <= 0 or start <= 0:
-        first, start = 0, 0
-    last = sum(wanted) + _SUPPORT
-    last, end = _edge(range(last, last + _LOOKED_AT), scale)
-    if last >= resized or end >= stored:
-        last, end = resized, stored
-    return Span(start, end, first, last)
+    """Of ``wanted`` (start, length) along a side, and what a filter takes around it.
 
-
-def _edge(places: range, scale: float) -> tuple[int, int]:
-    """Of these resized places, the first that lies between two pairs of stored pixels, or the nearest to one.
-
-    The place, and the stored pixel that begins there.
+    Edges lie where a resized pixel begins with a pair of stored ones, and so do the frame's own.
     """
+    before, after = wanted[0] - _SUPPORT, sum(wanted) + _SUPPORT
+    first = next((place for place in range(before, 0, -1) if _is_edge(place, stored, resized)), 0)
+    last = next((place for place in range(after, resized) if _is_edge(place, stored, resized)), resized)
+    return Span(_pairs(first, stored, resized), _pairs(last, stored, resized), first, last)
 
-    def edge(place: int) -> int:
-        return round(place * scale / _PAIR) * _PAIR
 
-    def off(place: int) -> float:
-        return abs(place * scale - edge(place))
+def _is_edge(place: int, stored: int, resized: int) -> bool:
+    return abs(place - _pairs(place, stored, resized) * resized / stored) <= _FINE
 
-    found = next((place for place in places if off(place) <= _FINE), None)
-    best = min(places, key=off) if found is None else found
-    return best, edge(best)
+
+def _pairs(place: int, stored: int, resized: int) -> int:
+    """The stored pixel nearest to where a resized one begins, of those that begin a pair."""
+    return round(place * stored / resized / _PAIR) * _PAIR
