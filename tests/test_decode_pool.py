@@ -184,85 +184,6 @@ async def test_first_come_first_served(pool: DecodePool, clip: Path) -> None:
     assert order == [0, 1, 2, 3]
 
 
-class Trickle:
-    """A file of which the front is there, until the test lets the rest come."""
-
-    def __init__(self, path: Path, bytes_there: int) -> None:
-        self.fd = os.open(path, os.O_RDONLY)
-        self.size_bytes: int | None = None
-        self.waits = asyncio.Event()
-        self._there = bytes_there
-        self._rest = asyncio.Event()
-
-    @property
-    def is_whole(self) -> bool:
-        return self.size_bytes is not None
-
-    async def wait(self, start: int, end: int) -> tuple[int, int]:
-        if start >= self._there and self.size_bytes is None:
-            self.waits.set()
-            await self._rest.wait()
-        return 0, self._there
-
-    async def whole(self) -> int:
-        await self._rest.wait()
-        return self._there
-
-    def come(self) -> None:
-        self._there = self.size_bytes = os.fstat(self.fd).st_size
-        self._rest.set()
-
-
-async def test_videos_that_trickle_in_do_not_hold_all_workers(tmp_path: Path, clip: Path) -> None:
-    path = render(tmp_path / "clip.mkv", 200)
-    slow = [Trickle(path, path.stat().st_size // 2) for _ in range(3)]
-    deaths: list[Death] = []
-    async with DecodePool(DecodeConfig(workers=1, max_uploading=2), deaths.append) as pool:
-
-        async def decode(file: Trickle) -> list[int]:
-            async with pool.worker(file) as worker:
-                facts = await worker.probe(file, from_front=True)
-                assert facts.frames == 0 or file.size_bytes is not None
-                return [number_of(kept(unit)[0]) async for unit in worker.decode(_open_ended(), SMALL)]
-
-        under_way = [asyncio.create_task(decode(file)) for file in slow]
-        await slow[0].waits.wait()
-        await slow[1].waits.wait()
-        await is_right(pool, clip)
-        assert len(worker_pids()) == 3
-        assert not slow[2].waits.is_set()
-        for file in slow:
-            file.come()
-        expected = [_open_ended().grids[0].frame_time_ns(unit, 0) * 10 // _SECOND for unit in range(80)]
-        assert await asyncio.gather(*under_way) == [expected] * 3
-        await is_right(pool, clip)
-        async with pool.worker():
-            assert pool.busy_workers == 1
-    assert deaths == []
-
-
-async def test_whoever_waits_for_bytes_is_neither_at_work_nor_silent(tmp_path: Path) -> None:
-    """A client may pause for longer than a decoder may, whatever happens to its frames meanwhile."""
-    told: list[int] = []
-    path = render(tmp_path / "clip.mkv", 200)
-    file = Trickle(path, path.stat().st_size // 2)
-    config = DecodeConfig(workers=1, silence_s=0.3, max_wall_s=0.6)
-    async with DecodePool(config, on_work=told.append) as pool:
-        async with pool.worker(file) as worker:
-            await worker.probe(file, from_front=True)
-            units = worker.decode(_open_ended(), SMALL)
-            first = await anext(units)
-            await file.waits.wait()
-            assert told[-1] == 0
-            first.release()
-            assert told[-1] == 0
-            await asyncio.sleep(1)
-            file.come()
-            rest = [number_of(kept(unit)[0]) async for unit in units]
-        assert len(rest) == 79
-        assert told[-1] == 0
-
-
 async def test_a_long_video_lets_others_decode_beside_it(clip: Path) -> None:
     """One whose frames nobody takes has its worker for ever; then it is ended for its niceness."""
     async with DecodePool(DecodeConfig(workers=1, patience_s=0.2, max_long=1)) as pool:
@@ -356,10 +277,6 @@ async def test_who_is_cancelled_with_a_worker_in_hand_gives_it_back(clip: Path) 
 async def _holds(pool: DecodePool) -> None:
     async with pool.worker():
         await asyncio.sleep(10)
-
-
-def _open_ended() -> Plan:
-    return Plan((Grid(0, 3600 * _SECOND, 2 * _SECOND, 2, 8, 4),), is_open=True)
 
 
 async def test_the_offset_of_the_upload_is_left_alone(pool: DecodePool, clip: Path) -> None:

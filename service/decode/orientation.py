@@ -4,7 +4,7 @@ import numpy as np
 from av.sidedata.sidedata import SideDataContainer
 from av.video.frame import VideoFrame
 
-from service.decode.trim import Area
+from service.decode.area import Area
 
 
 class Orientation:

@@ -13,13 +13,14 @@ from av.error import FFmpegError
 from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace
 
+from service.decode.area import Area
 from service.decode.colour import EXACT, QUICK, Converter, matrix
 from service.decode.fields import FieldSeparator
 from service.decode.orientation import orientation
 from service.decode.protocol import Refusal
 from service.decode.resample import resample
 from service.decode.tone import Tone, tone
-from service.decode.trim import Area, Trimmer
+from service.decode.trim import Trimmer
 from service.values import Crop, PixelFormat
 
 _MAX_ASPECT = 16  # pixels wider than this, or a longer side beyond this many targets, are squeezed to it

@@ -4,23 +4,20 @@ What a worker says is checked at arrival: it may have been taken over by the byt
 """
 
 import asyncio
-import math
 import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict
-from functools import partial
 from time import monotonic
 from typing import Any
 
 from service.config import DecodeConfig
-from service.decode import answers
+from service.decode import answers, walk
 from service.decode.death import Death, error_for
-from service.decode.memory import FrameMemory
 from service.decode.protocol import ProtocolError, Unpacker, pack
 from service.decode.spawn import Spawner
 from service.decode.supply import Supply
+from service.decode.walk import Walk
 from service.decode.watchdog import Watchdog
 from service.errors import DecoderDied
 from service.plan import Plan
@@ -53,7 +50,6 @@ class WorkerProcess(asyncio.Protocol):
         self._config = config
         self._on_death = on_death
         self._on_wait = on_wait
-        self._on_work = on_work
         self._unpacker = Unpacker(_MAX_MESSAGE_BYTES)
         self._inbox: asyncio.Queue[object] = asyncio.Queue()
         self._job = 0
@@ -61,12 +57,10 @@ class WorkerProcess(asyncio.Protocol):
         self._awaited: frozenset[str] = frozenset()
         self._supply: Supply | None = None
         self._sent_fd = -1
-        self._plan: Plan | None = None
-        self._last_unit = (-1, -1, -1)
-        self._memory: FrameMemory | None = None
-        self._memories = 0
+        self._walk: Walk | None = None
+        self._walks = 0
         self._is_ready = False
-        self._watchdog = Watchdog(config, self._exceeded)
+        self._watchdog = Watchdog(config, self._exceeded, on_work)
         self._death = Death.CRASHED
         self._error = error_for(Death.CRASHED, config)
         self._detail = ""
@@ -139,27 +133,15 @@ class WorkerProcess(asyncio.Protocol):
     def decode(self, plan: Plan, pixel_format: PixelFormat, *, fast: bool = False) -> None:
         """Begin to walk through the video; ``next_unit`` has what comes of it."""
         self._check_alive()
-        shape = _unit_shape(plan, pixel_format)
-        slots = self._slots(shape)
-        self._memories += 1
-        self._memory = FrameMemory(self._memories, slots, shape, plan.units_at_once)
-        self._plan, self._last_unit = plan, (-1, -1, -1)
-        self._send_file(self._memory.fd)
-        self._memory.close_file()
-        self._ask(
-            {"unit", "end", "refused"},
-            "decode",
-            memory=self._memory.number,
-            slots=slots,
-            pixel_format=asdict(pixel_format),
-            grids=[asdict(grid) for grid in plan.grids],
-            is_open=plan.is_open,
-            fast=fast,
-        )
+        self._walks += 1
+        self._walk = Walk(self._walks, plan, pixel_format, self._config.shared_memory_bytes, self._released)
+        self._send_file(self._walk.memory.fd)
+        self._walk.memory.close_file()
+        self._ask({"unit", "end", "refused"}, "decode", **self._walk.order(), fast=fast)
 
     def passes(self, plan: Plan, pixel_format: PixelFormat) -> Iterator[tuple[int, Plan]]:
-        """The plan in parts that the memory has slots for, with the number of each one's first grid."""
-        return plan.passes(self._slots(_unit_shape(plan, pixel_format)))
+        """The plan in parts that ``decode`` has memory for, with the number of each one's first grid."""
+        return walk.passes(plan, pixel_format, self._config.shared_memory_bytes)
 
     async def next_unit(self) -> UnitFrames | DecodeEnd:
         found = await self._inbox_next()
@@ -168,7 +150,7 @@ class WorkerProcess(asyncio.Protocol):
 
     async def leave(self) -> None:
         """Make it forget the video. One that does not do so soon is killed."""
-        self._memory = self._plan = None
+        self._walk = None
         self._stop_supply()
         self._inbox.put_nowait(RuntimeError("the worker has been given back"))  # to whoever still waits
         self._inbox = asyncio.Queue()
@@ -212,7 +194,7 @@ class WorkerProcess(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_alive = False
-        self._rest()
+        self._watchdog.rest()
         self._stop_supply()
         self._inbox.put_nowait(self._error)
         if self._is_ready:
@@ -229,7 +211,7 @@ class WorkerProcess(asyncio.Protocol):
             return
         if says == "need" and self._supply is not None and "stopped" not in self._awaited:
             self._supply.need(int(message["start"]), int(message["end"]))
-            self._rest()
+            self._watchdog.rest()
             return
         if says == "exhausted":
             self._fail(Death.MEMORY, message["detail"])
@@ -251,7 +233,8 @@ class WorkerProcess(asyncio.Protocol):
                 self.protections = answers.protections(message)
                 return says
             case "unit":
-                return self._unit(int(message["grid"]), int(message["unit"]), int(message["slot"]))
+                assert self._walk is not None
+                return self._walk.unit(int(message["grid"]), int(message["unit"]), int(message["slot"]))
             case "facts":
                 return answers.facts(message["facts"])
             case "end":
@@ -259,21 +242,6 @@ class WorkerProcess(asyncio.Protocol):
             case "refused":
                 return answers.refusal(message)
         return says
-
-    def _unit(self, grid: int, unit: int, slot: int) -> UnitFrames:
-        assert self._plan is not None
-        assert self._memory is not None
-        if not self._plan.has(grid, unit):
-            raise ProtocolError(f"the plan has no unit {unit} in grid {grid}")
-        walked = self._plan.grids[grid]
-        ends_ns = walked.frame_time_ns(unit, walked.frames_per_unit - 1)
-        if (ends_ns, grid, unit) <= self._last_unit:
-            raise ProtocolError(f"unit {unit} of grid {grid}, at {ends_ns}, after {self._last_unit}")
-        self._last_unit = (ends_ns, grid, unit)
-        return self._memory.hand_out(grid, unit, slot, partial(self._released, self._memory))
-
-    def _slots(self, unit_shape: tuple[int, int, int, int]) -> int:
-        return max(1, self._config.shared_memory_bytes // math.prod(unit_shape))
 
     async def _inbox_next(self) -> object:
         found = await self._inbox.get()
@@ -315,28 +283,21 @@ class WorkerProcess(asyncio.Protocol):
         except (BrokenPipeError, ConnectionError, BlockingIOError):
             self._fail(Death.BROKEN, "it takes no descriptors")
 
-    def _released(self, memory: FrameMemory, slot: int) -> None:
-        if memory is self._memory and self.is_alive:
-            self._say("release", memory=memory.number, slot=slot)
+    def _released(self, walk: Walk, slot: int) -> None:
+        if walk is self._walk and self.is_alive:
+            self._say("release", memory=walk.memory.number, slot=slot)
             self._watch()
 
     # Watching.
 
     def _watch(self) -> None:
         """It has just shown life, or been given something to do: may it be silent from now on?"""
-        waits_for_slot = self._memory is not None and self._memory.is_full
+        waits_for_slot = self._walk is not None and self._walk.memory.is_full
         waits_for_bytes = self._supply is not None and self._supply.is_pending
         if self.is_alive and self._awaited and not waits_for_slot and not waits_for_bytes:
-            if not self._watchdog.is_watching:
-                self._on_work(1)
             self._watchdog.watch()
         else:
-            self._rest()
-
-    def _rest(self) -> None:
-        if self._watchdog.is_watching:
-            self._on_work(-1)
-        self._watchdog.rest()
+            self._watchdog.rest()
 
     def _exceeded(self, death: Death, value: float) -> None:
         self._fail(death, f"after {value:.3f} s", value)
@@ -347,14 +308,10 @@ class WorkerProcess(asyncio.Protocol):
             self.is_alive = False
             self._death, self._detail = death, answers.text(detail)
             self._error = error_for(death, self._config, value)
-            self._rest()
+            self._watchdog.rest()
             self._transport.abort()
             self._process.kill()
 
     def _check_alive(self) -> None:
         if not self.is_alive:
             raise self._error
-
-
-def _unit_shape(plan: Plan, pixel_format: PixelFormat) -> tuple[int, int, int, int]:
-    return plan.grids[0].frames_per_unit, pixel_format.height, pixel_format.width, 3

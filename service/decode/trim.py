@@ -9,6 +9,7 @@ from typing import NamedTuple
 from av.error import FFmpegError
 from av.video.frame import VideoFrame
 
+from service.decode.area import Area
 from service.decode.graph import KeptGraph
 
 _SUPPORT = 1  # resized pixels around a crop that its edges are made of too, by a bilinear filter
@@ -16,25 +17,6 @@ _FINE = 0.03  # of a resized pixel that an edge of the part may be off; more can
 _PAIR = 2  # pixels that have one sample of colour, or that swscale takes one of, in RGB too
 _MANY = 64  # pixels, to ask how many samples of colour they have
 _WORTH_IT = 0.9  # of the frame; cutting less away saves nothing
-
-
-class Area(NamedTuple):
-    """A part of a picture, pixels."""
-
-    top: int
-    left: int
-    height: int
-    width: int
-
-    @property
-    def transposed(self) -> "Area":
-        return Area(self.left, self.top, self.width, self.height)
-
-    def mirrored(self, height: int, width: int, *, down: bool, across: bool) -> "Area":
-        """In a picture of this size that is turned upside down, or left to right."""
-        top = height - self.top - self.height if down else self.top
-        left = width - self.left - self.width if across else self.left
-        return Area(top, left, self.height, self.width)
 
 
 class Span(NamedTuple):

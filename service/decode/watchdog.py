@@ -15,23 +15,24 @@ class Watchdog:
     """Calls ``on_excess`` with what a worker breaks between ``watch`` and ``rest``, and the seconds found.
 
     ``silence_s`` counts from the last ``watch``; ``max_wall_s`` and ``max_cpu_s`` from ``begin``, the wall
-    time only while it is watched.
+    time only while it is watched. ``on_work`` hears 1 when an answer begins to be owed, -1 when none is.
     """
 
-    def __init__(self, config: DecodeConfig, on_excess: Callable[[Death, float], None]) -> None:
+    def __init__(
+        self,
+        config: DecodeConfig,
+        on_excess: Callable[[Death, float], None],
+        on_work: Callable[[int], None],
+    ) -> None:
         self._config = config
         self._on_excess = on_excess
+        self._on_work = on_work
         self._timer: asyncio.TimerHandle | None = None
         self._since: float | None = None
         self._busy_before_s = 0.0
         self._pid: int | None = None
         self._busy_at_begin_s = 0.0
         self._cpu_at_begin_s = 0.0
-
-    @property
-    def is_watching(self) -> bool:
-        """An answer is owed."""
-        return self._since is not None
 
     @property
     def busy_s(self) -> float:
@@ -45,12 +46,19 @@ class Watchdog:
 
     def watch(self) -> None:
         """An answer is owed from now on, or a sign of life has come."""
-        self.rest()
+        if self._since is None:
+            self._on_work(1)
+        self._halt()
         self._since = time.monotonic()
         self._look_again()
 
     def rest(self) -> None:
         """Nothing is owed."""
+        if self._since is not None:
+            self._on_work(-1)
+        self._halt()
+
+    def _halt(self) -> None:
         self._busy_before_s = self.busy_s
         self._since = None
         if self._timer is not None:
