@@ -128,20 +128,20 @@ def evaluate(
     from service.values import Options, Sliding
 
     wanted = Options(model, version, windowing=_views(clips, crops) or Sliding())
-    with _told():
-        try:
+    try:
+        with _told():
             work = evaluation.evaluate(data, wanted, out, server, _config(config), as_json=as_json)
             classified = asyncio.run(work)
-        except evaluation.Unusable as error:
-            _errors.print(str(error))
-            raise typer.Exit(2) from None
+    except evaluation.Unusable as error:
+        _errors.print(str(error))
+        raise typer.Exit(2) from None
     raise typer.Exit(0 if classified else 1)
 
 
 @models_app.command("list")
 def list_models(server: ServerAddress = None, config: ConfigFile = None, as_json: Json = False) -> None:
     """The models of a server, or of this installation."""
-    from service.model_commands import print_models
+    from service.models_list import print_models
 
     with _told():
         asyncio.run(print_models(server, _config(config), as_json=as_json))
@@ -241,6 +241,17 @@ def _config(path: Path | None, **flags: Any) -> Config:
 @contextmanager
 def _told() -> Iterator[None]:
     """What a user can mend ends in one sentence and exit status 1, not in a traceback."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, _mendable()):
+            raise
+        _errors.print(str(error))
+        raise typer.Exit(1) from None
+
+
+def _mendable() -> tuple[type[Exception], ...]:
+    # Looked up when something went wrong: a client of a server needs none of torch, which takes seconds.
     from models.checkpoints.foreign import CannotImport
     from models.extras import MissingExtra
     from models.folder import BrokenModel
@@ -250,9 +261,7 @@ def _told() -> Iterator[None]:
     from service.engine.loading import NoSuchDevice
     from service.server import NoDeviceLeft
 
-    try:
-        yield
-    except (
+    return (
         ServerError,
         UnknownModel,
         BrokenModel,
@@ -262,9 +271,7 @@ def _told() -> Iterator[None]:
         NoDeviceLeft,
         UnsupportedPrecision,
         OSError,
-    ) as error:
-        _errors.print(str(error))
-        raise typer.Exit(1) from None
+    )
 
 
 def _views(clips: int | None, crops: int | None) -> "Views | None":

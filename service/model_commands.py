@@ -1,54 +1,25 @@
-"""What ``models list``, ``show``, ``import`` and ``verify`` do."""
+"""What ``models show``, ``import`` and ``verify`` do."""
 
 import json
 from dataclasses import asdict, replace
-from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from models.contract import ModelSpec
 from models.fingerprint import TOLERANCE, differs, fingerprint
 from models.flops import window_flops
 from models.folder import LABELS, WEIGHTS
 from models.importing import default_name, read_labels, read_source, store_model
 from models.inflate import inflate
 from models.precision import precision_name
-from models.store import ZOO, ModelStore
-from service.client import AsyncClient
+from models.store import ModelStore
 from service.config import Config
 from service.engine.loading import choose_devices
+from service.models_list import open_store, spec_json
 
 _errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 _out = Console(highlight=False, markup=False, soft_wrap=True)
-# As wide as a table wants to be, whatever the terminal: half a name is of no use.
-_table = Console(highlight=False, markup=False, width=1000)
-
-
-async def print_models(server: str | None, config: Config, *, as_json: bool) -> None:
-    """
-    Raises:
-        service.client.ServerError: the server cannot be asked.
-    """
-    rows = await _server_models(server) if server else _store_models(config)
-    if as_json:
-        for row in rows:
-            print(json.dumps(row))
-        return
-    table = Table("model", "version", "family", "labels", "size", "licence", "top 1", "", box=None)
-    for row in rows:
-        table.add_row(
-            row["model"],
-            row["version"],
-            row["family"],
-            str(len(row["labels"])),
-            row["size"],
-            row["licence"],
-            "".join(f"{figure['top1']:.3f}" for figure in row["accuracy"][:1]),
-            "default" if row["default"] else "",
-        )
-    _table.print(table)
 
 
 def import_model(
@@ -91,7 +62,7 @@ def verify_model(name: str, version: str, config: Config, *, as_json: bool) -> b
     Raises:
         models.store.UnknownModel, models.folder.BrokenModel: it is not there, or its files were changed.
     """
-    entry = _store(config).find(name, version)
+    entry = open_store(config).find(name, version)
     entry.verify(LABELS)
     with _errors.status("computing the logits of the fingerprint's clip"):
         apart = differs(fingerprint(entry.load(), entry.spec.sampling), entry.logits)
@@ -112,7 +83,7 @@ def show_model(name: str, version: str, config: Config, *, as_json: bool) -> Non
     Raises:
         models.store.UnknownModel, models.folder.BrokenModel: it is not there, or cannot be used.
     """
-    entry = _store(config).find(name, version)
+    entry = open_store(config).find(name, version)
     with torch.device("meta"):
         parameters = sum(p.numel() for p in entry.build().parameters())
     flops = window_flops(entry.dims, entry.spec.preprocessing, entry.spec.sampling, len(entry.spec.labels))
@@ -139,20 +110,6 @@ def show_model(name: str, version: str, config: Config, *, as_json: bool) -> Non
     _out.print(table)
 
 
-def spec_json(spec: ModelSpec) -> dict[str, Any]:
-    return {
-        "model": spec.name,
-        "version": spec.version,
-        "family": spec.family,
-        "labels": list(spec.labels),
-        "size": f"{spec.preprocessing.width}x{spec.preprocessing.height}",
-        "licence": spec.licence,
-        "accuracy": [asdict(each) for each in spec.accuracy],
-        "source": spec.provenance.source if spec.provenance else "",
-        "revision": spec.provenance.revision if spec.provenance else "",
-    }
-
-
 def _text(value: object) -> str:
     match value:
         case dict():
@@ -166,37 +123,3 @@ def _text(value: object) -> str:
         case float():
             return f"{value:.6g}"
     return str(value)
-
-
-async def _server_models(server: str) -> list[dict[str, Any]]:
-    async with AsyncClient(server) as client:
-        return [
-            {
-                "model": model.name,
-                "version": model.version,
-                "family": model.family,
-                "labels": list(model.labels),
-                "size": f"{model.width}x{model.height}",
-                "licence": model.licence,
-                "accuracy": [
-                    {"dataset": each.dataset, "top1": each.top1, "note": each.note} for each in model.accuracy
-                ],
-                "source": model.source,
-                "revision": model.revision,
-                "default": model.is_default,
-            }
-            for model in await client.models()
-        ]
-
-
-def _store_models(config: Config) -> list[dict[str, Any]]:
-    return [
-        spec_json(spec) | {"default": spec.name == config.models.default} for spec in _store(config).specs()
-    ]
-
-
-def _store(config: Config) -> ModelStore:
-    store = ModelStore(ZOO, config.models.store)
-    for problem in store.broken:
-        _errors.print(f"left out: {problem}")
-    return store

@@ -99,6 +99,25 @@ def test_models_of_a_server_and_of_this_installation(served: Served) -> None:
     assert first.split()[-1] == "default"
 
 
+@pytest.mark.parametrize("command", [["models", "list"], ["classify", "CLIP"], ["evaluate", "CLIP"]])
+def test_who_asks_a_server_does_not_wait_for_torch(
+    served: Served, clips: tuple[str, str], command: list[str]
+) -> None:
+    """Importing it takes longer than the answer."""
+    asked = [clips[0] if word == "CLIP" else word for word in command]
+    if command[0] == "evaluate":
+        Path(asked[1]).with_suffix(".csv").write_text(f"{clips[0]},pan_right\n")
+        asked[1:] = [str(Path(asked[1]).with_suffix(".csv")), "--out", str(Path(asked[1]).parent / "out")]
+    script = f"""
+import sys
+from service.cli import app
+app({[*asked, "--server", served.target]!r}, standalone_mode=False)
+print({{"torch", "av", "transformers"}} & sys.modules.keys())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100)
+    assert done.stdout.splitlines()[-1:] == ["set()"], done.stderr
+
+
 @pytest.mark.parametrize(
     ("toml", "environment", "says"),
     [
