@@ -5,7 +5,6 @@ B windows, S units in a window, N units in a batch, t frames in a unit, H W C pi
 
 from dataclasses import dataclass
 
-import torchvision
 from einops import rearrange
 from torch import Tensor
 
@@ -26,6 +25,9 @@ class TorchvisionModel(VideoModel):
     only_device_work = False  # the library's code promises no such thing
 
     def __init__(self, dims: TorchvisionDims, preprocessing: Preprocessing, num_classes: int) -> None:
+        # Imported late: it takes longer than the other families together, which most servers make do with.
+        import torchvision
+
         super().__init__(preprocessing)
         self.of_frames = dims.frames == 1
         self.tokens_per_unit = CPU_BATCH_TOKENS // (8 if self.of_frames else 1)

@@ -244,34 +244,28 @@ def _told() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not isinstance(error, _mendable()):
+        if not any(isinstance(error, kind) for kind in _mendable()):
             raise
         _errors.print(str(error))
         raise typer.Exit(1) from None
 
 
-def _mendable() -> tuple[type[Exception], ...]:
-    # Looked up when something went wrong: a client of a server needs none of torch, which takes seconds.
+def _mendable() -> Iterator[type[Exception]]:
+    """What the messages are good enough for; what is quick to import comes first."""
+    from service.client import ServerError
+
+    yield from (ServerError, OSError)
+
     from models.checkpoints.foreign import CannotImport
     from models.extras import MissingExtra
     from models.folder import BrokenModel
     from models.precision import UnsupportedPrecision
     from models.store import UnknownModel
-    from service.client import ServerError
     from service.engine.loading import NoSuchDevice
     from service.server import NoDeviceLeft
 
-    return (
-        ServerError,
-        UnknownModel,
-        BrokenModel,
-        CannotImport,
-        MissingExtra,
-        NoSuchDevice,
-        NoDeviceLeft,
-        UnsupportedPrecision,
-        OSError,
-    )
+    yield from (UnknownModel, BrokenModel, CannotImport, MissingExtra)
+    yield from (NoSuchDevice, NoDeviceLeft, UnsupportedPrecision)
 
 
 def _views(clips: int | None, crops: int | None) -> "Views | None":
