@@ -16,6 +16,7 @@ from av.video.reformatter import Colorspace
 from service.decode.area import Area
 from service.decode.colour import EXACT, QUICK, Converter, matrix
 from service.decode.fields import FieldSeparator
+from service.decode.hardware import in_memory
 from service.decode.orientation import orientation
 from service.decode.protocol import Refusal
 from service.decode.resample import resample
@@ -42,6 +43,7 @@ class Painter:
         Raises:
             Refusal: UNSUPPORTED_VIDEO, the stored pixel format has no conversion.
         """
+        frame = in_memory(frame)
         laid = orientation(frame)
         width, height = self._resized(frame)
         whole = Area(0, 0, height, width)
