@@ -1,6 +1,6 @@
 """Every metric, declared once. Labels come from closed sets, never from what a client sends."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from time import monotonic
 from typing import Literal
@@ -14,7 +14,7 @@ from prometheus_client import (
     PlatformCollector,
     ProcessCollector,
 )
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from service.values import Protection
@@ -68,12 +68,6 @@ class Metrics:
         )
         self.unit_cache_bytes = Gauge(
             "tubelet_unit_cache_bytes", "Memory of the embeddings that are kept.", registry=self.registry
-        )
-        self.queued_units = Gauge(
-            "tubelet_queued_units", "Units that wait for the device.", ["model"], registry=self.registry
-        )
-        self.queued_windows = Gauge(
-            "tubelet_queued_windows", "Windows that wait for the device.", ["model"], registry=self.registry
         )
         self.videos_in_flight = Gauge(
             "tubelet_videos_in_flight", "Videos between their first byte and answer.", registry=self.registry
@@ -168,6 +162,10 @@ class Metrics:
             layer.set_function(lambda protection=protection: protection in protections())
         self.registry.register(_DecoderSeconds(busy_s))
 
+    def watch_queues(self, lengths: Callable[[], Mapping[tuple[str, str], int]]) -> None:
+        """Read how long queues are, by stage and model, at every scrape."""
+        self.registry.register(_QueueLengths(lengths))
+
     @contextmanager
     def time(self, stage: Stage, into: dict[str, float]) -> Iterator[None]:
         """Add a stage's wall seconds to the histogram and to a request's own account."""
@@ -195,3 +193,23 @@ class _DecoderSeconds(Collector):
             "Wall time that decode workers worked, summed over workers.",
             value=self._busy_s(),
         )
+
+
+class _QueueLengths(Collector):
+    """Gauges of what somebody else holds."""
+
+    def __init__(self, lengths: Callable[[], Mapping[tuple[str, str], int]]) -> None:
+        self._lengths = lengths
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        families = {
+            "encode": GaugeMetricFamily(
+                "tubelet_queued_units", "Units that wait for the device.", labels=["model"]
+            ),
+            "classify": GaugeMetricFamily(
+                "tubelet_queued_windows", "Windows that wait for the device.", labels=["model"]
+            ),
+        }
+        for (stage, model), length in self._lengths().items():
+            families[stage].add_metric([model], length)
+        yield from families.values()

@@ -11,6 +11,7 @@ from typing import Any, get_args
 import grpc
 import pytest
 import yaml
+from prometheus_client import Metric
 
 from service import errors
 from service.metrics import Metrics, Stage
@@ -38,6 +39,7 @@ def series() -> dict[str, set[str]]:
     """The name of every series that a server shows -> its labels."""
     metrics = Metrics()
     metrics.watch_decoders(lambda: 0, lambda: 0.0, frozenset)
+    metrics.watch_queues(lambda: {("encode", "m"): 0, ("classify", "m"): 0})
     labels = {
         family.name: metric._labelnames
         for metric in vars(metrics).values()
@@ -47,10 +49,14 @@ def series() -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for family in metrics.registry.collect():
         for suffix in _SUFFIXES.get(family.type, ("",)):
-            found[family.name + suffix] = {*labels.get(family.name, ())} | (
+            found[family.name + suffix] = {*labels.get(family.name, ()), *_shown(family)} | (
                 {"le"} if suffix == "_bucket" else set()
             )
     return found
+
+
+def _shown(family: Metric) -> set[str]:
+    return {label for sample in family.samples for label in sample.labels} - {"le"}
 
 
 def alerts() -> list[dict[str, Any]]:

@@ -73,7 +73,7 @@ class Worker:
                 break
             self._process.decode(part, pixel_format, fast=fast)
             while isinstance(found := await self._process.next_unit(), UnitFrames):
-                yield replace(found, grid=first + found.grid)
+                yield replace(found, grid=first + found.grid) if first else found
             ends.append(found)
         self.end = DecodeEnd(
             end_ns=min(end.end_ns for end in ends),

@@ -194,7 +194,7 @@ class WorkerProcess(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_alive = False
-        self._watchdog.rest()
+        self._watchdog.end()
         self._stop_supply()
         self._inbox.put_nowait(self._error)
         if self._is_ready:
@@ -308,7 +308,7 @@ class WorkerProcess(asyncio.Protocol):
             self.is_alive = False
             self._death, self._detail = death, answers.text(detail)
             self._error = error_for(death, self._config, value)
-            self._watchdog.rest()
+            self._watchdog.end()
             self._transport.abort()
             self._process.kill()
 

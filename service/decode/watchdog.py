@@ -48,24 +48,32 @@ class Watchdog:
         """An answer is owed from now on, or a sign of life has come."""
         if self._since is None:
             self._on_work(1)
-        self._halt()
+        self._busy_before_s = self.busy_s
         self._since = time.monotonic()
-        self._look_again()
+        if self._timer is None:
+            self._look_again()
 
     def rest(self) -> None:
         """Nothing is owed."""
         if self._since is not None:
+            self._busy_before_s = self.busy_s
+            self._since = None
             self._on_work(-1)
-        self._halt()
 
-    def _halt(self) -> None:
-        self._busy_before_s = self.busy_s
-        self._since = None
+    def end(self) -> None:
+        """Nothing will be owed any more."""
+        self.rest()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
+    # A timer is set once and left alone, since signs of life come by the hundred: each puts off what is due,
+    # nothing brings it forward, and a timer that finds itself too early is set again.
+
     def _look(self) -> None:
+        self._timer = None
+        if self._since is None:
+            return
         for death, spent_s, limit_s, _ in self._accounts():
             if spent_s >= limit_s:
                 self._on_excess(death, spent_s)

@@ -48,6 +48,7 @@ class Executor:
         crowd: Crowd | None = None,
     ) -> None:
         self._metrics = metrics
+        metrics.watch_queues(self.queued)
         self._on_loss = on_loss
         self._schedule = Schedule(devices, crowd)
         # Any one of those that are alike will do for an item; else it is for the one that need not wait.
@@ -79,6 +80,11 @@ class Executor:
         """Those in service."""
         return frozenset(self._schedule.devices)
 
+    def queued(self) -> dict[tuple[str, str], int]:
+        """How much waits, by stage and model."""
+        with self._condition:
+            return self._schedule.queued()
+
     def add(self, lane: Lane[Any, Any]) -> None:
         with self._condition:
             self._schedule.add(lane)
@@ -94,7 +100,6 @@ class Executor:
                 return
             self._schedule.submit(lane, claim, item)
             self._condition.notify(self._woken_by_an_item)
-        self._show_depth(lane)
 
     def decoders_at_work(self, cores: int) -> None:
         """So many cores are theirs from now on."""
@@ -188,7 +193,6 @@ class Executor:
 
     def _account(self, batch: Batch, start: float, seconds: float) -> None:
         lane, size = batch.lane, len(batch.items)
-        self._show_depth(lane)
         self._metrics.engine_busy_seconds.inc(seconds)
         self._metrics.stage_seconds.labels(lane.stage).observe(seconds)
         self._metrics.stage_seconds.labels("queue").observe(start - batch.items[0].queued_at)
@@ -200,10 +204,6 @@ class Executor:
                 item.account.encode_s += seconds / size
             else:
                 item.account.classify_s += seconds / size
-
-    def _show_depth(self, lane: Lane[Any, Any]) -> None:
-        depth = self._metrics.queued_units if lane.stage == "encode" else self._metrics.queued_windows
-        depth.labels(lane.model).set(len(lane.queue))
 
 
 def _answer(batch: Batch, results: Sequence[Any]) -> None:

@@ -49,6 +49,13 @@ class Schedule:
     def submit(self, lane: Lane[Any, Any], claim: Claim[Any], item: Item[Any, Any]) -> None:
         lane.put(claim, item)
 
+    def queued(self) -> dict[tuple[str, str], int]:
+        """How much waits in each stage of each model, of all its versions."""
+        lengths: Counter[tuple[str, str]] = Counter()
+        for lane in self._lanes:
+            lengths[lane.stage, lane.model] += len(lane.queue)
+        return lengths
+
     def take(self, device: str, now: float) -> Batch | None:
         """The next batch for a device that is free."""
         self.crowd.end(device)
