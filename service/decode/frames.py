@@ -69,14 +69,15 @@ def decode(job: Job, slots: Slots, pulse: Callable[[], None]) -> DecodeEnd:
 
 def _decode(job: Job, assembly: Assembly, snap: Exact | Snap, pulse: Callable[[], None]) -> DecodeEnd:
     track, plan = job.track, job.plan
-    opening = track.opening
+    # Its blocks are smoothed: that cannot be changed any more.
+    opening = None if job.fast and not track.is_front else track.opening
     decoded = 0
     for walk in _walks(job, snap):
         opening = opening or job.open(pulse)
         with opening.stream as stream:
             try:
                 end_ns = walk(opening, assembly)
-                if end_ns is not None and opening is track.opening:
+                if end_ns is not None and track.is_front and opening is track.opening:
                     _check_end(stream)
             except Disorder:
                 assembly.let_go()
@@ -85,7 +86,8 @@ def _decode(job: Job, assembly: Assembly, snap: Exact | Snap, pulse: Callable[[]
             finally:
                 decoded += stream.frames
             facts = track.facts
-            if track.opening is not None:
+            if track.is_front:
+                assert track.opening is not None
                 facts = _learned(track.opening, stream, job, end_ns)
             warnings: list[str] = []
             if end_ns is None or not plan.holds_for(facts.duration_ns):
@@ -119,7 +121,7 @@ def _walks(job: Job, snap: Exact | Snap) -> Iterator[_Walk]:
     track = job.track
     if track.keys is not None:
         yield partial(_walk_selected, track, track.keys, job.plan, snap)
-    if track.has_clean_keys and track.opening is None:  # a walk from the middle tells no facts
+    if track.has_clean_keys and not track.is_front:  # a walk from the middle tells no facts
         yield partial(_walk_from_seek, track)
     yield partial(_walk_all, track)
 

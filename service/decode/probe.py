@@ -1,7 +1,8 @@
 """What must be known of a video before it is decoded, from as few of its bytes as tell it for sure."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from service.decode.clock import Timeline
@@ -41,8 +42,8 @@ _WORTH_IT = 500  # packets; fewer are read in the time that it takes to ask an i
 class Track:
     """The stream that is decoded, how its ticks become time, and where decoding can begin.
 
-    With an ``opening``, only the front of the file is known: ``facts`` are its header's words, and no key
-    frame is known yet.
+    If ``is_front``, only the front of the file is known: ``facts`` are its header's words, and no key frame
+    is known yet. With an ``opening``, the first to decode can go on behind its head.
     """
 
     facts: VideoFacts
@@ -52,6 +53,7 @@ class Track:
     keys: Keys | None  # None: its stamps do not tell which frame is shown when, or key frames are not clean
     has_clean_keys: bool  # what is decoded from a key frame on is the same as if all before were decoded
     opening: Opening | None = None
+    is_front: bool = False
 
 
 def probe_front(source: Source, limits: Limits, pulse: Callable[[], None]) -> Track:
@@ -66,12 +68,10 @@ def probe_front(source: Source, limits: Limits, pulse: Callable[[], None]) -> Tr
         source.wait_for_size()
     try:
         stream = next(_streams(source, limits, pulse))
-        try:
+        with _open_on_success(stream):
             head = read_head(stream)
-            return _track(stream, head, header_facts(stream, head, limits), Tally(), Opening(stream, head))
-        except BaseException:
-            stream.close()
-            raise
+            facts = header_facts(stream, head, limits)
+            return _track(stream, head, facts, Tally(), Opening(stream, head), is_front=True)
     except Refusal:
         # What is missing may stand at the end, or another stream may have frames.
         return probe(source, limits, pulse)
@@ -89,21 +89,26 @@ def probe(source: Source, limits: Limits, pulse: Callable[[], None]) -> Track:
     size_bytes = source.wait_for_size()
     refusals = []
     for stream in _streams(source, limits, pulse):
-        with stream:
-            try:
+        try:
+            with _open_on_success(stream):
                 head = read_head(stream)
                 tally = _tally(source, stream, limits, pulse)
-                facts = facts_of(stream, head, tally, size_bytes, limits)
-                return _track(stream, head, facts, tally)
-            except Refusal as refusal:
-                if refusal.reason != "CORRUPT_VIDEO":
-                    raise
-                refusals.append(refusal)
+                is_held = tally is None and stream.read_through() and not stream.has_moved
+                facts = facts_of(stream, head, tally or stream.tally, size_bytes, limits)
+                track = _track(stream, head, facts, tally or stream.tally, Opening(stream, head))
+            if is_held and track.keys is not None:
+                return track
+            stream.close()
+            return replace(track, opening=None)
+        except Refusal as refusal:
+            if refusal.reason != "CORRUPT_VIDEO":
+                raise
+            refusals.append(refusal)
     raise refusals[0]
 
 
 def _track(
-    stream: Stream, head: Head, facts: VideoFacts, tally: Tally, opening: Opening | None = None
+    stream: Stream, head: Head, facts: VideoFacts, tally: Tally, opening: Opening, *, is_front: bool = False
 ) -> Track:
     is_clean = head.timeline.timed and facts.codec in _CLEAN_KEYS and not stream.joins
     return Track(
@@ -114,7 +119,17 @@ def _track(
         keys=tally.keys if is_clean and tally.is_sound else None,
         has_clean_keys=is_clean,
         opening=opening,
+        is_front=is_front,
     )
+
+
+@contextmanager
+def _open_on_success(stream: Stream) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        stream.close()
+        raise
 
 
 def _streams(source: Source, limits: Limits, pulse: Callable[[], None]) -> Iterator[Stream]:
@@ -127,14 +142,10 @@ def _streams(source: Source, limits: Limits, pulse: Callable[[], None]) -> Itera
         yield Stream(open_container(source, accelerator(limits.hardware)), stream_index, limits, pulse)
 
 
-def _tally(source: Source, stream: Stream, limits: Limits, pulse: Callable[[], None]) -> Tally:
-    """What is known of the packets of a stream whose head has been read."""
+def _tally(source: Source, stream: Stream, limits: Limits, pulse: Callable[[], None]) -> Tally | None:
+    """What an index tells of the packets of a stream whose head has been read, if that pays."""
     tally = tally_of_index(stream, _WORTH_IT if source.is_whole else 1)
     if tally is None and not source.is_whole:
         with Stream(open_container(source), stream.stream.index, limits, pulse) as other:
             tally = tally_of_ends(other, stream.tally, stated_rate(stream))
-    if tally is not None:
-        return tally
-    while stream.read() is not None:
-        pass
-    return stream.tally
+    return tally

@@ -3,6 +3,7 @@
 Damage is counted and skipped: what can be decoded is.
 """
 
+from collections import deque
 from collections.abc import Callable
 from fractions import Fraction
 
@@ -24,6 +25,7 @@ from service.values import NS_PER_S
 # Decoders of the transparency that Matroska keeps beside each frame; FFmpeg's own leave it out.
 _WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 _INTERLACED = range(2, 6)  # AVFieldOrder: which field is coded and shown first
+_HELD_BYTES = 16 << 20  # of packets; a clip of ten seconds has less
 
 
 class Stream:
@@ -47,7 +49,9 @@ class Stream:
         self.tally = Tally()
         self.frames = 0
         self.broke_off = False
+        self.has_moved = False  # to another place of the file
         self._is_through = False
+        self._again: deque[Packet] = deque()
         self._joins = self._new_joins()
         self._limits = limits
         self.pulse = pulse
@@ -75,6 +79,8 @@ class Stream:
     def read(self) -> Packet | None:
         """The next packet; None at the end, or where the file breaks off."""
         self.pulse()
+        if self._again:
+            return self._again.popleft()
         if self._is_through:
             return None
         packet = next(self._packets, None)
@@ -86,6 +92,21 @@ class Stream:
         check_frames(self.tally.packets, self._limits)
         check_duration(self._span_ns(), self._limits)
         return packet
+
+    def read_through(self) -> bool:
+        """Tally all packets to the end. True: reading goes on from here again, for they are held.
+
+        False: there are too many of them.
+        """
+        held, held_bytes = deque[Packet](), 0
+        while (packet := self.read()) is not None:
+            held_bytes += packet.size
+            if held_bytes <= _HELD_BYTES:
+                held.append(packet)
+            else:
+                held.clear()
+        self._again = held
+        return held_bytes <= _HELD_BYTES
 
     def decode(self, packet: Packet, *, if_needed_by_others: bool = False) -> list[VideoFrame]:
         """The frames that come out now; this packet's own may be left out if nothing refers to it."""
@@ -119,6 +140,8 @@ class Stream:
         except MEDIA_ERRORS:
             return False
         self._packets, self._is_through = packets(self.container, self.stream), False
+        self._again.clear()
+        self.has_moved = True
         self.tally, self._joins = Tally(), self._new_joins()
         return True
 

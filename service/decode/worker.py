@@ -12,7 +12,7 @@ import socket
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import av.logging
@@ -227,7 +227,8 @@ class _Job:
     def _decode(self, message: dict[str, Any]) -> None:
         fd = self._link.take_file()
         track = self._track or probe(self._source, self._limits, self.pulse)
-        self._track = track if track.opening is None else None  # an opening serves for one walk
+        # An opening serves for one walk.
+        self._track = None if track.is_front else replace(track, opening=None)
         pixel_format = PixelFormat(**message["pixel_format"])
         plan = Plan(tuple(Grid(**grid) for grid in message["grids"]), message["is_open"])
         unit_shape = (plan.grids[0].frames_per_unit, pixel_format.height, pixel_format.width, 3)
