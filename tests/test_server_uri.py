@@ -32,6 +32,7 @@ _CONTAINERS = {
     "index at the front": ("mp4", {"movflags": "faststart"}),
     "matroska": ("matroska", {}),
     "webm's kind": ("matroska", {"cues_to_front": "1"}),
+    "fragmented": ("mp4", {"movflags": "empty_moov", "frag_duration": "5000000"}),
     "mpegts": ("mpegts", {}),
     "no index": ("matroska", {"live": "1"}),
 }
@@ -92,6 +93,8 @@ def refused(client: Client, uri: str, options: Options | None = None) -> ServerE
         ("index at the front", _VIEWS, 0.25),
         ("matroska", _VIEWS, 0.25),
         ("index at the end", replace(_VIEWS, ranges_ns=_PART.ranges_ns), 0.1),
+        # Its index is in the heads of its fragments, 440 kB each.
+        ("fragmented", _PART, 0.3),
         # What has to be seen as a whole, and what has no index, costs all of it.
         ("index at the end", Options(windowing=WholeVideo()), 1),
         ("matroska", Options(), 1),

@@ -1,6 +1,9 @@
 """What the index of a file says of its packets need not be read from them."""
 
+from collections.abc import Sequence
 from fractions import Fraction
+
+from av.packet import Packet
 
 from service.decode.stream import Stream
 from service.decode.tally import Tally
@@ -9,39 +12,40 @@ from service.decode.tally import Tally
 _WITH_KEYS = ("matroska,webm", "avi")
 
 
-def tally_of_index(stream: Stream, at_least: int) -> Tally | None:
-    """The tally of a stream of mp4 or mov whose first packet has been read, by an index of every packet.
+def tally_of_index(stream: Stream, head: Sequence[Packet], at_least: int) -> Tally | None:
+    """The tally of a stream of mp4 or mov whose first packets have been read, by an index of every packet.
 
     None where packets have to be read for it, or where there are fewer than ``at_least``.
 
     The packets after the last key frame are read all the same: only they say when the video ends, and whether
-    the file has all that its index promises.
+    the file has all that its index promises. A fragmented file states no number of packets; its index is
+    gathered from its fragments as it is opened, but for the last one, perhaps.
     """
-    index = stream.stream.index_entries
-    if "mov" not in stream.container.format.name or not at_least <= len(index) == stream.stream.frames > 0:
+    index, stated = stream.stream.index_entries, stream.stream.frames
+    if "mov" not in stream.container.format.name or len(index) < at_least or stated not in (0, len(index)):
         return None
     first = index[0]
-    pts = stream.tally.earliest
-    if not first.is_keyframe or pts is None:
+    earliest = stream.tally.earliest
+    if not first.is_keyframe or earliest is None or not head or head[0].pts is None:
         return None
-    tally = Tally()
-    tally.is_timed = True
-    delay = pts - first.timestamp  # what the index has are decoding stamps
-    last_key = 0
-    for number, entry in enumerate(index):
-        tally.packets += not entry.is_discard
-        if entry.is_keyframe:
-            tally.keys.add(entry.timestamp + delay, number)
-            last_key = number
+    delay = head[0].pts - first.timestamp  # what the index has are decoding stamps
+    last_key = max(number for number, entry in enumerate(index) if entry.is_keyframe)
     if last_key < stream.tally.packets or not stream.seek(index[last_key].timestamp + delay):
         return None
     while stream.read() is not None:
         pass
     tail = stream.tally
+    index = stream.stream.index_entries
     if tail.packets != len(index) - last_key or not tail.is_sound:
         stream.seek(first.timestamp)
         return None
-    tally.earliest, tally.latest, tally.end = pts, tail.latest, tail.end
+    tally = Tally()
+    tally.is_timed = True
+    for number, entry in enumerate(index):
+        tally.packets += not entry.is_discard
+        if entry.is_keyframe:
+            tally.keys.add(entry.timestamp + delay, number)
+    tally.earliest, tally.latest, tally.end = earliest, tail.latest, tail.end
     return tally
 
 

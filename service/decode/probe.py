@@ -92,7 +92,7 @@ def probe(source: Source, limits: Limits, pulse: Callable[[], None]) -> Track:
         try:
             with _open_on_success(stream):
                 head = read_head(stream)
-                tally = _tally(source, stream, limits, pulse)
+                tally = _tally(source, stream, head, limits, pulse)
                 is_held = tally is None and stream.read_through() and not stream.has_moved
                 facts = facts_of(stream, head, tally or stream.tally, size_bytes, limits)
                 track = _track(stream, head, facts, tally or stream.tally, Opening(stream, head))
@@ -142,9 +142,11 @@ def _streams(source: Source, limits: Limits, pulse: Callable[[], None]) -> Itera
         yield Stream(open_container(source, accelerator(limits.hardware)), stream_index, limits, pulse)
 
 
-def _tally(source: Source, stream: Stream, limits: Limits, pulse: Callable[[], None]) -> Tally | None:
+def _tally(
+    source: Source, stream: Stream, head: Head, limits: Limits, pulse: Callable[[], None]
+) -> Tally | None:
     """What an index tells of the packets of a stream whose head has been read, if that pays."""
-    tally = tally_of_index(stream, _WORTH_IT if source.is_whole else 1)
+    tally = tally_of_index(stream, head.packets, _WORTH_IT if source.is_whole else 1)
     if tally is None and not source.is_whole:
         with Stream(open_container(source), stream.stream.index, limits, pulse) as other:
             tally = tally_of_ends(other, stream.tally, stated_rate(stream))
