@@ -69,15 +69,18 @@ def decode(job: Job, slots: Slots, pulse: Callable[[], None]) -> DecodeEnd:
 
 def _decode(job: Job, assembly: Assembly, snap: Exact | Snap, pulse: Callable[[], None]) -> DecodeEnd:
     track, plan = job.track, job.plan
-    # Its blocks are smoothed: that cannot be changed any more.
-    opening = None if job.fast and not track.is_front else track.opening
+    opening = track.handover.take()
+    front = opening if track.is_front else None
+    if opening is not None and job.fast and front is None:
+        opening.stream.close()  # its blocks are smoothed, which cannot be changed any more
+        opening = None
     decoded = 0
     for walk in _walks(job, snap):
         opening = opening or job.open(pulse)
         with opening.stream as stream:
             try:
                 end_ns = walk(opening, assembly)
-                if end_ns is not None and track.is_front and opening is track.opening:
+                if end_ns is not None and opening is front:
                     _check_end(stream)
             except Disorder:
                 assembly.let_go()
@@ -86,9 +89,8 @@ def _decode(job: Job, assembly: Assembly, snap: Exact | Snap, pulse: Callable[[]
             finally:
                 decoded += stream.frames
             facts = track.facts
-            if track.is_front:
-                assert track.opening is not None
-                facts = _learned(track.opening, stream, job, end_ns)
+            if front is not None:
+                facts = _learned(front, stream, job, end_ns)
             warnings: list[str] = []
             if end_ns is None or not plan.holds_for(facts.duration_ns):
                 end_ns = facts.duration_ns

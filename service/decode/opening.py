@@ -55,6 +55,22 @@ class Opening:
     head: Head | None = None
 
 
+class Handover:
+    """An opening for whoever takes it first; nobody else keeps it, with its decoder and its frames."""
+
+    def __init__(self, opening: Opening | None = None) -> None:
+        self._opening = opening
+
+    def take(self) -> Opening | None:
+        opening, self._opening = self._opening, None
+        return opening
+
+    def close(self) -> None:
+        """Nobody will take it any more."""
+        if (opening := self.take()) is not None:
+            opening.stream.close()
+
+
 def _timeline(stream: Stream, first: VideoFrame) -> Timeline:
     rate = stated_rate(stream)
     time_base = stream.time_base or 1 / rate

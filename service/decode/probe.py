@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from service.decode.clock import Timeline
@@ -12,7 +12,7 @@ from service.decode.front import plays_from_front
 from service.decode.hardware import accelerator
 from service.decode.index import tally_of_ends, tally_of_index
 from service.decode.limits import Limits, check_streams
-from service.decode.opening import Head, Opening, read_head, stated_rate
+from service.decode.opening import Handover, Head, Opening, read_head, stated_rate
 from service.decode.protocol import Refusal
 from service.decode.source import Source
 from service.decode.stream import Stream
@@ -43,7 +43,7 @@ class Track:
     """The stream that is decoded, how its ticks become time, and where decoding can begin.
 
     If ``is_front``, only the front of the file is known: ``facts`` are its header's words, and no key frame
-    is known yet. With an ``opening``, the first to decode can go on behind its head.
+    is known yet. Whoever decodes first can go on behind the head, where there is an opening.
     """
 
     facts: VideoFacts
@@ -52,8 +52,8 @@ class Track:
     aspect: Fraction | None  # of a pixel
     keys: Keys | None  # None: its stamps do not tell which frame is shown when, or key frames are not clean
     has_clean_keys: bool  # what is decoded from a key frame on is the same as if all before were decoded
-    opening: Opening | None = None
     is_front: bool = False
+    handover: Handover = field(default_factory=Handover)
 
 
 def probe_front(source: Source, limits: Limits, pulse: Callable[[], None]) -> Track:
@@ -71,7 +71,8 @@ def probe_front(source: Source, limits: Limits, pulse: Callable[[], None]) -> Tr
         with _open_on_success(stream):
             head = read_head(stream)
             facts = header_facts(stream, head, limits)
-            return _track(stream, head, facts, Tally(), Opening(stream, head), is_front=True)
+            track = _track(stream, head, facts, Tally())
+            return replace(track, is_front=True, handover=Handover(Opening(stream, head)))
     except Refusal:
         # What is missing may stand at the end, or another stream may have frames.
         return probe(source, limits, pulse)
@@ -93,13 +94,14 @@ def probe(source: Source, limits: Limits, pulse: Callable[[], None]) -> Track:
             with _open_on_success(stream):
                 head = read_head(stream)
                 tally = _tally(source, stream, head, limits, pulse)
-                is_held = tally is None and stream.read_through() and not stream.has_moved
+                is_held = tally is None and stream.read_through()
                 facts = facts_of(stream, head, tally or stream.tally, size_bytes, limits)
-                track = _track(stream, head, facts, tally or stream.tally, Opening(stream, head))
-            if is_held and track.keys is not None:
-                return track
+                track = _track(stream, head, facts, tally or stream.tally)
+            # What is damaged at its beginning may be skipped, but by those who begin anew.
+            if is_held and track.keys is not None and not stream.has_moved and not stream.is_damaged:
+                return replace(track, handover=Handover(Opening(stream, head)))
             stream.close()
-            return replace(track, opening=None)
+            return track
         except Refusal as refusal:
             if refusal.reason != "CORRUPT_VIDEO":
                 raise
@@ -107,9 +109,7 @@ def probe(source: Source, limits: Limits, pulse: Callable[[], None]) -> Track:
     raise refusals[0]
 
 
-def _track(
-    stream: Stream, head: Head, facts: VideoFacts, tally: Tally, opening: Opening, *, is_front: bool = False
-) -> Track:
+def _track(stream: Stream, head: Head, facts: VideoFacts, tally: Tally) -> Track:
     is_clean = head.timeline.timed and facts.codec in _CLEAN_KEYS and not stream.joins
     return Track(
         facts=facts,
@@ -118,8 +118,6 @@ def _track(
         aspect=stream.aspect,
         keys=tally.keys if is_clean and tally.is_sound else None,
         has_clean_keys=is_clean,
-        opening=opening,
-        is_front=is_front,
     )
 
 

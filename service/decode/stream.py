@@ -25,7 +25,8 @@ from service.values import NS_PER_S
 # Decoders of the transparency that Matroska keeps beside each frame; FFmpeg's own leave it out.
 _WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 _INTERLACED = range(2, 6)  # AVFieldOrder: which field is coded and shown first
-_HELD_BYTES = 16 << 20  # of packets; a clip of ten seconds has less
+# To be read again: what a clip of ten seconds has. A packet of a few bytes may refer to 200 kB of MPEG-TS.
+_HELD_BYTES, _HELD_PACKETS = 16 << 20, 500
 
 
 class Stream:
@@ -49,7 +50,7 @@ class Stream:
         self.tally = Tally()
         self.frames = 0
         self.broke_off = False
-        self.has_moved = False  # to another place of the file
+        self.has_moved = False  # or has tried to, to another place of the file
         self._is_through = False
         self._again: deque[Packet] = deque()
         self._joins = self._new_joins()
@@ -96,17 +97,19 @@ class Stream:
     def read_through(self) -> bool:
         """Tally all packets to the end. True: reading goes on from here again, for they are held.
 
-        False: there are too many of them.
+        False: there are too many of them, or their stamps do not tell which frame is shown when.
         """
-        held, held_bytes = deque[Packet](), 0
+        held, held_bytes, may_hold = deque[Packet](), 0, True
         while (packet := self.read()) is not None:
-            held_bytes += packet.size
-            if held_bytes <= _HELD_BYTES:
+            held_bytes += packet.size + sum(each.buffer_size for each in packet.iter_sidedata())
+            is_little = held_bytes <= _HELD_BYTES and len(held) < _HELD_PACKETS
+            may_hold = may_hold and is_little and self.tally.is_sound and not self.joins
+            if may_hold:
                 held.append(packet)
             else:
                 held.clear()
         self._again = held
-        return held_bytes <= _HELD_BYTES
+        return may_hold
 
     def decode(self, packet: Packet, *, if_needed_by_others: bool = False) -> list[VideoFrame]:
         """The frames that come out now; this packet's own may be left out if nothing refers to it."""
@@ -135,13 +138,13 @@ class Stream:
 
     def seek(self, ticks: int) -> bool:
         """Read on from a key frame at or before this stamp, if the container can; the tally begins anew."""
+        self.has_moved = True
         try:
             self.container.seek(ticks, stream=self.stream, backward=True)
         except MEDIA_ERRORS:
             return False
         self._packets, self._is_through = packets(self.container, self.stream), False
         self._again.clear()
-        self.has_moved = True
         self.tally, self._joins = Tally(), self._new_joins()
         return True
 

@@ -12,7 +12,7 @@ import socket
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import av.logging
@@ -155,8 +155,8 @@ class _Job:
         except _Stopped:
             return
         finally:
-            if self._track is not None and self._track.opening is not None:
-                self._track.opening.stream.close()
+            if self._track is not None:
+                self._track.handover.close()
             self._source.close()
 
     def say(self, says: str, **content: object) -> None:
@@ -227,8 +227,7 @@ class _Job:
     def _decode(self, message: dict[str, Any]) -> None:
         fd = self._link.take_file()
         track = self._track or probe(self._source, self._limits, self.pulse)
-        # An opening serves for one walk.
-        self._track = None if track.is_front else replace(track, opening=None)
+        self._track = None if track.is_front else track
         pixel_format = PixelFormat(**message["pixel_format"])
         plan = Plan(tuple(Grid(**grid) for grid in message["grids"]), message["is_open"])
         unit_shape = (plan.grids[0].frames_per_unit, pixel_format.height, pixel_format.width, 3)
