@@ -7,6 +7,7 @@ the display matrix (rotation by quarters, mirrors).
 from collections.abc import Set
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
 from av.error import FFmpegError
@@ -45,7 +46,7 @@ class Painter:
         """
         frame = in_memory(frame)
         laid = orientation(frame)
-        width, height = self._resized(frame)
+        width, height = _resized(self._format, frame.width, frame.height, laid.transpose, self._aspect)
         whole = Area(0, 0, height, width)
         try:
             pixels, part = self._still(
@@ -88,18 +89,6 @@ class Painter:
         size = (part.width, part.height) if is_resized else (still.width, still.height)
         return self._converter.convert(still, size, colours)
 
-    def _resized(self, frame: VideoFrame) -> tuple[int, int]:
-        """The shown picture's size before a crop is cut out: (width, height)."""
-        rows, columns = self._format.resized
-        if self._format.resize == "stretch":
-            return columns, rows
-        width, height = _display_shape(frame, self._aspect)
-        scale = max(columns / width, rows / height)
-        return (
-            min(max(int(width * scale), columns), columns * _MAX_ASPECT),
-            min(max(int(height * scale), rows), rows * _MAX_ASPECT),
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class Picture:
@@ -126,12 +115,31 @@ class Picture:
 
 def display_size(frame: VideoFrame, aspect: Fraction | None) -> tuple[int, int]:
     """The shown picture's (width, height): square pixels, upright."""
-    width, height = _display_shape(frame, aspect)
-    return max(1, round(width)), max(1, round(height))
+    shape = _shown_shape(frame.width, frame.height, orientation(frame).transpose, aspect)
+    width, height = map(round, shape)
+    return max(1, width), max(1, height)
 
 
-def _display_shape(frame: VideoFrame, aspect: Fraction | None) -> tuple[Fraction, Fraction]:
-    width, height = Fraction(frame.width), Fraction(frame.height)
+@lru_cache(maxsize=16)
+def _resized(
+    target: PixelFormat, width: int, height: int, transpose: bool, aspect: Fraction | None
+) -> tuple[int, int]:
+    """The shown picture's size before a crop is cut out: (width, height)."""
+    rows, columns = target.resized
+    if target.resize == "stretch":
+        return columns, rows
+    wide, high = _shown_shape(width, height, transpose, aspect)
+    scale = max(columns / wide, rows / high)
+    return (
+        min(max(int(wide * scale), columns), columns * _MAX_ASPECT),
+        min(max(int(high * scale), rows), rows * _MAX_ASPECT),
+    )
+
+
+def _shown_shape(
+    width: int, height: int, transpose: bool, aspect: Fraction | None
+) -> tuple[Fraction, Fraction]:
+    wide, high = Fraction(width), Fraction(height)
     if aspect is not None and Fraction(1, _MAX_ASPECT) <= aspect <= _MAX_ASPECT:
-        width *= aspect
-    return (height, width) if orientation(frame).transpose else (width, height)
+        wide *= aspect
+    return (high, wide) if transpose else (wide, high)
