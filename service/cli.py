@@ -128,13 +128,13 @@ def evaluate(
     from service.values import Options, Sliding
 
     wanted = Options(model, version, windowing=_views(clips, crops) or Sliding())
-    try:
-        with _told():
+    with _told():
+        try:
             work = evaluation.evaluate(data, wanted, out, server, _config(config), as_json=as_json)
             classified = asyncio.run(work)
-    except evaluation.Unusable as error:
-        _errors.print(str(error))
-        raise typer.Exit(2) from None
+        except evaluation.Unusable as error:
+            _errors.print(str(error))
+            raise typer.Exit(2) from None
     raise typer.Exit(0 if classified else 1)
 
 
@@ -243,6 +243,8 @@ def _told() -> Iterator[None]:
     """What a user can mend ends in one sentence and exit status 1, not in a traceback."""
     try:
         yield
+    except typer.Exit:
+        raise
     except Exception as error:
         if not any(isinstance(error, kind) for kind in _mendable()):
             raise

@@ -11,6 +11,7 @@ from prometheus_client import (
     Gauge,
     GCCollector,
     Histogram,
+    Metric,
     PlatformCollector,
     ProcessCollector,
 )
@@ -201,8 +202,18 @@ class _QueueLengths(Collector):
     def __init__(self, lengths: Callable[[], Mapping[tuple[str, str], int]]) -> None:
         self._lengths = lengths
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        families = {
+    def describe(self) -> Iterator[Metric]:
+        yield from self._families().values()
+
+    def collect(self) -> Iterator[Metric]:
+        families = self._families()
+        for (stage, model), length in self._lengths().items():
+            families[stage].add_metric([model], length)
+        yield from families.values()
+
+    def _families(self) -> dict[str, GaugeMetricFamily]:
+        """By stage."""
+        return {
             "encode": GaugeMetricFamily(
                 "tubelet_queued_units", "Units that wait for the device.", labels=["model"]
             ),
@@ -210,6 +221,3 @@ class _QueueLengths(Collector):
                 "tubelet_queued_windows", "Windows that wait for the device.", labels=["model"]
             ),
         }
-        for (stage, model), length in self._lengths().items():
-            families[stage].add_metric([model], length)
-        yield from families.values()

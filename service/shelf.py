@@ -14,8 +14,8 @@ from service.engine.engine import Engine
 from service.engine.hosted import HostedModel
 
 # BrokenModel, MissingExtra and UnsupportedPrecision are RuntimeErrors, and so is what torch says of a memory
-# that does not suffice.
-CANNOT_LOAD = (RuntimeError, ValueError, MemoryError)
+# that does not suffice. Libraries are imported with the first model that needs them.
+CANNOT_LOAD = (RuntimeError, ValueError, MemoryError, ImportError)
 
 _log = logging.getLogger(__name__)
 

@@ -6,18 +6,23 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, fields
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import psutil
 import pytest
 
+from service.config import DecodeConfig
+from service.decode.limits import Limits
 from service.decode.pool import DecodePool, Worker
+from service.decode.probe import Track, probe
+from service.decode.source import Source
 from service.plan import Grid, Plan
 from service.values import NS_PER_S, Crop, DecodeEnd, PixelFormat, UnitFrames, VideoFacts
 from tests.reference import EXACT
@@ -103,6 +108,20 @@ def kept(unit: UnitFrames) -> np.ndarray:
     pixels = unit.pixels.copy()
     unit.release()
     return pixels
+
+
+@contextmanager
+def probed(path: Path, **changed: Any) -> Iterator[Track]:
+    """What the worker's own code finds, in this process, by the limits of the configuration but for some."""
+    settings: dict[str, Any] = DecodeConfig().model_dump() | {"threads": 1} | changed
+    limits = Limits(**{each.name: settings[each.name] for each in fields(Limits)})
+    source = Source(os.open(path, os.O_RDONLY))
+    with closing(source):
+        track = probe(source, limits, lambda: None)
+        try:
+            yield track
+        finally:
+            track.handover.close()
 
 
 def render(

@@ -1,8 +1,5 @@
 """What the probe of a short clip leaves open for whoever decodes it, and when it had better not."""
 
-import os
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,38 +8,14 @@ import numpy as np
 import pytest
 
 from service.config import DecodeConfig
-from service.decode.limits import Limits
 from service.decode.pool import DecodePool
-from service.decode.probe import Track, probe
-from service.decode.source import Source
 from service.plan import Grid, Plan
 from service.values import NS_PER_S
-from tests.decode_clips import decode_file, decode_plan, number_of, opened, render, whole
+from tests.decode_clips import decode_file, decode_plan, number_of, opened, probed, render, whole
 
 _RATE = 10
 _FEW, _MANY = 60, 600  # frames
 _KEYED = {"g": "30", "bf": "2"}
-
-
-@contextmanager
-def _probed(path: Path) -> Iterator[Track]:
-    config = DecodeConfig()
-    limits = Limits(
-        threads=1,
-        hardware="none",
-        max_pixels=config.max_pixels,
-        max_frames=config.max_frames,
-        max_streams=config.max_streams,
-        max_duration_s=config.max_duration_s,
-        max_cpu_s=config.max_cpu_s,
-    )
-    source = Source(os.open(path, os.O_RDONLY))
-    with closing(source):
-        track = probe(source, limits, lambda: None)
-        try:
-            yield track
-        finally:
-            track.handover.close()
 
 
 @pytest.mark.parametrize("container", ["mp4", "mkv", "ts", "flv"])
@@ -50,7 +23,7 @@ def test_all_packets_behind_the_head_come_again(tmp_path: Path, container: str) 
     path = render(tmp_path / f"clip.{container}", _FEW, options=_KEYED)
     with av.open(str(path)) as file:
         packets = [(packet.pts, bytes(packet)) for packet in file.demux(video=0) if packet.size]
-    with _probed(path) as track:
+    with probed(path) as track:
         opening = track.handover.take()
         assert opening is not None
         assert opening.head is not None
@@ -69,11 +42,11 @@ def test_all_packets_behind_the_head_come_again(tmp_path: Path, container: str) 
         ("stamps of B-frames that AVI has no place for", _FEW, "mpeg4"),
     ],
 )
-def test_what_serves_nobody_is_not_held(tmp_path: Path, name: str, frames: int, codec: str) -> None:
+def test_what_serves_nobody_is_not_left_open(tmp_path: Path, name: str, frames: int, codec: str) -> None:
     path = render(
         tmp_path / ("clip.avi" if codec == "mpeg4" else "clip.mkv"), frames, codec=codec, options=_KEYED
     )
-    with _probed(path) as track:
+    with probed(path) as track:
         assert track.facts.frames == frames
         assert track.handover.take() is None
 

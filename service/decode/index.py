@@ -6,10 +6,11 @@ from fractions import Fraction
 from av.packet import Packet
 
 from service.decode.stream import Stream
-from service.decode.tally import Tally
+from service.decode.tally import Key, Tally
 
 # Formats whose demuxers know key frames that they have not come to.
 _WITH_KEYS = ("matroska,webm", "avi")
+_ENTRIES_A_PULSE = 10_000
 
 
 def tally_of_index(stream: Stream, head: Sequence[Packet], at_least: int) -> Tally | None:
@@ -19,34 +20,54 @@ def tally_of_index(stream: Stream, head: Sequence[Packet], at_least: int) -> Tal
 
     The packets after the last key frame are read all the same: only they say when the video ends, and whether
     the file has all that its index promises. A fragmented file states no number of packets; its index is
-    gathered from its fragments as it is opened, but for the last one, perhaps.
+    gathered from its fragments as it is opened, but for the last one, perhaps, or from none of them where a
+    list of them comes first (``sidx``).
+
+    Raises:
+        Refusal: VIDEO_TOO_LARGE.
     """
-    index, stated = stream.stream.index_entries, stream.stream.frames
-    if "mov" not in stream.container.format.name or len(index) < at_least or stated not in (0, len(index)):
-        return None
-    first = index[0]
+    count, stated = len(stream.stream.index_entries), stream.stream.frames
     earliest = stream.tally.earliest
-    if not first.is_keyframe or earliest is None or not head or head[0].pts is None:
+    if "mov" not in stream.container.format.name or count < at_least or stated not in (0, count):
+        return None
+    first = stream.stream.index_entries[0]
+    if earliest is None or not head or head[0].pts is None or head[0].dts != first.timestamp:
         return None
     delay = head[0].pts - first.timestamp  # what the index has are decoding stamps
-    last_key = max(number for number, entry in enumerate(index) if entry.is_keyframe)
-    if last_key < stream.tally.packets or not stream.seek(index[last_key].timestamp + delay):
+    keys = _keys_by_index(stream)
+    if keys is None or keys[-1].number < stream.tally.packets or not stream.seek(keys[-1].pts + delay):
         return None
     while stream.read() is not None:
         pass
-    tail = stream.tally
-    index = stream.stream.index_entries
-    if tail.packets != len(index) - last_key or not tail.is_sound:
+    tail, last_key = stream.tally, keys[-1].number
+    keys, count = _keys_by_index(stream), len(stream.stream.index_entries)
+    if keys is None or tail.packets != count - last_key or not tail.is_sound:
         stream.seek(first.timestamp)
         return None
     tally = Tally()
     tally.is_timed = True
-    for number, entry in enumerate(index):
-        tally.packets += not entry.is_discard
-        if entry.is_keyframe:
-            tally.keys.add(entry.timestamp + delay, number)
+    tally.packets = sum(not entry.is_discard for entry in stream.stream.index_entries)
+    for key in keys:
+        tally.keys.add(key.pts + delay, key.number)
     tally.earliest, tally.latest, tally.end = earliest, tail.latest, tail.end
     return tally
+
+
+def _keys_by_index(stream: Stream) -> list[Key] | None:
+    """With stamps of decoding. None where the first packet is none, or stamps do not rise."""
+    index = stream.stream.index_entries
+    stream.check_frames(len(index))
+    keys: list[Key] = []
+    last: int | None = None
+    for number, entry in enumerate(index):
+        if number % _ENTRIES_A_PULSE == 0:
+            stream.pulse()
+        if last is not None and entry.timestamp <= last:
+            return None
+        last = entry.timestamp
+        if entry.is_keyframe:
+            keys.append(Key(last, number))
+    return keys if keys and keys[0].number == 0 else None
 
 
 def tally_of_ends(stream: Stream, head: Tally, rate: Fraction) -> Tally | None:

@@ -134,18 +134,20 @@ class DecodePool:
     async def __aexit__(self, *_: object) -> None:
         await self._stop()
 
+    # The metrics' thread asks for these too, while the set changes: a copy of it is looked at.
+
     @property
     def free_workers(self) -> int:
-        return sum(process.is_alive and not process.is_taken for process in self._processes)
+        return sum(process.is_alive and not process.is_taken for process in tuple(self._processes))
 
     @property
     def busy_workers(self) -> int:
-        return sum(process.is_alive and process.is_taken for process in self._processes)
+        return sum(process.is_alive and process.is_taken for process in tuple(self._processes))
 
     @property
     def busy_s(self) -> float:
         """For how long workers have worked, in sum: not while they waited for videos or free slots."""
-        return self._busy_before_s + sum(process.busy_s for process in self._processes)
+        return self._busy_before_s + sum(process.busy_s for process in tuple(self._processes))
 
     @asynccontextmanager
     async def worker(

@@ -194,6 +194,7 @@ class WorkerProcess(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_alive = False
+        self._walk = None  # with its memory, for whoever holds none of its frames
         self._watchdog.end()
         self._stop_supply()
         self._inbox.put_nowait(self._error)

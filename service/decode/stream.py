@@ -120,6 +120,10 @@ class Stream:
         self._decoder.skip_frame = "NONREF" if may_skip else "DEFAULT"
         return self._decode(packet)
 
+    def check_frames(self, frames: int) -> None:
+        """Raise ``Refusal`` VIDEO_TOO_LARGE when there are more than the limit."""
+        check_frames(frames, self._limits)
+
     def drain(self) -> list[VideoFrame]:
         """The frames that the decoder still holds; it begins anew with the next packet."""
         frames = self._decode(None)

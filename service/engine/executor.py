@@ -48,7 +48,6 @@ class Executor:
         crowd: Crowd | None = None,
     ) -> None:
         self._metrics = metrics
-        metrics.watch_queues(self.queued)
         self._on_loss = on_loss
         self._schedule = Schedule(devices, crowd)
         # Any one of those that are alike will do for an item; else it is for the one that need not wait.
@@ -58,6 +57,7 @@ class Executor:
         self._stopping = False
         self._loop: asyncio.AbstractEventLoop
         self._threads: list[threading.Thread] = []
+        metrics.watch_queues(self.queued)
 
     async def __aenter__(self) -> "Executor":
         self._loop = asyncio.get_running_loop()

@@ -1,0 +1,79 @@
+"""The index of an mp4 is taken for its packets where it is one: it says what reading them all would."""
+
+from pathlib import Path
+
+import av
+import pytest
+
+from service.decode import probe as probing
+from service.decode.protocol import Refusal
+from service.decode.tally import Keys
+from tests.boxes import box, boxes
+from tests.decode_clips import probed, render
+
+_FRAGMENTS = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
+_MANY = 600  # frames: more than are read one by one where there is an index
+
+
+def _clip(folder: Path, frames: int, options: dict[str, str]) -> Path:
+    """In an mp4 written with these options."""
+    coded = render(folder / f"{frames}c.mp4", frames, options={"g": "30", "bf": "2", "sc_threshold": "0"})
+    path = folder / f"{frames}.mp4"
+    with av.open(str(coded)) as source, av.open(str(path), "w", container_options=options) as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    return path
+
+
+def _places(keys: Keys | None) -> list[object]:
+    assert keys is not None
+    return [keys.before(ticks) for ticks in range(0, 1_000_000, 1000)]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("whole", {}),
+        ("fragments", _FRAGMENTS),
+        ("the last fragment comes to light when it is read", {"movflags": "dash+frag_keyframe"}),
+        (
+            "a list of fragments at the front",
+            {"movflags": "frag_keyframe+empty_moov+default_base_moof+global_sidx"},
+        ),
+        ("the first fragment in the header", {"movflags": "frag_keyframe"}),
+    ],
+)
+def test_it_says_what_the_packets_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, options: dict[str, str]
+) -> None:
+    path = _clip(tmp_path, _MANY, options)
+    with probed(path) as by_index:
+        pass
+    monkeypatch.setattr(probing, "_WORTH_IT", _MANY + 1)
+    with probed(path) as by_packets:
+        pass
+    assert by_index.facts == by_packets.facts
+    assert by_index.facts.frames == _MANY
+    assert by_index.timeline == by_packets.timeline
+    assert _places(by_index.keys) == _places(by_packets.keys)
+
+
+def test_stamps_that_go_back_are_none(tmp_path: Path) -> None:
+    """One recording behind another, in fragments whose clocks both begin at zero."""
+    first, second = (_clip(tmp_path, frames, _FRAGMENTS).read_bytes() for frames in (200, 400))
+    fragments = [box(name, body) for name, body in boxes(second) if name in (b"moof", b"mdat")]
+    path = tmp_path / "both.mp4"
+    path.write_bytes(b"".join([first, *fragments]))
+    with probed(path) as track:
+        assert track.keys is None
+
+
+@pytest.mark.parametrize("options", [{}, _FRAGMENTS], ids=["whole", "fragments"])
+def test_it_is_held_to_the_limit_on_frames(tmp_path: Path, options: dict[str, str]) -> None:
+    path = _clip(tmp_path, _MANY, options)
+    with pytest.raises(Refusal) as refused, probed(path, max_frames=_MANY - 1):
+        pass
+    assert (refused.value.reason, refused.value.metadata["limit"]) == ("VIDEO_TOO_LARGE", _MANY - 1)
