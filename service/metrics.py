@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from time import monotonic
 from typing import Literal
 
@@ -163,9 +164,11 @@ class Metrics:
             layer.set_function(lambda protection=protection: protection in protections())
         self.registry.register(_DecoderSeconds(busy_s))
 
-    def watch_queues(self, lengths: Callable[[], Mapping[tuple[str, str], int]]) -> None:
-        """Read how long queues are, by stage and model, at every scrape."""
-        self.registry.register(_QueueLengths(lengths))
+    def watch_queues(self, lengths: Callable[[], Mapping[tuple[str, str], int]]) -> Callable[[], None]:
+        """Read how long queues are, by stage and model, at every scrape until what is returned is called."""
+        collector = _QueueLengths(lengths)
+        self.registry.register(collector)
+        return partial(self.registry.unregister, collector)
 
     @contextmanager
     def time(self, stage: Stage, into: dict[str, float]) -> Iterator[None]:

@@ -57,10 +57,11 @@ class Executor:
         self._stopping = False
         self._loop: asyncio.AbstractEventLoop
         self._threads: list[threading.Thread] = []
-        metrics.watch_queues(self.queued)
+        self._leave_queues: Callable[[], None]
 
     async def __aenter__(self) -> "Executor":
         self._loop = asyncio.get_running_loop()
+        self._leave_queues = self._metrics.watch_queues(self.queued)
         for device in sorted(self._schedule.devices):
             self._metrics.device_up.labels(device).set(1)
             thread = threading.Thread(target=self._run, args=(device,), name=f"engine {device}", daemon=True)
@@ -69,6 +70,7 @@ class Executor:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._leave_queues()
         with self._condition:
             self._stopping = True
             self._condition.notify_all()
