@@ -97,7 +97,7 @@ def probe(source: Source, limits: Limits, pulse: Callable[[], None]) -> Track:
                 is_held = tally is None and stream.read_through()
                 facts = facts_of(stream, head, tally or stream.tally, size_bytes, limits)
                 track = _track(stream, head, facts, tally or stream.tally)
-            # What is damaged at its beginning may be skipped, but by those who begin anew.
+            # Who opens the file anew may jump over a damaged beginning; this decoder has met it.
             if is_held and track.keys is not None and not stream.has_moved and not stream.is_damaged:
                 return replace(track, handover=Handover(Opening(stream, head)))
             stream.close()
