@@ -8,25 +8,31 @@ import pytest
 
 # Prints how many pages come from the kernel for blocks of 1 MiB that are freed together, again and again.
 FAULTS = """
-import ctypes, resource
+import ctypes, resource, threading
 from models.memory import keep_freed_memory
 {setup}
 libc = ctypes.CDLL(None)
 libc.malloc.restype, size = ctypes.c_void_p, 1 << 20
-for _ in range(10):
-    blocks = [ctypes.c_void_p(libc.malloc(size)) for _ in range(64)]
-    for block in blocks:
-        libc.memset(block, 1, size)
-    for block in blocks:
-        libc.free(block)
+def layers():
+    for _ in range(10):
+        blocks = [ctypes.c_void_p(libc.malloc(size)) for _ in range(64)]
+        for block in blocks:
+            libc.memset(block, 1, size)
+        for block in blocks:
+            libc.free(block)
+{run}
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
 """
 
 
+IN_A_THREAD = "thread = threading.Thread(target=layers); thread.start(); thread.join()"
+
+
+@pytest.mark.parametrize("run", ["layers()", IN_A_THREAD], ids=["alone", "in a thread"])
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator than glibc's")
-def test_freed_memory_is_taken_again_without_new_pages() -> None:
+def test_freed_memory_is_taken_again_without_new_pages(run: str) -> None:
     by_default, kept = (
-        int(subprocess.check_output([sys.executable, "-c", FAULTS.format(setup=setup)]))
+        int(subprocess.check_output([sys.executable, "-c", FAULTS.format(setup=setup, run=run)]))
         for setup in ("", "keep_freed_memory()")
     )
     assert kept < by_default / 2

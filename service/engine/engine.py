@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from models.contract import ModelSpec, VideoModel
+from models.memory import keep_freed_memory
 from models.precision import choose_dtype, precision_name
 from models.store import ModelStore
 from service.config import EngineConfig
@@ -48,6 +49,8 @@ class Engine:
         self._cores = Cores(config.threads or usable_cores())
         self._devices = executors(config, choose_devices(config.device), self._cores.total)
         on_cores = [str(device) for device in self._devices if device.type == "cpu"]
+        if on_cores:
+            keep_freed_memory()
         crowd = Crowd(usable_cores(), on_cores)
         self._executor = Executor(metrics, map(str, self._devices), on_loss, crowd)
         self._cache = _cache(config, metrics)

@@ -7,7 +7,6 @@ import torch
 from models.contract import ModelSpec, VideoModel
 from models.graphed_model import GraphedModel
 from models.int8 import Int8Linear
-from models.memory import keep_freed_memory
 from models.openvino_model import OpenVinoModel
 from models.packed import PackedLinear, pack
 from models.precision import UnsupportedPrecision, check_int8
@@ -68,8 +67,6 @@ def load_model(
     """
     if config.precision == "int8":
         check_int8(device, spec.family)
-    if device.type == "cpu":
-        keep_freed_memory()
     if device.type == "cpu" and config.runtime == "openvino":
         if config.precision == "int8":
             raise UnsupportedPrecision("engine.precision is int8, which engine.runtime openvino does not run")
