@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 _ops: Any = torch.ops.onednn
 _WEIGHT_LEVELS = 127
@@ -18,11 +18,10 @@ _ZERO = 128  # oneDNN is fast for unsigned activations alone
 _TINY = 1e-6  # tokens of zeros have a scale too
 
 
-class Int8Linear(nn.Module):
+class Int8Linear:
     """A linear layer as ``PackedLinear``, activation and ``plus`` included: (..., in) -> (..., out)."""
 
     def __init__(self, weight: Tensor, bias: Tensor, post: str = "none", algorithm: str = "none") -> None:
-        super().__init__()
         weight = weight.detach().float()
         scales = weight.abs().amax(dim=1).clamp(min=_TINY) / _WEIGHT_LEVELS
         self.packed = _ops.qlinear_prepack((weight / scales[:, None]).round().to(torch.int8), None)
@@ -30,7 +29,7 @@ class Int8Linear(nn.Module):
         self.bias = bias.detach()
         self.post, self.algorithm = post, algorithm
 
-    def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
+    def __call__(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
         per_level = _LEVELS / x.abs().amax(dim=-1, keepdim=True).clamp_(min=_TINY)
         levels = (x * per_level).round_().add_(_ZERO).to(torch.uint8)
         y = torch.addcmul(self.bias, self.product(levels, x.dtype), per_level.reciprocal_())

@@ -1,9 +1,13 @@
 """Layers for inference on the CPU: weights laid out once as oneDNN wants them, work folded into them.
 
+They are plain functions of tensors: a call of a module takes Python a microsecond or more, a block has ten of
+them, and a unit that is computed alone a dozen blocks.
+
 N sequences, A heads, P tokens, D embedding width, d a head's width, t frames in a unit, H W C pixels.
 oneDNN: https://uxlfoundation.github.io/oneDNN/dev_guide_matmul.html
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,54 +22,47 @@ from models.int8 import Int8Linear
 from models.layers import Attention, EncoderBlock, Mlp, PatchEmbed, TubeletEmbed
 
 _ops: Any = torch.ops.mkldnn
+_linear, _linear_plus = _ops._linear_pointwise.default, _ops._linear_pointwise.binary
 _MIDDLE = 128  # of a byte; numbers around zero are better kept by bfloat16
 
 
-class PackedLinear(nn.Module):
-    """A linear layer, and an activation behind it, or ``plus`` added: (..., in) -> (..., out).
-
-    It does not train.
-    """
+class PackedLinear:
+    """A linear layer, and an activation behind it, or ``plus`` added: (..., in) -> (..., out)."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, post: str = "none", algorithm: str = "") -> None:
-        super().__init__()
-        self.out_features, self.in_features = weight.shape
-        # Not buffers: their layout is this processor's, nothing to save or to move.
         self.packed = _ops._reorder_linear_weight(weight.detach().contiguous())
         self.bias = None if bias is None else bias.detach()
         self.post, self.algorithm = post, algorithm
 
-    def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
+    def __call__(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
         if plus is None:
-            return _ops._linear_pointwise.default(x, self.packed, self.bias, self.post, [], self.algorithm)
+            return _linear(x, self.packed, self.bias, self.post, [], self.algorithm)
         assert self.post == "none"
-        return _ops._linear_pointwise.binary(x, plus, self.packed, self.bias, "add")
+        return _linear_plus(x, plus, self.packed, self.bias, "add")
 
 
 Linear = type[PackedLinear] | type[Int8Linear]
 
 
-class PackedMlp(nn.Module):
+class PackedMlp:
     """(N, P, D) -> (N, P, D); activation and ``plus`` are computed while a product is written."""
 
     def __init__(self, mlp: Mlp, linear: Linear) -> None:
-        super().__init__()
         algorithm = "tanh" if mlp.act == "gelu_tanh" else "none"
         self.fc1 = linear(mlp.fc1.weight, mlp.fc1.bias, "gelu", algorithm)
         self.fc2 = linear(mlp.fc2.weight, mlp.fc2.bias)
 
-    def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
+    def __call__(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
         return self.fc2(self.fc1(x), plus)
 
 
-class PackedAttention(nn.Module):
+class PackedAttention:
     """(N, P, D) -> (N, P, D), or (N, first, D); ``after`` is a linear layer that follows at once.
 
     ``plus`` is added to what comes out.
     """
 
     def __init__(self, attention: Attention, linear: Linear, after: nn.Linear | None = None) -> None:
-        super().__init__()
         self.num_heads = attention.num_heads
         width = attention.proj.in_features
         dtype = attention.qkv.weight.dtype
@@ -78,14 +75,17 @@ class PackedAttention(nn.Module):
             weight, bias = _in_series(attention.proj, after)
         self.proj = linear(weight.to(dtype), bias.to(dtype))
 
-    def forward(self, x: Tensor, first: int | None = None, plus: Tensor | None = None) -> Tensor:
-        heads = rearrange(self.qkv(x), "n p (three a d) -> three n a p d", three=3, a=self.num_heads)
+    def __call__(self, x: Tensor, first: int | None = None, plus: Tensor | None = None) -> Tensor:
+        n, p, width = x.shape
+        heads = self.qkv(x).view(n, p, 3, self.num_heads, width // self.num_heads).permute(2, 0, 3, 1, 4)
         if x.dtype != torch.bfloat16:
             q, k, v = heads
             seen = F.scaled_dot_product_attention(q[:, :, :first], k, v, scale=LN_2)
             return self.proj(rearrange(seen, "n a p d -> n p (a d)"), plus)
-        q, k, v = heads.contiguous()
-        return self.proj(attend(q[:, :, :first].contiguous(), k, v), plus)
+        q, k, v = heads.contiguous().unbind()
+        if first is not None:
+            q = q[:, :, :first].contiguous()
+        return self.proj(attend(q, k, v), plus)
 
 
 class PackedBlock(nn.Module):
@@ -93,23 +93,23 @@ class PackedBlock(nn.Module):
 
     def __init__(self, block: EncoderBlock, linear: Linear) -> None:
         super().__init__()
-        self.norm1, self.norm2 = block.norm1, block.norm2
+        self.norm1, self.norm2 = _arguments(block.norm1), _arguments(block.norm2)
         self.attn = PackedAttention(block.attn, linear)
         self.mlp = PackedMlp(block.mlp, linear)
 
     def forward(self, x: Tensor, first: int | None = None) -> Tensor:
-        x = self.attn(self.norm1(x), first, x[:, :first].contiguous())
-        return self.mlp(self.norm2(x), x)
+        wanted = x if first is None else x[:, :first].contiguous()
+        x = self.attn(torch.layer_norm(x, *self.norm1), first, wanted)
+        return self.mlp(torch.layer_norm(x, *self.norm2), x)
 
 
-class PackedEmbed(nn.Module):
+class PackedEmbed:
     """Patches or tubelets of pixels as they are: (N, [t,] H, W, C) uint8 -> (N, P, D).
 
     Taken in the order in which they lie, and made normal by the weights, which saves four walks over them.
     """
 
     def __init__(self, embed: PatchEmbed | TubeletEmbed, preprocessing: Preprocessing) -> None:
-        super().__init__()
         kernel, bias = embed.proj.weight, embed.proj.bias
         assert bias is not None
         self.tubelet_size = (1, 1, *kernel.shape[2:])[-3:]
@@ -123,7 +123,7 @@ class PackedEmbed(nn.Module):
         self.proj = PackedLinear(weight.to(kernel.dtype), (bias.detach().float() + shift).to(bias.dtype))
         self.dtype = kernel.dtype
 
-    def forward(self, units: Tensor) -> Tensor:
+    def __call__(self, units: Tensor) -> Tensor:
         u, p, q = self.tubelet_size
         units = units if units.ndim == 5 else units[:, None]
         pixels = rearrange(units, "n (t u) (h p) (w q) c -> n (t h w) (u p q c)", u=u, p=p, q=q)
@@ -140,23 +140,34 @@ def pack(model: VideoModel, linear: Linear = PackedLinear) -> None:
 
 def _pack(part: nn.Module, model: VideoModel, linear: Linear) -> None:
     if isinstance(part, DividedBlock):
-        part.add_module("temporal_attn", PackedAttention(part.temporal_attn, linear, part.temporal_fc))
+        _put(part, "temporal_attn", PackedAttention(part.temporal_attn, linear, part.temporal_fc))
         part.add_module("temporal_fc", nn.Identity())
     for name, child in list(part.named_children()):
         match child:
             case EncoderBlock():
                 part.add_module(name, PackedBlock(child, linear))
             case Mlp():
-                part.add_module(name, PackedMlp(child, linear))
+                _put(part, name, PackedMlp(child, linear))
             case Attention():
-                part.add_module(name, PackedAttention(child, linear))
+                _put(part, name, PackedAttention(child, linear))
             case PatchEmbed() | TubeletEmbed():
                 # Nothing else in the model may ask for normal pixels.
                 assert model.normalise is not _as_they_are
-                part.add_module(name, PackedEmbed(child, model.preprocessing))
+                _put(part, name, PackedEmbed(child, model.preprocessing))
                 model.normalise = _as_they_are
             case _:
                 _pack(child, model, linear)
+
+
+def _put(part: nn.Module, name: str, layer: Callable[..., Tensor]) -> None:
+    """In the place of a module, which torch lets nothing else take."""
+    delattr(part, name)
+    setattr(part, name, layer)
+
+
+def _arguments(norm: nn.LayerNorm) -> tuple[Any, ...]:
+    """Those of ``torch.layer_norm`` behind its input."""
+    return norm.normalized_shape, norm.weight, norm.bias, norm.eps
 
 
 def _as_they_are(units: Tensor) -> Tensor:
