@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from models.attention import LN_2, attend
 from models.contract import Preprocessing, VideoModel
 from models.divided import DividedBlock
 from models.int8 import Int8Linear
@@ -64,28 +63,17 @@ class PackedAttention:
 
     def __init__(self, attention: Attention, linear: Linear, after: nn.Linear | None = None) -> None:
         self.num_heads = attention.num_heads
-        width = attention.proj.in_features
-        dtype = attention.qkv.weight.dtype
-        scale = torch.ones(3 * width)
-        scale[:width] = (width // self.num_heads) ** -0.5 / LN_2  # queries for powers of two
-        weight, bias = scale[:, None] * attention.qkv.weight, scale * attention.qkv.bias
-        self.qkv = linear(weight.to(dtype), bias.to(dtype))
+        self.qkv = linear(attention.qkv.weight, attention.qkv.bias)
         weight, bias = attention.proj.weight, attention.proj.bias
         if after is not None:
             weight, bias = _in_series(attention.proj, after)
-        self.proj = linear(weight.to(dtype), bias.to(dtype))
+        self.proj = linear(weight, bias)
 
     def __call__(self, x: Tensor, first: int | None = None, plus: Tensor | None = None) -> Tensor:
         n, p, width = x.shape
-        heads = self.qkv(x).view(n, p, 3, self.num_heads, width // self.num_heads).permute(2, 0, 3, 1, 4)
-        if x.dtype != torch.bfloat16:
-            q, k, v = heads
-            seen = F.scaled_dot_product_attention(q[:, :, :first], k, v, scale=LN_2)
-            return self.proj(rearrange(seen, "n a p d -> n p (a d)"), plus)
-        q, k, v = heads.contiguous().unbind()
-        if first is not None:
-            q = q[:, :, :first].contiguous()
-        return self.proj(attend(q, k, v), plus)
+        q, k, v = self.qkv(x).view(n, p, 3, self.num_heads, width // self.num_heads).permute(2, 0, 3, 1, 4)
+        seen = F.scaled_dot_product_attention(q if first is None else q[:, :, :first], k, v)
+        return self.proj(seen.transpose(1, 2).flatten(2), plus)
 
 
 class PackedBlock(nn.Module):
@@ -175,6 +163,7 @@ def _as_they_are(units: Tensor) -> Tensor:
 
 
 def _in_series(first: nn.Linear, second: nn.Linear) -> tuple[Tensor, Tensor]:
-    """The weight and bias, float32, of two linear layers with nothing between them."""
-    weight = second.weight.float()
-    return weight @ first.weight.float(), weight @ first.bias.float() + second.bias.float()
+    """The weight and bias of two linear layers with nothing between them, multiplied in float32."""
+    dtype, weight = second.weight.dtype, second.weight.float()
+    bias = weight @ first.bias.float() + second.bias.float()
+    return (weight @ first.weight.float()).to(dtype), bias.to(dtype)

@@ -8,9 +8,7 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 
-from models.attention import LN_2, attend
 from models.contract import CPU_BATCH_TOKENS, Preprocessing, Sampling
 from models.divided import DividedDims
 from models.factorised import FactorisedDims
@@ -95,37 +93,6 @@ def test_layers_of_others_are_left_alone() -> None:
     wanted = model.encode(units)
     pack(model)
     assert torch.equal(model.encode(units), wanted)
-
-
-@pytest.mark.parametrize(
-    ("heads", "length"), [(1, 1), (5, 7), (3, 197), (2, 3000)], ids=("one", "short", "a frame", "a clip")
-)
-@torch.inference_mode()
-def test_attention_in_blocks_equals_the_formula(heads: int, length: int) -> None:
-    torch.manual_seed(0)
-    q, k, v = (torch.randn(2, heads, length, 16, dtype=torch.bfloat16) for _ in range(3))
-    q = q / 4 / LN_2
-    wanted = (LN_2 * q.double() @ k.double().transpose(-1, -2)).softmax(-1) @ v.double()
-    wanted = rearrange(wanted, "n a p d -> n p (a d)")
-    torch.testing.assert_close(attend(q, k, v).double(), wanted, atol=2e-2, rtol=2e-2)
-    found = attend(q[:, :, :1].contiguous(), k, v)
-    torch.testing.assert_close(found.double(), wanted[:, :1], atol=2e-2, rtol=2e-2)
-
-
-@pytest.mark.parametrize("scale", [30.0, -30.0])
-@torch.inference_mode()
-def test_attention_in_blocks_bears_scores_that_powers_do_not(scale: float) -> None:
-    torch.manual_seed(0)
-    q, k = (torch.rand(1, 2, 50, 16, dtype=torch.bfloat16) + 2 for _ in range(2))
-    v = torch.randn(1, 2, 50, 16, dtype=torch.bfloat16)
-    q = q * scale
-    assert (q.float() @ k.float().transpose(-1, -2)).abs().min() > 128
-    found = attend(q, k, v)
-    wanted = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), scale=LN_2)
-    wanted = rearrange(wanted, "n a p d -> n p (a d)")
-    # Scores of hundreds are known to a unit in bfloat16: only where one key wins are answers alike.
-    assert found.isfinite().all()
-    assert F.cosine_similarity(found.float().flatten(), wanted.flatten(), dim=0) > 0.9
 
 
 def blocks(tokens: int, width: int, hidden: int) -> int:
