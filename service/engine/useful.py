@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 
 from models.contract import ModelSpec
 
 _WORTH = 0.97  # a batch twice as large shall cost so much less a unit, or it only makes others wait
 _ABOUT = 1.1  # so much more a unit is a fair price for not waiting for more of them
 _BUDGET_S = 1.5  # of warm-up; what one unit costs is known in any case
+_ROUNDS = 3
 
 _MOST = {"cpu": 32, "cuda": 128}  # units; more have not paid anywhere
 _MOST_BYTES = 128 << 20  # of a batch's pixels: each device has several batches in memory
@@ -34,28 +36,35 @@ def useful_batch(measure: Callable[[int], float], most: int) -> BatchSizes:
     """The sizes of batches of at most ``most`` units that are worth it.
 
     ``measure`` computes a batch of so many units and says how long that took. Sizes are doubled until that
-    pays no more. Whatever else the machine does makes a batch only slower: each is measured twice in a row,
-    and once more after the others, which may show that larger ones pay after all.
+    pays no more. Whatever else the machine does makes a batch only slower, and may do so for a second: each
+    is measured in several rounds, of which a later one may show that larger ones pay after all, and in more
+    of them while a larger batch seems to cost more a unit than a smaller one.
     """
-    spent_s = measure(1)
-    fastest_s: dict[int, float] = {}
+    spent_s = measure(1)  # not looked at: what is done once only is in it
+    fastest_s = {1: measure(1)}
+    spent_s += fastest_s[1]
 
-    def try_out(*sizes: int) -> None:
+    def try_out(size: int, expected_s: float) -> bool:
         nonlocal spent_s
-        for size in sizes:
-            took_s = measure(size)
-            spent_s += took_s
-            fastest_s[size] = min(took_s, fastest_s.get(size, took_s))
+        if spent_s + expected_s > _BUDGET_S:
+            return False
+        took_s = measure(size)
+        spent_s += took_s
+        fastest_s[size] = min(took_s, fastest_s.get(size, took_s))
+        return True
 
-    size, is_settled = 1, False
-    while not is_settled:
-        try_out(size, size)
-        is_over = size == most or spent_s + 4 * fastest_s[size] > _BUDGET_S
-        if is_over or size >= 4 * _best(fastest_s):
-            if spent_s + sum(fastest_s.values()) <= _BUDGET_S:
-                try_out(*fastest_s)
-            is_settled = is_over or size >= 4 * _best(fastest_s)
-        size = min(2 * size, most)
+    def grow() -> None:
+        while (last := max(fastest_s)) < min(most, 4 * _best(fastest_s)):
+            if not try_out(min(2 * last, most), 2 * fastest_s[last]):
+                break
+
+    grow()
+    rounds = 1
+    while rounds < _ROUNDS or not _is_smooth(fastest_s):
+        if not all(try_out(size, fastest_s[size]) for size in tuple(fastest_s)):
+            break
+        grow()
+        rounds += 1
     best = _best(fastest_s)
     unit_s = fastest_s[best] / best
     enough = next(size for size in fastest_s if fastest_s[size] / size <= _ABOUT * unit_s)
@@ -69,3 +78,13 @@ def _best(fastest_s: dict[int, float]) -> int:
         if fastest_s[size] / size < _WORTH * fastest_s[best] / best:
             best = size
     return best
+
+
+def _is_smooth(fastest_s: dict[int, float]) -> bool:
+    """Does a unit cost about as little in each size as in all smaller ones?"""
+    least_s = inf
+    for size, took_s in fastest_s.items():
+        least_s = min(least_s, took_s / size)
+        if took_s / size > _ABOUT * least_s:
+            return False
+    return True
