@@ -85,8 +85,10 @@ def drive(
         except Exception as error:
             with lock:
                 load.failures += 1
-            # Whoever is told to come back does: well-behaved clients do not knock all the time.
-            time.sleep(getattr(error, "retry_after_s", None) or 0.1)
+            # Whoever is told to come back does: well-behaved clients do not knock all the time. Whoever would
+            # come back when all is over does not count as time of the server's.
+            wait_s = getattr(error, "retry_after_s", None) or 0.1
+            time.sleep(max(0.0, min(wait_s, end_s - time.monotonic())))
             return
         took_s = time.monotonic() - start
         with lock:
