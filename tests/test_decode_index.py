@@ -9,7 +9,7 @@ from service.decode import probe as probing
 from service.decode.protocol import Refusal
 from service.decode.tally import Keys
 from tests.boxes import box, boxes
-from tests.decode_clips import probed, render
+from tests.decode_clips import found, probed, render
 
 _FRAGMENTS = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
 _MANY = 600  # frames: more than are read one by one where there is an index
@@ -59,6 +59,22 @@ def test_it_says_what_the_packets_say(
     assert by_index.facts.frames == _MANY
     assert by_index.timeline == by_packets.timeline
     assert _places(by_index.keys) == _places(by_packets.keys)
+
+
+def test_who_finds_no_way_back_from_the_end_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lists of fragments lead to places that have moved: some bytes are missing in the middle."""
+    path = tmp_path / "damaged.mp4"
+    whole = found("odd/androidx/sample_fragmented_seekable_multiple_sidx.mp4").read_bytes()
+    path.write_bytes(whole[:21772] + whole[21804:])
+    with probed(path) as by_index:
+        pass
+    monkeypatch.setattr(probing, "_WORTH_IT", _MANY + 1)
+    with probed(path) as by_packets:
+        pass
+    assert by_index.facts == by_packets.facts
+    assert by_index.facts.frames == _MANY
 
 
 def test_stamps_that_go_back_are_none(tmp_path: Path) -> None:

@@ -42,7 +42,6 @@ def tally_of_index(stream: Stream, head: Sequence[Packet], at_least: int) -> Tal
     tail, last_key = stream.tally, keys[-1].number
     keys, count = _keys_by_index(stream), len(stream.stream.index_entries)
     if keys is None or tail.packets != count - last_key or not tail.is_sound:
-        stream.seek(first.timestamp)
         return None
     tally = Tally()
     tally.is_timed = True

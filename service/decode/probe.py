@@ -94,13 +94,19 @@ def probe(source: Source, limits: Limits, pulse: Callable[[], None]) -> Track:
             with _open_on_success(stream):
                 head = read_head(stream)
                 tally = _tally(source, stream, head, limits, pulse)
-                is_held = tally is None and stream.read_through()
-                facts = facts_of(stream, head, tally or stream.tally, size_bytes, limits)
-                track = _track(stream, head, facts, tally or stream.tally)
+            reader = stream
+            if tally is None and stream.has_moved:  # a file that is damaged may have no way back to its front
+                index = stream.stream.index
+                stream.close()
+                reader = Stream(open_container(source), index, limits, pulse)
+            with _open_on_success(reader):
+                is_held = tally is None and reader.read_through()
+                facts = facts_of(reader, head, tally or reader.tally, size_bytes, limits)
+                track = _track(reader, head, facts, tally or reader.tally)
             # Who opens the file anew may jump over a damaged beginning; this decoder has met it.
-            if is_held and track.keys is not None and not stream.has_moved and not stream.is_damaged:
+            if is_held and track.keys is not None and reader is stream and not stream.is_damaged:
                 return replace(track, handover=Handover(Opening(stream, head)))
-            stream.close()
+            reader.close()
             return track
         except Refusal as refusal:
             if refusal.reason != "CORRUPT_VIDEO":
