@@ -26,6 +26,7 @@ async def test_broken_videos_cost_nobody_but_themselves(clips: list[bytes]) -> N
     assert report.outcomes.total() == _MUTANTS
     assert report.hung == []
     assert report.surprises == {}
+    assert report.crashes == {}
     assert (report.leaked_descriptors, report.leaked_processes) == (0, 0)
     # Workers may run out of memory or time, which is what limits are for, but not fall silent or crash.
     assert report.deaths.keys() <= {"memory", "cpu_time", "wall_time"}

@@ -4,7 +4,7 @@
 
 Mutants of every clip of up to 200 kB below the folder go through the real pool of workers. Prints outcomes by
 reason, workers lost by cause, the slowest mutant, what leaked and how memory went; exit status 1 for a hang,
-a leak or an error that is in no table.
+a crash, a leak or an error that is in no table.
 """
 
 import asyncio
@@ -55,7 +55,7 @@ def _show(report: Report, clips: int) -> None:
     out.print(f"leaked: {report.leaked_descriptors} descriptors, {report.leaked_processes} processes")
     now_and_then = report.rss_bytes[:: max(1, len(report.rss_bytes) // 10)]
     out.print(f"memory of the server, MiB: {[rss >> 20 for rss in now_and_then]}")
-    for seed, error in report.surprises.items():
+    for seed, error in (report.surprises | report.crashes).items():
         out.print(f"seed {seed}: {error}")
 
 
@@ -63,7 +63,7 @@ def _is_bad(report: Report) -> bool:
     settled = report.rss_bytes[4:]
     grown = settled[-1] - settled[0] if settled else 0
     leaked = report.leaked_descriptors or report.leaked_processes or grown > _GROWTH_BYTES
-    return bool(report.hung or report.surprises or leaked)
+    return bool(report.hung or report.surprises or report.crashes or leaked)
 
 
 if __name__ == "__main__":

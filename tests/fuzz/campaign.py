@@ -42,6 +42,7 @@ class Report:
     slowest_seed: int = 0
     hung: list[int] = field(default_factory=list)  # seeds
     surprises: dict[int, str] = field(default_factory=dict)  # by seed: what is in no error tree
+    crashes: dict[int, str] = field(default_factory=dict)  # by seed: contained, but somebody's fault
     rss_bytes: list[int] = field(default_factory=list)  # of the server, now and then
     leaked_descriptors: int = 0
     leaked_processes: int = 0
@@ -112,7 +113,10 @@ async def _one(pool: DecodePool, clips: list[bytes], seed: int, report: Report) 
     except TimeoutError:
         report.hung.append(seed)
         outcome = "HUNG"
-    except (ClientError, DecoderDied) as error:
+    except ClientError as error:
+        outcome = error.reason
+    except DecoderDied as error:
+        report.crashes[seed] = str(error)
         outcome = error.reason
     except Exception as error:
         report.surprises[seed] = repr(error)
