@@ -21,7 +21,6 @@ from models.int8 import Int8Linear
 from models.layers import Attention, EncoderBlock, Mlp, PatchEmbed, TubeletEmbed
 
 _ops: Any = torch.ops.mkldnn
-_linear, _linear_plus = _ops._linear_pointwise.default, _ops._linear_pointwise.binary
 _MIDDLE = 128  # of a byte; numbers around zero are better kept by bfloat16
 
 
@@ -35,9 +34,9 @@ class PackedLinear:
 
     def __call__(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
         if plus is None:
-            return _linear(x, self.packed, self.bias, self.post, [], self.algorithm)
+            return _ops._linear_pointwise.default(x, self.packed, self.bias, self.post, [], self.algorithm)
         assert self.post == "none"
-        return _linear_plus(x, plus, self.packed, self.bias, "add")
+        return _ops._linear_pointwise.binary(x, plus, self.packed, self.bias, "add")
 
 
 Linear = type[PackedLinear] | type[Int8Linear]

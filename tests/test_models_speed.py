@@ -95,6 +95,31 @@ def test_layers_of_others_are_left_alone() -> None:
     assert torch.equal(model.encode(units), wanted)
 
 
+_WITHOUT_ONEDNN = """
+import torch
+
+class None_:
+    def __getattr__(self, name):
+        raise AttributeError(f"this torch has no operator {name}")
+
+torch.ops.mkldnn = torch.ops.onednn = None_()
+torch.backends.mkldnn.is_available = lambda: False
+from models.packed import pack
+from tests.test_models_families import build, random_units
+
+model, units = build("vit"), random_units(2, 1)
+with torch.inference_mode():
+    wanted = model.encode(units)
+    pack(model)
+    assert torch.equal(model.encode(units), wanted)
+"""
+
+
+def test_a_torch_without_onednn_computes_as_well() -> None:
+    result = subprocess.run([sys.executable, "-c", _WITHOUT_ONEDNN], stderr=subprocess.PIPE, text=True)
+    assert result.returncode == 0, result.stderr
+
+
 def blocks(tokens: int, width: int, hidden: int) -> int:
     """FLOPs of one transformer block."""
     return 2 * tokens * (4 * width**2 + 2 * width * hidden) + 4 * tokens**2 * width
