@@ -6,6 +6,7 @@ import av
 import pytest
 
 from service.decode import probe as probing
+from service.decode.probe import Track
 from service.decode.protocol import Refusal
 from service.decode.tally import Keys
 from tests.boxes import box, boxes
@@ -26,6 +27,16 @@ def _clip(folder: Path, frames: int, options: dict[str, str]) -> Path:
                 packet.stream = stream
                 target.mux(packet)
     return path
+
+
+def _both_ways(path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Track, Track]:
+    """What is known of a clip by its index, and by all its packets."""
+    with probed(path) as by_index:
+        pass
+    monkeypatch.setattr(probing, "_WORTH_IT", _MANY + 1)
+    with probed(path) as by_packets:
+        pass
+    return by_index, by_packets
 
 
 def _places(keys: Keys | None) -> list[object]:
@@ -50,11 +61,7 @@ def test_it_says_what_the_packets_say(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, options: dict[str, str]
 ) -> None:
     path = _clip(tmp_path, _MANY, options)
-    with probed(path) as by_index:
-        pass
-    monkeypatch.setattr(probing, "_WORTH_IT", _MANY + 1)
-    with probed(path) as by_packets:
-        pass
+    by_index, by_packets = _both_ways(path, monkeypatch)
     assert by_index.facts == by_packets.facts
     assert by_index.facts.frames == _MANY
     assert by_index.timeline == by_packets.timeline
@@ -68,11 +75,7 @@ def test_who_finds_no_way_back_from_the_end_begins_anew(
     path = tmp_path / "damaged.mp4"
     whole = found("odd/androidx/sample_fragmented_seekable_multiple_sidx.mp4").read_bytes()
     path.write_bytes(whole[:21772] + whole[21804:])
-    with probed(path) as by_index:
-        pass
-    monkeypatch.setattr(probing, "_WORTH_IT", _MANY + 1)
-    with probed(path) as by_packets:
-        pass
+    by_index, by_packets = _both_ways(path, monkeypatch)
     assert by_index.facts == by_packets.facts
     assert by_index.facts.frames == _MANY
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import inf
+from itertools import accumulate
 
 from models.contract import ModelSpec
 
@@ -82,9 +82,5 @@ def _best(fastest_s: dict[int, float]) -> int:
 
 def _is_smooth(fastest_s: dict[int, float]) -> bool:
     """Does a unit cost about as little in each size as in all smaller ones?"""
-    least_s = inf
-    for size, took_s in fastest_s.items():
-        least_s = min(least_s, took_s / size)
-        if took_s / size > _ABOUT * least_s:
-            return False
-    return True
+    unit_s = [took_s / size for size, took_s in fastest_s.items()]
+    return all(each <= _ABOUT * least for each, least in zip(unit_s, accumulate(unit_s, min), strict=True))
