@@ -96,6 +96,7 @@ async def test_random_plans_get_their_frames(pool: DecodePool, clips: Path, codi
         ("intra only", 5),
         ("mjpeg", 5),
         ("matroska", 60),
+        ("mpegts", 60),
         ("hevc", 80),
         ("mpeg4", 60),
         ("mpeg2", 40),

@@ -34,26 +34,26 @@ def tally_of_index(stream: Stream, head: Sequence[Packet], at_least: int) -> Tal
     if earliest is None or not head or head[0].pts is None or head[0].dts != first.timestamp:
         return None
     delay = head[0].pts - first.timestamp  # what the index has are decoding stamps
-    keys = _keys_by_index(stream)
-    if keys is None or keys[-1].number < stream.tally.packets or not stream.seek(keys[-1].pts + delay):
+    keys = _keys_by_index(stream, delay)
+    if keys is None or keys[-1].number < stream.tally.packets or not stream.seek_key(keys[-1]):
         return None
     while stream.read() is not None:
         pass
     tail, last_key = stream.tally, keys[-1].number
-    keys, count = _keys_by_index(stream), len(stream.stream.index_entries)
+    keys, count = _keys_by_index(stream, delay), len(stream.stream.index_entries)
     if keys is None or tail.packets != count - last_key or not tail.is_sound:
         return None
     tally = Tally()
     tally.is_timed = True
     tally.packets = sum(not entry.is_discard for entry in stream.stream.index_entries)
     for key in keys:
-        tally.keys.add(key.pts + delay, key.number)
+        tally.keys.add(key)
     tally.earliest, tally.latest, tally.end = earliest, tail.latest, tail.end
     return tally
 
 
-def _keys_by_index(stream: Stream) -> list[Key] | None:
-    """With stamps of decoding. None where the first packet is none, or stamps do not rise."""
+def _keys_by_index(stream: Stream, delay: int) -> list[Key] | None:
+    """Shown so long after they are decoded. None where the first packet is none, or stamps do not rise."""
     index = stream.stream.index_entries
     stream.check_frames(len(index))
     keys: list[Key] = []
@@ -65,7 +65,7 @@ def _keys_by_index(stream: Stream) -> list[Key] | None:
             return None
         last = entry.timestamp
         if entry.is_keyframe:
-            keys.append(Key(last, number))
+            keys.append(Key(last + delay, last, number))
     return keys if keys and keys[0].number == 0 else None
 
 
@@ -96,7 +96,8 @@ def tally_of_ends(stream: Stream, head: Tally, rate: Fraction) -> Tally | None:
     tally.corrupt = head.corrupt + tail.corrupt
     tally.earliest, tally.latest, tally.end = earliest, tail.latest, tail.end
     for time, number in keys:
-        tally.keys.add(time, number if tally.is_counted else round((time - earliest) * time_base * rate))
+        before = number if tally.is_counted else round((time - earliest) * time_base * rate)
+        tally.keys.add(Key(time, time, before))
     return tally
 
 

@@ -12,6 +12,11 @@ from av.packet import Packet
 _JUMP_S = 10
 
 
+def has_loose_clock(container: ContainerFormat) -> bool:
+    """Each packet tells its time by itself: there is no index, and a place is found by decoding stamps."""
+    return bool(container.flags & Flags.ts_discont.value)
+
+
 class Joins:
     """Moves the stamps of packets, in the order of decoding, so that time goes on at each join."""
 
@@ -20,7 +25,7 @@ class Joins:
         self._jump: int | None = None  # ticks; None: the format's stamps do not jump
         self._moved = 0  # ticks
         self._next: int | None = None  # ticks, where the next packet is expected
-        if container.flags & Flags.ts_discont.value and time_base is not None:
+        if has_loose_clock(container) and time_base is not None:
             self._jump = int(_JUMP_S / time_base)
 
     def mend(self, packet: Packet) -> None:

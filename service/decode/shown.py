@@ -157,7 +157,7 @@ class Selection:
         self._held.clear()
         self._ahead = Lookahead()
         self._clock = Clock(self._timeline)
-        if not self._stream.seek(key.pts):
+        if not self._stream.seek_key(key):
             raise Disorder("the container cannot seek")
         packet = self._stream.read()
         while packet is not None and not packet.is_keyframe:  # some containers find no more than the place

@@ -16,10 +16,10 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from service.decode.container import MEDIA_ERRORS, is_end, only_stream, packets
-from service.decode.joins import Joins
+from service.decode.joins import Joins, has_loose_clock
 from service.decode.limits import Limits, check_duration, check_frames, check_pixels
 from service.decode.ratio import exact
-from service.decode.tally import Tally
+from service.decode.tally import Key, Tally
 from service.values import NS_PER_S
 
 # Decoders of the transparency that Matroska keeps beside each frame; FFmpeg's own leave it out.
@@ -151,6 +151,10 @@ class Stream:
         self._again.clear()
         self.tally, self._joins = Tally(), self._new_joins()
         return True
+
+    def seek_key(self, key: Key) -> bool:
+        """Read on from this key frame, or one before it."""
+        return self.seek(key.dts if has_loose_clock(self.container.format) else key.pts)
 
     @property
     def is_damaged(self) -> bool:

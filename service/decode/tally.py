@@ -11,6 +11,7 @@ class Key(NamedTuple):
     """A packet at which decoding can begin."""
 
     pts: int  # ticks
+    dts: int  # ticks, that of showing where there is none
     number: int  # packets before it
 
 
@@ -19,24 +20,29 @@ class Keys:
 
     def __init__(self) -> None:
         self._pts = array("q")
+        self._dts = array("q")
         self._numbers = array("q")
 
     def __len__(self) -> int:
         return len(self._pts)
 
-    def add(self, pts: int, number: int) -> None:
-        self._pts.append(pts)
-        self._numbers.append(number)
+    def add(self, key: Key) -> None:
+        self._pts.append(key.pts)
+        self._dts.append(key.dts)
+        self._numbers.append(key.number)
 
     def before(self, ticks: int) -> Key | None:
         """The last one that is shown at that time or earlier."""
-        found = bisect_right(self._pts, ticks) - 1
-        return None if found < 0 else Key(self._pts[found], self._numbers[found])
+        return self._at(bisect_right(self._pts, ticks) - 1)
 
     def after(self, ticks: int) -> Key | None:
         """The first one that is shown later."""
-        found = bisect_right(self._pts, ticks)
-        return None if found == len(self._pts) else Key(self._pts[found], self._numbers[found])
+        return self._at(bisect_right(self._pts, ticks))
+
+    def _at(self, place: int) -> Key | None:
+        if not 0 <= place < len(self):
+            return None
+        return Key(self._pts[place], self._dts[place], self._numbers[place])
 
 
 class Tally:
@@ -60,7 +66,7 @@ class Tally:
     def add(self, packet: Packet) -> None:
         pts, dts = packet.pts, packet.dts
         if packet.is_keyframe:
-            self._add_key(pts)
+            self._add_key(pts, dts)
         self._check(pts, dts)
         self._read += 1
         if packet.is_discard:  # an edit list has cut it away; it decodes, but is not shown
@@ -79,12 +85,12 @@ class Tally:
             self.latest = ticks
             self.end = ticks + max(packet.duration or 0, 0)
 
-    def _add_key(self, pts: int | None) -> None:
+    def _add_key(self, pts: int | None, dts: int | None) -> None:
         if pts is None or (self._last_key is not None and pts <= self._last_key):
             self.is_sound = False
         else:
             self._last_key = pts
-            self.keys.add(pts, self._read)
+            self.keys.add(Key(pts, pts if dts is None else dts, self._read))
 
     def _check(self, pts: int | None, dts: int | None) -> None:
         before = self._last_dts
