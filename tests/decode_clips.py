@@ -110,18 +110,37 @@ def kept(unit: UnitFrames) -> np.ndarray:
     return pixels
 
 
+def limits(**changed: Any) -> Limits:
+    """Those of the configuration but for some."""
+    settings: dict[str, Any] = DecodeConfig().model_dump() | {"threads": 1} | changed
+    return Limits(**{each.name: settings[each.name] for each in fields(Limits)})
+
+
+def source_of(path: Path) -> Source:
+    """For the caller to close."""
+    return Source(os.open(path, os.O_RDONLY))
+
+
 @contextmanager
 def probed(path: Path, **changed: Any) -> Iterator[Track]:
-    """What the worker's own code finds, in this process, by the limits of the configuration but for some."""
-    settings: dict[str, Any] = DecodeConfig().model_dump() | {"threads": 1} | changed
-    limits = Limits(**{each.name: settings[each.name] for each in fields(Limits)})
-    source = Source(os.open(path, os.O_RDONLY))
-    with closing(source):
-        track = probe(source, limits, lambda: None)
+    """What the worker's own code finds, in this process, by these ``limits``."""
+    with closing(source_of(path)) as source:
+        track = probe(source, limits(**changed), lambda: None)
         try:
             yield track
         finally:
-            track.handover.close()
+            track.close()
+
+
+def remux(path: Path, target: Path, options: dict[str, str]) -> Path:
+    """The same packets in another file, whose container is written with these options."""
+    with av.open(str(path)) as source, av.open(str(target), "w", container_options=options) as copy:
+        stream = copy.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                copy.mux(packet)
+    return target
 
 
 def render(

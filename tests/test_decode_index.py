@@ -2,15 +2,14 @@
 
 from pathlib import Path
 
-import av
 import pytest
 
 from service.decode import probe as probing
 from service.decode.probe import Track
 from service.decode.protocol import Refusal
-from service.decode.tally import Keys
+from service.decode.tally import KeyFrames
 from tests.boxes import box, boxes
-from tests.decode_clips import found, probed, render
+from tests.decode_clips import found, probed, remux, render
 
 _FRAGMENTS = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
 _MANY = 600  # frames: more than are read one by one where there is an index
@@ -19,14 +18,7 @@ _MANY = 600  # frames: more than are read one by one where there is an index
 def _clip(folder: Path, frames: int, options: dict[str, str]) -> Path:
     """In an mp4 written with these options."""
     coded = render(folder / f"{frames}c.mp4", frames, options={"g": "30", "bf": "2", "sc_threshold": "0"})
-    path = folder / f"{frames}.mp4"
-    with av.open(str(coded)) as source, av.open(str(path), "w", container_options=options) as target:
-        stream = target.add_stream_from_template(source.streams.video[0])
-        for packet in source.demux(video=0):
-            if packet.dts is not None:
-                packet.stream = stream
-                target.mux(packet)
-    return path
+    return remux(coded, folder / f"{frames}.mp4", options)
 
 
 def _both_ways(path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Track, Track]:
@@ -39,7 +31,7 @@ def _both_ways(path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Track, Trac
     return by_index, by_packets
 
 
-def _places(keys: Keys | None) -> list[object]:
+def _places(keys: KeyFrames | None) -> list[object]:
     assert keys is not None
     return [keys.before(ticks) for ticks in range(0, 1_000_000, 1000)]
 

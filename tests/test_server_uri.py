@@ -33,6 +33,7 @@ _CONTAINERS = {
     "matroska": ("matroska", {}),
     "webm's kind": ("matroska", {"cues_to_front": "1"}),
     "fragmented": ("mp4", {"movflags": "empty_moov", "frag_duration": "5000000"}),
+    "a list of fragments": ("mp4", {"movflags": "frag_keyframe+empty_moov+default_base_moof+global_sidx"}),
     "mpegts": ("mpegts", {}),
     "no index": ("matroska", {"live": "1"}),
 }
@@ -95,11 +96,15 @@ def refused(client: Client, uri: str, options: Options | None = None) -> ServerE
         ("index at the end", replace(_VIEWS, ranges_ns=_PART.ranges_ns), 0.1),
         # Its index is in the heads of its fragments, 440 kB each.
         ("fragmented", _PART, 0.3),
-        # What has to be seen as a whole, and what has no index, costs all of it.
+        ("a list of fragments", _PART, 0.1),
+        ("a list of fragments", _VIEWS, 0.3),
+        # Its clock is read at many places, and what is wanted is found by trying.
+        ("mpegts", _PART, 0.4),
+        # What has to be seen as a whole, and what cannot be found, costs all of it.
         ("index at the end", Options(windowing=WholeVideo()), 1),
         ("matroska", Options(), 1),
-        ("mpegts", _PART, 1),
         ("no index", _PART, 1),
+        ("two recordings", _PART, 1),
     ],
 )
 def test_answers_equal_those_of_the_upload(
@@ -107,6 +112,8 @@ def test_answers_equal_those_of_the_upload(
 ) -> None:
     if name == "avi":  # it has no place for the stamps of B-frames
         video = encode(noise(), fps=_FPS, container="avi", codec="mpeg4", g=str(_FPS))
+    elif name == "two recordings":  # their clocks begin anew
+        video = 2 * remuxed(clip, *_CONTAINERS["mpegts"])
     else:
         video = remuxed(clip, *_CONTAINERS[name])
     web.answers["/clip"] = by_ranges(video)
@@ -131,8 +138,9 @@ def test_an_estimate_is_called_one(client: Client, web: Site, clip: bytes) -> No
         web.answers["/clip"] = by_ranges(remuxed(clip, *_CONTAINERS[name]))
         return client.classify(f"{web.url}/clip", _PART).warnings
 
-    assert any("is an estimate" in warning for warning in warnings("matroska"))
-    assert warnings("index at the end") == warnings("mpegts") == ()
+    for name in ("matroska", "mpegts", "a list of fragments"):
+        assert any("is an estimate" in warning for warning in warnings(name))
+    assert warnings("index at the end") == warnings("fragmented") == ()
 
 
 def test_segments_come_while_the_rest_is_fetched(client: Client, web: Site, clip: bytes) -> None:

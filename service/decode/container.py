@@ -56,7 +56,7 @@ _TAKEN = "mp4, mov, 3gp, mkv, webm, avi, flv, wmv, ts, mpg, ogv, gif, mxf, ivf o
 _NO_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.dependent
 # Text in a header that is not UTF-8 shall not stop anybody. From 19 on PyAV does that by itself.
 LENIENT: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
-_BUFFER_BYTES = 1 << 16
+BUFFER_BYTES = 1 << 16
 _ANALYSED_US = 500_000  # of a container without a header, in search of its streams; live ones wait for it
 
 
@@ -107,7 +107,7 @@ def open_container(source: Source, hwaccel: HWAccel | None = None) -> InputConta
         container = av.open(
             SequentialReader(source) if source.size_bytes is None else SeekableReader(source),
             mode="r",
-            buffer_size=_BUFFER_BYTES,
+            buffer_size=BUFFER_BYTES,
             container_options=options,
             io_open=_refuse_to_open,
             hwaccel=hwaccel,

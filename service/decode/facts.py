@@ -1,7 +1,7 @@
 """What is said of a video: by its packets, which tell what it spans, or by its header, which may lie."""
 
 from service.decode.limits import Limits, check_duration
-from service.decode.opening import Head, stated_rate
+from service.decode.opening import Head, stated_rate, stated_s
 from service.decode.pixels import display_size
 from service.decode.stream import Stream
 from service.decode.tally import Tally
@@ -35,7 +35,7 @@ def facts_of(stream: Stream, head: Head, tally: Tally, size_bytes: int, limits: 
 
 def header_facts(stream: Stream, head: Head, limits: Limits) -> VideoFacts:
     """By the header alone: zeros for what it does not say, or cannot mean."""
-    duration_s = _header_s(stream) or 0.0
+    duration_s = stated_s(stream) or 0.0
     width, height = display_size(head.first, stream.aspect)
     return VideoFacts(
         container=stream.container.format.name,
@@ -70,18 +70,10 @@ def _warnings(stream: Stream, tally: Tally, duration_ns: int) -> list[str]:
         warnings.append(f"the time stamps jump {stream.joins} times: the video goes on where they do")
     if tally.corrupt:
         warnings.append(f"{tally.corrupt} of {tally.packets} packets are marked as corrupt")
-    header_s = _header_s(stream)
+    header_s = stated_s(stream)
     off_s = abs(header_s - duration_ns / NS_PER_S) if header_s is not None else 0.0
     if off_s > max(_HEADER_OFF_S, duration_ns / NS_PER_S / 10):
         warnings.append(
             f"the header says {header_s:.3f} s, but the frames span {duration_ns / NS_PER_S:.3f} s"
         )
     return warnings
-
-
-def _header_s(stream: Stream) -> float | None:
-    """The duration that the header states for the stream, else for the file, in seconds."""
-    header = stream.stream
-    if header.duration is not None and stream.time_base is not None:
-        return float(header.duration * stream.time_base) or None
-    return stream.container.duration / 1e6 if stream.container.duration else None

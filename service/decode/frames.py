@@ -24,7 +24,7 @@ from service.decode.shown import Selection, Shown, WantedTimes, all_frames
 from service.decode.snap import Exact, Snap
 from service.decode.source import Source
 from service.decode.stream import Stream
-from service.decode.tally import Keys
+from service.decode.tally import KeyFrames
 from service.plan import Plan
 from service.values import NS_PER_S, DecodeEnd, PixelFormat, VideoFacts
 
@@ -129,7 +129,7 @@ def _walks(job: Job, snap: Exact | Snap) -> Iterator[_Walk]:
 
 
 def _walk_selected(
-    track: Track, keys: Keys, plan: Plan, snap: Exact | Snap, opening: Opening, assembly: Assembly
+    track: Track, keys: KeyFrames, plan: Plan, snap: Exact | Snap, opening: Opening, assembly: Assembly
 ) -> int | None:
     """Decode what the wanted times need; what comes out must be what the packets promised."""
     wanted = wanted_frames(lambda: plan, snap)

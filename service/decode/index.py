@@ -5,12 +5,23 @@ from fractions import Fraction
 
 from av.packet import Packet
 
+from service.decode.opening import stated_s
 from service.decode.stream import Stream
-from service.decode.tally import Key, Tally
+from service.decode.tally import Key, Keys, Tally
 
 # Formats whose demuxers know key frames that they have not come to.
 _WITH_KEYS = ("matroska,webm", "avi")
 _ENTRIES_A_PULSE = 10_000
+_MISSING_S, _MISSING = 10, 0.1  # of the end, in an index that will be whole when that is read
+
+
+def is_indexed_to_the_end(stream: Stream) -> bool:
+    """Does what is known of the index reach to about where the header says that the stream ends?"""
+    index, seconds = stream.stream.index_entries, stated_s(stream)
+    if not len(index) or stream.time_base is None or seconds is None:
+        return len(index) > 0
+    missing_s = seconds - float((index[-1].timestamp - index[0].timestamp) * stream.time_base)
+    return missing_s <= max(_MISSING_S, seconds * _MISSING)
 
 
 def tally_of_index(stream: Stream, head: Sequence[Packet], at_least: int) -> Tally | None:
@@ -27,15 +38,15 @@ def tally_of_index(stream: Stream, head: Sequence[Packet], at_least: int) -> Tal
         Refusal: VIDEO_TOO_LARGE.
     """
     count, stated = len(stream.stream.index_entries), stream.stream.frames
-    earliest = stream.tally.earliest
+    front = stream.tally
     if "mov" not in stream.container.format.name or count < at_least or stated not in (0, count):
         return None
     first = stream.stream.index_entries[0]
-    if earliest is None or not head or head[0].pts is None or head[0].dts != first.timestamp:
+    if front.earliest is None or not head or head[0].pts is None or head[0].dts != first.timestamp:
         return None
     delay = head[0].pts - first.timestamp  # what the index has are decoding stamps
     keys = _keys_by_index(stream, delay)
-    if keys is None or keys[-1].number < stream.tally.packets or not stream.seek_key(keys[-1]):
+    if keys is None or keys[-1].number < front.packets or not stream.seek_key(keys[-1]):
         return None
     while stream.read() is not None:
         pass
@@ -43,13 +54,8 @@ def tally_of_index(stream: Stream, head: Sequence[Packet], at_least: int) -> Tal
     keys, count = _keys_by_index(stream, delay), len(stream.stream.index_entries)
     if keys is None or tail.packets != count - last_key or not tail.is_sound:
         return None
-    tally = Tally()
-    tally.is_timed = True
-    tally.packets = sum(not entry.is_discard for entry in stream.stream.index_entries)
-    for key in keys:
-        tally.keys.add(key)
-    tally.earliest, tally.latest, tally.end = earliest, tail.latest, tail.end
-    return tally
+    packets = sum(not entry.is_discard for entry in stream.stream.index_entries)
+    return Tally.of_ends(front, tail, Keys(keys), packets)
 
 
 def _keys_by_index(stream: Stream, delay: int) -> list[Key] | None:
@@ -88,16 +94,12 @@ def tally_of_ends(stream: Stream, head: Tally, rate: Fraction) -> Tally | None:
         return None
     tail = stream.tally
     assert tail.latest is not None  # that of the key frame, at least
-    tally = Tally()
-    tally.is_timed = True
-    tally.is_sound = head.is_sound and tail.is_sound
-    tally.is_counted = len(keys) < len(index) == keys[-1][1] + tail.packets
-    tally.packets = len(index) if tally.is_counted else round((tail.latest - earliest) * time_base * rate) + 1
-    tally.corrupt = head.corrupt + tail.corrupt
-    tally.earliest, tally.latest, tally.end = earliest, tail.latest, tail.end
-    for time, number in keys:
-        before = number if tally.is_counted else round((time - earliest) * time_base * rate)
-        tally.keys.add(Key(time, time, before))
+    is_counted = len(keys) < len(index) == keys[-1][1] + tail.packets
+    if not is_counted:
+        keys = [(time, round((time - earliest) * time_base * rate)) for time in times]
+    packets = len(index) if is_counted else round((tail.latest - earliest) * time_base * rate) + 1
+    tally = Tally.of_ends(head, tail, Keys(Key(time, time, number) for time, number in keys), packets)
+    tally.is_counted = is_counted
     return tally
 
 

@@ -9,7 +9,7 @@ from fractions import Fraction
 from av.format import ContainerFormat, Flags
 from av.packet import Packet
 
-_JUMP_S = 10
+JUMP_S = 10
 
 
 def has_loose_clock(container: ContainerFormat) -> bool:
@@ -26,7 +26,7 @@ class Joins:
         self._moved = 0  # ticks
         self._next: int | None = None  # ticks, where the next packet is expected
         if has_loose_clock(container) and time_base is not None:
-            self._jump = int(_JUMP_S / time_base)
+            self._jump = int(JUMP_S / time_base)
 
     def mend(self, packet: Packet) -> None:
         ticks = packet.pts if packet.dts is None else packet.dts

@@ -91,3 +91,11 @@ def stated_rate(stream: Stream) -> Fraction:
         if rate is not None and _RATES[0] <= rate <= _RATES[1]:
             return rate
     return _USUAL_RATE
+
+
+def stated_s(stream: Stream) -> float | None:
+    """The duration that the header states for the stream, else for the file, in seconds."""
+    header = stream.stream
+    if header.duration is not None and stream.time_base is not None:
+        return float(header.duration * stream.time_base) or None
+    return stream.container.duration / 1e6 if stream.container.duration else None

@@ -10,13 +10,14 @@ from service.decode.container import candidates, open_container
 from service.decode.facts import facts_of, header_facts
 from service.decode.front import plays_from_front
 from service.decode.hardware import accelerator
-from service.decode.index import tally_of_ends, tally_of_index
+from service.decode.index import is_indexed_to_the_end, tally_of_ends, tally_of_index
 from service.decode.limits import Limits, check_streams
 from service.decode.opening import Handover, Head, Opening, read_head, stated_rate
 from service.decode.protocol import Refusal
+from service.decode.sought import tally_by_seeking
 from service.decode.source import Source
 from service.decode.stream import Stream
-from service.decode.tally import Keys, Tally
+from service.decode.tally import KeyFrames, Tally
 from service.values import VideoFacts
 
 # Codecs whose key frames need nothing that came before; older ones mark such that do.
@@ -50,10 +51,16 @@ class Track:
     stream_index: int
     timeline: Timeline
     aspect: Fraction | None  # of a pixel
-    keys: Keys | None  # None: its stamps do not tell which frame is shown when, or key frames are not clean
+    keys: KeyFrames | None  # None: stamps do not tell which frame is shown when, or key frames are not clean
     has_clean_keys: bool  # what is decoded from a key frame on is the same as if all before were decoded
     is_front: bool = False
     handover: Handover = field(default_factory=Handover)
+
+    def close(self) -> None:
+        """Nobody will decode it any more."""
+        self.handover.close()
+        if self.keys is not None:
+            self.keys.close()
 
 
 def probe_front(source: Source, limits: Limits, pulse: Callable[[], None]) -> Track:
@@ -149,9 +156,16 @@ def _streams(source: Source, limits: Limits, pulse: Callable[[], None]) -> Itera
 def _tally(
     source: Source, stream: Stream, head: Head, limits: Limits, pulse: Callable[[], None]
 ) -> Tally | None:
-    """What an index tells of the packets of a stream whose head has been read, if that pays."""
-    tally = tally_of_index(stream, head.packets, _WORTH_IT if source.is_whole else 1)
-    if tally is None and not source.is_whole:
-        with Stream(open_container(source), stream.stream.index, limits, pulse) as other:
+    """What an index, or seeking, tells of the packets of a stream whose head has been read, if that pays."""
+    index = stream.stream.index  # may be asked for when this stream is closed
+
+    def reopen() -> Stream:
+        return Stream(open_container(source), index, limits, pulse)
+
+    if source.is_whole:
+        return tally_of_index(stream, head.packets, _WORTH_IT)
+    tally = tally_of_index(stream, head.packets, 1) if is_indexed_to_the_end(stream) else None
+    if tally is None:
+        with reopen() as other:
             tally = tally_of_ends(other, stream.tally, stated_rate(stream))
-    return tally
+    return tally or tally_by_seeking(stream, reopen, source.wait_for_size())

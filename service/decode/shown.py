@@ -14,7 +14,7 @@ from av.video.frame import VideoFrame
 from service.decode.clock import Clock, Timeline
 from service.decode.lookahead import Disorder, Lookahead, Stamp
 from service.decode.opening import Head, Opening
-from service.decode.tally import Key, Keys
+from service.decode.tally import Key, KeyFrames
 
 _TIMES_A_PULSE = 1000
 _SEEK_PAYS = 16  # packets; fewer are read in the time that a seek takes
@@ -82,7 +82,7 @@ def all_frames(opening: Opening, timeline: Timeline) -> Iterator[Shown]:
 class Selection:
     """The frames shown at wanted times, and what their decoding brings out besides."""
 
-    def __init__(self, opening: Opening, timeline: Timeline, keys: Keys, wanted: WantedTimes) -> None:
+    def __init__(self, opening: Opening, timeline: Timeline, keys: KeyFrames, wanted: WantedTimes) -> None:
         self._stream, self._head = opening.stream, opening.head
         self._keys = keys
         self._wanted = wanted

@@ -1,7 +1,7 @@
 """Wanted times moved to frames that cost little: key frames, which need no other frame to be decoded."""
 
 from service.decode.clock import Timeline
-from service.decode.tally import Keys
+from service.decode.tally import KeyFrames
 
 
 class Exact:
@@ -19,7 +19,7 @@ class Snap:
     Times keep their order.
     """
 
-    def __init__(self, keys: Keys, timeline: Timeline) -> None:
+    def __init__(self, keys: KeyFrames, timeline: Timeline) -> None:
         self.worst_ns = 0
         self._keys = keys
         self._timeline = timeline

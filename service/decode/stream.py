@@ -6,6 +6,7 @@ Damage is counted and skipped: what can be decoded is.
 from collections import deque
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 
 import av.error
 from av.codec.context import CodecContext
@@ -24,6 +25,8 @@ from service.values import NS_PER_S
 
 # Decoders of the transparency that Matroska keeps beside each frame; FFmpeg's own leave it out.
 _WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+# Where a place is found by decoding stamps: a picture may begin in the middle of what has a stamp.
+_BEFORE_S = Fraction(1, 10)
 _INTERLACED = range(2, 6)  # AVFieldOrder: which field is coded and shown first
 # To be read again: what a clip of ten seconds has. A packet of a few bytes may refer to 200 kB of MPEG-TS.
 _HELD_BYTES, _HELD_PACKETS = 16 << 20, 500
@@ -142,19 +145,17 @@ class Stream:
 
     def seek(self, ticks: int) -> bool:
         """Read on from a key frame at or before this stamp, if the container can; the tally begins anew."""
-        self.has_moved = True
-        try:
-            self.container.seek(ticks, stream=self.stream, backward=True)
-        except MEDIA_ERRORS:
-            return False
-        self._packets, self._is_through = packets(self.container, self.stream), False
-        self._again.clear()
-        self.tally, self._joins = Tally(), self._new_joins()
-        return True
+        return self._move(partial(self.container.seek, ticks, stream=self.stream, backward=True))
 
     def seek_key(self, key: Key) -> bool:
         """Read on from this key frame, or one before it."""
-        return self.seek(key.dts if has_loose_clock(self.container.format) else key.pts)
+        if not has_loose_clock(self.container.format) or self.time_base is None:
+            return self.seek(key.pts)
+        return self.seek(key.dts - int(_BEFORE_S / self.time_base))
+
+    def seek_byte(self, place: int) -> bool:
+        """Read on from the first packet behind this place of the file, if the container can."""
+        return self._move(partial(self.container.seek, place, unsupported_byte_offset=True))
 
     @property
     def is_damaged(self) -> bool:
@@ -167,6 +168,17 @@ class Stream:
         if self._corrupt_frames:
             found.append(f"{self._corrupt_frames} of {self.frames} frames are damaged")
         return found
+
+    def _move(self, seek: Callable[[], None]) -> bool:
+        self.has_moved = True
+        try:
+            seek()
+        except MEDIA_ERRORS:
+            return False
+        self._packets, self._is_through = packets(self.container, self.stream), False
+        self._again.clear()
+        self.tally, self._joins = Tally(), self._new_joins()
+        return True
 
     def _new_joins(self) -> Joins:
         return Joins(self.container.format, self.time_base)

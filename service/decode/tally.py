@@ -2,7 +2,8 @@
 
 from array import array
 from bisect import bisect_right
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol
 
 from av.packet import Packet
 
@@ -15,13 +16,31 @@ class Key(NamedTuple):
     number: int  # packets before it
 
 
-class Keys:
-    """All of a stream, in the order of time; a few bytes each."""
+class KeyFrames(Protocol):
+    """Those of a stream."""
 
-    def __init__(self) -> None:
+    def before(self, ticks: int) -> Key | None:
+        """The last one that is shown at that time or earlier."""
+        ...
+
+    def after(self, ticks: int) -> Key | None:
+        """The first one that is shown later."""
+        ...
+
+    def close(self) -> None:
+        """Nobody will ask for any more."""
+        ...
+
+
+class Keys:
+    """``KeyFrames`` that are all known, in the order of time; a few bytes each."""
+
+    def __init__(self, keys: Iterable[Key] = ()) -> None:
         self._pts = array("q")
         self._dts = array("q")
         self._numbers = array("q")
+        for key in keys:
+            self.add(key)
 
     def __len__(self) -> int:
         return len(self._pts)
@@ -32,12 +51,13 @@ class Keys:
         self._numbers.append(key.number)
 
     def before(self, ticks: int) -> Key | None:
-        """The last one that is shown at that time or earlier."""
         return self._at(bisect_right(self._pts, ticks) - 1)
 
     def after(self, ticks: int) -> Key | None:
-        """The first one that is shown later."""
         return self._at(bisect_right(self._pts, ticks))
+
+    def close(self) -> None:
+        pass
 
     def _at(self, place: int) -> Key | None:
         if not 0 <= place < len(self):
@@ -58,10 +78,22 @@ class Tally:
         self.earliest: int | None = None
         self.latest: int | None = None
         self.end = 0  # ticks, the end of the latest packet
-        self.keys = Keys()
+        self._known_keys = Keys()
+        self.keys: KeyFrames = self._known_keys
         self._read = 0
         self._last_dts: int | None = None
         self._last_key: int | None = None
+
+    @classmethod
+    def of_ends(cls, head: "Tally", tail: "Tally", keys: KeyFrames, packets: int) -> "Tally":
+        """Of so many packets, of which the first and the last have been read."""
+        tally = cls()
+        tally.packets, tally.corrupt = packets, head.corrupt + tail.corrupt
+        tally.is_timed, tally.is_sound = True, head.is_sound and tail.is_sound
+        tally.first, tally.earliest = head.first, head.earliest
+        tally.latest, tally.end = tail.latest, tail.end
+        tally.keys = keys
+        return tally
 
     def add(self, packet: Packet) -> None:
         pts, dts = packet.pts, packet.dts
@@ -90,7 +122,7 @@ class Tally:
             self.is_sound = False
         else:
             self._last_key = pts
-            self.keys.add(Key(pts, pts if dts is None else dts, self._read))
+            self._known_keys.add(Key(pts, pts if dts is None else dts, self._read))
 
     def _check(self, pts: int | None, dts: int | None) -> None:
         before = self._last_dts

@@ -156,7 +156,7 @@ class _Job:
             return
         finally:
             if self._track is not None:
-                self._track.handover.close()
+                self._track.close()
             self._source.close()
 
     def say(self, says: str, **content: object) -> None:

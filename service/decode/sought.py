@@ -1,0 +1,142 @@
+"""Key frames that no index lists, looked for where they are needed: in a file that is far away.
+
+FFmpeg finds a time in a fragmented mp4 by its list of fragments (``sidx``), and in MPEG-TS, which has none of
+anything, by trying places.
+"""
+
+import statistics
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from fractions import Fraction
+from itertools import pairwise
+
+from service.decode.container import BUFFER_BYTES
+from service.decode.joins import JUMP_S, has_loose_clock
+from service.decode.opening import stated_rate, stated_s
+from service.decode.stream import Stream
+from service.decode.tally import Key, Tally
+
+_FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2", "mpegts")
+_BACK_S, _FARTHER = (
+    0.5,
+    1.5,
+)  # from a time to look for a key frame before it; so many times as far the next time
+_NEAR_S = 1  # what is read in the time that it takes to seek
+_PLACES = 16  # at which a clock is read
+_UNEVEN = 8  # times as much time between two of them as between most
+_WORTH_IT = 4 * _PLACES * BUFFER_BYTES  # bytes; a smaller file is soon read as a whole
+
+
+class SoughtKeys:
+    """``KeyFrames`` of a stream that ``reopen`` opens, of which each call reads as much as it needs.
+
+    ``earliest`` is when the video begins, in ticks, and ``frame_ticks`` how long a frame lasts, by which the
+    packets before a key frame are counted.
+    """
+
+    def __init__(self, reopen: Callable[[], Stream], earliest: int, frame_ticks: Fraction) -> None:
+        self._reopen = reopen
+        self._stream = reopen()
+        self._finds_any_place = has_loose_clock(self._stream.container.format)
+        self._earliest = earliest
+        self._frame_ticks = frame_ticks
+        self._second = 1 / (self._stream.time_base or Fraction(1))  # ticks
+        self._asked = self._read_to = earliest
+        self._found: list[Key] = []  # the last one before what was asked for, and those read behind it
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def before(self, ticks: int) -> Key | None:
+        """The last one that is shown at that time or earlier; None: there is none behind the first."""
+        if ticks < self._asked:  # a demuxer that has met only parts of its list may not find back
+            self.close()
+            self._stream, self._read_to, self._found = self._reopen(), self._earliest, []
+        self._asked = ticks
+        if ticks - self._read_to > _NEAR_S * self._second:
+            self._seek(ticks)
+        else:
+            self._read_on(ticks)
+        while len(self._found) > 1 and self._found[1].pts <= ticks:
+            self._found.pop(0)
+        return self._found[0] if self._is_found(ticks) else None
+
+    def after(self, ticks: int) -> Key | None:
+        """None: it would have to be looked for."""
+        return None
+
+    def tail(self) -> Tally | None:
+        """Of the packets that ``before`` has read last and all that follow; None: the file breaks off."""
+        while self._stream.read() is not None:
+            pass
+        return None if self._stream.broke_off else self._stream.tally
+
+    def rises_evenly(self, size_bytes: int) -> bool:
+        """Is nothing to be seen of parts whose clocks differ, at equal distances in the file?"""
+        times = [self._earliest]
+        for place in range(1, _PLACES):
+            if not self._stream.seek_byte(size_bytes * place // _PLACES):
+                return False
+            packet = self._stream.read()
+            while packet is not None and packet.dts is None:
+                packet = self._stream.read()
+            if packet is None or packet.dts is None:
+                return False
+            times.append(packet.dts)
+        steps = [later - sooner for sooner, later in pairwise(times)]
+        most = _UNEVEN * statistics.median(steps) + JUMP_S * self._second
+        return all(0 < step <= most for step in steps)
+
+    def _seek(self, ticks: int) -> None:
+        """Read up to there from a place with a key frame in between, the nearer the better."""
+        known, known_to = self._found, self._read_to
+        least = int(_BACK_S * self._second)
+        place, back = ticks, least if self._finds_any_place else 0
+        self._found = []
+        while not self._is_found(ticks) and place > known_to:
+            place = max(ticks - back, known_to)
+            if not self._stream.seek(place):
+                break
+            self._found, self._read_to = [], known_to
+            self._read_on(ticks)
+            back = max(least, int(_FARTHER * back))
+        self._found = [*known, *self._found]
+
+    def _is_found(self, ticks: int) -> bool:
+        return bool(self._found) and self._found[0].pts <= ticks
+
+    def _read_on(self, ticks: int) -> None:
+        """Until all frames shown by then have been read."""
+        while self._read_to < ticks and (packet := self._stream.read()) is not None:
+            if packet.dts is not None:
+                self._read_to = packet.dts
+            if packet.is_keyframe and packet.pts is not None:
+                number = round((packet.pts - self._earliest) / self._frame_ticks)
+                self._found.append(Key(packet.pts, packet.pts if packet.dts is None else packet.dts, number))
+
+
+def tally_by_seeking(front: Stream, reopen: Callable[[], Stream], size_bytes: int) -> Tally | None:
+    """A tally by the first packets, which have been read of ``front``, and those from the last key frame on.
+
+    None where seeking leads nowhere, or cannot tell what lies between.
+    """
+    container, head = front.container.format, front.tally
+    time_base, seconds = front.time_base, stated_s(front)
+    if container.name not in _FORMATS or size_bytes < _WORTH_IT or not head.is_sound:
+        return None
+    if head.earliest is None or head.latest is None or time_base is None or seconds is None:
+        return None
+    frame_ticks = 1 / (stated_rate(front) * time_base)
+    with ExitStack() as stack:
+        keys = stack.enter_context(closing(SoughtKeys(reopen, head.earliest, frame_ticks)))
+        if has_loose_clock(container) and not keys.rises_evenly(size_bytes):
+            return None
+        last = keys.before(head.earliest + int(Fraction(seconds) / time_base))
+        tail = None if last is None or last.pts <= head.latest else keys.tail()
+        if tail is None or tail.latest is None or not tail.is_sound:
+            return None
+        packets = round((tail.latest - head.earliest) / frame_ticks) + 1
+        tally = Tally.of_ends(head, tail, keys, packets)
+        tally.is_counted = False
+        stack.pop_all()
+        return tally

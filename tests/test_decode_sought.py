@@ -1,0 +1,54 @@
+"""Key frames that are looked for are those that reading all packets finds."""
+
+import random
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from service.decode.container import open_container
+from service.decode.sought import SoughtKeys
+from service.decode.stream import Stream
+from tests.decode_clips import limits, probed, remux, render, source_of
+
+_SECONDS, _RATE = 24, 25
+_KINDS = {
+    "mpegts": ("ts", "libx264", {"bf": "3"}, {}),
+    "mpegts of many groups": ("ts", "libx264", {"bf": "2", "g": "5"}, {}),
+    "a list of fragments": ("mp4", "libx264", {"bf": "3"}, {"movflags": "dash+frag_keyframe+global_sidx"}),
+}
+
+
+@pytest.fixture(scope="module", params=_KINDS)
+def clip(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    ending, codec, coding, options = _KINDS[request.param]
+    folder = tmp_path_factory.mktemp("sought")
+    coding = {"g": "40", "sc_threshold": "0"} | coding
+    coded = render(folder / "coded.mp4", _SECONDS * _RATE, rate=_RATE, codec=codec, options=coding)
+    return remux(coded, folder / f"clip.{ending}", options)
+
+
+@pytest.fixture
+def sought(clip: Path) -> Iterator[SoughtKeys]:
+    with closing(source_of(clip)) as source, probed(clip) as track:
+
+        def reopen() -> Stream:
+            return Stream(open_container(source), track.stream_index, limits(), lambda: None)
+
+        frame_ticks = 1 / (_RATE * track.timeline.time_base)
+        with closing(SoughtKeys(reopen, track.timeline.origin, frame_ticks)) as keys:
+            yield keys
+
+
+def test_they_are_those_of_all_packets(clip: Path, sought: SoughtKeys) -> None:
+    with probed(clip) as track:
+        known, timeline = track.keys, track.timeline
+    assert known is not None
+    chance = random.Random(0)
+    for _ in range(3):  # time and again from the front
+        times = sorted(chance.sample(range(_SECONDS * 1000), 40))
+        for ticks in (timeline.to_ticks(time * 1_000_000) for time in times):
+            expected, found = known.before(ticks), sought.before(ticks)
+            assert expected is not None
+            assert found == expected or (found is None and expected.number == 0)
