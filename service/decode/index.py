@@ -30,16 +30,16 @@ def tally_of_index(stream: Stream, head: Sequence[Packet], at_least: int) -> Tal
     None where packets have to be read for it, or where there are fewer than ``at_least``.
 
     The packets after the last key frame are read all the same: only they say when the video ends, and whether
-    the file has all that its index promises. A fragmented file states no number of packets; its index is
-    gathered from its fragments as it is opened, but for the last one, perhaps, or from none of them where a
-    list of them comes first (``sidx``).
+    the file has all that its index promises. A fragmented file states no number of packets, or the first
+    fragment's; its index is gathered from its fragments as it is opened, but for the last one, perhaps, or
+    from none of them where a list of them comes first (``sidx``).
 
     Raises:
         Refusal: VIDEO_TOO_LARGE.
     """
     count, stated = len(stream.stream.index_entries), stream.stream.frames
     front = stream.tally
-    if "mov" not in stream.container.format.name or count < at_least or stated not in (0, count):
+    if "mov" not in stream.container.format.name or count < max(at_least, stated):
         return None
     first = stream.stream.index_entries[0]
     if front.earliest is None or not head or head[0].pts is None or head[0].dts != first.timestamp:

@@ -17,10 +17,8 @@ from service.decode.stream import Stream
 from service.decode.tally import Key, Tally
 
 _FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2", "mpegts")
-_BACK_S, _FARTHER = (
-    0.5,
-    1.5,
-)  # from a time to look for a key frame before it; so many times as far the next time
+_BACK_S = 0.5  # from a time, to look for a key frame before it
+_FARTHER = 1.5  # times as far back when there was none
 _NEAR_S = 1  # what is read in the time that it takes to seek
 _PLACES = 16  # at which a clock is read
 _UNEVEN = 8  # times as much time between two of them as between most
