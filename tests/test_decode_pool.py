@@ -63,6 +63,25 @@ async def _cancelled(pool: DecodePool, clip: Path, where: str) -> None:
         await task
 
 
+async def test_one_that_is_cancelled_while_it_is_probed_anew_leaves_no_descriptor(clip: Path) -> None:
+    async with DecodePool(DecodeConfig(workers=1)) as pool:
+        (pid,) = worker_pids()
+        endless = Plan((piece(0, 3600),), is_open=True)
+        for _ in range(3):
+            with opened(clip) as file:
+                async with pool.worker() as worker:
+                    facts = await worker.probe(file, from_front=True)
+                    async for unit in worker.decode(endless, SMALL):
+                        unit.release()  # what was known of the front is used up
+                    again = asyncio.ensure_future(anext(worker.decode(whole(facts), SMALL)))
+                    await asyncio.sleep(0)
+                    again.cancel()
+                    await asyncio.wait([again])
+            await is_right(pool, clip)
+            files = [os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir()]
+            assert not [name for name in files if "memfd" in name]
+
+
 async def test_leaving_the_loop_early_stops_the_walk(pool: DecodePool, clip: Path) -> None:
     (pid,) = worker_pids()
     with opened(clip) as file:

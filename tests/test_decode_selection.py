@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,21 @@ async def test_key_frames_will_do_if_they_are_near(
     assert worker.end is not None
     assert found == expected
     assert worker.end.off_ns == off * NS_PER_S // _RATE
+
+
+async def test_views_that_snap_to_one_key_frame(pool: DecodePool, clips: Path) -> None:
+    """The first view's last unit ends 10 ms after the second one's first; with ``fast`` both do so."""
+    path = _clip(clips, "intra only")
+    views = (int(at * NS_PER_S) for at in (0, 1.49))
+    grids = [replace(piece(0, 4), window_ns=2 * NS_PER_S, one_segment=True, view_ns=at) for at in views]
+    async with pool.worker() as worker:
+        with opened(path) as file:
+            await worker.probe(file)
+            found = []
+            async for unit in worker.decode(Plan(tuple(grids)), SMALL, fast=True):
+                found.append((unit.grid, unit.unit))
+                unit.release()
+    assert sorted(found) == [(grid, unit) for grid in range(len(grids)) for unit in range(4)]
 
 
 async def test_fast_costs_a_frame_each_where_there_are_key_frames(pool: DecodePool, clips: Path) -> None:

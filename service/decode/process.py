@@ -239,7 +239,10 @@ class WorkerProcess(asyncio.Protocol):
             case "facts":
                 return answers.facts(message["facts"])
             case "end":
-                return answers.decode_end(message)
+                assert self._walk is not None
+                end = answers.decode_end(message)
+                self._walk.check_end(end)
+                return end
             case "refused":
                 return answers.refusal(message)
         return says

@@ -9,7 +9,7 @@ from typing import Any
 from service.decode.memory import FrameMemory
 from service.decode.protocol import ProtocolError
 from service.plan import Plan
-from service.values import PixelFormat, UnitFrames
+from service.values import DecodeEnd, PixelFormat, UnitFrames
 
 
 class Walk:
@@ -29,7 +29,7 @@ class Walk:
         self._plan = plan
         self._pixel_format = pixel_format
         self._on_release = on_release
-        self._last = (-1, -1, -1)
+        self._said: dict[int, int] = {}  # by grid, how many units
         slots = _slots(plan, pixel_format, memory_bytes)
         self.memory = FrameMemory(number, slots, _unit_shape(plan, pixel_format), plan.units_at_once)
 
@@ -47,17 +47,25 @@ class Walk:
         """What the worker says that it has put into a slot.
 
         Raises:
-            ProtocolError: it is not in the plan, or its turn has gone.
+            ProtocolError: it is not in the plan, or not the next one of its grid.
             ValueError: the slot is not the worker's.
         """
         if not self._plan.has(grid, unit):
             raise ProtocolError(f"the plan has no unit {unit} in grid {grid}")
-        walked = self._plan.grids[grid]
-        ends_ns = walked.frame_time_ns(unit, walked.frames_per_unit - 1)
-        if (ends_ns, grid, unit) <= self._last:
-            raise ProtocolError(f"unit {unit} of grid {grid}, at {ends_ns}, after {self._last}")
-        self._last = (ends_ns, grid, unit)
+        if unit != (due := self._said.get(grid, 0)):
+            raise ProtocolError(f"unit {unit} of grid {grid}, where unit {due} is due")
+        self._said[grid] = unit + 1
         return self.memory.hand_out(grid, unit, slot, partial(self._on_release, self))
+
+    def check_end(self, end: DecodeEnd) -> None:
+        """
+        Raises:
+            ProtocolError: units are missing that the plan has before this end.
+        """
+        cut = self._plan.cut(end.end_ns) if self._plan.holds_for(end.facts.duration_ns) else None
+        for grid, due in enumerate(cut.grids if cut is not None else ()):
+            if (said := self._said.get(grid, 0)) < due.num_units:
+                raise ProtocolError(f"an end after {said} of {due.num_units} units of grid {grid}")
 
 
 def passes(plan: Plan, pixel_format: PixelFormat, memory_bytes: int) -> Iterator[tuple[int, Plan]]:

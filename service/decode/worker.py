@@ -226,14 +226,14 @@ class _Job:
 
     def _decode(self, message: dict[str, Any]) -> None:
         fd = self._link.take_file()
-        track = self._track or probe(self._source, self._limits, self.pulse)
-        self._track = None if track.is_front else track
         pixel_format = PixelFormat(**message["pixel_format"])
         plan = Plan(tuple(Grid(**grid) for grid in message["grids"]), message["is_open"])
         unit_shape = (plan.grids[0].frames_per_unit, pixel_format.height, pixel_format.width, 3)
         self._memory_number = message["memory"]
         self._slots = _SharedSlots(self, fd, message["slots"], unit_shape)
         try:
+            track = self._track or probe(self._source, self._limits, self.pulse)
+            self._track = None if track.is_front else track
             job = Job(self._source, track, plan, pixel_format, message["fast"], self._limits)
             end = decode(job, self._slots, self.pulse)
         finally:
