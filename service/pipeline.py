@@ -159,10 +159,10 @@ class Pipeline:
                     plan = make_plan(facts, sampling, options)
                 with self._metrics.time("decode", seconds):
                     units = partial(worker.decode, pixel_format=pixel_format, fast=options.fast)
-                    facts = await self._walk(worker, units, Planned(facts, plan), work, outbox)
-                    if not plan.holds_for(facts.duration_ns):
-                        plan = make_plan(facts, sampling, options)
-                        await self._walk(worker, units, Planned(facts, plan), work, outbox)
+                    shorter = await self._walk(worker, units, Planned(facts, plan), work, outbox)
+                    if shorter is not None:
+                        plan = make_plan(shorter, sampling, options)
+                        await self._walk(worker, units, Planned(shorter, plan), work, outbox)
         finally:
             outbox.put_nowait(None)
 
@@ -173,8 +173,8 @@ class Pipeline:
         planned: Planned,
         work: VideoWork,
         outbox: Outbox,
-    ) -> VideoFacts:
-        """Decode what a plan wants; the facts that are sure now."""
+    ) -> VideoFacts | None:
+        """Decode what a plan wants. The facts if it does not hold by them: nothing has come of it."""
         outbox.put_nowait(planned)
         plan = planned.plan
         windows = WindowStarter(plan, work, outbox, self._config.decode.max_windows)
@@ -183,14 +183,15 @@ class Pipeline:
         end = worker.end
         assert end is not None  # decode ended without an error
         self._metrics.frames_decoded.inc(end.frames_decoded)
-        if not plan.holds_for(end.facts.duration_ns):
+        # Where stamps contradict each other, frames may have gone on for longer than the facts say.
+        if not plan.holds_for(end.facts.duration_ns) and not windows.has_started:
             windows.abandon()
             return end.facts
         cut = plan.cut(end.end_ns)
         if cut is None:
             raise CorruptVideo("no frame could be decoded in the time ranges asked for")
         windows.finish(cut, end)
-        return end.facts
+        return None
 
 
 @contextmanager
@@ -200,7 +201,10 @@ def _insides_hidden() -> Iterator[None]:
         yield
     except TubeletError:
         raise
-    except Exception as error:
+    except (Exception, asyncio.CancelledError) as error:
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
+            raise  # whoever waits for the answer has cancelled it
         error_id = uuid.uuid4().hex[:12]
         logger.exception("internal error %s", error_id)
         raise InternalError(error_id) from error

@@ -79,8 +79,13 @@ class WindowStarter:
             if window == grid.num_windows - 1:
                 del self._rows[unit.grid]
 
+    @property
+    def has_started(self) -> bool:
+        """Has whoever reads the outbox heard of a window?"""
+        return self._count > 0
+
     def abandon(self) -> None:
-        """Forget the units of windows that are not started yet."""
+        """Forget all units; no window is started yet."""
         for row in self._rows.values():
             for _, embedding in row.recent:
                 embedding.cancel()

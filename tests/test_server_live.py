@@ -9,6 +9,7 @@ from itertools import chain, islice
 from tempfile import NamedTemporaryFile
 
 import av
+import numpy as np
 import pytest
 
 from service.client import Client, ServerError
@@ -202,6 +203,30 @@ def test_what_must_be_known_as_a_whole_is_waited_for(client: Client, clip: bytes
     answer = list(client.stream(tap))[-1]  # pyright: ignore[reportArgumentType]
     assert isinstance(answer, Classification)
     assert_same(answer, whole)
+
+
+def test_stamps_that_contradict_each_other_get_one_answer(client: Client) -> None:
+    """Pictures are decoded one after the other for ten seconds, but all are shown when the first is."""
+    stripes = np.tile(np.arange(0, 192, 3, dtype=np.uint8)[:, None], (64, 1, 3))
+    frames = (np.roll(stripes, number, 1) for number in range(250))
+    video = _shown_at_once(encode(frames, fps=25, container="mpegts", bf="2"))
+    segments = client.classify(video, timeout_s=30).segments
+    starts = [segment.start_ns for segment in segments]
+    assert len(starts) > 1
+    assert starts == sorted(set(starts))
+
+
+def _shown_at_once(stream: bytes) -> bytes:
+    """MPEG-TS whose pictures have two stamps each, the second made equal for all (ISO 13818-1, 2.4.3.7)."""
+    data, first = bytearray(stream), None
+    for packet in range(0, len(data), 188):
+        body = packet + 4 + (1 + data[packet + 4] if data[packet + 3] & 0x20 else 0)
+        starts = data[packet + 1] & 0x40 and data[body : body + 4] == b"\0\0\1\xe0"
+        if starts and data[body + 7] >> 6 == 3:
+            shown = slice(body + 9, body + 14)
+            first = first or data[shown]
+            data[shown] = first
+    return bytes(data)
 
 
 @pytest.mark.parametrize("name", ["matroska", "flv", "mpegts"])
