@@ -27,7 +27,7 @@ _PREFIX = "TUBELET_"
 
 
 class _Stage(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ServerConfig(_Stage):
