@@ -19,6 +19,7 @@ from service.catalogue import Catalogue
 from service.config import Config
 from service.decode.pool import DecodePool
 from service.engine.engine import Engine
+from service.errors import UploadTooLarge, VideoTooLarge
 from service.fetch.fetcher import Fetcher
 from service.health import HEALTH_SERVICE, Health
 from service.intake import Intake
@@ -227,7 +228,12 @@ async def _warm_up(pipeline: Pipeline) -> None:
     async def ignore(_: Event) -> None:
         pass
 
-    await pipeline.classify(chunks(), Options(), ignore)
+    try:
+        await pipeline.classify(chunks(), Options(), ignore)
+    except (VideoTooLarge, UploadTooLarge) as error:
+        logger.warning(
+            "the first video will take longer, for the clip that warms up is over a limit: %s", error
+        )
     pipeline.forget()  # the demo uploads the same clip, and shows what a first answer costs
 
 

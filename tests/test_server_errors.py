@@ -17,6 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
 from service.client import Client
+from service.server import SAMPLE_CLIP
 from service.status import ServerError, from_rpc_error
 from service.values import NS_PER_S, Classification, Options, Sliding
 from tests.clips import pan
@@ -78,6 +79,17 @@ def test_bad_uploads(client: Client, video: bytes, code: str, reason: str, says:
     error = refused(client, video)
     assert (error.code, error.reason) == (code, reason)
     assert says in error.message
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [{"decode": {"max_duration_s": 2}}, {"decode": {"max_windows": 3}}, {"upload": {"max_bytes": 60_000}}],
+    ids=str,
+)
+def test_limits_below_the_clip_that_warms_up(limit: dict[str, Any]) -> None:
+    with serving(**limit) as served, Client(served.target) as client:
+        assert outcome(client, pan(1.0)) == ""
+        assert outcome(client, SAMPLE_CLIP.read_bytes()).endswith("TOO_LARGE")
 
 
 @pytest.mark.parametrize("ranges_ns", [(), ((0, 9 * NS_PER_S),)], ids=["open", "known"])

@@ -43,12 +43,13 @@ def check_streams(streams: int, limits: Limits) -> None:
 
 def check_duration(duration_ns: int, limits: Limits) -> None:
     """Raise ``Refusal`` VIDEO_TOO_LARGE when a video lasts longer than the limit."""
-    if duration_ns > limits.max_duration_s * NS_PER_S:
+    limit, found = limits.max_duration_s, duration_ns / NS_PER_S
+    if found > limit:
         raise Refusal(
             "VIDEO_TOO_LARGE",
-            f"the video lasts {duration_ns / NS_PER_S:.0f} s, more than {limits.max_duration_s:g} s",
-            limit=limits.max_duration_s,
-            value=duration_ns / NS_PER_S,
+            f"the video lasts {found:.3f} s or more, the limit is {limit:g} s",
+            limit=limit,
+            value=found,
         )
 
 
