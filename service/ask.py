@@ -1,6 +1,7 @@
 """One way to ask for a classification, whether a server answers or this process does."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ Ask = Callable[[str, Options, Emit], Awaitable[Classification]]
 """Of a video by its path or its URI."""
 
 _CHUNK_BYTES = 1 << 20
+_LATER = 1.5  # times as long, at most: those who were refused together do not come back together
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +43,19 @@ class AskedModel:
 
 @asynccontextmanager
 async def asking_server(target: str) -> AsyncIterator[Ask]:
+    """Where the server has no room, a video is asked for again when it says so, until it has."""
     async with AsyncClient(target) as client:
 
         async def ask(video: str, options: Options, emit: Emit) -> Classification:
+            while True:
+                try:
+                    return await ask_once(video, options, emit)
+                except ServerError as error:
+                    if error.retry_after_s is None:
+                        raise
+                    await asyncio.sleep(error.retry_after_s * random.uniform(1, _LATER))
+
+        async def ask_once(video: str, options: Options, emit: Emit) -> Classification:
             answer = None
             # To its end: a stream that is left after the answer counts as cancelled on the server.
             async for event in client.stream(video, options):
