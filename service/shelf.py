@@ -78,7 +78,6 @@ class Shelf:
             return
         if key in self._copies:
             self._take_away(key)
-            self._engine.forget()  # embeddings of one that had the same name and version
         self._copies[key] = _Copy(model, entry.folder, entry.sha256)
         self._catalogue.add(model)
 

@@ -165,8 +165,9 @@ async def test_a_kept_embedding_does_not_keep_its_batch(executor: Executor) -> N
 async def test_models_and_processes_do_not_share_keys() -> None:
     caches = [EmbeddingCache(MIB, lambda model, outcome: None) for _ in range(2)]
     [unit] = video(5, 1)
-    spec = hosted().spec
-    assert caches[0].key(spec, unit.pixels) != caches[1].key(spec, unit.pixels)
+    model, again = hosted(), hosted()  # of the same name and version
+    assert caches[0].key(model, unit.pixels) != caches[1].key(model, unit.pixels)
+    assert caches[0].key(model, unit.pixels) != caches[0].key(again, unit.pixels)
     other = unit.pixels.copy()
     other[0, 0, 0, 0] ^= 1
-    assert caches[0].key(spec, unit.pixels) != caches[0].key(spec, other)
+    assert caches[0].key(model, unit.pixels) != caches[0].key(model, other)

@@ -121,6 +121,34 @@ async def test_weights_that_changed_are_another_model(serving: Serving) -> None:
     assert len(list(serving.catalogue)) == 1
 
 
+async def test_videos_that_have_the_old_weights_leave_answers_of_new_ones_alone(
+    serving: Serving,
+) -> None:
+    old = serving.catalogue.default
+    with old.in_use():
+        write(serving.store, "1", seed=1)
+        await serving.refresh()
+        await serving.logits(old)
+    await _answers_without_what_was_known(serving)
+
+
+async def test_other_weights_may_return_under_a_version_that_was_taken_away(serving: Serving) -> None:
+    write(serving.store, "2", seed=1)
+    await serving.refresh()
+    await serving.logits(serving.catalogue.default)
+    shutil.rmtree(serving.store / "tiny" / "2")
+    await serving.refresh()
+    write(serving.store, "2", seed=2)
+    await serving.refresh()
+    await _answers_without_what_was_known(serving)
+
+
+async def _answers_without_what_was_known(serving: Serving) -> None:
+    found = await serving.logits(serving.catalogue.default)
+    serving.engine.forget()
+    np.testing.assert_allclose(found, await serving.logits(serving.catalogue.default), atol=1e-4)
+
+
 async def test_one_that_cannot_be_loaded_is_left_out(
     serving: Serving, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -9,11 +9,11 @@ from typing import Literal
 import numpy as np
 from blake3 import blake3
 
-from models.contract import ModelSpec
+from service.engine.hosted import HostedModel
 from service.engine.replica import Embedding
 from service.values import UnitFrames
 
-Key = tuple[str, str, bytes]  # name and version of a model, digest of a unit's pixels
+Key = tuple[str, int, bytes]  # name and number of a model, digest of a unit's pixels
 Outcome = Literal["hit", "shared", "miss"]
 
 _ENTRY_BYTES = 256  # what an entry takes beside its embedding
@@ -40,9 +40,9 @@ class EmbeddingCache:
         self._known.clear()
         self.used_bytes = 0
 
-    def key(self, model: ModelSpec, pixels: np.ndarray) -> Key:
+    def key(self, model: HostedModel, pixels: np.ndarray) -> Key:
         digest = blake3(np.ascontiguousarray(pixels).data, key=self._secret)
-        return model.name, model.version, digest.digest(_DIGEST_BYTES)
+        return model.spec.name, model.number, digest.digest(_DIGEST_BYTES)
 
     def embed(
         self, key: Key, unit: UnitFrames, result: asyncio.Future[Embedding], compute: Callable[[], None]

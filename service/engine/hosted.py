@@ -3,15 +3,21 @@
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 
 from models.contract import ModelSpec
 from service.engine.lane import Lane
 from service.engine.replica import Embedding, Logits, Replica
 from service.values import UnitFrames
 
+_numbers = count()
+
 
 class HostedModel:
-    """One model, on all devices of the engine."""
+    """One model, on all devices of the engine.
+
+    Its ``number`` is no other's, also where other weights come under its name and version.
+    """
 
     def __init__(
         self,
@@ -22,6 +28,7 @@ class HostedModel:
         max_batch_units: int,
         max_batch_windows: int,
     ) -> None:
+        self.number = next(_numbers)
         self.spec = spec
         self.precision = precision
         # A processor is one, however many of its cores compute.

@@ -39,7 +39,7 @@ class VideoWork:
         if self._cache is None:
             self._encode(unit, embedding)
         else:
-            key = self._cache.key(self._model.spec, unit.pixels)
+            key = self._cache.key(self._model, unit.pixels)
             self._cache.embed(key, unit, embedding, lambda: self._encode(unit, embedding))
         return embedding
 
