@@ -11,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from models.contract import ModelSpec
 from models.folder import BrokenModel, write_folder
 from models.store import UnknownModel
+from models.vit import ViT
 from service.catalogue import Catalogue
 from service.config import EngineConfig, ModelsConfig
 from service.engine.engine import Engine
@@ -87,6 +89,31 @@ async def test_dims_that_make_no_model_leave_the_others_served(
     await serving.refresh("tiny", "tiny", "other")
     assert [each.spec.name for each in serving.catalogue] == ["tiny"]
     assert "other 1 is not served: the dims in" in caplog.text
+
+
+async def test_one_whose_windows_fail_leaves_nothing_in_the_queues(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(self: ViT, windows: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("the head does not fit")
+
+    write(serving.store, "1", name="other")
+    with monkeypatch.context() as patch:
+        patch.setattr(ViT, "classify", fail)
+        await serving.refresh("tiny", "tiny", "other")
+    assert "other 1 is not served: the head does not fit" in caplog.text
+    assert _queues(serving) == {"tiny"}
+
+
+def _queues(serving: Serving) -> set[str]:
+    """The models of which it is shown how much waits."""
+    found = serving.metrics.registry.collect()
+    return {
+        sample.labels["model"]
+        for metric in found
+        if metric.name.startswith("tubelet_queued_")
+        for sample in metric.samples
+    }
 
 
 async def test_what_is_the_same_is_not_loaded_again(serving: Serving) -> None:

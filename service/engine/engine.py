@@ -97,14 +97,17 @@ class Engine:
         hosted.encode.enough, hosted.encode.enough_s = sizes.enough, sizes.enough_s
         self._executor.add(hosted.encode)
         self._executor.add(hosted.classify)
-        await self._warm_up(hosted)
+        try:
+            await self._warm_up(hosted)
+        except BaseException:
+            self._take_out(hosted)
+            raise
         self._show(hosted, loaded - began, monotonic() - loaded)
         return hosted
 
     def unload(self, model: HostedModel) -> None:
         """No work will be asked of it any more."""
-        self._executor.remove(model.encode)
-        self._executor.remove(model.classify)
+        self._take_out(model)
         self._metrics.forget_model(*_info(model))
 
     def forget(self) -> None:
@@ -132,10 +135,17 @@ class Engine:
 
     async def _warm_up(self, model: HostedModel) -> None:
         work = self.work(model)
-        units = [
-            work.encode(unit) for unit in _black(model.spec, range(model.spec.sampling.units_per_window))
-        ]
-        await work.classify(units)
+        try:
+            units = [
+                work.encode(unit) for unit in _black(model.spec, range(model.spec.sampling.units_per_window))
+            ]
+            await work.classify(units)
+        finally:
+            work.cancel()  # what one that failed leaves queued
+
+    def _take_out(self, model: HostedModel) -> None:
+        self._executor.remove(model.encode)
+        self._executor.remove(model.classify)
 
     def _show(self, model: HostedModel, load_s: float, warm_up_s: float) -> None:
         spec = model.spec
