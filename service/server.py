@@ -144,6 +144,8 @@ async def _follow(change: asyncio.Event, shelf: Shelf, reread: Callable[[], Conf
             await shelf.refresh(reread().models)
         except (*CANNOT_LOAD, UnknownModel, OSError) as error:
             logger.error("the models stay as they were: %s", error)
+        except Exception:  # the next change may be a good one
+            logger.exception("the models stay as they were")
         else:
             logger.info("serving the models of now")
 

@@ -5,6 +5,7 @@ import dataclasses
 import logging
 import re
 import shutil
+import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +19,13 @@ from models.folder import BrokenModel, write_folder
 from models.store import UnknownModel
 from models.vit import ViT
 from service.catalogue import Catalogue
-from service.config import EngineConfig, ModelsConfig
+from service.config import Config, EngineConfig, ModelsConfig, load_config
 from service.engine.engine import Engine
 from service.engine.hosted import HostedModel
 from service.engine.replica import Logits
 from service.errors import UnknownModel as NotServed
 from service.metrics import Metrics
+from service.server import run_until_signal
 from service.shelf import Shelf
 from service.values import UnitFrames
 from tests.test_models_store import DIMS, SPEC, model
@@ -89,6 +91,18 @@ async def test_dims_that_make_no_model_leave_the_others_served(
     await serving.refresh("tiny", "tiny", "other")
     assert [each.spec.name for each in serving.catalogue] == ["tiny"]
     assert "other 1 is not served: the dims in" in caplog.text
+
+
+async def test_one_whose_units_fail_leaves_the_others_served(
+    serving: Serving, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As it takes other frames than its model.toml says."""
+    write(serving.store, "1", name="other")
+    file = serving.store / "other" / "1" / "model.toml"
+    file.write_text(re.sub(r"frames_per_unit = \d+", "frames_per_unit = 3", file.read_text()))
+    await serving.refresh("tiny", "tiny", "other")
+    assert [each.spec.name for each in serving.catalogue] == ["tiny"]
+    assert "other 1 is not served" in caplog.text
 
 
 async def test_one_whose_windows_fail_leaves_nothing_in_the_queues(
@@ -225,3 +239,16 @@ async def test_another_default(serving: Serving) -> None:
     await serving.refresh("other", "tiny")
     assert serving.catalogue.default.spec.name == "other"
     assert serving.catalogue.find("tiny").spec.version == "1"
+
+
+async def test_a_change_that_fails_in_a_new_way_is_not_the_last_one() -> None:
+    server = {"host": "127.0.0.1", "port": 0, "metrics_port": 0}
+    config = load_config(None, server=server, models={"load": ("camera-motion",)})
+    next_signals = iter((signal.SIGHUP, signal.SIGTERM))
+
+    def reread() -> Config:
+        signal.raise_signal(next(next_signals))
+        raise ZeroDivisionError
+
+    async with asyncio.timeout(30):
+        await run_until_signal(config, lambda _: signal.raise_signal(signal.SIGHUP), reread)

@@ -19,7 +19,7 @@ from service.engine.cores import Cores
 from service.engine.crowd import Crowd
 from service.engine.executor import Executor
 from service.engine.hosted import HostedModel
-from service.engine.lane import Started
+from service.engine.lane import Started, Unfinished
 from service.engine.loading import choose_devices, executors, load_model
 from service.engine.replica import Replica
 from service.engine.useful import BatchSizes, largest_batch, useful_batch
@@ -177,9 +177,12 @@ def _info(model: HostedModel) -> tuple[str, ...]:
 def _useful_batch(replica: Replica, spec: ModelSpec, most: int) -> BatchSizes:
     def measure(size: int) -> float:
         start = monotonic()
-        found = replica.encode(list(_black(spec, range(size))))
-        if isinstance(found, Started):
-            found.wait()
+        try:
+            found = replica.encode(list(_black(spec, range(size))))
+            if isinstance(found, Started):
+                found.wait()
+        except Unfinished as error:  # there is no other device to try it on here
+            raise (error.__cause__ or error) from None
         return monotonic() - start
 
     return useful_batch(measure, most)
