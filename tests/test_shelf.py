@@ -162,6 +162,17 @@ async def test_weights_that_changed_are_another_model(serving: Serving) -> None:
     assert len(list(serving.catalogue)) == 1
 
 
+async def test_metrics_of_a_model_outlive_those_weights_that_it_had_before(
+    serving: Serving, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(serving.store, "1", seed=1)
+    with caplog.at_level(logging.INFO):
+        await serving.refresh()
+        while "tiny 1 is gone" not in caplog.text:
+            await asyncio.sleep(0)
+    assert serving.load_seconds("1") is not None
+
+
 async def test_videos_that_have_the_old_weights_leave_answers_of_new_ones_alone(
     serving: Serving,
 ) -> None:

@@ -54,6 +54,7 @@ class Engine:
         crowd = Crowd(usable_cores(), on_cores)
         self._executor = Executor(metrics, map(str, self._devices), on_loss, crowd)
         self._cache = _cache(config, metrics)
+        self._shown: dict[tuple[str, str], HostedModel] = {}  # by name and version, the one loaded last
         self._loop: asyncio.AbstractEventLoop
 
     async def __aenter__(self) -> "Engine":
@@ -108,7 +109,8 @@ class Engine:
     def unload(self, model: HostedModel) -> None:
         """No work will be asked of it any more."""
         self._take_out(model)
-        self._metrics.forget_model(*_info(model))
+        if self._shown.get(_name_and_version(model)) is model:  # else another one took its place
+            self._hide(model)
 
     def forget(self) -> None:
         """Keep no embedding of what was computed so far."""
@@ -149,6 +151,9 @@ class Engine:
 
     def _show(self, model: HostedModel, load_s: float, warm_up_s: float) -> None:
         spec = model.spec
+        if (before := self._shown.get(_name_and_version(model))) is not None:
+            self._hide(before)
+        self._shown[_name_and_version(model)] = model
         self._metrics.model_info.labels(*_info(model)).set(1)
         self._metrics.model_load_seconds.labels(spec.name, spec.version).set(load_s)
         self._metrics.model_warm_up_seconds.labels(spec.name, spec.version).set(warm_up_s)
@@ -164,8 +169,16 @@ class Engine:
             model.encode.item_s * 1e3,
         )
 
+    def _hide(self, model: HostedModel) -> None:
+        del self._shown[_name_and_version(model)]
+        self._metrics.forget_model(*_info(model))
+
     def _release(self, units: Sequence[UnitFrames]) -> None:
         self._loop.call_soon_threadsafe(_release_all, units)
+
+
+def _name_and_version(model: HostedModel) -> tuple[str, str]:
+    return model.spec.name, model.spec.version
 
 
 def _info(model: HostedModel) -> tuple[str, ...]:
