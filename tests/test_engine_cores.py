@@ -1,13 +1,18 @@
 """A processor's cores are shared out among the batches that are computed on them."""
 
+import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
+from models.store import ModelStore
 from service.config import EngineConfig
 from service.engine.cores import Cores
+from service.engine.engine import Engine
 from service.engine.loading import executors
+from service.metrics import Metrics
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +55,16 @@ def test_a_failure_gives_its_cores_back() -> None:
     with pytest.raises(ZeroDivisionError), cores.some(1):
         raise ZeroDivisionError
     assert _threads(cores, 1) == 2
+
+
+async def test_each_model_is_measured_with_the_threads_of_its_batches() -> None:
+    """Also where the thread that measures has done so before."""
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    store = ModelStore()
+    async with Engine(EngineConfig(device="cpu", threads=2), Metrics()) as engine:
+        for _ in range(2):
+            await engine.load(store, store.find("camera-motion").spec)
+            assert await asyncio.to_thread(torch.get_num_threads) == 1
 
 
 @pytest.mark.parametrize(

@@ -31,13 +31,17 @@ class Cores:
             self._busy += 1
             threads = max(1, self.total // max(self._busy, at_once))
         try:
-            self._use(threads)
+            self.use(threads)
             yield
         finally:
             with self._lock:
                 self._busy -= 1
 
-    def _use(self, threads: int) -> None:
+    def use(self, threads: int) -> None:
+        """torch computes with so many threads from now on, on the thread that calls this.
+
+        Nobody else may tell it: only what has changed is.
+        """
         if getattr(self._own, "threads", 0) != threads:  # it costs more than a small layer
             torch.set_num_threads(threads)
             self._own.threads = threads

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
 
 import numpy as np
-import torch
 
 from models.contract import ModelSpec, VideoModel
 from models.memory import keep_freed_memory
@@ -125,7 +124,7 @@ class Engine:
 
     def _replicas(self, store: ModelStore, spec: ModelSpec, most: int) -> list[Replica]:
         config, dtype = self._config, choose_dtype(self._config.precision, *self._devices)
-        torch.set_num_threads(self._cores.total)  # of this thread, which compiles for so many
+        self._cores.use(self._cores.total)  # on this thread, which compiles for so many
         on_cpu: VideoModel | None = None
         replicas: list[Replica] = []
         for device in self._devices:
