@@ -162,6 +162,21 @@ async def test_a_kept_embedding_does_not_keep_its_batch(executor: Executor) -> N
         assert embedding.untyped_storage().nbytes() == embedding.nbytes
 
 
+async def test_a_decoder_that_writes_to_a_unit_again_spoils_no_others_embedding() -> None:
+    executor = Executor(Metrics())  # its thread does not run yet: the unit waits
+    cached = Cached(executor)
+    [theirs] = video(6, 1)
+    [same] = video(6, 1)
+    waiting = cached.work().encode(theirs)
+    theirs.pixels[...] = 0
+    async with executor:
+        await waiting
+        found = await cached.work().encode(same)
+        assert cached.outcomes == {"miss": 1, "hit": 1}
+        plain = await VideoWork(executor, cached.model).encode(same)
+    np.testing.assert_allclose(found, plain, atol=1e-4)
+
+
 async def test_models_and_processes_do_not_share_keys() -> None:
     caches = [EmbeddingCache(MIB, lambda model, outcome: None) for _ in range(2)]
     [unit] = video(5, 1)

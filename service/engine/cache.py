@@ -41,7 +41,7 @@ class EmbeddingCache:
         self.used_bytes = 0
 
     def key(self, model: HostedModel, pixels: np.ndarray) -> Key:
-        digest = blake3(np.ascontiguousarray(pixels).data, key=self._secret)
+        digest = blake3(pixels.data, key=self._secret)
         return model.spec.name, model.number, digest.digest(_DIGEST_BYTES)
 
     def embed(

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from service.engine.cache import EmbeddingCache
@@ -39,8 +40,10 @@ class VideoWork:
         if self._cache is None:
             self._encode(unit, embedding)
         else:
-            key = self._cache.key(self._model, unit.pixels)
-            self._cache.embed(key, unit, embedding, lambda: self._encode(unit, embedding))
+            # Who decoded it may still write there: what is computed must be what the key is of.
+            own = replace(unit, pixels=unit.pixels.copy())
+            key = self._cache.key(self._model, own.pixels)
+            self._cache.embed(key, own, embedding, lambda: self._encode(own, embedding))
         return embedding
 
     async def classify(self, units: Sequence[asyncio.Future[Embedding]]) -> Logits:
