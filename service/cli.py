@@ -38,6 +38,15 @@ Crops = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 
+_MOST_S = 1e9  # some thirty years; in nanoseconds, far more has no room in 64 bits
+
+
+def _seconds(number: float | None) -> float | None:
+    """Refuse NaN and what is as good as infinite, which ``float`` reads, too."""
+    if number is not None and not abs(number) <= _MOST_S:
+        raise typer.BadParameter(f"wants seconds, at most {_MOST_S:,.0f} of them; found {number:g}")
+    return number
+
 
 @app.command()
 def serve(
@@ -73,8 +82,12 @@ def classify(
     top_k: Annotated[int, typer.Option(min=1, help="Labels shown, best first.")] = 3,
     threshold: Annotated[float, typer.Option(min=0, max=1, help="Hide labels that score less.")] = 0.0,
     whole_video: Annotated[bool, typer.Option("--whole-video", help="One segment: the whole video.")] = False,
-    window: Annotated[float | None, typer.Option(help="Window length, seconds; the model's own.")] = None,
-    stride: Annotated[float | None, typer.Option(help="Between windows' starts, seconds.")] = None,
+    window: Annotated[
+        float | None, typer.Option(callback=_seconds, help="Window length, seconds; the model's own.")
+    ] = None,
+    stride: Annotated[
+        float | None, typer.Option(callback=_seconds, help="Between windows' starts, seconds.")
+    ] = None,
     clips: Clips = None,
     crops: Crops = None,
     time_range: Annotated[
@@ -159,7 +172,8 @@ def import_model(
         str | None, typer.Option(help="A file with one label a line, or imagenet-1k or kinetics-400.")
     ] = None,
     window: Annotated[
-        float | None, typer.Option(min=0.01, help="Seconds that a window spans; the family's own.")
+        float | None,
+        typer.Option(min=0.01, callback=_seconds, help="Seconds that a window spans; the family's own."),
     ] = None,
     become: Annotated[
         str | None, typer.Option("--as", help="'factorised': start a video model with an image ViT.")
@@ -283,9 +297,10 @@ def _ns(seconds: float | None) -> int | None:
 def _range(text: str) -> tuple[int, int]:
     start, dash, end = text.partition("-")
     try:
-        if not dash:
+        seconds = float(start), float(end)
+        if not dash or not all(abs(each) <= _MOST_S for each in seconds):
             raise ValueError
-        return round(float(start) * 1e9), round(float(end) * 1e9)
+        return round(seconds[0] * 1e9), round(seconds[1] * 1e9)
     except ValueError:
         raise typer.BadParameter(
             f"--range wants START-END in seconds, such as 1.5-4; found {text!r}"

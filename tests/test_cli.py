@@ -12,8 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from models.store import ZOO
+from service.cli import app
 from service.client import Client
 from tests.clips import pan
 from tests.serving import Served
@@ -81,6 +83,26 @@ def test_views_are_one_segment_and_exclude_other_windows(served: Served, clips: 
     refused = json.loads(tubelet(*command, "--crops", "2").stdout)
     assert "2 crops are neither 1 nor 3" in refused["error"]["message"]
     assert tubelet(*command, "--clips", "3", "--stride", "1").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "value"),
+    [
+        ("classify", "--window", "nan"),
+        ("classify", "--window", "inf"),
+        ("classify", "--stride", "nan"),
+        ("classify", "--stride", "1e+300"),
+        ("classify", "--range", "1-inf"),
+        ("classify", "--range", "nan-2"),
+        ("models import", "--window", "inf"),
+    ],
+)
+def test_seconds_that_are_no_time_are_named(command: str, option: str, value: str) -> None:
+    done = CliRunner().invoke(app, [*command.split(), "x", option, value])
+    said = " ".join(done.stderr.replace("\u2502", " ").split())
+    assert done.exit_code == 2, said
+    assert option in said
+    assert value in said.partition("found")[2]
 
 
 def test_no_server_is_one_sentence(clips: tuple[str, str]) -> None:
