@@ -46,9 +46,14 @@ class ModelStore:
     def __init__(self, *roots: Path) -> None:
         self.broken: list[BrokenModel] = []
         self._entries: list[Entry] = []
+        self._left_out: dict[tuple[str, ...], BrokenModel] = {}  # by name, or name and version, of folders
         for root in roots or (ZOO,):
             for folder in _folders(root):
-                self._add(folder)
+                try:
+                    self._add(folder)
+                except BrokenModel as error:
+                    self.broken.append(error)
+                    self._left_out[folder.relative_to(root).parts] = error
 
     def specs(self) -> tuple[ModelSpec, ...]:
         """All models, by name and version; no weights are loaded."""
@@ -60,9 +65,13 @@ class ModelStore:
 
         Raises:
             UnknownModel: the store has no such model or version.
+            BrokenModel: there is a folder of that name, but it was left out.
         """
         found = [e for e in self._entries if e.spec.name == name and version in ("", e.spec.version)]
         if not found:
+            for (named, *versions), problem in self._left_out.items():
+                if named == name and (not versions or version in ("", *versions)):
+                    raise problem
             known = tuple(f"{spec.name} {spec.version}" for spec in self.specs())
             raise UnknownModel(name, version, known)
         return max(found, key=lambda entry: entry.spec.version_key)
@@ -80,16 +89,13 @@ class ModelStore:
         return LoadedModel(entry.spec, entry.load().to(device=device, dtype=dtype), device, dtype)
 
     def _add(self, folder: Path) -> None:
-        try:
-            entry = read_folder(folder)
-            for other in self._entries:
-                if (other.spec.name, other.spec.version) == (entry.spec.name, entry.spec.version):
-                    raise BrokenModel(
-                        f"{folder} holds {entry.spec.name} {entry.spec.version}, as {other.folder} does"
-                    )
-            self._entries.append(entry)
-        except BrokenModel as error:
-            self.broken.append(error)
+        entry = read_folder(folder)
+        for other in self._entries:
+            if (other.spec.name, other.spec.version) == (entry.spec.name, entry.spec.version):
+                raise BrokenModel(
+                    f"{folder} holds {entry.spec.name} {entry.spec.version}, as {other.folder} does"
+                )
+        self._entries.append(entry)
 
 
 def _folders(root: Path) -> list[Path]:

@@ -160,6 +160,18 @@ def test_labels_that_were_changed_are_refused(folder: Path) -> None:
     assert "labels.txt has sha256" in str(problem)
 
 
+def test_a_folder_that_was_left_out_says_why(folder: Path) -> None:
+    """It is there: that no such model is known would send its owner looking elsewhere."""
+    (folder / "labels.txt").write_text("a\nc\nd\n")
+    shutil.copytree(folder, folder.parent / "other" / "2")
+    store = ModelStore(folder.parent)
+    for name, version in ((folder.name, ""), (folder.name, "1.2.0"), ("other", ""), ("other", "2")):
+        with pytest.raises(BrokenModel, match=r"labels\.txt has sha256"):
+            store.find(name, version)
+    with pytest.raises(UnknownModel):
+        store.find("other", "1")
+
+
 def test_a_model_that_is_there_twice_is_taken_once(folder: Path) -> None:
     write_folder(folder.with_name("twin"), SPEC, DIMS, model(seed=3), "")
     store = ModelStore(folder.parent)
