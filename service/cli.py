@@ -279,8 +279,9 @@ def _mendable() -> Iterator[type[Exception]]:
     from models.store import UnknownModel
     from service.engine.loading import NoSuchDevice
     from service.server import NoDeviceLeft
+    from service.shelf import NotThere
 
-    yield from (UnknownModel, BrokenModel, CannotImport, MissingExtra)
+    yield from (NotThere, UnknownModel, BrokenModel, CannotImport, MissingExtra)
     yield from (NoSuchDevice, NoDeviceLeft, UnsupportedPrecision)
 
 

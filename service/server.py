@@ -66,6 +66,7 @@ async def open_stages(config: Config, metrics: Metrics) -> AsyncIterator[Stages]
 
     Raises:
         models.store.UnknownModel, models.store.BrokenModel: the default model cannot be served.
+        service.shelf.NotThere: the configuration names a store or models that are not there.
         models.extras.MissingExtra: neither that nor the URIs that are allowed, without a library.
     """
     is_over = asyncio.Event()

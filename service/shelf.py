@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.folder import Entry
-from models.store import ZOO, ModelStore
+from models.folder import BrokenModel, Entry
+from models.store import ZOO, ModelStore, UnknownModel
 from service.catalogue import Catalogue
 from service.config import ModelsConfig
 from service.engine.engine import Engine
@@ -20,6 +20,10 @@ CANNOT_LOAD = (RuntimeError, ValueError, MemoryError, ImportError)
 _log = logging.getLogger(__name__)
 
 _Key = tuple[str, str]  # name and version
+
+
+class NotThere(RuntimeError):
+    """The configuration names a folder or models that are not there; the message says which key does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +51,18 @@ class Shelf:
         One that cannot be loaded is left out, or stays as it was; the others are served all the same.
 
         Raises:
+            NotThere: the store that was named, or models to load, are not there. Nothing has changed.
             models.store.UnknownModel: the default model is not in the store. Nothing has changed.
             models.folder.BrokenModel, models.extras.MissingExtra, ...: there is no default model yet, and it
                 cannot be loaded.
         """
         async with self._one_at_a_time:
+            _check_folder(wanted)
             store = await asyncio.to_thread(ModelStore, ZOO, wanted.store)
             for problem in store.broken:
                 _log.error("a model cannot be loaded: %s", problem)
             default = store.find(wanted.default)
+            _check_names(store, wanted)
             entries = {_key(entry): entry for entry in (default, *_others(store, wanted))}
             for key, entry in entries.items():
                 if key not in self._copies or self._copies[key].sha256 != entry.sha256:
@@ -92,6 +99,31 @@ class Shelf:
         await model.unused()
         self._engine.unload(model)
         _log.info("%s %s is gone", model.spec.name, model.spec.version)
+
+
+def _check_folder(wanted: ModelsConfig) -> None:
+    # Our own default comes into being with the first import.
+    if "store" in wanted.model_fields_set and not wanted.store.is_dir():
+        raise NotThere(f"models.store is {str(wanted.store)!r}, but there is no such folder")
+
+
+def _check_names(store: ModelStore, wanted: ModelsConfig) -> None:
+    absent = [name for name in wanted.load if not _has(store, name)]
+    if absent:
+        named = ", ".join(map(repr, absent))
+        known = ", ".join(sorted({spec.name for spec in store.specs()}))
+        raise NotThere(f"models.load names {named}, but there is no such model; there are: {known}")
+
+
+def _has(store: ModelStore, name: str) -> bool:
+    """Is it there, be it broken?"""
+    try:
+        store.find(name)
+    except UnknownModel:
+        return False
+    except BrokenModel:
+        return True
+    return True
 
 
 def _others(store: ModelStore, wanted: ModelsConfig) -> Iterator[Entry]:

@@ -159,6 +159,16 @@ print(status, {{"torch", "av", "transformers"}} & sys.modules.keys())
             "upload.max_bytes: Input should be greater than or equal to 1",
         ),
         ("[models]\ndefault = 'nobody'\n", {}, "no model 'nobody' in the store"),
+        (
+            "[models]\nload = ['camera-motion', 'nope']\n",
+            {},
+            "models.load names 'nope', but there is no such model; there are: camera-motion",
+        ),
+        (
+            "",
+            {"TUBELET_MODELS__STORE": "/nowhere"},
+            "models.store is '/nowhere', but there is no",
+        ),
         ("[engine]\ndevice = 'cuda:99'\n", {}, "'cuda:99', but torch sees"),
         ("[engine]\ndevice = 'tpu'\n", {}, "engine.device: String should match pattern"),
         ("[server\n", {}, "tubelet.toml is not TOML"),
@@ -215,6 +225,7 @@ def test_serve_gets_ready_answers_and_drains_on_sigterm(clips: tuple[str, str]) 
 def test_serve_changes_its_models_on_sighup_while_it_answers(clips: tuple[str, str], tmp_path: Path) -> None:
     """No request fails, and the next ones are answered by the new version."""
     folder = tmp_path / "store" / "camera-motion" / "99"
+    (tmp_path / "store").mkdir()
     with (
         serving(TUBELET_MODELS__STORE=str(tmp_path / "store")) as (process, target),
         Client(target) as client,

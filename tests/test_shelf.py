@@ -26,7 +26,7 @@ from service.engine.replica import Logits
 from service.errors import UnknownModel as NotServed
 from service.metrics import Metrics
 from service.server import run_until_signal
-from service.shelf import Shelf
+from service.shelf import NotThere, Shelf
 from service.values import UnitFrames
 from tests.test_models_store import DIMS, SPEC, model
 
@@ -231,6 +231,17 @@ async def test_an_unknown_default_changes_nothing(serving: Serving) -> None:
     write(serving.store, "2", seed=1)
     with pytest.raises(UnknownModel, match="no model 'absent' in the store"):
         await serving.refresh("absent")
+    assert list(serving.catalogue) == [old]
+
+
+async def test_models_that_are_not_there_change_nothing(serving: Serving) -> None:
+    old = serving.catalogue.default
+    write(serving.store, "2", seed=1)
+    with pytest.raises(NotThere, match=r"models\.load names 'absent', but .*; there are: .*tiny"):
+        await serving.refresh("tiny", "tiny", "absent")
+    shutil.rmtree(serving.store)
+    with pytest.raises(NotThere, match=r"models\.store is '.*', but"):
+        await serving.refresh("camera-motion")
     assert list(serving.catalogue) == [old]
 
 
