@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 
 from service.config import Config, load_config
+from service.misconfigured import BadConfig
 
 if TYPE_CHECKING:
     from service.values import Views
@@ -244,11 +244,9 @@ def _config(path: Path | None, **flags: Any) -> Config:
         return load_config(path, **flags)
     except FileNotFoundError as error:
         _errors.print(str(error))
-    except ValidationError as error:
-        for problem in error.errors():
-            _errors.print(f"configuration: {'.'.join(map(str, problem['loc']))}: {problem['msg']}")
-    except ValueError as error:
-        _errors.print(f"configuration: {error}")
+    except BadConfig as error:
+        for problem in error.problems:
+            _errors.print(f"configuration: {problem}")
     raise typer.Exit(2)
 
 

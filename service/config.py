@@ -4,14 +4,15 @@ A flag beats the environment, the environment beats the file. ``TUBELET_UPLOAD__
 ``max_bytes`` in the ``[upload]`` table.
 """
 
+import json
 import os
 import tomllib
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_origin
 
 from platformdirs import user_data_dir
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -20,10 +21,14 @@ from pydantic_settings import (
 )
 
 from service.cores import usable_cores
+from service.misconfigured import BadConfig, closest, fields, problems
 from service.uri import parse_prefix
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 _PREFIX = "TUBELET_"
+
+# Read by hand: pydantic tries one version after the other, and complains of both.
+_Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(ip_network)]
 
 
 class _Stage(BaseModel):
@@ -58,7 +63,7 @@ class UploadConfig(_Stage):
     @classmethod
     def _is_there(cls, directory: Path | None) -> Path | None:
         if directory is not None and not os.access(directory, os.W_OK | os.X_OK):
-            raise ValueError(f"no folder that can be written to: {directory}")
+            raise ValueError("no folder that can be written to")
         return directory
 
 
@@ -66,7 +71,7 @@ class FetchConfig(_Stage):
     """Of videos that a request names by a URI. ``upload.max_bytes`` limits what is fetched of each."""
 
     allow: tuple[str, ...] = ()  # prefixes of URIs, up to whole path segments; none: no URI is taken
-    private_networks: tuple[IPv4Network | IPv6Network, ...] = ()  # that may be connected to all the same
+    private_networks: tuple[_Network, ...] = ()  # that may be connected to all the same
     max_videos: int = Field(default=8, ge=1)  # at the same time; the others wait
     block_bytes: int = Field(default=256 * KIB, ge=4 * KIB)  # the least that is asked for
     read_ahead_bytes: int = Field(default=4 * MIB, ge=0)  # at most, while a file is read on and on
@@ -159,14 +164,11 @@ def load_config(path: Path | None = None, **flags: Any) -> Config:
 
     Raises:
         FileNotFoundError: ``path`` is named but absent.
-        pydantic.ValidationError: an unknown key or a value out of its range.
-        ValueError: an unknown key in the environment, or the file is not TOML.
+        BadConfig: an unknown key, a value out of its range, or the file is not TOML.
     """
-    for name in os.environ:
-        # What has no __ is none of ours: Kubernetes tells of a service by TUBELET_SERVICE_HOST and the like.
-        stage, *key = name.removeprefix(_PREFIX).split("__")
-        if name.startswith(_PREFIX) and key and stage.lower() not in Config.model_fields:
-            raise ValueError(f"{name} in the environment: no key begins with {stage.lower()}")
+    for name, value in os.environ.items():
+        if name.upper().startswith(_PREFIX):
+            _check_variable(name, value)
     if path is not None and not path.is_file():
         raise FileNotFoundError(f"no configuration file at {path}")
 
@@ -176,4 +178,33 @@ def load_config(path: Path | None = None, **flags: Any) -> Config:
     try:
         return FileConfig(**flags)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not TOML: {error}") from error
+        raise BadConfig(f"{path} is not TOML: {error}") from error
+    except ValidationError as error:
+        raise BadConfig(*problems(error, Config)) from error
+
+
+def _check_variable(name: str, value: str) -> None:
+    """What of a variable is wrong whatever the key takes; pydantic's errors do not name variables.
+
+    Raises:
+        BadConfig: no key begins so, or a list or table is not written as JSON.
+    """
+    stage, *key = name[len(_PREFIX) :].lower().split("__")
+    if stage not in Config.model_fields:
+        # What has no __ is none of ours: Kubernetes tells of a service by TUBELET_SERVICE_HOST and the like.
+        if key:
+            near = closest([stage], Config.model_fields)
+            raise BadConfig(f"{name} in the environment: no key begins with {stage}{near}")
+        return
+    field = fields(Config, [stage]).get("__".join(key))
+    kind = get_origin(field.annotation) if field else None
+    if not key or kind is dict:
+        wanted = "a table is written as JSON"
+    elif kind is tuple:
+        wanted = f'a list is written as JSON, such as ["a", "b"]; found {value!r}'
+    else:
+        return
+    try:
+        json.loads(value)
+    except ValueError:
+        raise BadConfig(f"{name} in the environment: {wanted}") from None

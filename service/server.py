@@ -24,6 +24,7 @@ from service.fetch.fetcher import Fetcher
 from service.health import HEALTH_SERVICE, Health
 from service.intake import Intake
 from service.metrics import Metrics
+from service.misconfigured import BadConfig
 from service.pipeline import Event, Pipeline
 from service.servicer import SERVICE, Servicer, add_to
 from service.shelf import CANNOT_LOAD, Shelf
@@ -143,6 +144,9 @@ async def _follow(change: asyncio.Event, shelf: Shelf, reread: Callable[[], Conf
         logger.info("rereading the models")
         try:
             await shelf.refresh(reread().models)
+        except BadConfig as error:
+            for problem in error.problems:
+                logger.error("the models stay as they were: %s", problem)
         except (*CANNOT_LOAD, UnknownModel, OSError) as error:
             logger.error("the models stay as they were: %s", error)
         except Exception:  # the next change may be a good one

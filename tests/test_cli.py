@@ -10,6 +10,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import sleep
+from typing import IO
 
 import pytest
 from typer.testing import CliRunner
@@ -151,8 +153,13 @@ print(status, {{"torch", "av", "transformers"}} & sys.modules.keys())
 @pytest.mark.parametrize(
     ("toml", "environment", "says"),
     [
-        ("[upload]\nmax_byte = 5\n", {}, "upload.max_byte: Extra inputs"),
-        ("[decode]\nworkers = 0\n", {}, "decode.workers: Input should be greater than or equal to 1"),
+        ("[upload]\nmax_byte = 5\n", {}, "upload.max_byte: no such key (closest: upload.max_bytes)"),
+        ("[servr]\nport = 1\n", {}, "servr: no such key (closest: server)"),
+        (
+            "[decode]\nworkers = 0\n",
+            {},
+            "decode.workers: Input should be greater than or equal to 1; found 0",
+        ),
         (
             "",
             {"TUBELET_UPLOAD__MAX_BYTES": "-1"},
@@ -173,6 +180,7 @@ print(status, {{"torch", "av", "transformers"}} & sys.modules.keys())
         ("[engine]\ndevice = 'tpu'\n", {}, "engine.device: String should match pattern"),
         ("[server\n", {}, "tubelet.toml is not TOML"),
         ("", {"TUBELET_SERVRE__PORT": "1"}, "TUBELET_SERVRE__PORT in the environment"),
+        ("", {"TUBELET_FETCH__ALLOW": "file:///work"}, "TUBELET_FETCH__ALLOW in the environment: a list is"),
         ("[upload]\ndirectory = '/nowhere'\n", {}, "upload.directory"),
     ],
 )
@@ -196,12 +204,14 @@ def test_a_port_that_is_taken_is_one_sentence(served: Served, option: str) -> No
 
 
 @contextmanager
-def serving(**environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def serving(
+    *arguments: str, log: int | IO[str] = subprocess.DEVNULL, **environment: str
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The server's process, ready, and where it listens; it has to drain well at the end."""
     with subprocess.Popen(
-        [TUBELET, "serve", "--port", "0", "--metrics-port", "0"],
+        [TUBELET, "serve", "--port", "0", "--metrics-port", "0", *arguments],
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=log,
         text=True,
         env=os.environ | environment,
     ) as process:
@@ -247,6 +257,26 @@ def test_serve_changes_its_models_on_sighup_while_it_answers(clips: tuple[str, s
         shutil.rmtree(folder)
         process.send_signal(signal.SIGHUP)
         answers_until(old)
+
+
+def test_a_configuration_that_became_wrong_is_a_line_a_problem(tmp_path: Path) -> None:
+    config, log = tmp_path / "tubelet.toml", tmp_path / "log"
+    config.touch()
+    with log.open("w") as file, serving("--config", str(config), log=file) as (process, _):
+        before = log.read_text()
+        config.write_text("[models]\ndefalt = 'a'\nload = 3\n")
+        process.send_signal(signal.SIGHUP)
+        said = ""
+        for _ in range(400):
+            said = log.read_text().removeprefix(before)
+            if said.count("stay as they were") == 2:
+                break
+            sleep(0.05)
+    assert [line.partition(": ")[2] for line in said.splitlines()] == [
+        "rereading the models",
+        "the models stay as they were: models.load: Input should be a list; found 3",
+        "the models stay as they were: models.defalt: no such key (closest: models.default)",
+    ]
 
 
 def test_the_demo_shows_true_labels_and_metrics() -> None:

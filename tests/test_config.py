@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
 
 from service.config import Config, load_config
+from service.misconfigured import BadConfig
 
 
 @pytest.fixture
@@ -26,8 +26,49 @@ def test_flags_beat_the_environment_which_beats_the_file(file: Path, monkeypatch
 
 def test_an_unknown_key_is_an_error(file: Path) -> None:
     file.write_text("[server]\nprot = 1\n")
-    with pytest.raises(ValidationError, match=r"server\.prot"):
+    with pytest.raises(BadConfig, match=r"server\.prot"):
         load_config(file)
+
+
+def test_every_problem_is_a_sentence_in_the_files_words(file: Path) -> None:
+    file.write_text(
+        "[server]\ndrain_s = -5\nzzz = 1\n[upload]\ndirectory = '/nowhere'\n[models]\nload = 'a'\n"
+        "[fetch]\nprivate_networks = ['x']\n[fetch.options]\ns3 = 'password'\n"
+    )
+    with pytest.raises(BadConfig) as caught:
+        load_config(file)
+    assert sorted(caught.value.problems) == [
+        "fetch.options.s3: Input should be a table",
+        "fetch.private_networks.0: 'x' does not appear to be an IPv4 or IPv6 network; found 'x'",
+        "models.load: Input should be a list; found 'a'",
+        "server.drain_s: Input should be greater than or equal to 0; found -5",
+        "server.zzz: no such key",
+        "upload.directory: no folder that can be written to; found '/nowhere'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("TUBELET_SERVRE__PORT", "1", r"no key begins with servre \(closest: server\)"),
+        ("TUBELET_FETCH__ALLOW", "file:///a", r"a list is written as JSON, such as .*; found .file:///a."),
+        ("tubelet_models__load", "a,b", "a list is written as JSON"),
+        ("TUBELET_FETCH__OPTIONS", "password", "a table is written as JSON$"),
+        ("TUBELET_SERVER", "1:2", "a table is written as JSON$"),
+    ],
+)
+def test_a_variable_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(BadConfig, match=f"^{name} in the environment: {says}"):
+        load_config()
+
+
+def test_lists_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUBELET_FETCH__ALLOW", '["file:///a"]')
+    monkeypatch.setenv("TUBELET_FETCH__PRIVATE_NETWORKS", '["10.0.0.0/8"]')
+    fetch = load_config().fetch
+    assert fetch.allow == ("file:///a",)
+    assert list(map(str, fetch.private_networks)) == ["10.0.0.0/8"]
 
 
 def test_an_absent_file_is_an_error(tmp_path: Path) -> None:
