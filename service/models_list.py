@@ -92,4 +92,6 @@ async def _server_models(server: str) -> list[dict[str, Any]]:
 
 def _store_models(config: Config) -> list[dict[str, Any]]:
     specs = open_store(config).specs()
-    return [spec_json(spec) | {"default": spec.name == config.models.default} for spec in specs]
+    # By version, the newest last: a server answers with that.
+    default = [spec for spec in specs if spec.name == config.models.default][-1:]
+    return [spec_json(spec) | {"default": spec in default} for spec in specs]

@@ -1,6 +1,8 @@
 """``tubelet models import``, ``show``, ``verify``: a checkpoint from a folder to answers about a video."""
 
 import json
+import re
+import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +15,7 @@ from models.factorised import Factorised, FactorisedDims
 from models.importing import default_name, read_source, store_model
 from models.inflate import inflate
 from models.precision import choose_dtype
-from models.store import ModelStore
+from models.store import ZOO, ModelStore
 from service.engine.loading import choose_devices
 from service.server import SAMPLE_CLIP
 from tests.test_cli import tubelet
@@ -99,6 +101,35 @@ def test_a_change_of_the_logits_is_found(store: Path, theirs: Path) -> None:
     done = run("models", "verify", "a")
     assert done.returncode == 1
     assert "NOT the same" in done.stdout
+
+
+def embedded(store: Path, version: str) -> Path:
+    """A copy of the default model, as another version of it."""
+    folder = store / "camera-motion" / version
+    shutil.copytree(ZOO / "camera-motion", folder)
+    spec = folder / "model.toml"
+    spec.write_text(re.sub(r'(?m)^version = ".*"', f'version = "{version}"', spec.read_text()))
+    return folder
+
+
+def test_one_version_is_the_default(store: Path) -> None:
+    embedded(store, "99")
+    rows = [json.loads(line) for line in run("models", "list", "--json").stdout.splitlines()]
+    assert [row["version"] for row in rows if row["default"]] == ["99"]
+
+
+@pytest.mark.parametrize("file", ["weights.safetensors", "labels.txt"])
+def test_a_damaged_model_is_not_the_same(store: Path, file: str) -> None:
+    """Neither is one that was left out for it, and it is not said to be absent."""
+    (embedded(store, "99") / file).write_text("damaged")
+    done = run("models", "verify", "camera-motion", "--version", "99", "--json")
+    assert done.returncode == 1
+    report = json.loads(done.stdout)
+    error = report.pop("error")
+    assert report == {"model": "camera-motion", "version": "99", "same": False}
+    assert f"{file} has sha256" in error
+    assert error in done.stderr
+    assert "no model" not in done.stderr
 
 
 def test_bad_sources_end_in_one_sentence(store: Path, tmp_path: Path) -> None:
