@@ -3,14 +3,14 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import BinaryIO
 
 from service.client import AsyncClient, ServerError
 from service.config import Config
-from service.errors import MalformedOption, TubeletError
+from service.errors import MalformedOption, TubeletError, UnknownModel
 from service.uri import Uri, is_uri, parse_uri
 from service.values import Classification, Options, Progress, Segment, VideoFacts
 
@@ -72,17 +72,29 @@ async def asking_server(target: str) -> AsyncIterator[Ask]:
 
 @asynccontextmanager
 async def asking_here(config: Config, model: str = "") -> AsyncIterator[Ask]:
-    """The same pipeline in this process, without gRPC, with one model: the default if none is named."""
+    """The same pipeline in this process, without gRPC, with one model: the default if none is named.
+
+    Where there is no such model, each video is refused, as a server does it.
+    """
     # Imported late: a client of a server needs neither torch nor the models.
+    from models.store import UnknownModel as NotInStore
     from service.metrics import Metrics
     from service.server import open_stages
 
     name = model or config.models.default
     only = config.models.model_copy(update={"default": name, "load": (name,)})
-    async with open_stages(config.model_copy(update={"models": only}), Metrics()) as stages:
-        pipeline = stages.pipeline
+    async with AsyncExitStack() as stack:
+        stages, absent = None, ""
+        opening = open_stages(config.model_copy(update={"models": only}), Metrics())
+        try:
+            stages = await stack.enter_async_context(opening)
+        except NotInStore as error:
+            absent = str(error)
 
         async def ask(video: str, options: Options, emit: Emit) -> Classification:
+            if stages is None:
+                raise UnknownModel(absent, field="model", value=name)
+            pipeline = stages.pipeline
             if is_uri(video):
                 return await pipeline.classify(_uri(video), options, emit)
             # Opened here: a file that cannot be read is the asker's trouble, not the pipeline's.

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from models.store import ZOO
 from service.cli import app
 from service.client import Client
+from service.server import SAMPLE_CLIP
 from tests.clips import pan
 from tests.serving import Served
 
@@ -56,6 +57,19 @@ def test_classify_prints_an_object_a_video(served: Served, clips: tuple[str, str
     assert answer["labels"][0]["label"] == "pan_right"
     assert [(segment["start_s"], segment["end_s"]) for segment in answer["segments"]] == [(0, 1), (1, 2)]
     assert 0 < answer["segments"][0]["labels"][0]["score"] <= 1
+
+
+@pytest.mark.parametrize("where", ["a server", "this process"])
+def test_a_model_that_is_not_there_is_an_object_a_video(served: Served, where: str) -> None:
+    server = ("--server", served.target) if where == "a server" else ()
+    sample = str(SAMPLE_CLIP)
+    done = tubelet("classify", sample, sample, "--model", "nope", "--json", *server)
+    assert done.returncode == 1
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["video"] for row in rows] == [sample] * 2
+    for row in rows:
+        assert (row["error"]["code"], row["error"]["reason"]) == ("NOT_FOUND", "UNKNOWN_MODEL")
+        assert "no model 'nope'" in row["error"]["message"]
 
 
 def test_classify_prints_text_for_people(served: Served, clips: tuple[str, str]) -> None:
