@@ -230,13 +230,14 @@ def show_model(
 
 @app.command()
 def demo(
-    video: Annotated[Path | None, typer.Argument(help="A video; a short sample when none is named.")] = None,
+    video: Annotated[str | None, typer.Argument(help="A file; a short sample when none is named.")] = None,
 ) -> None:
     """Start a server on free ports, classify a video through it, show its metrics, stop."""
     from service.demo import demo as show
 
+    server = {"host": "127.0.0.1", "port": 0, "metrics_port": 0}
     with _told():
-        asyncio.run(show(video, Console(highlight=False, soft_wrap=True)))
+        asyncio.run(show(video, _config(None, server=server), Console(highlight=False, soft_wrap=True)))
 
 
 def _config(path: Path | None, **flags: Any) -> Config:

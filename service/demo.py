@@ -10,9 +10,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
 from service.ask import Event, asking_server
-from service.config import ServerConfig, load_config
+from service.config import Config
 from service.server import SAMPLE_CLIP, open_server
 from service.show import facts_text, labels_text, segment_text, stages_text
+from service.uri import is_uri
 from service.values import Options, Progress, Segment, VideoFacts
 
 _SHOWN = (
@@ -25,13 +26,14 @@ _SHOWN = (
 )
 
 
-async def demo(video: Path | None, console: Console) -> None:
-    """Serve on free ports, upload ``video`` (a sample where none is named), print what comes back.
+async def demo(video: str | None, config: Config, console: Console) -> None:
+    """Serve, upload ``video`` (a sample where none is named), print what comes back.
 
     Raises:
         service.client.ServerError, OSError: the video cannot be classified or read.
     """
-    config = load_config(server=ServerConfig(host="127.0.0.1", port=0, metrics_port=0))
+    if video is not None:
+        _check(video)
     async with AsyncExitStack() as stack:
         clip = video or stack.enter_context(as_file(SAMPLE_CLIP))
         with console.status("starting a server: models, decode workers, warm-up"):
@@ -61,6 +63,16 @@ async def demo(video: Path | None, console: Console) -> None:
         )
         for line in await asyncio.to_thread(_series, server.metrics_port):
             console.print(f"  {line}", markup=False)
+
+
+def _check(video: str) -> None:
+    """Before a server is started for it."""
+    if is_uri(video):
+        raise OSError(f"the demo uploads a file, by its path; {video} is a URI")
+    try:
+        Path(video).open("rb").close()
+    except OSError as error:
+        raise OSError(f"cannot read {video}: {error.strerror}") from error
 
 
 def _series(metrics_port: int) -> list[str]:

@@ -73,6 +73,8 @@ def _of_csv(file: Path) -> Iterable[LabelledVideo]:
     try:
         with file.open(newline="", encoding="utf-8-sig") as lines:
             rows = [(number, row) for number, row in enumerate(csv.reader(lines), 1) if row]
+    except OSError as error:
+        raise BadData(f"{file} cannot be read: {error.strerror}") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise BadData(f"{file} is neither a folder nor a CSV: {error}") from None
     for number, row in rows:

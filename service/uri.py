@@ -16,6 +16,7 @@ _PORTS = {"http": 80, "https": 443}
 
 _MAX_CHARACTERS = 8192  # signed URLs have some two thousand
 _SHAPE = re.compile(r"([^:/?#]+)://([^/?#]*)([^?#]*)(?:\?([^#]*))?", re.DOTALL)
+_BEGINNING = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?|\[[0-9A-Fa-f:.]+\]")
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f\\]|%(?![0-9A-Fa-f]{2})")
 _IN_PATH = "/%:@!$&'()*+,;=-._~"
@@ -23,8 +24,8 @@ _IN_QUERY = _IN_PATH + "?"
 
 
 def is_uri(video: str) -> bool:
-    """Is it meant as a URI, not as the path of a local file?"""
-    return video.partition("://")[0].lower() in SCHEMES and "://" in video
+    """Is it meant as a URI, be it of a scheme that is not taken, and not as the path of a local file?"""
+    return _BEGINNING.match(video) is not None
 
 
 @dataclass(frozen=True, slots=True)

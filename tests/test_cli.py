@@ -301,3 +301,30 @@ def test_the_demo_shows_true_labels_and_metrics() -> None:
     assert (
         "tubelet_requests_total{code='OK',method='ClassifyStreaming',model='camera-motion'} 1" in done.stdout
     )
+
+
+@pytest.mark.parametrize(
+    ("video", "says"),
+    [
+        ("/nope", "cannot read /nope: No such file or directory"),
+        ("file:///nope", "by its path; file:///nope is a URI"),
+    ],
+)
+def test_the_demo_looks_at_the_file_first(video: str, says: str) -> None:
+    done = tubelet("demo", video)
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert "ready" not in done.stdout
+
+
+def test_the_demo_names_a_wrong_configuration() -> None:
+    done = tubelet("demo", TUBELET_SERVER__DRAIN_S="-5")
+    assert done.returncode == 2
+    assert "server.drain_s" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_scheme_that_is_not_taken_is_told_which_are(served: Served) -> None:
+    done = tubelet("classify", "ftp://a/b.mp4", "--server", served.target)
+    assert done.returncode == 1
+    assert "a URI begins with one of file://, http://" in done.stdout

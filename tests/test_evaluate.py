@@ -120,6 +120,12 @@ def test_labels_that_the_model_does_not_have(served: Served, data: Path, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+def test_data_that_is_not_there() -> None:
+    done = evaluate("/nope")
+    assert done.exit_code == 2
+    assert done.stderr == "/nope cannot be read: No such file or directory\n"
+
+
 def test_options_that_no_request_can_have_stop_it(served: Served, data: Path, tmp_path: Path) -> None:
     command = (str(data), "--server", served.target, "--out", str(tmp_path / "out"), "--json")
     done = evaluate(*command, "--crops", "2")

@@ -132,6 +132,7 @@ def test_a_log_has_no_signature() -> None:
     [
         ("https://a/b", True),
         ("S3://a/b", True),
+        ("ftp://a/b", True),
         ("clip.mp4", False),
         ("/a/https://b", False),
         ("https", False),
