@@ -62,7 +62,7 @@ def sound() -> bytes:
         (b"", "INVALID_ARGUMENT", "EMPTY_UPLOAD", "empty"),
         (b"Dear server,\nthis is a letter.\n" * 50, "INVALID_ARGUMENT", "NOT_A_VIDEO", ""),
         (os.urandom(5000), "INVALID_ARGUMENT", "NOT_A_VIDEO", ""),
-        (sound(), "INVALID_ARGUMENT", "NO_VIDEO_STREAM", ""),
+        (sound(), "INVALID_ARGUMENT", "NO_VIDEO_STREAM", "1 stream, none of video"),
         (
             b"#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n",
             "INVALID_ARGUMENT",

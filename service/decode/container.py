@@ -134,9 +134,9 @@ def candidates(container: InputContainer) -> list[int]:
     real = [stream for stream in container.streams.video if not stream.disposition & _NO_VIDEO]
     if not real:
         pictures = len(container.streams.video) > 0
-        found = (
-            "only a still cover picture" if pictures else f"{len(container.streams)} streams, none of video"
-        )
+        count = len(container.streams)
+        streams = "1 stream" if count == 1 else f"{count} streams"
+        found = "only a still cover picture" if pictures else f"{streams}, none of video"
         raise Refusal("NO_VIDEO_STREAM", f"the file has no video stream: {found}")
     known = [stream for stream in real if stream.codec_context is not None]
     if not known:
