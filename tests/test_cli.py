@@ -84,8 +84,10 @@ def test_classify_prints_text_for_people(served: Served, clips: tuple[str, str])
 
 
 def test_more_videos_than_the_server_takes_wait_for_their_turn(clips: tuple[str, str]) -> None:
-    limits = {"TUBELET_SERVER__MAX_VIDEOS_IN_FLIGHT": "1", "TUBELET_SERVER__RETRY_AFTER_S": "0.2"}
-    with serving(**limits) as (_, target):
+    with serving(TUBELET_SERVER__MAX_VIDEOS_IN_FLIGHT="1", TUBELET_SERVER__RETRY_AFTER_S="0.2") as (
+        _,
+        target,
+    ):
         done = tubelet("classify", *[clips[0]] * 6, "--json", "--server", target)
     assert done.returncode == 0
     assert [json.loads(line)["labels"][0]["label"] for line in done.stdout.splitlines()] == 6 * ["pan_right"]
