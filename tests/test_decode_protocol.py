@@ -120,6 +120,22 @@ async def test_a_worker_that_makes_no_sense_is_killed(
     assert deaths == [Death.BROKEN]
 
 
+async def test_one_whose_start_is_cancelled_as_it_gets_ready_dies_unnoticed(spawner: Spawner) -> None:
+    class Hasty(WorkerProcess):
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            starting.cancel()
+
+    deaths: list[Death] = []
+    process = Hasty(spawner.config, lambda _, death: deaths.append(death))
+    starting = asyncio.create_task(process.start(spawner))
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert not process.is_alive
+    await asyncio.sleep(0)
+    assert deaths == []
+
+
 async def _until_it_ends(process: WorkerProcess) -> None:
     while isinstance(await process.next_unit(), UnitFrames):
         pass

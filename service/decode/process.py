@@ -105,12 +105,12 @@ class WorkerProcess(asyncio.Protocol):
         try:
             async with asyncio.timeout(_START_S):
                 await self._inbox_next()
-        except TimeoutError:
-            raise DecoderDied(f"a decoder did not start within {_START_S:g} s") from None
-        finally:
-            if not self._is_ready:
-                self.end()
-                await self.gone()
+        except BaseException as error:  # also of who is cancelled the moment it gets ready: nobody has it
+            self.end()
+            await self.gone()
+            if isinstance(error, TimeoutError):
+                raise DecoderDied(f"a decoder did not start within {_START_S:g} s") from None
+            raise
 
     async def probe(self, file: VideoFile, *, from_front: bool) -> VideoFacts:
         """Begin a video."""
