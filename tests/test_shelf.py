@@ -81,28 +81,21 @@ async def test_a_new_version_takes_over_beside_the_old_one(serving: Serving) -> 
     assert list(serving.catalogue) == [new, old]
 
 
-async def test_dims_that_make_no_model_leave_the_others_served(
-    serving: Serving, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("key", "number", "says"),
+    [("num_heads", 7, "other 1 is not served: the dims in"), ("frames_per_unit", 3, "other 1 is not served")],
+    ids=["no model can be made", "its units fail"],
+)
+async def test_a_model_toml_that_does_not_fit_leaves_the_others_served(
+    serving: Serving, caplog: pytest.LogCaptureFixture, key: str, number: int, says: str
 ) -> None:
     """As after a change of libraries, or of the file by hand."""
     write(serving.store, "1", name="other")
     file = serving.store / "other" / "1" / "model.toml"
-    file.write_text(re.sub(r"num_heads = \d+", "num_heads = 7", file.read_text()))
+    file.write_text(re.sub(rf"{key} = \d+", f"{key} = {number}", file.read_text()))
     await serving.refresh("tiny", "tiny", "other")
     assert [each.spec.name for each in serving.catalogue] == ["tiny"]
-    assert "other 1 is not served: the dims in" in caplog.text
-
-
-async def test_one_whose_units_fail_leaves_the_others_served(
-    serving: Serving, caplog: pytest.LogCaptureFixture
-) -> None:
-    """As it takes other frames than its model.toml says."""
-    write(serving.store, "1", name="other")
-    file = serving.store / "other" / "1" / "model.toml"
-    file.write_text(re.sub(r"frames_per_unit = \d+", "frames_per_unit = 3", file.read_text()))
-    await serving.refresh("tiny", "tiny", "other")
-    assert [each.spec.name for each in serving.catalogue] == ["tiny"]
-    assert "other 1 is not served" in caplog.text
+    assert says in caplog.text
 
 
 async def test_one_whose_windows_fail_leaves_nothing_in_the_queues(
