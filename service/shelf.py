@@ -77,11 +77,13 @@ class Shelf:
         spec, key = entry.spec, _key(entry)
         try:
             model = await self._engine.load(store, spec)
-        except CANNOT_LOAD as error:
+        except Exception as error:
             if is_needed:
                 raise
             before = "stays as it was" if key in self._copies else "is not served"
-            _log.error("model %s %s %s: %s", spec.name, spec.version, before, error)
+            # What nobody foresaw is a fault of ours, and costs the other models nothing either.
+            unforeseen = None if isinstance(error, CANNOT_LOAD) else error
+            _log.error("model %s %s %s: %s", spec.name, spec.version, before, error, exc_info=unforeseen)
             return
         if key in self._copies:
             self._take_away(key)
