@@ -97,8 +97,10 @@ async def open_server(config: Config) -> AsyncIterator[RunningServer]:
     metrics = Metrics()
     async with AsyncExitStack() as stack:
         metrics_port = await stack.enter_async_context(_metrics_server(config, metrics))
+        # Bound before the models are loaded, which takes seconds: a port that is taken is known at once.
+        server, port = _bound(config)
         stages = await stack.enter_async_context(open_stages(config, metrics))
-        port, health = await stack.enter_async_context(_grpc_server(config, stages.pipeline, metrics))
+        health = await stack.enter_async_context(_serving(server, config, stages.pipeline, metrics))
         await _warm_up(stages.pipeline)
         await health.tell(ready=True)
         metrics.ready.set(True)
@@ -181,11 +183,8 @@ async def _metrics_server(config: Config, metrics: Metrics) -> AsyncIterator[int
         thread.join()
 
 
-@asynccontextmanager
-async def _grpc_server(
-    config: Config, pipeline: Pipeline, metrics: Metrics
-) -> AsyncIterator[tuple[int, Health]]:
-    """The gRPC server, which listens but says NOT_SERVING; its port and its health. It drains at the end.
+def _bound(config: Config) -> tuple[grpc.aio.Server, int]:
+    """A gRPC server that has its port, and that port.
 
     Raises:
         OSError: the port cannot be bound.
@@ -210,20 +209,28 @@ async def _grpc_server(
             ("grpc.so_reuseport", 0),
         ]
     )
+    try:
+        port = server.add_insecure_port(f"{limits.host}:{limits.port}")
+    except RuntimeError as error:
+        raise OSError(f"cannot listen on {limits.host}:{limits.port}: {error}") from error
+    return server, port
+
+
+@asynccontextmanager
+async def _serving(
+    server: grpc.aio.Server, config: Config, pipeline: Pipeline, metrics: Metrics
+) -> AsyncIterator[Health]:
+    """The server answers, but says NOT_SERVING: its health. It drains at the end."""
     add_to(server, Servicer(pipeline, metrics))
     health = Health(SERVICE)
     await health.tell(ready=False)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     reflection.enable_server_reflection((SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME), server)
-    try:
-        port = server.add_insecure_port(f"{limits.host}:{limits.port}")
-    except RuntimeError as error:
-        raise OSError(f"cannot listen on {limits.host}:{limits.port}: {error}") from error
     await server.start()
     try:
-        yield port, health
+        yield health
     finally:
-        await server.stop(limits.drain_s)
+        await server.stop(config.server.drain_s)
 
 
 async def _warm_up(pipeline: Pipeline) -> None:

@@ -211,9 +211,12 @@ def test_a_wrong_configuration_is_named(
 
 
 @pytest.mark.parametrize("option", ["--port", "--metrics-port"])
-def test_a_port_that_is_taken_is_one_sentence(served: Served, option: str) -> None:
+def test_a_port_that_is_taken_is_one_sentence_before_models_are_loaded(
+    served: Served, tmp_path: Path, option: str
+) -> None:
+    (tmp_path / "tubelet.toml").write_text("[models]\ndefault = 'nobody'\n")
     ports = {"--port": "0", "--metrics-port": "0", option: str(served.server.port)}
-    done = tubelet("serve", *itertools.chain(*ports.items()))
+    done = tubelet("serve", "--config", str(tmp_path / "tubelet.toml"), *itertools.chain(*ports.items()))
     assert done.returncode == 1
     assert f"cannot listen on 0.0.0.0:{served.server.port}" in done.stderr
     assert "Traceback" not in done.stderr
