@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -10,8 +11,8 @@ import typer
 
 from models.contract import Family
 from models.factorised import Factorised
-from models.folder import write_folder
-from models.store import ZOO, ModelStore
+from models.folder import BrokenModel, write_folder
+from models.store import ZOO, ModelStore, UnknownModel
 from models.training.camera import LABELS
 from models.training.card import Figures, spec_and_card
 from models.training.data import SimulatedMoves
@@ -21,15 +22,16 @@ from models.training.losses import FlowHeads
 from models.training.moves import confusion_of_clips, read_clips
 from models.training.positions import sine_positions_
 from models.training.recipes import PATCH, PREPROCESSING, SEED, TASKS, Task
-from models.training.sources import load_sources
+from models.training.sources import NoSources, Source, load_sources
 
 WINDOWS_S = (1.0, 2.0, 4.0)
 TEST_SEED = SEED + 1
 TEST_BATCHES = 63  # of 32 windows
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
-Videos = Annotated[Path, typer.Option(help="folder of clips to simulate camera moves over")]
-Runs = Annotated[Path, typer.Option(help="folder for decoded sources, checkpoints and figures")]
+_Folder = partial(typer.Option, exists=True, file_okay=False)
+Videos = Annotated[Path, _Folder(help="folder of clips to simulate camera moves over")]
+Runs = Annotated[Path, typer.Option(file_okay=False, help="folder for decoded sources, checkpoints, figures")]
 FamilyOption = Annotated[Family, typer.Option(help="which family of model")]
 
 
@@ -38,9 +40,9 @@ def train(
     videos: Videos,
     family: FamilyOption = "factorised",
     runs: Runs = Path("runs"),
-    steps: Annotated[int | None, typer.Option(help="optimiser steps, instead of the recipe's")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="optimiser steps, instead of the recipe's")] = None,
     start_from: Annotated[
-        Path | None, typer.Option(help="model store with a model that went through the recipe's first leg")
+        Path | None, _Folder(help="model store with a model that went through the recipe's first leg")
     ] = None,
 ) -> None:
     """Train a camera-motion model; a run that was stopped goes on from its last checkpoint."""
@@ -49,15 +51,13 @@ def train(
     task = TASKS[family]
     folder, cache = runs / task.name, runs / "sources"
     folder.mkdir(parents=True, exist_ok=True)
-    sources = [source for source in load_sources(videos, cache) if not source.test]
+    sources = _sources(videos, cache, test=False)
     recipe = task.recipe if steps is None else replace(task.recipe, steps=steps)
     trainer = _trainer(task, recipe)
     if (folder / "checkpoint.pt").is_file():
         trainer.resume(folder / "checkpoint.pt")
     elif start_from is not None:
-        trainer.start_second_leg(
-            ModelStore(start_from).load(task.name, device=torch.device("cpu")).model.state_dict()
-        )
+        trainer.start_second_leg(_state(start_from, task.name))
     batches = SimulatedMoves(
         sources,
         cache,
@@ -73,7 +73,7 @@ def train(
 @app.command()
 def evaluate(
     videos: Videos,
-    clips: Annotated[Path, typer.Option(help="folder that tests/bench/camera_moves.py has written")],
+    clips: Annotated[Path, _Folder(help="folder that tests/bench/camera_moves.py has written")],
     family: FamilyOption = "factorised",
     runs: Runs = Path("runs"),
 ) -> None:
@@ -82,7 +82,7 @@ def evaluate(
     task, cache = TASKS[family], runs / "sources"
     model, _ = _trained(task, runs)
     batches = SimulatedMoves(
-        [source for source in load_sources(videos, cache) if source.test],
+        _sources(videos, cache, test=True),
         cache,
         seed=TEST_SEED,
         batches=TEST_BATCHES,
@@ -107,7 +107,7 @@ def publish(
     family: FamilyOption = "factorised",
     runs: Runs = Path("runs"),
     version: Annotated[str, typer.Option(help="of the model")] = "1.0.0",
-    zoo: Annotated[Path, typer.Option(help="model store to write to")] = ZOO,
+    zoo: Annotated[Path, typer.Option(file_okay=False, help="model store to write to")] = ZOO,
 ) -> None:
     """Write a trained and measured model into the zoo, with its card."""
     task = TASKS[family]
@@ -117,9 +117,27 @@ def publish(
         file = runs / other.name / "figures.json"
         if file.is_file():
             measured[other.name] = {name: Figures(c) for name, c in json.loads(file.read_text()).items()}
-    spec, card = spec_and_card(task, PREPROCESSING, version, model, step, measured)
+    try:
+        spec, card = spec_and_card(task, PREPROCESSING, version, model, step, measured)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
     write_folder(zoo / spec.name, spec, task.dims, model, card)
     typer.echo(zoo / spec.name)
+
+
+def _sources(videos: Path, cache: Path, *, test: bool) -> list[Source]:
+    try:
+        return load_sources(videos, cache, test=test)
+    except NoSources as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _state(store: Path, name: str) -> dict[str, torch.Tensor]:
+    """The weights of a model in a store."""
+    try:
+        return ModelStore(store).load(name, device=torch.device("cpu")).model.state_dict()
+    except (UnknownModel, BrokenModel) as error:
+        raise typer.BadParameter(f"{store}: {error}") from None
 
 
 def _trainer(task: Task, recipe: Recipe) -> Trainer:
@@ -137,8 +155,11 @@ def _trainer(task: Task, recipe: Recipe) -> Trainer:
 
 def _trained(task: Task, runs: Path) -> tuple[Trainable, int]:
     """The averaged weights of a run's last checkpoint, and its step."""
+    checkpoint = runs / task.name / "checkpoint.pt"
+    if not checkpoint.is_file():
+        raise typer.BadParameter(f"there is no {checkpoint}: {task.name} has not been trained in {runs}")
     trainer = _trainer(task, task.recipe)
-    trainer.resume(runs / task.name / "checkpoint.pt")
+    trainer.resume(checkpoint)
     return trainer.average, trainer.step
 
 

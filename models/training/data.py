@@ -57,8 +57,6 @@ class SimulatedMoves(Dataset[Batch]):
         self.movies = [source for source in sources if source.moving]
         self.cache, self.seed, self.batches = cache, seed, batches
         self.batch_size, self.size, self.frames = batch_size, size, frames
-        if not self.stills and not self.movies:
-            raise ValueError("no sources to simulate camera moves over")
 
     def __len__(self) -> int:
         return self.batches

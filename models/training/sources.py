@@ -59,17 +59,34 @@ class Source:
     rate_hz: float
 
 
-def load_sources(videos: Path, cache: Path) -> list[Source]:
-    """The sources of a folder of videos.
+class NoSources(ValueError):
+    """There is nothing that a camera could look at."""
+
+
+def load_sources(videos: Path, cache: Path, *, test: bool) -> list[Source]:
+    """The sources of a folder of videos: those set aside for tests, or the others.
 
     A cache that was built before is taken as it is: remove it when the videos change.
+
+    Raises:
+        NoSources: there are none of them.
     """
     index = cache / "index.json"
     if not index.is_file():
         cache.mkdir(parents=True, exist_ok=True)
         read = (_cached(path, videos, cache) for path in track(_clips(videos), "decoding"))
-        index.write_text(json.dumps([asdict(source) for source in read if source], indent=1))
-    return [Source(**entry) for entry in json.loads(index.read_text())]
+        found = [asdict(source) for source in read if source]
+        if not found:
+            raise NoSources(
+                f"{videos} holds no clip that can be decoded and shows something on {MIN_SIDE} pixels or more"
+            )
+        index.write_text(json.dumps(found, indent=1))
+    sources = [Source(**entry) for entry in json.loads(index.read_text())]
+    wanted = [source for source in sources if source.test == test]
+    if not wanted:
+        rest = "for tests" if test else "for training"
+        raise NoSources(f"none of the {len(sources)} clips of {videos} is {rest}: scenes are divided by name")
+    return wanted
 
 
 def read_frames(source: Source, cache: Path) -> NDArray[np.uint8]:

@@ -165,11 +165,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--jobs", type=int, default=1)
     arguments = parser.parse_args()
-    sources = [
-        source
-        for source in load_sources(arguments.videos, arguments.cache)
-        if source.test == (arguments.split == "test")
-    ]
+    sources = load_sources(arguments.videos, arguments.cache, test=arguments.split == "test")
     arguments.out.mkdir(parents=True, exist_ok=True)
     shots = plan(sources, arguments.per_class, arguments.seed)
 

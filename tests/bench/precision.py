@@ -57,7 +57,7 @@ def main(
     keep_freed_memory()
     spec = ModelStore().find(model).spec
     moves = SimulatedMoves(
-        [source for source in load_sources(videos, cache) if source.test],
+        load_sources(videos, cache, test=True),
         cache,
         seed=TEST_SEED,
         batches=batches,
