@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 
 from service.client import Client
@@ -11,6 +12,7 @@ from service.decode.pool import DecodePool
 from service.server import SAMPLE_CLIP
 from tests.decode_clips import VIDEOS, render
 from tests.serving import Served, serving
+from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierStub
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -46,6 +48,12 @@ def served() -> Iterator[Served]:
 def client(served: Served) -> Iterator[Client]:
     with Client(served.target) as client:
         yield client
+
+
+@pytest.fixture
+def stub(served: Served) -> Iterator[VideoClassifierStub]:
+    with grpc.insecure_channel(served.target) as channel:
+        yield VideoClassifierStub(channel)
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.config import load_config
 from service.server import RunningServer, open_server
+from tubelet.v1 import classification_pb2
+from tubelet.v1 import video_classifier_pb2 as pb
+from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierStub
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,32 @@ class Served:
             for sample in family.samples
             if sample.name == name and labels.items() <= sample.labels.items()
         )
+
+
+OPTIONS = pb.ClassifyRequest(options=classification_pb2.ClassifyOptions())
+
+
+class Upload:
+    """A request whose chunks the test sends one by one."""
+
+    def __init__(self, stub: VideoClassifierStub, timeout_s: float | None = None) -> None:
+        self._parts: list[bytes | None] = []
+        self._more = threading.Semaphore(0)
+        self.call = stub.Classify.future(self._messages(), timeout=timeout_s)
+
+    def send(self, chunk: bytes | None) -> None:
+        """A chunk; None ends the upload."""
+        self._parts.append(chunk)
+        self._more.release()
+
+    def _messages(self) -> Iterator[pb.ClassifyRequest]:
+        yield OPTIONS
+        while True:
+            self._more.acquire()
+            chunk = self._parts.pop(0)
+            if chunk is None:
+                return
+            yield pb.ClassifyRequest(chunk=chunk)
 
 
 def wait_until(served: Served, name: str, value: float, **labels: str) -> None:

@@ -1,0 +1,117 @@
+"""The whole line over a real channel: what comes of haste, crowds, and a server that ends."""
+
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc.error_details_pb2 import RetryInfo
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_status import rpc_status
+
+from service.client import Client
+from service.status import from_rpc_error
+from tests.clips import pan
+from tests.serving import Served, Upload, serving, wait_until
+from tubelet.v1 import video_classifier_pb2 as pb
+from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierStub
+
+
+def test_a_cancelled_upload_leaves_nothing_behind(
+    served: Served, stub: VideoClassifierStub, client: Client
+) -> None:
+    before = served.metric("tubelet_requests_total", code="CANCELLED")
+    upload = Upload(stub)
+    upload.send(pan(1.0)[:1000])
+    wait_until(served, "tubelet_videos_in_flight", 1)
+    upload.call.cancel()
+    wait_until(served, "tubelet_videos_in_flight", 0)
+    wait_until(served, "tubelet_requests_total", before + 1, code="CANCELLED")
+    upload.send(None)
+    assert client.classify(pan(1.0)).segments
+
+
+def test_a_deadline_stops_the_work(served: Served, stub: VideoClassifierStub, client: Client) -> None:
+    before = served.metric("tubelet_requests_total", code="DEADLINE_EXCEEDED")
+    upload = Upload(stub, timeout_s=0.5)
+    upload.send(pan(1.0)[:1000])
+    with pytest.raises(grpc.RpcError) as caught:
+        upload.call.result()
+    assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED  # pyright: ignore[reportAttributeAccessIssue]
+    wait_until(served, "tubelet_videos_in_flight", 0)
+    wait_until(served, "tubelet_requests_total", before + 1, code="DEADLINE_EXCEEDED")
+    upload.send(None)
+    assert client.classify(pan(1.0)).segments
+
+
+@pytest.mark.parametrize(
+    ("limit", "reason"),
+    [("max_videos_in_flight", "OVERLOADED"), ("max_videos_per_client", "CLIENT_OVERLOADED")],
+)
+def test_a_crowd_beyond_the_limit_is_told_to_come_back(limit: str, reason: str) -> None:
+    with (
+        serving(server={limit: 1, "retry_after_s": 2.5}) as served,
+        grpc.insecure_channel(served.target) as channel,
+    ):
+        stub = VideoClassifierStub(channel)
+        first = Upload(stub)
+        first.send(pan(1.0))
+        wait_until(served, "tubelet_videos_in_flight", 1)
+        with pytest.raises(grpc.RpcError) as caught:
+            Upload(stub).call.result()
+        status = rpc_status.from_call(caught.value)  # pyright: ignore[reportArgumentType]
+        retry = RetryInfo()
+        assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED  # pyright: ignore[reportAttributeAccessIssue]
+        assert any(detail.Unpack(retry) for detail in status.details)
+        assert retry.retry_delay.ToMilliseconds() == 2500
+        assert served.metric("tubelet_rejected_total", reason=reason) == 1
+        error = from_rpc_error(caught.value)
+        assert (error.reason, error.retry_after_s) == (reason, 2.5)
+        first.send(None)
+        assert first.call.result().classification.segments
+
+
+def test_an_upload_that_is_cancelled_before_its_first_byte_was_not_an_empty_one(
+    served: Served, stub: VideoClassifierStub
+) -> None:
+    before = served.metric("tubelet_requests_total", code="CANCELLED")
+    for number in range(10):
+        upload = Upload(stub)
+        wait_until(served, "tubelet_videos_in_flight", 1)
+        upload.call.cancel()
+        upload.send(None)
+        wait_until(served, "tubelet_videos_in_flight", 0)
+        wait_until(served, "tubelet_requests_total", before + number + 1, code="CANCELLED")
+
+
+def test_whoever_watches_health_hears_of_a_drain_and_does_not_hold_it_up() -> None:
+    status = health_pb2.HealthCheckResponse
+    with serving(server={"drain_s": 60.0}) as served, grpc.insecure_channel(served.target) as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        watches = [stub.Watch(health_pb2.HealthCheckRequest()) for _ in range(2)]
+        gone = stub.Watch(health_pb2.HealthCheckRequest())
+        for each in (*watches, gone):
+            assert next(each).status == status.SERVING
+        gone.cancel()
+        served.drain()
+        for each in watches:
+            assert {found.status for found in each} == {status.NOT_SERVING}
+        served.thread.join(timeout=20)
+        assert not served.thread.is_alive()
+
+
+def test_draining_lets_the_one_in_flight_end_and_refuses_the_next() -> None:
+    with serving() as served, grpc.insecure_channel(served.target) as channel:
+        stub = VideoClassifierStub(channel)
+        upload = Upload(stub)
+        clip = pan(3.0)
+        upload.send(clip[:5000])
+        wait_until(served, "tubelet_videos_in_flight", 1)
+        served.drain()
+        wait_until(served, "tubelet_ready", 0)
+        with grpc.insecure_channel(served.target) as second, pytest.raises(grpc.RpcError) as caught:
+            VideoClassifierStub(second).ListModels(pb.ListModelsRequest(), timeout=10)
+        assert caught.value.code() == grpc.StatusCode.UNAVAILABLE  # pyright: ignore[reportAttributeAccessIssue]
+        upload.send(clip[5000:])
+        upload.send(None)
+        assert upload.call.result().classification.segments
+        served.wait()
