@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,6 +59,8 @@ def serve(
     ] = None,
 ) -> None:
     """Answer gRPC calls until SIGTERM, then drain."""
+    # Imports take seconds, in which a container's first process would not hear it: by default it is deaf.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     from service.server import RunningServer, run_until_signal
 
     flags = {"port": port, "metrics_port": metrics_port}

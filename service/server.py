@@ -123,20 +123,45 @@ async def run_until_signal(
         NoDeviceLeft: it ended because nothing can be computed any more.
     """
     stop, change = asyncio.Event(), asyncio.Event()
+    starting = asyncio.current_task()
+    assert starting is not None
+    is_ready = is_given_up = False
+
+    def end() -> None:
+        nonlocal is_given_up
+        if not is_ready and not is_given_up:
+            is_given_up = starting.cancel()  # loading models that nobody will ask
+        stop.set()
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, end)
     loop.add_signal_handler(signal.SIGHUP, change.set)
-    async with open_server(config) as server:
-        ready(server)
-        ends = [asyncio.create_task(event.wait()) for event in (stop, server.stages.is_over)]
-        following = asyncio.create_task(_follow(change, server.stages.shelf, reread))
-        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        for task in (following, *ends):
-            task.cancel()
-        logger.info("draining for up to %g s", config.server.drain_s)
+    try:
+        async with open_server(config) as server:
+            is_ready = True
+            ready(server)
+            await _until(stop, change, server, reread)
+            logger.info("draining for up to %g s", config.server.drain_s)
+    except asyncio.CancelledError:
+        if not is_given_up:
+            raise
+        starting.uncancel()
+        logger.info("stopped before it was ready")
+        return
     if server.stages.is_over.is_set():
         raise NoDeviceLeft("every device failed; the log says how")
+
+
+async def _until(
+    stop: asyncio.Event, change: asyncio.Event, server: RunningServer, reread: Callable[[], Config]
+) -> None:
+    """Serve what is wanted as it changes, until somebody ends it or nothing is left to serve with."""
+    ends = [asyncio.create_task(event.wait()) for event in (stop, server.stages.is_over)]
+    following = asyncio.create_task(_follow(change, server.stages.shelf, reread))
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    for task in (following, *ends):
+        task.cancel()
 
 
 async def _follow(change: asyncio.Event, shelf: Shelf, reread: Callable[[], Config]) -> None:

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -249,6 +250,32 @@ def test_serve_gets_ready_answers_and_drains_on_sigterm(clips: tuple[str, str]) 
     with serving() as (_, target):
         done = tubelet("classify", clips[0], "--server", target, "--json")
         assert json.loads(done.stdout)["labels"][0]["label"] == "pan_right"
+
+
+@pytest.mark.parametrize("moment", ["importing", "loading"])
+def test_serve_ends_on_sigterm_before_it_is_ready(tmp_path: Path, moment: str) -> None:
+    log = tmp_path / "log"
+    with (
+        log.open("w") as file,
+        subprocess.Popen([TUBELET, "serve", "--port", "0", "--metrics-port", "0"], stderr=file) as process,
+    ):
+        try:
+            while not (
+                _catches_sigterm(process.pid) if moment == "importing" else "held by" in log.read_text()
+            ):
+                assert process.poll() is None
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=60) == 0
+        finally:
+            process.kill()
+    assert "ready after" not in log.read_text()
+    assert "Traceback" not in log.read_text()
+
+
+def _catches_sigterm(pid: int) -> bool:
+    """Has the process a handler of its own? proc_pid_status(5)"""
+    mask = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
+    return mask is not None and bool(int(mask[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def test_serve_changes_its_models_on_sighup_while_it_answers(clips: tuple[str, str], tmp_path: Path) -> None:
