@@ -141,7 +141,9 @@ def _walk_selected(
             raise Disorder("another frame comes than the packets promised")
 
     end_ns = _serve(selection.frames(), assembly, check)
-    if ticks.next is not None or assembly.held is None:
+    if assembly.held is None:  # a place to begin at may promise a picture that is whole only later
+        raise Disorder("no frame comes, where packets promised some")
+    if ticks.next is not None:
         return end_ns
     while assembly.wanted is not None:
         if assembly.wanted.time_ns >= track.facts.duration_ns:
@@ -157,11 +159,28 @@ def _walk_from_seek(track: Track, opening: Opening, assembly: Assembly) -> int |
     start_ns = assembly.wanted.time_ns
     if start_ns <= 0 or not opening.stream.seek(track.timeline.to_ticks(start_ns)):
         raise Disorder("nothing to seek")
-    frames = all_frames(opening, track.timeline)
+    frames = _sound_at_first(all_frames(opening, track.timeline), opening.stream)
     first = next(frames, None)
     if first is None or first.start_ns > start_ns:
         raise Disorder("the index is wrong, or there is no key frame before")
+    key = opening.stream.tally.first_key
+    if key is not None and first.pts is not None and first.pts > key.pts:
+        raise Disorder("a place to begin at gives no picture")
     return _serve(chain((first,), frames), assembly, _trust)
+
+
+def _sound_at_first(frames: Iterator[Shown], stream: Stream) -> Iterator[Shown]:
+    """Up to the second key frame, what is damaged is made up from frames that were not decoded here.
+
+    Raises:
+        Disorder: there is damage before that.
+    """
+    keys = 0
+    for shown in frames:
+        keys += shown.frame.key_frame
+        if keys < 2 and stream.is_damaged:
+            raise Disorder("what is damaged is made up from what comes before")
+        yield shown
 
 
 def _walk_all(track: Track, opening: Opening, assembly: Assembly) -> int | None:

@@ -123,7 +123,10 @@ def probe(source: Source, limits: Limits, pulse: Callable[[], None]) -> Track:
 
 
 def _track(stream: Stream, head: Head, facts: VideoFacts, tally: Tally) -> Track:
-    is_clean = head.timeline.timed and facts.codec in _CLEAN_KEYS and not stream.joins
+    # Some writers know only when a packet is decoded, and say that it is shown then.
+    tells_order = tally.reorders or stream.tally.reorders or not stream.reorders
+    may_jump = head.timeline.timed and tells_order and not stream.joins and not stream.has_changed
+    is_clean = may_jump and facts.codec in _CLEAN_KEYS
     return Track(
         facts=facts,
         stream_index=stream.stream.index,

@@ -92,6 +92,7 @@ class Selection:
         self._held: deque[Packet] = deque()  # those that the lookahead has
         self._read = 0  # packets, as if from the stream's beginning
         self._promised: deque[_Promise] = deque()
+        self._begun: int | None = None  # the stamp of the packet at which decoding began, until a frame comes
 
     def promised(self) -> int:
         """For each wanted time in turn, the presentation stamp of the frame shown then, as packets have it.
@@ -164,7 +165,7 @@ class Selection:
             packet = self._stream.read()
         if packet is None or packet.pts is None or packet.pts > wanted:
             raise Disorder(f"no key frame at {key.pts}, where one was")
-        self._read = key.number
+        self._read, self._begun = key.number, packet.pts
         yield from self._take(packet, wanted)
 
     def _settle(self, wanted: int) -> Iterator[Shown]:
@@ -181,6 +182,7 @@ class Selection:
         if self._add(packet, wanted):
             self._held.clear()
             yield from self._drain()
+            self._begun = packet.pts
         self._held.append(packet)
 
     def _add(self, packet: Packet, wanted: int) -> int:
@@ -196,12 +198,20 @@ class Selection:
         stamp = self._ahead.pop()
         is_needed = stamp.pts == due or self._ahead.is_needed(stamp, self._wanted.until(stamp.pts))
         frames = self._stream.decode(self._held.popleft(), if_needed_by_others=not is_needed)
-        if self._stream.is_damaged:
-            raise Disorder("what is damaged spreads by ways that the codec alone knows")
-        yield from _timed(frames, self._clock)
+        yield from self._sound(frames)
 
     def _drain(self) -> Iterator[Shown]:
-        yield from _timed(self._stream.drain(), self._clock)
+        yield from self._sound(self._stream.drain())
+
+    def _sound(self, frames: list[VideoFrame]) -> Iterator[Shown]:
+        if self._stream.is_damaged:
+            raise Disorder("what is damaged spreads by ways that the codec alone knows")
+        if frames and self._begun is not None:
+            # Where pictures are refreshed part by part, those that come first may be whole by name only.
+            if (frames[0].pts or 0) > self._begun:
+                raise Disorder("a place to begin at gives no picture")
+            self._begun = None
+        yield from _timed(frames, self._clock)
 
 
 def _timed(frames: list[VideoFrame], clock: Clock) -> Iterator[Shown]:

@@ -25,6 +25,7 @@ from service.values import NS_PER_S
 
 # Decoders of the transparency that Matroska keeps beside each frame; FFmpeg's own leave it out.
 _WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+_TELL_ORDER = {"h264", "hevc", "vvc"}
 # Where a place is found by decoding stamps: a picture may begin in the middle of what has a stamp.
 _BEFORE_S = Fraction(1, 10)
 _INTERLACED = range(2, 6)  # AVFieldOrder: which field is coded and shown first
@@ -60,6 +61,8 @@ class Stream:
         self._limits = limits
         self.pulse = pulse
         self._packets = packets(container, self.stream)
+        self._may_change = container.format.name == "flv"  # which says so where it does, and never again
+        self.has_changed = False  # the codec's headers did, behind the first packet
         self._is_interlaced = self.stream.codec_context.field_order in _INTERLACED
         self._failed_packets = 0
         self._corrupt_frames = 0
@@ -93,6 +96,7 @@ class Stream:
             return None
         self._joins.mend(packet)
         self.tally.add(packet)
+        self.has_changed |= self._may_change and self._brings_headers(packet)
         check_frames(self.tally.packets, self._limits)
         check_duration(self._span_ns(), self._limits)
         return packet
@@ -161,6 +165,11 @@ class Stream:
     def is_damaged(self) -> bool:
         return self._failed_packets + self._corrupt_frames > 0
 
+    @property
+    def reorders(self) -> bool:
+        """Frames are shown in another order than they are decoded in; older codecs only say that they may."""
+        return self.stream.codec_context.name in _TELL_ORDER and self._decoder.has_b_frames
+
     def warnings(self) -> list[str]:
         found = []
         if self._failed_packets:
@@ -179,6 +188,11 @@ class Stream:
         self._again.clear()
         self.tally, self._joins = Tally(), self._new_joins()
         return True
+
+    def _brings_headers(self, packet: Packet) -> bool:
+        if not packet.has_sidedata("new_extradata"):
+            return False
+        return bytes(packet.get_sidedata("new_extradata")) != self.stream.codec_context.extradata
 
     def _new_joins(self) -> Joins:
         return Joins(self.container.format, self.time_base)

@@ -45,6 +45,10 @@ class Keys:
     def __len__(self) -> int:
         return len(self._pts)
 
+    @property
+    def first(self) -> Key | None:
+        return self._at(0)
+
     def add(self, key: Key) -> None:
         self._pts.append(key.pts)
         self._dts.append(key.dts)
@@ -74,6 +78,7 @@ class Tally:
         self.corrupt = 0
         self.is_timed = False  # at least one has a time stamp
         self.is_sound = True  # stamps are all there and rise, so that they tell which frame is shown when
+        self.reorders = False  # one at least is shown at another time than it is decoded at
         self.first: int | None = None  # ticks, of the first packet that has any
         self.earliest: int | None = None
         self.latest: int | None = None
@@ -90,16 +95,23 @@ class Tally:
         tally = cls()
         tally.packets, tally.corrupt = packets, head.corrupt + tail.corrupt
         tally.is_timed, tally.is_sound = True, head.is_sound and tail.is_sound
+        tally.reorders = head.reorders or tail.reorders
         tally.first, tally.earliest = head.first, head.earliest
         tally.latest, tally.end = tail.latest, tail.end
         tally.keys = keys
         return tally
+
+    @property
+    def first_key(self) -> Key | None:
+        """Of the packets that were added."""
+        return self._known_keys.first
 
     def add(self, packet: Packet) -> None:
         pts, dts = packet.pts, packet.dts
         if packet.is_keyframe:
             self._add_key(pts, dts)
         self._check(pts, dts)
+        self.reorders |= pts != dts
         self._read += 1
         if packet.is_discard:  # an edit list has cut it away; it decodes, but is not shown
             return
