@@ -1,7 +1,7 @@
 """As little is decoded as a plan needs, and its frames are the same as if all were."""
 
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -167,3 +167,33 @@ async def test_fast_costs_a_frame_each_where_there_are_key_frames(pool: DecodePo
     assert worker.end is not None
     assert found == [0, 30, 60, 90, 120]
     assert worker.end.frames_decoded == 5
+
+
+@pytest.mark.parametrize(
+    ("coding", "place"),
+    [
+        ({"x264-params": "open-gop=1"}, lambda number: number),
+        ({}, lambda number: number + number**2 // 400),
+    ],
+    ids=["open groups", "a frame rate that changes"],
+)
+async def test_an_index_of_decoding_stamps_leads_to_key_frames(
+    pool: DecodePool, tmp_path: Path, coding: dict[str, str], place: Callable[[int], int], threads: int
+) -> None:
+    """So many packets are not read for it; it does not say how much later a key frame is shown."""
+    frames, path = 600, tmp_path / "clip.mp4"
+    render(path, frames, rate=_RATE, options=_X264 | {"bf": "3", "g": "30"} | coding, times=place)
+    plan = Plan((piece(0, place(frames) / _RATE, 1, 12),))
+    async with pool.worker() as worker:
+        _, units, end = await decode_file(worker, path, plan)
+    async with pool.worker() as worker:
+        with opened(path) as file:
+            await worker.probe(file)
+            async for unit in worker.decode(plan, SMALL, fast=True):
+                unit.release()
+        assert worker.end is not None
+        assert worker.end.frames_decoded <= 12 + 2 * threads
+    wanted = [plan.grids[0].frame_time_ns(unit, 0) * _RATE // NS_PER_S for _, unit in units]
+    shown = [max(number for number in range(frames) if place(number) <= time) for time in wanted]
+    assert [number_of(pixels[0]) for pixels in units.values()] == [number % 256 for number in shown]
+    assert end.frames_decoded < frames / 3

@@ -3,6 +3,7 @@
 import json
 import os
 import queue
+import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -76,6 +77,14 @@ def noise() -> Iterator[np.ndarray]:
     return (chance.integers(0, 255, (96, 128, 3), np.uint8) for _ in range(_SECONDS * _FPS))
 
 
+def cut(clip: bytes, folder: Path) -> bytes:
+    """What is behind the first half second; an edit list hides what its first key frame needs before it."""
+    (folder / "whole.mp4").write_bytes(clip)
+    command = ["ffmpeg", "-v", "error", "-ss", "0.5", "-i", "whole.mp4", "-c", "copy", "cut.mp4"]
+    subprocess.run(command, cwd=folder, check=True)
+    return (folder / "cut.mp4").read_bytes()
+
+
 def refused(client: Client, uri: str, options: Options | None = None) -> ServerError:
     with pytest.raises(ServerError) as caught:
         client.classify(uri, options or Options(), timeout_s=60)
@@ -94,6 +103,7 @@ def refused(client: Client, uri: str, options: Options | None = None) -> ServerE
         ("index at the front", _VIEWS, 0.25),
         ("matroska", _VIEWS, 0.25),
         ("index at the end", replace(_VIEWS, ranges_ns=_PART.ranges_ns), 0.1),
+        ("cut without decoding", _PART, 0.2),
         # Its index is in the heads of its fragments, 440 kB each.
         ("fragmented", _PART, 0.3),
         ("a list of fragments", _PART, 0.1),
@@ -108,12 +118,21 @@ def refused(client: Client, uri: str, options: Options | None = None) -> ServerE
     ],
 )
 def test_answers_equal_those_of_the_upload(
-    served: Served, client: Client, web: Site, clip: bytes, name: str, options: Options, at_most: float
+    served: Served,
+    client: Client,
+    web: Site,
+    clip: bytes,
+    tmp_path: Path,
+    name: str,
+    options: Options,
+    at_most: float,
 ) -> None:
     if name == "avi":  # it has no place for the stamps of B-frames
         video = encode(noise(), fps=_FPS, container="avi", codec="mpeg4", g=str(_FPS))
     elif name == "two recordings":  # their clocks begin anew
         video = 2 * remuxed(clip, *_CONTAINERS["mpegts"])
+    elif name == "cut without decoding":
+        video = cut(clip, tmp_path)
     else:
         video = remuxed(clip, *_CONTAINERS[name])
     web.answers["/clip"] = by_ranges(video)

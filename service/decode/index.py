@@ -24,10 +24,12 @@ def is_indexed_to_the_end(stream: Stream) -> bool:
     return missing_s <= max(_MISSING_S, seconds * _MISSING)
 
 
-def tally_of_index(stream: Stream, head: Sequence[Packet], at_least: int) -> Tally | None:
+def tally_of_index(stream: Stream, head: Sequence[Packet], at_least: int, *, may_guess: bool) -> Tally | None:
     """The tally of a stream of mp4 or mov whose first packets have been read, by an index of every packet.
 
-    None where packets have to be read for it, or where there are fewer than ``at_least``.
+    None where packets have to be read for it, or where there are fewer than ``at_least``. The index tells
+    when packets are decoded; how much later they are shown may differ from one to the next, where the frame
+    rate does or groups are open. Then that is the longest that was seen, if it ``may_guess``.
 
     The packets after the last key frame are read all the same: only they say when the video ends, and whether
     the file has all that its index promises. A fragmented file states no number of packets, or the first
@@ -50,9 +52,18 @@ def tally_of_index(stream: Stream, head: Sequence[Packet], at_least: int) -> Tal
         return None
     while stream.read() is not None:
         pass
-    tail, last_key = stream.tally, keys[-1].number
-    keys, count = _keys_by_index(stream, delay), len(stream.stream.index_entries)
-    if keys is None or tail.packets != count - last_key or not tail.is_sound:
+    tail, begun = stream.tally, stream.tally.first_key
+    if begun is None or not tail.is_sound:
+        return None
+    delays = delay, begun.pts - begun.dts
+    if delays[0] != delays[1] and not may_guess:
+        return None
+    keys, count = _keys_by_index(stream, max(delays)), len(stream.stream.index_entries)
+    if keys is None:
+        return None
+    # Some edit lists have a seek come out at the key frame before.
+    place = next((key.number for key in reversed(keys) if key.dts == begun.dts), None)
+    if place is None or tail.packets != count - place:
         return None
     packets = sum(not entry.is_discard for entry in stream.stream.index_entries)
     return Tally.of_ends(front, tail, Keys(keys), packets)

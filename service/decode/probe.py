@@ -166,8 +166,10 @@ def _tally(
         return Stream(open_container(source), index, limits, pulse)
 
     if source.is_whole:
-        return tally_of_index(stream, head.packets, _WORTH_IT)
-    tally = tally_of_index(stream, head.packets, 1) if is_indexed_to_the_end(stream) else None
+        return tally_of_index(stream, head.packets, _WORTH_IT, may_guess=False)
+    tally = None
+    if is_indexed_to_the_end(stream):
+        tally = tally_of_index(stream, head.packets, 1, may_guess=True)
     if tally is None:
         with reopen() as other:
             tally = tally_of_ends(other, stream.tally, stated_rate(stream))

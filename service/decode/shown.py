@@ -158,15 +158,25 @@ class Selection:
         self._held.clear()
         self._ahead = Lookahead()
         self._clock = Clock(self._timeline)
+        packet = self._at_key(key)
+        while packet is None or packet.pts is None or packet.pts > wanted:
+            # An index may say no more than about when it is shown.
+            sooner = None if packet is None else self._keys.before(key.pts - 1)
+            if sooner is None:
+                raise Disorder(f"no key frame at {key.pts}, where one was")
+            key = sooner
+            packet = self._at_key(key)
+        self._read, self._begun = key.number, packet.pts
+        yield from self._take(packet, wanted)
+
+    def _at_key(self, key: Key) -> Packet | None:
+        """The first key packet from there on."""
         if not self._stream.seek_key(key):
             raise Disorder("the container cannot seek")
         packet = self._stream.read()
         while packet is not None and not packet.is_keyframe:  # some containers find no more than the place
             packet = self._stream.read()
-        if packet is None or packet.pts is None or packet.pts > wanted:
-            raise Disorder(f"no key frame at {key.pts}, where one was")
-        self._read, self._begun = key.number, packet.pts
-        yield from self._take(packet, wanted)
+        return packet
 
     def _settle(self, wanted: int) -> Iterator[Shown]:
         """Read until it is known which frame is shown then."""
