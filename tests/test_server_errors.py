@@ -90,6 +90,18 @@ def test_limits_below_the_clip_that_warms_up(limit: dict[str, Any]) -> None:
         assert outcome(client, SAMPLE_CLIP.read_bytes()).endswith("TOO_LARGE")
 
 
+def test_a_video_that_lasts_longer_than_the_limit() -> None:
+    """Whatever its container says of it; one that lasts just so long is answered."""
+    containers = {"mp4": "libx264", "matroska": "libx264", "mpegts": "libx264", "avi": "mpeg4"}
+    with serving(decode={"max_duration_s": 2}) as served, Client(served.target) as client:
+        for container, codec in containers.items():
+            error = refused(client, pan(4.0, container=container, codec=codec))
+            assert error.reason == "VIDEO_TOO_LARGE", container
+            assert "or more, the limit is 2 s" in error.message
+            answer = client.classify(pan(2.0, container=container, codec=codec))
+            assert answer.facts.duration_ns == pytest.approx(2 * NS_PER_S, rel=0.01)
+
+
 @pytest.mark.parametrize("ranges_ns", [(), ((0, 9 * NS_PER_S),)], ids=["open", "known"])
 def test_more_windows_than_the_limit(ranges_ns: tuple[tuple[int, int], ...]) -> None:
     """Windows of a second every half of one: eight seconds have fifteen. So has the clip that warms up."""

@@ -14,7 +14,7 @@ from service.decode.clock import Timeline
 from service.decode.container import open_container
 from service.decode.facts import facts_of
 from service.decode.hardware import accelerator
-from service.decode.limits import Limits, check_duration
+from service.decode.limits import Limits
 from service.decode.lookahead import Disorder
 from service.decode.opening import Opening
 from service.decode.pixels import Painter
@@ -112,8 +112,9 @@ def _check_end(front: Stream) -> None:
 
 def _learned(front: Opening, stream: Stream, job: Job, end_ns: int | None) -> VideoFacts:
     """What all packets say of a video of which the front was known."""
-    if end_ns is None:  # an open plan goes on for as long as a video may last
-        check_duration(round(job.limits.max_duration_s * NS_PER_S) + 1, job.limits)
+    if end_ns is None:  # an open plan goes on for as long as a video may last: how long does this one?
+        while stream.read() is not None:
+            pass
     assert front.head is not None
     return facts_of(stream, front.head, stream.tally, job.source.wait_for_size(), job.limits)
 
@@ -146,7 +147,7 @@ def _walk_selected(
     if ticks.next is not None:
         return end_ns
     while assembly.wanted is not None:
-        if assembly.wanted.time_ns >= track.facts.duration_ns:
+        if assembly.wanted.time_ns >= track.facts.duration_ns and not track.is_front:
             return end_ns
         check(assembly.held.pts)
         assembly.fill()
