@@ -65,7 +65,7 @@ async def test_each_time_gets_the_frame_shown_then(
     assert sorted(some) == [(grid, unit) for grid in range(3) for unit in range(4)]
 
 
-@pytest.mark.parametrize("offsets_s", [(0, 100), (100, 0), (0, 40_000, 50)], ids=str)
+@pytest.mark.parametrize("offsets_s", [(0, 100), (100, 0), (0, 40_000, 50), (0, 0, 0)], ids=str)
 async def test_parts_with_clocks_of_their_own_follow_each_other(
     pool: DecodePool, tmp_path: Path, offsets_s: tuple[int, ...]
 ) -> None:
