@@ -30,11 +30,18 @@ def clip(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture
-def sought(clip: Path) -> Iterator[SoughtKeys]:
+def opened() -> list[Stream]:
+    """Each time that the file was opened for them."""
+    return []
+
+
+@pytest.fixture
+def sought(clip: Path, opened: list[Stream]) -> Iterator[SoughtKeys]:
     with closing(source_of(clip)) as source, probed(clip) as track:
 
         def reopen() -> Stream:
-            return Stream(open_container(source), track.stream_index, limits(), lambda: None)
+            opened.append(Stream(open_container(source), track.stream_index, limits(), lambda: None))
+            return opened[-1]
 
         frame_ticks = 1 / (_RATE * track.timeline.time_base)
         with closing(SoughtKeys(reopen, track.timeline.origin, frame_ticks)) as keys:
@@ -52,3 +59,18 @@ def test_they_are_those_of_all_packets(clip: Path, sought: SoughtKeys) -> None:
             expected, found = known.before(ticks), sought.before(ticks)
             assert expected is not None
             assert found == expected or (found is None and expected.number == 0)
+
+
+def test_who_asks_behind_another_has_the_file_opened_no_more(
+    clip: Path, sought: SoughtKeys, opened: list[Stream]
+) -> None:
+    with probed(clip) as track:
+        known, timeline = track.keys, track.timeline
+    assert known is not None
+    times = [timeline.to_ticks(time_ms * 1_000_000) for time_ms in range(0, _SECONDS * 1000, 150)]
+    for place, first in enumerate(times):
+        for ticks in (first, times[max(0, place - 20)]):
+            expected, found = known.before(ticks), sought.before(ticks)
+            assert expected is not None
+            assert found == expected or (found is None and expected.number == 0)
+    assert len(opened) <= 3

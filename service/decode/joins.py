@@ -1,7 +1,8 @@
 """Time stamps that jump: recordings that were put one behind the other, an encoder that began anew.
 
 As the ffmpeg program does it for formats whose clocks may do so, MPEG-TS, MPEG-PS and Ogg, where a jump of
-more than ten seconds is a join (its option -dts_delta_threshold), and a step back of more than a tenth of one.
+more than ten seconds is a join (its option -dts_delta_threshold), and a step back of more than a tenth of a
+second.
 """
 
 from fractions import Fraction

@@ -5,6 +5,7 @@ anything, by trying places.
 """
 
 import statistics
+from bisect import bisect_right, insort
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from fractions import Fraction
@@ -41,12 +42,32 @@ class SoughtKeys:
         self._second = 1 / (self._stream.time_base or Fraction(1))  # ticks
         self._asked = self._read_to = earliest
         self._found: list[Key] = []  # the last one before what was asked for, and those read behind it
+        self._starts: list[int] = []  # the stamps of all that were found, sorted
+        self._spans: dict[
+            int, tuple[Key, int]
+        ] = {}  # by its stamp, a key frame and until when it is the last
+        self._none_to = earliest - 1  # up to here there is none
 
     def close(self) -> None:
         self._stream.close()
 
     def before(self, ticks: int) -> Key | None:
         """The last one that is shown at that time or earlier; None: there is none behind the first."""
+        if ticks <= self._none_to:
+            return None
+        place = bisect_right(self._starts, ticks) - 1
+        if place >= 0:
+            key, until = self._spans[self._starts[place]]
+            if ticks <= until:
+                return key
+        found = self._look_for(ticks)
+        if found is None:
+            self._none_to = ticks
+        else:
+            self._remember(found, ticks)
+        return found
+
+    def _look_for(self, ticks: int) -> Key | None:
         if ticks < self._asked:  # a demuxer that has met only parts of its list may not find back
             self.close()
             self._stream, self._read_to, self._found = self._reopen(), self._earliest, []
@@ -58,6 +79,12 @@ class SoughtKeys:
         while len(self._found) > 1 and self._found[1].pts <= ticks:
             self._found.pop(0)
         return self._found[0] if self._is_found(ticks) else None
+
+    def _remember(self, key: Key, asked: int) -> None:
+        """Two ask for the same times, one of them later: each step back would open the file anew."""
+        if key.pts not in self._spans:
+            insort(self._starts, key.pts)
+        self._spans[key.pts] = key, asked
 
     def after(self, ticks: int) -> Key | None:
         """None: it would have to be looked for."""
