@@ -35,6 +35,10 @@ _CODINGS = {
     "mpeg4 in avi": ("avi", "mpeg4", {"bf": "2", "g": "30"}),
     "mpeg2": ("mp4", "mpeg2video", {"bf": "2", "g": "15"}),
     "mjpeg": ("avi", "mjpeg", {}),
+    "utvideo": ("avi", "utvideo", {}),
+    "jpeg2000": ("mov", "jpeg2000", {}),
+    "wmv2": ("asf", "wmv2", {"g": "30"}),
+    "msmpeg4": ("avi", "msmpeg4", {"g": "30"}),
 }
 
 
@@ -96,6 +100,10 @@ async def test_random_plans_get_their_frames(pool: DecodePool, clips: Path, codi
         ("b-frames", 20),  # I0, P4, P8, b5
         ("intra only", 5),
         ("mjpeg", 5),
+        ("utvideo", 5),
+        ("jpeg2000", 5),
+        ("wmv2", 60),
+        ("msmpeg4", 60),
         ("matroska", 60),
         ("mpegts", 60),
         ("hevc", 80),

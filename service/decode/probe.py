@@ -34,7 +34,10 @@ _CLEAN_KEYS = {
     "h263",
     "flv1",
 }
-_CLEAN_KEYS |= {"wmv3", "vc1", "mjpeg", "prores", "dnxhd", "ffv1", "png"}
+_CLEAN_KEYS |= {"wmv1", "wmv2", "wmv3", "vc1", "msmpeg4v2", "msmpeg4v3"}
+# They have no other ones.
+_CLEAN_KEYS |= {"mjpeg", "prores", "dnxhd", "dvvideo", "ffv1", "huffyuv", "ffvhuff", "utvideo"}
+_CLEAN_KEYS |= {"jpeg2000", "png"}
 
 _WORTH_IT = 500  # packets; fewer are read in the time that it takes to ask an index
 
