@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterator
 from heapq import heappop, heappush
 from itertools import count
+from math import inf
 from typing import Generic, TypeVar
 
 from service.values import Priority
@@ -36,6 +37,14 @@ class Claim(Generic[T]):
         self.turn = _Turn(turn, turn)
         self.entry = -1  # of the line that it stands in; -1: of none
         self.is_due = False  # it stands in the line of deadlines
+
+    def goes_before(self, other: "Claim[T]") -> bool:
+        """By its priority, or by its deadline within that; not by whose turn it is."""
+        return self._rank < other._rank
+
+    @property
+    def _rank(self) -> tuple[int, float]:
+        return -WEIGHTS[self.priority], inf if self.deadline is None else self.deadline
 
 
 class FairQueue(Generic[T]):
