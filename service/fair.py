@@ -62,6 +62,11 @@ class FairQueue(Generic[T]):
         self._levels[claim.priority].put(claim, item)
         self._length += 1
 
+    def drop(self, claim: Claim[T]) -> None:
+        """Nobody waits for its items any more."""
+        self._length -= len(claim.items)
+        self._levels[claim.priority].drop(claim)
+
     def take(self, now: float = 0.0, item_s: float = 0.0) -> T:
         """The next item; one takes about ``item_s`` seconds."""
         level = min((level for level in self._levels.values() if level.length), key=self._tag)
@@ -115,6 +120,11 @@ class _Level(Generic[T]):
         if claim.deadline is not None and not claim.is_due:
             claim.is_due = True
             heappush(self._due, (claim.deadline, next(self._numbers), claim))
+
+    def drop(self, claim: Claim[T]) -> None:
+        self.length -= len(claim.items)
+        claim.items.clear()
+        claim.entry = -1
 
     def take(self, horizon: float) -> T:
         claim = self._in_a_hurry(horizon) or self._first()
