@@ -12,6 +12,7 @@ from service.errors import ClientOverloaded, DeadlineTooShort, Overloaded
 _REMEMBERED = 64  # videos answered last
 _ENOUGH = 8  # of them to know what a video costs
 _SURE = 0.75  # of the time that is left: what is expected to take all of it is late as often as not
+_WRONG = 0.5  # an expectation of which a video takes less than so much did not hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class Place:
     """One of the videos in flight: when it came, so many were, itself included."""
 
     position: int
+    late_s: float | None = None  # a trial, let in although expected to take so long, which is too long
     took_s: float | None = None  # wall seconds that the server worked for it, once it is answered
     gave_up_s: float | None = None  # or that it had worked when the client would not wait any longer
 
@@ -36,11 +38,17 @@ class Admission:
 
     What the n-th video in flight takes, divided by n, is what one costs the whole machine, however it shares
     its time (Little's law). The median of the last ones tells when one more would be answered.
+
+    Who is refused teaches nothing, so one at a time is let in although it is expected to be late: a trial.
+    Each that is answered much sooner makes room for one more, until one is late: expectations that do not
+    hold soon keep nobody out, and where they hold next to nothing is lost.
     """
 
     def __init__(self, config: ServerConfig) -> None:
         self._config = config
         self._in_flight = 0
+        self._trials = 0  # among them
+        self._max_trials = 1
         self._by_client: Counter[str] = Counter()
         self._costs_s: deque[float] = deque(maxlen=_REMEMBERED)
 
@@ -50,14 +58,16 @@ class Admission:
         Raises:
             Overloaded, ClientOverloaded, DeadlineTooShort.
         """
-        self._check(caller)
+        self._check_limits(caller)
+        place = Place(self._in_flight + 1, self._late_s(caller))
         self._in_flight += 1
+        self._trials += place.late_s is not None
         self._by_client[caller.name] += 1
-        place = Place(self._in_flight)
         try:
             yield place
         finally:
             self._in_flight -= 1
+            self._trials -= place.late_s is not None
             self._by_client[caller.name] -= 1
             if not self._by_client[caller.name]:
                 del self._by_client[caller.name]
@@ -66,11 +76,16 @@ class Admission:
     def _learn(self, place: Place) -> None:
         if place.took_s is not None:
             self._costs_s.append(place.took_s / place.position)
-        elif place.gave_up_s is not None and self._costs_s:
-            # It would have cost more than that; nobody who leaves early makes videos look cheap.
-            self._costs_s.append(max(place.gave_up_s / place.position, statistics.median(self._costs_s)))
+            if place.late_s is not None and place.took_s < _WRONG * place.late_s:
+                self._max_trials += 1
+        elif place.gave_up_s is not None:
+            # It would have cost more than that; nobody who leaves early makes videos look cheap, or dear.
+            if self._costs_s and place.gave_up_s / place.position > statistics.median(self._costs_s):
+                self._costs_s.append(place.gave_up_s / place.position)
+            if place.late_s is not None:
+                self._max_trials = 1
 
-    def _check(self, caller: Caller) -> None:
+    def _check_limits(self, caller: Caller) -> None:
         config = self._config
         if self._in_flight >= config.max_videos_in_flight:
             raise Overloaded(
@@ -89,16 +104,24 @@ class Admission:
                 limit=config.max_videos_per_client,
                 value=of_client,
             )
-        # Whoever is alone is let in: otherwise what was once found too slow could never be found faster.
-        if caller.remaining_s is None or self._in_flight == 0 or len(self._costs_s) < _ENOUGH:
-            return
-        cost_s = statistics.median(self._costs_s)
-        expected_s = cost_s * (self._in_flight + 1)
-        if expected_s > _SURE * caller.remaining_s:
-            raise DeadlineTooShort(
-                f"an answer is expected after {expected_s:.2f} s, the call's deadline is in "
-                f"{caller.remaining_s:.2f} s",
-                retry_after_s=expected_s,
-                limit=f"{caller.remaining_s:.3f}",
-                value=f"{expected_s:.3f}",
-            )
+
+    def _late_s(self, caller: Caller) -> float | None:
+        """How long a trial is expected to take; None for who is expected to be in time.
+
+        Raises:
+            DeadlineTooShort
+        """
+        if caller.remaining_s is None or len(self._costs_s) < _ENOUGH:
+            return None
+        expected_s = statistics.median(self._costs_s) * (self._in_flight + 1)
+        if expected_s <= _SURE * caller.remaining_s:
+            return None
+        if self._trials < self._max_trials:
+            return expected_s
+        raise DeadlineTooShort(
+            f"an answer is expected after {expected_s:.2f} s, the call's deadline is in "
+            f"{caller.remaining_s:.2f} s",
+            retry_after_s=expected_s,
+            limit=f"{caller.remaining_s:.3f}",
+            value=f"{expected_s:.3f}",
+        )

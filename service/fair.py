@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterator
 from heapq import heappop, heappush
 from itertools import count
+from math import inf
 from typing import Generic, TypeVar
 
 from service.values import Priority
@@ -37,6 +38,14 @@ class Claim(Generic[T]):
         self.entry = -1  # of the line that it stands in; -1: of none
         self.is_due = False  # it stands in the line of deadlines
 
+    def goes_before(self, other: "Claim[T]") -> bool:
+        """By its priority, or by its deadline within that; not by whose turn it is."""
+        return self._rank < other._rank
+
+    @property
+    def _rank(self) -> tuple[int, float]:
+        return -WEIGHTS[self.priority], inf if self.deadline is None else self.deadline
+
 
 class FairQueue(Generic[T]):
     """The items of all claims."""
@@ -52,6 +61,11 @@ class FairQueue(Generic[T]):
     def put(self, claim: Claim[T], item: T) -> None:
         self._levels[claim.priority].put(claim, item)
         self._length += 1
+
+    def drop(self, claim: Claim[T]) -> None:
+        """Nobody waits for its items any more."""
+        self._length -= len(claim.items)
+        self._levels[claim.priority].drop(claim)
 
     def take(self, now: float = 0.0, item_s: float = 0.0) -> T:
         """The next item; one takes about ``item_s`` seconds."""
@@ -106,6 +120,11 @@ class _Level(Generic[T]):
         if claim.deadline is not None and not claim.is_due:
             claim.is_due = True
             heappush(self._due, (claim.deadline, next(self._numbers), claim))
+
+    def drop(self, claim: Claim[T]) -> None:
+        self.length -= len(claim.items)
+        claim.items.clear()
+        claim.entry = -1
 
     def take(self, horizon: float) -> T:
         claim = self._in_a_hurry(horizon) or self._first()

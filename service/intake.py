@@ -26,7 +26,12 @@ class Account:
     """What one request cost: wall seconds by stage, and bytes that were fetched."""
 
     seconds: dict[str, float] = field(default_factory=dict)
+    told_s: float = 0.0  # for which a client that reads slowly was waited for
     fetched_bytes: int = 0
+
+    def own_s(self, total_s: float) -> float:
+        """Of so much time, what did not go by at the client's pace."""
+        return max(0.0, total_s - self.seconds.get("upload", 0.0) - self.told_s)
 
 
 class Intake:

@@ -83,7 +83,9 @@ class Metrics:
             registry=self.registry,
         )
         self.frames_decoded = Counter(
-            "tubelet_frames_decoded_total", "Frames that came out of the codecs.", registry=self.registry
+            "tubelet_frames_decoded_total",
+            "Frames that came out of the codecs, of videos whose decoding came to its end.",
+            registry=self.registry,
         )
         self.video_seconds = Counter(
             "tubelet_video_seconds_total", "Seconds of video classified.", registry=self.registry

@@ -87,9 +87,9 @@ class Pipeline:
             except asyncio.CancelledError:
                 # What comes at the client's pace says nothing of ours: neither does what never came.
                 if "upload" in account.seconds or isinstance(video, Uri):
-                    place.gave_up_s = monotonic() - began - account.seconds.get("upload", 0.0)
+                    place.gave_up_s = account.own_s(monotonic() - began)
                 raise
-            place.took_s = answer.stage_seconds["total"] - answer.stage_seconds.get("upload", 0.0)
+            place.took_s = account.own_s(answer.stage_seconds["total"])
             return answer
 
     def forget(self) -> None:
@@ -114,7 +114,8 @@ class Pipeline:
             # Unwound in reverse: the decoder has let go of the file before it is closed.
             stack.push_async_callback(_stop, decoding)
             stack.callback(work.cancel)
-            end, assembler, segments = await _respond(outbox, decoding, options, emit, model)
+            tell = partial(_tell, emit, account)
+            end, assembler, segments = await _respond(outbox, decoding, options, tell, model)
         self._metrics.video_seconds.inc(end.facts.duration_ns / NS_PER_S)
         seconds["queue"] += work.account.queue_s
         seconds["encode"], seconds["classify"] = work.account.encode_s, work.account.classify_s
@@ -208,6 +209,15 @@ def _insides_hidden() -> Iterator[None]:
         error_id = uuid.uuid4().hex[:12]
         logger.exception("internal error %s", error_id)
         raise InternalError(error_id) from error
+
+
+async def _tell(emit: Emit, account: Account, event: Event) -> None:
+    """Emit it, and account for the time until the client takes it."""
+    began = monotonic()
+    try:
+        await emit(event)
+    finally:
+        account.told_s += monotonic() - began
 
 
 async def _respond(

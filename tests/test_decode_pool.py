@@ -253,6 +253,23 @@ async def test_it_tells_how_many_workers_are_at_work(clip: Path, is_killed: bool
     assert set(told) == {0, 1}
 
 
+async def test_nobody_loses_patience_for_who_waits_no_more(clip: Path) -> None:
+    async def wait_for_one() -> None:
+        async with pool.worker():
+            pass
+
+    async with DecodePool(DecodeConfig(workers=1, patience_s=3600)) as pool:
+        async with pool.worker():
+            waiting = [asyncio.create_task(wait_for_one()) for _ in range(2)]
+            await asyncio.sleep(0)  # now both wait
+            for each in waiting:
+                assert pool._patience is not None
+                each.cancel()
+                await asyncio.wait([each])
+            assert pool._patience is None
+        await is_right(pool, clip)
+
+
 async def test_no_more_than_so_many_are_long(clip: Path) -> None:
     async with DecodePool(DecodeConfig(workers=1, patience_s=0.05, max_long=1)) as pool:
         async with pool.worker(), pool.worker():

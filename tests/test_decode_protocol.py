@@ -120,6 +120,22 @@ async def test_a_worker_that_makes_no_sense_is_killed(
     assert deaths == [Death.BROKEN]
 
 
+async def test_one_that_dies_of_its_video_while_it_is_to_leave_it_alone_tells_nobody_but_the_pool(
+    spawner: Spawner, clip: Path
+) -> None:
+    deaths: list[Death] = []
+    process = WorkerProcess(spawner.config, lambda _, death: deaths.append(death))
+    await process.start(spawner)
+    with opened(clip) as file:
+        await process.probe(file, from_front=False)
+        leaving = asyncio.create_task(process.leave())
+        await asyncio.sleep(0)  # it has been told so
+        process.data_received(pack({"says": "exhausted", "job": 1, "detail": ""}))
+        await leaving
+    await process.gone()
+    assert deaths == [Death.MEMORY]
+
+
 async def test_one_whose_start_is_cancelled_as_it_gets_ready_dies_unnoticed(spawner: Spawner) -> None:
     class Hasty(WorkerProcess):
         def data_received(self, data: bytes) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from service.engine.executor import Executor
 from service.engine.replica import Embedding, Logits
 from service.engine.work import VideoWork
 from service.metrics import Metrics
-from service.values import UnitFrames
+from service.values import Priority, UnitFrames
 from tests.test_engine import SIZE, S, T, hosted, video
 
 MIB = 1 << 20
@@ -30,8 +31,8 @@ class Cached:
         executor.add(self.model.classify)
         self.cache = EmbeddingCache(max_bytes, lambda model, outcome: self.outcomes.update([outcome]))
 
-    def work(self) -> VideoWork:
-        return VideoWork(self.executor, self.model, self.cache)
+    def work(self, priority: Priority = Priority.NORMAL, deadline: float | None = None) -> VideoWork:
+        return VideoWork(self.executor, self.model, self.cache, priority, deadline)
 
     async def logits(self, units: Sequence[UnitFrames]) -> Logits:
         work = self.work()
@@ -114,6 +115,52 @@ async def test_whoever_waits_and_is_cancelled_gets_nothing_computed() -> None:
         await asyncio.sleep(0)
     assert second.cancelled()
     assert cached.outcomes == {"miss": 1}
+
+
+URGENT = [(Priority.HIGH, None), (Priority.NORMAL, 1.0)]
+
+
+@pytest.mark.parametrize(("priority", "deadline"), URGENT)
+async def test_who_is_in_a_hurry_does_not_wait_for_anothers_turn(
+    priority: Priority, deadline: float | None
+) -> None:
+    executor = Executor(Metrics())  # its thread does not run yet: all stays in the queue
+    cached = Cached(executor)
+    patient, urgent = cached.work(), cached.work(priority, deadline)
+    *others, unit = video(1, 3 * S)
+    before = [patient.encode(each) for each in others]
+    first, again = patient.encode(unit), urgent.encode(replace(unit, unit=100))
+    async with executor:
+        np.testing.assert_array_equal(await again, await first)
+        await asyncio.gather(*before)
+    assert cached.released[0] == unit.unit
+    assert sorted(cached.released) == list(range(3 * S))  # each once, and the same one for both
+    assert cached.outcomes == {"miss": 3 * S, "shared": 1}
+    assert executor.queued()["encode", "random"] == 0
+
+
+async def test_who_is_in_no_hurry_queues_nothing_twice() -> None:
+    executor = Executor(Metrics())
+    cached = Cached(executor)
+    for priority in (Priority.NORMAL, Priority.NORMAL, Priority.LOW):
+        for unit in still(2):
+            cached.work(priority).encode(unit)
+    assert executor.queued()["encode", "random"] == 1
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_a_cancelled_video_takes_no_others_unit_away(is_first: bool) -> None:
+    executor = Executor(Metrics())
+    cached = Cached(executor)
+    patient, urgent = cached.work(), cached.work(Priority.HIGH)
+    [unit, same] = still(2)
+    first, second = patient.encode(unit), urgent.encode(same)
+    gone, wanted = (first, second) if is_first else (second, first)
+    (patient if is_first else urgent).cancel()
+    async with executor:
+        assert (await wanted).shape == (48,)
+    assert gone.cancelled()
+    assert len(cached.released) == 1
 
 
 async def test_a_failure_is_not_kept(executor: Executor) -> None:

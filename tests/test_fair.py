@@ -112,3 +112,16 @@ def test_deadlines_starve_nobody() -> None:
     for number in range(20):
         filled(queue, f"due{number} ", 100, deadline=float(number))
     assert sum(item.startswith("patient") for item in taken(queue, 1000, item_s=1.0)) >= 1000 // 2 // 21
+
+
+def test_what_is_dropped_is_neither_counted_nor_taken() -> None:
+    queue: FairQueue[str] = FairQueue()
+    filled(queue, "a", 2)
+    gone = filled(queue, "gone", 3, deadline=0.0)
+    urgent = filled(queue, "urgent", 1, priority=Priority.HIGH)
+    for claim in (gone, gone, urgent):
+        queue.drop(claim)
+    assert len(queue) == 2
+    queue.put(gone, "back")
+    assert sorted(taken(queue, item_s=1.0)) == ["a0", "a1", "back"]
+    assert len(queue) == 0

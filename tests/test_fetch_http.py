@@ -1,9 +1,12 @@
 """Web servers, good and bad, over real connections."""
 
+import asyncio
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_network
+from typing import Any
 
 import pytest
 
@@ -285,3 +288,32 @@ async def test_a_server_that_drips_is_given_up(web: Site) -> None:
     finally:
         over.set()
     assert isinstance(error, FetchFailed)
+
+
+async def test_names_that_resolve_slowly_keep_nobody_else_from_a_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop, asked, answer = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+
+    def look_up(*_: Any, **__: Any) -> Any:
+        loop.call_soon_threadsafe(asked.set)
+        answer.wait(60)
+        raise socket.gaierror("no such name")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    fetching = asyncio.create_task(failure(config("http://slow.example/"), "http://slow.example/a.mp4"))
+    try:
+        await asked.wait()
+        async with asyncio.timeout(10):
+            await asyncio.to_thread(lambda: None)
+    finally:
+        answer.set()
+    assert isinstance(await fetching, FetchFailed)
+
+
+async def test_names_are_resolved(web: Site) -> None:
+    web.answers["/a.mp4"] = by_ranges(_CONTENT)
+    by_name = web.url.replace("127.0.0.1", "localhost")
+    assert by_name != web.url
+    assert await read(config(by_name), f"{by_name}/a.mp4") == _CONTENT[90_000:91_000]

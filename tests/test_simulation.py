@@ -1,5 +1,6 @@
 """What the engine's own schedule does, on a clock that is simulated: fairness, deadlines, sharing."""
 
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -130,3 +131,30 @@ def test_cores_are_shared_by_decoders_and_a_device_that_is_the_processor() -> No
     server = run(*videos, machine=machine)
     work_s = 2 * server.device_busy_s + sum(each.units * DECODE_S for each in videos)
     assert max(each.answered_s or 0 for each in videos) == pytest.approx(work_s / 2, rel=0.05)
+
+
+def test_where_far_too_many_ask_with_deadlines_nearly_all_that_can_be_done_is_done_in_time() -> None:
+    machine = Machine(cores=2, decoders=2, device_threads=2)
+    costs = DeviceCosts(encode_batch_s=0.0005, unit_s=0.0025, classify_batch_s=0.0003, window_s=0.0003)
+
+    def rate(clients: int, deadline_s: float | None) -> float:
+        """Videos answered a second, of clients that ask again and again."""
+        clock, lengths, answered = Clock(), random.Random(0), list[Video]()
+        server = Server(clock, machine, costs)
+
+        def ask(at_s: float) -> None:
+            one = Video(at_s, lengths.choice((1, 1, 2, 3)), UNITS, 0.001, deadline_s=deadline_s)
+            server.submit(one, lambda: end(one))
+
+        def end(one: Video) -> None:
+            if one.answered_s is not None:
+                answered.append(one)
+            ask(clock.now + (one.retry_after_s or 0.0))
+
+        for _ in range(clients):
+            ask(0.0)
+        clock.run(60)
+        server.close()
+        return len(answered) / 60
+
+    assert rate(64, deadline_s=2) > 0.9 * rate(16, deadline_s=None)

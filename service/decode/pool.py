@@ -177,6 +177,9 @@ class DecodePool:
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
                 self._in_background(self._give_back(turn.result()))
+            else:
+                self._waiting.drop(claim)
+                self._watch_patience()  # nobody may be left who has lost it
             raise
 
     def _hand_out(self) -> None:

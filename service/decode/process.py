@@ -19,7 +19,7 @@ from service.decode.spawn import Spawner
 from service.decode.supply import Supply
 from service.decode.walk import Walk
 from service.decode.watchdog import Watchdog
-from service.errors import DecoderDied
+from service.errors import DecoderDied, TubeletError
 from service.plan import Plan
 from service.values import DecodeEnd, PixelFormat, Protection, UnitFrames, VideoFacts, VideoFile
 
@@ -163,7 +163,7 @@ class WorkerProcess(asyncio.Protocol):
                 await self._inbox_next()
         except TimeoutError:
             self._fail(Death.STUCK)
-        except DecoderDied:
+        except TubeletError:  # it died of whatever it broke: the video's client has gone
             return
 
     def end(self) -> None:

@@ -10,10 +10,12 @@ import numpy as np
 from blake3 import blake3
 
 from service.engine.hosted import HostedModel
+from service.engine.lane import Item
 from service.engine.replica import Embedding
 from service.values import UnitFrames
 
 Key = tuple[str, int, bytes]  # name and number of a model, digest of a unit's pixels
+Unit = Item[UnitFrames, Embedding]
 Outcome = Literal["hit", "shared", "miss"]
 
 _ENTRY_BYTES = 256  # what an entry takes beside its embedding
@@ -34,7 +36,7 @@ class EmbeddingCache:
         self._count = count
         self._secret = secrets.token_bytes(32)
         self._known: OrderedDict[Key, Embedding] = OrderedDict()  # the one used last at the end
-        self._coming: dict[Key, asyncio.Future[Embedding]] = {}
+        self._coming: dict[Key, Unit] = {}
 
     def clear(self) -> None:
         self._known.clear()
@@ -44,52 +46,40 @@ class EmbeddingCache:
         digest = blake3(pixels.data, key=self._secret)
         return model.spec.name, model.number, digest.digest(_DIGEST_BYTES)
 
-    def embed(
-        self, key: Key, unit: UnitFrames, result: asyncio.Future[Embedding], compute: Callable[[], None]
-    ) -> None:
-        """Give ``result`` the embedding of ``unit``; ``compute`` is called if it has to be found out.
+    def embed(self, key: Key, unit: Unit, queue: Callable[[Unit], None]) -> None:
+        """Give ``unit`` its embedding; what has to be computed for it is handed to ``queue``.
 
-        A unit whose equal is computed already keeps its pixels until that is there: the video that asked
+        That may be its equal, which is queued for another video already: so who is in a hurry need not wait
+        for the other's turn. The unit keeps its pixels until the embedding is there: the video that asked
         first may be cancelled.
         """
         known = self._known.get(key)
         if known is not None:
             self._known.move_to_end(key)
-            self._answer(key, "hit", unit, result, known)
+            self._answer(key, "hit", unit, known)
         elif (coming := self._coming.get(key)) is not None:
-            coming.add_done_callback(lambda first: self._follow(first, key, unit, result, compute))
+            coming.result.add_done_callback(lambda first: self._follow(first, key, unit, queue))
+            queue(coming)
         else:
-            self._coming[key] = result
-            result.add_done_callback(lambda done: self._learn(key, done))
+            self._coming[key] = unit
+            unit.result.add_done_callback(lambda done: self._learn(key, done))
             self._count(key[0], "miss")
-            compute()
+            queue(unit)
 
     def _follow(
-        self,
-        first: asyncio.Future[Embedding],
-        key: Key,
-        unit: UnitFrames,
-        result: asyncio.Future[Embedding],
-        compute: Callable[[], None],
+        self, first: asyncio.Future[Embedding], key: Key, unit: Unit, queue: Callable[[Unit], None]
     ) -> None:
-        if result.done():  # cancelled meanwhile
+        if unit.result.done():  # cancelled meanwhile
             return
         if first.cancelled() or first.exception() is not None:
-            self.embed(key, unit, result, compute)
+            self.embed(key, unit, queue)
         else:
-            self._answer(key, "shared", unit, result, first.result())
+            self._answer(key, "shared", unit, first.result())
 
-    def _answer(
-        self,
-        key: Key,
-        outcome: Outcome,
-        unit: UnitFrames,
-        result: asyncio.Future[Embedding],
-        embedding: Embedding,
-    ) -> None:
+    def _answer(self, key: Key, outcome: Outcome, unit: Unit, embedding: Embedding) -> None:
         self._count(key[0], outcome)
-        unit.release()
-        result.set_result(embedding)
+        unit.payload.release()
+        unit.result.set_result(embedding)
 
     def _learn(self, key: Key, done: asyncio.Future[Embedding]) -> None:
         del self._coming[key]

@@ -98,7 +98,7 @@ class Executor:
     def submit(self, lane: Lane[Any, Any], claim: Claim[Any], item: Item[Any, Any]) -> None:
         with self._condition:
             if not self._schedule.devices & lane.runs.keys():
-                item.result.set_exception(_no_device(lane))
+                _refuse_one(item, _no_device(lane))
                 return
             self._schedule.submit(lane, claim, item)
             self._condition.notify(self._woken_by_an_item)
@@ -210,14 +210,18 @@ class Executor:
 
 def _answer(batch: Batch, results: Sequence[Any]) -> None:
     for item, result in zip(batch.items, results, strict=True):
-        if not item.result.cancelled():
+        if not item.result.done():
             item.result.set_result(result)
 
 
 def _refuse(batch: Batch, error: BaseException) -> None:
     for item in batch.items:
-        if not item.result.cancelled():
-            item.result.set_exception(error)
+        _refuse_one(item, error)
+
+
+def _refuse_one(item: Item[Any, Any], error: BaseException) -> None:
+    if not item.result.done():
+        item.result.set_exception(error)
 
 
 def _no_device(lane: Lane[Any, Any]) -> NoDevice:

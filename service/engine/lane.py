@@ -27,12 +27,14 @@ class Account:
 
 @dataclass(slots=True)
 class Item(Generic[T, R]):
-    """Something that waits for its batch."""
+    """Something that waits for its batch, maybe under several claims: whose turn comes first takes it."""
 
     payload: T
     account: Account
     result: asyncio.Future[R]
     queued_at: float = field(default_factory=monotonic)
+    claim: Claim[Any] | None = None  # the last that it was queued under
+    is_taken: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,7 @@ class Lane(Generic[T, R]):
     def put(self, claim: Claim[Item[T, R]], item: Item[T, R]) -> None:
         if not len(self.queue):
             self._since = item.queued_at
+        item.claim = claim
         self.queue.put(claim, item)
 
     def next_batch(self, now: float) -> list[Item[T, R]]:
@@ -95,7 +98,8 @@ class Lane(Generic[T, R]):
         self._since = now
         while len(batch) < self.max_batch and len(self.queue):
             item = self.queue.take(now, self.item_s)
-            if not item.result.cancelled():
+            if not item.is_taken and not item.result.cancelled():
+                item.is_taken = True
                 batch.append(item)
         return batch
 

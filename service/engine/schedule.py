@@ -107,8 +107,9 @@ class Schedule:
         found = [batch for batch in self._retries if self.devices <= {*batch.failed_on}]
         for batch in found:
             self._retries.remove(batch)
-        stuck = [lane for lane in self._lanes if not self.devices & lane.runs.keys() and len(lane.queue)]
-        found += [Batch(lane, [lane.queue.take() for _ in range(len(lane.queue))]) for lane in stuck]
+        for lane in self._lanes:
+            while not self.devices & lane.runs.keys() and (items := lane.next_batch(0.0)):
+                found.append(Batch(lane, items))
         return found
 
     def _waiting(self, device: str) -> list[Lane[Any, Any]]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from service.engine.cache import EmbeddingCache
+from service.engine.cache import EmbeddingCache, Unit
 from service.engine.executor import Executor
 from service.engine.hosted import HostedModel
 from service.engine.lane import Account, Item, Lane
@@ -38,12 +38,12 @@ class VideoWork:
         """Queue a unit that is not known yet; it is released once its pixels are not needed any more."""
         embedding: asyncio.Future[Embedding] = self._promise()
         if self._cache is None:
-            self._encode(unit, embedding)
+            self._submit(self._model.encode, self._units, unit, embedding)
         else:
             # Who decoded it may still write there: what is computed must be what the key is of.
             own = replace(unit, pixels=unit.pixels.copy())
             key = self._cache.key(self._model, own.pixels)
-            self._cache.embed(key, own, embedding, lambda: self._encode(own, embedding))
+            self._cache.embed(key, Item(own, self.account, embedding), self._queue)
         return embedding
 
     async def classify(self, units: Sequence[asyncio.Future[Embedding]]) -> Logits:
@@ -64,8 +64,10 @@ class VideoWork:
         future.add_done_callback(self._pending.discard)
         return future
 
-    def _encode(self, unit: UnitFrames, result: asyncio.Future[Embedding]) -> None:
-        self._submit(self._model.encode, self._units, unit, result)
+    def _queue(self, unit: Unit) -> None:
+        """Under this video's claim, if it is under none yet, or under one that this goes before."""
+        if unit.claim is None or self._units.goes_before(unit.claim):
+            self._executor.submit(self._model.encode, self._units, unit)
 
     def _submit(
         self, lane: Lane[Any, Any], claim: Claim[Any], payload: Any, result: asyncio.Future[Any]

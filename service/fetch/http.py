@@ -17,6 +17,7 @@ from yarl import URL
 from service.config import FetchConfig
 from service.errors import EmptyUpload, FetchFailed, UriChanged, UriNotAllowed, UriNotFound
 from service.fetch.addresses import guarded_socket
+from service.fetch.names import Resolver
 from service.fetch.remote import Streamed
 from service.uri import Prefix, Uri, is_covered, parse_uri
 
@@ -37,8 +38,11 @@ class WebServers:
         self._prefixes = [prefix for prefix in prefixes if prefix.place.scheme in ("http", "https")]
 
     async def __aenter__(self) -> "WebServers":
+        self._resolver = Resolver(self._config.max_videos)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(socket_factory=guarded_socket(self._config.private_networks)),
+            connector=aiohttp.TCPConnector(
+                resolver=self._resolver, socket_factory=guarded_socket(self._config.private_networks)
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self.timeout_s, sock_read=self.timeout_s),
             headers={"User-Agent": "tubelet", "Accept-Encoding": "identity"},
@@ -48,6 +52,7 @@ class WebServers:
 
     async def __aexit__(self, *_: object) -> None:
         await self._session.close()
+        await self._resolver.close()
 
     @asynccontextmanager
     async def open(self, uri: Uri) -> AsyncIterator["RangedFile | Streamed"]:
