@@ -53,8 +53,8 @@ class Shelf:
         Raises:
             NotThere: the store that was named, or models to load, are not there. Nothing has changed.
             models.store.UnknownModel: the default model is not in the store. Nothing has changed.
-            models.folder.BrokenModel, models.extras.MissingExtra, ...: there is no default model yet, and it
-                cannot be loaded.
+            models.folder.BrokenModel, models.extras.MissingExtra, ...: the default model cannot be loaded,
+                and no other version of it is served that could answer. Nothing has changed.
         """
         async with self._one_at_a_time:
             _check_folder(wanted)
@@ -64,13 +64,18 @@ class Shelf:
             default = store.find(wanted.default)
             _check_names(store, wanted)
             entries = {_key(entry): entry for entry in (default, *_others(store, wanted))}
-            for key, entry in entries.items():
-                if key not in self._copies or self._copies[key].sha256 != entry.sha256:
-                    await self._put(store, entry, is_needed=entry is default and not self._copies)
             known = {(spec.name, spec.version) for spec in store.specs()}
-            for key in self._copies.keys() - entries.keys():
-                if key in known or not self._copies[key].folder.exists():
-                    self._take_away(key)  # else its folder cannot be read just now
+            leaving = {
+                key
+                for key in self._copies.keys() - entries.keys()
+                if key in known or not self._copies[key].folder.exists()  # else it cannot be read just now
+            }
+            has_default = any(name == default.spec.name for name, _ in self._copies.keys() - leaving)
+            for key, entry in entries.items():  # the default first: nothing has changed yet where it fails
+                if key not in self._copies or self._copies[key].sha256 != entry.sha256:
+                    await self._put(store, entry, is_needed=entry is default and not has_default)
+            for key in leaving:
+                self._take_away(key)
             self._catalogue.set_default(default.spec.name)
 
     async def _put(self, store: ModelStore, entry: Entry, *, is_needed: bool) -> None:

@@ -231,6 +231,32 @@ async def test_an_unknown_default_changes_nothing(serving: Serving) -> None:
     assert list(serving.catalogue) == [old]
 
 
+async def test_a_default_that_cannot_be_loaded_changes_nothing(serving: Serving) -> None:
+    old = serving.catalogue.default
+    write(serving.store, "1", name="other")
+    (serving.store / "other" / "1" / "weights.safetensors").write_bytes(b"cut off")
+    with pytest.raises(BrokenModel, match="weights"):
+        await serving.refresh("other")
+    assert serving.catalogue.default is old
+    assert list(serving.catalogue) == [old]
+
+
+async def test_a_default_whose_folder_holds_nothing_better_changes_nothing(serving: Serving) -> None:
+    old = serving.catalogue.default
+    write(serving.store, "2")
+    (serving.store / "tiny" / "2" / "weights.safetensors").write_bytes(b"cut off")
+    shutil.rmtree(serving.store / "tiny" / "1")
+    with pytest.raises(BrokenModel, match="weights"):
+        await serving.refresh()
+    assert list(serving.catalogue) == [old]
+
+
+async def test_models_without_a_default_are_listed(serving: Serving) -> None:
+    old = serving.catalogue.default
+    serving.catalogue.set_default("other")
+    assert list(serving.catalogue) == [old]
+
+
 async def test_models_that_are_not_there_change_nothing(serving: Serving) -> None:
     old = serving.catalogue.default
     write(serving.store, "2", seed=1)
