@@ -2,9 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from models.folder import BrokenModel, Entry
 from models.store import ZOO, ModelStore, UnknownModel
@@ -31,8 +30,7 @@ class _Copy:
     """A model as it was when it was loaded: a file that changes makes another one of it."""
 
     model: HostedModel
-    folder: Path
-    sha256: Mapping[str, str]
+    entry: Entry
 
 
 class Shelf:
@@ -64,15 +62,14 @@ class Shelf:
             default = store.find(wanted.default)
             _check_names(store, wanted)
             entries = {_key(entry): entry for entry in (default, *_others(store, wanted))}
-            known = {(spec.name, spec.version) for spec in store.specs()}
             leaving = {
                 key
                 for key in self._copies.keys() - entries.keys()
-                if key in known or not self._copies[key].folder.exists()  # else it cannot be read just now
+                if self._copies[key].entry.folder not in store.left_out  # they cannot be read just now
             }
             has_default = any(name == default.spec.name for name, _ in self._copies.keys() - leaving)
             for key, entry in entries.items():  # the default first: nothing has changed yet where it fails
-                if key not in self._copies or self._copies[key].sha256 != entry.sha256:
+                if key not in self._copies or self._copies[key].entry.sha256 != entry.sha256:
                     await self._put(store, entry, is_needed=entry is default and not has_default)
             for key in leaving:
                 self._take_away(key)
@@ -92,7 +89,7 @@ class Shelf:
             return
         if key in self._copies:
             self._take_away(key)
-        self._copies[key] = _Copy(model, entry.folder, entry.sha256)
+        self._copies[key] = _Copy(model, entry)
         self._catalogue.add(model)
 
     def _take_away(self, key: _Key) -> None:

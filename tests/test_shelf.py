@@ -211,6 +211,15 @@ async def test_one_that_cannot_be_loaded_is_left_out(
     assert np.isfinite(await serving.logits(old)).all()
 
 
+async def test_a_folder_serves_the_version_that_it_holds_also_after_a_rollback(serving: Serving) -> None:
+    folder = serving.store / "other"
+    for version in ("1", "2", "1"):
+        spec = dataclasses.replace(SPEC, name="other", version=version)
+        write_folder(folder, spec, DIMS, model(), "")
+        await serving.refresh("tiny", "other")
+        assert [each.spec.version for each in serving.catalogue if each.spec.name == "other"] == [version]
+
+
 async def test_one_whose_files_broke_stays_as_it_was(
     serving: Serving, caplog: pytest.LogCaptureFixture
 ) -> None:
