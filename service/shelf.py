@@ -69,7 +69,7 @@ class Shelf:
             }
             has_default = any(name == default.spec.name for name, _ in self._copies.keys() - leaving)
             for key, entry in entries.items():  # the default first: nothing has changed yet where it fails
-                if key not in self._copies or self._copies[key].entry.sha256 != entry.sha256:
+                if key not in self._copies or self._copies[key].entry != entry:
                     await self._put(store, entry, is_needed=entry is default and not has_default)
             for key in leaving:
                 self._take_away(key)

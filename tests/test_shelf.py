@@ -159,6 +159,26 @@ async def test_weights_that_changed_are_another_model(serving: Serving) -> None:
     assert len(list(serving.catalogue)) == 1
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("max_window_s = 4.0", "max_window_s = 5.0"),
+        ("mean = [0.1", "mean = [0.2"),
+        ('licence = "MIT"', 'licence = "none"'),
+        ('act = "gelu"', 'act = "gelu_tanh"'),
+    ],
+)
+async def test_a_model_toml_that_changed_is_another_model(serving: Serving, before: str, after: str) -> None:
+    old = serving.catalogue.default
+    file = serving.store / "tiny" / "1" / "model.toml"
+    content = file.read_text()
+    assert before in content
+    file.write_text(content.replace(before, after))
+    await serving.refresh()
+    (new,) = serving.catalogue
+    assert new is not old
+
+
 async def test_metrics_of_a_model_outlive_those_weights_that_it_had_before(
     serving: Serving, caplog: pytest.LogCaptureFixture
 ) -> None:
