@@ -21,6 +21,9 @@ CropRounding = Literal["down", "half_even"]
 CPU_BATCH_TOKENS = 2048
 """Tokens of a batch on a CPU: matrices are large enough by then, and still small enough for its caches."""
 
+LONGEST_WINDOW_S = 24 * 3600
+"""The longest window that a model may be made for, seconds."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # they become names of folders and values of metrics
 
 
@@ -44,8 +47,10 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.frames_per_unit < 1 or self.units_per_window < 1:
             raise ValueError(f"a window needs at least one unit of one frame: {self}")
-        if not 0 < self.min_window_s <= self.window_s <= self.max_window_s:
-            raise ValueError(f"window lengths must satisfy 0 < min <= default <= max: {self}")
+        if not 0 < self.min_window_s <= self.window_s <= self.max_window_s <= LONGEST_WINDOW_S:
+            raise ValueError(
+                f"window lengths must satisfy 0 < min <= default <= max <= {LONGEST_WINDOW_S}: {self}"
+            )
         if not 0 < self.stride_s <= self.window_s:
             raise ValueError(f"the stride must be positive and at most the window: {self}")
 

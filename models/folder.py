@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -26,8 +26,10 @@ from models.extras import MissingExtra
 from models.families import DIMS, Dims, build_model
 from models.fingerprint import fingerprint
 from models.memory import free_bytes
+from models.typed import typed, typed_fields
 
 SPEC, WEIGHTS, LABELS, CARD = "model.toml", "weights.safetensors", "labels.txt", "CARD.md"
+_T = TypeVar("_T")
 _HEAD = ("name", "version", "family", "description", "licence")
 
 
@@ -98,22 +100,24 @@ class Entry:
 def read_folder(folder: Path) -> Entry:
     """
     Raises:
-        BrokenModel: a model.toml or labels.txt that cannot be read, contradicts itself or was changed.
+        BrokenModel: a model.toml or labels.txt that cannot be read, contradicts itself or was changed, or has
+            a value of another type than its key wants.
     """
     try:
         content = tomllib.loads((folder / SPEC).read_text())
         provenance = content.get("provenance")
         spec = ModelSpec(
-            **{key: content[key] for key in _HEAD},
+            **typed_fields(ModelSpec, {key: content[key] for key in _HEAD}),
             labels=tuple((folder / LABELS).read_text().splitlines()),
-            sampling=Sampling(**content["sampling"]),
-            preprocessing=Preprocessing(**_tuples(content["preprocessing"])),
-            accuracy=tuple(Accuracy(**figure) for figure in content.get("accuracy", [])),
-            provenance=None if provenance is None else Provenance(**provenance),
+            sampling=_read(Sampling, content["sampling"], "sampling"),
+            preprocessing=_read(Preprocessing, content["preprocessing"], "preprocessing"),
+            accuracy=tuple(_read(Accuracy, figure, "accuracy") for figure in content.get("accuracy", [])),
+            provenance=None if provenance is None else _read(Provenance, provenance, "provenance"),
         )
-        dims = DIMS[spec.family](**_tuples(content["dims"]))
-        sha256 = {name: content["sha256"][name] for name in (WEIGHTS, LABELS)}
-        entry = Entry(folder, spec, dims, sha256, tuple(content["fingerprint"]["logits"]))
+        dims = _read(DIMS[spec.family], content["dims"], "dims")
+        sha256 = {name: typed(str, content["sha256"][name], "sha256") for name in (WEIGHTS, LABELS)}
+        logits = typed(tuple[float, ...], content["fingerprint"]["logits"], "fingerprint.logits")
+        entry = Entry(folder, spec, dims, sha256, logits)
     except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
         raise BrokenModel(
             f"{folder} is no usable model: {type(error).__name__}: {one_line(error)}"
@@ -153,6 +157,10 @@ def write_folder(folder: Path, spec: ModelSpec, dims: Dims, model: VideoModel, c
 
 def one_line(error: Exception) -> str:
     return " ".join(str(error).split())
+
+
+def _read(kind: type[_T], table: object, name: str) -> _T:
+    return kind(**typed_fields(kind, table, name))
 
 
 def _state(model: VideoModel) -> dict[str, Tensor]:
@@ -198,7 +206,3 @@ def _key(name: str) -> str:
 def _value(value: object) -> str:
     # Strings, numbers and arrays of numbers are written alike in JSON and TOML.
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
-
-
-def _tuples(table: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}

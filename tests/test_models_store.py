@@ -154,6 +154,34 @@ def test_a_model_toml_that_contradicts_itself_is_refused(folder: Path, wrong: st
     assert [spec.name for spec in store.specs()] == ["whole"]
 
 
+@pytest.mark.parametrize(
+    ("right", "wrong", "says"),
+    [
+        (r'description = ".*"', "description = 5", "description: Input should be a valid string; found 5"),
+        (r'licence = "MIT"', "licence = true", "licence: .* valid string; found True"),
+        (r'family = "vit"', 'family = "cnn"', "family: Input should be 'vit', .*; found 'cnn'"),
+        (r"top1 = 0.75", 'top1 = "high"', "accuracy.top1: .* valid number; found 'high'"),
+        (r"top1 = 0.75", "top1 = nan", "accuracy.top1: .* finite number; found nan"),
+        (r"max_window_s = 4.0", "max_window_s = inf", "sampling.max_window_s: .* finite number; found inf"),
+        (r"max_window_s = 4.0", "max_window_s = 1e300", "default <= max <= 86400: .*1e.300"),
+        (r"height = 16", "height = 16.0", "preprocessing.height: .* valid integer; found 16.0"),
+        (r"mean = \[0.1, ", "mean = [", "preprocessing.mean.2: Field required; found"),
+        (r"std = \[0.5,", 'std = ["a",', "preprocessing.std.0: .* valid number; found 'a'"),
+        (r"depth = 1", "depth = true", "dims.depth: .* valid integer; found True"),
+        (r'"labels.txt" = ".*"', '"labels.txt" = 7', "sha256: .* valid string; found 7"),
+        (r"logits = \[", 'logits = ["a", ', "fingerprint.logits.0: .* valid number; found 'a'"),
+        (r"\[dims\]", "[[dims]]", "dims: Input should be a table; found"),
+    ],
+)
+def test_a_value_of_another_type_is_named(folder: Path, right: str, wrong: str, says: str) -> None:
+    spec = folder / "model.toml"
+    content, changed = re.subn(right, wrong, spec.read_text(), count=1)
+    assert changed
+    spec.write_text(content)
+    (problem,) = ModelStore(folder.parent).broken
+    assert re.search(f"tiny is no usable model: .*{says}", str(problem)), problem
+
+
 def test_labels_that_were_changed_are_refused(folder: Path) -> None:
     (folder / "labels.txt").write_text("a\nc\nd\n")
     (problem,) = ModelStore(folder.parent).broken
