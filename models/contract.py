@@ -24,6 +24,7 @@ CPU_BATCH_TOKENS = 2048
 LONGEST_WINDOW_S = 24 * 3600
 """The longest window that a model may be made for, seconds."""
 
+_NAME_LENGTH = 100
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # they become names of folders and values of metrics
 
 
@@ -128,6 +129,11 @@ class ModelSpec:
         if not _NAME.fullmatch(self.name) or not _NAME.fullmatch(self.version):
             raise ValueError(
                 f"a model's name and version are letters, digits and . _ - : {self.name!r} {self.version!r}"
+            )
+        if max(len(self.name), len(self.version)) > _NAME_LENGTH:
+            raise ValueError(
+                f"a model's name and version have at most {_NAME_LENGTH} characters each, these have "
+                f"{len(self.name)} and {len(self.version)}"
             )
         if not self.labels or len(set(self.labels)) != len(self.labels):
             twice = next((each for each in self.labels if self.labels.count(each) > 1), "")

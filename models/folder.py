@@ -118,7 +118,7 @@ def read_folder(folder: Path) -> Entry:
         sha256 = {name: typed(str, content["sha256"][name], "sha256") for name in (WEIGHTS, LABELS)}
         logits = typed(tuple[float, ...], content["fingerprint"]["logits"], "fingerprint.logits")
         entry = Entry(folder, spec, dims, sha256, logits)
-    except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise BrokenModel(
             f"{folder} is no usable model: {type(error).__name__}: {one_line(error)}"
         ) from error

@@ -141,7 +141,10 @@ def test_weights_that_do_not_fit_are_refused(folder: Path, change: str) -> None:
         ("", 'licence = "MIT"'),
         ("window_s = 9.0", "window_s = 2.0"),
         ("patch = 8", "patch_size = 8"),
+        (f"deep = {'[' * 20_000}", 'name = "tiny"'),
+        (f'version = "{"1" * 5000}"', 'version = "1.2.0"'),
     ],
+    ids=["no TOML", "family", "absent", "window", "unknown key", "too deep", "endless version"],
 )
 def test_a_model_toml_that_contradicts_itself_is_refused(folder: Path, wrong: str, right: str) -> None:
     spec = folder / "model.toml"
@@ -210,6 +213,14 @@ def test_a_model_that_is_there_twice_is_taken_once(folder: Path) -> None:
 def test_a_write_that_was_cut_off_is_not_listed(folder: Path) -> None:
     shutil.copytree(folder, folder.with_name(".tiny-cut"))
     assert ModelStore(folder.parent).broken == []
+
+
+@pytest.mark.parametrize("key", ["name", "version"])
+def test_names_are_short(key: str) -> None:
+    """They become names of folders, and the parts of a version numbers."""
+    dataclasses.replace(SPEC, **{key: "1" * 100})
+    with pytest.raises(ValueError, match=r"at most 100 characters each, these have .*101"):
+        dataclasses.replace(SPEC, **{key: "1" * 101})
 
 
 @pytest.mark.parametrize("name", ["", "../up", "a b", ".hidden"])
