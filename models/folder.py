@@ -11,19 +11,19 @@ import json
 import shutil
 import tempfile
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TypeVar
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from models.contract import Accuracy, ModelSpec, Preprocessing, Provenance, Sampling, VideoModel
 from models.extras import MissingExtra
-from models.families import DIMS, Dims, build_model
+from models.families import DIMS, Dims, build_model, build_outline, misfit
 from models.fingerprint import fingerprint
 from models.memory import free_bytes
 from models.typed import typed, typed_fields
@@ -62,22 +62,31 @@ class Entry:
             raise BrokenModel(
                 f"{weights} needs {needed / 2**30:.1f} GiB of memory to load, {free / 2**30:.1f} GiB are free"
             )
-        model = self.build()
         try:
+            # Before anything of the dims' sizes is allocated: a few weights may have any dims beside them.
+            with safe_open(weights, "pt") as file:
+                names: list[str] = file.keys()
+                shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
+            if problem := misfit(self.outline(), shapes):
+                raise BrokenModel(f"{weights} does not fit the dims of {SPEC}: {problem}")
+            model = self._built(build_model)
             model.load_state_dict(load_file(weights))
-        except (SafetensorError, RuntimeError) as error:
-            raise BrokenModel(f"{weights} does not fit the dims of {SPEC}: {one_line(error)}") from error
+        except SafetensorError as error:
+            raise BrokenModel(f"{weights} cannot be read: {one_line(error)}") from error
         return model.eval().requires_grad_(False)
 
-    def build(self) -> VideoModel:
-        """The model with random weights.
+    def outline(self) -> VideoModel:
+        """The model without weights.
 
         Raises:
             BrokenModel: the dims make no model, of this family or of the installed library.
             models.extras.MissingExtra: it needs a library that is not installed.
         """
+        return self._built(build_outline)
+
+    def _built(self, build: Callable[[Dims, Preprocessing, int], VideoModel]) -> VideoModel:
         try:
-            return build_model(self.dims, self.spec.preprocessing, len(self.spec.labels))
+            return build(self.dims, self.spec.preprocessing, len(self.spec.labels))
         except MissingExtra:
             raise
         except Exception as error:  # a library's code raises whatever a config makes it meet

@@ -113,6 +113,21 @@ def test_missing_weights_are_refused(folder: Path) -> None:
         ModelStore(folder.parent).load("tiny", device=CPU)
 
 
+@pytest.mark.parametrize(
+    ("right", "wrong", "says"),
+    [
+        ("mlp_dim = 64", "mlp_dim = 1_000_000_000_000", "fc1.weight has shape .*, the model's is .10000000"),
+        ("depth = 1", "depth = 1001", "at most 1000 blocks, this one has 1001"),
+    ],
+)
+def test_dims_that_no_memory_holds_take_none(folder: Path, right: str, wrong: str, says: str) -> None:
+    spec = folder / "model.toml"
+    assert right in spec.read_text()
+    spec.write_text(spec.read_text().replace(right, wrong))
+    with pytest.raises(BrokenModel, match=says):
+        ModelStore(folder.parent).load("tiny", device=CPU)
+
+
 @pytest.mark.parametrize("change", ["missing", "unexpected", "shape"])
 def test_weights_that_do_not_fit_are_refused(folder: Path, change: str) -> None:
     weights, spec = folder / "weights.safetensors", folder / "model.toml"
