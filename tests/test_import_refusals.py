@@ -60,8 +60,10 @@ def test_a_config_that_lacks_a_size_is_refused(tmp_path: Path, key: str) -> None
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (lambda folder: _cut(folder / "model.safetensors"), "transformers cannot load"),
+        (lambda folder: edit(folder, "config.json", hidden_size=49), "transformers cannot load"),
         (lambda folder: edit(folder, "config.json", hidden_size=96), "mismatched_keys: "),
+        (lambda folder: edit(folder, "config.json", hidden_size=3 << 20), "model of .* GiB of memory"),
+        (lambda folder: _cut(folder / "model.safetensors"), "no tensors"),
     ],
 )
 def test_what_transformers_cannot_load_is_told(
