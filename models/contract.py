@@ -21,6 +21,10 @@ CropRounding = Literal["down", "half_even"]
 CPU_BATCH_TOKENS = 2048
 """Tokens of a batch on a CPU: matrices are large enough by then, and still small enough for its caches."""
 
+LONGEST_WINDOW_S = 24 * 3600
+"""The longest window that a model may be made for, seconds."""
+
+_NAME_LENGTH = 100
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # they become names of folders and values of metrics
 
 
@@ -44,8 +48,10 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.frames_per_unit < 1 or self.units_per_window < 1:
             raise ValueError(f"a window needs at least one unit of one frame: {self}")
-        if not 0 < self.min_window_s <= self.window_s <= self.max_window_s:
-            raise ValueError(f"window lengths must satisfy 0 < min <= default <= max: {self}")
+        if not 0 < self.min_window_s <= self.window_s <= self.max_window_s <= LONGEST_WINDOW_S:
+            raise ValueError(
+                f"window lengths must satisfy 0 < min <= default <= max <= {LONGEST_WINDOW_S}: {self}"
+            )
         if not 0 < self.stride_s <= self.window_s:
             raise ValueError(f"the stride must be positive and at most the window: {self}")
 
@@ -123,6 +129,11 @@ class ModelSpec:
         if not _NAME.fullmatch(self.name) or not _NAME.fullmatch(self.version):
             raise ValueError(
                 f"a model's name and version are letters, digits and . _ - : {self.name!r} {self.version!r}"
+            )
+        if max(len(self.name), len(self.version)) > _NAME_LENGTH:
+            raise ValueError(
+                f"a model's name and version have at most {_NAME_LENGTH} characters each, these have "
+                f"{len(self.name)} and {len(self.version)}"
             )
         if not self.labels or len(set(self.labels)) != len(self.labels):
             twice = next((each for each in self.labels if self.labels.count(each) > 1), "")

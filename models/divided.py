@@ -12,7 +12,7 @@ from einops import rearrange, repeat
 from torch import Tensor, cat, empty, nn
 
 from models.contract import Preprocessing, VideoModel
-from models.layers import NORM_EPS, Activation, Attention, BlockDims, Mlp, PatchEmbed, initialise
+from models.layers import NORM_EPS, Activation, Attention, BlockDims, Mlp, PatchEmbed, initialise, places
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class Divided(VideoModel):
         self.cls_token = nn.Parameter(empty(1, 1, width))
         self.pos_embed = nn.Parameter(empty(1, 1 + patches, width))
         self.time_embed = nn.Parameter(empty(1, dims.frames, width))
-        self.blocks = nn.ModuleList(DividedBlock(dims.block) for _ in range(dims.depth))
+        self.blocks = nn.ModuleList(DividedBlock(dims.block) for _ in places(dims.depth))
         self.norm = nn.LayerNorm(width, eps=dims.norm_eps)
         self.head = nn.Linear(width, num_classes)
         self.tokens_per_unit = dims.frames * patches

@@ -1,4 +1,8 @@
-"""The families by name: what each is built of, in one table."""
+"""The families by name: what each is built of, in one table, and what fills a model of theirs."""
+
+from collections.abc import Mapping
+
+import torch
 
 from models.channel_stack import ChannelStack, ChannelStackDims
 from models.contract import Family, Preprocessing, VideoModel
@@ -39,3 +43,28 @@ def build_model(dims: Dims, preprocessing: Preprocessing, num_classes: int) -> V
             return TorchvisionModel(dims, preprocessing, num_classes)
         case HfDims():
             return HfModel(dims, preprocessing, num_classes)
+
+
+def build_outline(dims: Dims, preprocessing: Preprocessing, num_classes: int) -> VideoModel:
+    """The same model without weights: it takes no memory, however large the dims claim to be."""
+    # torchvision's sizes go with its names; it computes those of RegNets with tensors, from their numbers.
+    if isinstance(dims, TorchvisionDims) and dims.name.startswith("regnet_"):
+        return build_model(dims, preprocessing, num_classes)
+    with torch.device("meta"):
+        return build_model(dims, preprocessing, num_classes)
+
+
+def misfit(model: VideoModel, shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Why parameters of these names and shapes do not fill the model; empty if they do."""
+    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    missing = sorted(wanted.keys() - shapes.keys())
+    extra = sorted(shapes.keys() - wanted.keys())
+    parts = [f"{len(missing)} missing, such as {missing[0]}"] if missing else []
+    parts += [f"{len(extra)} unexpected, such as {extra[0]}"] if extra else []
+    if not parts:
+        parts = [
+            f"{name} has shape {shapes[name]}, the model's is {shape}"
+            for name, shape in wanted.items()
+            if shapes[name] != shape
+        ][:1]
+    return "; ".join(parts)

@@ -11,23 +11,25 @@ import json
 import shutil
 import tempfile
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from models.contract import Accuracy, ModelSpec, Preprocessing, Provenance, Sampling, VideoModel
 from models.extras import MissingExtra
-from models.families import DIMS, Dims, build_model
+from models.families import DIMS, Dims, build_model, build_outline, misfit
 from models.fingerprint import fingerprint
 from models.memory import free_bytes
+from models.typed import typed, typed_fields
 
 SPEC, WEIGHTS, LABELS, CARD = "model.toml", "weights.safetensors", "labels.txt", "CARD.md"
+_T = TypeVar("_T")
 _HEAD = ("name", "version", "family", "description", "licence")
 
 
@@ -60,22 +62,31 @@ class Entry:
             raise BrokenModel(
                 f"{weights} needs {needed / 2**30:.1f} GiB of memory to load, {free / 2**30:.1f} GiB are free"
             )
-        model = self.build()
         try:
+            # Before anything of the dims' sizes is allocated: a few weights may have any dims beside them.
+            with safe_open(weights, "pt") as file:
+                names: list[str] = file.keys()
+                shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
+            if problem := misfit(self.outline(), shapes):
+                raise BrokenModel(f"{weights} does not fit the dims of {SPEC}: {problem}")
+            model = self._built(build_model)
             model.load_state_dict(load_file(weights))
-        except (SafetensorError, RuntimeError) as error:
-            raise BrokenModel(f"{weights} does not fit the dims of {SPEC}: {one_line(error)}") from error
+        except SafetensorError as error:
+            raise BrokenModel(f"{weights} cannot be read: {one_line(error)}") from error
         return model.eval().requires_grad_(False)
 
-    def build(self) -> VideoModel:
-        """The model with random weights.
+    def outline(self) -> VideoModel:
+        """The model without weights.
 
         Raises:
             BrokenModel: the dims make no model, of this family or of the installed library.
             models.extras.MissingExtra: it needs a library that is not installed.
         """
+        return self._built(build_outline)
+
+    def _built(self, build: Callable[[Dims, Preprocessing, int], VideoModel]) -> VideoModel:
         try:
-            return build_model(self.dims, self.spec.preprocessing, len(self.spec.labels))
+            return build(self.dims, self.spec.preprocessing, len(self.spec.labels))
         except MissingExtra:
             raise
         except Exception as error:  # a library's code raises whatever a config makes it meet
@@ -98,23 +109,25 @@ class Entry:
 def read_folder(folder: Path) -> Entry:
     """
     Raises:
-        BrokenModel: a model.toml or labels.txt that cannot be read, contradicts itself or was changed.
+        BrokenModel: a model.toml or labels.txt that cannot be read, contradicts itself or was changed, or has
+            a value of another type than its key wants.
     """
     try:
         content = tomllib.loads((folder / SPEC).read_text())
         provenance = content.get("provenance")
         spec = ModelSpec(
-            **{key: content[key] for key in _HEAD},
+            **typed_fields(ModelSpec, {key: content[key] for key in _HEAD}),
             labels=tuple((folder / LABELS).read_text().splitlines()),
-            sampling=Sampling(**content["sampling"]),
-            preprocessing=Preprocessing(**_tuples(content["preprocessing"])),
-            accuracy=tuple(Accuracy(**figure) for figure in content.get("accuracy", [])),
-            provenance=None if provenance is None else Provenance(**provenance),
+            sampling=_read(Sampling, content["sampling"], "sampling"),
+            preprocessing=_read(Preprocessing, content["preprocessing"], "preprocessing"),
+            accuracy=tuple(_read(Accuracy, figure, "accuracy") for figure in content.get("accuracy", [])),
+            provenance=None if provenance is None else _read(Provenance, provenance, "provenance"),
         )
-        dims = DIMS[spec.family](**_tuples(content["dims"]))
-        sha256 = {name: content["sha256"][name] for name in (WEIGHTS, LABELS)}
-        entry = Entry(folder, spec, dims, sha256, tuple(content["fingerprint"]["logits"]))
-    except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
+        dims = _read(DIMS[spec.family], content["dims"], "dims")
+        sha256 = {name: typed(str, content["sha256"][name], "sha256") for name in (WEIGHTS, LABELS)}
+        logits = typed(tuple[float, ...], content["fingerprint"]["logits"], "fingerprint.logits")
+        entry = Entry(folder, spec, dims, sha256, logits)
+    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise BrokenModel(
             f"{folder} is no usable model: {type(error).__name__}: {one_line(error)}"
         ) from error
@@ -153,6 +166,10 @@ def write_folder(folder: Path, spec: ModelSpec, dims: Dims, model: VideoModel, c
 
 def one_line(error: Exception) -> str:
     return " ".join(str(error).split())
+
+
+def _read(kind: type[_T], table: object, name: str) -> _T:
+    return kind(**typed_fields(kind, table, name))
 
 
 def _state(model: VideoModel) -> dict[str, Tensor]:
@@ -198,7 +215,3 @@ def _key(name: str) -> str:
 def _value(value: object) -> str:
     # Strings, numbers and arrays of numbers are written alike in JSON and TOML.
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
-
-
-def _tuples(table: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}

@@ -14,6 +14,20 @@ from torch import Tensor
 from models.contract import Preprocessing, VideoModel
 from models.extras import MissingExtra
 
+# They name code of others, on the hub or installed here, that transformers would fetch or call.
+_OTHER_CODE = frozenset(
+    {
+        "attn_implementation",
+        "_attn_implementation",
+        "_attn_implementation_internal",
+        "experts_implementation",
+        "_experts_implementation",
+        "_experts_implementation_internal",
+        "auto_map",
+        "quantization_config",
+    }
+)
+
 
 @dataclass(frozen=True, slots=True)
 class HfDims:
@@ -34,8 +48,8 @@ class HfModel(VideoModel):
 
     def __init__(self, dims: HfDims, preprocessing: Preprocessing, num_classes: int) -> None:
         super().__init__(preprocessing)
+        config = own_config(json.loads(dims.config) | {"num_labels": num_classes})
         library = transformers()
-        config = library.AutoConfig.for_model(**json.loads(dims.config) | {"num_labels": num_classes})
         self.net: Any = library.AutoModelForVideoClassification.from_config(config, dtype=torch.float32)
 
     def encode(self, units: Tensor) -> Tensor:
@@ -44,6 +58,23 @@ class HfModel(VideoModel):
 
     def classify(self, windows: Tensor) -> Tensor:
         return windows.mean(dim=1)
+
+
+def own_config(config: dict[str, Any]) -> Any:
+    """A config.json as transformers' own code takes it, without what would have other code run in its place.
+
+    Raises:
+        MissingExtra: transformers is not installed.
+    """
+    return transformers().AutoConfig.for_model(**_without_other_code(config))
+
+
+def _without_other_code(config: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_other_code(value) if isinstance(value, dict) else value
+        for key, value in config.items()
+        if key not in _OTHER_CODE
+    }
 
 
 def transformers() -> Any:

@@ -1,11 +1,11 @@
 """``models import``: a source's name -> its checkpoint -> a folder in the store, whole or not at all."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from torch import Tensor
 from torchvision.models import ResNet50_Weights
@@ -26,8 +26,8 @@ from models.checkpoints.scenic_vivit import read_scenic
 from models.checkpoints.timm_vit import from_timm, read_timm
 from models.checkpoints.torchvision_vit import from_torchvision
 from models.checkpoints.torchvision_zoo import FRAME_SAMPLING, read_torchvision, vit_dims
-from models.contract import Family, ModelSpec, Preprocessing, Provenance
-from models.families import DIMS, build_model
+from models.contract import Family, ModelSpec, Preprocessing, Provenance, VideoModel
+from models.families import DIMS, build_model, build_outline, misfit
 from models.folder import write_folder
 
 LABEL_SETS = {
@@ -88,10 +88,10 @@ def store_model(foreign: Foreign, root: Path, name: str, version: str, *, overwr
         has = f"{len(foreign.labels)} labels" if foreign.labels else "no labels"
         raise CannotImport(f"the model has {classes} logits, but there are {has}; see --labels")
     with all_there("the checkpoint"):
+        outline = build_outline(foreign.dims, foreign.preprocessing, classes)
+        _check_parameters(outline, foreign.state, _family(foreign))
         model = build_model(foreign.dims, foreign.preprocessing, classes).eval()
-    state = _counters(model) | dict(foreign.state)
-    _check_parameters(model, state, _family(foreign))
-    model.load_state_dict(state)
+        model.load_state_dict(_counters(model) | dict(foreign.state))
     try:
         spec = ModelSpec(
             name=name,
@@ -200,26 +200,19 @@ def _num_classes(foreign: Foreign) -> int:
     return len(foreign.labels)
 
 
-def _counters(model: torch.nn.Module) -> dict[str, Tensor]:
+def _counters(model: VideoModel) -> dict[str, Tensor]:
     """Batch norm's counts of training batches: older checkpoints have none, and no answer depends on them."""
     return {
         name: value for name, value in model.state_dict().items() if name.endswith(".num_batches_tracked")
     }
 
 
-def _check_parameters(model: torch.nn.Module, state: dict[str, Tensor], family: Family) -> None:
-    wanted = model.state_dict()
-    missing = sorted(wanted.keys() - state.keys())
-    extra = sorted(state.keys() - wanted.keys())
-    if missing or extra:
-        parts = [f"{len(missing)} missing, such as {missing[0]}"] if missing else []
-        parts += [f"{len(extra)} unexpected, such as {extra[0]}"] if extra else []
-        raise CannotImport(f"the checkpoint does not fill a {family} model: {'; '.join(parts)}")
-    for name, value in wanted.items():
-        found = state[name]
-        if found.shape != value.shape:
-            raise CannotImport(f"{name} has shape {tuple(found.shape)}, the model's is {tuple(value.shape)}")
-        if found.is_floating_point() and not found.isfinite().all():
+def _check_parameters(outline: VideoModel, state: Mapping[str, Tensor], family: Family) -> None:
+    shapes = {name: tuple(value.shape) for name, value in (_counters(outline) | dict(state)).items()}
+    if problem := misfit(outline, shapes):
+        raise CannotImport(f"the checkpoint does not fill a {family} model: {problem}")
+    for name, value in state.items():
+        if value.is_floating_point() and not value.isfinite().all():
             raise CannotImport(f"{name} holds numbers that are not finite")
 
 

@@ -20,6 +20,7 @@ from models.layers import (
     EncoderBlock,
     TubeletEmbed,
     initialise,
+    places,
 )
 
 
@@ -53,7 +54,7 @@ class MeanEncoder(nn.Module):
     def __init__(self, num_tokens: int, depth: int, dims: BlockDims, pool_norm_eps: float) -> None:
         super().__init__()
         self.pos_embed = nn.Parameter(sinusoids(num_tokens, dims.embed_dim)[None])
-        self.blocks = nn.Sequential(*(EncoderBlock(dims) for _ in range(depth)))
+        self.blocks = nn.Sequential(*(EncoderBlock(dims) for _ in places(depth)))
         self.fc_norm = nn.LayerNorm(dims.embed_dim, eps=pool_norm_eps)
 
     def forward(self, tokens: Tensor) -> Tensor:

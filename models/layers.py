@@ -17,6 +17,8 @@ Activation = Literal["gelu", "gelu_tanh"]
 """``gelu_tanh`` is the tanh approximation of Hendrycks and Gimpel, arXiv 1606.08415, section 2."""
 
 NORM_EPS = 1e-6
+MAX_DEPTH = 1000
+"""Blocks of an encoder; the deepest in the literature have some fifty. One costs memory even when empty."""
 _ACTIVATIONS = {"gelu": F.gelu, "gelu_tanh": partial(F.gelu, approximate="tanh")}
 
 
@@ -106,6 +108,17 @@ class EncoderBlock(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
+def places(depth: int) -> range:
+    """One for each block.
+
+    Raises:
+        ValueError: they are more than ``MAX_DEPTH``.
+    """
+    if depth > MAX_DEPTH:
+        raise ValueError(f"an encoder has at most {MAX_DEPTH} blocks, this one has {depth}")
+    return range(depth)
+
+
 class Encoder(nn.Module):
     """Class token, position embeddings, blocks and a last norm: (N, P, D) -> (N, 1 + P, D).
 
@@ -116,7 +129,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.cls_token = nn.Parameter(empty(1, 1, dims.embed_dim))
         self.pos_embed = nn.Parameter(empty(1, 1 + num_tokens, dims.embed_dim))
-        self.blocks = nn.Sequential(*(EncoderBlock(dims) for _ in range(depth)))
+        self.blocks = nn.Sequential(*(EncoderBlock(dims) for _ in places(depth)))
         self.norm = nn.LayerNorm(dims.embed_dim, eps=dims.norm_eps)
 
     def forward(self, tokens: Tensor) -> Tensor:

@@ -41,19 +41,22 @@ class ModelStore:
     """The models below some folders; without any, the embedded models that come with the package.
 
     What cannot be read is left out and said in ``broken``: one bad folder does not hide the others.
+    ``left_out`` are these folders.
     """
 
     def __init__(self, *roots: Path) -> None:
         self.broken: list[BrokenModel] = []
+        self.left_out: set[Path] = set()
         self._entries: list[Entry] = []
-        self._left_out: dict[tuple[str, ...], BrokenModel] = {}  # by name, or name and version, of folders
+        self._problems: dict[tuple[str, ...], BrokenModel] = {}  # by name, or name and version, of folders
         for root in roots or (ZOO,):
             for folder in _folders(root):
                 try:
                     self._add(folder)
                 except BrokenModel as error:
                     self.broken.append(error)
-                    self._left_out[folder.relative_to(root).parts] = error
+                    self.left_out.add(folder)
+                    self._problems[folder.relative_to(root).parts] = error
 
     def specs(self) -> tuple[ModelSpec, ...]:
         """All models, by name and version; no weights are loaded."""
@@ -69,7 +72,7 @@ class ModelStore:
         """
         found = [e for e in self._entries if e.spec.name == name and version in ("", e.spec.version)]
         if not found:
-            for (named, *versions), problem in self._left_out.items():
+            for (named, *versions), problem in self._problems.items():
                 if named == name and (not versions or version in ("", *versions)):
                     raise problem
             known = tuple(f"{spec.name} {spec.version}" for spec in self.specs())

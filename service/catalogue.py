@@ -18,10 +18,11 @@ class Catalogue:
         return self.find()
 
     def __iter__(self) -> Iterator[HostedModel]:
-        """The default first."""
-        default = self.default
-        yield default
-        yield from (model for model in self._models if model is not default)
+        """The default first, where it is there."""
+        yield from sorted(self._models, key=self.is_default, reverse=True)
+
+    def is_default(self, model: HostedModel) -> bool:
+        return [model] == self._versions(self._default)[-1:]
 
     def add(self, model: HostedModel) -> None:
         """From now on, requests may mean it; the first one is the default until ``set_default``."""
@@ -43,7 +44,7 @@ class Catalogue:
             UnknownModel: there is none; the message names those there are.
         """
         wanted = name or self._default
-        versions = [model for model in self._models if model.spec.name == wanted]
+        versions = self._versions(wanted)
         if not versions:
             known = ", ".join(sorted({model.spec.name for model in self._models}))
             raise UnknownModel(f"no model {name!r} here; there are: {known}", field="model", value=name)
@@ -56,3 +57,7 @@ class Catalogue:
         raise UnknownModel(
             f"model {wanted} has no version {version!r}; there are: {known}", field="version", value=version
         )
+
+    def _versions(self, name: str) -> list[HostedModel]:
+        """From the oldest to the newest."""
+        return [model for model in self._models if model.spec.name == name]

@@ -3,7 +3,6 @@
 import json
 from dataclasses import asdict, replace
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -91,8 +90,7 @@ def show_model(name: str, version: str, config: Config, *, as_json: bool) -> Non
         models.store.UnknownModel, models.folder.BrokenModel: it is not there, or cannot be used.
     """
     entry = open_store(config).find(name, version)
-    with torch.device("meta"):
-        parameters = sum(p.numel() for p in entry.build().parameters())
+    parameters = sum(p.numel() for p in entry.outline().parameters())
     flops = window_flops(entry.dims, entry.spec.preprocessing, entry.spec.sampling, len(entry.spec.labels))
     devices = choose_devices(config.engine.device)
     facts = {

@@ -150,7 +150,7 @@ class Servicer(VideoClassifierServicer):
             ],
             device=",".join(model.devices),
             dtype=model.precision,
-            is_default=model is self._pipeline.catalogue.default,
+            is_default=self._pipeline.catalogue.is_default(model),
             source=spec.provenance.source if spec.provenance else "",
             revision=spec.provenance.revision if spec.provenance else "",
         )

@@ -2,9 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from models.folder import BrokenModel, Entry
 from models.store import ZOO, ModelStore, UnknownModel
@@ -31,8 +30,7 @@ class _Copy:
     """A model as it was when it was loaded: a file that changes makes another one of it."""
 
     model: HostedModel
-    folder: Path
-    sha256: Mapping[str, str]
+    entry: Entry
 
 
 class Shelf:
@@ -53,8 +51,8 @@ class Shelf:
         Raises:
             NotThere: the store that was named, or models to load, are not there. Nothing has changed.
             models.store.UnknownModel: the default model is not in the store. Nothing has changed.
-            models.folder.BrokenModel, models.extras.MissingExtra, ...: there is no default model yet, and it
-                cannot be loaded.
+            models.folder.BrokenModel, models.extras.MissingExtra, ...: the default model cannot be loaded,
+                and no other version of it is served that could answer. Nothing has changed.
         """
         async with self._one_at_a_time:
             _check_folder(wanted)
@@ -64,13 +62,17 @@ class Shelf:
             default = store.find(wanted.default)
             _check_names(store, wanted)
             entries = {_key(entry): entry for entry in (default, *_others(store, wanted))}
-            for key, entry in entries.items():
-                if key not in self._copies or self._copies[key].sha256 != entry.sha256:
-                    await self._put(store, entry, is_needed=entry is default and not self._copies)
-            known = {(spec.name, spec.version) for spec in store.specs()}
-            for key in self._copies.keys() - entries.keys():
-                if key in known or not self._copies[key].folder.exists():
-                    self._take_away(key)  # else its folder cannot be read just now
+            leaving = {
+                key
+                for key in self._copies.keys() - entries.keys()
+                if self._copies[key].entry.folder not in store.left_out  # they cannot be read just now
+            }
+            has_default = any(name == default.spec.name for name, _ in self._copies.keys() - leaving)
+            for key, entry in entries.items():  # the default first: nothing has changed yet where it fails
+                if key not in self._copies or self._copies[key].entry != entry:
+                    await self._put(store, entry, is_needed=entry is default and not has_default)
+            for key in leaving:
+                self._take_away(key)
             self._catalogue.set_default(default.spec.name)
 
     async def _put(self, store: ModelStore, entry: Entry, *, is_needed: bool) -> None:
@@ -87,7 +89,7 @@ class Shelf:
             return
         if key in self._copies:
             self._take_away(key)
-        self._copies[key] = _Copy(model, entry.folder, entry.sha256)
+        self._copies[key] = _Copy(model, entry)
         self._catalogue.add(model)
 
     def _take_away(self, key: _Key) -> None:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from models.checkpoints.foreign import CannotImport
 from models.checkpoints.hf_preprocessing import read_preprocessing
 from models.contract import Preprocessing
+from models.hf_model import HfDims, HfModel
 from models.importing import read_source, store_model
 from models.inflate import inflate
 from models.store import LoadedModel, ModelStore
@@ -196,6 +197,38 @@ def test_options_that_no_family_has_run_through_transformers(tmp_path: Path, opt
     assert loaded.spec.family == "hf"
     wanted = reference(model, kind, tmp_path / "theirs", clips(2))
     torch.testing.assert_close(ours(loaded, clips(2)), wanted, atol=1e-4, rtol=0)
+
+
+CODE_OF_OTHERS: Any = {
+    "attn_implementation": "some-org/some-kernel",
+    "_attn_implementation": "some-org/some-kernel",
+    "experts_implementation": "some-org/some-kernel",
+    "quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True},
+    "auto_map": {"AutoModelForVideoClassification": "some-org/some-code--code.Model"},
+}
+
+
+@pytest.mark.parametrize("key", CODE_OF_OTHERS)
+@torch.inference_mode()
+def test_a_config_that_names_code_of_others_runs_that_of_transformers(tmp_path: Path, key: str) -> None:
+    model = save("vjepa2", tmp_path / "theirs")
+    edit(tmp_path / "theirs", "config.json", **{key: CODE_OF_OTHERS[key]})
+    loaded = bring(tmp_path / "theirs", tmp_path / "store")
+    assert "some-" not in (tmp_path / "store" / "imported" / "1" / "model.toml").read_text()
+    wanted = reference(model, "vjepa2", tmp_path / "theirs", clips(1))
+    torch.testing.assert_close(ours(loaded, clips(1)), wanted, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("key", CODE_OF_OTHERS)
+def test_a_model_toml_that_names_code_of_others_runs_that_of_transformers(key: str) -> None:
+    config = CASES["vjepa2"][0]().config.to_diff_dict()
+    half = (0.5, 0.5, 0.5)
+    plain, named = (
+        HfModel(HfDims(json.dumps(each), FRAMES), Preprocessing(SIZE, SIZE, "crop", half, half), 7)
+        for each in (config, config | {key: CODE_OF_OTHERS[key]})
+    )
+    assert named.net.config.to_dict() == plain.net.config.to_dict()
+    assert named.net.config._attn_implementation == plain.net.config._attn_implementation
 
 
 def test_qv_biases_may_be_absent(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Checkpoints of transformers that are damaged, or do not fit: refused in a sentence, and nothing is left."""
 
 import json
+import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,8 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from models.checkpoints import foreign
 from models.checkpoints.foreign import CannotImport
+from models.importing import read_source
 from tests.test_import_hf import bring, edit, save
+
+_ATTENTION = "videomae.encoder.layer.0.attention.attention"
 
 
 def test_an_activation_that_no_image_model_here_has_is_named(tmp_path: Path) -> None:
@@ -31,6 +37,7 @@ def test_an_activation_that_no_image_model_here_has_is_named(tmp_path: Path) -> 
         ("config.json", {"num_hidden_layers": 3}, "missing, such as spacetime.blocks.2"),
         ("config.json", {"num_hidden_layers": 1}, "unexpected, such as spacetime.blocks.1"),
         ("config.json", {"intermediate_size": 64}, "has shape"),
+        ("config.json", {"intermediate_size": 10**12}, "has shape"),
         ("config.json", {"id2label": {"0": "a", "1": "b"}}, "7 logits, but there are 2 labels"),
         ("config.json", {"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}, "there are no labels"),
         ("config.json", {"id2label": {"1": "a", "2": "b"}}, "theirs has no 0"),
@@ -60,8 +67,10 @@ def test_a_config_that_lacks_a_size_is_refused(tmp_path: Path, key: str) -> None
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (lambda folder: _cut(folder / "model.safetensors"), "transformers cannot load"),
+        (lambda folder: edit(folder, "config.json", hidden_size=49), "transformers cannot load"),
         (lambda folder: edit(folder, "config.json", hidden_size=96), "mismatched_keys: "),
+        (lambda folder: edit(folder, "config.json", hidden_size=3 << 20), "model of .* GiB of memory"),
+        (lambda folder: _cut(folder / "model.safetensors"), "no tensors"),
     ],
 )
 def test_what_transformers_cannot_load_is_told(
@@ -92,9 +101,14 @@ def test_weights_that_are_not_finite_are_refused_and_nothing_is_left(tmp_path: P
         (lambda folder: (folder / "model.safetensors").unlink(), "neither model.safetensors nor"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"\x09"), "no tensors"),
         (lambda folder: _cut(folder / "model.safetensors"), "no tensors"),
+        (lambda folder: (folder / "config.json").write_text("[" * 100_000), "config.json cannot be read"),
+        (
+            lambda folder: _change(folder, f"{_ATTENTION}.key.weight", torch.zeros(48, 10)),
+            "theirs is not as such a checkpoint should be: Sizes of tensors must match",
+        ),
         (lambda folder: _without(folder, "fc_norm.weight"), "missing, such as spacetime.fc_norm.weight"),
         (
-            lambda folder: _without(folder, "videomae.encoder.layer.0.attention.attention.key.weight"),
+            lambda folder: _without(folder, f"{_ATTENTION}.key.weight"),
             "no key.weight for blocks.0.attn.qkv",
         ),
     ],
@@ -104,6 +118,36 @@ def test_damaged_folders_are_refused(tmp_path: Path, damage: Callable[[Path], No
     damage(tmp_path / "theirs")
     with pytest.raises(CannotImport, match=says):
         bring(tmp_path / "theirs", tmp_path / "store")
+
+
+@pytest.mark.parametrize("shard", ["../other.safetensors", "a/b.safetensors", "model.bin", "", 5])
+def test_shards_lie_beside_their_index(tmp_path: Path, shard: object) -> None:
+    save("videomae", tmp_path / "theirs")
+    index = {"weight_map": {"videomae.fc_norm.weight": shard}}
+    (tmp_path / "theirs" / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(CannotImport, match=f"the shard {re.escape(repr(shard))}, which is no .safetensors"):
+        bring(tmp_path / "theirs", tmp_path / "store")
+
+
+def test_an_archive_that_unpacks_into_more_than_fits_is_not_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, packed = tmp_path / "plain.pth", tmp_path / "packed.pth"
+    torch.save({"conv_proj.weight": torch.zeros(1 << 20)}, plain)
+    with zipfile.ZipFile(plain) as parts, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in parts.namelist():
+            archive.writestr(name, parts.read(name))
+    assert packed.stat().st_size < 1 << 16
+    monkeypatch.setattr(foreign, "free_bytes", lambda: 1 << 20)
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it is unpacked"))
+    with pytest.raises(CannotImport, match=r"packed\.pth needs about 0\.0 GiB of memory"):
+        read_source(str(packed))
+
+
+def test_one_number_that_stands_for_many_is_refused(tmp_path: Path) -> None:
+    torch.save({"conv_proj.weight": torch.zeros(1).expand(1 << 20, 1 << 20)}, tmp_path / "wide.pth")
+    with pytest.raises(CannotImport, match=r"wide\.pth needs about 4096\.0 GiB of memory"):
+        read_source(str(tmp_path / "wide.pth"))
 
 
 def test_a_pickle_that_holds_code_is_not_run(tmp_path: Path) -> None:
@@ -126,6 +170,11 @@ class _Bomb:
 
 def _cut(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-100])
+
+
+def _change(folder: Path, name: str, value: torch.Tensor) -> None:
+    file = folder / "model.safetensors"
+    save_file(load_file(file) | {name: value}, file)
 
 
 def _without(folder: Path, name: str) -> None:

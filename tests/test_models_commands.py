@@ -72,7 +72,7 @@ def test_show_tells_what_a_model_costs_and_where_it_runs() -> None:
     layers = tokens * (4 * width * width + 2 * width * hidden) + 2 * tokens * tokens * width
     assert facts["gflops_a_window"]["spatial"] == pytest.approx(2e-9 * (embed + 4 * 4 * layers), rel=0.2)
     assert facts["parameters"] == sum(
-        each.numel() for each in ModelStore().find("camera-motion").build().parameters()
+        each.numel() for each in ModelStore().find("camera-motion").load().parameters()
     )
     assert facts["weights_mib"]["fp32"] == pytest.approx(facts["parameters"] * 4 / 2**20)
     devices = choose_devices("auto")

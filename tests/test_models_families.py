@@ -7,7 +7,7 @@ from models.channel_stack import ChannelStackDims
 from models.contract import Preprocessing, VideoModel
 from models.divided import DividedDims
 from models.factorised import FactorisedDims, central_frame_
-from models.families import Dims, build_model
+from models.families import Dims, build_model, build_outline, misfit
 from models.joint import JointDims
 from models.layers import PatchEmbed, TubeletEmbed
 from models.torchvision_model import TorchvisionDims
@@ -48,6 +48,16 @@ def test_shapes(family: str) -> None:
     embeddings = model.encode(random_units(2 * s, t))
     assert embeddings.shape[0] == 2 * s
     assert model.classify(embeddings.unflatten(0, (2, s))).shape == (2, CLASSES)
+
+
+@pytest.mark.parametrize(
+    "dims", [*(dims for _, _, dims in CASES.values()), TorchvisionDims("regnet_y_400mf", 1)], ids=str
+)
+def test_an_outline_has_the_names_and_shapes_of_the_model(dims: Dims) -> None:
+    state = build_model(dims, PREPROCESSING, CLASSES).state_dict()
+    outline = build_outline(dims, PREPROCESSING, CLASSES)
+    assert misfit(outline, {name: tuple(value.shape) for name, value in state.items()}) == ""
+    assert outline.state_dict().keys() == state.keys()
 
 
 @pytest.mark.parametrize("family", CASES)

@@ -113,6 +113,21 @@ def test_missing_weights_are_refused(folder: Path) -> None:
         ModelStore(folder.parent).load("tiny", device=CPU)
 
 
+@pytest.mark.parametrize(
+    ("right", "wrong", "says"),
+    [
+        ("mlp_dim = 64", "mlp_dim = 1_000_000_000_000", "fc1.weight has shape .*, the model's is .10000000"),
+        ("depth = 1", "depth = 1001", "at most 1000 blocks, this one has 1001"),
+    ],
+)
+def test_dims_that_no_memory_holds_take_none(folder: Path, right: str, wrong: str, says: str) -> None:
+    spec = folder / "model.toml"
+    assert right in spec.read_text()
+    spec.write_text(spec.read_text().replace(right, wrong))
+    with pytest.raises(BrokenModel, match=says):
+        ModelStore(folder.parent).load("tiny", device=CPU)
+
+
 @pytest.mark.parametrize("change", ["missing", "unexpected", "shape"])
 def test_weights_that_do_not_fit_are_refused(folder: Path, change: str) -> None:
     weights, spec = folder / "weights.safetensors", folder / "model.toml"
@@ -141,7 +156,10 @@ def test_weights_that_do_not_fit_are_refused(folder: Path, change: str) -> None:
         ("", 'licence = "MIT"'),
         ("window_s = 9.0", "window_s = 2.0"),
         ("patch = 8", "patch_size = 8"),
+        (f"deep = {'[' * 20_000}", 'name = "tiny"'),
+        (f'version = "{"1" * 5000}"', 'version = "1.2.0"'),
     ],
+    ids=["no TOML", "family", "absent", "window", "unknown key", "too deep", "endless version"],
 )
 def test_a_model_toml_that_contradicts_itself_is_refused(folder: Path, wrong: str, right: str) -> None:
     spec = folder / "model.toml"
@@ -152,6 +170,34 @@ def test_a_model_toml_that_contradicts_itself_is_refused(folder: Path, wrong: st
     assert [type(problem) for problem in store.broken] == [BrokenModel]
     assert "tiny is no usable model" in str(store.broken[0])
     assert [spec.name for spec in store.specs()] == ["whole"]
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "says"),
+    [
+        (r'description = ".*"', "description = 5", "description: Input should be a valid string; found 5"),
+        (r'licence = "MIT"', "licence = true", "licence: .* valid string; found True"),
+        (r'family = "vit"', 'family = "cnn"', "family: Input should be 'vit', .*; found 'cnn'"),
+        (r"top1 = 0.75", 'top1 = "high"', "accuracy.top1: .* valid number; found 'high'"),
+        (r"top1 = 0.75", "top1 = nan", "accuracy.top1: .* finite number; found nan"),
+        (r"max_window_s = 4.0", "max_window_s = inf", "sampling.max_window_s: .* finite number; found inf"),
+        (r"max_window_s = 4.0", "max_window_s = 1e300", "default <= max <= 86400: .*1e.300"),
+        (r"height = 16", "height = 16.0", "preprocessing.height: .* valid integer; found 16.0"),
+        (r"mean = \[0.1, ", "mean = [", "preprocessing.mean.2: Field required; found"),
+        (r"std = \[0.5,", 'std = ["a",', "preprocessing.std.0: .* valid number; found 'a'"),
+        (r"depth = 1", "depth = true", "dims.depth: .* valid integer; found True"),
+        (r'"labels.txt" = ".*"', '"labels.txt" = 7', "sha256: .* valid string; found 7"),
+        (r"logits = \[", 'logits = ["a", ', "fingerprint.logits.0: .* valid number; found 'a'"),
+        (r"\[dims\]", "[[dims]]", "dims: Input should be a table; found"),
+    ],
+)
+def test_a_value_of_another_type_is_named(folder: Path, right: str, wrong: str, says: str) -> None:
+    spec = folder / "model.toml"
+    content, changed = re.subn(right, wrong, spec.read_text(), count=1)
+    assert changed
+    spec.write_text(content)
+    (problem,) = ModelStore(folder.parent).broken
+    assert re.search(f"tiny is no usable model: .*{says}", str(problem)), problem
 
 
 def test_labels_that_were_changed_are_refused(folder: Path) -> None:
@@ -182,6 +228,14 @@ def test_a_model_that_is_there_twice_is_taken_once(folder: Path) -> None:
 def test_a_write_that_was_cut_off_is_not_listed(folder: Path) -> None:
     shutil.copytree(folder, folder.with_name(".tiny-cut"))
     assert ModelStore(folder.parent).broken == []
+
+
+@pytest.mark.parametrize("key", ["name", "version"])
+def test_names_are_short(key: str) -> None:
+    """They become names of folders, and the parts of a version numbers."""
+    dataclasses.replace(SPEC, **{key: "1" * 100})
+    with pytest.raises(ValueError, match=r"at most 100 characters each, these have .*101"):
+        dataclasses.replace(SPEC, **{key: "1" * 101})
 
 
 @pytest.mark.parametrize("name", ["", "../up", "a b", ".hidden"])

@@ -159,6 +159,26 @@ async def test_weights_that_changed_are_another_model(serving: Serving) -> None:
     assert len(list(serving.catalogue)) == 1
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("max_window_s = 4.0", "max_window_s = 5.0"),
+        ("mean = [0.1", "mean = [0.2"),
+        ('licence = "MIT"', 'licence = "none"'),
+        ('act = "gelu"', 'act = "gelu_tanh"'),
+    ],
+)
+async def test_a_model_toml_that_changed_is_another_model(serving: Serving, before: str, after: str) -> None:
+    old = serving.catalogue.default
+    file = serving.store / "tiny" / "1" / "model.toml"
+    content = file.read_text()
+    assert before in content
+    file.write_text(content.replace(before, after))
+    await serving.refresh()
+    (new,) = serving.catalogue
+    assert new is not old
+
+
 async def test_metrics_of_a_model_outlive_those_weights_that_it_had_before(
     serving: Serving, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -211,6 +231,15 @@ async def test_one_that_cannot_be_loaded_is_left_out(
     assert np.isfinite(await serving.logits(old)).all()
 
 
+async def test_a_folder_serves_the_version_that_it_holds_also_after_a_rollback(serving: Serving) -> None:
+    folder = serving.store / "other"
+    for version in ("1", "2", "1"):
+        spec = dataclasses.replace(SPEC, name="other", version=version)
+        write_folder(folder, spec, DIMS, model(), "")
+        await serving.refresh("tiny", "other")
+        assert [each.spec.version for each in serving.catalogue if each.spec.name == "other"] == [version]
+
+
 async def test_one_whose_files_broke_stays_as_it_was(
     serving: Serving, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -228,6 +257,32 @@ async def test_an_unknown_default_changes_nothing(serving: Serving) -> None:
     write(serving.store, "2", seed=1)
     with pytest.raises(UnknownModel, match="no model 'absent' in the store"):
         await serving.refresh("absent")
+    assert list(serving.catalogue) == [old]
+
+
+async def test_a_default_that_cannot_be_loaded_changes_nothing(serving: Serving) -> None:
+    old = serving.catalogue.default
+    write(serving.store, "1", name="other")
+    (serving.store / "other" / "1" / "weights.safetensors").write_bytes(b"cut off")
+    with pytest.raises(BrokenModel, match="weights"):
+        await serving.refresh("other")
+    assert serving.catalogue.default is old
+    assert list(serving.catalogue) == [old]
+
+
+async def test_a_default_whose_folder_holds_nothing_better_changes_nothing(serving: Serving) -> None:
+    old = serving.catalogue.default
+    write(serving.store, "2")
+    (serving.store / "tiny" / "2" / "weights.safetensors").write_bytes(b"cut off")
+    shutil.rmtree(serving.store / "tiny" / "1")
+    with pytest.raises(BrokenModel, match="weights"):
+        await serving.refresh()
+    assert list(serving.catalogue) == [old]
+
+
+async def test_models_without_a_default_are_listed(serving: Serving) -> None:
+    old = serving.catalogue.default
+    serving.catalogue.set_default("other")
     assert list(serving.catalogue) == [old]
 
 

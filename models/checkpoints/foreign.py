@@ -1,6 +1,7 @@
 """What an importer makes of somebody else's checkpoint, and how files are read without running any of it."""
 
 import json
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from models.contract import Accuracy, Preprocessing, Provenance, Sampling
+from models.extras import MissingExtra
 from models.families import Dims
 from models.memory import free_bytes
 
@@ -45,16 +47,20 @@ def all_there(source: str) -> Iterator[None]:
     """What is read inside may lack something, or be of another kind: that stops the import and is named."""
     try:
         yield
+    except (CannotImport, MissingExtra):
+        raise
     except KeyError as error:
         raise CannotImport(f"{source} has no {error.args[0]}") from error
-    except (AttributeError, IndexError, TypeError, ValueError) as error:
-        raise CannotImport(f"{source} is not as such a checkpoint should be: {error}") from error
+    # RuntimeErrors are torch's, of shapes that do not fit and of memory that does not suffice.
+    except (AttributeError, IndexError, TypeError, ValueError, RuntimeError, MemoryError) as error:
+        what = " ".join(str(error).split())[:200] or type(error).__name__
+        raise CannotImport(f"{source} is not as such a checkpoint should be: {what}") from error
 
 
 def read_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CannotImport(f"{file} cannot be read: {error}") from error
     if not isinstance(content, dict):
         raise CannotImport(f"{file} holds no object, but {type(content).__name__}")
@@ -77,11 +83,11 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     """The state dict of a .safetensors file, or of a .pth, .pt or .bin file that holds tensors only.
 
     Raises:
-        CannotImport: it is unreadable, cut off, larger than the memory that is free, or pickles more than
-            tensors, which could run code.
+        CannotImport: it is unreadable, cut off, larger than the memory that is free, as it is or as what it
+            says it holds, or pickles more than tensors, which could run code.
     """
     try:
-        check_memory(file.stat().st_size, str(file))
+        check_memory(_content_bytes(file), str(file))
         if file.suffix == ".safetensors":
             return load_file(file)
         content = torch.load(file, map_location="cpu", weights_only=True)
@@ -96,6 +102,8 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
             content = content[key]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise CannotImport(f"{file} holds no state dict, but {type(content).__name__}")
+    # A few numbers that are kept once may stand for tensors of any size.
+    check_memory(sum(value.numel() * value.element_size() for value in content.values()), str(file))
     return content
 
 
@@ -104,8 +112,23 @@ def read_folder_tensors(folder: Path) -> dict[str, Tensor]:
     for suffix, stem in ((".safetensors", "model"), (".bin", "pytorch_model")):
         index = folder / f"{stem}{suffix}.index.json"
         if index.is_file():
-            shards = sorted(set(read_json(index)["weight_map"].values()))
+            shards = sorted({_shard(name, suffix, index) for name in read_json(index)["weight_map"].values()})
             return {name: value for shard in shards for name, value in read_tensors(folder / shard).items()}
         if (folder / f"{stem}{suffix}").is_file():
             return read_tensors(folder / f"{stem}{suffix}")
     raise CannotImport(f"{folder} has neither model.safetensors nor pytorch_model.bin")
+
+
+def _content_bytes(file: Path) -> int:
+    """A file's size once it is unpacked: torch's are zip archives, which may be compressed."""
+    size = file.stat().st_size
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            size = max(size, sum(part.file_size for part in archive.infolist()))
+    return size
+
+
+def _shard(name: object, suffix: str, index: Path) -> str:
+    if not isinstance(name, str) or not name.endswith(suffix) or "/" in name:
+        raise CannotImport(f"{index} names the shard {name!r}, which is no {suffix} file beside it")
+    return name

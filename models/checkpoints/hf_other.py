@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 
-from models.checkpoints.foreign import CannotImport, Foreign
+from models.checkpoints.foreign import CannotImport, Foreign, check_memory, read_folder_tensors
 from models.checkpoints.hf_folder import read_labels, read_licence
 from models.checkpoints.hf_preprocessing import read_preprocessing
 from models.contract import Provenance, Sampling
 from models.extras import MissingExtra
-from models.hf_model import HfDims, transformers
+from models.hf_model import HfDims, own_config, transformers
 
 _FRAME_KEYS = ("num_frames", "frames_per_clip")
 _SIZE_KEYS = ("image_size", "crop_size")
@@ -40,14 +40,23 @@ def read_through_transformers(
         )
     frames = _first(config, _FRAME_KEYS, folder)
     size = _first(config, _SIZE_KEYS, folder)
+    state = read_folder_tensors(folder)
     try:
-        net, report = library.AutoModelForVideoClassification.from_pretrained(
-            folder,
-            local_files_only=True,
+        own = own_config(config)
+        with torch.device("meta"):
+            outline = library.AutoModelForVideoClassification.from_config(own, dtype=torch.float32)
+        # transformers allocates what the checkpoint lacks, too.
+        check_memory(sum(each.nbytes for each in outline.parameters()), f"the model of {folder}")
+        net, report = type(outline).from_pretrained(
+            None,
+            config=own,
+            state_dict=state,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are named below
             dtype=torch.float32,
         )
+    except CannotImport:
+        raise
     except Exception as error:  # whatever its code meets in a config or a file that is damaged
         reason = " ".join(str(error).split())[:200]
         raise CannotImport(f"transformers cannot load {folder}: {reason}") from error
