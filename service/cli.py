@@ -1,6 +1,7 @@
 """The command line. No logic: every command gathers what it needs and prints what comes."""
 
 import asyncio
+import importlib.metadata
 import logging
 import signal
 import sys
@@ -18,9 +19,7 @@ from service.misconfigured import BadConfig
 if TYPE_CHECKING:
     from service.values import Views
 
-app = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Class labels for videos and their time segments."
-)
+app = typer.Typer(no_args_is_help=True, add_completion=False)
 models_app = typer.Typer(no_args_is_help=True, help="The models that can answer.")
 app.add_typer(models_app, name="models")
 
@@ -39,6 +38,22 @@ Crops = Annotated[
     int | None, typer.Option(help="Views: crops of each, 1 (centre) or 3 (along the longer side).")
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+
+
+def _version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"tubelet {importlib.metadata.version('tubelet')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it, and no more.")
+    ] = False,
+) -> None:
+    """Class labels for videos and their time segments."""
+
 
 _MOST_S = 1e9  # some thirty years; in nanoseconds, far more has no room in 64 bits
 
@@ -59,6 +74,7 @@ def serve(
     ] = None,
 ) -> None:
     """Answer gRPC calls until SIGTERM, then drain."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the models are about to be read
     # Imports take seconds, in which a container's first process would not hear it: by default it is deaf.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     from service.server import RunningServer, run_until_signal

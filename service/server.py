@@ -141,7 +141,7 @@ async def run_until_signal(
         async with open_server(config) as server:
             is_ready = True
             ready(server)
-            await _until(stop, change, server, reread)
+            await _until(stop, change, server, config, reread)
             logger.info("draining for up to %g s", config.server.drain_s)
     except asyncio.CancelledError:
         if not is_given_up:
@@ -154,23 +154,32 @@ async def run_until_signal(
 
 
 async def _until(
-    stop: asyncio.Event, change: asyncio.Event, server: RunningServer, reread: Callable[[], Config]
+    stop: asyncio.Event,
+    change: asyncio.Event,
+    server: RunningServer,
+    config: Config,
+    reread: Callable[[], Config],
 ) -> None:
     """Serve what is wanted as it changes, until somebody ends it or nothing is left to serve with."""
     ends = [asyncio.create_task(event.wait()) for event in (stop, server.stages.is_over)]
-    following = asyncio.create_task(_follow(change, server.stages.shelf, reread))
+    following = asyncio.create_task(_follow(change, server.stages.shelf, config, reread))
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     for task in (following, *ends):
         task.cancel()
 
 
-async def _follow(change: asyncio.Event, shelf: Shelf, reread: Callable[[], Config]) -> None:
+async def _follow(change: asyncio.Event, shelf: Shelf, config: Config, reread: Callable[[], Config]) -> None:
     """Whatever is wrong with what was reread, the models that are served go on."""
     while await change.wait():
         change.clear()
         logger.info("rereading the models")
         try:
-            await shelf.refresh(reread().models)
+            now = reread()
+            if others := [key for key, value in now if key != "models" and value != getattr(config, key)]:
+                logger.warning(
+                    "only models change without a restart: %s stay as they were", ", ".join(others)
+                )
+            await shelf.refresh(now.models)
         except BadConfig as error:
             for problem in error.problems:
                 logger.error("the models stay as they were: %s", problem)

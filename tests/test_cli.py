@@ -264,6 +264,7 @@ def test_serve_ends_on_sigterm_before_it_is_ready(tmp_path: Path, moment: str) -
                 _catches_sigterm(process.pid) if moment == "importing" else "held by" in log.read_text()
             ):
                 assert process.poll() is None
+            process.send_signal(signal.SIGHUP)  # has nothing to reread yet
             process.send_signal(signal.SIGTERM)
             assert process.wait(timeout=60) == 0
         finally:
@@ -309,6 +310,12 @@ def test_a_configuration_that_became_wrong_is_a_line_a_problem(tmp_path: Path) -
     config, log = tmp_path / "tubelet.toml", tmp_path / "log"
     config.touch()
     with log.open("w") as file, serving("--config", str(config), log=file) as (process, _):
+        before = log.read_text()
+        config.write_text("[server]\nretry_after_s = 3\n")
+        process.send_signal(signal.SIGHUP)
+        says = "only models change without a restart: server stay as they were"
+        while says not in log.read_text() or "serving the models of now" not in log.read_text():
+            assert process.poll() is None
         before = log.read_text()
         config.write_text("[models]\ndefalt = 'a'\nload = 3\n")
         process.send_signal(signal.SIGHUP)
