@@ -10,7 +10,6 @@ from service.plan import Grid, Plan
 from service.values import CROPS, NS_PER_S, Crop, Options, Sliding, VideoFacts, Views, WholeVideo
 
 _MAX_CLIPS = 30  # no paper takes more of one video
-_MAX_RANGES = 2_000  # planning ten times as many would keep all other videos waiting
 _MAX_VIEWS = 10_000  # of all ranges; each is a grid of the plan
 _LAG_NS = 600_000  # after it is due, a frame is surely shown: stamps are rounded, to 1 ms at worst
 _CROPS: dict[int, tuple[Crop, ...]] = {1: ("centre",), 3: CROPS}
@@ -27,13 +26,6 @@ def check_options(sampling: Sampling, preprocessing: Preprocessing, options: Opt
             _check_sliding(*_lengths(sliding, sampling), sampling)
         case Views() as views:
             _check_views(views, max(1, len(options.ranges_ns)), preprocessing)
-    if len(options.ranges_ns) > _MAX_RANGES:
-        raise MalformedOption(
-            f"{len(options.ranges_ns)} time ranges are more than {_MAX_RANGES}",
-            field="ranges",
-            limit=_MAX_RANGES,
-            value=len(options.ranges_ns),
-        )
     ranges = sorted(options.ranges_ns)
     for start, end in ranges:
         if not 0 <= start < end:
