@@ -3,6 +3,7 @@
     TubeletError
     ├── ClientError                     what the client sent or asked for
     │   ├── MalformedOption             INVALID_ARGUMENT     an option that makes no sense
+    │   ├── MalformedMessage            INVALID_ARGUMENT     not a message of the method, or too large a one
     │   ├── MessageOutOfOrder           INVALID_ARGUMENT     a chunk before the options, or options twice
     │   ├── EmptyUpload                 INVALID_ARGUMENT     no bytes
     │   ├── NotAVideo                   INVALID_ARGUMENT     not a media file that we know
@@ -55,6 +56,11 @@ class ClientError(TubeletError):
 
 class MalformedOption(ClientError):
     reason = "MALFORMED_OPTION"
+    before_work = True
+
+
+class MalformedMessage(ClientError):
+    reason = "MALFORMED_MESSAGE"
     before_work = True
 
 

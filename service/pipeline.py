@@ -74,7 +74,7 @@ class Pipeline:
         Raises:
             service.errors.TubeletError: whatever the client has to hear of.
         """
-        with _insides_hidden(), self._admission.place(caller) as place:
+        with insides_hidden(), self._admission.place(caller) as place:
             self._intake.check(video)
             model = self.catalogue.find(options.model, options.version)
             check_options(model.spec.sampling, model.spec.preprocessing, options)
@@ -195,7 +195,7 @@ class Pipeline:
 
 
 @contextmanager
-def _insides_hidden() -> Iterator[None]:
+def insides_hidden() -> Iterator[None]:
     """What is not in the error tree is ours: logged here, a fixed text for the client."""
     try:
         yield

@@ -3,16 +3,19 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 import grpc
+from google.protobuf.message import DecodeError
+from google.protobuf.message import Message as ProtoMessage
 
 from service.admission import Caller
 from service.chunk import chunk_or
 from service.engine.hosted import HostedModel
-from service.errors import MessageOutOfOrder, TubeletError
+from service.errors import MalformedMessage, MessageOutOfOrder, TubeletError
 from service.metrics import Metrics
-from service.pipeline import Emit, Event, Pipeline
+from service.pipeline import Emit, Event, Pipeline, insides_hidden
 from service.status import to_status
 from service.storage import Piece
 from service.values import NS_PER_S, Classification, Progress, Segment, VideoFacts
@@ -27,15 +30,15 @@ from service.wire import (
 )
 from tubelet.v1 import model_pb2
 from tubelet.v1 import video_classifier_pb2 as pb
-from tubelet.v1.video_classifier_pb2_grpc import (
-    VideoClassifierServicer,
-    add_VideoClassifierServicer_to_server,
-)
+from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierServicer
 
 SERVICE = pb.DESCRIPTOR.services_by_name["VideoClassifier"].full_name
 Context = grpc.aio.ServicerContext
 Message = pb.ClassifyRequest | pb.ClassifyStreamingRequest | memoryview  # a chunk alone is its bytes
+M = TypeVar("M", bound=ProtoMessage)
 T = TypeVar("T")
+
+_MAX_PARSED_BYTES = 1 << 18  # of a message beside a chunk: 2,000 ranges and the longest URI take half of it
 
 # A client whose deadline passes cancels the call, and its cancellation may get here before our own timer.
 _DEADLINE_SLACK_S = 0.05
@@ -79,15 +82,21 @@ class Servicer(VideoClassifierServicer):
 
         await self._answer(_Call("ClassifyStreaming"), context, work)
 
-    async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
+    async def ListModels(
+        self, request: Callable[[], pb.ListModelsRequest], context: Context
+    ) -> pb.ListModelsResponse:
         async def work(_: _Call) -> pb.ListModelsResponse:
+            request()
             return pb.ListModelsResponse(models=[self._model(model) for model in self._pipeline.catalogue])
 
         return await self._answer(_Call("ListModels"), context, work)
 
-    async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
+    async def GetModel(
+        self, request: Callable[[], pb.GetModelRequest], context: Context
+    ) -> pb.GetModelResponse:
         async def work(call: _Call) -> pb.GetModelResponse:
-            model = self._pipeline.catalogue.find(request.name, request.version)
+            asked = request()
+            model = self._pipeline.catalogue.find(asked.name, asked.version)
             call.model = model.spec.name
             return pb.GetModelResponse(model=self._model(model))
 
@@ -110,7 +119,8 @@ class Servicer(VideoClassifierServicer):
     async def _answer(self, call: _Call, context: Context, work: Callable[[_Call], Awaitable[T]]) -> T:
         code = grpc.StatusCode.OK
         try:
-            return await work(call)
+            with insides_hidden():
+                return await work(call)
         except TubeletError as error:
             code = error.code
             metric = self._metrics.rejected if error.before_work else self._metrics.failed
@@ -157,24 +167,56 @@ class Servicer(VideoClassifierServicer):
 
 
 def add_to(server: grpc.aio.Server, servicer: VideoClassifierServicer) -> None:
-    """Have the server answer as the servicer does; chunks of uploads come as memoryviews."""
-    uploads = {
+    """Have the server answer as the servicer does.
+
+    Chunks of uploads come as memoryviews. What gRPC reads before it calls the servicer comes unread: an error
+    would be gRPC's to answer.
+    """
+    handlers = {
         "Classify": grpc.stream_unary_rpc_method_handler(
             servicer.Classify,
-            request_deserializer=chunk_or(pb.ClassifyRequest.FromString),
+            request_deserializer=chunk_or(_parser(pb.ClassifyRequest)),
             response_serializer=pb.ClassifyResponse.SerializeToString,
         ),
         "ClassifyStreaming": grpc.stream_stream_rpc_method_handler(
             servicer.ClassifyStreaming,
-            request_deserializer=chunk_or(pb.ClassifyStreamingRequest.FromString),
+            request_deserializer=chunk_or(_parser(pb.ClassifyStreamingRequest)),
             response_serializer=pb.ClassifyStreamingResponse.SerializeToString,
         ),
+        "ListModels": grpc.unary_unary_rpc_method_handler(
+            servicer.ListModels,
+            request_deserializer=partial(partial, _parser(pb.ListModelsRequest)),
+            response_serializer=pb.ListModelsResponse.SerializeToString,
+        ),
+        "GetModel": grpc.unary_unary_rpc_method_handler(
+            servicer.GetModel,
+            request_deserializer=partial(partial, _parser(pb.GetModelRequest)),
+            response_serializer=pb.GetModelResponse.SerializeToString,
+        ),
     }
-    # Of generic handlers the first one counts, of registered ones, which come before them, the last one.
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, uploads),))
-    add_VideoClassifierServicer_to_server(servicer, server)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     registry: Any = server  # whose types leave it out
-    registry.add_registered_method_handlers(SERVICE, uploads)
+    registry.add_registered_method_handlers(SERVICE, handlers)
+
+
+def _parser(kind: type[M]) -> Callable[[bytes], M]:
+    """Reads messages of a kind; it raises MalformedMessage."""
+    name = kind.DESCRIPTOR.full_name
+
+    def parse(message: bytes) -> M:
+        if len(message) > _MAX_PARSED_BYTES:  # two million empty ranges take a tenth of a second to parse
+            raise MalformedMessage(
+                f"a {name} has {len(message)} bytes, the limit of one that is not a chunk alone is "
+                f"{_MAX_PARSED_BYTES}",
+                limit=_MAX_PARSED_BYTES,
+                value=len(message),
+            )
+        try:
+            return kind.FromString(message)
+        except DecodeError:
+            raise MalformedMessage(f"a message of {len(message)} bytes is no {name}") from None
+
+    return parse
 
 
 async def _chunks(messages: AsyncIterator[Message], context: Context) -> AsyncIterator[Piece]:
