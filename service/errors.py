@@ -27,9 +27,13 @@
 The message of every class but InternalError is written for the client.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import grpc
+
+_MAX_QUOTED = 100  # characters of what a client sent
+_MAX_LISTED = 20  # names of what there is
 
 
 class TubeletError(Exception):
@@ -160,6 +164,17 @@ class InternalError(TubeletError):
 
     def __init__(self, error_id: str) -> None:
         super().__init__(f"internal error; ask the operator for log entry {error_id}", error_id=error_id)
+
+
+def quoted(text: str) -> str:
+    """For a message: of what is long, the beginning."""
+    return repr(text if len(text) <= _MAX_QUOTED else f"{text[:_MAX_QUOTED]}…")
+
+
+def listed(names: Sequence[str]) -> str:
+    """For a message: of many names, the first ones, and how many more there are."""
+    more = len(names) - _MAX_LISTED
+    return ", ".join(names[:_MAX_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 def reasons() -> frozenset[str]:

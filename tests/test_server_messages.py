@@ -81,6 +81,18 @@ def test_malformed_messages(
     assert served.metric("tubelet_rejected_total", reason="MALFORMED_MESSAGE") == rejected + 1
 
 
+@pytest.mark.parametrize("letter", ["a", "%", "é", "\N{FILM FRAMES}"])
+@pytest.mark.parametrize("field", ["model", "version"])
+def test_a_long_name_is_unknown_as_a_short_one_is(refused: Call, field: str, letter: str) -> None:
+    options = classification_pb2.ClassifyOptions()
+    setattr(options, field, letter * 30_000)
+    error = refused("Classify", [pb.ClassifyRequest(options=options).SerializeToString()])
+    assert (error.code, error.reason) == ("NOT_FOUND", "UNKNOWN_MODEL")
+    assert f"{letter * 100}…'" in error.message
+    assert "there are: " in error.message
+    assert error.metadata["value"].startswith(letter)
+
+
 @pytest.mark.parametrize(
     ("method", "message"),
     [
