@@ -9,7 +9,7 @@ from functools import partial
 from time import monotonic
 
 from models.contract import Preprocessing
-from service.admission import Admission, Caller
+from service.admission import Admission, Caller, Place
 from service.catalogue import Catalogue
 from service.config import Config
 from service.decode.pool import DecodePool, Worker
@@ -40,7 +40,6 @@ from service.windows import Ended, Outbox, Planned, StartedWindow, WindowStarter
 Event = VideoFacts | Progress | Segment
 Emit = Callable[[Event], Awaitable[None]]
 
-ANYBODY = Caller()
 _PROGRESS_INTERVAL_S = 0.5
 
 logger = logging.getLogger(__name__)
@@ -66,23 +65,35 @@ class Pipeline:
         self._metrics = metrics
         self._admission = Admission(config.server)
 
+    @contextmanager
+    def place(self, caller: Caller) -> Iterator[Place]:
+        """A place for a video in flight: to be had before anything is read of what its client sends.
+
+        Raises:
+            Overloaded, ClientOverloaded, DeadlineTooShort.
+        """
+        with self._admission.place(caller) as place, self._metrics.videos_in_flight.track_inprogress():
+            yield place
+
     async def classify(
-        self, video: Video, options: Options, emit: Emit, caller: Caller = ANYBODY
+        self, video: Video, options: Options, emit: Emit, place: Place | None = None
     ) -> Classification:
         """Classify one video; ``emit`` gets its facts, then segments and progress as they are known.
+
+        It needs no place where the pipeline is not shared with strangers.
 
         Raises:
             service.errors.TubeletError: whatever the client has to hear of.
         """
-        with insides_hidden(), self._admission.place(caller) as place:
+        place = place or Place(position=1)
+        with insides_hidden():
             self._intake.check(video)
             model = self.catalogue.find(options.model, options.version)
             check_options(model.spec.sampling, model.spec.preprocessing, options)
             account, began = Account(), monotonic()
-            deadline = None if caller.remaining_s is None else began + caller.remaining_s
-            work = self._engine.work(model, options.priority, deadline)
+            work = self._engine.work(model, options.priority, place.deadline)
             try:
-                with self._metrics.videos_in_flight.track_inprogress(), model.in_use():
+                with model.in_use():
                     answer = await self._run(video, options, emit, model, work, account)
             except asyncio.CancelledError:
                 # What comes at the client's pace says nothing of ours: neither does what never came.

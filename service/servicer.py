@@ -28,7 +28,7 @@ from service.wire import (
     to_duration,
     uri_from_proto,
 )
-from tubelet.v1 import model_pb2
+from tubelet.v1 import classification_pb2, model_pb2
 from tubelet.v1 import video_classifier_pb2 as pb
 from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierServicer
 
@@ -105,16 +105,15 @@ class Servicer(VideoClassifierServicer):
     async def _classify(
         self, call: _Call, messages: AsyncIterator[Message], context: Context, emit: Emit
     ) -> Classification:
-        first = await anext(messages, None)
-        if first is None or isinstance(first, memoryview) or first.WhichOneof("part") != "options":
-            found = "none" if first is None else _part(first) or "an empty one"
-            raise MessageOutOfOrder(f"the first message must hold the options; found: {found}")
-        options, uri = options_from_proto(first.options), uri_from_proto(first.options)
-        call.model = self._pipeline.catalogue.find(options.model, options.version).spec.name
-        caller = _caller(context)
-        if uri is None:
-            return await self._pipeline.classify(_chunks(messages, context), options, emit, caller)
-        return await _unless_more_comes(messages, self._pipeline.classify(uri, options, emit, caller))
+        with self._pipeline.place(_caller(context)) as place:
+            asked = await _options(messages, context)
+            options, uri = options_from_proto(asked), uri_from_proto(asked)
+            call.model = self._pipeline.catalogue.find(options.model, options.version).spec.name
+            if uri is None:
+                chunks = _chunks(messages, context)
+                return await self._pipeline.classify(chunks, options, emit, place)
+            answer = self._pipeline.classify(uri, options, emit, place)
+            return await _unless_more_comes(messages, answer)
 
     async def _answer(self, call: _Call, context: Context, work: Callable[[_Call], Awaitable[T]]) -> T:
         code = grpc.StatusCode.OK
@@ -219,6 +218,16 @@ def _parser(kind: type[M]) -> Callable[[bytes], M]:
     return parse
 
 
+async def _options(messages: AsyncIterator[Message], context: Context) -> classification_pb2.ClassifyOptions:
+    first = await anext(messages, None)
+    if first is None:
+        await _hear_the_end(context, is_likely=True)
+    if first is None or isinstance(first, memoryview) or first.WhichOneof("part") != "options":
+        found = "none" if first is None else _part(first) or "an empty one"
+        raise MessageOutOfOrder(f"the first message must hold the options; found: {found}")
+    return first.options
+
+
 async def _chunks(messages: AsyncIterator[Message], context: Context) -> AsyncIterator[Piece]:
     is_empty = True
     async for message in messages:
@@ -227,11 +236,18 @@ async def _chunks(messages: AsyncIterator[Message], context: Context) -> AsyncIt
             raise MessageOutOfOrder(f"{found}; all messages after the first must hold chunks")
         is_empty = False
         yield message if isinstance(message, memoryview) else message.chunk
-    # The stream of a call that was cancelled or ran out of time ends as that of a complete one does, and the
-    # end of the call is heard a moment later: it must come before any work on half a file.
+    await _hear_the_end(context, is_likely=is_empty)
+
+
+async def _hear_the_end(context: Context, *, is_likely: bool) -> None:
+    """Wait for a cancellation that may be on its way.
+
+    The stream of a call that was cancelled or ran out of time ends as that of a complete one does, and the
+    end of the call is heard a moment later: it must come before any work on half a file.
+    """
     for _ in range(_ROUNDS_TO_HEAR_A_CANCELLATION):
         await asyncio.sleep(0)
-    if is_empty or _is_out_of_time(context):
+    if is_likely or _is_out_of_time(context):
         await asyncio.sleep(_DEADLINE_SLACK_S)
 
 

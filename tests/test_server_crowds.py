@@ -1,5 +1,7 @@
 """The whole line over a real channel: what comes of haste, crowds, and a server that ends."""
 
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -9,7 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
 from service.client import Client
-from service.status import from_rpc_error
+from service.status import ServerError, from_rpc_error
 from tests.clips import pan
 from tests.serving import Served, Upload, serving, wait_until
 from tubelet.v1 import video_classifier_pb2 as pb
@@ -68,6 +70,25 @@ def test_a_crowd_beyond_the_limit_is_told_to_come_back(limit: str, reason: str) 
         assert (error.reason, error.retry_after_s) == (reason, 2.5)
         first.send(None)
         assert first.call.result().classification.segments
+
+
+def test_a_call_has_its_place_before_anything_is_read_of_it() -> None:
+    with serving(server={"max_videos_in_flight": 1}) as served, Client(served.target) as client:
+        silent = threading.Event()
+
+        def nothing() -> Iterator[pb.ClassifyRequest]:
+            silent.wait()
+            yield from ()
+
+        with grpc.insecure_channel(served.target) as channel:
+            call = VideoClassifierStub(channel).Classify.future(nothing())
+            wait_until(served, "tubelet_videos_in_flight", 1)
+            with pytest.raises(ServerError, match="1 videos are in flight, the limit is 1"):
+                client.classify(pan(1.0))
+            call.cancel()
+            silent.set()
+        wait_until(served, "tubelet_requests_total", 1, code="CANCELLED")
+        assert client.classify(pan(1.0)).segments
 
 
 def test_an_upload_that_is_cancelled_before_its_first_byte_was_not_an_empty_one(
