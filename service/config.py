@@ -57,6 +57,7 @@ class ServerConfig(_Stage):
 class UploadConfig(_Stage):
     max_bytes: int = Field(default=2 * GIB, ge=1)
     memory_bytes: int = Field(default=8 * MIB, ge=0)  # an upload that is larger moves to disk
+    silence_s: float = Field(default=120.0, gt=0)  # without a message that brings a byte; then it is ended
     directory: Path | None = None  # where it moves to; None: the system's folder for temporary files
 
     @field_validator("directory")

@@ -5,6 +5,7 @@
     │   ├── MalformedOption             INVALID_ARGUMENT     an option that makes no sense
     │   ├── MalformedMessage            INVALID_ARGUMENT     not a message of the method, or too large a one
     │   ├── MessageOutOfOrder           INVALID_ARGUMENT     a chunk before the options, or options twice
+    │   ├── UploadSilent                DEADLINE_EXCEEDED    no byte for too long
     │   ├── EmptyUpload                 INVALID_ARGUMENT     no bytes
     │   ├── NotAVideo                   INVALID_ARGUMENT     not a media file that we know
     │   ├── UnsupportedVideo            INVALID_ARGUMENT     known, but not taken: container, codec
@@ -71,6 +72,11 @@ class MalformedMessage(ClientError):
 class MessageOutOfOrder(ClientError):
     reason = "MESSAGE_OUT_OF_ORDER"
     before_work = True
+
+
+class UploadSilent(ClientError):
+    code = grpc.StatusCode.DEADLINE_EXCEEDED
+    reason = "UPLOAD_SILENT"
 
 
 class EmptyUpload(ClientError):

@@ -246,7 +246,7 @@ async def _serving(
     server: grpc.aio.Server, config: Config, pipeline: Pipeline, metrics: Metrics
 ) -> AsyncIterator[Health]:
     """The server answers, but says NOT_SERVING: its health. It drains at the end."""
-    add_to(server, Servicer(pipeline, metrics))
+    add_to(server, Servicer(pipeline, metrics, config.upload.silence_s))
     health = Health(SERVICE)
     await health.tell(ready=False)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)

@@ -7,17 +7,15 @@ from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 import grpc
-from google.protobuf.message import DecodeError
-from google.protobuf.message import Message as ProtoMessage
 
 from service.admission import Caller
 from service.chunk import chunk_or
 from service.engine.hosted import HostedModel
-from service.errors import MalformedMessage, MessageOutOfOrder, TubeletError
+from service.errors import MessageOutOfOrder, TubeletError
+from service.messages import Context, Message, chunks_of, is_out_of_time, options_of, parser
 from service.metrics import Metrics
 from service.pipeline import Emit, Event, Pipeline, insides_hidden
 from service.status import to_status
-from service.storage import Piece
 from service.values import NS_PER_S, Classification, Progress, Segment, VideoFacts
 from service.wire import (
     classification_to_proto,
@@ -28,21 +26,12 @@ from service.wire import (
     to_duration,
     uri_from_proto,
 )
-from tubelet.v1 import classification_pb2, model_pb2
+from tubelet.v1 import model_pb2
 from tubelet.v1 import video_classifier_pb2 as pb
 from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierServicer
 
 SERVICE = pb.DESCRIPTOR.services_by_name["VideoClassifier"].full_name
-Context = grpc.aio.ServicerContext
-Message = pb.ClassifyRequest | pb.ClassifyStreamingRequest | memoryview  # a chunk alone is its bytes
-M = TypeVar("M", bound=ProtoMessage)
 T = TypeVar("T")
-
-_MAX_PARSED_BYTES = 1 << 18  # of a message beside a chunk: 2,000 ranges and the longest URI take half of it
-
-# A client whose deadline passes cancels the call, and its cancellation may get here before our own timer.
-_DEADLINE_SLACK_S = 0.05
-_ROUNDS_TO_HEAR_A_CANCELLATION = 3
 
 
 @dataclass(slots=True)
@@ -56,9 +45,10 @@ class _Call:
 class Servicer(VideoClassifierServicer):
     """Answers the RPCs of tubelet.v1.VideoClassifier with one pipeline."""
 
-    def __init__(self, pipeline: Pipeline, metrics: Metrics) -> None:
+    def __init__(self, pipeline: Pipeline, metrics: Metrics, silence_s: float) -> None:
         self._pipeline = pipeline
         self._metrics = metrics
+        self._silence_s = silence_s  # of an upload
 
     async def Classify(
         self, request_iterator: AsyncIterator[Message], context: Context
@@ -106,11 +96,11 @@ class Servicer(VideoClassifierServicer):
         self, call: _Call, messages: AsyncIterator[Message], context: Context, emit: Emit
     ) -> Classification:
         with self._pipeline.place(_caller(context)) as place:
-            asked = await _options(messages, context)
+            asked = await options_of(messages, context, self._silence_s)
             options, uri = options_from_proto(asked), uri_from_proto(asked)
             call.model = self._pipeline.catalogue.find(options.model, options.version).spec.name
             if uri is None:
-                chunks = _chunks(messages, context)
+                chunks = chunks_of(messages, context, self._silence_s)
                 return await self._pipeline.classify(chunks, options, emit, place)
             answer = self._pipeline.classify(uri, options, emit, place)
             return await _unless_more_comes(messages, answer)
@@ -126,7 +116,7 @@ class Servicer(VideoClassifierServicer):
             metric.labels(error.reason).inc()
             return await _abort(context, error)
         except asyncio.CancelledError:
-            late = _is_out_of_time(context)
+            late = is_out_of_time(context)
             code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
             self._metrics.failed.labels(code.name).inc()
             raise
@@ -174,85 +164,28 @@ def add_to(server: grpc.aio.Server, servicer: VideoClassifierServicer) -> None:
     handlers = {
         "Classify": grpc.stream_unary_rpc_method_handler(
             servicer.Classify,
-            request_deserializer=chunk_or(_parser(pb.ClassifyRequest)),
+            request_deserializer=chunk_or(parser(pb.ClassifyRequest)),
             response_serializer=pb.ClassifyResponse.SerializeToString,
         ),
         "ClassifyStreaming": grpc.stream_stream_rpc_method_handler(
             servicer.ClassifyStreaming,
-            request_deserializer=chunk_or(_parser(pb.ClassifyStreamingRequest)),
+            request_deserializer=chunk_or(parser(pb.ClassifyStreamingRequest)),
             response_serializer=pb.ClassifyStreamingResponse.SerializeToString,
         ),
         "ListModels": grpc.unary_unary_rpc_method_handler(
             servicer.ListModels,
-            request_deserializer=partial(partial, _parser(pb.ListModelsRequest)),
+            request_deserializer=partial(partial, parser(pb.ListModelsRequest)),
             response_serializer=pb.ListModelsResponse.SerializeToString,
         ),
         "GetModel": grpc.unary_unary_rpc_method_handler(
             servicer.GetModel,
-            request_deserializer=partial(partial, _parser(pb.GetModelRequest)),
+            request_deserializer=partial(partial, parser(pb.GetModelRequest)),
             response_serializer=pb.GetModelResponse.SerializeToString,
         ),
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     registry: Any = server  # whose types leave it out
     registry.add_registered_method_handlers(SERVICE, handlers)
-
-
-def _parser(kind: type[M]) -> Callable[[bytes], M]:
-    """Reads messages of a kind; it raises MalformedMessage."""
-    name = kind.DESCRIPTOR.full_name
-
-    def parse(message: bytes) -> M:
-        if len(message) > _MAX_PARSED_BYTES:  # two million empty ranges take a tenth of a second to parse
-            raise MalformedMessage(
-                f"a {name} has {len(message)} bytes, the limit of one that is not a chunk alone is "
-                f"{_MAX_PARSED_BYTES}",
-                limit=_MAX_PARSED_BYTES,
-                value=len(message),
-            )
-        try:
-            return kind.FromString(message)
-        except DecodeError:
-            raise MalformedMessage(f"a message of {len(message)} bytes is no {name}") from None
-
-    return parse
-
-
-async def _options(messages: AsyncIterator[Message], context: Context) -> classification_pb2.ClassifyOptions:
-    first = await anext(messages, None)
-    if first is None:
-        await _hear_the_end(context, is_likely=True)
-    if first is None or isinstance(first, memoryview) or first.WhichOneof("part") != "options":
-        found = "none" if first is None else _part(first) or "an empty one"
-        raise MessageOutOfOrder(f"the first message must hold the options; found: {found}")
-    return first.options
-
-
-async def _chunks(messages: AsyncIterator[Message], context: Context) -> AsyncIterator[Piece]:
-    is_empty = True
-    async for message in messages:
-        if _part(message) != "chunk":
-            found = "the options came twice" if _part(message) else "an empty message came"
-            raise MessageOutOfOrder(f"{found}; all messages after the first must hold chunks")
-        is_empty = False
-        yield message if isinstance(message, memoryview) else message.chunk
-    await _hear_the_end(context, is_likely=is_empty)
-
-
-async def _hear_the_end(context: Context, *, is_likely: bool) -> None:
-    """Wait for a cancellation that may be on its way.
-
-    The stream of a call that was cancelled or ran out of time ends as that of a complete one does, and the
-    end of the call is heard a moment later: it must come before any work on half a file.
-    """
-    for _ in range(_ROUNDS_TO_HEAR_A_CANCELLATION):
-        await asyncio.sleep(0)
-    if is_likely or _is_out_of_time(context):
-        await asyncio.sleep(_DEADLINE_SLACK_S)
-
-
-def _part(message: Message) -> str | None:
-    return "chunk" if isinstance(message, memoryview) else message.WhichOneof("part")
 
 
 async def _unless_more_comes(messages: AsyncIterator[Message], work: Coroutine[None, None, T]) -> T:
@@ -274,11 +207,6 @@ def _caller(context: Context) -> Caller:
     names = (context.auth_context() or {}).get("x509_common_name", ())
     name = next((name.decode() for name in names), context.peer().rpartition(":")[0])
     return Caller(name, context.time_remaining())
-
-
-def _is_out_of_time(context: Context) -> bool:
-    remaining = context.time_remaining()
-    return remaining is not None and remaining < _DEADLINE_SLACK_S
 
 
 def _event_to_proto(event: Event) -> pb.ClassifyStreamingResponse:

@@ -13,7 +13,7 @@ from grpc_status import rpc_status
 from service.client import Client
 from service.status import ServerError, from_rpc_error
 from tests.clips import pan
-from tests.serving import Served, Upload, serving, wait_until
+from tests.serving import OPTIONS, Served, Upload, serving, wait_until
 from tubelet.v1 import video_classifier_pb2 as pb
 from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierStub
 
@@ -89,6 +89,30 @@ def test_a_call_has_its_place_before_anything_is_read_of_it() -> None:
             silent.set()
         wait_until(served, "tubelet_requests_total", 1, code="CANCELLED")
         assert client.classify(pan(1.0)).segments
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [[], [OPTIONS], [OPTIONS, pb.ClassifyRequest(chunk=pan(2.0, container="matroska")[:20_000])]],
+    ids=["no options", "options alone", "half a video"],
+)
+def test_a_silent_upload_gives_its_place_back(messages: list[pb.ClassifyRequest]) -> None:
+    limits: dict[str, Any] = {"server": {"max_videos_in_flight": 1}, "upload": {"silence_s": 0.5}}
+    with serving(**limits) as served, grpc.insecure_channel(served.target) as channel:
+        is_over = threading.Event()
+
+        def silent() -> Iterator[pb.ClassifyRequest]:
+            yield from messages
+            is_over.wait()
+
+        with pytest.raises(grpc.RpcError) as caught:
+            VideoClassifierStub(channel).Classify(silent(), timeout=60)
+        is_over.set()
+        error = from_rpc_error(caught.value)
+        assert (error.code, error.reason) == ("DEADLINE_EXCEEDED", "UPLOAD_SILENT")
+        assert error.metadata["limit"] == "0.5"
+        wait_until(served, "tubelet_videos_in_flight", 0)
+        assert served.metric("tubelet_failed_total", reason="UPLOAD_SILENT") == 1
 
 
 def test_an_upload_that_is_cancelled_before_its_first_byte_was_not_an_empty_one(
