@@ -43,6 +43,7 @@ class ServerConfig(_Stage):
     max_videos_per_client: int | None = Field(
         default=None, ge=1
     )  # in flight; a client is its certificate's name, else its address
+    max_other_calls: int = Field(default=1000, ge=1)  # beside those of videos: of health, of models
     retry_after_s: float = Field(default=1.0, gt=0)
     drain_s: float = Field(default=30.0, ge=0)
     max_message_bytes: int = Field(default=4 * MIB, ge=2 * MIB)  # our client sends 1 MiB at a time

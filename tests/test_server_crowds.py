@@ -144,6 +144,18 @@ def test_whoever_watches_health_hears_of_a_drain_and_does_not_hold_it_up() -> No
         assert not served.thread.is_alive()
 
 
+def test_calls_of_any_kind_are_bounded() -> None:
+    limits = {"max_videos_in_flight": 1, "max_other_calls": 1}
+    with serving(server=limits) as served, grpc.insecure_channel(served.target) as channel:
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        watches = [health.Watch(health_pb2.HealthCheckRequest()) for _ in range(2)]
+        for each in watches:
+            next(each)
+        with Client(served.target) as client, pytest.raises(ServerError) as caught:
+            client.models()
+        assert (caught.value.code, caught.value.reason) == ("RESOURCE_EXHAUSTED", "")
+
+
 def test_draining_lets_the_one_in_flight_end_and_refuses_the_next() -> None:
     with serving() as served, grpc.insecure_channel(served.target) as channel:
         stub = VideoClassifierStub(channel)
