@@ -116,15 +116,18 @@ def _whole(start: int, end: int, sampling: Sampling) -> Grid:
 
 
 def _sliding(start: int, end: int, window_ns: int, stride_ns: int, sampling: Sampling) -> Grid:
-    # A stride of a whole number of units lets overlapping windows share them.
-    stride_units = round(stride_ns * sampling.units_per_window / window_ns)
+    units = sampling.units_per_window
+    fitting_ns = min(window_ns, end - start)
+    # A stride of a whole number of units lets overlapping windows share them. In a range of a few nanoseconds
+    # it is one of them at least, so that no segment is empty.
+    stride_units = max(round(stride_ns * units / window_ns), -(-units // fitting_ns))
     return Grid(
         start_ns=start,
         end_ns=end,
-        window_ns=min(window_ns, end - start),
+        window_ns=fitting_ns,
         frames_per_unit=sampling.frames_per_unit,
-        units_per_window=sampling.units_per_window,
-        stride_units=min(max(stride_units, 1), sampling.units_per_window),
+        units_per_window=units,
+        stride_units=min(stride_units, units),
     )
 
 

@@ -63,6 +63,20 @@ def test_windows_and_segments(duration_s, windowing, windows_s, segments_s) -> N
         assert segments == [pytest.approx(seconds(*segment), abs=10) for segment in segments_s]
 
 
+@given(
+    st.integers(0, 10),
+    st.integers(1, 40),
+    st.builds(Sliding, st.none(), st.integers(1, 2 * NS_PER_S)) | st.builds(WholeVideo) | st.builds(Views),
+)
+def test_no_segment_is_empty_however_short_the_range(start: int, length: int, windowing) -> None:
+    options = Options(windowing=windowing, ranges_ns=((start, start + length),))
+    check_options(SAMPLING, COVERED, options)
+    (grid,) = make_plan(facts(1.0), SAMPLING, options).grids
+    segments = [grid.segment_range_ns(segment) for segment in range(grid.num_segments)]
+    assert (segments[0][0], segments[-1][1]) == (start, start + length)
+    assert all(first < end for first, end in segments)
+
+
 def test_overlapping_windows_sample_the_same_frames() -> None:
     """Sharing units is exact: a frame's time depends on its unit alone."""
     (grid,) = make_plan(facts(4.0), SAMPLING, Options()).grids
