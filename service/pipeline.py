@@ -125,7 +125,7 @@ class Pipeline:
             # Unwound in reverse: the decoder has let go of the file before it is closed.
             stack.push_async_callback(_stop, decoding)
             stack.callback(work.cancel)
-            end, assembler, segments = await _respond(outbox, decoding, options, emit, model)
+            end, assembler, segments = await respond(outbox, decoding, options, emit, model)
         self._metrics.video_seconds.inc(end.facts.duration_ns / NS_PER_S)
         seconds["queue"] += work.account.queue_s
         seconds["encode"], seconds["classify"] = work.account.encode_s, work.account.classify_s
@@ -221,7 +221,7 @@ def insides_hidden() -> Iterator[None]:
         raise InternalError(error_id) from error
 
 
-async def _respond(
+async def respond(
     outbox: Outbox, decoding: asyncio.Task[None], options: Options, emit: Emit, model: HostedModel
 ) -> tuple[DecodeEnd, SegmentAssembler, tuple[Segment, ...]]:
     """Turn windows into segments as their logits come, in the order of time."""
@@ -245,6 +245,7 @@ async def _respond(
                 was_emitted = True
             case StartedWindow(grid, window, decoded_ns, logits):
                 assert assembler is not None
+                await asyncio.sleep(0)  # others have their turn, also where all logits are there at once
                 await give(assembler.add(grid, window, await logits))
                 if monotonic() - shown >= _PROGRESS_INTERVAL_S:
                     shown = monotonic()

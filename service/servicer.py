@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NoReturn, TypeVar
 
@@ -26,12 +26,14 @@ from service.wire import (
     to_duration,
     uri_from_proto,
 )
-from tubelet.v1 import model_pb2
+from tubelet.v1 import classification_pb2, model_pb2
 from tubelet.v1 import video_classifier_pb2 as pb
 from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierServicer
 
 SERVICE = pb.DESCRIPTOR.services_by_name["VideoClassifier"].full_name
 T = TypeVar("T")
+
+_SEGMENTS_AT_ONCE = 100  # which take some 2 ms
 
 
 @dataclass(slots=True)
@@ -58,7 +60,9 @@ class Servicer(VideoClassifierServicer):
 
         async def work(call: _Call) -> pb.ClassifyResponse:
             answer = await self._classify(call, request_iterator, context, ignore)
-            return pb.ClassifyResponse(classification=classification_to_proto(answer))
+            response = pb.ClassifyResponse()
+            await tell(answer, response.classification)
+            return response
 
         return await self._answer(_Call("Classify"), context, work)
 
@@ -68,7 +72,9 @@ class Servicer(VideoClassifierServicer):
 
         async def work(call: _Call) -> None:
             answer = await self._classify(call, request_iterator, context, send)
-            await context.write(pb.ClassifyStreamingResponse(classification=classification_to_proto(answer)))
+            response = pb.ClassifyStreamingResponse()
+            await tell(answer, response.classification)
+            await context.write(response)
 
         await self._answer(_Call("ClassifyStreaming"), context, work)
 
@@ -207,6 +213,15 @@ def _caller(context: Context) -> Caller:
     names = (context.auth_context() or {}).get("x509_common_name", ())
     name = next((name.decode() for name in names), context.peer().rpartition(":")[0])
     return Caller(name, context.time_remaining())
+
+
+async def tell(answer: Classification, message: classification_pb2.Classification) -> None:
+    """All of the answer in its message; others have their turns meanwhile, for a day has 86,400 segments."""
+    message.CopyFrom(classification_to_proto(replace(answer, segments=())))
+    for first in range(0, len(answer.segments), _SEGMENTS_AT_ONCE):
+        part = answer.segments[first : first + _SEGMENTS_AT_ONCE]
+        message.segments.extend(segment_to_proto(segment) for segment in part)
+        await asyncio.sleep(0)
 
 
 def _event_to_proto(event: Event) -> pb.ClassifyStreamingResponse:
