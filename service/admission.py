@@ -5,6 +5,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from time import monotonic
 
 from service.config import ServerConfig
 from service.errors import ClientOverloaded, DeadlineTooShort, Overloaded
@@ -28,6 +29,7 @@ class Place:
     """One of the videos in flight: when it came, so many were, itself included."""
 
     position: int
+    deadline: float | None = None  # monotonic: an answer is of no use afterwards
     late_s: float | None = None  # a trial, let in although expected to take so long, which is too long
     took_s: float | None = None  # wall seconds that the server worked for it, once it is answered
     gave_up_s: float | None = None  # or that it had worked when the client would not wait any longer
@@ -59,7 +61,8 @@ class Admission:
             Overloaded, ClientOverloaded, DeadlineTooShort.
         """
         self._check_limits(caller)
-        place = Place(self._in_flight + 1, self._late_s(caller))
+        deadline = None if caller.remaining_s is None else monotonic() + caller.remaining_s
+        place = Place(self._in_flight + 1, deadline, self._late_s(caller))
         self._in_flight += 1
         self._trials += place.late_s is not None
         self._by_client[caller.name] += 1

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from service.engine.hosted import HostedModel
-from service.errors import UnknownModel
+from service.errors import UnknownModel, listed, quoted
 
 
 class Catalogue:
@@ -46,16 +46,18 @@ class Catalogue:
         wanted = name or self._default
         versions = self._versions(wanted)
         if not versions:
-            known = ", ".join(sorted({model.spec.name for model in self._models}))
-            raise UnknownModel(f"no model {name!r} here; there are: {known}", field="model", value=name)
+            known = listed(sorted({model.spec.name for model in self._models}))
+            raise UnknownModel(f"no model {quoted(name)} here; there are: {known}", field="model", value=name)
         if not version:
             return versions[-1]
         for model in versions:
             if model.spec.version == version:
                 return model
-        known = ", ".join(model.spec.version for model in versions)
+        known = listed([model.spec.version for model in versions])
         raise UnknownModel(
-            f"model {wanted} has no version {version!r}; there are: {known}", field="version", value=version
+            f"model {wanted} has no version {quoted(version)}; there are: {known}",
+            field="version",
+            value=version,
         )
 
     def _versions(self, name: str) -> list[HostedModel]:

@@ -43,6 +43,7 @@ class ServerConfig(_Stage):
     max_videos_per_client: int | None = Field(
         default=None, ge=1
     )  # in flight; a client is its certificate's name, else its address
+    max_other_calls: int = Field(default=1000, ge=1)  # beside those of videos: of health, of models
     retry_after_s: float = Field(default=1.0, gt=0)
     drain_s: float = Field(default=30.0, ge=0)
     max_message_bytes: int = Field(default=4 * MIB, ge=2 * MIB)  # our client sends 1 MiB at a time
@@ -57,6 +58,7 @@ class ServerConfig(_Stage):
 class UploadConfig(_Stage):
     max_bytes: int = Field(default=2 * GIB, ge=1)
     memory_bytes: int = Field(default=8 * MIB, ge=0)  # an upload that is larger moves to disk
+    silence_s: float = Field(default=120.0, gt=0)  # without a message that brings a byte; then it is ended
     directory: Path | None = None  # where it moves to; None: the system's folder for temporary files
 
     @field_validator("directory")

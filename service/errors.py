@@ -3,7 +3,9 @@
     TubeletError
     ├── ClientError                     what the client sent or asked for
     │   ├── MalformedOption             INVALID_ARGUMENT     an option that makes no sense
+    │   ├── MalformedMessage            INVALID_ARGUMENT     not a message of the method, or too large a one
     │   ├── MessageOutOfOrder           INVALID_ARGUMENT     a chunk before the options, or options twice
+    │   ├── UploadSilent                DEADLINE_EXCEEDED    no byte for too long
     │   ├── EmptyUpload                 INVALID_ARGUMENT     no bytes
     │   ├── NotAVideo                   INVALID_ARGUMENT     not a media file that we know
     │   ├── UnsupportedVideo            INVALID_ARGUMENT     known, but not taken: container, codec
@@ -26,9 +28,13 @@
 The message of every class but InternalError is written for the client.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import grpc
+
+_MAX_QUOTED = 100  # characters of what a client sent
+_MAX_LISTED = 20  # names of what there is
 
 
 class TubeletError(Exception):
@@ -58,9 +64,19 @@ class MalformedOption(ClientError):
     before_work = True
 
 
+class MalformedMessage(ClientError):
+    reason = "MALFORMED_MESSAGE"
+    before_work = True
+
+
 class MessageOutOfOrder(ClientError):
     reason = "MESSAGE_OUT_OF_ORDER"
     before_work = True
+
+
+class UploadSilent(ClientError):
+    code = grpc.StatusCode.DEADLINE_EXCEEDED
+    reason = "UPLOAD_SILENT"
 
 
 class EmptyUpload(ClientError):
@@ -154,6 +170,17 @@ class InternalError(TubeletError):
 
     def __init__(self, error_id: str) -> None:
         super().__init__(f"internal error; ask the operator for log entry {error_id}", error_id=error_id)
+
+
+def quoted(text: str) -> str:
+    """For a message: of what is long, the beginning."""
+    return repr(text if len(text) <= _MAX_QUOTED else f"{text[:_MAX_QUOTED]}…")
+
+
+def listed(names: Sequence[str]) -> str:
+    """For a message: of many names, the first ones, and how many more there are."""
+    more = len(names) - _MAX_LISTED
+    return ", ".join(names[:_MAX_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 def reasons() -> frozenset[str]:

@@ -72,7 +72,7 @@ class Metrics:
             "tubelet_unit_cache_bytes", "Memory of the embeddings that are kept.", registry=self.registry
         )
         self.videos_in_flight = Gauge(
-            "tubelet_videos_in_flight", "Videos between their first byte and answer.", registry=self.registry
+            "tubelet_videos_in_flight", "Videos between their call and its end.", registry=self.registry
         )
         self.uploaded_bytes = Counter(
             "tubelet_uploaded_bytes_total", "Bytes of video received.", registry=self.registry

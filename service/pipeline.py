@@ -9,7 +9,7 @@ from functools import partial
 from time import monotonic
 
 from models.contract import Preprocessing
-from service.admission import Admission, Caller
+from service.admission import Admission, Caller, Place
 from service.catalogue import Catalogue
 from service.config import Config
 from service.decode.pool import DecodePool, Worker
@@ -40,7 +40,6 @@ from service.windows import Ended, Outbox, Planned, StartedWindow, WindowStarter
 Event = VideoFacts | Progress | Segment
 Emit = Callable[[Event], Awaitable[None]]
 
-ANYBODY = Caller()
 _PROGRESS_INTERVAL_S = 0.5
 
 logger = logging.getLogger(__name__)
@@ -66,23 +65,35 @@ class Pipeline:
         self._metrics = metrics
         self._admission = Admission(config.server)
 
+    @contextmanager
+    def place(self, caller: Caller) -> Iterator[Place]:
+        """A place for a video in flight: to be had before anything is read of what its client sends.
+
+        Raises:
+            Overloaded, ClientOverloaded, DeadlineTooShort.
+        """
+        with self._admission.place(caller) as place, self._metrics.videos_in_flight.track_inprogress():
+            yield place
+
     async def classify(
-        self, video: Video, options: Options, emit: Emit, caller: Caller = ANYBODY
+        self, video: Video, options: Options, emit: Emit, place: Place | None = None
     ) -> Classification:
         """Classify one video; ``emit`` gets its facts, then segments and progress as they are known.
+
+        It needs no place where the pipeline is not shared with strangers.
 
         Raises:
             service.errors.TubeletError: whatever the client has to hear of.
         """
-        with _insides_hidden(), self._admission.place(caller) as place:
+        place = place or Place(position=1)
+        with insides_hidden():
             self._intake.check(video)
             model = self.catalogue.find(options.model, options.version)
             check_options(model.spec.sampling, model.spec.preprocessing, options)
             account, began = Account(), monotonic()
-            deadline = None if caller.remaining_s is None else began + caller.remaining_s
-            work = self._engine.work(model, options.priority, deadline)
+            work = self._engine.work(model, options.priority, place.deadline)
             try:
-                with self._metrics.videos_in_flight.track_inprogress(), model.in_use():
+                with model.in_use():
                     answer = await self._run(video, options, emit, model, work, account)
             except asyncio.CancelledError:
                 # What comes at the client's pace says nothing of ours: neither does what never came.
@@ -115,7 +126,7 @@ class Pipeline:
             stack.push_async_callback(_stop, decoding)
             stack.callback(work.cancel)
             tell = partial(_tell, emit, account)
-            end, assembler, segments = await _respond(outbox, decoding, options, tell, model)
+            end, assembler, segments = await respond(outbox, decoding, options, tell, model)
         self._metrics.video_seconds.inc(end.facts.duration_ns / NS_PER_S)
         seconds["queue"] += work.account.queue_s
         seconds["encode"], seconds["classify"] = work.account.encode_s, work.account.classify_s
@@ -196,7 +207,7 @@ class Pipeline:
 
 
 @contextmanager
-def _insides_hidden() -> Iterator[None]:
+def insides_hidden() -> Iterator[None]:
     """What is not in the error tree is ours: logged here, a fixed text for the client."""
     try:
         yield
@@ -220,7 +231,7 @@ async def _tell(emit: Emit, account: Account, event: Event) -> None:
         account.told_s += monotonic() - began
 
 
-async def _respond(
+async def respond(
     outbox: Outbox, decoding: asyncio.Task[None], options: Options, emit: Emit, model: HostedModel
 ) -> tuple[DecodeEnd, SegmentAssembler, tuple[Segment, ...]]:
     """Turn windows into segments as their logits come, in the order of time."""
@@ -244,6 +255,7 @@ async def _respond(
                 was_emitted = True
             case StartedWindow(grid, window, decoded_ns, logits):
                 assert assembler is not None
+                await asyncio.sleep(0)  # others have their turn, also where all logits are there at once
                 await give(assembler.add(grid, window, await logits))
                 if monotonic() - shown >= _PROGRESS_INTERVAL_S:
                     shown = monotonic()

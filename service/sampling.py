@@ -10,7 +10,6 @@ from service.plan import Grid, Plan
 from service.values import CROPS, NS_PER_S, Crop, Options, Sliding, VideoFacts, Views, WholeVideo
 
 _MAX_CLIPS = 30  # no paper takes more of one video
-_MAX_RANGES = 2_000  # planning ten times as many would keep all other videos waiting
 _MAX_VIEWS = 10_000  # of all ranges; each is a grid of the plan
 _LAG_NS = 600_000  # after it is due, a frame is surely shown: stamps are rounded, to 1 ms at worst
 _CROPS: dict[int, tuple[Crop, ...]] = {1: ("centre",), 3: CROPS}
@@ -27,13 +26,6 @@ def check_options(sampling: Sampling, preprocessing: Preprocessing, options: Opt
             _check_sliding(*_lengths(sliding, sampling), sampling)
         case Views() as views:
             _check_views(views, max(1, len(options.ranges_ns)), preprocessing)
-    if len(options.ranges_ns) > _MAX_RANGES:
-        raise MalformedOption(
-            f"{len(options.ranges_ns)} time ranges are more than {_MAX_RANGES}",
-            field="ranges",
-            limit=_MAX_RANGES,
-            value=len(options.ranges_ns),
-        )
     ranges = sorted(options.ranges_ns)
     for start, end in ranges:
         if not 0 <= start < end:
@@ -124,15 +116,18 @@ def _whole(start: int, end: int, sampling: Sampling) -> Grid:
 
 
 def _sliding(start: int, end: int, window_ns: int, stride_ns: int, sampling: Sampling) -> Grid:
-    # A stride of a whole number of units lets overlapping windows share them.
-    stride_units = round(stride_ns * sampling.units_per_window / window_ns)
+    units = sampling.units_per_window
+    fitting_ns = min(window_ns, end - start)
+    # A stride of a whole number of units lets overlapping windows share them. In a range of a few nanoseconds
+    # it is one of them at least, so that no segment is empty.
+    stride_units = max(round(stride_ns * units / window_ns), -(-units // fitting_ns))
     return Grid(
         start_ns=start,
         end_ns=end,
-        window_ns=min(window_ns, end - start),
+        window_ns=fitting_ns,
         frames_per_unit=sampling.frames_per_unit,
-        units_per_window=sampling.units_per_window,
-        stride_units=min(max(stride_units, 1), sampling.units_per_window),
+        units_per_window=units,
+        stride_units=min(stride_units, units),
     )
 
 

@@ -225,6 +225,9 @@ def _bound(config: Config) -> tuple[grpc.aio.Server, int]:
     """
     limits = config.server
     server = grpc.aio.server(
+        # Of a call of any method gRPC keeps a message that is on its way in memory, before we hear of it. Far
+        # out, since gRPC says neither why it refuses nor when to come back, to health checks too.
+        maximum_concurrent_rpcs=limits.max_videos_in_flight + limits.max_other_calls,
         options=[
             ("grpc.max_receive_message_length", limits.max_message_bytes),
             ("grpc.max_send_message_length", -1),
@@ -241,7 +244,7 @@ def _bound(config: Config) -> tuple[grpc.aio.Server, int]:
             ("grpc.http2.bdp_probe", 0),
             # Two servers on one port would share its connections silently.
             ("grpc.so_reuseport", 0),
-        ]
+        ],
     )
     try:
         port = server.add_insecure_port(f"{limits.host}:{limits.port}")
@@ -255,7 +258,7 @@ async def _serving(
     server: grpc.aio.Server, config: Config, pipeline: Pipeline, metrics: Metrics
 ) -> AsyncIterator[Health]:
     """The server answers, but says NOT_SERVING: its health. It drains at the end."""
-    add_to(server, Servicer(pipeline, metrics))
+    add_to(server, Servicer(pipeline, metrics, config.upload.silence_s))
     health = Health(SERVICE)
     await health.tell(ready=False)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)

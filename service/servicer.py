@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 import grpc
@@ -11,10 +12,10 @@ from service.admission import Caller
 from service.chunk import chunk_or
 from service.engine.hosted import HostedModel
 from service.errors import MessageOutOfOrder, TubeletError
+from service.messages import Context, Message, chunks_of, is_out_of_time, options_of, parser
 from service.metrics import Metrics
-from service.pipeline import Emit, Event, Pipeline
+from service.pipeline import Emit, Event, Pipeline, insides_hidden
 from service.status import to_status
-from service.storage import Piece
 from service.values import NS_PER_S, Classification, Progress, Segment, VideoFacts
 from service.wire import (
     classification_to_proto,
@@ -25,21 +26,14 @@ from service.wire import (
     to_duration,
     uri_from_proto,
 )
-from tubelet.v1 import model_pb2
+from tubelet.v1 import classification_pb2, model_pb2
 from tubelet.v1 import video_classifier_pb2 as pb
-from tubelet.v1.video_classifier_pb2_grpc import (
-    VideoClassifierServicer,
-    add_VideoClassifierServicer_to_server,
-)
+from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierServicer
 
 SERVICE = pb.DESCRIPTOR.services_by_name["VideoClassifier"].full_name
-Context = grpc.aio.ServicerContext
-Message = pb.ClassifyRequest | pb.ClassifyStreamingRequest | memoryview  # a chunk alone is its bytes
 T = TypeVar("T")
 
-# A client whose deadline passes cancels the call, and its cancellation may get here before our own timer.
-_DEADLINE_SLACK_S = 0.05
-_ROUNDS_TO_HEAR_A_CANCELLATION = 3
+_SEGMENTS_AT_ONCE = 100  # which take some 2 ms
 
 
 @dataclass(slots=True)
@@ -53,9 +47,10 @@ class _Call:
 class Servicer(VideoClassifierServicer):
     """Answers the RPCs of tubelet.v1.VideoClassifier with one pipeline."""
 
-    def __init__(self, pipeline: Pipeline, metrics: Metrics) -> None:
+    def __init__(self, pipeline: Pipeline, metrics: Metrics, silence_s: float) -> None:
         self._pipeline = pipeline
         self._metrics = metrics
+        self._silence_s = silence_s  # of an upload
 
     async def Classify(
         self, request_iterator: AsyncIterator[Message], context: Context
@@ -65,7 +60,9 @@ class Servicer(VideoClassifierServicer):
 
         async def work(call: _Call) -> pb.ClassifyResponse:
             answer = await self._classify(call, request_iterator, context, ignore)
-            return pb.ClassifyResponse(classification=classification_to_proto(answer))
+            response = pb.ClassifyResponse()
+            await tell(answer, response.classification)
+            return response
 
         return await self._answer(_Call("Classify"), context, work)
 
@@ -75,19 +72,27 @@ class Servicer(VideoClassifierServicer):
 
         async def work(call: _Call) -> None:
             answer = await self._classify(call, request_iterator, context, send)
-            await context.write(pb.ClassifyStreamingResponse(classification=classification_to_proto(answer)))
+            response = pb.ClassifyStreamingResponse()
+            await tell(answer, response.classification)
+            await context.write(response)
 
         await self._answer(_Call("ClassifyStreaming"), context, work)
 
-    async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
+    async def ListModels(
+        self, request: Callable[[], pb.ListModelsRequest], context: Context
+    ) -> pb.ListModelsResponse:
         async def work(_: _Call) -> pb.ListModelsResponse:
+            request()
             return pb.ListModelsResponse(models=[self._model(model) for model in self._pipeline.catalogue])
 
         return await self._answer(_Call("ListModels"), context, work)
 
-    async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
+    async def GetModel(
+        self, request: Callable[[], pb.GetModelRequest], context: Context
+    ) -> pb.GetModelResponse:
         async def work(call: _Call) -> pb.GetModelResponse:
-            model = self._pipeline.catalogue.find(request.name, request.version)
+            asked = request()
+            model = self._pipeline.catalogue.find(asked.name, asked.version)
             call.model = model.spec.name
             return pb.GetModelResponse(model=self._model(model))
 
@@ -96,28 +101,28 @@ class Servicer(VideoClassifierServicer):
     async def _classify(
         self, call: _Call, messages: AsyncIterator[Message], context: Context, emit: Emit
     ) -> Classification:
-        first = await anext(messages, None)
-        if first is None or isinstance(first, memoryview) or first.WhichOneof("part") != "options":
-            found = "none" if first is None else _part(first) or "an empty one"
-            raise MessageOutOfOrder(f"the first message must hold the options; found: {found}")
-        options, uri = options_from_proto(first.options), uri_from_proto(first.options)
-        call.model = self._pipeline.catalogue.find(options.model, options.version).spec.name
-        caller = _caller(context)
-        if uri is None:
-            return await self._pipeline.classify(_chunks(messages, context), options, emit, caller)
-        return await _unless_more_comes(messages, self._pipeline.classify(uri, options, emit, caller))
+        with self._pipeline.place(_caller(context)) as place:
+            asked = await options_of(messages, context, self._silence_s)
+            options, uri = options_from_proto(asked), uri_from_proto(asked)
+            call.model = self._pipeline.catalogue.find(options.model, options.version).spec.name
+            if uri is None:
+                chunks = chunks_of(messages, context, self._silence_s)
+                return await self._pipeline.classify(chunks, options, emit, place)
+            answer = self._pipeline.classify(uri, options, emit, place)
+            return await _unless_more_comes(messages, answer)
 
     async def _answer(self, call: _Call, context: Context, work: Callable[[_Call], Awaitable[T]]) -> T:
         code = grpc.StatusCode.OK
         try:
-            return await work(call)
+            with insides_hidden():
+                return await work(call)
         except TubeletError as error:
             code = error.code
             metric = self._metrics.rejected if error.before_work else self._metrics.failed
             metric.labels(error.reason).inc()
             return await _abort(context, error)
         except asyncio.CancelledError:
-            late = _is_out_of_time(context)
+            late = is_out_of_time(context)
             code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
             self._metrics.failed.labels(code.name).inc()
             raise
@@ -157,44 +162,36 @@ class Servicer(VideoClassifierServicer):
 
 
 def add_to(server: grpc.aio.Server, servicer: VideoClassifierServicer) -> None:
-    """Have the server answer as the servicer does; chunks of uploads come as memoryviews."""
-    uploads = {
+    """Have the server answer as the servicer does.
+
+    Chunks of uploads come as memoryviews. What gRPC reads before it calls the servicer comes unread: an error
+    would be gRPC's to answer.
+    """
+    handlers = {
         "Classify": grpc.stream_unary_rpc_method_handler(
             servicer.Classify,
-            request_deserializer=chunk_or(pb.ClassifyRequest.FromString),
+            request_deserializer=chunk_or(parser(pb.ClassifyRequest)),
             response_serializer=pb.ClassifyResponse.SerializeToString,
         ),
         "ClassifyStreaming": grpc.stream_stream_rpc_method_handler(
             servicer.ClassifyStreaming,
-            request_deserializer=chunk_or(pb.ClassifyStreamingRequest.FromString),
+            request_deserializer=chunk_or(parser(pb.ClassifyStreamingRequest)),
             response_serializer=pb.ClassifyStreamingResponse.SerializeToString,
         ),
+        "ListModels": grpc.unary_unary_rpc_method_handler(
+            servicer.ListModels,
+            request_deserializer=partial(partial, parser(pb.ListModelsRequest)),
+            response_serializer=pb.ListModelsResponse.SerializeToString,
+        ),
+        "GetModel": grpc.unary_unary_rpc_method_handler(
+            servicer.GetModel,
+            request_deserializer=partial(partial, parser(pb.GetModelRequest)),
+            response_serializer=pb.GetModelResponse.SerializeToString,
+        ),
     }
-    # Of generic handlers the first one counts, of registered ones, which come before them, the last one.
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, uploads),))
-    add_VideoClassifierServicer_to_server(servicer, server)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     registry: Any = server  # whose types leave it out
-    registry.add_registered_method_handlers(SERVICE, uploads)
-
-
-async def _chunks(messages: AsyncIterator[Message], context: Context) -> AsyncIterator[Piece]:
-    is_empty = True
-    async for message in messages:
-        if _part(message) != "chunk":
-            found = "the options came twice" if _part(message) else "an empty message came"
-            raise MessageOutOfOrder(f"{found}; all messages after the first must hold chunks")
-        is_empty = False
-        yield message if isinstance(message, memoryview) else message.chunk
-    # The stream of a call that was cancelled or ran out of time ends as that of a complete one does, and the
-    # end of the call is heard a moment later: it must come before any work on half a file.
-    for _ in range(_ROUNDS_TO_HEAR_A_CANCELLATION):
-        await asyncio.sleep(0)
-    if is_empty or _is_out_of_time(context):
-        await asyncio.sleep(_DEADLINE_SLACK_S)
-
-
-def _part(message: Message) -> str | None:
-    return "chunk" if isinstance(message, memoryview) else message.WhichOneof("part")
+    registry.add_registered_method_handlers(SERVICE, handlers)
 
 
 async def _unless_more_comes(messages: AsyncIterator[Message], work: Coroutine[None, None, T]) -> T:
@@ -218,9 +215,13 @@ def _caller(context: Context) -> Caller:
     return Caller(name, context.time_remaining())
 
 
-def _is_out_of_time(context: Context) -> bool:
-    remaining = context.time_remaining()
-    return remaining is not None and remaining < _DEADLINE_SLACK_S
+async def tell(answer: Classification, message: classification_pb2.Classification) -> None:
+    """All of the answer in its message; others have their turns meanwhile, for a day has 86,400 segments."""
+    message.CopyFrom(classification_to_proto(replace(answer, segments=())))
+    for first in range(0, len(answer.segments), _SEGMENTS_AT_ONCE):
+        part = answer.segments[first : first + _SEGMENTS_AT_ONCE]
+        message.segments.extend(segment_to_proto(segment) for segment in part)
+        await asyncio.sleep(0)
 
 
 def _event_to_proto(event: Event) -> pb.ClassifyStreamingResponse:

@@ -14,23 +14,41 @@ from service.errors import Overloaded, TubeletError
 
 DOMAIN = "tubelet"
 
+# A client that is told more than 8 KiB sees nothing of it. The message is there three times, once in
+# percent-encoding, which takes three bytes for one, and all but that in base64.
+_MAX_MESSAGE_BYTES = 1000
+_MAX_VALUE_BYTES = 200
+_CUT = "…"
+
 
 def to_status(error: TubeletError) -> grpc.Status:
-    """ErrorInfo always; BadRequest where a field is at fault; RetryInfo where trying again helps."""
-    details: list[Message] = [ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)]
+    """ErrorInfo always; BadRequest where a field is at fault; RetryInfo where trying again helps.
+
+    Of a long message or value there is the beginning.
+    """
+    message = _cut(error.message, _MAX_MESSAGE_BYTES)
+    metadata = {key: _cut(value, _MAX_VALUE_BYTES) for key, value in error.metadata.items()}
+    details: list[Message] = [ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)]
     if error.field:
-        violation = BadRequest.FieldViolation(field=error.field, description=error.message)
+        violation = BadRequest.FieldViolation(field=error.field, description=message)
         details.append(BadRequest(field_violations=[violation]))
     if isinstance(error, Overloaded):
         delay = Duration()
         delay.FromNanoseconds(round(error.retry_after_s * 1e9))
         details.append(RetryInfo(retry_delay=delay))
-    status = Status(code=error.code.value[0], message=error.message)
+    status = Status(code=error.code.value[0], message=message)
     for detail in details:
         packed = AnyMessage()
         packed.Pack(detail)
         status.details.append(packed)
     return rpc_status.to_status(status)
+
+
+def _cut(text: str, max_bytes: int) -> str:
+    encoded = text.encode()
+    if len(encoded) <= max_bytes:
+        return text
+    return encoded[: max_bytes - len(_CUT.encode())].decode(errors="ignore") + _CUT
 
 
 class ServerError(Exception):

@@ -23,6 +23,7 @@ from service.values import (
 from tubelet.v1 import classification_pb2 as pb
 
 _MAX_TOP_K = 1000
+_MAX_RANGES = 2_000  # planning ten times as many would keep all other videos waiting
 _PRIORITIES = {
     Priority.LOW: pb.PRIORITY_LOW,
     Priority.NORMAL: pb.PRIORITY_NORMAL,
@@ -57,6 +58,13 @@ def options_from_proto(message: pb.ClassifyOptions) -> Options:
             field="score_threshold",
             limit="0..1",
             value=message.score_threshold,
+        )
+    if len(message.ranges) > _MAX_RANGES:  # before any is read: a message may hold two million
+        raise MalformedOption(
+            f"{len(message.ranges)} time ranges are more than {_MAX_RANGES}",
+            field="ranges",
+            limit=_MAX_RANGES,
+            value=len(message.ranges),
         )
     return Options(
         model=message.model,

@@ -1,5 +1,7 @@
 """The whole line over a real channel: what comes of haste, crowds, and a server that ends."""
 
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -9,9 +11,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
 from service.client import Client
-from service.status import from_rpc_error
+from service.status import ServerError, from_rpc_error
 from tests.clips import pan
-from tests.serving import Served, Upload, serving, wait_until
+from tests.serving import OPTIONS, Served, Upload, serving, wait_until
 from tubelet.v1 import video_classifier_pb2 as pb
 from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierStub
 
@@ -70,6 +72,49 @@ def test_a_crowd_beyond_the_limit_is_told_to_come_back(limit: str, reason: str) 
         assert first.call.result().classification.segments
 
 
+def test_a_call_has_its_place_before_anything_is_read_of_it() -> None:
+    with serving(server={"max_videos_in_flight": 1}) as served, Client(served.target) as client:
+        silent = threading.Event()
+
+        def nothing() -> Iterator[pb.ClassifyRequest]:
+            silent.wait()
+            yield from ()
+
+        with grpc.insecure_channel(served.target) as channel:
+            call = VideoClassifierStub(channel).Classify.future(nothing())
+            wait_until(served, "tubelet_videos_in_flight", 1)
+            with pytest.raises(ServerError, match="1 videos are in flight, the limit is 1"):
+                client.classify(pan(1.0))
+            call.cancel()
+            silent.set()
+        wait_until(served, "tubelet_requests_total", 1, code="CANCELLED")
+        assert client.classify(pan(1.0)).segments
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [[], [OPTIONS], [OPTIONS, pb.ClassifyRequest(chunk=pan(2.0, container="matroska")[:20_000])]],
+    ids=["no options", "options alone", "half a video"],
+)
+def test_a_silent_upload_gives_its_place_back(messages: list[pb.ClassifyRequest]) -> None:
+    limits: dict[str, Any] = {"server": {"max_videos_in_flight": 1}, "upload": {"silence_s": 0.5}}
+    with serving(**limits) as served, grpc.insecure_channel(served.target) as channel:
+        is_over = threading.Event()
+
+        def silent() -> Iterator[pb.ClassifyRequest]:
+            yield from messages
+            is_over.wait()
+
+        with pytest.raises(grpc.RpcError) as caught:
+            VideoClassifierStub(channel).Classify(silent(), timeout=60)
+        is_over.set()
+        error = from_rpc_error(caught.value)
+        assert (error.code, error.reason) == ("DEADLINE_EXCEEDED", "UPLOAD_SILENT")
+        assert error.metadata["limit"] == "0.5"
+        wait_until(served, "tubelet_videos_in_flight", 0)
+        assert served.metric("tubelet_failed_total", reason="UPLOAD_SILENT") == 1
+
+
 def test_an_upload_that_is_cancelled_before_its_first_byte_was_not_an_empty_one(
     served: Served, stub: VideoClassifierStub
 ) -> None:
@@ -97,6 +142,18 @@ def test_whoever_watches_health_hears_of_a_drain_and_does_not_hold_it_up() -> No
             assert {found.status for found in each} == {status.NOT_SERVING}
         served.thread.join(timeout=20)
         assert not served.thread.is_alive()
+
+
+def test_calls_of_any_kind_are_bounded() -> None:
+    limits = {"max_videos_in_flight": 1, "max_other_calls": 1}
+    with serving(server=limits) as served, grpc.insecure_channel(served.target) as channel:
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        watches = [health.Watch(health_pb2.HealthCheckRequest()) for _ in range(2)]
+        for each in watches:
+            next(each)
+        with Client(served.target) as client, pytest.raises(ServerError) as caught:
+            client.models()
+        assert (caught.value.code, caught.value.reason) == ("RESOURCE_EXHAUSTED", "")
 
 
 def test_draining_lets_the_one_in_flight_end_and_refuses_the_next() -> None:

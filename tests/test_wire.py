@@ -1,8 +1,10 @@
 """Values survive the way through messages."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.errors import MalformedOption
 from service.values import (
     Classification,
     Label,
@@ -23,6 +25,7 @@ from service.wire import (
     progress_from_proto,
     progress_to_proto,
 )
+from tubelet.v1 import classification_pb2 as pb
 
 times = st.integers(0, 10**15)
 scores = st.floats(0, 1, width=32)
@@ -58,6 +61,14 @@ facts = st.builds(
 )
 def test_options(options: Options) -> None:
     assert options_from_proto(options_to_proto(options)) == options
+
+
+def test_ranges_are_counted_before_they_are_read() -> None:
+    ranges = [pb.TimeRange()] * 2000
+    assert len(options_from_proto(pb.ClassifyOptions(ranges=ranges)).ranges_ns) == 2000
+    with pytest.raises(MalformedOption, match="2001 time ranges are more than 2000") as refused:
+        options_from_proto(pb.ClassifyOptions(ranges=[*ranges, pb.TimeRange()]))
+    assert (refused.value.field, refused.value.metadata) == ("ranges", {"limit": "2000", "value": "2001"})
 
 
 @given(

@@ -1,0 +1,76 @@
+"""A video of a day is answered bit by bit: others have their turns meanwhile."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+
+import numpy as np
+
+from models.store import ModelStore
+from service.engine.hosted import HostedModel
+from service.pipeline import Event, respond
+from service.sampling import make_plan
+from service.servicer import tell
+from service.values import NS_PER_S, Classification, DecodeEnd, Label, Options, Segment, VideoFacts
+from service.windows import Ended, Outbox, Planned, StartedWindow
+from service.wire import classification_from_proto
+from tubelet.v1 import classification_pb2
+
+SEGMENTS = 1000
+FACTS = VideoFacts("matroska", "h264", 64, 48, 1.0, SEGMENTS, SEGMENTS * NS_PER_S, 1)
+
+
+@contextmanager
+def others() -> Iterator[list[int]]:
+    """Somebody who takes every turn there is; the number of the last one."""
+    last = [0]
+
+    async def take() -> None:
+        for last[0] in count():
+            await asyncio.sleep(0)
+
+    taking = asyncio.create_task(take())
+    yield last
+    taking.cancel()
+
+
+async def test_while_an_answer_is_written() -> None:
+    labels = (Label("still", 0.5), Label("pan_left", 0.25))
+    segments = tuple(Segment(at * NS_PER_S, (at + 1) * NS_PER_S, labels) for at in range(SEGMENTS))
+    answer = Classification(FACTS, "camera-motion", "1.0.0", segments, labels, {"total": 1.0}, ())
+    message = classification_pb2.Classification()
+    with others() as turns:
+        await tell(answer, message)
+    assert turns[0] >= SEGMENTS / 100 - 1
+    assert classification_from_proto(message) == answer
+
+
+async def test_while_windows_become_segments() -> None:
+    """All of them are there from the start, as they are when every unit is a cache hit."""
+    spec = ModelStore().find("camera-motion").spec
+    model = HostedModel(spec, (), precision="fp32", max_batch_units=1, max_batch_windows=1)
+    plan = make_plan(FACTS, spec.sampling, Options())
+
+    async def logits() -> np.ndarray:
+        return np.zeros(len(spec.labels))
+
+    async def nothing() -> None:
+        pass
+
+    async def ignore(_: Event) -> None:
+        pass
+
+    known, decoding = asyncio.create_task(logits()), asyncio.create_task(nothing())
+    await asyncio.wait((known, decoding))
+    windows = range(plan.grids[0].num_windows)
+    outbox: Outbox = asyncio.Queue()
+    outbox.put_nowait(Planned(FACTS, plan))
+    for window in windows:
+        outbox.put_nowait(StartedWindow(0, window, 0, known))
+    outbox.put_nowait(Ended(plan, DecodeEnd(FACTS.duration_ns, SEGMENTS, (), FACTS)))
+    outbox.put_nowait(None)
+    with others() as turns:
+        _, _, segments = await respond(outbox, decoding, Options(), ignore, model)
+    assert segments[-1].end_ns == FACTS.duration_ns
+    assert turns[0] >= len(windows) - 1
