@@ -141,6 +141,16 @@ CASES: dict[str, tuple[int, dict[str, str], dict[str, str]]] = {
         {'tubelet_ready{job="t", instance="a"}': "0x20"},
         {'tubelet_ready{job="t", instance="a"}': "0x20", 'tubelet_ready{job="t", instance="b"}': "1x20"},
     ),
+    "TubeletReplicaNotReady": (
+        30,
+        {'tubelet_ready{job="t", instance="a"}': "0x40", 'tubelet_ready{job="t", instance="b"}': "1x40"},
+        {'tubelet_ready{job="t", instance="a"}': "0x10 1x30"},
+    ),
+    "TubeletNoDevice": (
+        30,
+        {OK: "0+95x40", 'tubelet_failed_total{job="t", reason="NO_DEVICE"}': "0+1x40"},
+        {OK: "0+95x40", 'tubelet_failed_total{job="t", reason="CORRUPT_VIDEO"}': "0+9x40"},
+    ),
     "TubeletErrors": (
         30,
         {OK: "0+95x40", 'tubelet_requests_total{job="t", code="INTERNAL"}': "0+5x40"},
