@@ -22,13 +22,14 @@ from models.checkpoints.foreign import (
     read_tensors,
 )
 from models.checkpoints.hf import read_hf
-from models.checkpoints.scenic_vivit import read_scenic
+from models.checkpoints.scenic_vivit import is_map, read_scenic
 from models.checkpoints.timm_vit import from_timm, read_timm
 from models.checkpoints.torchvision_vit import from_torchvision
 from models.checkpoints.torchvision_zoo import FRAME_SAMPLING, read_torchvision, vit_dims
 from models.contract import Family, ModelSpec, Preprocessing, Provenance, VideoModel
 from models.families import DIMS, build_model, build_outline, misfit
-from models.folder import write_folder
+from models.folder import SPEC, write_folder
+from models.store import ZOO, ModelStore
 
 LABEL_SETS = {
     "imagenet-1k": ResNet50_Weights.IMAGENET1K_V2,
@@ -68,6 +69,11 @@ def _read(source: str, window_s: float | None) -> Foreign:
         )
     if path.suffix in (".pth", ".pt", ".bin", ".safetensors"):
         return _read_state_dict(path, provenance)
+    if not is_map(path):
+        raise CannotImport(
+            f"{source} is no checkpoint: that is a folder with config.json, a file in .pth, .pt, .bin or "
+            ".safetensors, or one of Flax, in MessagePack"
+        )
     return read_scenic(path, provenance, window_s)
 
 
@@ -75,12 +81,18 @@ def store_model(foreign: Foreign, root: Path, name: str, version: str, *, overwr
     """Check that the checkpoint fills its model, and write ROOT/NAME/VERSION; returns the folder.
 
     Raises:
-        CannotImport: it is there already, needs more memory than is free, its labels do not fit its
-            logits, or a parameter is missing, unexpected or of another shape.
+        CannotImport: it is there already, has the name of an embedded model, needs more memory than is free,
+            its labels do not fit its logits, or a parameter is missing, unexpected or of another shape.
     """
     folder = root / name / version
+    if name in {spec.name for spec in ModelStore(ZOO).specs()}:
+        raise CannotImport(
+            f"{name} is the name of an embedded model, whose place it would take: name another"
+        )
     if folder.exists() and not overwrite:
-        raise CannotImport(f"{name} {version} is in the store already: name another version, or replace it")
+        raise CannotImport(
+            f"{name} {version} is in the store already: name another version, or give --replace"
+        )
     needed = _MEMORY_PER_WEIGHT_BYTES * sum(value.numel() for value in foreign.state.values())
     check_memory(needed, "the model")
     classes = _num_classes(foreign)
@@ -139,6 +151,12 @@ def default_name(source: str) -> str:
 
 
 def _read_folder(folder: Path, provenance: Provenance, window_s: float | None) -> Foreign:
+    if (folder / SPEC).is_file():
+        raise CannotImport(
+            f"{folder} is a model of tubelet's already: copy it into the store, see models.store"
+        )
+    if not (folder / "config.json").is_file():
+        raise CannotImport(f"{folder} holds no checkpoint: there is no config.json in it")
     if "pretrained_cfg" in read_json(folder / "config.json"):
         return read_timm(folder, provenance)
     return read_hf(folder, provenance, window_s)

@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from models.checkpoints import foreign
 from models.checkpoints.foreign import CannotImport
-from models.importing import read_source
+from models.importing import read_source, store_model
+from models.store import ZOO
 from tests.test_import_hf import bring, edit, save
 
 _ATTENTION = "videomae.encoder.layer.0.attention.attention"
@@ -96,7 +97,7 @@ def test_weights_that_are_not_finite_are_refused_and_nothing_is_left(tmp_path: P
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (lambda folder: (folder / "config.json").unlink(), "config.json cannot be read"),
+        (lambda folder: (folder / "config.json").unlink(), "there is no config.json in it"),
         (lambda folder: (folder / "preprocessor_config.json").unlink(), "how pixels are prepared"),
         (lambda folder: (folder / "model.safetensors").unlink(), "neither model.safetensors nor"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"\x09"), "no tensors"),
@@ -148,6 +149,33 @@ def test_one_number_that_stands_for_many_is_refused(tmp_path: Path) -> None:
     torch.save({"conv_proj.weight": torch.zeros(1).expand(1 << 20, 1 << 20)}, tmp_path / "wide.pth")
     with pytest.raises(CannotImport, match=r"wide\.pth needs about 4096\.0 GiB of memory"):
         read_source(str(tmp_path / "wide.pth"))
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda folder: ZOO / "camera-motion", "is a model of tubelet's already"),
+        (lambda folder: folder, "holds no checkpoint: there is no config.json"),
+        (lambda folder: _text(folder / "README.md"), "README.md is no checkpoint: that is"),
+        (lambda folder: _text(folder / "a.pth"), "cut off, or pickles more than tensors"),
+    ],
+)
+def test_what_is_no_checkpoint_is_told(tmp_path: Path, make: Callable[[Path], Path], says: str) -> None:
+    with pytest.raises(CannotImport, match=says):
+        read_source(str(make(tmp_path)))
+
+
+def _text(file: Path) -> Path:
+    file.write_text("# What it is\n")
+    return file
+
+
+def test_the_name_of_an_embedded_model_is_not_given_away(tmp_path: Path) -> None:
+    save("vit", tmp_path / "theirs")
+    foreign = read_source(str(tmp_path / "theirs"))
+    with pytest.raises(CannotImport, match="camera-motion is the name of an embedded model"):
+        store_model(foreign, tmp_path / "store", "camera-motion", "2")
+    assert not (tmp_path / "store").exists()
 
 
 def test_a_pickle_that_holds_code_is_not_run(tmp_path: Path) -> None:

@@ -182,9 +182,9 @@ def test_what_is_missing_or_too_much_is_named(
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"", "no MessagePack file"),
+        (b"", "is no checkpoint"),
         (b"\x81\xa1a", "no MessagePack file"),
-        (b"<html>", "no MessagePack file"),
+        (b"<html>", "is no checkpoint"),
         (msgpack.packb({"params": {"head": 1}}), "there is no output_projection"),
         (msgpack.packb({"output_projection": {}, "Transformer": {}}), "lacks SpatialTransformer"),
     ],

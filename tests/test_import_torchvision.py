@@ -205,7 +205,7 @@ def test_bare_state_dicts_of_image_transformers(tmp_path: Path, library: str, su
         theirs = timm.models.VisionTransformer(64, 16, embed_dim=128, depth=2, num_heads=2, num_classes=3)
     file = tmp_path / f"theirs{suffix}"
     if suffix == ".pth":
-        torch.save({"model": theirs.state_dict(), "epoch": 3}, file)
+        torch.save({"model": torch.nn.DataParallel(theirs).state_dict(), "epoch": 3}, file)
     else:
         save_file(theirs.state_dict(), file)
     foreign = read_source(str(file))

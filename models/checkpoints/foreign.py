@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from models.extras import MissingExtra
 from models.families import Dims
 from models.memory import free_bytes
 
+_OF_MANY = "module."  # before each name where torch's DataParallel was the model
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -93,6 +95,11 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except CannotImport:
         raise
+    except UnpicklingError as error:  # torch's own words advise to run what it holds
+        raise CannotImport(
+            f"{file} holds no tensors that can be read safely: it is cut off, or pickles more than tensors; "
+            "save a model's state_dict(), not the model"
+        ) from error
     except Exception as error:  # a damaged pickle raises whatever its operations meet
         reason = " ".join(str(error).split())[:200]
         raise CannotImport(f"{file} holds no tensors that can be read safely: {reason}") from error
@@ -102,6 +109,8 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
             content = content[key]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise CannotImport(f"{file} holds no state dict, but {type(content).__name__}")
+    if content and all(name.startswith(_OF_MANY) for name in content):
+        content = {name.removeprefix(_OF_MANY): value for name, value in content.items()}
     # A few numbers that are kept once may stand for tensors of any size.
     check_memory(sum(value.numel() * value.element_size() for value in content.values()), str(file))
     return content

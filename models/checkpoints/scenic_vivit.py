@@ -38,6 +38,13 @@ _RENAMES = (
 )
 
 
+def is_map(file: Path) -> bool:
+    """May it be a tree in MessagePack? By its first byte: fixmap, map 16 or map 32 of the format's table."""
+    with file.open("rb") as opened:
+        first = opened.read(1)
+    return b"\x80" <= first <= b"\x8f" or first in (b"\xde", b"\xdf")
+
+
 def read_scenic(file: Path, provenance: Provenance, window_s: float | None) -> Foreign:
     """The checkpoint of a factorised encoder; its sizes are read from the shapes of its parameters.
 
