@@ -32,6 +32,14 @@ def test_clips_that_come_after_a_failure_are_found(folder: Path, tmp_path: Path)
     assert len({source.name for source in (*train, *test)}) == 30
 
 
+def test_a_cache_of_another_folder_is_not_taken(folder: Path, tmp_path: Path) -> None:
+    for number in range(30):
+        shutil.copy(str(SAMPLE_CLIP), folder / f"{number}.mp4")
+    load_sources(folder, tmp_path / "cache", test=False)
+    with pytest.raises(NoSources, match=r"holds the clips of .*videos, not of .*others"):
+        load_sources(tmp_path / "others", tmp_path / "cache", test=False)
+
+
 def test_one_clip_is_for_training_or_for_tests(folder: Path, tmp_path: Path) -> None:
     shutil.copy(str(SAMPLE_CLIP), folder / "1.mp4")
     held_out = is_test("1.mp4")
@@ -48,6 +56,7 @@ def test_one_clip_is_for_training_or_for_tests(folder: Path, tmp_path: Path) -> 
         (("camera-motion", "--videos", "{}", "--steps", "0"), "greater than or equal to 1"),
         (("evaluate", "--videos", "{}", "--clips", "{}"), "has not been trained"),
         (("publish",), "has not been trained"),
+        (("publish", "--family", "hf"), "'hf' is none that is trained here: factorised, "),
     ],
 )
 def test_what_is_wrong_is_said(folder: Path, tmp_path: Path, arguments: tuple[str, ...], says: str) -> None:

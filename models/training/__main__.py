@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Annotated
 
 import torch
@@ -32,7 +33,15 @@ app = typer.Typer(no_args_is_help=True, add_completion=False)
 _Folder = partial(typer.Option, exists=True, file_okay=False)
 Videos = Annotated[Path, _Folder(help="folder of clips to simulate camera moves over")]
 Runs = Annotated[Path, typer.Option(file_okay=False, help="folder for decoded sources, checkpoints, figures")]
-FamilyOption = Annotated[Family, typer.Option(help="which family of model")]
+
+
+def _trainable(family: Family) -> Family:
+    if family not in TASKS:
+        raise typer.BadParameter(f"{family!r} is none that is trained here: {', '.join(TASKS)}")
+    return family
+
+
+FamilyOption = Annotated[Family, typer.Option(callback=_trainable, help="which family of model")]
 
 
 @app.command("camera-motion")
@@ -55,7 +64,8 @@ def train(
     recipe = task.recipe if steps is None else replace(task.recipe, steps=steps)
     trainer = _trainer(task, recipe)
     if (folder / "checkpoint.pt").is_file():
-        trainer.resume(folder / "checkpoint.pt")
+        _resume(trainer, folder / "checkpoint.pt")
+        typer.echo(f"going on from step {trainer.step} of {recipe.steps}, from {folder / 'checkpoint.pt'}")
     elif start_from is not None:
         trainer.start_second_leg(_state(start_from, task.name))
     batches = SimulatedMoves(
@@ -68,6 +78,7 @@ def train(
         frames=task.sampling.frames_per_window,
     )
     trainer.fit(batches, folder / "checkpoint.pt", folder / "log.tsv")
+    typer.echo(f"trained up to step {trainer.step}, in {folder / 'checkpoint.pt'}: evaluate it next")
 
 
 @app.command()
@@ -117,6 +128,8 @@ def publish(
         file = runs / other.name / "figures.json"
         if file.is_file():
             measured[other.name] = {name: Figures(c) for name, c in json.loads(file.read_text()).items()}
+    if task.name not in measured:
+        raise typer.BadParameter(f"{task.name} has not been measured in {runs}: evaluate it first")
     try:
         spec, card = spec_and_card(task, PREPROCESSING, version, model, step, measured)
     except ValueError as error:
@@ -153,13 +166,20 @@ def _trainer(task: Task, recipe: Recipe) -> Trainer:
     return Trainer(model, FlowHeads(task.dims.embed_dim, t, rows, columns), recipe, t)
 
 
+def _resume(trainer: Trainer, checkpoint: Path) -> None:
+    try:
+        trainer.resume(checkpoint)
+    except (RuntimeError, KeyError, UnpicklingError) as error:
+        raise typer.BadParameter(f"{checkpoint} is damaged, or of another recipe: remove it") from error
+
+
 def _trained(task: Task, runs: Path) -> tuple[Trainable, int]:
     """The averaged weights of a run's last checkpoint, and its step."""
     checkpoint = runs / task.name / "checkpoint.pt"
     if not checkpoint.is_file():
         raise typer.BadParameter(f"there is no {checkpoint}: {task.name} has not been trained in {runs}")
     trainer = _trainer(task, task.recipe)
-    trainer.resume(checkpoint)
+    _resume(trainer, checkpoint)
     return trainer.average, trainer.step
 
 

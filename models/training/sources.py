@@ -69,7 +69,7 @@ def load_sources(videos: Path, cache: Path, *, test: bool) -> list[Source]:
     A cache that was built before is taken as it is: remove it when the videos change.
 
     Raises:
-        NoSources: there are none of them.
+        NoSources: there are none of them, or the cache is that of another folder.
     """
     index = cache / "index.json"
     if not index.is_file():
@@ -80,8 +80,13 @@ def load_sources(videos: Path, cache: Path, *, test: bool) -> list[Source]:
             raise NoSources(
                 f"{videos} holds no clip that can be decoded and shows something on {MIN_SIDE} pixels or more"
             )
-        index.write_text(json.dumps(found, indent=1))
-    sources = [Source(**entry) for entry in json.loads(index.read_text())]
+        index.write_text(json.dumps({"videos": str(videos.resolve()), "sources": found}, indent=1))
+    known = json.loads(index.read_text())
+    if known["videos"] != str(videos.resolve()):
+        raise NoSources(
+            f"{cache} holds the clips of {known['videos']}, not of {videos}: remove it, or use another"
+        )
+    sources = [Source(**entry) for entry in known["sources"]]
     wanted = [source for source in sources if source.test == test]
     if not wanted:
         rest = "for tests" if test else "for training"
