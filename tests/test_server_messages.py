@@ -113,7 +113,8 @@ def test_what_nobody_foresaw_is_ours_whatever_the_method(
     def fail(*_: object) -> None:
         raise RuntimeError("something inside")
 
-    monkeypatch.setattr(Catalogue, "find", fail)
+    for name in ("find", "is_default"):
+        monkeypatch.setattr(Catalogue, name, fail)
     counts = {"method": method, "code": "INTERNAL"}
     before = served.metric("tubelet_requests_total", **counts)
     with caplog.at_level(logging.ERROR, "service"):
