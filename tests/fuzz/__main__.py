@@ -10,7 +10,7 @@ a crash, a leak or an error that is in no table.
 import asyncio
 import json
 import os
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
 
@@ -39,7 +39,7 @@ def main(
             run_campaign(clips, seeds, len(os.sched_getaffinity(0)), lambda: progress.advance(bar))
         )
     if as_json:
-        print(json.dumps(asdict(report)))
+        print(json.dumps({field.name: getattr(report, field.name) for field in fields(report)}))
     else:
         _show(report, len(clips))
     raise typer.Exit(1 if _is_bad(report) else 0)
