@@ -77,7 +77,8 @@ def serve(
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the models are about to be read
     # Imports take seconds, in which a container's first process would not hear it: by default it is deaf.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
-    from service.server import RunningServer, run_until_signal
+    from service.server import RunningServer
+    from service.signals import run_until_signal
 
     flags = {"port": port, "metrics_port": metrics_port}
     server = {key: value for key, value in flags.items() if value is not None}
@@ -297,8 +298,8 @@ def _mendable() -> Iterator[type[Exception]]:
     from models.precision import UnsupportedPrecision
     from models.store import UnknownModel
     from service.engine.loading import NoSuchDevice
-    from service.server import NoDeviceLeft
     from service.shelf import NotThere
+    from service.signals import NoDeviceLeft
 
     yield from (NotThere, UnknownModel, BrokenModel, CannotImport, MissingExtra)
     yield from (NoSuchDevice, NoDeviceLeft, UnsupportedPrecision)

@@ -25,8 +25,8 @@ from service.engine.hosted import HostedModel
 from service.engine.replica import Logits
 from service.errors import UnknownModel as NotServed
 from service.metrics import Metrics
-from service.server import run_until_signal
 from service.shelf import NotThere, Shelf
+from service.signals import run_until_signal
 from service.values import UnitFrames
 from tests.test_models_store import DIMS, SPEC, model
 
