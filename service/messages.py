@@ -69,31 +69,34 @@ async def chunks_of(
     Raises:
         MessageOutOfOrder, MalformedMessage, UploadSilent.
     """
-    is_empty = True
-    while chunk := await _next_chunk(messages, silence_s):
-        is_empty = False
-        yield chunk
+    is_empty, loop = True, asyncio.get_running_loop()
+    # One timer for all of them: to make one for each costs as much as to write a small one.
+    async with _silent_for_at_most(silence_s) as timeout:
+        while chunk := await _next_chunk(messages):
+            is_empty = False
+            timeout.reschedule(None)  # now the client waits for us
+            yield chunk
+            timeout.reschedule(loop.time() + silence_s)
     await _hear_the_end(context, is_likely=is_empty)
 
 
-async def _next_chunk(messages: AsyncIterator[Message], silence_s: float) -> Piece | None:
+async def _next_chunk(messages: AsyncIterator[Message]) -> Piece | None:
     """The next one that has a byte, however many without one come before; None at the end."""
-    async with _silent_for_at_most(silence_s):
-        while (message := await anext(messages, None)) is not None:
-            if _part(message) != "chunk":
-                found = "the options came twice" if _part(message) else "an empty message came"
-                raise MessageOutOfOrder(f"{found}; all messages after the first must hold chunks")
-            if chunk := message if isinstance(message, memoryview) else message.chunk:
-                return chunk
+    while (message := await anext(messages, None)) is not None:
+        if _part(message) != "chunk":
+            found = "the options came twice" if _part(message) else "an empty message came"
+            raise MessageOutOfOrder(f"{found}; all messages after the first must hold chunks")
+        if chunk := message if isinstance(message, memoryview) else message.chunk:
+            return chunk
     return None
 
 
 @asynccontextmanager
-async def _silent_for_at_most(silence_s: float) -> AsyncIterator[None]:
+async def _silent_for_at_most(silence_s: float) -> AsyncIterator[asyncio.Timeout]:
     """While a client is waited for, and only then: it may have to wait for us too."""
     try:
-        async with asyncio.timeout(silence_s):
-            yield
+        async with asyncio.timeout(silence_s) as timeout:
+            yield timeout
     except TimeoutError:
         raise UploadSilent(
             f"no byte of the upload came for {silence_s:g} s, which is the limit", limit=f"{silence_s:g}"
