@@ -10,8 +10,8 @@ from typer.testing import CliRunner, Result
 
 from service.cli import app
 from tests.clips import pan
+from tests.command import tubelet
 from tests.serving import Served
-from tests.test_cli import tubelet
 
 
 @pytest.fixture

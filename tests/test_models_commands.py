@@ -18,7 +18,7 @@ from models.precision import choose_dtype
 from models.store import ZOO, ModelStore
 from service.engine.loading import choose_devices
 from service.server import SAMPLE_CLIP
-from tests.test_cli import tubelet
+from tests.command import tubelet
 from tests.test_import_hf import LABELS, save
 
 

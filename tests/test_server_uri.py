@@ -17,8 +17,8 @@ from service.client import Client
 from service.status import ServerError
 from service.values import NS_PER_S, Options, Segment, Views, WholeVideo
 from tests.clips import encode
+from tests.command import tubelet
 from tests.serving import Served, serving
-from tests.test_cli import tubelet
 from tests.test_server_live import assert_same, remuxed
 from tests.webserver import Request, Site, as_a_whole, by_ranges, redirect, site
 from tubelet.v1 import classification_pb2
