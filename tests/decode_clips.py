@@ -235,10 +235,9 @@ def fork_server_pid() -> int:
     return pid
 
 
-def working_on(path: Path) -> int:
-    """The worker that has a file open which no other has."""
-    (pid,) = [pid for pid in worker_pids() if _has_open(pid, path)]
-    return pid
+def working_on(path: Path) -> set[int]:
+    """The workers that have a file open: who is done with it may be about to close it."""
+    return {pid for pid in worker_pids() if _has_open(pid, path)}
 
 
 def _has_open(pid: int, path: Path) -> bool:

@@ -45,7 +45,7 @@ async def _decode(worker: Worker, path: Path, hurt: Callable[[int], None], found
     with opened(path) as file:
         units = worker.decode(whole(await worker.probe(file)), PixelFormat(512, 512, "stretch"))
         (await anext(units)).release()
-        found.add(working_on(path))
+        found |= working_on(path)
         hurt(*found)
         async for unit in units:
             unit.release()
@@ -66,7 +66,7 @@ async def _beside(pool: DecodePool, clip: Path, over: asyncio.Event) -> set[int]
         async with pool.worker() as worker:
             with opened(clip) as file:
                 facts = await worker.probe(file)
-                pids.add(working_on(clip))
+                pids |= working_on(clip)
                 grid = whole(facts).grids[0]
                 numbers = []
                 async for unit in worker.decode(whole(facts), SMALL):
