@@ -16,6 +16,8 @@ _SECONDS, _RATE = 24, 25
 _KINDS = {
     "mpegts": ("ts", "libx264", {"bf": "3"}, {}),
     "mpegts of many groups": ("ts", "libx264", {"bf": "2", "g": "5"}, {}),
+    "ogg": ("ogv", "libvpx", {"deadline": "realtime", "cpu-used": "8"}, {}),
+    "asf": ("wmv", "wmv2", {}, {}),
     "a list of fragments": ("mp4", "libx264", {"bf": "3"}, {"movflags": "dash+frag_keyframe+global_sidx"}),
 }
 
@@ -25,7 +27,8 @@ def clip(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     ending, codec, coding, options = _KINDS[request.param]
     folder = tmp_path_factory.mktemp("sought")
     coding = {"g": "40", "sc_threshold": "0"} | coding
-    coded = render(folder / "coded.mp4", _SECONDS * _RATE, rate=_RATE, codec=codec, options=coding)
+    coded = folder / ("coded.mp4" if codec == "libx264" else f"coded.{ending}")
+    render(coded, _SECONDS * _RATE, rate=_RATE, codec=codec, options=coding)
     return remux(coded, folder / f"clip.{ending}", options)
 
 

@@ -78,8 +78,30 @@ class SequentialReader:
 class SeekableReader(SequentialReader):
     """A source whose size is known, as a file object with an offset of its own."""
 
+    def __init__(self, source: Source) -> None:
+        super().__init__(source)
+        self._cover, self._covered_at = b"", 0
+
+    @property
+    def size_bytes(self) -> int:
+        return self._source.size_bytes or 0
+
+    def cover(self, place: int, data: bytes) -> None:
+        """Show these bytes from now on where others stand, and all others as they are."""
+        self._cover, self._covered_at = data, place
+
+    def read(self, size: int) -> bytes:
+        within = self._position - self._covered_at
+        if within < 0:
+            return super().read(min(size, -within))
+        if within >= len(self._cover):
+            return super().read(size)
+        data = self._cover[within : within + size]
+        self._position += len(data)
+        return data
+
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._source.size_bytes or 0}
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size_bytes}
         position = base[whence & 3] + offset  # FFmpeg sets flags beyond the standard bits
         if position < 0:
             return -errno.EINVAL  # FFmpeg's way; an exception would come back up where the demuxer copes
@@ -123,6 +145,13 @@ def open_container(source: Source, hwaccel: HWAccel | None = None) -> InputConta
     # PyAV asks for it; it makes up stamps by reading ahead without a bound, and Clock needs none.
     container.flags &= ~Flags.gen_pts.value
     return container
+
+
+def reader_of(container: InputContainer) -> SeekableReader:
+    """Of one that was opened once the size of its source was known."""
+    reader = container.file.file if container.file is not None else None
+    assert isinstance(reader, SeekableReader)
+    return reader
 
 
 def candidates(container: InputContainer) -> list[int]:

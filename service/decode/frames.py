@@ -46,7 +46,8 @@ class Job:
         """From its beginning, once it is known how large the file is, so that it can be read in any order."""
         self.source.wait_for_size()
         container = open_container(self.source, accelerator(self.limits.hardware))
-        return Opening(Stream(container, self.track.stream_index, self.limits, pulse, unsmoothed=self.fast))
+        number, clusters = self.track.stream_index, self.track.clusters
+        return Opening(Stream(container, number, self.limits, pulse, unsmoothed=self.fast, clusters=clusters))
 
 
 def decode(job: Job, slots: Slots, pulse: Callable[[], None]) -> DecodeEnd:

@@ -13,7 +13,7 @@ _MAX_BOXES = 16  # before a movie box; files have a few
 
 def plays_from_front(source: Source) -> bool:
     """Is all that a decoder must know at the front? Waits for as few bytes as it takes to tell."""
-    head = _read(source, 0, _HEAD)
+    head = source.read_all(0, _HEAD)
     if head.startswith((_EBML, _FLV, _IVF)):
         return True
     if len(head) == _HEAD and all(head[place] == _TS_SYNC for place in (0, _TS_PACKET, 2 * _TS_PACKET)):
@@ -25,7 +25,7 @@ def _movie_comes_first(source: Source) -> bool:
     """Does an mp4 file have its movie box before its media data (ISO 14496-12, section 6.2)?"""
     place = 0
     for _ in range(_MAX_BOXES):
-        header = _read(source, place, 16)
+        header = source.read_all(place, 16)
         if len(header) < 16:
             return False
         size, kind, large = struct.unpack(">I4sQ", header)
@@ -36,11 +36,3 @@ def _movie_comes_first(source: Source) -> bool:
             return False
         place += size
     return False
-
-
-def _read(source: Source, place: int, count: int) -> bytes:
-    """Fewer only at the file's end."""
-    data = b""
-    while len(data) < count and (more := source.read(place + len(data), count - len(data))):
-        data += more
-    return data

@@ -5,6 +5,7 @@ from fractions import Fraction
 
 from av.packet import Packet
 
+from service.decode.container import BUFFER_BYTES
 from service.decode.opening import stated_s
 from service.decode.stream import Stream
 from service.decode.tally import Key, Keys, Tally
@@ -13,6 +14,7 @@ from service.decode.tally import Key, Keys, Tally
 _WITH_KEYS = ("matroska,webm", "avi")
 _ENTRIES_A_PULSE = 10_000
 _MISSING_S, _MISSING = 10, 0.1  # of the end, in an index that will be whole when that is read
+_MISSING_BYTES = 32 * BUFFER_BYTES  # and a part of the file that is soon read
 
 
 def is_indexed_to_the_end(stream: Stream) -> bool:
@@ -86,11 +88,11 @@ def _keys_by_index(stream: Stream, delay: int) -> list[Key] | None:
     return keys if keys and keys[0].number == 0 else None
 
 
-def tally_of_ends(stream: Stream, head: Tally, rate: Fraction) -> Tally | None:
+def tally_of_ends(stream: Stream, head: Tally, rate: Fraction, size_bytes: int) -> Tally | None:
     """A tally by the first packets, of which ``head`` is, and those after the last key frame in the index.
 
     Where the index has key frames alone, the others are counted by the frame rate, in frames a second. None
-    where it says nothing of what comes after the first packets.
+    where it says nothing of most of the file: without one, FFmpeg lists the key frames that it has read.
     """
     earliest, latest = head.earliest, head.latest
     time_base = stream.time_base
@@ -99,6 +101,8 @@ def tally_of_ends(stream: Stream, head: Tally, rate: Fraction) -> Tally | None:
     if earliest is None or latest is None or not stream.seek(earliest):  # Matroska reads its index to seek
         return None
     index = stream.stream.index_entries
+    if not len(index) or size_bytes - index[-1].pos > max(_MISSING_BYTES, size_bytes * _MISSING):
+        return None
     keys = [(entry.timestamp, number) for number, entry in enumerate(index) if entry.is_keyframe]
     times = [time for time, _ in keys]
     if not keys or times != sorted(set(times)) or times[-1] <= latest or not _read_from(stream, times[-1]):

@@ -4,8 +4,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import partial
 
 from service.decode.clock import Timeline
+from service.decode.clusters import Clusters
 from service.decode.container import candidates, open_container
 from service.decode.facts import facts_of, header_facts
 from service.decode.front import plays_from_front
@@ -14,7 +16,7 @@ from service.decode.index import is_indexed_to_the_end, tally_of_ends, tally_of_
 from service.decode.limits import Limits, check_streams
 from service.decode.opening import Handover, Head, Opening, read_head, stated_rate
 from service.decode.protocol import Refusal
-from service.decode.sought import tally_by_seeking
+from service.decode.sought import find_clusters, tally_by_seeking
 from service.decode.source import Source
 from service.decode.stream import Stream
 from service.decode.tally import KeyFrames, Tally
@@ -33,6 +35,7 @@ _CLEAN_KEYS = {
     "mpeg4",
     "h263",
     "flv1",
+    "theora",
 }
 _CLEAN_KEYS |= {"wmv1", "wmv2", "wmv3", "vc1", "msmpeg4v2", "msmpeg4v3"}
 # They have no other ones.
@@ -57,6 +60,7 @@ class Track:
     keys: KeyFrames | None  # None: stamps do not tell which frame is shown when, or key frames are not clean
     has_clean_keys: bool  # what is decoded from a key frame on is the same as if all before were decoded
     is_front: bool = False
+    clusters: Clusters | None = None  # by which the key frames are found that the container cannot find
     handover: Handover = field(default_factory=Handover)
 
     def close(self) -> None:
@@ -103,7 +107,7 @@ def probe(source: Source, limits: Limits, pulse: Callable[[], None]) -> Track:
         try:
             with _open_on_success(stream):
                 head = read_head(stream)
-                tally = _tally(source, stream, head, limits, pulse)
+                tally, clusters = _tally(source, stream, head, limits, pulse)
             reader = stream
             if tally is None and stream.has_moved:  # a file that is damaged may have no way back to its front
                 index = stream.stream.index
@@ -112,7 +116,9 @@ def probe(source: Source, limits: Limits, pulse: Callable[[], None]) -> Track:
             with _open_on_success(reader):
                 is_held = tally is None and reader.read_through()
                 facts = facts_of(reader, head, tally or reader.tally, size_bytes, limits)
-                track = _track(reader, head, facts, tally or reader.tally)
+                track = _track(
+                    reader, head, facts, tally or reader.tally, None if tally is None else clusters
+                )
             # Who opens the file anew may jump over a damaged beginning; this decoder has met it.
             if is_held and track.keys is not None and reader is stream and not stream.is_damaged:
                 return replace(track, handover=Handover(Opening(stream, head)))
@@ -125,7 +131,9 @@ def probe(source: Source, limits: Limits, pulse: Callable[[], None]) -> Track:
     raise refusals[0]
 
 
-def _track(stream: Stream, head: Head, facts: VideoFacts, tally: Tally) -> Track:
+def _track(
+    stream: Stream, head: Head, facts: VideoFacts, tally: Tally, clusters: Clusters | None = None
+) -> Track:
     # Some writers know only when a packet is decoded, and say that it is shown then.
     tells_order = tally.reorders or stream.tally.reorders or not stream.reorders
     may_jump = head.timeline.timed and tells_order and not stream.joins and not stream.has_changed
@@ -137,6 +145,7 @@ def _track(stream: Stream, head: Head, facts: VideoFacts, tally: Tally) -> Track
         aspect=stream.aspect,
         keys=tally.keys if is_clean and tally.is_sound else None,
         has_clean_keys=is_clean,
+        clusters=clusters,
     )
 
 
@@ -161,19 +170,26 @@ def _streams(source: Source, limits: Limits, pulse: Callable[[], None]) -> Itera
 
 def _tally(
     source: Source, stream: Stream, head: Head, limits: Limits, pulse: Callable[[], None]
-) -> Tally | None:
-    """What an index, or seeking, tells of the packets of a stream whose head has been read, if that pays."""
+) -> tuple[Tally | None, Clusters | None]:
+    """What an index, or seeking, tells of the packets of a stream whose head has been read, if that pays.
+
+    And the clusters by which it did, without which nobody finds those key frames.
+    """
+    if source.is_whole:
+        return tally_of_index(stream, head.packets, _WORTH_IT, may_guess=False), None
     index = stream.stream.index  # may be asked for when this stream is closed
 
-    def reopen() -> Stream:
-        return Stream(open_container(source), index, limits, pulse)
+    def reopen(clusters: Clusters | None = None) -> Stream:
+        return Stream(open_container(source), index, limits, pulse, clusters=clusters)
 
-    if source.is_whole:
-        return tally_of_index(stream, head.packets, _WORTH_IT, may_guess=False)
     tally = None
     if is_indexed_to_the_end(stream):
         tally = tally_of_index(stream, head.packets, 1, may_guess=True)
     if tally is None:
         with reopen() as other:
-            tally = tally_of_ends(other, stream.tally, stated_rate(stream))
-    return tally or tally_by_seeking(stream, reopen, source.wait_for_size())
+            tally = tally_of_ends(other, stream.tally, stated_rate(stream), source.wait_for_size())
+    if tally is not None:
+        return tally, None
+    clusters = find_clusters(source, stream)
+    tally = tally_by_seeking(stream, partial(reopen, clusters), source.wait_for_size(), clusters)
+    return tally, clusters

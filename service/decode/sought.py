@@ -1,7 +1,7 @@
 """Key frames that no index lists, looked for where they are needed: in a file that is far away.
 
 FFmpeg finds a time in a fragmented mp4 by its list of fragments (``sidx``), and in MPEG-TS, which has none of
-anything, by trying places.
+anything, by trying places. In Matroska that lacks its list, ``Clusters`` do.
 """
 
 import statistics
@@ -11,13 +11,15 @@ from contextlib import ExitStack, closing
 from fractions import Fraction
 from itertools import pairwise
 
+from service.decode.clusters import Clusters
 from service.decode.container import BUFFER_BYTES
 from service.decode.joins import JUMP_S, has_loose_clock
 from service.decode.opening import stated_rate, stated_s
+from service.decode.source import Source
 from service.decode.stream import Stream
 from service.decode.tally import Key, Tally
 
-_FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2", "mpegts")
+_FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2", "mpegts", "ogg", "asf")
 _BACK_S = 0.5  # from a time, to look for a key frame before it
 _FARTHER = 1.5  # times as far back when there was none
 _NEAR_S = 1  # what is read in the time that it takes to seek
@@ -36,7 +38,6 @@ class SoughtKeys:
     def __init__(self, reopen: Callable[[], Stream], earliest: int, frame_ticks: Fraction) -> None:
         self._reopen = reopen
         self._stream = reopen()
-        self._finds_any_place = has_loose_clock(self._stream.container.format)
         self._earliest = earliest
         self._frame_ticks = frame_ticks
         self._second = 1 / (self._stream.time_base or Fraction(1))  # ticks
@@ -116,7 +117,7 @@ class SoughtKeys:
         """Read up to there from a place with a key frame in between, the nearer the better."""
         known, known_to = self._found, self._read_to
         least = int(_BACK_S * self._second)
-        place, back = ticks, least if self._finds_any_place else 0
+        place, back = ticks, least if self._stream.finds_any_place else 0
         self._found = []
         while not self._is_found(ticks) and place > known_to:
             place = max(ticks - back, known_to)
@@ -140,23 +141,36 @@ class SoughtKeys:
                 self._found.append(Key(packet.pts, packet.pts if packet.dts is None else packet.dts, number))
 
 
-def tally_by_seeking(front: Stream, reopen: Callable[[], Stream], size_bytes: int) -> Tally | None:
+def find_clusters(source: Source, stream: Stream) -> Clusters | None:
+    """Those of a Matroska stream whose first packets have been read, where looking for them pays."""
+    index = stream.stream.index_entries
+    if stream.container.format.name != "matroska,webm" or not len(index):
+        return None
+    try:
+        return Clusters(source, index[0].pos)
+    except ValueError:
+        return None
+
+
+def tally_by_seeking(
+    front: Stream, reopen: Callable[[], Stream], size_bytes: int, clusters: Clusters | None
+) -> Tally | None:
     """A tally by the first packets, which have been read of ``front``, and those from the last key frame on.
 
     None where seeking leads nowhere, or cannot tell what lies between.
     """
     container, head = front.container.format, front.tally
-    time_base, seconds = front.time_base, stated_s(front)
-    if container.name not in _FORMATS or size_bytes < _WORTH_IT or not head.is_sound:
+    time_base, end = front.time_base, _end(front, clusters)
+    if (container.name not in _FORMATS and clusters is None) or size_bytes < _WORTH_IT or not head.is_sound:
         return None
-    if head.earliest is None or head.latest is None or time_base is None or seconds is None:
+    if head.earliest is None or head.latest is None or time_base is None or end is None:
         return None
     frame_ticks = 1 / (stated_rate(front) * time_base)
     with ExitStack() as stack:
         keys = stack.enter_context(closing(SoughtKeys(reopen, head.earliest, frame_ticks)))
         if has_loose_clock(container) and not keys.rises_evenly(size_bytes):
             return None
-        last = keys.before(head.earliest + int(Fraction(seconds) / time_base))
+        last = keys.before(end)
         tail = None if last is None or last.pts <= head.latest else keys.tail()
         if tail is None or tail.latest is None or not tail.is_sound:
             return None
@@ -165,3 +179,13 @@ def tally_by_seeking(front: Stream, reopen: Callable[[], Stream], size_bytes: in
         tally.is_counted = False
         stack.pop_all()
         return tally
+
+
+def _end(front: Stream, clusters: Clusters | None) -> int | None:
+    """About when the last packets are shown, in ticks; None: nothing tells."""
+    if clusters is not None:
+        return clusters.last.ticks
+    seconds, earliest = stated_s(front), front.tally.earliest
+    if seconds is None or earliest is None or front.time_base is None:
+        return None
+    return earliest + int(Fraction(seconds) / front.time_base)

@@ -54,6 +54,13 @@ class Source:
             self._ask(place, place + count)
         return os.pread(self._fd, min(count, end - place), place)
 
+    def read_all(self, place: int, count: int) -> bytes:
+        """So many bytes, fewer only where the file ends."""
+        data = b""
+        while len(data) < count and (more := self.read(place + len(data), count - len(data))):
+            data += more
+        return data
+
     def wait_for_size(self) -> int:
         """The size of the file; where it is not known yet, once every byte is there."""
         while self.size_bytes is None:

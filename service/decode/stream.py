@@ -16,7 +16,8 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from service.decode.container import MEDIA_ERRORS, is_end, only_stream, packets
+from service.decode.clusters import Clusters, void
+from service.decode.container import BUFFER_BYTES, MEDIA_ERRORS, is_end, only_stream, packets, reader_of
 from service.decode.joins import Joins, has_loose_clock
 from service.decode.limits import Limits, check_duration, check_frames, check_pixels
 from service.decode.ratio import exact
@@ -31,10 +32,13 @@ _BEFORE_S = Fraction(1, 10)
 _INTERLACED = range(2, 6)  # AVFieldOrder: which field is coded and shown first
 # To be read again: what a clip of ten seconds has. A packet of a few bytes may refer to 200 kB of MPEG-TS.
 _HELD_BYTES, _HELD_PACKETS = 16 << 20, 500
+_VOID_PAYS = 4 * BUFFER_BYTES  # and is more than FFmpeg holds
 
 
 class Stream:
     """What is read is tallied, what is decoded is counted; ``pulse`` is called for each packet.
+
+    ``clusters`` find the places that the container cannot.
 
     ``time_base`` is how many seconds a tick of its stamps lasts; None: it has no clock.
     """
@@ -47,6 +51,7 @@ class Stream:
         pulse: Callable[[], None],
         *,
         unsmoothed: bool = False,
+        clusters: Clusters | None = None,
     ) -> None:
         self.container = container
         self.stream = only_stream(container, stream_index)
@@ -60,6 +65,7 @@ class Stream:
         self._joins = self._new_joins()
         self._limits = limits
         self.pulse = pulse
+        self._clusters = clusters
         self._packets = packets(container, self.stream)
         self._may_change = container.format.name == "flv"  # which says so where it does, and never again
         self.has_changed = False  # the codec's headers did, behind the first packet
@@ -149,6 +155,8 @@ class Stream:
 
     def seek(self, ticks: int) -> bool:
         """Read on from a key frame at or before this stamp, if the container can; the tally begins anew."""
+        if self._clusters is not None:
+            self._show_way(self._clusters.before(ticks).place, ticks)
         return self._move(partial(self.container.seek, ticks, stream=self.stream, backward=True))
 
     def seek_key(self, key: Key) -> bool:
@@ -160,6 +168,11 @@ class Stream:
     def seek_byte(self, place: int) -> bool:
         """Read on from the first packet behind this place of the file, if the container can."""
         return self._move(partial(self.container.seek, place, unsupported_byte_offset=True))
+
+    @property
+    def finds_any_place(self) -> bool:
+        """Seeking leads to a place before a time, and not always to a key frame."""
+        return has_loose_clock(self.container.format) or self._clusters is not None
 
     @property
     def is_damaged(self) -> bool:
@@ -188,6 +201,16 @@ class Stream:
         self._again.clear()
         self.tally, self._joins = Tally(), self._new_joins()
         return True
+
+    def _show_way(self, place: int, ticks: int) -> None:
+        """FFmpeg reads on from the last place it knows: let what is between that and this one be void."""
+        known = self.stream.index_entries
+        if not len(known):
+            return
+        start = known[max(0, known.search_timestamp(ticks))].pos
+        reader, size_bytes = reader_of(self.container), place - start
+        reader.cover(start, void(size_bytes) if size_bytes >= _VOID_PAYS else b"")
+        self.seek_byte(reader.size_bytes)  # it holds what it read last, as that stood there
 
     def _brings_headers(self, packet: Packet) -> bool:
         if not packet.has_sidedata("new_extradata"):
