@@ -55,6 +55,10 @@ class Kept:
         pass
 
 
+def no_pulse() -> None:
+    pass
+
+
 def noise(_: int) -> np.ndarray:
     return np.random.default_rng().integers(0, 255, (_SIZE[1], _SIZE[0], 3), np.uint8)
 
@@ -93,10 +97,10 @@ def listed(path: Path) -> list[Cluster]:
 
 def decoded(source: Source, plan: Plan) -> tuple[VideoFacts, dict[tuple[int, int], np.ndarray], DecodeEnd]:
     with closing(source):
-        track = probe(source, limits(), lambda: None)
+        track = probe(source, limits(), no_pulse)
         with closing(track):
             kept = Kept()
-            end = decode(Job(source, track, plan, SMALL, False, limits()), kept, lambda: None)
+            end = decode(Job(source, track, plan, SMALL, False, limits()), kept, no_pulse)
             return track.facts, kept.units, end
 
 
@@ -118,7 +122,7 @@ def plan_of(start_ns: int, end_ns: int) -> Plan:
 def test_one_is_found_before_any_time(clip: Path) -> None:
     known = listed(clip)
     with closing(FarSource(clip)) as source:
-        clusters = Clusters(source, known[0].place)
+        clusters = Clusters(source, known[0].place, no_pulse)
         assert clusters.last == known[-1]
         for ticks in range(0, _SECONDS * 1000, 333):
             found = clusters.before(ticks)
@@ -162,7 +166,7 @@ def test_what_cannot_be_found_is_refused(coded: Path, tmp_path: Path, kind: str)
         closing(FarSource(path)) as source,
         pytest.raises(ValueError, match=r"clock does not rise|soon read"),
     ):
-        Clusters(source, first.place)
+        Clusters(source, first.place, no_pulse)
 
 
 def test_bytes_that_only_look_like_a_cluster_are_none(coded: Path, tmp_path: Path) -> None:
@@ -177,5 +181,5 @@ def test_bytes_that_only_look_like_a_cluster_are_none(coded: Path, tmp_path: Pat
     path.write_bytes(data[: known[0].place] + spoilt)
     again = listed(path)
     with closing(FarSource(path)) as source:
-        clusters = Clusters(source, again[0].place)
+        clusters = Clusters(source, again[0].place, no_pulse)
         assert all(clusters.before(each.ticks) in again for each in again)

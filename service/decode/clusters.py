@@ -5,6 +5,7 @@ it.
 """
 
 from bisect import bisect_right
+from collections.abc import Callable
 from itertools import count, pairwise
 from typing import NamedTuple
 
@@ -31,12 +32,15 @@ class Cluster(NamedTuple):
 class Clusters:
     """Those of a source whose size is known, from the place of the first one on.
 
+    ``pulse`` is called for each piece that is looked through.
+
     Raises:
         ValueError: it has too few, or times do not rise with places.
     """
 
-    def __init__(self, source: Source, first: int) -> None:
+    def __init__(self, source: Source, first: int, pulse: Callable[[], None]) -> None:
         self._source = source
+        self._pulse = pulse
         self._end = source.wait_for_size()
         size_bytes = self._end - first
         if size_bytes < _WORTH_IT:
@@ -92,12 +96,14 @@ class Clusters:
         """The first that begins at ``start`` or behind it, before ``end``."""
         place, data = start, b""  # what was read from there on, and may hold the beginning of one
         while place < end:
+            self._pulse()
             more = self._source.read(place + len(data), BUFFER_BYTES)
             data += more
-            while (offset := data.find(_CLUSTER)) >= 0 and place + offset < end:
+            offset = data.find(_CLUSTER)
+            while 0 <= offset < end - place:
                 if (cluster := self._at(place + offset)) is not None:
                     return cluster
-                place, data = place + offset + 1, data[offset + 1 :]
+                offset = data.find(_CLUSTER, offset + 1)
             if not more:
                 return None
             keep = len(_CLUSTER) - 1

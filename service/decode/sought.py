@@ -147,7 +147,7 @@ def find_clusters(source: Source, stream: Stream) -> Clusters | None:
     if stream.container.format.name != "matroska,webm" or not len(index):
         return None
     try:
-        return Clusters(source, index[0].pos)
+        return Clusters(source, index[0].pos, stream.pulse)
     except ValueError:
         return None
 
