@@ -21,6 +21,7 @@
     ├── Overloaded                      RESOURCE_EXHAUSTED   too many videos in flight; retry later
     │   ├── ClientOverloaded            RESOURCE_EXHAUSTED   too many videos of this client in flight
     │   └── DeadlineTooShort            RESOURCE_EXHAUSTED   the answer would come too late; retry later
+    ├── ServerStopped                   UNAVAILABLE          it ends, and did not have the time; try another
     ├── NoDevice                        UNAVAILABLE          every device that has the model failed
     ├── DecoderDied                     INTERNAL             the worker crashed or hung
     └── InternalError                   INTERNAL             ours; the client sees a fixed text and an id
@@ -40,12 +41,14 @@ _MAX_LISTED = 20  # names of what there is
 class TubeletError(Exception):
     """The root. ``reason`` is the stable ErrorInfo.reason; ``metadata`` holds limits and values found.
 
-    ``before_work`` errors refuse a request before its body is read.
+    ``before_work`` errors refuse a request before its body is read; where ``retry_after_s`` is set, trying
+    again then may help.
     """
 
     code: ClassVar[grpc.StatusCode] = grpc.StatusCode.INTERNAL
     reason: ClassVar[str] = "INTERNAL"
     before_work: ClassVar[bool] = False
+    retry_after_s: float | None = None
 
     def __init__(self, message: str, *, field: str = "", **metadata: object) -> None:
         super().__init__(message)
@@ -158,6 +161,14 @@ class DeadlineTooShort(Overloaded):
 
 class DecoderDied(TubeletError):
     reason = "DECODER_DIED"
+
+
+class ServerStopped(TubeletError):
+    """Another one may be there: at once behind the same name, soon where this one begins anew."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+    reason = "SERVER_STOPPED"
+    retry_after_s = 1.0
 
 
 class NoDevice(TubeletError):

@@ -30,6 +30,7 @@ from service.values import Options
 SAMPLE_CLIP = importlib.resources.files("service") / "sample.mp4"
 """A few seconds of camera moves over a picture that the project drew itself: for warm-up and demo."""
 
+_LAST_WORDS_S = 1.0  # for clients to hear that there is no more time for them
 _PING_INTERVAL_MS = 10_000  # the shortest that a client may have
 
 logger = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ async def open_server(config: Config) -> AsyncIterator[RunningServer]:
     """A server that is ready; leaving the context drains it.
 
     Draining: health turns to NOT_SERVING, new calls are refused, those in flight have
-    ``server.drain_s`` to end and are cancelled then.
+    ``server.drain_s`` to end and are told then that there is no more time.
     """
     started = monotonic()
     metrics = Metrics()
@@ -174,7 +175,8 @@ async def _serving(
     server: grpc.aio.Server, config: Config, pipeline: Pipeline, metrics: Metrics
 ) -> AsyncIterator[Health]:
     """The server answers, but says NOT_SERVING: its health. It drains at the end."""
-    add_to(server, Servicer(pipeline, metrics, config.upload.silence_s))
+    servicer = Servicer(pipeline, metrics, config.upload.silence_s)
+    add_to(server, servicer)
     health = Health(SERVICE)
     await health.tell(ready=False)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
@@ -183,7 +185,9 @@ async def _serving(
     try:
         yield health
     finally:
-        await server.stop(config.server.drain_s)
+        ending = asyncio.get_running_loop().call_later(config.server.drain_s, servicer.end_calls)
+        await server.stop(config.server.drain_s + _LAST_WORDS_S)
+        ending.cancel()
 
 
 async def _warm_up(pipeline: Pipeline) -> None:

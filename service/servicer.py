@@ -11,7 +11,7 @@ import grpc
 from service.admission import Caller
 from service.chunk import chunk_or
 from service.engine.hosted import HostedModel
-from service.errors import MessageOutOfOrder, TubeletError
+from service.errors import MessageOutOfOrder, ServerStopped, TubeletError
 from service.messages import Context, Message, chunks_of, is_out_of_time, options_of, parser
 from service.metrics import Metrics
 from service.pipeline import Emit, Event, Pipeline, insides_hidden
@@ -51,6 +51,14 @@ class Servicer(VideoClassifierServicer):
         self._pipeline = pipeline
         self._metrics = metrics
         self._silence_s = silence_s  # of an upload
+        self._answering: set[asyncio.Task[Any]] = set()
+        self._has_ended = False
+
+    def end_calls(self) -> None:
+        """Answer those in flight that there is no more time for them."""
+        self._has_ended = True
+        for task in self._answering:
+            task.cancel()
 
     async def Classify(
         self, request_iterator: AsyncIterator[Message], context: Context
@@ -112,10 +120,12 @@ class Servicer(VideoClassifierServicer):
             return await _unless_more_comes(messages, answer)
 
     async def _answer(self, call: _Call, context: Context, work: Callable[[_Call], Awaitable[T]]) -> T:
-        code = grpc.StatusCode.OK
+        code, task = grpc.StatusCode.OK, asyncio.current_task()
+        assert task is not None
+        self._answering.add(task)
         try:
             with insides_hidden():
-                return await work(call)
+                return await self._unless_ended(work(call))
         except TubeletError as error:
             code = error.code
             metric = self._metrics.rejected if error.before_work else self._metrics.failed
@@ -127,7 +137,21 @@ class Servicer(VideoClassifierServicer):
             self._metrics.failed.labels(code.name).inc()
             raise
         finally:
+            self._answering.discard(task)
             self._metrics.requests.labels(call.method, call.model, code.name).inc()
+
+    async def _unless_ended(self, work: Awaitable[T]) -> T:
+        """
+        Raises:
+            ServerStopped: the call was cancelled for that.
+        """
+        try:
+            return await work
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not self._has_ended or task is None or task.uncancel():
+                raise
+            raise ServerStopped("the server stops before it could answer; try again") from None
 
     def _model(self, model: HostedModel) -> model_pb2.Model:
         spec = model.spec

@@ -10,7 +10,7 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
-from service.errors import Overloaded, TubeletError
+from service.errors import TubeletError
 
 DOMAIN = "tubelet"
 
@@ -32,7 +32,7 @@ def to_status(error: TubeletError) -> grpc.Status:
     if error.field:
         violation = BadRequest.FieldViolation(field=error.field, description=message)
         details.append(BadRequest(field_violations=[violation]))
-    if isinstance(error, Overloaded):
+    if error.retry_after_s is not None:
         delay = Duration()
         delay.FromNanoseconds(round(error.retry_after_s * 1e9))
         details.append(RetryInfo(retry_delay=delay))

@@ -172,3 +172,20 @@ def test_draining_lets_the_one_in_flight_end_and_refuses_the_next() -> None:
         upload.send(None)
         assert upload.call.result().classification.segments
         served.wait()
+
+
+def test_who_is_in_flight_when_a_drain_ends_is_told_to_come_back() -> None:
+    with serving(server={"drain_s": 0.2}) as served, grpc.insecure_channel(served.target) as channel:
+        stub = VideoClassifierStub(channel)
+        uploads = [Upload(stub) for _ in range(2)]
+        for each in uploads:
+            each.send(pan(3.0)[:5000])
+        wait_until(served, "tubelet_videos_in_flight", 2)
+        served.drain()
+        for each in uploads:
+            with pytest.raises(grpc.RpcError) as caught:
+                each.call.result(timeout=20)
+            error = from_rpc_error(caught.value)
+            assert (error.code, error.reason) == ("UNAVAILABLE", "SERVER_STOPPED")
+            assert error.retry_after_s
+        served.wait()
