@@ -1,23 +1,31 @@
 """Each time gets the frame that is shown then; damage and early ends cost no more than they must."""
 
+import os
 import subprocess
 from collections.abc import AsyncIterator
+from contextlib import closing
+from fractions import Fraction
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import pytest_asyncio
 
 from service.config import MIB, DecodeConfig
 from service.decode.pool import DecodePool
+from service.decode.probe import probe
+from service.decode.protocol import Refusal
+from service.decode.source import Source
 from service.errors import CorruptVideo
 from service.plan import Grid, Plan
 from service.values import PixelFormat
 from tests.decode_clips import (
     decode_file,
     decode_plan,
+    limits,
     number_of,
     piece,
     render,
@@ -204,6 +212,35 @@ async def test_a_packet_that_claims_to_be_huge_ends_the_video(pool: DecodePool, 
     assert any("breaks off" in warning for warning in facts.warnings)
     assert facts.duration_ns == 9 * 10**8
     assert number_of(units[0, 7][1]) == 8
+
+
+class _Counted(Source):
+    openings = 0
+
+    def read(self, place: int, count: int) -> bytes:
+        self.openings += place == 0
+        return super().read(place, count)
+
+
+@pytest.mark.parametrize("streams", [1, 2, 12])
+async def test_a_file_of_damaged_streams_is_read_a_few_times_only(tmp_path: Path, streams: int) -> None:
+    path = tmp_path / "clip.mkv"
+    with (
+        av.open(str(render(tmp_path / "coded.mp4", 10, codec="mpeg4"))) as coded,
+        av.open(str(path), "w") as file,
+    ):
+        damaged = [file.add_stream_from_template(coded.streams.video[0]) for _ in range(streams)]
+        for stream in damaged:
+            packet = av.Packet(b"\x01" * 100)
+            packet.pts = packet.dts = 0
+            packet.time_base, packet.stream = Fraction(1, 10), stream
+            file.mux(packet)
+    with (
+        closing(_Counted(os.open(path, os.O_RDONLY))) as source,
+        pytest.raises(Refusal, match="not one frame"),
+    ):
+        probe(source, limits(), lambda: None)
+    assert source.openings <= 3
 
 
 async def test_a_plan_behind_the_last_frame_is_refused(pool: DecodePool, tmp_path: Path) -> None:

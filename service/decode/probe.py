@@ -42,6 +42,7 @@ _CLEAN_KEYS |= {"wmv1", "wmv2", "wmv3", "vc1", "msmpeg4v2", "msmpeg4v3"}
 _CLEAN_KEYS |= {"mjpeg", "prores", "dnxhd", "dvvideo", "ffv1", "huffyuv", "ffvhuff", "utvideo"}
 _CLEAN_KEYS |= {"jpeg2000", "png"}
 
+_TRIED = 3  # streams, of a file in which nothing decodes: each costs a reading of all of it
 _WORTH_IT = 500  # packets; fewer are read in the time that it takes to ask an index
 
 
@@ -162,7 +163,7 @@ def _streams(source: Source, limits: Limits, pulse: Callable[[], None]) -> Itera
     """Those that may be the video, the likeliest first."""
     container = open_container(source, accelerator(limits.hardware))
     check_streams(len(container.streams), limits)
-    first, *others = candidates(container)
+    first, *others = candidates(container)[:_TRIED]
     yield Stream(container, first, limits, pulse)
     for stream_index in others:
         yield Stream(open_container(source, accelerator(limits.hardware)), stream_index, limits, pulse)
