@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from service.storage import AnonymousFile, Piece
 
-_AHEAD_BYTES = 1 << 20  # that wait for a disk; then so does who brings them
+_AHEAD_BYTES = 4 << 20  # that wait for a disk; then so does who brings them: fewer writes cost less
 _PIECE_BYTES = 256  # of memory that a piece takes beside its content
 _GATHER_S = 0.002  # before a write to disk: a thread's turn costs more than a small message
 
