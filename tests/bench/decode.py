@@ -8,10 +8,11 @@ peers have. Beside the wall time stands the processor time of all that took part
 suffers less where others use the machine. A ratio is the median over rounds of a peer's time to tubelet's in
 the same round. Which frames came is read from the numbers stamped on them (``tests.bench.footage``), and
 pixels are compared with tubelet's; what is wrong is said below the table. The last table is the whole pool:
-several files at once through one worker and through two.
+several files at once through one worker and through two; below it what the machine gives to two processes
+that share nothing, the ffmpeg program decoding all of the same files, for cores may share memory and heat.
 
 Peers come with ``pip install 'tubelet[bench]'``; one that is not there is named and left out. The default
-takes ten minutes on two cores that are idle otherwise; the first run renders the clips besides.
+takes half an hour on two cores that are idle otherwise; the first run renders the clips besides.
 """
 
 import asyncio
@@ -229,18 +230,31 @@ async def _pool_rows(
     clip: Clip, files: int, contestants: dict[int, Contestant], rounds: int
 ) -> list[tuple[str, ...]]:
     path, request = rendered(clip), requests(clip)["uniform 16"]
-    costs: dict[int, list[Cost]] = {workers: [] for workers in contestants}
+    pools: dict[int, list[Cost]] = {workers: [] for workers in contestants}
+    machine: dict[int, list[Cost]] = {processes: [] for processes in contestants}
     for _ in range(rounds):
         for workers, contestant in contestants.items():
             decodings = (contestant.decode(path, request) for _ in range(files))
-            _, cost = await timed(asyncio.gather(*decodings))
-            costs[workers].append(cost)
-    rows = []
+            pools[workers].append((await timed(asyncio.gather(*decodings)))[1])
+        for processes, costs in machine.items():
+            costs.append((await timed(_decode_apart(path, files, processes)))[1])
+    named = {f"{files} x {clip.name} at once": pools, "whole, by ffmpeg processes": machine}
+    return [row for name, costs in named.items() for row in _scaling_rows(name, files, costs)]
+
+
+async def _decode_apart(path: Path, files: int, processes: int) -> None:
+    """What the machine gives to processes that share nothing: ffmpeg programs of one thread each."""
+    looped = "-stream_loop", str(files // processes - 1), "-i", str(path), "-an", "-f", "null", "-"
+    command = "ffmpeg", "-v", "error", "-threads", "1", *looped
+    running = [await asyncio.create_subprocess_exec(*command) for _ in range(processes)]
+    await asyncio.gather(*(process.wait() for process in running))
+
+
+def _scaling_rows(name: str, files: int, costs: dict[int, list[Cost]]) -> Iterator[tuple[str, ...]]:
     for workers, each in costs.items():
         cost, gain = median(each), ratio(costs[WORKERS[0]], each)
         cells = f"{files / cost.wall_s:.2f}", f"{gain.wall_s:.2f}", f"{cost.cpu_s / files * 1000:.0f}"
-        rows.append((f"{files} x {clip.name} at once", str(workers), *cells))
-    return rows
+        yield name, str(workers), *cells
 
 
 async def measure(rounds: int, only: str, console: Console) -> None:
