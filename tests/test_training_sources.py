@@ -10,6 +10,7 @@ from models.training.__main__ import app
 from models.training.groups import is_test
 from models.training.sources import NoSources, load_sources
 from service.server import SAMPLE_CLIP
+from tests.clips import pan
 
 
 @pytest.fixture
@@ -21,20 +22,25 @@ def folder(tmp_path: Path) -> Path:
     return videos
 
 
-def test_clips_that_come_after_a_failure_are_found(folder: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def short() -> bytes:
+    return pan(0.5)
+
+
+def test_clips_that_come_after_a_failure_are_found(folder: Path, tmp_path: Path, short: bytes) -> None:
     with pytest.raises(NoSources, match="videos holds no clip that can be decoded"):
         load_sources(folder, tmp_path / "cache", test=False)
     for number in range(30):  # by their names, a fifth of them is for tests
-        shutil.copy(str(SAMPLE_CLIP), folder / f"{number}.mp4")
+        (folder / f"{number}.mp4").write_bytes(short)
     train, test = (load_sources(folder, tmp_path / "cache", test=test) for test in (False, True))
     assert {source.test for source in train} == {False}
     assert {source.test for source in test} == {True}
     assert len({source.name for source in (*train, *test)}) == 30
 
 
-def test_a_cache_of_another_folder_is_not_taken(folder: Path, tmp_path: Path) -> None:
+def test_a_cache_of_another_folder_is_not_taken(folder: Path, tmp_path: Path, short: bytes) -> None:
     for number in range(30):
-        shutil.copy(str(SAMPLE_CLIP), folder / f"{number}.mp4")
+        (folder / f"{number}.mp4").write_bytes(short)
     load_sources(folder, tmp_path / "cache", test=False)
     with pytest.raises(NoSources, match=r"holds the clips of .*videos, not of .*others"):
         load_sources(tmp_path / "others", tmp_path / "cache", test=False)
