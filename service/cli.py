@@ -5,16 +5,15 @@ import importlib.metadata
 import logging
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 
-from service.config import Config, load_config
-from service.misconfigured import BadConfig
+from service.config import load_config
+from service.told import told
 
 if TYPE_CHECKING:
     from service.values import Views
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 models_app = typer.Typer(no_args_is_help=True, help="The models that can answer.")
 app.add_typer(models_app, name="models")
-
-_errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="A TOML file; see the README.")]
 ServerAddress = Annotated[
@@ -37,7 +34,7 @@ Clips = Annotated[
 Crops = Annotated[
     int | None, typer.Option(help="Views: crops of each, 1 (centre) or 3 (along the longer side).")
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line; errors, too.")]
 
 
 def _version(is_asked: bool) -> None:
@@ -82,14 +79,14 @@ def serve(
 
     flags = {"port": port, "metrics_port": metrics_port}
     server = {key: value for key, value in flags.items() if value is not None}
-    settings = _config(config, server=server)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     def ready(running: RunningServer) -> None:
         typer.echo(f"ready: gRPC on port {running.port}, metrics on port {running.metrics_port}")
 
-    with _told():
-        asyncio.run(run_until_signal(settings, ready, lambda: load_config(config, server=server)))
+    with told():
+        read = partial(load_config, config, server=server)
+        asyncio.run(run_until_signal(read(), ready, read))
 
 
 @app.command()
@@ -138,8 +135,8 @@ def classify(
         fast=fast,
         priority=Priority(priority),
     )
-    with _told():
-        failed = asyncio.run(classify_all(videos, options, server, _config(config), as_json=as_json))
+    with told(as_json=as_json):
+        failed = asyncio.run(classify_all(videos, options, server, load_config(config), as_json=as_json))
     raise typer.Exit(1 if failed else 0)
 
 
@@ -158,18 +155,12 @@ def evaluate(
     ] = None,
 ) -> None:
     """Measure a model on labelled videos; run again, it resumes. Exit status 1 when none was classified."""
-    from service import evaluate as evaluation
+    from service.evaluate import evaluate as measure
     from service.values import Options, Sliding
 
     wanted = Options(model, version, windowing=_views(clips, crops) or Sliding())
-    with _told():
-        try:
-            work = evaluation.evaluate(data, wanted, out, server, _config(config), as_json=as_json)
-            classified = asyncio.run(work)
-        except evaluation.Unusable as error:
-            _errors.print(str(error))
-            raise typer.Exit(2) from None
-    raise typer.Exit(0 if classified else 1)
+    with told(as_json=as_json):
+        asyncio.run(measure(data, wanted, out, server, load_config(config), as_json=as_json))
 
 
 @models_app.command("list")
@@ -177,8 +168,8 @@ def list_models(server: ServerAddress = None, config: ConfigFile = None, as_json
     """The models of a server, or of this installation."""
     from service.models_list import print_models
 
-    with _told():
-        asyncio.run(print_models(server, _config(config), as_json=as_json))
+    with told(as_json=as_json):
+        asyncio.run(print_models(server, load_config(config), as_json=as_json))
 
 
 @models_app.command("import")
@@ -212,10 +203,10 @@ def import_model(
         raise typer.BadParameter(f"--as takes 'factorised', not {become!r}")
     if become is None and (frames, tubelet) != (None, None):
         raise typer.BadParameter("--frames and --tubelet go with --as factorised")
-    with _told():
+    with told(as_json=as_json):
         bring(
             source,
-            _config(config),
+            load_config(config),
             name=name,
             version=version,
             labels=labels,
@@ -233,8 +224,8 @@ def verify_model(
     """Compare a model's files and logits with what was written; exit status 1 if they differ."""
     from service.model_commands import verify_model as verify
 
-    with _told():
-        same = verify(name, version, _config(config), as_json=as_json)
+    with told(as_json=as_json):
+        same = verify(name, version, load_config(config), as_json=as_json)
     raise typer.Exit(0 if same else 1)
 
 
@@ -245,8 +236,8 @@ def show_model(
     """All that is known of a model of this installation."""
     from service.model_commands import show_model as show
 
-    with _told():
-        show(name, version, _config(config), as_json=as_json)
+    with told(as_json=as_json):
+        show(name, version, load_config(config), as_json=as_json)
 
 
 @app.command()
@@ -257,52 +248,8 @@ def demo(
     from service.demo import demo as show
 
     server = {"host": "127.0.0.1", "port": 0, "metrics_port": 0}
-    with _told():
-        asyncio.run(show(video, _config(None, server=server), Console(highlight=False, soft_wrap=True)))
-
-
-def _config(path: Path | None, **flags: Any) -> Config:
-    try:
-        return load_config(path, **flags)
-    except FileNotFoundError as error:
-        _errors.print(str(error))
-    except BadConfig as error:
-        for problem in error.problems:
-            _errors.print(f"configuration: {problem}")
-    raise typer.Exit(2)
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """What a user can mend ends in one sentence and exit status 1, not in a traceback."""
-    try:
-        yield
-    except typer.Exit:
-        raise
-    except Exception as error:
-        if not any(isinstance(error, kind) for kind in _mendable()):
-            raise
-        _errors.print(str(error))
-        raise typer.Exit(1) from None
-
-
-def _mendable() -> Iterator[type[Exception]]:
-    """What the messages are good enough for; what is quick to import comes first."""
-    from service.client import ServerError
-
-    yield from (ServerError, OSError)
-
-    from models.checkpoints.foreign import CannotImport
-    from models.extras import MissingExtra
-    from models.folder import BrokenModel
-    from models.precision import UnsupportedPrecision
-    from models.store import UnknownModel
-    from service.engine.loading import NoSuchDevice
-    from service.shelf import NotThere
-    from service.signals import NoDeviceLeft
-
-    yield from (NotThere, UnknownModel, BrokenModel, CannotImport, MissingExtra)
-    yield from (NoSuchDevice, NoDeviceLeft, UnsupportedPrecision)
+    with told():
+        asyncio.run(show(video, load_config(server=server), Console(highlight=False, soft_wrap=True)))
 
 
 def _views(clips: int | None, crops: int | None) -> "Views | None":

@@ -165,14 +165,13 @@ def load_config(path: Path | None = None, **flags: Any) -> Config:
     """Read the configuration.
 
     Raises:
-        FileNotFoundError: ``path`` is named but absent.
-        BadConfig: an unknown key, a value out of its range, or the file is not TOML.
+        BadConfig: an unknown key, a value out of its range, or the file is absent or not TOML.
     """
     for name, value in os.environ.items():
         if name.upper().startswith(_PREFIX):
             _check_variable(name, value)
     if path is not None and not path.is_file():
-        raise FileNotFoundError(f"no configuration file at {path}")
+        raise BadConfig(f"no configuration file at {path}")
 
     class FileConfig(Config):
         model_config = SettingsConfigDict(toml_file=path)

@@ -14,9 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from service.ask import Failure, ask_each, asking_here, asking_server, find_model
 from service.config import Config
 from service.confusion import draw_confusion
-from service.labelled import BadData, LabelledVideo, check_labels, read_labelled
+from service.labelled import LabelledVideo, check_labels, read_labelled
 from service.report import TOP_K, Outcome, Report, make_report, report_json, report_text
-from service.results import OtherEvaluation, Results, open_results
+from service.results import Results, open_results
 from service.values import Options, Views
 
 _VIDEOS_AT_ONCE = 8
@@ -26,7 +26,8 @@ class Stopped(Exception):
     """No video can be classified any more: the options are wrong, or the server is gone."""
 
 
-Unusable = (BadData, OtherEvaluation, Stopped)
+class NothingClassified(Exception):
+    """Every video failed."""
 
 
 @dataclass(slots=True)
@@ -44,8 +45,8 @@ class _Run:
 
 async def evaluate(
     data: Path, wanted: Options, out: Path | None, server: str | None, config: Config, *, as_json: bool
-) -> bool:
-    """Print a report on the wanted model, version and windowing; False if nothing was classified.
+) -> None:
+    """Print a report on the wanted model, version and windowing.
 
     ``out`` gets results.jsonl (every answer), report.json and confusion.png.
 
@@ -53,6 +54,7 @@ async def evaluate(
         BadData: the data cannot be read, or its labels are not the model's.
         OtherEvaluation: ``out`` holds one of other options or data.
         Stopped: the answers so far are kept.
+        NothingClassified: standard error says of each video why.
         service.client.ServerError, models.store.UnknownModel: there is no such server or model.
     """
     videos = read_labelled(data)
@@ -71,10 +73,8 @@ async def evaluate(
         notes.print(f"skipped {name}: {failure.message} ({failure.reason or failure.code})")
     outcomes = [Outcome(each.label, results.done[each.name]) for each in videos if each.name in results.done]
     if not outcomes:
-        notes.print("nothing could be classified")
-        return False
+        raise NothingClassified(f"nothing could be classified: all of {len(videos)} videos failed")
     _report(make_report(outcomes, model.labels), run, asked, out, as_json=as_json)
-    return True
 
 
 def _report(report: Report, run: _Run, asked: dict[str, Any], out: Path, *, as_json: bool) -> None:

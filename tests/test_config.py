@@ -72,5 +72,5 @@ def test_lists_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_absent_file_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"nothing\.toml"):
+    with pytest.raises(BadConfig, match=r"nothing\.toml"):
         load_config(tmp_path / "nothing.toml")

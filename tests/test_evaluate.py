@@ -138,7 +138,9 @@ def test_options_that_no_request_can_have_stop_it(served: Served, data: Path, tm
 def test_nothing_that_can_be_classified(served: Served, tmp_path: Path) -> None:
     (tmp_path / "data" / "static").mkdir(parents=True)
     (tmp_path / "data" / "static" / "bad.mp4").write_text("not a video")
-    done = evaluate(str(tmp_path / "data"), "--server", served.target, "--out", str(tmp_path / "out"))
+    command = (str(tmp_path / "data"), "--server", served.target, "--out", str(tmp_path / "out"))
+    done = evaluate(*command, "--json")
     assert done.exit_code == 1
     assert "skipped static/bad.mp4" in done.stderr
     assert "nothing could be classified" in done.stderr
+    assert json.loads(done.stdout)["error"]["reason"] == "NOTHING_CLASSIFIED"

@@ -1,0 +1,86 @@
+"""What went wrong, told to whoever typed the command: a sentence, an exit status, an object for machines."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+from rich.console import Console
+
+from service.misconfigured import BadConfig
+
+_errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+_Kind = tuple[type[Exception], str, str, int]
+"""Of an error: its class, code, reason and the exit status; code and reason are named as a server's are."""
+
+
+@contextmanager
+def told(*, as_json: bool = False) -> Iterator[None]:
+    """What a user can mend ends in a sentence on standard error and an exit status, not in a traceback.
+
+    As JSON, an object on standard output says it, too.
+    """
+    try:
+        yield
+    except typer.Exit:
+        raise
+    except Exception as error:
+        said, status = _judged(error)
+        if not status:
+            raise
+        for sentence in _sentences(error):
+            _errors.print(sentence)
+        if as_json:
+            print(json.dumps({"error": said}))
+        raise typer.Exit(status) from None
+
+
+def _sentences(error: Exception) -> tuple[str, ...]:
+    if isinstance(error, BadConfig):
+        return tuple(f"configuration: {problem}" for problem in error.problems)
+    return (str(error),)
+
+
+def _judged(error: Exception) -> tuple[dict[str, str], int]:
+    """What a machine is told, and the exit status: 0 for what the messages are not good enough for."""
+    from service.client import ServerError
+
+    if isinstance(error, ServerError):
+        return {"code": error.code, "reason": error.reason, "message": error.message}, 1
+    for kind, code, reason, status in mendable():
+        if isinstance(error, kind):
+            return {"code": code, "reason": reason, "message": str(error)}, status
+    return {}, 0
+
+
+def mendable() -> Iterator[_Kind]:
+    """Errors whose messages are good enough to be the end of it; what is quick to import comes first."""
+    yield BadConfig, "INVALID_ARGUMENT", "BAD_CONFIGURATION", 2
+    yield OSError, "FAILED_PRECONDITION", "SYSTEM_ERROR", 1
+
+    from service.evaluate import NothingClassified, Stopped
+    from service.labelled import BadData
+    from service.results import OtherEvaluation
+
+    yield BadData, "INVALID_ARGUMENT", "BAD_DATA", 2
+    yield OtherEvaluation, "FAILED_PRECONDITION", "OTHER_EVALUATION", 2
+    yield Stopped, "ABORTED", "STOPPED", 2
+    yield NothingClassified, "FAILED_PRECONDITION", "NOTHING_CLASSIFIED", 1
+
+    from models.checkpoints.foreign import CannotImport
+    from models.extras import MissingExtra
+    from models.folder import BrokenModel
+    from models.precision import UnsupportedPrecision
+    from models.store import UnknownModel
+    from service.engine.loading import NoSuchDevice
+    from service.shelf import NotThere
+    from service.signals import NoDeviceLeft
+
+    yield UnknownModel, "NOT_FOUND", "UNKNOWN_MODEL", 1
+    yield BrokenModel, "FAILED_PRECONDITION", "BROKEN_MODEL", 1
+    yield CannotImport, "INVALID_ARGUMENT", "CANNOT_IMPORT", 1
+    yield MissingExtra, "FAILED_PRECONDITION", "MISSING_EXTRA", 1
+    for kind in (NotThere, NoSuchDevice, UnsupportedPrecision):
+        yield kind, "INVALID_ARGUMENT", "BAD_CONFIGURATION", 1
+    yield NoDeviceLeft, "UNAVAILABLE", "NO_DEVICE", 1
