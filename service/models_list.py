@@ -45,10 +45,18 @@ async def print_models(server: str | None, config: Config, *, as_json: bool) -> 
 
 
 def open_store(config: Config) -> "ModelStore":
-    """The models of this installation; those that cannot be used are named on standard error."""
+    """The models of this installation; those that cannot be used are named on standard error.
+
+    So is a store that is not there, with which a server would not start.
+    """
     # Imported late: the list of a server needs none of torch, which takes seconds.
     from models.store import ZOO, ModelStore
+    from service.shelf import NotThere, check_folder
 
+    try:
+        check_folder(config.models)
+    except NotThere as error:
+        _errors.print(f"the embedded models only: {error}")
     store = ModelStore(ZOO, config.models.store)
     for problem in store.broken:
         _errors.print(f"left out: {problem}")

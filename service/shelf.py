@@ -55,7 +55,7 @@ class Shelf:
                 and no other version of it is served that could answer. Nothing has changed.
         """
         async with self._one_at_a_time:
-            _check_folder(wanted)
+            check_folder(wanted)
             store = await asyncio.to_thread(ModelStore, ZOO, wanted.store)
             for problem in store.broken:
                 _log.error("a model cannot be loaded: %s", problem)
@@ -105,7 +105,11 @@ class Shelf:
         _log.info("%s %s is gone", model.spec.name, model.spec.version)
 
 
-def _check_folder(wanted: ModelsConfig) -> None:
+def check_folder(wanted: ModelsConfig) -> None:
+    """
+    Raises:
+        NotThere: the store that the configuration names.
+    """
     # Our own default comes into being with the first import.
     if "store" in wanted.model_fields_set and not wanted.store.is_dir():
         raise NotThere(f"models.store is {str(wanted.store)!r}, but there is no such folder")

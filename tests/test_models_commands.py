@@ -118,6 +118,15 @@ def test_one_version_is_the_default(store: Path) -> None:
     assert [row["version"] for row in rows if row["default"]] == ["99"]
 
 
+def test_a_store_that_is_not_there_is_named(store: Path) -> None:
+    done = run("models", "list", "--json")
+    assert done.returncode == 0
+    assert f"models.store is {str(store)!r}, but there is no such folder" in done.stderr
+    assert "camera-motion" in [json.loads(line)["model"] for line in done.stdout.splitlines()]
+    store.mkdir()
+    assert run("models", "list").stderr == ""
+
+
 @pytest.mark.parametrize("file", ["weights.safetensors", "labels.txt"])
 def test_a_damaged_model_is_not_the_same(store: Path, file: str) -> None:
     """Neither is one that was left out for it, and it is not said to be absent."""
