@@ -112,6 +112,19 @@ def test_weights_that_a_download_left_broken_are_named(hub: Path, content: bytes
         read_source("torchvision:resnet18")
 
 
+def test_a_download_says_nothing_on_standard_output(
+    hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(hub, "resnet18")
+    (file,) = hub.iterdir()
+    there = file.rename(tmp_path / "where it is fetched from")
+    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda _url, to, *_, **__: there.rename(to))
+    read_source("torchvision:resnet18")
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "Downloading" in said.err
+
+
 @torch.inference_mode()
 @pytest.mark.parametrize("source", ["torchvision:resnet18", "torchvision:r3d_18", "vit.pth"])
 def test_bf16_keeps_the_answers(hub: Path, tmp_path: Path, source: str) -> None:

@@ -1,6 +1,8 @@
 """torchvision's own classifiers by name, with the labels and preprocessing of their weights' meta data."""
 
 import re
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +118,9 @@ def _weights(name: str, weights_name: str) -> WeightsEnum:
 
 def _state(weights: WeightsEnum) -> dict[str, Tensor]:
     try:
-        state = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
+        # It says on standard output that it downloads, where only the command's own answer belongs.
+        with redirect_stdout(sys.stderr):
+            state = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
     except Exception as error:  # no network; or a damaged pickle, which raises whatever it meets
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         reason = " ".join(str(error).split())[:200] or type(error).__name__
