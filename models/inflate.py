@@ -38,16 +38,21 @@ def inflate(foreign: Foreign, frames: int, tubelet: int) -> Foreign:
     )
     if "head.weight" not in foreign.state and not foreign.labels:
         raise CannotImport("the image ViT has no head; name the labels of the new one with --labels")
-    state = _state(foreign, inflated, foreign.preprocessing)
+    state, untrained = _state(foreign, inflated, foreign.preprocessing)
     was = foreign.sampling
     sampling = Sampling(
         tubelet, frames // tubelet, was.window_s, was.stride_s, was.min_window_s, was.max_window_s
     )
-    note = f"{foreign.description} Inflated to {frames} frames; the temporal encoder is untrained."
-    return replace(foreign, dims=inflated, sampling=sampling, state=state, description=note)
+    note = f"{foreign.description} Inflated to {frames} frames; untrained: {', '.join(untrained)}."
+    return replace(
+        foreign, dims=inflated, sampling=sampling, state=state, description=note, untrained=untrained
+    )
 
 
-def _state(foreign: Foreign, dims: FactorisedDims, preprocessing: Preprocessing) -> dict[str, torch.Tensor]:
+def _state(
+    foreign: Foreign, dims: FactorisedDims, preprocessing: Preprocessing
+) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
+    """The parameters, and the parts of the model, such as ``temporal``, that have random ones."""
     head = foreign.state.get("head.weight")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
@@ -60,4 +65,5 @@ def _state(foreign: Foreign, dims: FactorisedDims, preprocessing: Preprocessing)
         *(("pooler.dense.weight", "pooler.dense.bias") if head is None else ()),
     )
     kept = {name: value for name, value in foreign.state.items() if name not in dropped}
-    return own | kept
+    untrained = (name.partition(".")[0] for name in own if name not in foreign.state)
+    return own | kept, tuple(dict.fromkeys(untrained))

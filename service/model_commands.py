@@ -49,8 +49,13 @@ def import_model(
             foreign, config.models.store, name or default_name(source), version, overwrite=overwrite
         )
     spec = ModelStore(folder.parent.parent).find(folder.parent.name, version).spec
+    if foreign.untrained:
+        _errors.print(
+            f"warning: the checkpoint has nothing for {' and '.join(foreign.untrained)}: random weights, "
+            "to be trained before the labels mean anything"
+        )
     if as_json:
-        print(json.dumps({"folder": str(folder), **spec_json(spec)}))
+        print(json.dumps({"folder": str(folder), **spec_json(spec), "untrained": foreign.untrained}))
     else:
         _out.print(f"{spec.name} {spec.version}: {spec.family}, {len(spec.labels)} labels, in {folder}")
 

@@ -281,7 +281,9 @@ def test_a_backbone_without_a_head_starts_a_video_model(tmp_path: Path) -> None:
     foreign = replace(read_source(str(tmp_path / "theirs")), labels=())
     with pytest.raises(CannotImport, match="no head; name the labels"):
         inflate(foreign, 32, 2)
-    store_model(inflate(replace(foreign, labels=("a", "b")), 32, 2), tmp_path / "store", "started", "1")
+    start = inflate(replace(foreign, labels=("a", "b")), 32, 2)
+    assert start.untrained == ("temporal", "head")
+    store_model(start, tmp_path / "store", "started", "1")
     loaded = ModelStore(tmp_path / "store").load("started", device=torch.device("cpu"))
     assert loaded.model(torch.zeros(1, 16, 2, SIZE, SIZE, 3, dtype=torch.uint8)).shape == (1, 2)
 

@@ -168,6 +168,18 @@ def test_an_image_model_starts_a_video_model(tmp_path: Path) -> None:
         inflate(video, frames=8, tubelet=2)
 
 
+def test_random_weights_are_named(store: Path, tmp_path: Path) -> None:
+    save("vit", tmp_path / "theirs")
+    command = ("models", "import", tmp_path / "theirs", "--json")
+    whole = run(*command, "--name", "image")
+    assert json.loads(whole.stdout)["untrained"] == []
+    assert "warning" not in whole.stderr
+    start = run(*command, "--name", "video", "--as", "factorised", "--frames", "8")
+    assert start.returncode == 0, start.stderr
+    assert json.loads(start.stdout)["untrained"] == ["temporal"]
+    assert "the checkpoint has nothing for temporal: random weights" in start.stderr
+
+
 @pytest.mark.parametrize(
     ("source", "name"),
     [

@@ -30,7 +30,8 @@ class CannotImport(RuntimeError):
 class Foreign:
     """A checkpoint under our names: all that a model's folder needs but its name and version.
 
-    ``labels`` may be empty where the source has none.
+    ``labels`` may be empty where the source has none; ``untrained`` names the parts of the model that the
+    source has nothing for, whose weights are random.
     """
 
     dims: Dims
@@ -42,6 +43,7 @@ class Foreign:
     licence: str
     provenance: Provenance
     accuracy: tuple[Accuracy, ...] = ()
+    untrained: tuple[str, ...] = ()
 
 
 @contextmanager
