@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, get_type_hints
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -26,10 +26,9 @@ from models.extras import MissingExtra
 from models.families import DIMS, Dims, build_model, build_outline, misfit
 from models.fingerprint import fingerprint
 from models.memory import free_bytes
-from models.typed import typed, typed_fields
+from models.typed import typed, typed_table, value_at
 
 SPEC, WEIGHTS, LABELS, CARD = "model.toml", "weights.safetensors", "labels.txt", "CARD.md"
-_T = TypeVar("_T")
 _HEAD = ("name", "version", "family", "description", "licence")
 
 
@@ -112,25 +111,25 @@ def read_folder(folder: Path) -> Entry:
         BrokenModel: a model.toml or labels.txt that cannot be read, contradicts itself or was changed, or has
             a value of another type than its key wants.
     """
+    content = _content(folder / SPEC)
+    labels = tuple(_text(folder / LABELS).splitlines())
     try:
-        content = tomllib.loads((folder / SPEC).read_text())
-        provenance = content.get("provenance")
+        kinds, provenance = get_type_hints(ModelSpec), content.get("provenance")
+        figures = typed(tuple[Any, ...], content.get("accuracy", []), "accuracy")
         spec = ModelSpec(
-            **typed_fields(ModelSpec, {key: content[key] for key in _HEAD}),
-            labels=tuple((folder / LABELS).read_text().splitlines()),
-            sampling=_read(Sampling, content["sampling"], "sampling"),
-            preprocessing=_read(Preprocessing, content["preprocessing"], "preprocessing"),
-            accuracy=tuple(_read(Accuracy, figure, "accuracy") for figure in content.get("accuracy", [])),
-            provenance=None if provenance is None else _read(Provenance, provenance, "provenance"),
+            **{key: typed(kinds[key], value_at(content, key), key) for key in _HEAD},
+            labels=labels,
+            sampling=typed_table(Sampling, value_at(content, "sampling"), "sampling"),
+            preprocessing=typed_table(Preprocessing, value_at(content, "preprocessing"), "preprocessing"),
+            accuracy=tuple(typed_table(Accuracy, figure, "accuracy") for figure in figures),
+            provenance=None if provenance is None else typed_table(Provenance, provenance, "provenance"),
         )
-        dims = _read(DIMS[spec.family], content["dims"], "dims")
-        sha256 = {name: typed(str, content["sha256"][name], "sha256") for name in (WEIGHTS, LABELS)}
-        logits = typed(tuple[float, ...], content["fingerprint"]["logits"], "fingerprint.logits")
+        dims = typed_table(DIMS[spec.family], value_at(content, "dims"), "dims")
+        sha256 = {name: typed(str, value_at(content, "sha256", name), "sha256") for name in (WEIGHTS, LABELS)}
+        logits = typed(tuple[float, ...], value_at(content, "fingerprint", "logits"), "fingerprint.logits")
         entry = Entry(folder, spec, dims, sha256, logits)
-    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise BrokenModel(
-            f"{folder} is no usable model: {type(error).__name__}: {one_line(error)}"
-        ) from error
+    except ValueError as error:
+        raise BrokenModel(f"{folder} is no usable model: {one_line(error)}") from error
     entry.verify(LABELS)
     return entry
 
@@ -168,8 +167,25 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _read(kind: type[_T], table: object, name: str) -> _T:
-    return kind(**typed_fields(kind, table, name))
+def _content(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(_text(file))
+    # Of too many digits, and of what is nested too deeply, tomllib leaves Python to complain.
+    except (ValueError, RecursionError) as error:
+        raise BrokenModel(
+            f"{file.parent} is no usable model: {file} is not TOML: {one_line(error)}"
+        ) from error
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise BrokenModel(
+            f"{file.parent} is no usable model: {file} cannot be read: {error.strerror}"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise BrokenModel(f"{file.parent} is no usable model: {file} is not UTF-8: {error}") from error
 
 
 def _state(model: VideoModel) -> dict[str, Tensor]:

@@ -1,28 +1,48 @@
 """Tables of a file as the fields of a dataclass want them: somebody else wrote the file."""
 
 from collections.abc import Mapping
+from dataclasses import MISSING, fields
 from functools import cache
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, cast, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
+_T = TypeVar("_T")
 
 
-def typed_fields(kind: type, table: object, name: str = "") -> dict[str, Any]:
-    """The table's values, arrays as tuples. Keys that are missing or too many are the dataclass's to refuse.
+def typed_table(kind: type[_T], table: object, name: str) -> _T:
+    """The table as that dataclass, arrays as tuples.
 
     Raises:
-        ValueError: it is no table, or a value is not of its field's type; the message names the key, what is
-            wanted and what was found.
+        ValueError: it is no table, a key is missing or none of the dataclass's, a value is not of its field's
+            type, or the dataclass refuses them; but for that, the message names the key.
     """
     if not isinstance(table, Mapping):
         raise ValueError(f"{name}: Input should be a table; found {table!r:.200}")
     wanted = get_type_hints(kind)
-    return {
-        key: typed(wanted[key], value, f"{name}.{key}" if name else key) if key in wanted else value
-        for key, value in table.items()
-    }
+    for key in table:
+        if key not in wanted:
+            raise ValueError(f"{name}.{key}: no such key; there are {', '.join(wanted)}")
+    for field in fields(cast(Any, kind)):
+        if field.name not in table and field.default is MISSING:
+            raise ValueError(f"{name}.{field.name}: missing")
+    return kind(**{key: typed(wanted[key], value, f"{name}.{key}") for key, value in table.items()})
+
+
+def value_at(table: object, *keys: str) -> object:
+    """The value under these keys, one within the other.
+
+    Raises:
+        ValueError: there is none; the message names the key.
+    """
+    for number, key in enumerate(keys, 1):
+        if not isinstance(table, Mapping):
+            raise ValueError(f"{'.'.join(keys[: number - 1])}: Input should be a table; found {table!r:.200}")
+        if key not in table:
+            raise ValueError(f"{'.'.join(keys[:number])}: missing")
+        table = table[key]
+    return table
 
 
 def typed(kind: Any, value: object, name: str) -> Any:

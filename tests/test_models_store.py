@@ -149,27 +149,52 @@ def test_weights_that_do_not_fit_are_refused(folder: Path, change: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "right"),
+    ("wrong", "right", "says"),
     [
-        ("not toml [", 'name = "tiny"'),
-        ('family = "unheard-of"', 'family = "vit"'),
-        ("", 'licence = "MIT"'),
-        ("window_s = 9.0", "window_s = 2.0"),
-        ("patch = 8", "patch_size = 8"),
-        (f"deep = {'[' * 20_000}", 'name = "tiny"'),
-        (f'version = "{"1" * 5000}"', 'version = "1.2.0"'),
+        ("not toml [", 'name = "tiny"', "FILE is not TOML: Expected '=' after a key "),
+        ('family = "unheard-of"', 'family = "vit"', "family: Input should be 'vit'"),
+        ("", 'licence = "MIT"', "licence: missing$"),
+        ("window_s = 9.0", "window_s = 2.0", "window lengths must satisfy"),
+        ("patch = 8", "patch_size = 8", "dims.patch: no such key; there are patch_size, embed_dim, depth, "),
+        ("", "patch_size = 8", "dims.patch_size: missing$"),
+        ("[sizes]", "[dims]", "dims: missing$"),
+        ("[prints]", "[fingerprint]", "fingerprint: missing$"),
+        ("numbers = [", "logits = [", "fingerprint.logits: missing$"),
+        ('"label.txt" = ', '"labels.txt" = ', "sha256.labels.txt: missing$"),
+        (f"deep = {'[' * 20_000}", 'name = "tiny"', "FILE is not TOML: "),
+        (f'version = "{"1" * 5000}"', 'version = "1.2.0"', ".* at most 100 characters each"),
+        (f"version = {'1' * 5000}", 'version = "1.2.0"', "FILE is not TOML: "),
     ],
-    ids=["no TOML", "family", "absent", "window", "unknown key", "too deep", "endless version"],
 )
-def test_a_model_toml_that_contradicts_itself_is_refused(folder: Path, wrong: str, right: str) -> None:
+def test_a_model_toml_that_contradicts_itself_is_refused(
+    folder: Path, wrong: str, right: str, says: str
+) -> None:
     spec = folder / "model.toml"
     assert right in spec.read_text()
     spec.write_text(spec.read_text().replace(right, wrong, 1))
     write_folder(folder.with_name("whole"), dataclasses.replace(SPEC, name="whole"), DIMS, model(), "")
     store = ModelStore(folder.parent)
     assert [type(problem) for problem in store.broken] == [BrokenModel]
-    assert "tiny is no usable model" in str(store.broken[0])
+    said = str(store.broken[0])
+    assert re.search(f"^{folder} is no usable model: {says.replace('FILE', str(spec))}", said), said
+    assert "Error" not in said
     assert [spec.name for spec in store.specs()] == ["whole"]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "says"),
+    [
+        ("labels.txt", None, "cannot be read: No such file or directory"),
+        ("labels.txt", b"\xff", "is not UTF-8: "),
+        ("model.toml", b"\xff", "is not UTF-8: "),
+    ],
+)
+def test_a_file_that_is_no_text_is_named(folder: Path, file: str, content: bytes | None, says: str) -> None:
+    (folder / file).unlink()
+    if content is not None:
+        (folder / file).write_bytes(content)
+    (problem,) = ModelStore(folder.parent).broken
+    assert str(problem).startswith(f"{folder} is no usable model: {folder / file} {says}")
 
 
 @pytest.mark.parametrize(
