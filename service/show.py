@@ -34,10 +34,11 @@ def answer_json(video: str, answer: Classification | Failure) -> dict[str, Any]:
 
 
 def facts_text(facts: VideoFacts) -> str:
-    return (
-        f"{facts.duration_ns / NS_PER_S:.2f} s, {facts.width}x{facts.height}, {facts.fps:.4g} fps, "
-        f"{facts.frames} frames, {facts.codec} in {facts.container}"
-    )
+    """In one line; a header that came before the rest may leave duration, rate and count open."""
+    duration = f"{facts.duration_ns / NS_PER_S:.2f} s, " if facts.duration_ns else ""
+    rate = f"{facts.fps:.4g} fps, " if facts.fps else ""
+    count = f"{facts.frames} frames, " if facts.frames else ""
+    return f"{duration}{facts.width}x{facts.height}, {rate}{count}{facts.codec} in {facts.container}"
 
 
 def segment_text(segment: Segment) -> str:
