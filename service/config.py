@@ -7,6 +7,7 @@ A flag beats the environment, the environment beats the file. ``TUBELET_UPLOAD__
 import json
 import os
 import tomllib
+from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
@@ -181,7 +182,22 @@ def load_config(path: Path | None = None, **flags: Any) -> Config:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadConfig(f"{path} is not TOML: {error}") from error
     except ValidationError as error:
-        raise BadConfig(*problems(error, Config)) from error
+        raise BadConfig(*problems(error, Config, _variables(flags))) from error
+
+
+def _variables(flags: Mapping[str, Mapping[str, object]]) -> dict[tuple[str, ...], str]:
+    """The names of the variables, by the keys that they set and no flag does; all are well formed."""
+    found: dict[tuple[str, ...], str] = {}
+    for name, value in os.environ.items():
+        keys = tuple(name[len(_PREFIX) :].lower().split("__"))
+        if not name.upper().startswith(_PREFIX) or keys[0] not in Config.model_fields:
+            continue
+        # One of a whole stage holds an object, beside whose keys the file may have some of its own.
+        content = None if keys[1:] else json.loads(value)
+        paths = [(*keys, key) for key in content] if isinstance(content, dict) else [keys]
+        found |= dict.fromkeys(paths, name)
+    by_flag = {(stage, key) for stage, keys in flags.items() for key in keys}
+    return {path: name for path, name in found.items() if path not in by_flag}
 
 
 def _check_variable(name: str, value: str) -> None:

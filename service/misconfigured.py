@@ -1,6 +1,6 @@
 """What is wrong with a configuration, in sentences for whoever wrote it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import cast
 
@@ -18,8 +18,13 @@ class BadConfig(ValueError):
         self.problems = problems
 
 
-def problems(error: ValidationError, root: type[BaseModel]) -> tuple[str, ...]:
-    """Of values for ``root``, with keys as the TOML file has them."""
+def problems(
+    error: ValidationError, root: type[BaseModel], variables: Mapping[tuple[str, ...], str]
+) -> tuple[str, ...]:
+    """Of values for ``root``, with keys as the TOML file has them.
+
+    ``variables`` are the names of those of the environment, by the keys that they set.
+    """
     said = []
     for each in error.errors():
         # Pydantic names the validators that it went through, too.
@@ -33,7 +38,9 @@ def problems(error: ValidationError, root: type[BaseModel]) -> tuple[str, ...]:
             what = f"Input should be {wanted}{'' if wanted == 'a table' else found}"
         else:
             what = each["msg"].removeprefix("Value error, ") + found
-        said.append(f"{'.'.join(key)}: {what}")
+        beginnings = (tuple(key[:length]) for length in range(len(key), 0, -1))
+        variable = next((variables[keys] for keys in beginnings if keys in variables), "")
+        said.append(f"{'.'.join(key)}: {what}{variable and f' ({variable} in the environment)'}")
     return tuple(said)
 
 

@@ -63,6 +63,36 @@ def test_a_variable_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: 
         load_config()
 
 
+def test_of_a_wrong_value_its_variable_is_named(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text("[decode]\nworkers = 0\n[models]\nzzz = 1\n[server]\ndrain_s = -1\n")
+    monkeypatch.setenv("TUBELET_SERVER__DRAIN_S", "-5")
+    monkeypatch.setenv("TUBELET_SERVER__PORT", "1")
+    monkeypatch.setenv("TUBELET_SERVER", '{"port": 2}')
+    monkeypatch.setenv("tubelet_upload__zzz", "1")
+    monkeypatch.setenv("TUBELET_FETCH__OPTIONS", '{"ftp": {}}')
+    monkeypatch.setenv("TUBELET_MODELS", '{"load": "a"}')
+    with pytest.raises(BadConfig) as caught:
+        load_config(file, server={"port": -1})
+    assert sorted(caught.value.problems) == [
+        "decode.workers: Input should be greater than or equal to 1; found 0",
+        "fetch.options.ftp: Input should be 's3' or 'gs'; found 'ftp' "
+        "(TUBELET_FETCH__OPTIONS in the environment)",
+        "models.load: Input should be a list; found 'a' (TUBELET_MODELS in the environment)",
+        "models.zzz: no such key",
+        "server.drain_s: Input should be greater than or equal to 0; found '-5' "
+        "(TUBELET_SERVER__DRAIN_S in the environment)",
+        "server.port: Input should be greater than or equal to 0; found -1",
+        "upload.zzz: no such key (tubelet_upload__zzz in the environment)",
+    ]
+
+
+@pytest.mark.parametrize("value", ["5", "[]", '"text"'])
+def test_a_stage_is_an_object(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("TUBELET_SERVER", value)
+    with pytest.raises(BadConfig, match=r"^server: Input should be a table \(TUBELET_SERVER in the env"):
+        load_config()
+
+
 def test_lists_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUBELET_FETCH__ALLOW", '["file:///a"]')
     monkeypatch.setenv("TUBELET_FETCH__PRIVATE_NETWORKS", '["10.0.0.0/8"]')
