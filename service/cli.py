@@ -74,8 +74,8 @@ def serve(
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the models are about to be read
     # Imports take seconds, in which a container's first process would not hear it: by default it is deaf.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    from service import signals
     from service.server import RunningServer
-    from service.signals import run_until_signal
 
     flags = {"port": port, "metrics_port": metrics_port}
     server = {key: value for key, value in flags.items() if value is not None}
@@ -86,7 +86,7 @@ def serve(
 
     with told():
         read = partial(load_config, config, server=server)
-        asyncio.run(run_until_signal(read(), ready, read))
+        signals.serve(read(), ready, read)
 
 
 @app.command()

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from models.folder import BrokenModel, Entry
 from models.store import ZOO, ModelStore, UnknownModel
@@ -11,6 +12,7 @@ from service.catalogue import Catalogue
 from service.config import ModelsConfig
 from service.engine.engine import Engine
 from service.engine.hosted import HostedModel
+from service.threads import in_own_thread
 
 # BrokenModel, MissingExtra and UnsupportedPrecision are RuntimeErrors, and so is what torch says of a memory
 # that does not suffice. Libraries are imported with the first model that needs them.
@@ -56,7 +58,7 @@ class Shelf:
         """
         async with self._one_at_a_time:
             check_folder(wanted)
-            store = await asyncio.to_thread(ModelStore, ZOO, wanted.store)
+            store = await in_own_thread(partial(ModelStore, ZOO, wanted.store))
             for problem in store.broken:
                 _log.error("a model cannot be loaded: %s", problem)
             default = store.find(wanted.default)

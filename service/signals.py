@@ -3,7 +3,9 @@
 import asyncio
 import gc
 import logging
+import os
 import signal
+import sys
 from collections.abc import Callable
 
 from models.store import UnknownModel
@@ -11,12 +13,26 @@ from service.config import Config
 from service.misconfigured import BadConfig
 from service.server import RunningServer, open_server
 from service.shelf import CANNOT_LOAD, Shelf
+from service.threads import is_any_at_work
 
 logger = logging.getLogger(__name__)
 
 
 class NoDeviceLeft(RuntimeError):
     """Every device failed: only another process may do better."""
+
+
+def serve(config: Config, ready: Callable[[RunningServer], None], reread: Callable[[], Config]) -> None:
+    """As ``run_until_signal``; the process ends, too, where a model is being loaded then.
+
+    Raises:
+        NoDeviceLeft
+    """
+    asyncio.run(run_until_signal(config, ready, reread))
+    if is_any_at_work():  # a thread in torch's code aborts the process where Python ends before it does
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(0)
 
 
 async def run_until_signal(

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import re
 import shutil
 import signal
@@ -139,6 +140,20 @@ def test_serve_changes_its_models_on_sighup_while_it_answers(video: Path, tmp_pa
         shutil.rmtree(folder)
         process.send_signal(signal.SIGHUP)
         answers_until(old)
+
+
+def test_serve_ends_on_sigterm_while_a_model_is_loaded(tmp_path: Path) -> None:
+    """Its weights never come to their end, as where they are beyond a network that is gone."""
+    folder = tmp_path / "store" / "camera-motion" / "99"
+    (tmp_path / "store").mkdir()
+    with serving(TUBELET_MODELS__STORE=str(tmp_path / "store")) as (process, _):
+        shutil.copytree(ZOO / "camera-motion", folder, ignore=shutil.ignore_patterns("*.safetensors"))
+        os.mkfifo(folder / "weights.safetensors")
+        spec = folder / "model.toml"
+        spec.write_text(re.sub('version = ".*"', 'version = "99"', spec.read_text(), count=1))
+        process.send_signal(signal.SIGHUP)
+        weights = (folder / "weights.safetensors").open("wb")  # once somebody reads them
+    weights.close()
 
 
 def test_a_configuration_that_became_wrong_is_a_line_a_problem(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from time import monotonic
 
 import numpy as np
@@ -24,6 +25,7 @@ from service.engine.replica import Replica
 from service.engine.useful import BatchSizes, largest_batch, useful_batch
 from service.engine.work import VideoWork
 from service.metrics import Metrics
+from service.threads import in_own_thread
 from service.values import Priority, UnitFrames
 
 _log = logging.getLogger(__name__)
@@ -83,9 +85,9 @@ class Engine:
         """
         config, began = self._config, monotonic()
         largest = config.max_batch_units or largest_batch(spec, self._devices[0].type)
-        replicas = await asyncio.to_thread(self._replicas, store, spec, largest)
+        replicas = await in_own_thread(partial(self._replicas, store, spec, largest))
         loaded = monotonic()
-        sizes = await asyncio.to_thread(_useful_batch, replicas[0], spec, largest)
+        sizes = await in_own_thread(partial(_useful_batch, replicas[0], spec, largest))
         hosted = HostedModel(
             spec,
             replicas,
