@@ -2,18 +2,22 @@
 
 import statistics
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
+from typing import TypeVar
 
 from service.config import ServerConfig
 from service.errors import ClientOverloaded, DeadlineTooShort, Overloaded
+
+T = TypeVar("T")
 
 _REMEMBERED = 64  # videos answered last
 _ENOUGH = 8  # of them to know what a video costs
 _SURE = 0.75  # of the time that is left: what is expected to take all of it is late as often as not
 _WRONG = 0.5  # an expectation of which a video takes less than so much did not hold
+_SILENT_S = 1.0  # a client of whom nothing came for so long is not at it
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +28,7 @@ class Caller:
     remaining_s: float | None = None  # None: for as long as it takes
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Place:
     """One of the videos in flight: when it came, so many were, itself included."""
 
@@ -33,6 +37,19 @@ class Place:
     late_s: float | None = None  # a trial, let in although expected to take so long, which is too long
     took_s: float | None = None  # wall seconds that the server worked for it, once it is answered
     gave_up_s: float | None = None  # or that it had worked when the client would not wait any longer
+    awaited_since: float | None = field(default_factory=monotonic)  # None: the client is not waited for
+
+    async def heard(self, chunks: AsyncIterator[T]) -> AsyncIterator[T]:
+        """The chunks as they come, up to the last of which the client is waited for."""
+        async for chunk in chunks:
+            self.awaited_since = None
+            yield chunk
+            self.awaited_since = monotonic()
+        self.awaited_since = None
+
+    @property
+    def is_silent(self) -> bool:
+        return self.awaited_since is not None and monotonic() - self.awaited_since >= _SILENT_S
 
 
 class Admission:
@@ -43,13 +60,14 @@ class Admission:
 
     Who is refused teaches nothing, so one at a time is let in although it is expected to be late: a trial.
     Each that is answered much sooner makes room for one more, until one is late: expectations that do not
-    hold soon keep nobody out, and where they hold next to nothing is lost.
+    hold soon keep nobody out, and where they hold next to nothing is lost. One whose client is silent costs
+    nothing and tells nothing: the next one need not wait for it.
     """
 
     def __init__(self, config: ServerConfig) -> None:
         self._config = config
         self._in_flight = 0
-        self._trials = 0  # among them
+        self._trials: set[Place] = set()  # among them
         self._max_trials = 1
         self._by_client: Counter[str] = Counter()
         self._costs_s: deque[float] = deque(maxlen=_REMEMBERED)
@@ -64,13 +82,14 @@ class Admission:
         deadline = None if caller.remaining_s is None else monotonic() + caller.remaining_s
         place = Place(self._in_flight + 1, deadline, self._late_s(caller))
         self._in_flight += 1
-        self._trials += place.late_s is not None
+        if place.late_s is not None:
+            self._trials.add(place)
         self._by_client[caller.name] += 1
         try:
             yield place
         finally:
             self._in_flight -= 1
-            self._trials -= place.late_s is not None
+            self._trials.discard(place)
             self._by_client[caller.name] -= 1
             if not self._by_client[caller.name]:
                 del self._by_client[caller.name]
@@ -119,7 +138,7 @@ class Admission:
         expected_s = statistics.median(self._costs_s) * (self._in_flight + 1)
         if expected_s <= _SURE * caller.remaining_s:
             return None
-        if self._trials < self._max_trials:
+        if sum(not trial.is_silent for trial in self._trials) < self._max_trials:
             return expected_s
         raise DeadlineTooShort(
             f"an answer is expected after {expected_s:.2f} s, the call's deadline is in "

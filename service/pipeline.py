@@ -91,6 +91,10 @@ class Pipeline:
             model = self.catalogue.find(options.model, options.version)
             check_options(model.spec.sampling, model.spec.preprocessing, options)
             account, began = Account(), monotonic()
+            if isinstance(video, Uri):
+                place.awaited_since = None
+            elif place.late_s is not None:  # of no other place anybody asks
+                video = place.heard(video)
             work = self._engine.work(model, options.priority, place.deadline)
             try:
                 with model.in_use():

@@ -163,6 +163,41 @@ def test_more_are_tried_while_expectations_do_not_hold_and_one_at_a_time_while_t
     assert [tried_at_once("gave_up_s", 2) for _ in range(2)] == [16, 1]
 
 
+def test_a_client_that_sends_nothing_keeps_nobody_out() -> None:
+    busy = admission()
+    answered(busy, took_s=60)
+    with busy.place(Caller("idle", 2)) as idle:
+        with pytest.raises(DeadlineTooShort):
+            busy.place(Caller("early", 2)).__enter__()
+        assert idle.awaited_since is not None
+        idle.awaited_since -= 1.0
+        with busy.place(Caller("next", 2)):
+            idle.awaited_since = None  # and now it sends
+            with pytest.raises(DeadlineTooShort):
+                busy.place(Caller("late", 2)).__enter__()
+
+
+async def test_a_client_is_waited_for_until_its_last_chunk_came() -> None:
+    waited: list[bool] = []
+
+    async def chunks() -> AsyncIterator[bytes]:
+        clip = pan(1.0)
+        for part in (clip[:1000], clip[1000:]):
+            waited.append(place.awaited_since is not None)
+            yield part
+        waited.append(place.awaited_since is not None)
+
+    async def ignore(_: Event) -> None:
+        waited.append(place.awaited_since is not None)
+
+    async with open_stages(load_config(None), Metrics()) as stages:
+        with stages.pipeline.place(Caller()) as place:
+            place.late_s = 1.0  # a trial
+            await stages.pipeline.classify(chunks(), Options(), ignore, place)
+    assert waited[:3] == [True] * 3
+    assert set(waited[3:]) == {False}
+
+
 async def test_a_client_that_reads_slowly_makes_no_video_look_dear() -> None:
     waited_s: list[float] = []
 
