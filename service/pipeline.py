@@ -41,6 +41,7 @@ Event = VideoFacts | Progress | Segment
 Emit = Callable[[Event], Awaitable[None]]
 
 _PROGRESS_INTERVAL_S = 0.5
+_TURN_S = 0.01  # then others have theirs
 
 logger = logging.getLogger(__name__)
 
@@ -194,8 +195,12 @@ class Pipeline:
         outbox.put_nowait(planned)
         plan = planned.plan
         windows = WindowStarter(plan, work, outbox, self._config.decode.max_windows)
+        turn = monotonic()
         async for unit in units(plan):
             windows.add(unit)
+            if monotonic() - turn >= _TURN_S:  # a thousand units may be there at once
+                await asyncio.sleep(0)
+                turn = monotonic()
         end = worker.end
         assert end is not None  # decode ended without an error
         self._metrics.frames_decoded.inc(end.frames_decoded)

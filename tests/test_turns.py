@@ -1,20 +1,38 @@
 """A video of a day is answered bit by bit: others have their turns meanwhile."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from itertools import count
+from typing import Any
 
 import numpy as np
+import pytest
 
 from models.store import ModelStore
+from service import pipeline
+from service.config import load_config
+from service.decode.pool import Worker
 from service.engine.hosted import HostedModel
+from service.metrics import Metrics
 from service.pipeline import Event, respond
+from service.plan import Plan
 from service.sampling import make_plan
+from service.server import open_stages
 from service.servicer import tell
-from service.values import NS_PER_S, Classification, DecodeEnd, Label, Options, Segment, VideoFacts
-from service.windows import Ended, Outbox, Planned, StartedWindow
+from service.values import (
+    NS_PER_S,
+    Classification,
+    DecodeEnd,
+    Label,
+    Options,
+    Segment,
+    UnitFrames,
+    VideoFacts,
+)
+from service.windows import Ended, Outbox, Planned, StartedWindow, WindowStarter
 from service.wire import classification_from_proto
+from tests.clips import pan
 from tubelet.v1 import classification_pb2
 
 SEGMENTS = 1000
@@ -74,3 +92,32 @@ async def test_while_windows_become_segments() -> None:
         _, _, segments = await respond(outbox, decoding, Options(), ignore, model)
     assert segments[-1].end_ns == FACTS.duration_ns
     assert turns[0] >= len(windows) - 1
+
+
+async def test_while_units_are_queued(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many of them the decoder has put there; each takes as long as a turn may here."""
+    monkeypatch.setattr(pipeline, "_TURN_S", 0.0)
+    decode, queue = Worker.decode, WindowStarter.add
+    at: list[int] = []
+
+    async def decode_first(worker: Worker, plan: Plan, **how: Any) -> AsyncIterator[UnitFrames]:
+        for unit in [unit async for unit in decode(worker, plan, **how)]:
+            yield unit
+
+    def add(starter: WindowStarter, unit: UnitFrames) -> None:
+        at.append(turns[0])
+        queue(starter, unit)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield pan(2.0)
+
+    async def ignore(_: Event) -> None:
+        pass
+
+    monkeypatch.setattr(Worker, "decode", decode_first)
+    monkeypatch.setattr(WindowStarter, "add", add)
+    async with open_stages(load_config(None), Metrics()) as stages:
+        with others() as turns:
+            await stages.pipeline.classify(chunks(), Options(), ignore)
+    assert len(at) > 1
+    assert len(set(at)) == len(at)
