@@ -11,7 +11,7 @@ import grpc
 from service.admission import Caller
 from service.chunk import chunk_or
 from service.engine.hosted import HostedModel
-from service.errors import MessageOutOfOrder, ServerStopped, TubeletError
+from service.errors import MessageOutOfOrder, ServerStopped, TubeletError, UnknownModel
 from service.messages import Context, Message, chunks_of, is_out_of_time, options_of, parser
 from service.metrics import Metrics
 from service.pipeline import Emit, Event, Pipeline, insides_hidden
@@ -33,6 +33,7 @@ from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierServicer
 SERVICE = pb.DESCRIPTOR.services_by_name["VideoClassifier"].full_name
 T = TypeVar("T")
 
+_FIELDS_OF_GET_MODEL = {"model": "name", "version": "version"}  # by those of the options
 _SEGMENTS_AT_ONCE = 100  # which take some 2 ms
 
 
@@ -100,7 +101,11 @@ class Servicer(VideoClassifierServicer):
     ) -> pb.GetModelResponse:
         async def work(call: _Call) -> pb.GetModelResponse:
             asked = request()
-            model = self._pipeline.catalogue.find(asked.name, asked.version)
+            try:
+                model = self._pipeline.catalogue.find(asked.name, asked.version)
+            except UnknownModel as error:
+                error.field = _FIELDS_OF_GET_MODEL[error.field]
+                raise
             call.model = model.spec.name
             return pb.GetModelResponse(model=self._model(model))
 

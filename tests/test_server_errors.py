@@ -26,6 +26,10 @@ from tubelet.v1 import video_classifier_pb2 as pb
 from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierStub
 
 
+def asking(**options: Any) -> pb.ClassifyRequest:
+    return pb.ClassifyRequest(options=classification_pb2.ClassifyOptions(**options))
+
+
 def refused(client: Client, video: bytes, options: Options | None = None) -> ServerError:
     with pytest.raises(ServerError) as caught:
         client.classify(video, options or Options(), timeout_s=60)
@@ -165,14 +169,25 @@ def test_messages_out_of_order(
     assert says in str(caught.value.details())  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def test_the_field_at_fault_is_named(stub: VideoClassifierStub) -> None:
-    options = classification_pb2.ClassifyOptions(score_threshold=-1)
+@pytest.mark.parametrize(
+    ("method", "message", "field"),
+    [
+        ("Classify", asking(score_threshold=-1), "score_threshold"),
+        ("Classify", asking(model="nobody"), "model"),
+        ("Classify", asking(ranges=[{"start": {"seconds": 1}}]), "ranges"),
+        ("GetModel", pb.GetModelRequest(name="nobody"), "name"),
+        ("GetModel", pb.GetModelRequest(version="never"), "version"),
+    ],
+)
+def test_the_field_at_fault_is_named(
+    stub: VideoClassifierStub, method: str, message: Any, field: str
+) -> None:
     with pytest.raises(grpc.RpcError) as caught:
-        stub.Classify(iter([pb.ClassifyRequest(options=options)]))
+        getattr(stub, method)(iter([message]) if method == "Classify" else message)
     status = rpc_status.from_call(caught.value)  # pyright: ignore[reportArgumentType]
     bad = BadRequest()
     assert any(detail.Unpack(bad) for detail in status.details)
-    assert bad.field_violations[0].field == "score_threshold"
+    assert bad.field_violations[0].field == field
 
 
 def test_a_video_that_breaks_off_is_classified_as_far_as_it_goes(client: Client) -> None:
@@ -205,7 +220,7 @@ def test_a_bad_video_does_not_touch_the_one_beside_it(client: Client, served: Se
     assert served.metric("tubelet_failed_total", reason="NOT_A_VIDEO") >= 5
 
 
-def test_a_dead_decoder_costs_its_own_request_only(served: Served, client: Client, sample: bytes) -> None:
+def test_a_dead_decoder_costs_its_own_messageonly(served: Served, client: Client, sample: bytes) -> None:
     deaths = served.metric("tubelet_decoder_deaths_total")
     workers = worker_pids()
     assert workers
