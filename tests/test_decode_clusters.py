@@ -145,6 +145,21 @@ def test_frames_are_those_of_the_whole_file(clip: Path, seed: int) -> None:
         assert abs(facts.frames - expected_facts.frames) <= 2  # an estimate
 
 
+def test_no_frame_is_made_up_where_stamps_do_not_rise(tmp_path: Path) -> None:
+    """FFmpeg decodes an MPEG-4 picture without those that it is made from, and says nothing of it."""
+    coding = {"g": "50", "bf": "2", "sc_threshold": "1000000000", "qmin": "2", "qmax": "4"}
+    frames = 580  # the last is a key frame: no B-frame behind it tells that their stamps are in disorder
+    path = tmp_path / "coded.mp4"
+    coded = render(path, frames, rate=_RATE, codec="mpeg4", size=_SIZE, paint=noise, options=coding)
+    clip = unlisted(coded, tmp_path / "clip.mkv")
+    for start_ns in (20 * NS_PER_S, 28 * NS_PER_S):
+        plan = plan_of(start_ns, start_ns + 2 * NS_PER_S)
+        _, units, _ = decoded(FarSource(clip), plan)
+        _, expected, _ = decoded(source_of(clip), plan)
+        assert units.keys() == expected.keys()
+        assert all(np.array_equal(units[each], pixels) for each, pixels in expected.items())
+
+
 def test_little_is_read_for_a_part(coded: Path, tmp_path: Path) -> None:
     far = FarSource(unlisted(coded, tmp_path / "clip.mkv"))
     decoded(far, plan_of(40 * NS_PER_S, 42 * NS_PER_S))

@@ -161,6 +161,7 @@ def _walk_from_seek(track: Track, opening: Opening, assembly: Assembly) -> int |
     start_ns = assembly.wanted.time_ns
     if start_ns <= 0 or not opening.stream.seek(track.timeline.to_ticks(start_ns)):
         raise Disorder("nothing to seek")
+    opening.stream.skip_to_key()
     frames = _sound_at_first(all_frames(opening, track.timeline), opening.stream)
     first = next(frames, None)
     if first is None or first.start_ns > start_ns:

@@ -169,6 +169,13 @@ class Stream:
         """Read on from the first packet behind this place of the file, if the container can."""
         return self._move(partial(self.container.seek, place, unsupported_byte_offset=True))
 
+    def skip_to_key(self) -> None:
+        """Read on from the next key frame: some seeks find no more than a place."""
+        while (packet := self.read()) is not None:
+            if packet.is_keyframe:
+                self._again.append(packet)
+                return
+
     @property
     def finds_any_place(self) -> bool:
         """Seeking leads to a place before a time, and not always to a key frame."""
