@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from service.decode.clusters import Cluster, Clusters, void
+from service.decode.container import BUFFER_BYTES
 from service.decode.frames import Job, decode
 from service.decode.probe import probe
 from service.decode.source import Source
@@ -182,6 +183,37 @@ def test_what_cannot_be_found_is_refused(coded: Path, tmp_path: Path, kind: str)
         pytest.raises(ValueError, match=r"clock does not rise|soon read"),
     ):
         Clusters(source, first.place, no_pulse)
+
+
+class CountingSource(Source):
+    def __init__(self, path: Path) -> None:
+        self.reads = 0
+        super().__init__(os.open(path, os.O_RDONLY))
+
+    def read(self, place: int, count: int) -> bytes:
+        self.reads += 1
+        return super().read(place, count)
+
+
+@pytest.mark.parametrize(
+    "filling",
+    [
+        b"\x1f\x43\xb6\x75" * (1 << 18),
+        b"\x1f\x43\xb6\x75\x81\xbf" * (1 << 17),
+        b"".join(b"\x1f\x43\xb6\x75\x86\xe7\x84" + (70_000 + each).to_bytes(4) for each in range(1 << 16)),
+    ],
+    ids=["like a cluster", "like one with a checksum", "clusters"],
+)
+def test_a_file_full_of_them_is_looked_through_once_or_twice(
+    coded: Path, tmp_path: Path, filling: bytes
+) -> None:
+    path = unlisted(coded, tmp_path / "clip.mkv")
+    first, *_ = listed(path)
+    path.write_bytes(path.read_bytes() + filling + void(2 << 20) + bytes(2 << 20))
+    with closing(CountingSource(path)) as source:
+        Clusters(source, first.place, no_pulse)
+        pieces = source.wait_for_size() // BUFFER_BYTES
+        assert source.reads < 4 * pieces
 
 
 def test_bytes_that_only_look_like_a_cluster_are_none(coded: Path, tmp_path: Path) -> None:

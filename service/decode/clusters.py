@@ -4,6 +4,7 @@ What a browser records has no index, nor what broke off. Elements are those of R
 it.
 """
 
+import re
 from bisect import bisect_right
 from collections.abc import Callable
 from itertools import count, pairwise
@@ -12,9 +13,18 @@ from typing import NamedTuple
 from service.decode.container import BUFFER_BYTES
 from service.decode.source import Source
 
-_CLUSTER, _VOID = b"\x1f\x43\xb6\x75", b"\xec"
-_TIMESTAMP, _BEFORE_IT = 0xE7, (0xBF, 0xEC)  # a checksum, a void
-_HEAD = 64  # bytes, in which a cluster says its time
+# How one begins: its size, which says by its first bits how many bytes it takes, perhaps a checksum, and then
+# its time, of which FFmpeg knows those of 63 bits.
+_CLUSTER = re.compile(
+    rb"\x1f\x43\xb6\x75"
+    rb"(?:[\x80-\xff]|[\x40-\x7f].|[\x20-\x3f].{2}|[\x10-\x1f].{3}"
+    rb"|[\x08-\x0f].{4}|[\x04-\x07].{5}|[\x02\x03].{6}|\x01.{7})"
+    rb"(?:\xbf\x84.{4})?"
+    rb"\xe7([\x80-\x87]|\x88(?=[\x00-\x7f]))",
+    re.DOTALL,
+)
+_HEAD = 32  # bytes, more than that takes
+_VOID = b"\xec"
 _VOID_HEAD = 9  # bytes
 _PLACES = 8  # at which the clock is read
 _EVEN_LOOKS = 4  # by an even clock, before the middle is taken
@@ -88,8 +98,11 @@ class Clusters:
         while found is None and end > 0:
             start = max(0, self._end - back)
             found, end, back = self._next(start, end), start, 2 * back
-        while found is not None and (later := self._next(found.place + 1, self._end)) is not None:
-            found = later
+        end = self._end
+        while found is not None and found.place + 1 < end:
+            middle = (found.place + 1 + end) // 2
+            later = self._next(middle, end)
+            found, end = (found, middle) if later is None else (later, end)
         return found
 
     def _next(self, start: int, end: int) -> Cluster | None:
@@ -99,40 +112,22 @@ class Clusters:
             self._pulse()
             more = self._source.read(place + len(data), BUFFER_BYTES)
             data += more
-            offset = data.find(_CLUSTER)
-            while 0 <= offset < end - place:
-                if (cluster := self._at(place + offset)) is not None:
-                    return cluster
-                offset = data.find(_CLUSTER, offset + 1)
+            if (head := _CLUSTER.search(data)) is not None:
+                if place + head.start() >= end:
+                    return None
+                size_bytes = head[1][0] & 0x7F
+                ticks = self._source.read_all(place + head.end(), size_bytes)
+                is_whole = len(ticks) == size_bytes
+                return Cluster(place + head.start(), int.from_bytes(ticks)) if is_whole else None
             if not more:
                 return None
-            keep = len(_CLUSTER) - 1
-            place, data = place + max(0, len(data) - keep), data[-keep:]
-        return None
-
-    def _at(self, place: int) -> Cluster | None:
-        """None: what stands there does not begin as a cluster does."""
-        head = self._source.read_all(place, _HEAD)
-        offset = len(_CLUSTER) + _length(head[len(_CLUSTER) :])
-        while offset + 1 < len(head):
-            kind, size_bytes = head[offset], head[offset + 1] & 0x7F
-            offset += 2
-            if kind == _TIMESTAMP and size_bytes <= 8 and offset + size_bytes <= len(head):
-                return Cluster(place, int.from_bytes(head[offset : offset + size_bytes]))
-            if kind not in _BEFORE_IT:
-                return None
-            offset += size_bytes
+            place, data = place + max(0, len(data) - _HEAD), data[-_HEAD:]
         return None
 
 
 def void(size_bytes: int) -> bytes:
     """How an element begins that says nothing in so many bytes."""
     return _VOID + b"\x01" + (size_bytes - _VOID_HEAD).to_bytes(7)
-
-
-def _length(coded: bytes) -> int:
-    """Of a number that says by its first bits how many bytes it takes."""
-    return 9 - coded[0].bit_length() if coded else 0
 
 
 def _ticks(cluster: Cluster) -> int:
