@@ -3,6 +3,7 @@
 import os
 import random
 import re
+import struct
 from contextlib import closing
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from service.decode.probe import probe
 from service.decode.source import Source
 from service.plan import Grid, Plan
 from service.values import NS_PER_S, DecodeEnd, VideoFacts
-from tests.decode_clips import SMALL, limits, remux, render, source_of
+from tests.decode_clips import SMALL, limits, probed, remux, render, source_of
 
 _SECONDS, _RATE, _GROUP = 60, 10, 20
 _SIZE = (160, 96)
@@ -105,6 +106,11 @@ def decoded(source: Source, plan: Plan) -> tuple[VideoFacts, dict[tuple[int, int
             return track.facts, kept.units, end
 
 
+def probed_duration_ns(path: Path) -> int:
+    with probed(path) as track:
+        return track.facts.duration_ns
+
+
 @pytest.fixture(params=["small", "large", "without sizes", "broken off"])
 def clip(request: pytest.FixtureRequest, coded: Path, tmp_path: Path) -> Path:
     large = {"cluster_time_limit": "5000", "cluster_size_limit": "5000000"}
@@ -159,6 +165,29 @@ def test_no_frame_is_made_up_where_stamps_do_not_rise(tmp_path: Path) -> None:
         _, expected, _ = decoded(source_of(clip), plan)
         assert units.keys() == expected.keys()
         assert all(np.array_equal(units[each], pixels) for each, pixels in expected.items())
+
+
+def test_a_track_that_counts_by_itself_is_read_through(tmp_path: Path) -> None:
+    coding = {"g": "20", "bf": "0", "preset": "ultrafast", "qp": "12"}
+    coded = render(
+        tmp_path / "coded.mp4", _SECONDS * _RATE, rate=_RATE, size=_SIZE, paint=noise, options=coding
+    )
+    path = unlisted(coded, tmp_path / "clip.mkv", cluster_time_limit="1")  # a frame in each
+    data = bytearray(path.read_bytes())
+    place = data.index(b"\x73\xc5\x88")  # where the track's number was, TrackTimestampScale and a void
+    data[place : place + 11] = b"\x23\x31\x4f\x84" + struct.pack(">f", 0.5) + b"\xec\x81\x00"
+    path.write_bytes(data)
+    with closing(FarSource(path)) as source, closing(probe(source, limits(), no_pulse)) as track:
+        assert track.clusters is None
+        assert track.facts.duration_ns == probed_duration_ns(path)
+
+
+def test_a_cluster_beyond_all_time_is_none(coded: Path, tmp_path: Path) -> None:
+    path = unlisted(coded, tmp_path / "clip.mkv")
+    path.write_bytes(path.read_bytes() + b"\x1f\x43\xb6\x75\x8a\xe7\x88" + b"\xff" * 8)
+    with closing(FarSource(path)) as source, closing(probe(source, limits(), no_pulse)) as track:
+        assert track.clusters is not None
+        assert track.facts.duration_ns == probed_duration_ns(path)
 
 
 def test_little_is_read_for_a_part(coded: Path, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ _BACK_S = 0.5  # from a time, to look for a key frame before it
 _FARTHER = 1.5  # times as far back when there was none
 _NEAR_S = 1  # what is read in the time that it takes to seek
 _PLACES = 16  # at which a clock is read
+_LONGEST = (1 << 15) - 1  # ticks after a cluster's time, at which a block of it is shown
 _UNEVEN = 8  # times as much time between two of them as between most
 _WORTH_IT = 4 * _PLACES * BUFFER_BYTES  # bytes; a smaller file is soon read as a whole
 
@@ -174,6 +175,8 @@ def tally_by_seeking(
         tail = None if last is None or last.pts <= head.latest else keys.tail()
         if tail is None or tail.latest is None or not tail.is_sound:
             return None
+        if clusters is not None and tail.latest - clusters.last.ticks > _LONGEST:
+            return None  # the track has a time scale of its own: clusters that are found lie too far behind
         packets = round((tail.latest - head.earliest) / frame_ticks) + 1
         tally = Tally.of_ends(head, tail, keys, packets)
         tally.is_counted = False
