@@ -45,9 +45,8 @@ class SoughtKeys:
         self._asked = self._read_to = earliest
         self._found: list[Key] = []  # the last one before what was asked for, and those read behind it
         self._starts: list[int] = []  # the stamps of all that were found, sorted
-        self._spans: dict[
-            int, tuple[Key, int]
-        ] = {}  # by its stamp, a key frame and until when it is the last
+        # By its stamp, a key frame and until when it is the last.
+        self._spans: dict[int, tuple[Key, int]] = {}
         self._none_to = earliest - 1  # up to here there is none
 
     def close(self) -> None:
