@@ -39,7 +39,7 @@ class _Stage(BaseModel):
 class ServerConfig(_Stage):
     host: str = "0.0.0.0"
     port: int = Field(default=8500, ge=0, le=65535)
-    metrics_port: int = Field(default=9090, ge=0, le=65535)
+    metrics_port: int = Field(default=8502, ge=0, le=65535)
     max_videos_in_flight: int = Field(default=64, ge=1)
     max_videos_per_client: int | None = Field(
         default=None, ge=1
