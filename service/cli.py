@@ -13,26 +13,38 @@ import typer
 from rich.console import Console
 
 from service.config import load_config
+from service.help import Commands, examples
 from service.told import told
 
 if TYPE_CHECKING:
     from service.values import Views
 
-app = typer.Typer(no_args_is_help=True, add_completion=False)
-models_app = typer.Typer(no_args_is_help=True, help="The models that can answer.")
+app = Commands()
+models_app = Commands(help="The models that can answer.")
 app.add_typer(models_app, name="models")
 
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="A TOML file; see the README.")]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="A TOML file; see the README.")
+]
 ServerAddress = Annotated[
-    str | None, typer.Option("--server", help="HOST:PORT of a server; without it, this process answers.")
+    str | None,
+    typer.Option(
+        "--server",
+        metavar="HOST[:PORT]",
+        help="A server's address; port 8500 if none is named. Without it, this process answers.",
+    ),
 ]
 ModelName = Annotated[str, typer.Argument(help="A model's name.")]
-ModelVersion = Annotated[str, typer.Option("--version", help="Its version; empty: the newest.")]
+ModelVersion = Annotated[
+    str, typer.Option("--version", metavar="VERSION", help="Its version; empty: the newest.")
+]
 Clips = Annotated[
-    int | None, typer.Option(min=1, help="Views: windows spread evenly over the video, averaged.")
+    int | None,
+    typer.Option(min=1, metavar="N", help="Views: windows spread evenly over the video, averaged."),
 ]
 Crops = Annotated[
-    int | None, typer.Option(help="Views: crops of each, 1 (centre) or 3 (along the longer side).")
+    int | None,
+    typer.Option(metavar="1|3", help="Views: crops of each, 1 (centre) or 3 (along the longer side)."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line; errors, too.")]
 
@@ -46,7 +58,7 @@ def _version(is_asked: bool) -> None:
 @app.callback()
 def main(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it, and no more.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
     ] = False,
 ) -> None:
     """Class labels for videos and their time segments."""
@@ -62,12 +74,12 @@ def _seconds(number: float | None) -> float | None:
     return number
 
 
-@app.command()
+@app.command(epilog=examples("tubelet serve", "tubelet serve --config tubelet.toml --port 8500"))
 def serve(
     config: ConfigFile = None,
-    port: Annotated[int | None, typer.Option(help="gRPC port; 0 picks a free one.")] = None,
+    port: Annotated[int | None, typer.Option(metavar="PORT", help="gRPC port; 0 picks a free one.")] = None,
     metrics_port: Annotated[
-        int | None, typer.Option(help="HTTP port of /metrics; 0 picks a free one.")
+        int | None, typer.Option(metavar="PORT", help="HTTP port of /metrics; 0 picks a free one.")
     ] = None,
 ) -> None:
     """Answer gRPC calls until SIGTERM, then drain."""
@@ -89,31 +101,49 @@ def serve(
         signals.serve(read(), ready, read)
 
 
-@app.command()
+@app.command(
+    epilog=examples("tubelet classify clip.mp4", "tubelet classify clips/*.mp4 --server localhost --json")
+)
 def classify(
-    videos: Annotated[list[str], typer.Argument(help="Video files, or URIs that fetch.allow covers.")],
+    videos: Annotated[
+        list[str], typer.Argument(metavar="VIDEO", help="Video files, or URIs that fetch.allow covers.")
+    ],
     server: ServerAddress = None,
     config: ConfigFile = None,
     as_json: Json = False,
-    model: Annotated[str, typer.Option(help="A model's name; empty: the default.")] = "",
-    version: Annotated[str, typer.Option(help="Its version; empty: the newest.")] = "",
-    top_k: Annotated[int, typer.Option(min=1, help="Labels shown, best first.")] = 3,
-    threshold: Annotated[float, typer.Option(min=0, max=1, help="Hide labels that score less.")] = 0.0,
+    model: Annotated[str, typer.Option(metavar="NAME", help="A model's name; empty: the default.")] = "",
+    version: Annotated[str, typer.Option(metavar="VERSION", help="Its version; empty: the newest.")] = "",
+    top_k: Annotated[int, typer.Option(min=1, metavar="N", help="Labels shown, best first.")] = 3,
+    threshold: Annotated[
+        float, typer.Option(min=0, max=1, metavar="SCORE", help="Hide labels that score less.")
+    ] = 0.0,
     whole_video: Annotated[bool, typer.Option("--whole-video", help="One segment: the whole video.")] = False,
     window: Annotated[
-        float | None, typer.Option(callback=_seconds, help="Window length, seconds; the model's own.")
+        float | None,
+        typer.Option(
+            callback=_seconds,
+            metavar="SECONDS",
+            help="How much of the video one prediction sees. Without it: as much as the model was made for.",
+        ),
     ] = None,
     stride: Annotated[
-        float | None, typer.Option(callback=_seconds, help="Between windows' starts, seconds.")
+        float | None,
+        typer.Option(
+            callback=_seconds,
+            metavar="SECONDS",
+            help="How far a window starts after the one before it, rounded to whole units of the model.",
+        ),
     ] = None,
     clips: Clips = None,
     crops: Crops = None,
     time_range: Annotated[
-        list[str] | None, typer.Option("--range", help="START-END in seconds; may be repeated.")
+        list[str] | None,
+        typer.Option("--range", metavar="START-END", help="Only this part, in seconds; may be repeated."),
     ] = None,
     fast: Annotated[bool, typer.Option("--fast", help="Key frames near the wanted ones will do.")] = False,
     priority: Annotated[
-        Literal["low", "normal", "high"], typer.Option(help="Whose videos go first on a busy server.")
+        Literal["low", "normal", "high"],
+        typer.Option(metavar="low|normal|high", help="Whose videos go first on a busy server."),
     ] = "normal",
 ) -> None:
     """Classify videos; exit status 1 when one failed, the others are classified all the same."""
@@ -140,18 +170,24 @@ def classify(
     raise typer.Exit(1 if failed else 0)
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "tubelet evaluate kinetics/val --model NAME --clips 10 --crops 3",
+        "tubelet evaluate val.csv --server localhost:8500 --out evaluation",
+    )
+)
 def evaluate(
-    data: Annotated[Path, typer.Argument(help="A folder of class folders, or a CSV of path and label.")],
-    model: Annotated[str, typer.Option(help="A model's name; empty: the default.")] = "",
-    version: Annotated[str, typer.Option(help="Its version; empty: the newest.")] = "",
+    data: Annotated[Path, typer.Argument(help="A folder of class folders, or a list of paths and labels.")],
+    model: Annotated[str, typer.Option(metavar="NAME", help="A model's name; empty: the default.")] = "",
+    version: Annotated[str, typer.Option(metavar="VERSION", help="Its version; empty: the newest.")] = "",
     clips: Clips = None,
     crops: Crops = None,
     server: ServerAddress = None,
     config: ConfigFile = None,
     as_json: Json = False,
     out: Annotated[
-        Path | None, typer.Option(help="Keeps answers and report; default: evaluation-NAME-VERSION.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Keeps answers and report; default: evaluation-NAME-VERSION."),
     ] = None,
 ) -> None:
     """Measure a model on labelled videos; run again, it resumes. Exit status 1 when none was classified."""
@@ -163,7 +199,9 @@ def evaluate(
         asyncio.run(measure(data, wanted, out, server, load_config(config), as_json=as_json))
 
 
-@models_app.command("list")
+@models_app.command(
+    "list", epilog=examples("tubelet models list", "tubelet models list --server localhost:8500 --json")
+)
 def list_models(server: ServerAddress = None, config: ConfigFile = None, as_json: Json = False) -> None:
     """The models of a server, or of this installation."""
     from service.models_list import print_models
@@ -172,26 +210,44 @@ def list_models(server: ServerAddress = None, config: ConfigFile = None, as_json
         asyncio.run(print_models(server, load_config(config), as_json=as_json))
 
 
-@models_app.command("import")
+@models_app.command(
+    "import",
+    epilog=examples(
+        "tubelet models import hf:MCG-NJU/videomae-base-finetuned-kinetics",
+        "tubelet models import ./vit.pth --labels labels.txt --name mine",
+    ),
+)
 def import_model(
     source: Annotated[
         str,
-        typer.Argument(help="hf:ORG/NAME[@REVISION], torchvision:NAME[:WEIGHTS], a folder or a file."),
+        typer.Argument(help=r"hf:ORG/NAME\[@REVISION], torchvision:NAME[:WEIGHTS], a folder or a file."),
     ],
-    name: Annotated[str | None, typer.Option(help="Its name in the store; the source's own.")] = None,
-    version: Annotated[str, typer.Option(help="Its version in the store.")] = "1",
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Its name in the store. Without it: the source's.")
+    ] = None,
+    version: Annotated[str, typer.Option(metavar="VERSION", help="Its version in the store.")] = "1",
     labels: Annotated[
-        str | None, typer.Option(help="A file with one label a line, or imagenet-1k or kinetics-400.")
+        str | None,
+        typer.Option(metavar="FILE", help="A file with one label a line, or imagenet-1k or kinetics-400."),
     ] = None,
     window: Annotated[
         float | None,
-        typer.Option(min=0.01, callback=_seconds, help="Seconds that a window spans; the family's own."),
+        typer.Option(
+            min=0.01,
+            callback=_seconds,
+            metavar="SECONDS",
+            help="How much time a window spans. Without it: what the checkpoint says, or the family.",
+        ),
     ] = None,
     become: Annotated[
-        str | None, typer.Option("--as", help="'factorised': start a video model with an image ViT.")
+        str | None, typer.Option("--as", metavar="factorised", help="Start a video model with an image ViT.")
     ] = None,
-    frames: Annotated[int | None, typer.Option(min=1, help="With --as: frames of a window, or 32.")] = None,
-    tubelet: Annotated[int | None, typer.Option(min=1, help="With --as: frames of a tubelet, or 2.")] = None,
+    frames: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="With --as: frames of a window; 32 unless named.")
+    ] = None,
+    tubelet: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="With --as: frames of a tubelet; 2 unless named.")
+    ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite that version.")] = False,
     config: ConfigFile = None,
     as_json: Json = False,
@@ -217,7 +273,9 @@ def import_model(
         )
 
 
-@models_app.command("verify")
+@models_app.command(
+    "verify", epilog=examples("tubelet models verify camera-motion", "tubelet models verify mine --version 2")
+)
 def verify_model(
     name: ModelName, version: ModelVersion = "", config: ConfigFile = None, as_json: Json = False
 ) -> None:
@@ -229,7 +287,9 @@ def verify_model(
     raise typer.Exit(0 if same else 1)
 
 
-@models_app.command("show")
+@models_app.command(
+    "show", epilog=examples("tubelet models show camera-motion", "tubelet models show camera-motion --json")
+)
 def show_model(
     name: ModelName, version: ModelVersion = "", config: ConfigFile = None, as_json: Json = False
 ) -> None:
@@ -240,7 +300,7 @@ def show_model(
         show(name, version, load_config(config), as_json=as_json)
 
 
-@app.command()
+@app.command(epilog=examples("tubelet demo", "tubelet demo clip.mp4"))
 def demo(
     video: Annotated[str | None, typer.Argument(help="A file; a short sample when none is named.")] = None,
 ) -> None:

@@ -1,0 +1,47 @@
+"""Help pages: flags have no type, arguments read as VIDEO..., examples stand at the end."""
+
+from collections.abc import Callable
+from typing import Any
+
+import typer
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
+
+
+class Commands(typer.Typer):
+    """A table of commands whose help pages are readable; ``-h`` asks for one, too."""
+
+    def __init__(self, **settings: Any) -> None:
+        names = {"help_option_names": ["-h", "--help"]}
+        super().__init__(cls=_Group, no_args_is_help=True, context_settings=names, **settings)
+
+    def command(self, name: str | None = None, **settings: Any) -> Callable[[Any], Any]:
+        return super().command(name, **({"cls": _Command} | settings))
+
+
+def examples(*commands: str) -> str:
+    """The end of a command's help page, one command a line."""
+    return "\n".join(["Examples:", *(f"  {command}" for command in commands)]).replace("[", r"\[")
+
+
+class _Command(TyperCommand):
+    def get_params(self, ctx: Any) -> list[Any]:
+        return [_readable(param) for param in super().get_params(ctx)]
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Write VIDEO..., not {VIDEO}...: typer puts what is required in braces."""
+        return [piece.replace("{", "").replace("}", "") for piece in super().collect_usage_pieces(ctx)]
+
+
+class _Group(TyperGroup):
+    def get_params(self, ctx: Any) -> list[Any]:
+        return [_readable(param) for param in super().get_params(ctx)]
+
+
+def _readable(param: Any) -> Any:
+    """Leave out the type of a flag and of an argument, whose name says enough."""
+    if isinstance(param, TyperOption) and param.is_flag:
+        param.metavar = ""
+    if isinstance(param, TyperArgument):
+        param.metavar = param.metavar or (param.name or "").upper()
+        param.display_type = lambda ctx: ""
+    return param
