@@ -122,24 +122,27 @@ async def find_model(server: str | None, config: Config, name: str, version: str
 
 
 async def ask_all(
-    ask: Ask, videos: list[str], options: Options, at_once: int, emit: Callable[[str, Event], None]
-) -> AsyncIterator[tuple[str, Classification | Failure]]:
-    """Answers in the order of ``videos``, ``at_once`` of them under way; one failure stops no other."""
+    ask: Ask, videos: list[str], options: Options, at_once: int, emit: Callable[[int, Event], None]
+) -> AsyncIterator[tuple[int, Classification | Failure]]:
+    """Answer ``videos`` in their order, ``at_once`` of them at a time; one failure stops no other.
+
+    Events and answers come with the index of their video.
+    """
     places = asyncio.Semaphore(at_once)
 
-    async def answer(video: str) -> Classification | Failure:
+    async def answer(number: int) -> Classification | Failure:
         async def forward(event: Event) -> None:
-            emit(video, event)
+            emit(number, event)
 
         async with places:
-            return await _ask_one(ask, video, options, forward)
+            return await _ask_one(ask, videos[number], options, forward)
 
-    tasks = [(video, asyncio.create_task(answer(video))) for video in videos]
+    tasks = [asyncio.create_task(answer(number)) for number in range(len(videos))]
     try:
-        for video, task in tasks:
-            yield video, await task
+        for number, task in enumerate(tasks):
+            yield number, await task
     finally:
-        for _, task in tasks:
+        for task in tasks:
             task.cancel()
 
 
