@@ -24,11 +24,11 @@ from service.values import UnitFrames
 S, T, SIZE = 4, 2, 32
 
 
-def hosted(
+def replicas(
     release: Callable[[Sequence[UnitFrames]], None] = lambda units: None,
     *devices: str,
     family: type[Factorised] = Factorised,
-) -> HostedModel:
+) -> tuple[ModelSpec, list[Replica]]:
     """A small factorised model, always with the same random weights, on the CPU if nothing else is said."""
     preprocessing = Preprocessing(SIZE, SIZE, "crop", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
     dims = FactorisedDims((T, 16, 16), S, 48, 2, 1, 3, 96)
@@ -42,13 +42,23 @@ def hosted(
         sampling=Sampling(T, S, 2.0, 1.0, 1.0, 4.0),
         preprocessing=preprocessing,
     )
-    replicas = []
+    found = []
     for device in map(torch.device, devices or ("cpu",)):
         torch.manual_seed(0)
         model = family(dims, preprocessing, 3).eval()
         torch.nn.init.normal_(model.head.weight)
-        replicas.append(Replica(spec, model.to(device), device, 8, release, Cores(2)))
-    return HostedModel(spec, replicas, precision="float32", max_batch_units=8, max_batch_windows=8)
+        found.append(Replica(spec, model.to(device), device, 8, release, Cores(2)))
+    return spec, found
+
+
+def hosted(
+    release: Callable[[Sequence[UnitFrames]], None] = lambda units: None,
+    *devices: str,
+    family: type[Factorised] = Factorised,
+) -> HostedModel:
+    """The model of ``replicas``, ready for an executor."""
+    spec, found = replicas(release, *devices, family=family)
+    return HostedModel(spec, found, precision="float32", max_batch_units=8, max_batch_windows=8)
 
 
 def video(seed: int, units: int) -> list[UnitFrames]:

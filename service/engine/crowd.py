@@ -26,6 +26,11 @@ class Crowd:
         """It computes nothing, whether or not it did."""
         self._computing.discard(device)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether neither decoders nor devices are at work."""
+        return not self.decoding and not self._computing
+
     def is_in_the_way_of(self, device: str) -> bool:
         """Has it no core of its own to compute on?"""
         return device in self.devices and self.decoding + len(self._computing) >= self._cores

@@ -2,11 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from time import monotonic
-
-import numpy as np
+from time import monotonic, process_time, thread_time
 
 from models.contract import ModelSpec, VideoModel
 from models.memory import keep_freed_memory
@@ -14,15 +12,15 @@ from models.precision import choose_dtype, precision_name
 from models.store import ModelStore
 from service.config import EngineConfig
 from service.cores import usable_cores
+from service.engine.batch_meter import BatchMeter, black_units, settle
+from service.engine.batch_tuner import BatchTuning, largest_batch
 from service.engine.cache import EmbeddingCache
 from service.engine.cores import Cores
 from service.engine.crowd import Crowd
 from service.engine.executor import Executor
 from service.engine.hosted import HostedModel
-from service.engine.lane import Started, Unfinished
 from service.engine.loading import choose_devices, executors, load_model
 from service.engine.replica import Replica
-from service.engine.useful import BatchSizes, largest_batch, useful_batch
 from service.engine.work import VideoWork
 from service.metrics import Metrics
 from service.threads import in_own_thread
@@ -56,6 +54,7 @@ class Engine:
         self._executor = Executor(metrics, map(str, self._devices), on_loss, crowd)
         self._cache = _cache(config, metrics)
         self._shown: dict[tuple[str, str], HostedModel] = {}  # by name and version, the one loaded last
+        self._settling: dict[HostedModel, asyncio.Task[None]] = {}  # whose batch sizes are measured again
         self._loop: asyncio.AbstractEventLoop
 
     async def __aenter__(self) -> "Engine":
@@ -64,6 +63,9 @@ class Engine:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
+        for task in (settling := [*self._settling.values()]):
+            task.cancel()
+        await asyncio.gather(*settling, return_exceptions=True)
         await self._executor.__aexit__(*exc)
 
     @property
@@ -76,7 +78,9 @@ class Engine:
         self._executor.decoders_at_work(cores)
 
     async def load(self, store: ModelStore, spec: ModelSpec) -> HostedModel:
-        """Load a model, measure its useful batch, and compute a window, so that first requests are not slow.
+        """Load a model, measure batch sizes, and compute a window, so that first requests are not slow.
+
+        Sizes that other programs distorted are measured again later, while the engine is idle.
 
         Raises:
             models.folder.BrokenModel: its files are not what its model.toml says.
@@ -87,16 +91,16 @@ class Engine:
         largest = config.max_batch_units or largest_batch(spec, self._devices[0].type)
         replicas = await in_own_thread(partial(self._replicas, store, spec, largest))
         loaded = monotonic()
-        sizes = await in_own_thread(partial(_useful_batch, replicas[0], spec, largest))
+        meter = self._meter(replicas[0], spec, largest)
+        measured = await in_own_thread(meter.tune)
         hosted = HostedModel(
             spec,
             replicas,
             precision=precision_name(config.precision, *self._devices),
-            max_batch_units=sizes.most,
+            max_batch_units=measured.tuning.max_size,
             max_batch_windows=config.max_batch_windows,
         )
-        hosted.encode.item_s = sizes.unit_s
-        hosted.encode.enough, hosted.encode.enough_s = sizes.enough, sizes.enough_s
+        hosted.encode.resize(measured.tuning)
         self._executor.add(hosted.encode)
         self._executor.add(hosted.classify)
         try:
@@ -105,10 +109,14 @@ class Engine:
             self._take_out(hosted)
             raise
         self._show(hosted, loaded - began, monotonic() - loaded)
+        if measured.is_disturbed and self._can_measure_beside_requests(replicas[0]):
+            self._settle_later(hosted, meter)
         return hosted
 
     def unload(self, model: HostedModel) -> None:
         """No work will be asked of it any more."""
+        if (settling := self._settling.get(model)) is not None:
+            settling.cancel()
         self._take_out(model)
         if self._shown.get(_name_and_version(model)) is model:  # else another one took its place
             self._hide(model)
@@ -136,11 +144,32 @@ class Engine:
             replicas.append(Replica(spec, model, device, most, self._release, self._cores))
         return replicas
 
+    def _meter(self, replica: Replica, spec: ModelSpec, largest: int) -> BatchMeter:
+        if self._can_measure_beside_requests(replica):
+            return BatchMeter(replica.on_one_thread(), spec, largest, thread_time)
+        # OpenVINO has threads of its own, which sleep while they wait for each other.
+        return BatchMeter(replica, spec, largest, process_time if replica.device.type == "cpu" else monotonic)
+
+    def _can_measure_beside_requests(self, replica: Replica) -> bool:
+        """Whether the model may compute on one more thread, as torch's do on a CPU."""
+        return replica.device.type == "cpu" and self._config.runtime == "torch"
+
+    def _settle_later(self, model: HostedModel, meter: BatchMeter) -> None:
+        async def run() -> None:
+            try:
+                await settle(meter.tune, lambda: self._executor.is_idle, partial(_resize, model))
+            except (RuntimeError, MemoryError) as error:
+                _log.warning("%s keeps its batch sizes: %s", model.spec.name, error)
+
+        task = self._settling[model] = asyncio.create_task(run())
+        task.add_done_callback(lambda _: self._settling.pop(model))
+
     async def _warm_up(self, model: HostedModel) -> None:
         work = self.work(model)
         try:
             units = [
-                work.encode(unit) for unit in _black(model.spec, range(model.spec.sampling.units_per_window))
+                work.encode(unit)
+                for unit in black_units(model.spec, range(model.spec.sampling.units_per_window))
             ]
             await work.classify(units)
         finally:
@@ -188,24 +217,15 @@ def _info(model: HostedModel) -> tuple[str, ...]:
     return spec.name, spec.version, spec.family, ",".join(model.devices), model.precision
 
 
-def _useful_batch(replica: Replica, spec: ModelSpec, most: int) -> BatchSizes:
-    def measure(size: int) -> float:
-        start = monotonic()
-        try:
-            found = replica.encode(list(_black(spec, range(size))))
-            if isinstance(found, Started):
-                found.wait()
-        except Unfinished as error:  # there is no other device to try it on here
-            raise (error.__cause__ or error) from None
-        return monotonic() - start
-
-    return useful_batch(measure, most)
-
-
-def _black(spec: ModelSpec, units: Iterable[int]) -> Iterable[UnitFrames]:
-    size = spec.preprocessing
-    pixels = np.zeros((spec.sampling.frames_per_unit, size.height, size.width, 3), np.uint8)
-    return (UnitFrames(grid=0, unit=unit, pixels=pixels, release=lambda: None) for unit in units)
+def _resize(model: HostedModel, tuning: BatchTuning) -> None:
+    _log.info(
+        "%s %s measured again: %d units a batch, %d before",
+        model.spec.name,
+        model.spec.version,
+        tuning.max_size,
+        model.encode.max_batch,
+    )
+    model.encode.resize(tuning)
 
 
 def _cache(config: EngineConfig, metrics: Metrics) -> EmbeddingCache | None:

@@ -82,6 +82,12 @@ class Executor:
         """Those in service."""
         return frozenset(self._schedule.devices)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is queued, decoded or computed on the processor."""
+        with self._condition:
+            return self._schedule.is_idle
+
     def queued(self) -> dict[tuple[str, str], int]:
         """How much waits, by stage and model."""
         with self._condition:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Generic, Literal, TypeVar
 
+from service.engine.batch_tuner import BatchTuning
 from service.fair import Claim, FairQueue
 
 T = TypeVar("T")
@@ -102,6 +103,12 @@ class Lane(Generic[T, R]):
                 item.is_taken = True
                 batch.append(item)
         return batch
+
+    def resize(self, tuning: BatchTuning) -> None:
+        """Take the sizes of batches from ``tuning``; and what an item costs, unless batches have shown it."""
+        self.max_batch = tuning.max_size
+        self.enough, self.enough_s = tuning.preferred_size, tuning.preferred_s
+        self.item_s = self.item_s or tuning.unit_s
 
     def learn(self, seconds: float, items: int) -> None:
         """A batch took so long."""

@@ -42,6 +42,7 @@ class Replica:
         cores: Cores,
     ) -> None:
         self.device = device
+        self._spec = spec
         self._cores = cores
         self._batches_a_window = spec.sampling.units_per_window
         self._model = model
@@ -60,6 +61,11 @@ class Replica:
         else:
             self._stagings = self._units = [torch.empty(shape, dtype=torch.uint8)]
         self._place = 0
+
+    def on_one_thread(self) -> "Replica":
+        """Return a replica on this CPU, of the same model, that computes on one thread beside this one."""
+        most = len(self._stagings[0])
+        return Replica(self._spec, self._model, self.device, most, lambda units: None, Cores(1))
 
     @torch.inference_mode()
     def encode(self, units: Sequence[UnitFrames]) -> Sequence[Embedding] | Started[Embedding]:

@@ -56,6 +56,11 @@ class Schedule:
             lengths[lane.stage, lane.model] += len(lane.queue)
         return lengths
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is queued, decoded or computed on the processor."""
+        return self.crowd.is_idle and not self._retries and not any(len(lane.queue) for lane in self._lanes)
+
     def take(self, device: str, now: float) -> Batch | None:
         """The next batch for a device that is free."""
         self.crowd.end(device)

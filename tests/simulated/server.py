@@ -14,10 +14,10 @@ from typing import Any
 
 from service.admission import Admission, Caller, Place
 from service.config import DecodeConfig, ServerConfig
+from service.engine.batch_tuner import BatchCost, tune_batch_size
 from service.engine.crowd import Crowd
 from service.engine.lane import Account, Item, Lane
 from service.engine.schedule import Batch, Schedule
-from service.engine.useful import useful_batch
 from service.errors import ClientOverloaded, DeadlineTooShort, Overloaded
 from service.fair import Claim, FairQueue
 from tests.simulated.clock import ROUNDING_S, Clock, Cores
@@ -69,11 +69,11 @@ class Server:
         self._crowd = Crowd(machine.cores, devices if machine.device_threads else ())
         self._schedule = Schedule(devices, self._crowd)
         most, windows = machine.max_batch_units, machine.max_batch_windows
-        sizes = useful_batch(costs.encode_s, most)
+        tuning = tune_batch_size(lambda size: BatchCost(costs.encode_s(size), costs.encode_s(size)), most)
         self._encode: Lane[Any, Any] = Lane(
             "model", "encode", most, runs, item_s=costs.unit_s, queue=policy()
         )
-        self._encode.enough, self._encode.enough_s = sizes.enough, sizes.enough_s
+        self._encode.enough, self._encode.enough_s = tuning.preferred_size, tuning.preferred_s
         self._classify: Lane[Any, Any] = Lane(
             "model", "classify", windows, runs, item_s=costs.window_s, queue=policy()
         )

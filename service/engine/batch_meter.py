@@ -1,0 +1,131 @@
+"""Measurement of batch sizes on a model's device, at load and again later where it was disturbed.
+
+On a CPU, batches are measured on one thread, by the processor time of that thread. So are batches computed
+under load, when each core computes one of its own. Processor time leaves out the time that other programs
+take, and one thread waits for no other: threads that wait for each other use up processor time doing so.
+"""
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from time import monotonic
+
+import numpy as np
+import psutil
+
+from models.contract import ModelSpec
+from service.engine.batch_tuner import BatchCost, BatchTuning, is_disturbed, tune_batch_size
+from service.engine.lane import Started, Unfinished
+from service.engine.replica import Replica
+from service.threads import in_own_thread
+from service.values import UnitFrames
+
+_PAUSES_S = (5.0, 10.0, 15.0, 20.0, 40.0, 80.0, 160.0, 320.0)  # before each further measurement
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The sizes that were chosen, and whether other programs may have distorted the measurement."""
+
+    tuning: BatchTuning
+    is_disturbed: bool
+
+
+class BatchMeter:
+    """Measures batches of black units on ``replica``, whose cost is what ``clock`` counts, in seconds.
+
+    ``replica`` must compute nothing else meanwhile.
+    """
+
+    def __init__(
+        self, replica: Replica, spec: ModelSpec, largest: int, clock: Callable[[], float] = monotonic
+    ) -> None:
+        self._replica = replica
+        self._spec = spec
+        self._largest = largest
+        self._clock = clock
+
+    def tune(self, check: Callable[[], None] = lambda: None) -> Measured:
+        """Choose the batch size, blocking; ``check`` is called before each batch and may raise to end it."""
+
+        def measure(size: int) -> BatchCost:
+            check()
+            return self._measure(size)
+
+        busy_s, compute_s, wall_s = _busy_s(), self._clock(), monotonic()
+        tuning = tune_batch_size(measure, self._largest)
+        spent = BatchCost(self._clock() - compute_s, monotonic() - wall_s)
+        return Measured(tuning, is_disturbed(spent, _busy_s() - busy_s, os.cpu_count() or 1))
+
+    def _measure(self, size: int) -> BatchCost:
+        units = list(black_units(self._spec, range(size)))
+        compute_s, wall_s = self._clock(), monotonic()
+        try:
+            found = self._replica.encode(units)
+            if isinstance(found, Started):
+                found.wait()
+        except Unfinished as error:  # no other device is there to retry on
+            raise (error.__cause__ or error) from None
+        return BatchCost(self._clock() - compute_s, monotonic() - wall_s)
+
+
+class EngineInUse(Exception):
+    """The engine has work to do, so a measurement ends."""
+
+
+async def settle(
+    tune: Callable[[Callable[[], None]], Measured],
+    is_idle: Callable[[], bool],
+    apply: Callable[[BatchTuning], None],
+    pauses_s: Iterable[float] = _PAUSES_S,
+) -> None:
+    """Measure again after each pause, until a measurement was not disturbed; ``apply`` gets each result.
+
+    ``tune`` is ``BatchMeter.tune``. It runs on a thread of its own, and only while the engine ``is_idle``: a
+    request shares the cores with one batch at most. Cancelling waits for the end of that batch.
+    """
+    for pause_s in pauses_s:
+        while True:
+            await asyncio.sleep(pause_s)
+            try:
+                measured = await _measure_while_idle(tune, is_idle)
+            except EngineInUse:
+                continue
+            break
+        apply(measured.tuning)
+        if not measured.is_disturbed:
+            return
+
+
+async def _measure_while_idle(
+    tune: Callable[[Callable[[], None]], Measured], is_idle: Callable[[], bool]
+) -> Measured:
+    stopped = threading.Event()
+
+    def check() -> None:
+        if stopped.is_set() or not is_idle():
+            raise EngineInUse
+
+    measuring = asyncio.ensure_future(in_own_thread(partial(tune, check)))
+    try:
+        return await asyncio.shield(measuring)
+    except asyncio.CancelledError:
+        stopped.set()
+        await asyncio.gather(measuring, return_exceptions=True)
+        raise
+
+
+def black_units(spec: ModelSpec, units: Iterable[int]) -> Iterator[UnitFrames]:
+    """Yield a black unit of the model's size for each number of ``units``."""
+    size = spec.preprocessing
+    pixels = np.zeros((spec.sampling.frames_per_unit, size.height, size.width, 3), np.uint8)
+    return (UnitFrames(grid=0, unit=unit, pixels=pixels, release=lambda: None) for unit in units)
+
+
+def _busy_s() -> float:
+    """Return the processor time that all programs have used since the machine started."""
+    times = psutil.cpu_times()._asdict()
+    return sum(times.get(kind, 0.0) for kind in ("user", "nice", "system", "irq", "softirq", "steal"))

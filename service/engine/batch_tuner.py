@@ -1,0 +1,144 @@
+"""Choice of the batch size: the smallest in which a unit costs about as little as in any other."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import accumulate
+
+from models.contract import ModelSpec
+
+_MIN_GAIN = 0.97  # a batch twice as large must cost this share a unit, or it only makes others wait
+_PREFERRED_SLACK = 1.1  # this much more a unit is a fair price for not waiting for a larger batch
+_BUDGET_S = 1.5  # for all measurements; the cost of one unit is measured in any case
+_LONGEST_BATCH_S = 0.5  # a larger batch would keep the next request waiting
+_MIN_ROUNDS = 3
+_MIN_SPENT_S = 0.3  # small models are measured in more rounds
+
+_MAX_UNITS = {"cpu": 32, "cuda": 128}  # more have not paid anywhere
+_MAX_BYTES = 128 << 20  # of a batch's pixels: each device has several batches in memory
+
+_MAX_WALL_RATIO = 1.1  # wall time to processor time: more, and the thread was kept from its core
+_MAX_OTHERS_SHARE = 0.15  # of all cores: more, and caches, memory or a core's execution units were shared
+
+
+@dataclass(frozen=True, slots=True)
+class BatchCost:
+    """The cost of one batch: ``compute_s`` to compare sizes by, ``wall_s`` from its start to its end."""
+
+    compute_s: float
+    wall_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class BatchTuning:
+    """The largest batch that pays and the wall time of a unit in it; the preferred batch and its wall time.
+
+    In a batch of ``preferred_size`` a unit costs hardly more than in the largest.
+    """
+
+    max_size: int
+    unit_s: float
+    preferred_size: int
+    preferred_s: float
+
+
+def largest_batch(spec: ModelSpec, device_type: str) -> int:
+    """Return the most units of a batch that are worth a try."""
+    sampling, size = spec.sampling, spec.preprocessing
+    unit_bytes = sampling.frames_per_unit * size.height * size.width * 3
+    return min(_MAX_UNITS[device_type], max(1, _MAX_BYTES // unit_bytes))
+
+
+def is_disturbed(spent: BatchCost, busy_s: float, cores: int) -> bool:
+    """Return whether other programs may have distorted a measurement on one thread of a CPU.
+
+    The measurement took ``spent`` in all. Meanwhile all programs on the machine's ``cores`` together took
+    ``busy_s`` of processor time.
+    """
+    others_s = busy_s - spent.compute_s
+    return (
+        spent.wall_s > _MAX_WALL_RATIO * spent.compute_s
+        or others_s > _MAX_OTHERS_SHARE * cores * spent.wall_s
+    )
+
+
+def tune_batch_size(measure: Callable[[int], BatchCost], largest: int) -> BatchTuning:
+    """Choose the batch size for a model by measuring batches of up to ``largest`` units.
+
+    ``measure`` computes a batch of the given size and returns its cost. Sizes are doubled until that pays no
+    more. A disturbance makes a batch only dearer, and may last a second. So each size counts with its
+    cheapest batch of several rounds, and a later round may go on to larger sizes. There are more rounds
+    while a larger batch seems to cost more a unit than a smaller one.
+    """
+    measure(1)  # does once what later batches need not do again
+    measured = _Measurements(measure, largest)
+    measured.measure(1)
+    measured.grow()
+    rounds = 1
+    while rounds < _MIN_ROUNDS or measured.spent_s < _MIN_SPENT_S or not measured.is_smooth():
+        if not measured.repeat():
+            break
+        measured.grow()
+        rounds += 1
+    return measured.tuning()
+
+
+class _Measurements:
+    """The cheapest batch of each size so far, and the budget that is left."""
+
+    def __init__(self, measure: Callable[[int], BatchCost], largest: int) -> None:
+        self.spent_s = 0.0
+        self._measure = measure
+        self._largest = largest
+        self._compute_s: dict[int, float] = {}  # the least of each size, in rising order of sizes
+        self._wall_s: dict[int, float] = {}
+
+    def measure(self, size: int) -> None:
+        cost = self._measure(size)
+        self.spent_s += cost.compute_s
+        self._compute_s[size] = min(cost.compute_s, self._compute_s.get(size, cost.compute_s))
+        self._wall_s[size] = min(cost.wall_s, self._wall_s.get(size, cost.wall_s))
+
+    def grow(self) -> None:
+        """Measure larger sizes until they pay no more."""
+        while (last := max(self._compute_s)) < min(self._largest, 4 * self._best()):
+            size = min(2 * last, self._largest)
+            expected_s = self._compute_s[last] * size / last
+            if expected_s > _LONGEST_BATCH_S or not self._can_afford(expected_s):
+                break
+            self.measure(size)
+
+    def repeat(self) -> bool:
+        """Measure all sizes once more; return False when the budget does not suffice."""
+        for size in tuple(self._compute_s):
+            if not self._can_afford(self._compute_s[size]):
+                return False
+            self.measure(size)
+        return True
+
+    def is_smooth(self) -> bool:
+        """Return whether a unit costs about as little in each size as in all smaller ones."""
+        costs = [self._unit_s(size) for size in self._compute_s]
+        return all(
+            cost <= _PREFERRED_SLACK * least
+            for cost, least in zip(costs, accumulate(costs, min), strict=True)
+        )
+
+    def tuning(self) -> BatchTuning:
+        best = self._best()
+        enough_s = _PREFERRED_SLACK * self._unit_s(best)
+        preferred = next(size for size in self._compute_s if self._unit_s(size) <= enough_s)
+        return BatchTuning(best, self._wall_s[best] / best, preferred, self._wall_s[preferred])
+
+    def _best(self) -> int:
+        """Return the last size, in rising order, that made a unit enough cheaper."""
+        best, *others = self._compute_s
+        for size in others:
+            if self._unit_s(size) < _MIN_GAIN * self._unit_s(best):
+                best = size
+        return best
+
+    def _unit_s(self, size: int) -> float:
+        return self._compute_s[size] / size
+
+    def _can_afford(self, expected_s: float) -> bool:
+        return self.spent_s + expected_s <= _BUDGET_S
