@@ -47,13 +47,20 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if self.frames_per_unit < 1 or self.units_per_window < 1:
-            raise ValueError(f"a window needs at least one unit of one frame: {self}")
+            raise ValueError(
+                "a window needs at least one unit of one frame, not "
+                f"{self.units_per_window} of {self.frames_per_unit}"
+            )
         if not 0 < self.min_window_s <= self.window_s <= self.max_window_s <= LONGEST_WINDOW_S:
             raise ValueError(
-                f"window lengths must satisfy 0 < min <= default <= max <= {LONGEST_WINDOW_S}: {self}"
+                f"window lengths must satisfy 0 < min <= default <= max <= {LONGEST_WINDOW_S} s, they are "
+                f"{self.min_window_s:g}, {self.window_s:g} and {self.max_window_s:g}"
             )
         if not 0 < self.stride_s <= self.window_s:
-            raise ValueError(f"the stride must be positive and at most the window: {self}")
+            raise ValueError(
+                f"the stride must be positive and at most the window of {self.window_s:g} s, it is "
+                f"{self.stride_s:g}"
+            )
 
     @property
     def frames_per_window(self) -> int:
@@ -83,13 +90,16 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
-            raise ValueError(f"the size must be positive: {self}")
+            raise ValueError(f"the size must be positive, it is {self.height} x {self.width} pixels")
         if (self.resize_height or self.height) < self.height or (
             self.resize_width or self.width
         ) < self.width:
-            raise ValueError(f"the picture is cut out of a larger or equal one: {self}")
+            raise ValueError(
+                f"{self.height} x {self.width} pixels are cut out of a larger or equal picture, not out of "
+                f"{self.resize_height or self.height} x {self.resize_width or self.width}"
+            )
         if min(self.std) <= 0:
-            raise ValueError(f"std must be positive: {self}")
+            raise ValueError(f"std must be positive, it is {self.std}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +148,8 @@ class ModelSpec:
         if not self.labels or len(set(self.labels)) != len(self.labels):
             twice = next((each for each in self.labels if self.labels.count(each) > 1), "")
             raise ValueError(f"model {self.name}: labels must be distinct and at least one, {twice!r} is not")
+        if odd := [label for label in self.labels if label.splitlines() != [label]]:
+            raise ValueError(f"model {self.name}: a label must be one line of text, {odd[0]!r} is not")
 
     @property
     def version_key(self) -> tuple[tuple[bool, int, str], ...]:

@@ -138,7 +138,8 @@ def write_folder(folder: Path, spec: ModelSpec, dims: Dims, model: VideoModel, c
     """Write a model's folder, whole or not at all, in the place of one that is there.
 
     Raises:
-        ValueError: the model's logits are not finite.
+        ValueError: the model's logits are not finite, or the folder would not be read as it was written.
+        BrokenModel: the folder could not be read again.
         OSError, safetensors.SafetensorError: the disk does not take it.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -147,10 +148,15 @@ def write_folder(folder: Path, spec: ModelSpec, dims: Dims, model: VideoModel, c
         partial.chmod(0o755)
         save_file(_state(model), partial / WEIGHTS)
         (partial / WEIGHTS).chmod(0o644)
-        (partial / LABELS).write_text("".join(f"{label}\n" for label in spec.labels))
-        (partial / CARD).write_text(card)
+        (partial / LABELS).write_text("".join(f"{label}\n" for label in spec.labels), "utf-8")
+        (partial / CARD).write_text(card, "utf-8")
         sha256 = {name: _sha256(partial / name) for name in (WEIGHTS, LABELS)}
-        (partial / SPEC).write_text(_toml(spec, dims, sha256, fingerprint(model, spec.sampling)))
+        (partial / SPEC).write_text(_toml(spec, dims, sha256, fingerprint(model, spec.sampling)), "utf-8")
+        written = read_folder(partial).spec
+        if lost := [
+            key.name for key in fields(spec) if getattr(written, key.name) != getattr(spec, key.name)
+        ]:
+            raise ValueError(f"{', '.join(lost)} would not be read as they are now")
         # A folder cannot replace a full one in one step; the old one is moved aside first.
         old = partial.with_name(partial.name + "-old")
         if folder.exists():

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 from torch import Tensor
-from torchvision.models import ResNet50_Weights
-from torchvision.models.video import R3D_18_Weights
 
 from models.checkpoints.foreign import (
     IMAGENET_MEAN,
@@ -22,31 +20,34 @@ from models.checkpoints.foreign import (
     read_tensors,
 )
 from models.checkpoints.hf import read_hf
+from models.checkpoints.labels import clean_labels
 from models.checkpoints.scenic_vivit import is_map, read_scenic
 from models.checkpoints.timm_vit import from_timm, read_timm
 from models.checkpoints.torchvision_vit import from_torchvision
 from models.checkpoints.torchvision_zoo import FRAME_SAMPLING, read_torchvision, vit_dims
 from models.contract import Family, ModelSpec, Preprocessing, Provenance, VideoModel
 from models.families import DIMS, build_model, build_outline, misfit
-from models.folder import SPEC, write_folder
+from models.folder import SPEC, BrokenModel, write_folder
 from models.store import ZOO, ModelStore
 
-LABEL_SETS = {
-    "imagenet-1k": ResNet50_Weights.IMAGENET1K_V2,
-    "kinetics-400": R3D_18_Weights.KINETICS400_V1,
-}
 _HUB_FILES = ["*.json", "*.safetensors", "pytorch_model*.bin", "README.md"]
 _MEMORY_PER_WEIGHT_BYTES = 8  # the checkpoint and our model, both in float32
 
 
-def read_source(source: str, window_s: float | None = None) -> Foreign:
-    """A source's checkpoint: hf:ORG/NAME[@REVISION], torchvision:NAME[:WEIGHTS], a folder or a file.
+def read_source(
+    source: str, window_s: float | None = None, *, labels: tuple[str, ...] | None = None
+) -> Foreign:
+    """Read the checkpoint hf:ORG/NAME[@REVISION], torchvision:NAME[:WEIGHTS], of a folder or a file.
+
+    ``labels`` take the place of the source's own ones.
 
     Raises:
         CannotImport: it cannot be had or is not supported; the message says what to do.
     """
     with all_there(source):
-        return _read(source, window_s)
+        foreign = _read(source, window_s)
+    found, warnings = clean_labels(foreign.labels if labels is None else labels)
+    return replace(foreign, labels=found, warnings=(*foreign.warnings, *warnings))
 
 
 def _read(source: str, window_s: float | None) -> Foreign:
@@ -97,8 +98,10 @@ def store_model(foreign: Foreign, root: Path, name: str, version: str, *, overwr
     check_memory(needed, "the model")
     classes = _num_classes(foreign)
     if len(foreign.labels) != classes:
-        has = f"{len(foreign.labels)} labels" if foreign.labels else "no labels"
-        raise CannotImport(f"the model has {classes} logits, but there are {has}; see --labels")
+        count = len(foreign.labels)
+        has = f"there {'is' if count == 1 else 'are'} {count or 'no'} label{'' if count == 1 else 's'}"
+        why = f": {foreign.label_problem}" if foreign.label_problem and not foreign.labels else ""
+        raise CannotImport(f"the model has {classes} logits, but {has}{why}; see --labels")
     with all_there("the checkpoint"):
         outline = build_outline(foreign.dims, foreign.preprocessing, classes)
         _check_parameters(outline, foreign.state, _family(foreign))
@@ -121,26 +124,9 @@ def store_model(foreign: Foreign, root: Path, name: str, version: str, *, overwr
         raise CannotImport(str(error)) from error
     try:
         write_folder(folder, spec, foreign.dims, model, _card(spec))
-    except (OSError, SafetensorError, ValueError) as error:
+    except (OSError, SafetensorError, ValueError, BrokenModel) as error:
         raise CannotImport(f"{folder} cannot be written: {error}") from error
     return folder
-
-
-def read_labels(source: str) -> tuple[str, ...]:
-    """The labels of a file, one a line, or of a set by name: imagenet-1k or kinetics-400.
-
-    Raises:
-        CannotImport: there is no such file.
-    """
-    if source in LABEL_SETS:
-        return tuple(LABEL_SETS[source].meta["categories"])
-    try:
-        return tuple(line.strip() for line in Path(source).read_text().splitlines() if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise CannotImport(
-            f"labels {source} cannot be read: {reason}; a file or one of {', '.join(LABEL_SETS)}"
-        ) from error
 
 
 def default_name(source: str) -> str:

@@ -1,15 +1,16 @@
 """What ``models show``, ``import`` and ``verify`` do."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 from rich.console import Console
 from rich.table import Table
 
+from models.checkpoints.labels import read_labels
 from models.fingerprint import TOLERANCE, differs, fingerprint
 from models.flops import window_flops
 from models.folder import LABELS, WEIGHTS
-from models.importing import default_name, read_labels, read_source, store_model
+from models.importing import default_name, read_source, store_model
 from models.inflate import inflate
 from models.precision import precision_name
 from models.store import ModelStore
@@ -39,9 +40,8 @@ def import_model(
         models.checkpoints.foreign.CannotImport: the message says what is wrong; the store is as it was.
     """
     with _errors.status(f"reading {source}"):
-        foreign = read_source(source, window_s)
-    if labels is not None:
-        foreign = replace(foreign, labels=read_labels(labels))
+        named = None if labels is None else read_labels(labels)
+        foreign = read_source(source, window_s, labels=named)
     if inflated is not None:
         foreign = inflate(foreign, *inflated)
     with _errors.status("writing and checking the model"):
@@ -49,13 +49,16 @@ def import_model(
             foreign, config.models.store, name or default_name(source), version, overwrite=overwrite
         )
     spec = ModelStore(folder.parent.parent).find(folder.parent.name, version).spec
+    for warning in foreign.warnings:
+        _errors.print(f"warning: {warning}")
     if foreign.untrained:
         _errors.print(
             f"warning: the checkpoint has nothing for {' and '.join(foreign.untrained)}: random weights, "
             "to be trained before the labels mean anything"
         )
     if as_json:
-        print(json.dumps({"folder": str(folder), **spec_json(spec), "untrained": foreign.untrained}))
+        report = {"untrained": foreign.untrained, "warnings": foreign.warnings}
+        print(json.dumps({"folder": str(folder), **spec_json(spec), **report}))
     else:
         _out.print(f"{spec.name} {spec.version}: {spec.family}, {len(spec.labels)} labels, in {folder}")
 

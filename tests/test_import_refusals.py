@@ -41,7 +41,11 @@ def test_an_activation_that_no_image_model_here_has_is_named(tmp_path: Path) -> 
         ("config.json", {"intermediate_size": 10**12}, "has shape"),
         ("config.json", {"id2label": {"0": "a", "1": "b"}}, "7 logits, but there are 2 labels"),
         ("config.json", {"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}, "there are no labels"),
-        ("config.json", {"id2label": {"1": "a", "2": "b"}}, "theirs has no 0"),
+        (
+            "config.json",
+            {"id2label": {"1": "a", "2": "b"}},
+            "no labels: id2label .* for logits 1 to 2",
+        ),
         ("preprocessor_config.json", {"do_normalize": False}, "turns do_normalize off"),
         ("preprocessor_config.json", {"crop_size": {"height": 64, "width": 64}}, "pictures of 64 x 64"),
         ("preprocessor_config.json", {"resample": 0}, "resample 0"),

@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 
 from models.checkpoints.foreign import CannotImport
+from models.checkpoints.labels import read_labels
 from models.factorised import FactorisedDims
-from models.importing import read_labels, read_source, store_model
+from models.importing import read_source, store_model
 from models.store import ModelStore
 
 WIDTH, HEADS, HIDDEN, SIDE, PATCH, TUBELET, UNITS, CLASSES = 24, 3, 40, 32, 8, 2, 4, 6

@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from torchvision.models import WeightsEnum
 
 from models.checkpoints.foreign import CannotImport
-from models.importing import LABEL_SETS, read_labels, read_source, store_model
+from models.checkpoints.labels import LABEL_SETS, read_labels
+from models.importing import read_source, store_model
 from models.store import LoadedModel, ModelStore
 from models.vit import ViTDims
 

@@ -30,8 +30,9 @@ class CannotImport(RuntimeError):
 class Foreign:
     """A checkpoint under our names: all that a model's folder needs but its name and version.
 
-    ``labels`` may be empty where the source has none; ``untrained`` names the parts of the model that the
-    source has nothing for, whose weights are random.
+    ``labels`` may be empty where the source has none, or none that can be used: ``label_problem`` then says
+    why. ``untrained`` names the parts of the model that the source has nothing for, whose weights are random.
+    ``warnings`` are sentences on what the import decided or changed.
     """
 
     dims: Dims
@@ -43,7 +44,9 @@ class Foreign:
     licence: str
     provenance: Provenance
     accuracy: tuple[Accuracy, ...] = ()
+    label_problem: str = ""
     untrained: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -63,7 +66,7 @@ def all_there(source: str) -> Iterator[None]:
 
 def read_json(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_text())
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise CannotImport(f"{file} cannot be read: {error}") from error
     if not isinstance(content, dict):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from models.checkpoints.foreign import CannotImport, Foreign, read_folder_tensors, read_json
-from models.checkpoints.hf_folder import image_size, read_labels, read_licence
+from models.checkpoints.hf_folder import image_size, read_id2label, read_licence
 from models.checkpoints.hf_other import read_through_transformers
 from models.checkpoints.hf_preprocessing import read_preprocessing
 from models.contract import Preprocessing, Provenance, Sampling
@@ -81,11 +81,13 @@ def read_hf(folder: Path, provenance: Provenance, window_s: float | None) -> For
         if kind == "vit":
             raise
         return read_through_transformers(folder, config, provenance, window_s)
+    labels, problem = read_id2label(config)
     return Foreign(
         dims=dims,
         preprocessing=preprocessing,
         sampling=_sampling(dims, window_s or default_window_s),
-        labels=read_labels(config),
+        labels=labels,
+        label_problem=problem,
         state=state,
         description=f"{config.get('architectures', [kind])[0]} with {config['num_hidden_layers']} layers.",
         licence=read_licence(folder),

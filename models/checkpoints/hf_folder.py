@@ -12,21 +12,38 @@ def image_size(config: dict[str, Any]) -> tuple[int, int]:
     return height, width
 
 
-def read_labels(config: dict[str, Any]) -> tuple[str, ...]:
-    """In the order of the logits; none where the checkpoint has only placeholders.
+def read_id2label(config: dict[str, Any]) -> tuple[tuple[str, ...], str]:
+    """The labels in the order of the logits, or none and the reason why the config's cannot be used.
 
-    Names that stand for several logits get the logit's number: ImageNet has two kinds of crane.
+    A config that has only placeholders has none. Names that stand for several logits get the logit's number:
+    ImageNet has two kinds of crane.
     """
     names = config.get("id2label") or {}
-    labels = [str(names[str(number)]) for number in range(len(names))]
+    if not isinstance(names, dict):
+        return (), f"id2label in its config is no table of logits and labels, but {type(names).__name__}"
+    if not all(re.fullmatch(r"\d{1,9}", key) for key in names):
+        return (), "id2label in its config has keys that are no numbers of logits"
+    by_logit = sorted((int(key), "" if name is None else str(name)) for key, name in names.items())
+    if [logit for logit, _ in by_logit] != list(range(len(by_logit))):
+        first, last = by_logit[0][0], by_logit[-1][0]
+        return (), (
+            f"id2label in its config has {len(by_logit)} labels for logits {first} to {last}, but logits are "
+            "numbered from 0 on, without gaps"
+        )
+    labels = [label for _, label in by_logit]
     if all(re.fullmatch(r"LABEL_\d+", label) for label in labels):
-        return ()
+        return (), ""
     times = Counter(labels)
-    return tuple(f"{label} ({number})" if times[label] > 1 else label for number, label in enumerate(labels))
+    numbered = (f"{label} ({logit})" if label and times[label] > 1 else label for logit, label in by_logit)
+    return tuple(numbered), ""
 
 
 def read_licence(folder: Path) -> str:
     """As the model card's front matter says."""
     card = folder / "README.md"
-    found = re.search(r"^license:\s*(\S+)", card.read_text(), re.MULTILINE) if card.is_file() else None
+    found = (
+        re.search(r"^license:\s*(\S+)", card.read_text("utf-8-sig", "replace"), re.MULTILINE)
+        if card.is_file()
+        else None
+    )
     return found[1] if found else "unknown"

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from models.checkpoints.foreign import CannotImport, Foreign, check_memory, read_folder_tensors
-from models.checkpoints.hf_folder import read_labels, read_licence
+from models.checkpoints.hf_folder import read_id2label, read_licence
 from models.checkpoints.hf_preprocessing import read_preprocessing
 from models.contract import Provenance, Sampling
 from models.extras import MissingExtra
@@ -65,11 +65,13 @@ def read_through_transformers(
             some = ", ".join(map(str, sorted(report[problem])[:3]))
             raise CannotImport(f"the checkpoint does not fill {type(net).__name__}: {problem}: {some}")
     window = window_s or frames / _FRAMES_PER_SECOND
+    labels, problem = read_id2label(config)
     return Foreign(
         dims=HfDims(json.dumps(net.config.to_diff_dict() | {"model_type": kind}), frames),
         preprocessing=read_preprocessing(folder, kind, (size, size)),
         sampling=Sampling(frames, 1, window, window, window / 4, window * 4, "start"),
-        labels=read_labels(config),
+        labels=labels,
+        label_problem=problem,
         state={f"net.{name}": value for name, value in net.state_dict().items()},
         description=f"{type(net).__name__}, run through transformers.",
         licence=read_licence(folder),
