@@ -5,6 +5,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from hypothesis import HealthCheck, settings
 
 from service.client import Client
 from service.config import DecodeConfig
@@ -13,6 +14,12 @@ from service.server import SAMPLE_CLIP
 from tests.decode_clips import VIDEOS, render
 from tests.serving import Served, serving
 from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierStub
+
+# A machine may be slow: no example has a deadline, and none is too slow to be made.
+settings.register_profile(
+    "any-speed", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any-speed")
 
 
 @pytest.fixture(autouse=True, scope="session")
