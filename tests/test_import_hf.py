@@ -19,6 +19,7 @@ from models.hf_model import HfDims, HfModel
 from models.importing import read_source, store_model
 from models.inflate import inflate
 from models.store import LoadedModel, ModelStore
+from tests.precisions import needs_bf16
 
 hf: Any = transformers
 SIZE, FRAMES = 32, 4
@@ -133,6 +134,7 @@ def test_logits_equal_transformers(kind: str, tmp_path: Path) -> None:
     torch.testing.assert_close(ours(loaded, frames), wanted, atol=1e-4, rtol=0)
 
 
+@needs_bf16
 @torch.inference_mode()
 def test_bf16_keeps_the_answers(kind: str, tmp_path: Path) -> None:
     model = save(kind, tmp_path / "theirs")

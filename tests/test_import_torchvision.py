@@ -18,6 +18,7 @@ from models.checkpoints.labels import LABEL_SETS, read_labels
 from models.importing import read_source, store_model
 from models.store import LoadedModel, ModelStore
 from models.vit import ViTDims
+from tests.precisions import needs_bf16
 
 timm_data: Any = timm.data
 
@@ -126,6 +127,7 @@ def test_a_download_says_nothing_on_standard_output(
     assert "Downloading" in said.err
 
 
+@needs_bf16
 @torch.inference_mode()
 @pytest.mark.parametrize("source", ["torchvision:resnet18", "torchvision:r3d_18", "vit.pth"])
 def test_bf16_keeps_the_answers(hub: Path, tmp_path: Path, source: str) -> None:

@@ -1,4 +1,4 @@
-"""int8: near to float32, each token alone, refused where it cannot run."""
+"""int8: near to float32, each token alone, refused with OpenVINO."""
 
 import copy
 
@@ -8,20 +8,18 @@ import torch.nn.functional as F
 
 from models.int8 import Int8Linear
 from models.packed import pack
-from models.precision import UnsupportedPrecision, check_int8, choose_dtype, precision_name
+from models.precision import UnsupportedPrecision, choose_dtype
 from models.store import ModelStore
 from service.config import EngineConfig
 from service.engine.engine import Engine
 from service.metrics import Metrics
+from tests.precisions import CPU, needs_int8
 from tests.test_models_families import CASES, build, random_units
 
-CPU = torch.device("cpu")
 OURS = [case for case in CASES if not case.startswith("torchvision")]
 
-needs_vnni = pytest.mark.skipif(not torch.cpu._is_vnni_supported(), reason="no AVX-512 VNNI here")
 
-
-@needs_vnni
+@needs_int8
 @pytest.mark.parametrize("case", OURS)
 @torch.inference_mode()
 def test_int8_is_near_to_float32(case: str) -> None:
@@ -39,7 +37,7 @@ def test_int8_is_near_to_float32(case: str) -> None:
     assert F.cosine_similarity(logits, plain.classify(wanted.unflatten(0, (2, s)))).min() >= 0.99
 
 
-@needs_vnni
+@needs_int8
 @torch.inference_mode()
 def test_a_token_is_quantised_by_itself() -> None:
     torch.manual_seed(0)
@@ -52,25 +50,7 @@ def test_a_token_is_quantised_by_itself() -> None:
     torch.testing.assert_close(together[2], linear.bias.expand(5, 32))
 
 
-def test_int8_is_refused_where_it_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UnsupportedPrecision, match="runs on a CPU, but the device is cuda:1"):
-        check_int8(torch.device("cuda:1"), "vit")
-    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: True)
-    with pytest.raises(UnsupportedPrecision, match="family torchvision"):
-        check_int8(CPU, "torchvision")
-    check_int8(CPU, "vit")
-    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
-    with pytest.raises(UnsupportedPrecision, match="AVX-512 VNNI"):
-        check_int8(CPU, "vit")
-
-
-def test_the_precision_in_use_has_a_name() -> None:
-    assert precision_name("int8", CPU) == "int8"
-    assert precision_name("bf16", CPU) == "bfloat16"
-    assert precision_name("fp32", CPU) == "float32"
-
-
-@needs_vnni
+@needs_int8
 async def test_the_engine_runs_in_int8_and_says_so() -> None:
     store = ModelStore()
     metrics = Metrics()

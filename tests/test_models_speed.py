@@ -17,15 +17,15 @@ from models.flops import window_flops
 from models.joint import JointDims
 from models.openvino_model import OpenVinoModel
 from models.packed import pack
-from models.precision import choose_dtype
 from models.torchvision_model import TorchvisionDims
 from models.vit import ViTDims
+from tests.precisions import DTYPES
 from tests.test_models_families import CASES, SIZE, build, random_units
 
 OURS = [case for case in CASES if not case.startswith("torchvision")]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("case", OURS)
 @torch.inference_mode()
 def test_packed_equals_plain(case: str, dtype: torch.dtype) -> None:
@@ -45,7 +45,7 @@ def test_packed_equals_plain(case: str, dtype: torch.dtype) -> None:
     assert F.cosine_similarity(found, plain.classify(windows)).min() >= 0.9995
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("case", CASES)
 @torch.inference_mode()
 def test_openvino_equals_plain(case: str, dtype: torch.dtype) -> None:
@@ -168,13 +168,6 @@ def test_flops_are_those_of_the_formulas(family: str) -> None:
     found = window_flops(dims, PREPROCESSING, Sampling(frames, units, 2, 2, 1, 4), 7)
     assert (found.spatial, found.temporal) == (spatial, temporal)
     assert found.total == spatial + temporal
-
-
-def test_precision_can_be_chosen() -> None:
-    cpu = torch.device("cpu")
-    assert choose_dtype("fp32", cpu) == torch.float32
-    assert choose_dtype("bf16", cpu) == torch.bfloat16
-    assert choose_dtype("auto", cpu) in (torch.float32, torch.bfloat16)
 
 
 def test_batches_on_a_cpu_are_as_large_as_useful() -> None:

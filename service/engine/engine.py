@@ -38,6 +38,7 @@ class Engine:
 
     Raises:
         service.engine.loading.NoSuchDevice: the configuration names a device that is not there.
+        models.precision.UnsupportedPrecision: a device does not multiply the configured precision natively.
     """
 
     def __init__(
@@ -46,7 +47,9 @@ class Engine:
         self._config = config
         self._metrics = metrics
         self._cores = Cores(config.threads or usable_cores())
-        self._devices = executors(config, choose_devices(config.device), self._cores.total)
+        devices = choose_devices(config.device)
+        self._dtype = choose_dtype(config.precision, *devices)
+        self._devices = executors(config, devices, self._cores.total)
         on_cores = [str(device) for device in self._devices if device.type == "cpu"]
         if on_cores:
             keep_freed_memory()
@@ -133,7 +136,7 @@ class Engine:
         return VideoWork(self._executor, model, self._cache, priority, deadline)
 
     def _replicas(self, store: ModelStore, spec: ModelSpec, most: int) -> list[Replica]:
-        config, dtype = self._config, choose_dtype(self._config.precision, *self._devices)
+        config, dtype = self._config, self._dtype
         self._cores.use(self._cores.total)  # on this thread, which compiles for so many
         on_cpu: VideoModel | None = None
         replicas: list[Replica] = []

@@ -66,7 +66,7 @@ def load_model(
         models.precision.UnsupportedPrecision: it cannot run in the precision that is configured.
     """
     if config.precision == "int8":
-        check_int8(device, spec.family)
+        check_int8(spec.family)
     if device.type == "cpu" and config.runtime == "openvino":
         if config.precision == "int8":
             raise UnsupportedPrecision("engine.precision is int8, which engine.runtime openvino does not run")
