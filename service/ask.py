@@ -2,15 +2,17 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from service.client import AsyncClient, ServerError
 from service.config import Config
 from service.errors import MalformedOption, TubeletError, UnknownModel
+from service.status import CONNECTION_LOST, SERVER_UNREACHABLE
 from service.uri import Uri, is_uri, parse_uri
 from service.values import Classification, Options, Progress, Segment, VideoFacts
 
@@ -20,6 +22,7 @@ Ask = Callable[[str, Options, Emit], Awaitable[Classification]]
 """Of a video by its path or its URI."""
 
 _CHUNK_BYTES = 1 << 20
+_MOST_TRIES = {CONNECTION_LOST: 2}  # of a video, by the reason that it failed for
 _LATER = 1.5  # times as long, at most: those who were refused together do not come back together
 
 
@@ -43,17 +46,24 @@ class AskedModel:
 
 @asynccontextmanager
 async def asking_server(target: str) -> AsyncIterator[Ask]:
-    """Where the server has no room, a video is asked for again when it says so, until it has."""
+    """Ask a server; where it has no room, a video is asked for again when it says so, until it has.
+
+    After a lost connection a video is asked for once more: the server may have been started anew.
+    """
     async with AsyncClient(target) as client:
 
         async def ask(video: str, options: Options, emit: Emit) -> Classification:
+            tries = Counter[str]()
             while True:
                 try:
                     return await ask_once(video, options, emit)
                 except ServerError as error:
-                    if error.retry_after_s is None:
+                    tries[error.reason] += 1
+                    most = _MOST_TRIES.get(error.reason)
+                    is_hopeless = error.retry_after_s is None if most is None else tries[error.reason] >= most
+                    if is_hopeless:
                         raise
-                    await asyncio.sleep(error.retry_after_s * random.uniform(1, _LATER))
+                    await asyncio.sleep((error.retry_after_s or 0) * random.uniform(1, _LATER))
 
         async def ask_once(video: str, options: Options, emit: Emit) -> Classification:
             answer = None
@@ -127,6 +137,9 @@ async def ask_all(
     """Answer ``videos`` in their order, ``at_once`` of them at a time; one failure stops no other.
 
     Events and answers come with the index of their video.
+
+    Raises:
+        ServerError: no server answers any more; what was answered until then came first.
     """
     places = asyncio.Semaphore(at_once)
 
@@ -138,12 +151,17 @@ async def ask_all(
             return await _ask_one(ask, videos[number], options, forward)
 
     tasks = [asyncio.create_task(answer(number)) for number in range(len(videos))]
+    waiting = enumerate(tasks)
     try:
-        for number, task in enumerate(tasks):
+        for number, task in waiting:
             yield number, await task
+    except ServerError:
+        for number, task in waiting:
+            if task.done() and task.exception() is None:
+                yield number, task.result()
+        raise
     finally:
-        for task in tasks:
-            task.cancel()
+        await _cancel(tasks)
 
 
 async def ask_each(
@@ -152,6 +170,9 @@ async def ask_each(
     """Answers as they come, with the video's place in ``videos``: none waits for another one's.
 
     No more than ``at_once`` are held, however many videos there are.
+
+    Raises:
+        ServerError: no server answers any more; what was answered until then came first.
     """
 
     async def ignore(_: Event) -> None:
@@ -168,22 +189,37 @@ async def ask_each(
             if not running:
                 return
             done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
+            running |= done  # until all of them are looked at
+            for task in sorted(done, key=lambda task: task.exception() is not None):
+                running.remove(task)
                 yield task.result()
     finally:
-        for task in running:
-            task.cancel()
+        await _cancel(running)
+
+
+async def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel what still runs, and wait for its end."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _ask_one(ask: Ask, video: str, options: Options, emit: Emit) -> Classification | Failure:
+    """Ask for a video.
+
+    Raises:
+        ServerError: no server answers, so that it makes no sense to ask for other videos.
+    """
     try:
         return await ask(video, options, emit)
     except TubeletError as error:
         return Failure(error.code.name, error.reason, error.message)
     except ServerError as error:
+        if error.reason == SERVER_UNREACHABLE:
+            raise
         return Failure(error.code, error.reason, error.message)
     except OSError as error:
-        return Failure("INVALID_ARGUMENT", "FILE_NOT_READABLE", f"cannot read {video}: {error.strerror}")
+        return Failure("INVALID_ARGUMENT", "FILE_NOT_READABLE", error.strerror or str(error))
 
 
 def _uri(video: str) -> Uri:

@@ -3,6 +3,7 @@
 import asyncio
 import importlib.metadata
 import logging
+import os
 import signal
 import sys
 from functools import partial
@@ -14,6 +15,7 @@ from rich.console import Console
 
 from service.config import load_config
 from service.help import Commands, examples
+from service.target import parse_target
 from service.told import told
 
 if TYPE_CHECKING:
@@ -23,6 +25,14 @@ app = Commands()
 models_app = Commands(help="The models that can answer.")
 app.add_typer(models_app, name="models")
 
+
+def _target(server: str | None) -> str | None:
+    try:
+        return None if server is None else parse_target(server)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="A TOML file; see the README.")
 ]
@@ -31,6 +41,7 @@ ServerAddress = Annotated[
     typer.Option(
         "--server",
         metavar="HOST[:PORT]",
+        callback=_target,
         help="A server's address; port 8500 if none is named. Without it, this process answers.",
     ),
 ]
@@ -57,11 +68,14 @@ def _version(is_asked: bool) -> None:
 
 @app.callback()
 def main(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
     ] = False,
 ) -> None:
     """Class labels for videos and their time segments."""
+    if context.invoked_subcommand != "serve":  # whose log is the place for what gRPC says
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
 _MOST_S = 1e9  # some thirty years; in nanoseconds, far more has no room in 64 bits

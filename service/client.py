@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 import grpc
 
 from service.status import ServerError, from_rpc_error
+from service.target import parse_target
 from service.uri import is_uri
 from service.values import Classification, Options, Progress, Segment, VideoFacts
 from service.wire import (
@@ -42,10 +43,14 @@ _CHANNEL_OPTIONS = [("grpc.max_receive_message_length", -1)]
 
 
 class Client:
-    """Blocking calls; one client may be shared by threads. Errors of the call are ServerError."""
+    """Blocking calls; one client may be shared by threads. Errors of the call are ServerError.
+
+    ``target`` is HOST, HOST:PORT or [IPV6]:PORT; the port is 8500 where none is named.
+    """
 
     def __init__(self, target: str) -> None:
-        self._channel = grpc.insecure_channel(target, options=_CHANNEL_OPTIONS)
+        self.target = parse_target(target)
+        self._channel = grpc.insecure_channel(self.target, options=_CHANNEL_OPTIONS)
         self._stub = VideoClassifierStub(self._channel)
 
     def __enter__(self) -> "Client":
@@ -59,7 +64,7 @@ class Client:
     ) -> Classification:
         """Upload a video and wait for its classification."""
         requests = _requests(video, options)
-        with _server_errors():
+        with _server_errors(self.target):
             response = self._stub.Classify(requests, timeout=timeout_s)
             return classification_from_proto(response.classification)
 
@@ -68,18 +73,18 @@ class Client:
     ) -> Iterator[Event]:
         """Upload a video and get its facts, segments and progress as they come, the classification last."""
         requests = _streaming_requests(video, options)
-        with _server_errors():
+        with _server_errors(self.target):
             for response in self._stub.ClassifyStreaming(requests, timeout=timeout_s):
                 yield _event_from_proto(response)
 
     def models(self, timeout_s: float | None = None) -> tuple[Model, ...]:
         """The models that the server answers with, the default first."""
-        with _server_errors():
+        with _server_errors(self.target):
             return tuple(self._stub.ListModels(pb.ListModelsRequest(), timeout=timeout_s).models)
 
     def model(self, name: str, version: str = "", timeout_s: float | None = None) -> Model:
         """One of them; an empty version is the newest."""
-        with _server_errors():
+        with _server_errors(self.target):
             return self._stub.GetModel(
                 pb.GetModelRequest(name=name, version=version), timeout=timeout_s
             ).model
@@ -105,7 +110,7 @@ class AsyncClient:
         self, video: Video, options: Options = _DEFAULTS, timeout_s: float | None = None
     ) -> Classification:
         requests = _requests(video, options)
-        with _server_errors():
+        with _server_errors(self._client.target):
             response = await _ended(self._client._stub.Classify.future(requests, timeout=timeout_s))
             return classification_from_proto(response.classification)
 
@@ -113,7 +118,7 @@ class AsyncClient:
         self, video: Video, options: Options = _DEFAULTS, timeout_s: float | None = None
     ) -> AsyncIterator[Event]:
         requests = _streaming_requests(video, options)
-        with _server_errors():
+        with _server_errors(self._client.target):
             call = self._client._stub.ClassifyStreaming(requests, timeout=timeout_s)
             try:
                 while (response := await asyncio.to_thread(next, call, None)) is not None:
@@ -141,11 +146,11 @@ async def _ended(call: Any) -> Any:
 
 
 @contextmanager
-def _server_errors() -> Iterator[None]:
+def _server_errors(target: str) -> Iterator[None]:
     try:
         yield
     except grpc.RpcError as error:
-        raise from_rpc_error(error) from None
+        raise from_rpc_error(error, target) from None
 
 
 def _requests(video: Video, options: Options) -> Iterator[pb.ClassifyRequest]:

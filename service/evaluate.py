@@ -23,7 +23,7 @@ _VIDEOS_AT_ONCE = 8
 
 
 class Stopped(Exception):
-    """No video can be classified any more: the options are wrong, or the server is gone."""
+    """No video can be classified: the options are wrong."""
 
 
 class NothingClassified(Exception):
@@ -55,7 +55,8 @@ async def evaluate(
         OtherEvaluation: ``out`` holds one of other options or data.
         Stopped: the answers so far are kept.
         NothingClassified: standard error says of each video why.
-        service.client.ServerError, models.store.UnknownModel: there is no such server or model.
+        service.client.ServerError, models.store.UnknownModel: there is no such server or model, or the
+            server is gone; the answers so far are kept.
     """
     videos = read_labelled(data)
     model = await find_model(server, config, wanted.model, wanted.version)
@@ -116,9 +117,7 @@ async def _ask(
         async for number, answer in ask_each(ask, [each.video for each in videos], options, _VIDEOS_AT_ONCE):
             video = videos[number]
             if isinstance(answer, Failure):
-                if answer.reason == "MALFORMED_OPTION" or (
-                    answer.code == "UNAVAILABLE" and not answer.reason
-                ):
+                if answer.reason == "MALFORMED_OPTION":
                     raise Stopped(f"stopped at {video.name}: {answer.message}")
                 run.failures[video.name] = answer
             else:

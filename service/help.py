@@ -15,7 +15,8 @@ class Commands(typer.Typer):
         super().__init__(cls=_Group, no_args_is_help=True, context_settings=names, **settings)
 
     def command(self, name: str | None = None, **settings: Any) -> Callable[[Any], Any]:
-        return super().command(name, **({"cls": _Command} | settings))
+        settings.setdefault("cls", _Command)
+        return super().command(name, **settings)
 
 
 def examples(*commands: str) -> str:

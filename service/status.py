@@ -11,14 +11,22 @@ from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
 from service.errors import TubeletError
+from service.target import DEFAULT_PORT
 
 DOMAIN = "tubelet"
+SERVER_UNREACHABLE = "SERVER_UNREACHABLE"
+"""The reason of a ServerError that the client makes: no tubelet server answers there."""
+CONNECTION_LOST = "CONNECTION_LOST"
+"""The reason of a ServerError that the client makes: a server answered, but not to the end of the call."""
 
 # A client that is told more than 8 KiB sees nothing of it. The message is there three times, once in
 # percent-encoding, which takes three bytes for one, and all but that in base64.
 _MAX_MESSAGE_BYTES = 1000
 _MAX_VALUE_BYTES = 200
 _CUT = "…"
+
+# A frame's type is the fourth byte of what came: of "HTTP/1.1", and of "<!DOCTYPE" as HTTP/0.9 has it.
+_SIGNS_OF_HTTP = ("http1.x server", f"got frame type {ord('P')})", f"got frame type {ord('O')})")
 
 
 def to_status(error: TubeletError) -> grpc.Status:
@@ -54,8 +62,9 @@ def _cut(text: str, max_bytes: int) -> str:
 class ServerError(Exception):
     """What the server answered instead of a classification.
 
-    ``reason`` is stable (service.errors); empty when the error did not come from tubelet itself, as
-    when no server is there. ``retry_after_s`` is set where trying again then may help.
+    ``reason`` is stable: the server's own (service.errors), SERVER_UNREACHABLE, CONNECTION_LOST, or empty
+    where gRPC itself gave up, as it does after a timeout. ``retry_after_s`` is set where trying again then
+    may help.
     """
 
     def __init__(
@@ -74,8 +83,8 @@ class ServerError(Exception):
         self.retry_after_s = retry_after_s
 
 
-def from_rpc_error(error: grpc.RpcError) -> ServerError:
-    """Read the details that ``to_status`` wrote."""
+def from_rpc_error(error: grpc.RpcError, target: str) -> ServerError:
+    """Read the details that ``to_status`` wrote; without them, say what is wrong with the connection."""
     # Both kinds of channel raise errors that are calls as well, which grpc's own types do not say.
     call = cast(grpc.Call, error)
     reason, metadata, retry_after_s = "", {}, None
@@ -86,4 +95,26 @@ def from_rpc_error(error: grpc.RpcError) -> ServerError:
             reason, metadata = info.reason, dict(info.metadata)
         elif detail.Unpack(retry):
             retry_after_s = retry.retry_delay.ToNanoseconds() / 1e9
-    return ServerError(call.code().name, reason, call.details() or "", metadata, retry_after_s)
+    message = call.details() or ""
+    if not reason and call.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNIMPLEMENTED):
+        reason, message = _connection_failure(call.code(), message, target)
+    return ServerError(call.code().name, reason, message, metadata, retry_after_s)
+
+
+def _connection_failure(code: grpc.StatusCode, details: str, target: str) -> tuple[str, str]:
+    """The reason and the sentence for what gRPC says of a call that no tubelet server answered."""
+    if code == grpc.StatusCode.UNIMPLEMENTED:
+        return SERVER_UNREACHABLE, f"what answers at {target} is no tubelet server of this version: {details}"
+    if any(sign in details for sign in _SIGNS_OF_HTTP):
+        return SERVER_UNREACHABLE, (
+            f"{target} answers HTTP, not gRPC: that looks like the metrics port; "
+            f"the gRPC port is {DEFAULT_PORT} by default"
+        )
+    if "Failed parsing HTTP/2" in details:
+        return SERVER_UNREACHABLE, f"what answers at {target} is no tubelet server: it does not speak gRPC"
+    if "resolv" in details or "lookup" in details:
+        host = target.rpartition(":")[0]
+        return SERVER_UNREACHABLE, f"the name {host} of the server {target} cannot be resolved"
+    if "failed to connect" in details:
+        return SERVER_UNREACHABLE, f"no tubelet server answers at {target}; is `tubelet serve` running?"
+    return CONNECTION_LOST, f"the connection to {target} was lost: {details}"

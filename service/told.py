@@ -37,8 +37,12 @@ def told(*, as_json: bool = False) -> Iterator[None]:
 
 
 def _sentences(error: Exception) -> tuple[str, ...]:
+    from service.client import ServerError
+
     if isinstance(error, BadConfig):
         return tuple(f"configuration: {problem}" for problem in error.problems)
+    if isinstance(error, ServerError) and error.reason:
+        return (error.message,)
     return (str(error),)
 
 

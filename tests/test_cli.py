@@ -34,6 +34,7 @@ def test_classify_prints_an_object_a_video(served: Served, clips: tuple[str, str
     assert failed["video"] == bad
     assert (failed["error"]["code"], failed["error"]["reason"]) == ("INVALID_ARGUMENT", "NOT_A_VIDEO")
     assert missing["error"]["reason"] == "FILE_NOT_READABLE"
+    assert missing["error"]["message"] == "No such file or directory"
     assert answer["video"] == good
     assert answer["model"] == "camera-motion"
     assert answer["duration_s"] == 2.0
@@ -104,16 +105,6 @@ def test_seconds_that_are_no_time_are_named(command: str, option: str, value: st
     assert done.exit_code == 2, said
     assert option in said
     assert value in said.partition("found")[2]
-
-
-def test_no_server_is_one_sentence(clips: tuple[str, str]) -> None:
-    done = tubelet("classify", clips[0], "--server", "127.0.0.1:1", "--json")
-    assert done.returncode == 1
-    assert json.loads(done.stdout)["error"]["code"] == "UNAVAILABLE"
-    done = tubelet("models", "list", "--server", "127.0.0.1:1")
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    assert "UNAVAILABLE" in done.stderr
 
 
 def test_models_of_a_server_and_of_this_installation(served: Served) -> None:

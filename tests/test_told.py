@@ -36,7 +36,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("models verify NOPE", 1, "NOT_FOUND", "UNKNOWN_MODEL", "no model 'NOPE' in the store"),
         ("models verify broken", 1, "FAILED_PRECONDITION", "BROKEN_MODEL", "weights.safetensors has sha256"),
         ("models import /nope", 1, "INVALID_ARGUMENT", "CANNOT_IMPORT", "/nope is no folder and no file"),
-        ("models list --server 127.0.0.1:1", 1, "UNAVAILABLE", "", "127.0.0.1:1"),
+        ("models list --server 127.0.0.1:1", 1, "UNAVAILABLE", "SERVER_UNREACHABLE", "no tubelet server"),
         ("models list --config /nope", 2, "INVALID_ARGUMENT", "BAD_CONFIGURATION", "no configuration file"),
         ("evaluate /nope", 2, "INVALID_ARGUMENT", "BAD_DATA", "/nope cannot be read: No such file"),
         ("evaluate DATA --model NOPE", 1, "NOT_FOUND", "UNKNOWN_MODEL", "no model 'NOPE' in the store"),
