@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from service.client import AsyncClient, ServerError
 from service.config import Config
-from service.errors import MalformedOption, TubeletError, UnknownModel
+from service.errors import MalformedOption, StorageFull, TubeletError, UnknownModel
 from service.status import CONNECTION_LOST, SERVER_UNREACHABLE
 from service.uri import Uri, is_uri, parse_uri
 from service.values import Classification, Options, Progress, Segment, VideoFacts
@@ -22,7 +22,7 @@ Ask = Callable[[str, Options, Emit], Awaitable[Classification]]
 """Of a video by its path or its URI."""
 
 _CHUNK_BYTES = 1 << 20
-_MOST_TRIES = {CONNECTION_LOST: 2}  # of a video, by the reason that it failed for
+_MOST_TRIES = {CONNECTION_LOST: 2, StorageFull.reason: 3}  # of a video, by the reason that it failed for
 _LATER = 1.5  # times as long, at most: those who were refused together do not come back together
 
 
@@ -48,7 +48,8 @@ class AskedModel:
 async def asking_server(target: str) -> AsyncIterator[Ask]:
     """Ask a server; where it has no room, a video is asked for again when it says so, until it has.
 
-    After a lost connection a video is asked for once more: the server may have been started anew.
+    After a lost connection a video is asked for once more, since the server may have been started anew; where
+    the server's disk is full, twice, since the video may be larger than the disk.
     """
     async with AsyncClient(target) as client:
 

@@ -21,6 +21,7 @@
     ├── Overloaded                      RESOURCE_EXHAUSTED   too many videos in flight; retry later
     │   ├── ClientOverloaded            RESOURCE_EXHAUSTED   too many videos of this client in flight
     │   └── DeadlineTooShort            RESOURCE_EXHAUSTED   the answer would come too late; retry later
+    ├── StorageFull                     RESOURCE_EXHAUSTED   the server's disk has no room; retry later
     ├── ServerStopped                   UNAVAILABLE          it ends, and did not have the time; try another
     ├── NoDevice                        UNAVAILABLE          every device that has the model failed
     ├── DecoderDied                     INTERNAL             the worker crashed or hung
@@ -157,6 +158,14 @@ class ClientOverloaded(Overloaded):
 
 class DeadlineTooShort(Overloaded):
     reason = "DEADLINE_TOO_SHORT"
+
+
+class StorageFull(TubeletError):
+    """The server has no room to store the video: other videos free theirs when they are answered."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    reason = "STORAGE_FULL"
+    retry_after_s = 5.0
 
 
 class DecoderDied(TubeletError):

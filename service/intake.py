@@ -54,7 +54,7 @@ class Intake:
     async def open(self, video: Video, account: Account) -> AsyncIterator[VideoFile]:
         """
         Raises:
-            UriNotAllowed, UriNotFound, FetchFailed, EmptyUpload.
+            UriNotAllowed, UriNotFound, FetchFailed, EmptyUpload, StorageFull.
         """
         if not isinstance(video, Uri):
             async with self._received(video, "upload", account) as file:

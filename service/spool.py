@@ -30,7 +30,7 @@ class Spool:
     async def put(self, chunk: Piece) -> None:
         """
         Raises:
-            OSError: a chunk before it could not be written.
+            StorageFull, OSError: a chunk before it could not be written.
         """
         if not chunk:
             return
@@ -51,7 +51,7 @@ class Spool:
         """Wait until all is in the file.
 
         Raises:
-            OSError: a chunk could not be written.
+            StorageFull, OSError: a chunk could not be written.
         """
         if self._writing is not None:
             await asyncio.shield(self._writing)

@@ -1,13 +1,21 @@
 """An anonymous file that is written at any place: in memory up to a limit, then on disk."""
 
 import asyncio
+import errno
+import logging
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from service.config import UploadConfig
+from service.errors import StorageFull
 
 Piece = bytes | memoryview
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+logger = logging.getLogger(__name__)
 
 
 class AnonymousFile:
@@ -28,19 +36,38 @@ class AnonymousFile:
         return self._in_memory and self._written_bytes + more_bytes <= self._config.memory_bytes
 
     async def write(self, place: int, pieces: Sequence[Piece]) -> None:
-        """Pieces that follow each other; each place is written once."""
+        """Write pieces that follow each other; each place is written once.
+
+        Raises:
+            StorageFull: the disk has no room for them.
+        """
         async with self._moving:
-            count = sum(map(len, pieces))
-            if self.stays_in_memory(count):
-                _write_all(self.fd, place, pieces)
-            else:
-                if self._in_memory:
-                    memory_fd = self.fd
-                    self.fd = _copy_to_disk(memory_fd, self._config)
-                    os.close(memory_fd)
-                    self._in_memory = False
-                await _finish_in_thread(self.fd, place, pieces)
-            self._written_bytes += count
+            with self._full_disk_named():
+                await self._write(place, pieces)
+
+    async def _write(self, place: int, pieces: Sequence[Piece]) -> None:
+        count = sum(map(len, pieces))
+        if self.stays_in_memory(count):
+            _write_all(self.fd, place, pieces)
+        else:
+            if self._in_memory:
+                memory_fd = self.fd
+                self.fd = _copy_to_disk(memory_fd, self._config)
+                os.close(memory_fd)
+                self._in_memory = False
+            await _finish_in_thread(self.fd, place, pieces)
+        self._written_bytes += count
+
+    @contextmanager
+    def _full_disk_named(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            folder = self._config.directory or tempfile.gettempdir()
+            logger.warning("no room in %s for a video: %s", folder, error.strerror)
+            raise StorageFull("the server has no room to store the video; try again later") from error
 
     def close(self) -> None:
         """Once no write is under way."""

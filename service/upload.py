@@ -41,7 +41,7 @@ class Upload:
         """Wait for the byte at ``start``, or for the end of the file: -> [start, end) of what is there.
 
         Raises:
-            UploadTooLarge, EmptyUpload, or whatever ended the chunks.
+            UploadTooLarge, EmptyUpload, StorageFull, or whatever ended the chunks.
         """
         while self._arrived <= start and self.size_bytes is None:
             await self._growth.more(self._filling)
@@ -51,7 +51,7 @@ class Upload:
         """Wait for all of it: its size in bytes.
 
         Raises:
-            UploadTooLarge, EmptyUpload, or whatever ended the chunks.
+            UploadTooLarge, EmptyUpload, StorageFull, or whatever ended the chunks.
         """
         await asyncio.shield(self._filling)
         return self._arrived

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.config import UploadConfig
-from service.errors import EmptyUpload, UploadTooLarge
+from service.errors import EmptyUpload, StorageFull, UploadTooLarge
 from service.upload import receive
 
 
@@ -95,9 +95,9 @@ async def test_a_disk_that_takes_no_more_ends_the_upload(tmp_path: Path, size: i
     config = UploadConfig(memory_bytes=0, directory=tmp_path)
     with no_larger_than(1_000_000):
         async with receive(stream(*[bytes(size)] * (3_000_000 // size)), config) as file:
-            with pytest.raises(OSError, match="File too large"):
+            with pytest.raises(StorageFull, match="no room"):
                 await file.whole()
-            with pytest.raises(OSError, match="File too large"):
+            with pytest.raises(StorageFull, match="no room"):
                 await file.wait(2_000_000, 2_000_001)
 
 
@@ -108,9 +108,9 @@ async def test_a_disk_that_takes_no_more_is_heard_of_at_once(tmp_path: Path) -> 
 
     with no_larger_than(1_000_000):
         async with receive(sent(), UploadConfig(memory_bytes=0, directory=tmp_path)) as file:
-            with pytest.raises(OSError, match="File too large"):
+            with pytest.raises(StorageFull, match="no room"):
                 await asyncio.wait_for(file.wait(1_500_000, 1_500_001), 10)
-            with pytest.raises(OSError, match="File too large"):
+            with pytest.raises(StorageFull, match="no room"):
                 await asyncio.wait_for(file.whole(), 10)
 
 

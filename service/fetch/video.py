@@ -61,7 +61,7 @@ class FetchedVideo:
         """Fetch what is missing of [start, end): -> [start, end) of what is there, at least that.
 
         Raises:
-            FetchFailed, UriNotFound, UriChanged, UploadTooLarge.
+            FetchFailed, UriNotFound, UriChanged, UploadTooLarge, StorageFull.
             ValueError: the file has no such byte.
         """
         if not 0 <= start < self.size_bytes:
