@@ -9,10 +9,10 @@ from models.contract import Preprocessing, Sampling
 from models.store import ModelStore
 from service.engine.batch_tuner import (
     BatchCost,
+    BatchTuner,
     BatchTuning,
     is_disturbed,
     largest_batch,
-    tune_batch_size,
 )
 
 
@@ -28,7 +28,7 @@ def tuned(cost_s: Callable[[int, int], float], largest: int) -> tuple[BatchTunin
         compute_s = cost_s(size, len(asked))
         return BatchCost(compute_s, 2 * compute_s)
 
-    return tune_batch_size(measure, largest), asked
+    return BatchTuner(largest).run(measure), asked
 
 
 def from_table(seconds: dict[int, float], largest: int) -> tuple[BatchTuning, list[int]]:
@@ -66,7 +66,7 @@ def test_sizes_are_compared_by_processor_time_alone() -> None:
         compute_s = 0.010 + 0.001 * size
         return BatchCost(compute_s, compute_s * size)
 
-    tuning = tune_batch_size(measure, 8)
+    tuning = BatchTuner(8).run(measure)
     assert (tuning.max_size, tuning.preferred_s) == (8, pytest.approx(0.018 * 8))
 
 
@@ -74,6 +74,18 @@ def test_a_model_that_large_batches_slow_down_is_measured_for_no_longer_than_oth
     tuning, asked = from_table({1: 0.01, 2: 0.02, 4: 0.05, 8: 0.1}, 64)
     assert tuning == BatchTuning(max_size=1, unit_s=0.02, preferred_size=1, preferred_s=0.02)
     assert sum({1: 0.01, 2: 0.02, 4: 0.05}[size] for size in asked) <= 1.5 + 0.01
+
+
+def test_a_later_run_knows_what_earlier_ones_measured() -> None:
+    """Each run has disturbed batches of one size, at another size each time."""
+    tuner = BatchTuner(8)
+    for disturbed, expected in ((8, 4), (4, 8), (1, 8)):
+
+        def measure(size: int, disturbed: int = disturbed) -> BatchCost:
+            compute_s = (0.010 + 0.010 * size) * (2 if size == disturbed else 1)
+            return BatchCost(compute_s, compute_s)
+
+        assert tuner.run(measure).max_size == expected
 
 
 def test_one_bump_does_not_end_the_search() -> None:

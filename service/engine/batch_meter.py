@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 
 from models.contract import ModelSpec
-from service.engine.batch_tuner import BatchCost, BatchTuning, is_disturbed, tune_batch_size
+from service.engine.batch_tuner import BatchCost, BatchTuner, BatchTuning, is_disturbed
 from service.engine.lane import Started, Unfinished
 from service.engine.replica import Replica
 from service.threads import in_own_thread
@@ -37,7 +37,7 @@ class Measured:
 class BatchMeter:
     """Measures batches of black units on ``replica``, whose cost is what ``clock`` counts, in seconds.
 
-    ``replica`` must compute nothing else meanwhile.
+    ``replica`` must compute nothing else meanwhile. What batches cost in earlier measurements counts too.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class BatchMeter:
     ) -> None:
         self._replica = replica
         self._spec = spec
-        self._largest = largest
+        self._tuner = BatchTuner(largest)
         self._clock = clock
 
     def tune(self, check: Callable[[], None] = lambda: None) -> Measured:
@@ -56,7 +56,7 @@ class BatchMeter:
             return self._measure(size)
 
         busy_s, compute_s, wall_s = _busy_s(), self._clock(), monotonic()
-        tuning = tune_batch_size(measure, self._largest)
+        tuning = self._tuner.run(measure)
         spent = BatchCost(self._clock() - compute_s, monotonic() - wall_s)
         return Measured(tuning, is_disturbed(spent, _busy_s() - busy_s, os.cpu_count() or 1))
 

@@ -61,61 +61,62 @@ def is_disturbed(spent: BatchCost, busy_s: float, cores: int) -> bool:
     )
 
 
-def tune_batch_size(measure: Callable[[int], BatchCost], largest: int) -> BatchTuning:
-    """Choose the batch size for a model by measuring batches of up to ``largest`` units.
+class BatchTuner:
+    """Chooses the batch size for a model, of at most ``largest`` units, by measuring batches.
 
-    ``measure`` computes a batch of the given size and returns its cost. Sizes are doubled until that pays no
-    more. A disturbance makes a batch only dearer, and may last a second. So each size counts with its
-    cheapest batch of several rounds, and a later round may go on to larger sizes. There are more rounds
-    while a larger batch seems to cost more a unit than a smaller one.
+    A disturbance makes a batch only dearer, and may last a second. So each size counts with its cheapest
+    batch of several rounds, and of all runs. A later round may go on to larger sizes.
     """
-    measure(1)  # does once what later batches need not do again
-    measured = _Measurements(measure, largest)
-    measured.measure(1)
-    measured.grow()
-    rounds = 1
-    while rounds < _MIN_ROUNDS or measured.spent_s < _MIN_SPENT_S or not measured.is_smooth():
-        if not measured.repeat():
-            break
-        measured.grow()
-        rounds += 1
-    return measured.tuning()
 
-
-class _Measurements:
-    """The cheapest batch of each size so far, and the budget that is left."""
-
-    def __init__(self, measure: Callable[[int], BatchCost], largest: int) -> None:
-        self.spent_s = 0.0
-        self._measure = measure
+    def __init__(self, largest: int) -> None:
         self._largest = largest
         self._compute_s: dict[int, float] = {}  # the least of each size, in rising order of sizes
         self._wall_s: dict[int, float] = {}
+        self._left_s = 0.0  # of the budget of a run
+        self._measure: Callable[[int], BatchCost]
 
-    def measure(self, size: int) -> None:
+    def run(self, measure: Callable[[int], BatchCost]) -> BatchTuning:
+        """Choose the batch size, where ``measure`` computes a batch of the given size and returns its cost.
+
+        Sizes are doubled until that pays no more. There are more rounds while a larger batch seems to cost
+        more a unit than a smaller one.
+        """
+        measure(1)  # does once what later batches need not do again
+        self._measure, self._left_s = measure, _BUDGET_S
+        self._try(1)
+        self._grow()
+        rounds = 1
+        while rounds < _MIN_ROUNDS or self._left_s > _BUDGET_S - _MIN_SPENT_S or not self._is_smooth():
+            if not self._repeat():
+                break
+            self._grow()
+            rounds += 1
+        return self._tuning()
+
+    def _try(self, size: int) -> None:
         cost = self._measure(size)
-        self.spent_s += cost.compute_s
+        self._left_s -= cost.compute_s
         self._compute_s[size] = min(cost.compute_s, self._compute_s.get(size, cost.compute_s))
         self._wall_s[size] = min(cost.wall_s, self._wall_s.get(size, cost.wall_s))
 
-    def grow(self) -> None:
+    def _grow(self) -> None:
         """Measure larger sizes until they pay no more."""
         while (last := max(self._compute_s)) < min(self._largest, 4 * self._best()):
             size = min(2 * last, self._largest)
             expected_s = self._compute_s[last] * size / last
-            if expected_s > _LONGEST_BATCH_S or not self._can_afford(expected_s):
+            if expected_s > min(_LONGEST_BATCH_S, self._left_s):
                 break
-            self.measure(size)
+            self._try(size)
 
-    def repeat(self) -> bool:
+    def _repeat(self) -> bool:
         """Measure all sizes once more; return False when the budget does not suffice."""
         for size in tuple(self._compute_s):
-            if not self._can_afford(self._compute_s[size]):
+            if self._compute_s[size] > self._left_s:
                 return False
-            self.measure(size)
+            self._try(size)
         return True
 
-    def is_smooth(self) -> bool:
+    def _is_smooth(self) -> bool:
         """Return whether a unit costs about as little in each size as in all smaller ones."""
         costs = [self._unit_s(size) for size in self._compute_s]
         return all(
@@ -123,7 +124,7 @@ class _Measurements:
             for cost, least in zip(costs, accumulate(costs, min), strict=True)
         )
 
-    def tuning(self) -> BatchTuning:
+    def _tuning(self) -> BatchTuning:
         best = self._best()
         enough_s = _PREFERRED_SLACK * self._unit_s(best)
         preferred = next(size for size in self._compute_s if self._unit_s(size) <= enough_s)
@@ -139,6 +140,3 @@ class _Measurements:
 
     def _unit_s(self, size: int) -> float:
         return self._compute_s[size] / size
-
-    def _can_afford(self, expected_s: float) -> bool:
-        return self.spent_s + expected_s <= _BUDGET_S

@@ -14,7 +14,7 @@ from typing import Any
 
 from service.admission import Admission, Caller, Place
 from service.config import DecodeConfig, ServerConfig
-from service.engine.batch_tuner import BatchCost, tune_batch_size
+from service.engine.batch_tuner import BatchCost, BatchTuner
 from service.engine.crowd import Crowd
 from service.engine.lane import Account, Item, Lane
 from service.engine.schedule import Batch, Schedule
@@ -69,7 +69,7 @@ class Server:
         self._crowd = Crowd(machine.cores, devices if machine.device_threads else ())
         self._schedule = Schedule(devices, self._crowd)
         most, windows = machine.max_batch_units, machine.max_batch_windows
-        tuning = tune_batch_size(lambda size: BatchCost(costs.encode_s(size), costs.encode_s(size)), most)
+        tuning = BatchTuner(most).run(lambda size: BatchCost(costs.encode_s(size), costs.encode_s(size)))
         self._encode: Lane[Any, Any] = Lane(
             "model", "encode", most, runs, item_s=costs.unit_s, queue=policy()
         )
