@@ -91,24 +91,31 @@ def _seconds(number: float | None) -> float | None:
 @app.command(epilog=examples("tubelet serve", "tubelet serve --config tubelet.toml --port 8500"))
 def serve(
     config: ConfigFile = None,
+    host: Annotated[
+        str | None,
+        typer.Option(metavar="HOST", help="Address or name to listen at; '::' is all, IPv6 and IPv4."),
+    ] = None,
     port: Annotated[int | None, typer.Option(metavar="PORT", help="gRPC port; 0 picks a free one.")] = None,
     metrics_port: Annotated[
-        int | None, typer.Option(metavar="PORT", help="HTTP port of /metrics; 0 picks a free one.")
+        int | None,
+        typer.Option(metavar="PORT", help="HTTP port of /metrics, /healthz and /readyz; 0 picks a free one."),
     ] = None,
 ) -> None:
-    """Answer gRPC calls until SIGTERM, then drain."""
+    """Answer gRPC calls until SIGTERM or Ctrl-C, then drain; a second one ends at once."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the models are about to be read
     # Imports take seconds, in which a container's first process would not hear it: by default it is deaf.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     from service import signals
+    from service.listening import listed
     from service.server import RunningServer
 
-    flags = {"port": port, "metrics_port": metrics_port}
+    flags = {"host": host, "port": port, "metrics_port": metrics_port}
     server = {key: value for key, value in flags.items() if value is not None}
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     def ready(running: RunningServer) -> None:
-        typer.echo(f"ready: gRPC on port {running.port}, metrics on port {running.metrics_port}")
+        where = f"gRPC on port {running.port}, metrics on port {running.metrics_port}"
+        typer.echo(f"ready: {where} of {listed(running.addresses)}")
 
     with told():
         read = partial(load_config, config, server=server)

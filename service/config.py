@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
 
 from platformdirs import user_data_dir
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -22,6 +30,7 @@ from pydantic_settings import (
 )
 
 from service.cores import usable_cores
+from service.listening import plain_host
 from service.misconfigured import BadConfig, closest, fields, problems
 from service.uri import parse_prefix
 
@@ -37,7 +46,7 @@ class _Stage(BaseModel):
 
 
 class ServerConfig(_Stage):
-    host: str = "0.0.0.0"
+    host: Annotated[str, AfterValidator(plain_host)] = "::"  # every address, IPv6 and IPv4
     port: int = Field(default=8500, ge=0, le=65535)
     metrics_port: int = Field(default=8502, ge=0, le=65535)
     max_videos_in_flight: int = Field(default=64, ge=1)

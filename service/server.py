@@ -11,7 +11,6 @@ from time import monotonic
 import grpc
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from prometheus_client import start_http_server
 
 from service.catalogue import Catalogue
 from service.config import Config
@@ -21,7 +20,9 @@ from service.errors import UploadTooLarge, VideoTooLarge
 from service.fetch.fetcher import Fetcher
 from service.health import HEALTH_SERVICE, Health
 from service.intake import Intake
+from service.listening import choose_port, resolve, with_port
 from service.metrics import Metrics
+from service.monitoring import Readiness, State, open_monitoring
 from service.pipeline import Event, Pipeline
 from service.servicer import SERVICE, Servicer, add_to
 from service.shelf import Shelf
@@ -49,6 +50,7 @@ class Stages:
 class RunningServer:
     """A server that is ready: where it listens, and what it serves with."""
 
+    addresses: tuple[str, ...]  # "::" alone is every one, IPv6 and IPv4
     port: int
     metrics_port: int
     stages: Stages
@@ -88,54 +90,37 @@ async def open_server(config: Config) -> AsyncIterator[RunningServer]:
     ``server.drain_s`` to end and are told then that there is no more time.
     """
     started = monotonic()
-    metrics = Metrics()
+    metrics, readiness = Metrics(), Readiness()
+    metrics.ready.set_function(lambda: readiness.is_ready)
+    addresses = await asyncio.to_thread(resolve, config.server.host)
     async with AsyncExitStack() as stack:
-        metrics_port = await stack.enter_async_context(_metrics_server(config, metrics))
+        monitoring = open_monitoring(addresses, config.server.metrics_port, metrics.registry, readiness)
+        metrics_port = await stack.enter_async_context(monitoring)
         # Bound before the models are loaded, which takes seconds: a port that is taken is known at once.
-        server, port = _bound(config)
+        server, port = _bound(config, addresses)
         stages = await stack.enter_async_context(open_stages(config, metrics))
         health = await stack.enter_async_context(_serving(server, config, stages.pipeline, metrics))
         await _warm_up(stages.pipeline)
+        readiness.state = State.READY
         await health.tell(ready=True)
-        metrics.ready.set(True)
         logger.info("ready after %.1f s", monotonic() - started)
-        watching = asyncio.create_task(_unready_when(stages.is_over, health, metrics))
+        watching = asyncio.create_task(_unready_when(stages.is_over, health, readiness))
         try:
-            yield RunningServer(port, metrics_port, stages, metrics)
+            yield RunningServer(addresses, port, metrics_port, stages, metrics)
         finally:
             watching.cancel()
-            metrics.ready.set(False)
+            readiness.state = State.DRAINING
             await health.leave()
 
 
-async def _unready_when(event: asyncio.Event, health: Health, metrics: Metrics) -> None:
-    await event.wait()
-    metrics.ready.set(False)
+async def _unready_when(is_over: asyncio.Event, health: Health, readiness: Readiness) -> None:
+    await is_over.wait()
+    readiness.state = State.NO_DEVICE
     await health.tell(ready=False)
 
 
-@asynccontextmanager
-async def _metrics_server(config: Config, metrics: Metrics) -> AsyncIterator[int]:
-    """Prometheus's HTTP server; its port.
-
-    Raises:
-        OSError: the port cannot be bound.
-    """
-    host, port = config.server.host, config.server.metrics_port
-    try:
-        http, thread = start_http_server(port, host, metrics.registry)
-    except OSError as error:
-        raise OSError(f"cannot listen on {host}:{port} for metrics: {error.strerror}") from error
-    try:
-        yield http.server_port
-    finally:
-        await asyncio.to_thread(http.shutdown)
-        http.server_close()
-        thread.join()
-
-
-def _bound(config: Config) -> tuple[grpc.aio.Server, int]:
-    """A gRPC server that has its port, and that port.
+def _bound(config: Config, addresses: tuple[str, ...]) -> tuple[grpc.aio.Server, int]:
+    """Make a gRPC server that has its port at each address, and return that port too.
 
     Raises:
         OSError: the port cannot be bound.
@@ -163,10 +148,13 @@ def _bound(config: Config) -> tuple[grpc.aio.Server, int]:
             ("grpc.so_reuseport", 0),
         ],
     )
-    try:
-        port = server.add_insecure_port(f"{limits.host}:{limits.port}")
-    except RuntimeError as error:
-        raise OSError(f"cannot listen on {limits.host}:{limits.port}: {error}") from error
+    # Bound once before: gRPC would not say what is wrong with an address.
+    port = choose_port(addresses, limits.port, "--port")
+    for address in addresses:
+        try:
+            port = server.add_insecure_port(with_port(address, port))
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {with_port(address, port)}: {error}") from error
     return server, port
 
 

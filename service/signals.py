@@ -1,4 +1,4 @@
-"""A server's process: it begins, rereads its models, and ends as signals ask."""
+"""A server's process: SIGTERM or SIGINT drains it, a second one ends it at once, SIGHUP rereads models."""
 
 import asyncio
 import gc
@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from types import FrameType
 
 from models.store import UnknownModel
 from service.config import Config
@@ -14,6 +15,8 @@ from service.misconfigured import BadConfig
 from service.server import RunningServer, open_server
 from service.shelf import CANNOT_LOAD, Shelf
 from service.threads import is_any_at_work
+
+_ENDING = (signal.SIGTERM, signal.SIGINT)
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +43,9 @@ async def run_until_signal(
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain. SIGHUP rereads the models, and which of them are wanted.
 
+    A second SIGTERM or SIGINT ends the process at once, with the exit status 128 + its number, as shells have
+    it for a process that a signal ended: 130 for SIGINT, 143 for SIGTERM.
+
     Raises:
         NoDeviceLeft: it ended because nothing can be computed any more.
     """
@@ -53,9 +59,12 @@ async def run_until_signal(
         if not is_ready and not is_given_up:
             is_given_up = starting.cancel()  # loading models that nobody will ask
         stop.set()
+        for number in _ENDING:
+            loop.remove_signal_handler(number)
+            signal.signal(number, _end_at_once)
 
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _ENDING:
         loop.add_signal_handler(number, end)
     loop.add_signal_handler(signal.SIGHUP, change.set)
     # What was imported stays: a collection that walks through it stops all calls for a tenth of a second.
@@ -66,7 +75,10 @@ async def run_until_signal(
             is_ready = True
             ready(server)
             await _until(stop, change, server, config, reread)
-            logger.info("draining for up to %g s", config.server.drain_s)
+            logger.info(
+                "draining for up to %g s; a second signal (Ctrl-C) ends the server at once",
+                config.server.drain_s,
+            )
     except asyncio.CancelledError:
         if not is_given_up:
             raise
@@ -75,6 +87,11 @@ async def run_until_signal(
         return
     if server.stages.is_over.is_set():
         raise NoDeviceLeft("every device failed; the log says how")
+
+
+def _end_at_once(number: int, _: FrameType | None) -> None:
+    """Leave calls in flight without an answer. The kernel kills the decoders: they end with this process."""
+    os._exit(128 + number)
 
 
 async def _until(

@@ -1,22 +1,30 @@
 """A server's process: its configuration, its ports, and the signals that it hears."""
 
+import fcntl
 import itertools
 import json
 import os
+import pty
 import re
 import shutil
 import signal
 import subprocess
+import termios
+import urllib.error
+import urllib.request
 from pathlib import Path
 from time import sleep
 
+import grpc
+import psutil
 import pytest
 
 from models.store import ZOO
 from service.client import Client
 from tests.clips import pan
 from tests.command import TUBELET, serving, tubelet
-from tests.serving import Served
+from tests.serving import Served, Upload
+from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierStub
 
 
 @pytest.mark.parametrize(
@@ -71,7 +79,9 @@ def test_a_port_that_is_taken_is_one_sentence_before_models_are_loaded(
     ports = {"--port": "0", "--metrics-port": "0", option: str(served.server.port)}
     done = tubelet("serve", "--config", str(tmp_path / "tubelet.toml"), *itertools.chain(*ports.items()))
     assert done.returncode == 1
-    assert f"cannot listen on 0.0.0.0:{served.server.port}" in done.stderr
+    assert (
+        f"cannot listen on [::]:{served.server.port}: Address already in use; {option} chooses" in done.stderr
+    )
     assert "Traceback" not in done.stderr
 
 
@@ -107,6 +117,58 @@ def test_serve_ends_on_sigterm_before_it_is_ready(tmp_path: Path, moment: str) -
             process.kill()
     assert "ready after" not in log.read_text()
     assert "Traceback" not in log.read_text()
+
+
+def test_a_second_ctrl_c_ends_serve_at_once(video: Path) -> None:
+    """In a terminal, with a call in flight that would be waited for for an hour."""
+    terminal, ours = pty.openpty()
+    with (
+        os.fdopen(terminal, "rb", buffering=0) as screen,
+        subprocess.Popen(
+            [TUBELET, "serve", "--host", "localhost", "--port", "0", "--metrics-port", "0"],
+            stdin=ours,
+            stdout=ours,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            env=os.environ | {"TUBELET_SERVER__DRAIN_S": "3600"},
+        ) as process,
+    ):
+        os.close(ours)
+        try:
+            ready = screen.readline().decode()
+            port, metrics_port = map(int, re.findall(r"port (\d+)", ready))
+            assert "127.0.0.1" in ready
+            children = psutil.Process(process.pid).children(recursive=True)
+            assert children
+            with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+                upload = Upload(VideoClassifierStub(channel))
+                upload.send(video.read_bytes()[:1000])
+                while "tubelet_videos_in_flight 1.0" not in _page(metrics_port, "metrics")[1]:
+                    assert not upload.call.done()
+                assert _page(metrics_port, "readyz") == (200, "ready\n")
+                os.write(terminal, b"\x03")
+                while _page(metrics_port, "readyz") != (503, "draining\n"):
+                    assert process.poll() is None
+                assert _page(metrics_port, "healthz") == (200, "alive\n")
+                assert not upload.call.done()
+                os.write(terminal, b"\x03")
+                assert process.wait(timeout=60) == 128 + signal.SIGINT
+                assert upload.call.code() is grpc.StatusCode.UNAVAILABLE
+                upload.send(None)
+        finally:
+            process.kill()
+    for child in children:
+        while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
+            sleep(0.01)
+
+
+def _page(metrics_port: int, name: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/{name}", timeout=60) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
 
 
 def _catches_sigterm(pid: int) -> bool:
