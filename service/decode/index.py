@@ -50,7 +50,11 @@ def tally_of_index(stream: Stream, head: Sequence[Packet], at_least: int, *, may
         return None
     delay = head[0].pts - first.timestamp  # what the index has are decoding stamps
     keys = _keys_by_index(stream, delay)
-    if keys is None or keys[-1].number < front.packets or not stream.seek_key(keys[-1]):
+    if keys is None or keys[-1].number < front.read:
+        return None
+    while front.may_lead and stream.read() is not None:
+        pass
+    if not stream.seek_key(keys[-1]):
         return None
     while stream.read() is not None:
         pass
@@ -67,7 +71,7 @@ def tally_of_index(stream: Stream, head: Sequence[Packet], at_least: int, *, may
     place = next((key.number for key in reversed(keys) if key.dts == begun.dts), None)
     if place is None or tail.packets != count - place:
         return None
-    packets = sum(not entry.is_discard for entry in stream.stream.index_entries)
+    packets = sum(not entry.is_discard for entry in stream.stream.index_entries) - front.leading
     return Tally.of_ends(front, tail, Keys(keys), packets)
 
 
@@ -112,7 +116,9 @@ def tally_of_ends(stream: Stream, head: Tally, rate: Fraction, size_bytes: int) 
     is_counted = len(keys) < len(index) == keys[-1][1] + tail.packets
     if not is_counted:
         keys = [(time, round((time - earliest) * time_base * rate)) for time in times]
-    packets = len(index) if is_counted else round((tail.latest - earliest) * time_base * rate) + 1
+    packets = (
+        len(index) - head.leading if is_counted else round((tail.latest - earliest) * time_base * rate) + 1
+    )
     tally = Tally.of_ends(head, tail, Keys(Key(time, time, number) for time, number in keys), packets)
     tally.is_counted = is_counted
     return tally

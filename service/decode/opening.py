@@ -7,6 +7,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 
 from service.decode.clock import Timeline
+from service.decode.lead import Lead
 from service.decode.protocol import Refusal
 from service.decode.ratio import exact
 from service.decode.stream import Stream
@@ -44,7 +45,10 @@ def read_head(stream: Stream) -> Head:
         frames = stream.decode(packet)
     if not frames:
         raise Refusal("CORRUPT_VIDEO", f"not one frame of the video's {len(read)} packets can be decoded")
-    return Head(frames, read, _timeline(stream, frames[0]))
+    timeline = _timeline(stream, frames[0])
+    slack = timeline.frame_ticks // 2 if stream.may_reorder else 0
+    stream.leave_out(Lead(frames[0], read, slack, early_lack_stamps=stream.early_lack_stamps), read)
+    return Head(frames, read, timeline)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ Damage is counted and skipped: what can be decoded is.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import partial
 
@@ -19,6 +19,7 @@ from av.video.stream import VideoStream
 from service.decode.clusters import Clusters, void
 from service.decode.container import BUFFER_BYTES, MEDIA_ERRORS, is_end, only_stream, packets, reader_of
 from service.decode.joins import Joins, has_loose_clock
+from service.decode.lead import Lead
 from service.decode.limits import Limits, check_duration, check_frames, check_pixels
 from service.decode.ratio import exact
 from service.decode.tally import Key, Tally
@@ -70,6 +71,8 @@ class Stream:
         self._may_change = container.format.name == "flv"  # which says so where it does, and never again
         self.has_changed = False  # the codec's headers did, behind the first packet
         self._is_interlaced = self.stream.codec_context.field_order in _INTERLACED
+        self._has_begun = False  # a frame or a key frame's packet has come
+        self._failed_at_front = 0  # packets before that, which may well refer to what is missing
         self._failed_packets = 0
         self._corrupt_frames = 0
         check_pixels(self.stream.codec_context.width, self.stream.codec_context.height, limits)
@@ -107,6 +110,12 @@ class Stream:
         check_duration(self._span_ns(), self._limits)
         return packet
 
+    def leave_out(self, lead: Lead, packets: Sequence[Packet]) -> None:
+        """Tally the packets anew, all that were read, without those of the lead."""
+        self.tally = Tally(lead)
+        for packet in packets:
+            self.tally.add(packet)
+
     def read_through(self) -> bool:
         """Tally all packets to the end. True: reading goes on from here again, for they are held.
 
@@ -142,6 +151,11 @@ class Stream:
         frames = self._decode(None)
         self._decoder.flush_buffers()
         return frames
+
+    @property
+    def early_lack_stamps(self) -> bool:
+        """Packets from before the time zero have no stamps: FFmpeg reads Matroska so."""
+        return self.container.format.name == "matroska,webm"
 
     @property
     def aspect(self) -> Fraction | None:
@@ -183,12 +197,17 @@ class Stream:
 
     @property
     def is_damaged(self) -> bool:
-        return self._failed_packets + self._corrupt_frames > 0
+        return self._failed_at_front + self._failed_packets + self._corrupt_frames > 0
 
     @property
     def reorders(self) -> bool:
         """Frames are shown in another order than they are decoded in; older codecs only say that they may."""
-        return self.stream.codec_context.name in _TELL_ORDER and self._decoder.has_b_frames
+        return self.stream.codec_context.name in _TELL_ORDER and self.may_reorder
+
+    @property
+    def may_reorder(self) -> bool:
+        """Frames may be shown in another order than they are decoded in."""
+        return bool(self._decoder.has_b_frames)
 
     def warnings(self) -> list[str]:
         found = []
@@ -235,17 +254,22 @@ class Stream:
         return (tally.latest - tally.first) * base.numerator * NS_PER_S // base.denominator
 
     def _decode(self, packet: Packet | None) -> list[VideoFrame]:
+        self._has_begun |= packet is not None and packet.is_keyframe
         try:
             frames = self._decoder.decode(packet)
         except MemoryError:
             raise
         except MEDIA_ERRORS:
-            self._failed_packets += 1
+            if self._has_begun:
+                self._failed_packets += 1
+            else:
+                self._failed_at_front += 1
             return []
         for frame in frames:
             check_pixels(frame.width, frame.height, self._limits)
             self._corrupt_frames += frame.is_corrupt
             self._is_interlaced |= frame.interlaced_frame
+        self._has_begun |= len(frames) > 0
         self.frames += len(frames)
         check_frames(self.frames, self._limits)
         return frames

@@ -7,6 +7,8 @@ from typing import NamedTuple, Protocol
 
 from av.packet import Packet
 
+from service.decode.lead import Lead
+
 
 class Key(NamedTuple):
     """A packet at which decoding can begin."""
@@ -70,10 +72,12 @@ class Keys:
 
 
 class Tally:
-    """Counts packets in the order of decoding."""
+    """Counts packets in the order of decoding; those of the ``lead`` bring no frames and do not count."""
 
-    def __init__(self) -> None:
+    def __init__(self, lead: Lead | None = None) -> None:
         self.packets = 0  # that are shown
+        self.read = 0  # all packets
+        self.leading = 0  # those that bring no frames
         self.is_counted = True  # False: that many there should be, for all that is known
         self.corrupt = 0
         self.is_timed = False  # at least one has a time stamp
@@ -85,7 +89,7 @@ class Tally:
         self.end = 0  # ticks, the end of the latest packet
         self._known_keys = Keys()
         self.keys: KeyFrames = self._known_keys
-        self._read = 0
+        self._lead = lead
         self._last_dts: int | None = None
         self._last_key: int | None = None
 
@@ -102,6 +106,11 @@ class Tally:
         return tally
 
     @property
+    def may_lead(self) -> bool:
+        """Whether the next packet may be one of the lead."""
+        return self._lead is not None and self._lead.goes_on
+
+    @property
     def first_key(self) -> Key | None:
         """Of the packets that were added."""
         return self._known_keys.first
@@ -112,8 +121,12 @@ class Tally:
             self._add_key(pts, dts)
         self._check(pts, dts)
         self.reorders |= pts != dts
-        self._read += 1
+        self.read += 1
+        is_leading = self._lead is not None and self._lead.has(pts, dts)
         if packet.is_discard:  # an edit list has cut it away; it decodes, but is not shown
+            return
+        if is_leading:
+            self.leading += 1
             return
         self.packets += 1
         self.corrupt += packet.is_corrupt
@@ -134,7 +147,7 @@ class Tally:
             self.is_sound = False
         else:
             self._last_key = pts
-            self._known_keys.add(Key(pts, pts if dts is None else dts, self._read))
+            self._known_keys.add(Key(pts, pts if dts is None else dts, self.read))
 
     def _check(self, pts: int | None, dts: int | None) -> None:
         before = self._last_dts
