@@ -37,8 +37,12 @@ _WARNED = {
         corpus/bug523816.ogv fate/catfight-cvid-pal8-partial.mp4 fate/demo.mp4 fate/displaymatrix.mp4
         mp4ff/v300_multiple_segments.mp4""",
     "decoded frames end at": """
-        corpus/BA_MW_D_IDR_LOST.264 corpus/npot-video.theora.ogv corpus/red-green.theora.ogv
+        corpus/npot-video.theora.ogv corpus/red-green.theora.ogv
         fate/HCAFF1_HHI.264""",
+    "nothing states the frame rate": """
+        corpus/BA_MW_D_IDR_LOST.264 corpus/BA_MW_D_P_LOST.264 corpus/CAMA3_Sand_E.264 corpus/Error_I_P.264
+        corpus/MPS_MW_A.264 corpus/baseline3_q51_32x18_min.264 corpus/sp2_bt_b.h264
+        fate/FRExt3_Panasonic.avc fate/HCAFF1_HHI.264 fate/HCAMFF1_HHI.264 fate/freh3.264""",
     "frames are damaged": """
         corpus/Error_I_P.264 fate/empty_edit_5s.mp4 fate/mov-frag-encrypted.mp4
         mp4ff/prog_8s_enc_dashinit.mp4""",

@@ -1,7 +1,7 @@
 """What is said of a video: by its packets, which tell what it spans, or by its header, which may lie."""
 
 from service.decode.limits import Limits, check_duration
-from service.decode.opening import Head, stated_rate, stated_s
+from service.decode.opening import Head, header_rate, stated_rate, stated_s
 from service.decode.pixels import display_size
 from service.decode.stream import Stream
 from service.decode.tally import Tally
@@ -62,6 +62,8 @@ def _span(tally: Tally, head: Head) -> int:
 
 def _warnings(stream: Stream, tally: Tally, duration_ns: int) -> list[str]:
     warnings = []
+    if stream.is_raw and header_rate(stream) is None:
+        warnings.append(f"nothing states the frame rate: {stated_rate(stream)} frames a second are assumed")
     if not tally.is_counted:
         warnings.append("the number of frames is an estimate, by the frame rate: not all packets were read")
     if stream.broke_off:

@@ -14,6 +14,8 @@ from service.decode.stream import Stream
 
 _USUAL_RATE = Fraction(25)  # frames a second when neither stamps nor header tell, as in FFmpeg's raw demuxers
 _RATES = (Fraction(1, 3600), Fraction(1000))  # a header's rate outside of these is no rate
+# A codec that states a faster one gives that of a clock, of which each frame lasts any number of ticks.
+_FASTEST = Fraction(300)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +92,26 @@ def _timeline(stream: Stream, first: VideoFrame) -> Timeline:
 
 
 def stated_rate(stream: Stream) -> Fraction:
-    header = stream.stream
-    for rate in map(exact, (header.average_rate, header.guessed_rate, header.base_rate)):
-        if rate is not None and _RATES[0] <= rate <= _RATES[1]:
-            return rate
-    return _USUAL_RATE
+    """The frame rate that the headers state, else the usual one, in frames a second."""
+    return header_rate(stream) or _USUAL_RATE
+
+
+def header_rate(stream: Stream) -> Fraction | None:
+    """The frame rate that the headers state, in frames a second; None: they state none."""
+    header, fastest = stream.stream, _RATES[1]
+    rates = (header.average_rate, header.guessed_rate, header.base_rate)
+    if stream.is_raw:
+        # The average rate is a guess of the demuxer, and then so is the guessed rate if it is the same.
+        guesses = (header.guessed_rate,) if header.guessed_rate != header.average_rate else ()
+        rates, fastest = (header.codec_context.framerate, *guesses), _FASTEST
+    known = (rate for rate in map(exact, rates) if rate is not None and _RATES[0] <= rate <= fastest)
+    return next(known, None)
 
 
 def stated_s(stream: Stream) -> float | None:
     """The duration that the header states for the stream, else for the file, in seconds."""
+    if stream.is_raw:  # FFmpeg guesses it, by the bit rate
+        return None
     header = stream.stream
     if header.duration is not None and stream.time_base is not None:
         return float(header.duration * stream.time_base) or None

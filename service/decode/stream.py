@@ -11,6 +11,7 @@ from functools import partial
 import av.error
 from av.codec.context import CodecContext
 from av.container import InputContainer
+from av.format import Flags
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
@@ -151,6 +152,11 @@ class Stream:
         frames = self._decode(None)
         self._decoder.flush_buffers()
         return frames
+
+    @property
+    def is_raw(self) -> bool:
+        """There is no container: frames follow each other at the rate that the codec's headers state."""
+        return bool(self.container.format.flags & Flags.no_timestamps.value)
 
     @property
     def early_lack_stamps(self) -> bool:
