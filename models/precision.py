@@ -35,20 +35,23 @@ def native_precisions(device: torch.device) -> tuple[Native, ...]:
     return tuple(precision for precision, is_native in native.items() if is_native)
 
 
+def auto_precision(*devices: torch.device) -> Literal["fp32", "bf16"]:
+    """Return what ``auto`` takes: bf16 where all devices multiply it natively."""
+    return "bf16" if all("bf16" in native_precisions(device) for device in devices) else "fp32"
+
+
 def choose_dtype(wanted: Precision, *devices: torch.device) -> torch.dtype:
     """Return bfloat16 or float32, the same for all devices, since they share windows.
 
-    ``auto`` takes bfloat16 where all devices multiply it natively. With ``int8``, all layers but the linear
-    ones of transformer blocks compute in what ``auto`` takes.
+    With ``int8``, all layers but the linear ones of transformer blocks compute in what ``auto`` takes.
 
     Raises:
         UnsupportedPrecision: a device does not multiply the wanted precision natively.
     """
-    natives = {device: native_precisions(device) for device in devices}
-    auto: Native = "bf16" if all("bf16" in native for native in natives.values()) else "fp32"
-    for device, native in natives.items():
-        if wanted != "auto" and wanted not in native:
-            raise UnsupportedPrecision(_refusal(wanted, device, native, auto))
+    auto = auto_precision(*devices)
+    for device in devices:
+        if wanted != "auto" and wanted not in native_precisions(device):
+            raise UnsupportedPrecision(_refusal(wanted, device, auto))
     return _DTYPES[auto if wanted in ("auto", "int8") else wanted]
 
 
@@ -91,7 +94,8 @@ def _may_use_avx512(isas_without: tuple[str, ...]) -> bool:
     return torch.backends.cpu.get_cpu_capability() == "AVX512" and limit not in isas_without
 
 
-def _refusal(wanted: Native, device: torch.device, native: tuple[Native, ...], auto: Native) -> str:
+def _refusal(wanted: Native, device: torch.device, auto: Native) -> str:
+    native = native_precisions(device)
     name = "this CPU" if device.type == "cpu" else str(device)
     if wanted == "bf16":
         why = f"{name} does not multiply it natively"

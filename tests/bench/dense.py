@@ -4,9 +4,9 @@
 
 A video of 40 s, windows of 32 frames over 4 s: ten side by side, and dense ones, an eighth of a window (4
 frames) apart. tubelet encodes each unit once, whichever windows share it; a peer that is handed windows
-computes each whole (here: frames decoded once, the same weights, eager bf16, batches of four windows). Then
-the same video again with the embedding cache on, which leaves its decoding. The model is that of
-``tests.bench.load``. All in one interleaved run, through the whole pipeline in this process.
+computes each whole (here: frames decoded once, the same weights and precision, eager, batches of four
+windows). Then the same video again with the embedding cache on, which leaves its decoding. The model is that
+of ``tests.bench.load``. All in one interleaved run, through the whole pipeline in this process.
 """
 
 import argparse

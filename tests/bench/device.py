@@ -2,11 +2,12 @@
 
     python -m tests.bench.device [--rounds N] [--only NAME] [--batch N]
 
-All on the same weights, in bf16 unless they say otherwise, interleaved in one run. *tubelet* is what the
-engine does: units in the processor's memory, gathered, copied and computed, one batch prepared while another
-is computed; *kernels alone* replays the same recordings on pixels that are there. The peers have their pixels
-on the device already, normalised and in their own layout. A share of the peak is of a large matrix product in
-bf16, measured in the same run. The last line of a model is what one unit costs in batches of other sizes.
+All on the same weights, in the precision that tubelet takes by itself unless they say otherwise, interleaved
+in one run. *tubelet* is what the engine does: units in the processor's memory, gathered, copied and computed,
+one batch prepared while another is computed; *kernels alone* replays the same recordings on pixels that are
+there. The peers have their pixels on the device already, normalised and in their own layout. A share of the
+peak is of a large matrix product in the former precision, measured in the same run. The last line of a model
+is what one unit costs in batches of other sizes.
 """
 
 import copy
@@ -25,12 +26,14 @@ from rich.table import Table
 
 from models.contract import ModelSpec
 from models.graphed_model import GraphedModel, recorded_sizes
+from models.precision import choose_dtype, native_precisions
 from service.engine.cores import Cores
 from service.engine.lane import Started
 from service.engine.replica import Replica
 from service.values import UnitFrames
 from tests.bench.models import FACTORISED, SIZE, THEIRS, Subject, subject
 
+_GPU = torch.device("cuda")
 _PEAK_SIZE = 8192
 _BATCHES = 6  # in a row, so that the next is prepared while one is computed
 _COMPILED = "torch.compile"
@@ -39,7 +42,9 @@ Run = Callable[[], Any]
 
 
 def peak() -> Run:
-    left, right = (torch.randn(_PEAK_SIZE, _PEAK_SIZE, device="cuda", dtype=torch.bfloat16) for _ in "ab")
+    left, right = (
+        torch.randn(_PEAK_SIZE, _PEAK_SIZE, device=_GPU, dtype=choose_dtype("auto", _GPU)) for _ in "ab"
+    )
     return lambda: left @ right
 
 
@@ -74,7 +79,7 @@ def contestants(case: Subject, pixels: np.ndarray, *, compiled: bool) -> dict[st
     """Each computes the embeddings, or their logits, of so many units."""
     batch = len(pixels)
     units = torch.from_numpy(pixels).cuda()
-    model = copy.deepcopy(case.model).to("cuda", torch.bfloat16)
+    model = copy.deepcopy(case.model).to(_GPU, choose_dtype("auto", _GPU))
     graphed = GraphedModel(model, case.sampling.frames_per_unit, batch)
     replica = replica_of(case, graphed, batch)
     frames = [UnitFrames(0, number, each, lambda: None) for number, each in enumerate(pixels)]
@@ -87,10 +92,11 @@ def contestants(case: Subject, pixels: np.ndarray, *, compiled: bool) -> dict[st
         encode = torch.compile(model.encode, dynamic=False)
         runs[_COMPILED] = (lambda: encode(units), batch)
     if case.theirs is not None:
-        for precision, dtype in {"bf16": torch.bfloat16, "fp32": torch.float32}.items():
-            theirs = copy.deepcopy(case.theirs).to("cuda", dtype)
+        for precision in native_precisions(_GPU):
+            dtype = choose_dtype(precision, _GPU)
+            theirs = copy.deepcopy(case.theirs).to(_GPU, dtype)
             clips = case.model.normalise(torch.from_numpy(pixels)).permute(0, 1, 4, 2, 3)
-            clips = clips.to("cuda", dtype)
+            clips = clips.to(_GPU, dtype)
             runs[f"transformers {precision}"] = (
                 lambda theirs=theirs, clips=clips: theirs(clips).logits,
                 batch,
@@ -147,7 +153,7 @@ def measure(name: str, batch: int, rounds: int, compiled: bool, console: Console
     cosine = F.cosine_similarity(found, wanted, dim=1).min().item()
     console.print(f"  matrix product {rate / 1e12:.0f} TFLOP/s; cosine to fp32 on the CPU {cosine:.5f}")
     graphed = GraphedModel(
-        copy.deepcopy(case.model).to("cuda", torch.bfloat16), case.sampling.frames_per_unit, batch
+        copy.deepcopy(case.model).to(_GPU, choose_dtype("auto", _GPU)), case.sampling.frames_per_unit, batch
     )
     units = torch.from_numpy(pixels).cuda()
     costs = []

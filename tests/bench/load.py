@@ -30,6 +30,8 @@ from typing import TypeVar
 from rich.console import Console
 from rich.table import Table
 
+from models.precision import precision_name
+from service.engine.loading import choose_devices
 from tests.bench.stages import measure_stages
 from tests.bench.targets import MODEL, SERVERS, WHOLE, Target, write_model
 
@@ -168,6 +170,8 @@ def main() -> None:
             )
             return found
 
+        devices = choose_devices("auto")
+        console.print(f"all compute in {precision_name('auto', *devices)} on {', '.join(map(str, devices))}")
         limit = measure_limit()
         targets = [
             stack.enter_context(server(store))

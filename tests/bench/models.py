@@ -3,7 +3,8 @@
     python -m tests.bench.models [--rounds N] [--only NAME]
 
 Prints seconds a clip (lower quartiles), GFLOP/s, the share of this chip's matrix products in that precision
-as measured in the same run, and how many times as fast tubelet's bf16 is.
+as measured in the same run, and how many times as fast tubelet is in the precision that it takes by itself.
+Only precisions that this CPU multiplies natively take part.
 """
 
 import copy
@@ -34,12 +35,15 @@ from models.int8 import Int8Linear
 from models.memory import keep_freed_memory
 from models.openvino_model import OpenVinoModel
 from models.packed import PackedLinear, pack
+from models.precision import auto_precision, choose_dtype, native_precisions
 from models.variants import VARIANTS
 
 SIZE, CLASSES = 224, 400
 PREPROCESSING = Preprocessing(SIZE, SIZE, "crop", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 PEAK_SIZE = 2048  # rows and columns of the matrices whose product is the chip's peak
-DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+CPU = torch.device("cpu")
+NATIVE, AUTO = native_precisions(CPU), auto_precision(CPU)
+DTYPES = {precision: choose_dtype(precision, CPU) for precision in NATIVE if precision != "int8"}
 hf: Any = transformers
 Run = Callable[[], torch.Tensor]
 THEIRS: dict[str, Callable[[], Any]] = {
@@ -97,9 +101,10 @@ def contestants(case: Subject, units: torch.Tensor) -> dict[str, Run]:
         model = copy.deepcopy(case.model).to(dtype)
         pack(model)
         runs[f"tubelet {precision}"] = lambda model=model: batched(model, units)
-    quantised = copy.deepcopy(case.model).to(torch.bfloat16)
-    pack(quantised, Int8Linear)
-    runs["tubelet int8"] = lambda: batched(quantised, units)
+    if "int8" in NATIVE:
+        quantised = copy.deepcopy(case.model).to(choose_dtype("int8", CPU))
+        pack(quantised, Int8Linear)
+        runs["tubelet int8"] = lambda: batched(quantised, units)
     for precision, dtype in DTYPES.items():
         if case.theirs is None:
             # transformers has no factorised encoder: plain layers and torch's own attention stand for it.
@@ -109,9 +114,9 @@ def contestants(case: Subject, units: torch.Tensor) -> dict[str, Run]:
             model = copy.deepcopy(case.theirs).to(dtype)
             pixels = case.model.normalise(units).permute(0, 1, 4, 2, 3).to(dtype)
             runs[f"transformers {precision}"] = lambda model=model, pixels=pixels: model(pixels).logits
-    on_openvino = OpenVinoModel(case.model, case.sampling.frames_per_unit, torch.bfloat16)
-    runs["tubelet on OpenVINO bf16"] = lambda: batched(on_openvino, units)
-    runs["OpenVINO bf16"] = openvino(case.model, units)
+    on_openvino = OpenVinoModel(case.model, case.sampling.frames_per_unit, DTYPES[AUTO])
+    runs[f"tubelet on OpenVINO {AUTO}"] = lambda: batched(on_openvino, units)
+    runs[f"OpenVINO {AUTO}"] = openvino(case.model, units)
     return runs
 
 
@@ -140,7 +145,8 @@ def openvino(model: VideoModel, units: torch.Tensor) -> Run:
 
     converted = ov.convert_model(Whole(), example_input=units)
     converted.reshape(list(units.shape))
-    options = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    hint = {"bf16": "bf16", "fp32": "f32"}[AUTO]
+    options = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
     compiled = ov.compile_model(converted, "CPU", options | {"PERFORMANCE_HINT": "LATENCY"})
     return lambda: torch.from_numpy(compiled(units.numpy())[0])
 
@@ -162,7 +168,7 @@ def products(dtype: torch.dtype) -> list[Callable[[], object]]:
 def int8_product() -> Callable[[], object]:
     linear = Int8Linear(torch.randn(PEAK_SIZE, PEAK_SIZE), torch.zeros(PEAK_SIZE))
     levels = torch.randint(0, 256, (PEAK_SIZE, PEAK_SIZE), dtype=torch.uint8)
-    return lambda: linear.product(levels, torch.bfloat16)
+    return lambda: linear.product(levels, choose_dtype("int8", CPU))
 
 
 @torch.inference_mode()
@@ -176,7 +182,8 @@ def measure(name: str, rounds: int, console: Console) -> None:
         for precision, dtype in DTYPES.items()
         for way, product in enumerate(products(dtype))
     }
-    peaks["int8 0"] = int8_product()
+    if "int8" in NATIVE:
+        peaks["int8 0"] = int8_product()
     wanted = runs["tubelet fp32"]().float()
     cosines = {key: F.cosine_similarity(run().float(), wanted).item() for key, run in runs.items()}
     times: dict[str, list[float]] = {key: [] for key in (*runs, *peaks)}
@@ -191,7 +198,7 @@ def measure(name: str, rounds: int, console: Console) -> None:
     for key in peaks:
         rates[key.split()[0]] = max(rates.get(key.split()[0], 0), 2 * PEAK_SIZE**3 / quartiles[key])
     their_flops = 0 if case.theirs is None else case.their_flops
-    columns = ("s a clip", "GFLOP/s", "of the peak", "tubelet bf16 is", "cosine to fp32")
+    columns = ("s a clip", "GFLOP/s", "of the peak", f"tubelet {AUTO} is", "cosine to fp32")
     table = Table(f"{name}, {case.flops / 1e9:.0f} GFLOP a clip", *columns, box=None)
     for key in runs:
         rate = (their_flops if key.startswith("transformers") else case.flops) / quartiles[key]
@@ -200,7 +207,7 @@ def measure(name: str, rounds: int, console: Console) -> None:
             f"{quartiles[key]:.3f}",
             f"{rate / 1e9:.0f}",
             f"{rate / rates[key.split()[-1]]:.2f}",
-            f"{quartiles[key] / quartiles['tubelet bf16']:.2f} x as fast",
+            f"{quartiles[key] / quartiles[f'tubelet {AUTO}']:.2f} x as fast",
             f"{cosines[key]:.6f}",
         )
     console.print(table)

@@ -1,4 +1,4 @@
-"""What a precision costs in accuracy: an embedded model in each, on the same held-out camera moves.
+"""The accuracy of an embedded model on held-out camera moves, in each precision that this CPU has natively.
 
     python -m tests.bench.precision --videos ../shared/videos [--model NAME] [--batches N]
 
@@ -21,7 +21,7 @@ from models.contract import VideoModel
 from models.int8 import Int8Linear
 from models.memory import keep_freed_memory
 from models.packed import PackedLinear, pack
-from models.precision import Precision, choose_dtype
+from models.precision import Native, choose_dtype, native_precisions
 from models.store import ModelStore
 from models.training.__main__ import TEST_BATCHES, TEST_SEED
 from models.training.data import SimulatedMoves
@@ -29,10 +29,9 @@ from models.training.loop import as_units
 from models.training.sources import load_sources
 
 CPU = torch.device("cpu")
-PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
 
 
-def load(name: str, precision: Precision) -> VideoModel:
+def load(name: str, precision: Native) -> VideoModel:
     """As the engine loads it on a CPU."""
     model = ModelStore().load(name, device=CPU, dtype=choose_dtype(precision, CPU)).model
     pack(model, Int8Linear if precision == "int8" else PackedLinear)
@@ -65,9 +64,11 @@ def main(
         size=spec.preprocessing.width,
         frames=spec.sampling.frames_per_window,
     )
-    models: dict[Precision, VideoModel] = {precision: load(model, precision) for precision in PRECISIONS}
-    logits: dict[Precision, list[torch.Tensor]] = defaultdict(list)
-    seconds: dict[Precision, float] = defaultdict(float)
+    models: dict[Native, VideoModel] = {
+        precision: load(model, precision) for precision in native_precisions(CPU)
+    }
+    logits: dict[Native, list[torch.Tensor]] = defaultdict(list)
+    seconds: dict[Native, float] = defaultdict(float)
     labels: list[torch.Tensor] = []
     for batch in track((moves[index] for index in range(len(moves))), "windows", total=len(moves)):
         windows = as_units(batch.clips, spec.sampling.frames_per_unit)
@@ -79,7 +80,7 @@ def main(
     wanted, reference = torch.cat(labels), torch.cat(logits["fp32"])
     title = f"{model} {spec.version}, {len(wanted)} windows"
     table = Table(title, "top-1", "lost", "answers as fp32", "least cosine", "windows/s a thread", box=None)
-    right = defaultdict[Precision, float](float)
+    right = defaultdict[Native, float](float)
     for precision, each in logits.items():
         found = torch.cat(each)
         right[precision] = (found.argmax(1) == wanted).double().mean().item()

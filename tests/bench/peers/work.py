@@ -1,7 +1,8 @@
 """What every peer does for a video, as its users would: the frames of one window over all of it, the model.
 
 Decoding is PyAV's, from the front, with one reformatter, and only wanted frames are converted; the model is
-the very module that tubelet loads, in eager bf16 under inference mode, on a GPU if there is one.
+the very module that tubelet loads, eager, under inference mode, on a GPU if there is one, in the precision
+that tubelet takes by itself there.
 """
 
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import torch
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from models.contract import ModelSpec, VideoModel
+from models.precision import choose_dtype
 from models.store import ModelStore
 from service.decode.container import LENIENT
 
@@ -25,7 +27,8 @@ class Recogniser:
     def __init__(self, store: Path, name: str) -> None:
         av.logging.restore_default_callback()
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        loaded = ModelStore(store).load(name, device=self._device, dtype=torch.bfloat16)
+        dtype = choose_dtype("auto", self._device)
+        loaded = ModelStore(store).load(name, device=self._device, dtype=dtype)
         self.spec: ModelSpec = loaded.spec
         self._model: VideoModel = loaded.model
 
