@@ -1,12 +1,15 @@
 """The deployment: the manifests render, are valid, and grant what the configuration in them asks for."""
 
+import os
 import re
 import shutil
 import subprocess
 import tomllib
 from functools import cache
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -16,11 +19,12 @@ from tubelet.v1 import video_classifier_pb2
 
 ROOT = Path(__file__).parent.parent
 KUSTOMIZE = ROOT / "deploy" / "kustomize"
-WHOLE = ("base", "overlays/gpu")
+WHOLE = ("base", "overlays/fetch", "overlays/gpu", "overlays/store")
 SERVER_BYTES = (
     1 * GIB
 )  # what the server itself may take; a third of it is resident, measured with one small model
 KUBERNETES = "1.30"  # the oldest one that runs it: the first to know lifecycle.preStop.sleep by default
+_PORTS = {"https": 443, "http": 80}
 _UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 
 needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
@@ -47,6 +51,19 @@ def pod(folder: str) -> dict[str, Any]:
 def container(folder: str) -> dict[str, Any]:
     (found,) = pod(folder)["containers"]
     return found
+
+
+def egress(folder: str) -> list[dict[str, Any]]:
+    return only(folder, "NetworkPolicy")["spec"]["egress"]
+
+
+def mounted(
+    container: dict[str, Any], pod: dict[str, Any], path: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The mount at ``path`` and its volume."""
+    (mount,) = (mount for mount in container["volumeMounts"] if mount["mountPath"] == path)
+    (volume,) = (volume for volume in pod["volumes"] if volume["name"] == mount["name"])
+    return mount, volume
 
 
 def quantity(text: str) -> int:
@@ -82,12 +99,35 @@ def test_manifests_are_valid(folder: str) -> None:
     assert {resource["kind"] for resource in resources} == {
         "ConfigMap",
         "Deployment",
+        "NetworkPolicy",
         "PodDisruptionBudget",
         "Service",
+        *({"PersistentVolumeClaim"} if folder == "overlays/store" else ()),
     }
     for resource in resources:
         for version in (KUBERNETES, validator.latest_version()):
             validator.validate(resource, version, strict=True)
+
+
+@needs_kubectl
+def test_components_go_together_with_a_gpu(tmp_path: Path) -> None:
+    def entry(folder: str) -> str:
+        return os.path.relpath(KUSTOMIZE / folder, tmp_path.resolve())
+
+    together = {
+        "resources": [entry("overlays/gpu")],
+        "components": [entry("components/store"), entry("components/fetch")],
+    }
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(together))
+    folder = str(tmp_path.resolve())  # an absolute path replaces the one it is joined to
+    variables = {variable["name"] for variable in container(folder)["env"]}
+    assert {"TUBELET_ENGINE__DEVICE", "TUBELET_MODELS__STORE", "TUBELET_FETCH__ALLOW"} <= variables
+    assert {mount["mountPath"] for mount in container(folder)["volumeMounts"]} == {
+        "/etc/tubelet",
+        "/models",
+        "/tmp",
+    }
+    assert any("to" in rule for rule in egress(folder))
 
 
 @needs_kubectl
@@ -97,6 +137,83 @@ def test_overlays_change_what_they_say(config_of) -> None:
     assert gpu.engine.device == "cuda"
     assert gpu.decode.workers == 4
     assert gpu.upload == config_of("base").upload
+
+
+@needs_kubectl
+def test_the_fetch_overlay_lets_out_what_its_configuration_allows(config_of) -> None:
+    allowed = config_of("overlays/fetch").fetch.allow
+    assert allowed
+    assert {urlsplit(prefix).port or _PORTS[urlsplit(prefix).scheme] for prefix in allowed} == {
+        port["port"] for rule in egress("overlays/fetch") if "to" in rule for port in rule["ports"]
+    }
+
+
+@needs_kubectl
+def test_no_network_policy_opens_what_is_private() -> None:
+    """Addresses of the cluster, of the nodes and of their metadata."""
+    open_blocks = [peer["ipBlock"] for rule in egress("overlays/fetch") for peer in rule.get("to", ())]
+    for private in (
+        "10.0.0.1",
+        "100.64.0.1",
+        "169.254.169.254",
+        "172.31.0.1",
+        "192.168.1.1",
+        "fd00:ec2::254",
+    ):
+        address = ip_address(private)
+        assert not any(
+            address in ip_network(block["cidr"])
+            and not any(address in ip_network(each) for each in block["except"])
+            for block in open_blocks
+        )
+    assert any(ip_address("93.184.216.34") in ip_network(block["cidr"]) for block in open_blocks)
+
+
+@needs_kubectl
+@pytest.mark.parametrize("folder", WHOLE)
+def test_only_calls_and_scrapes_come_in_and_only_look_ups_go_out(folder: str, config_of) -> None:
+    spec = only(folder, "NetworkPolicy")["spec"]
+    assert set(spec["policyTypes"]) == {"Ingress", "Egress"}
+    (let_in,) = spec["ingress"]
+    assert {port["port"] for port in let_in["ports"]} == {port["name"] for port in container(folder)["ports"]}
+    assert [rule["ports"] for rule in egress(folder) if "to" not in rule] == [
+        [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]
+    ]
+    assert any("to" in rule for rule in egress(folder)) is bool(config_of(folder).fetch.allow)
+
+
+@needs_kubectl
+def test_the_store_is_a_volume_that_replicas_only_read(config_of) -> None:
+    folder = "overlays/store"
+    store, claim = (
+        str(config_of(folder).models.store),
+        only(folder, "PersistentVolumeClaim")["metadata"]["name"],
+    )
+    mount, volume = mounted(container(folder), pod(folder), store)
+    assert mount["readOnly"]
+    assert volume["persistentVolumeClaim"] == {"claimName": claim, "readOnly": True}
+
+
+@needs_kubectl
+def test_the_importer_writes_to_the_store_of_the_replicas(config_of) -> None:
+    validator = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
+    importer = yaml.safe_load((KUSTOMIZE / "components" / "store" / "importer.yaml").read_text())
+    for version in (KUBERNETES, validator.latest_version()):
+        validator.validate(importer, version, strict=True)
+    (writer,) = importer["spec"]["containers"]
+    reader = container("overlays/store")
+    store = str(config_of("overlays/store").models.store)
+    mount, volume = mounted(writer, importer["spec"], store)
+    assert "readOnly" not in mount
+    assert writer["env"] == [variable for variable in reader["env"] if variable["value"] == store]
+    assert (
+        volume["persistentVolumeClaim"]["claimName"]
+        == (mounted(reader, pod("overlays/store"), store)[1]["persistentVolumeClaim"]["claimName"])
+    )
+    assert writer["image"] == reader["image"]
+    assert writer["securityContext"] == reader["securityContext"]
+    assert importer["spec"]["securityContext"]["fsGroup"] == user()[1]
+    assert "labels" not in importer["metadata"], "the Service would send calls to it"
 
 
 @needs_kubectl
@@ -114,12 +231,21 @@ def test_memory_limit_covers_the_configuration(folder: str, config_of) -> None:
 @pytest.mark.parametrize("folder", WHOLE)
 def test_uploads_fit_the_writable_folder(folder: str, config_of) -> None:
     config = config_of(folder)
-    (mount,) = (
-        m for m in container(folder)["volumeMounts"] if m["mountPath"] == str(config.upload.directory)
-    )
-    (volume,) = (v for v in pod(folder)["volumes"] if v["name"] == mount["name"])
+    _, volume = mounted(container(folder), pod(folder), str(config.upload.directory))
     worst = config.server.max_videos_in_flight * config.upload.max_bytes
-    assert worst <= quantity(volume["emptyDir"]["sizeLimit"])
+    granted = quantity(volume["emptyDir"]["sizeLimit"])
+    assert worst <= granted
+    for kind in ("requests", "limits"):
+        assert granted < quantity(container(folder)["resources"][kind]["ephemeral-storage"]), "and the log"
+
+
+@needs_kubectl
+@pytest.mark.parametrize("folder", WHOLE)
+def test_the_home_of_the_image_can_be_written_to(folder: str) -> None:
+    (home,) = re.findall(r"^ENV HOME=(.*)$", containerfile(), re.M)
+    mount, volume = mounted(container(folder), pod(folder), home)
+    assert "emptyDir" in volume
+    assert "readOnly" not in mount
 
 
 @needs_kubectl
@@ -164,6 +290,8 @@ def test_selectors_find_the_replicas() -> None:
         only("base", "Deployment")["spec"]["selector"]["matchLabels"],
         only("base", "Service")["spec"]["selector"],
         only("base", "PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
+        only("base", "NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
+        *(each["labelSelector"]["matchLabels"] for each in pod("base")["topologySpreadConstraints"]),
         monitor["spec"]["selector"]["matchLabels"],
     ):
         assert selector
@@ -199,10 +327,13 @@ def test_the_image_holds_all_packages_of_the_wheel() -> None:
 
 
 def test_the_image_runs_as_a_numbered_user_that_is_not_root() -> None:
-    (user,) = re.findall(r"^USER (.*)$", containerfile(), re.M)
-    uid, gid = user.split(":")
-    assert int(uid) > 0
-    assert int(gid) > 0
+    assert min(user()) > 0
+
+
+def user() -> tuple[int, int]:
+    """The user and the group that the image runs as."""
+    ((uid, gid),) = re.findall(r"^USER (\d+):(\d+)$", containerfile(), re.M)
+    return int(uid), int(gid)
 
 
 @cache
