@@ -17,6 +17,8 @@ Resize = Literal["crop", "stretch"]
 Resample = Literal["swscale", "bilinear", "bicubic", "lanczos", "bilinear_aliased"]
 Position = Literal["middle", "start"]
 CropRounding = Literal["down", "half_even"]
+OutputActivation = Literal["softmax", "sigmoid"]
+"""How logits become scores: over all labels together, or for each label by itself (multi-label)."""
 
 CPU_BATCH_TOKENS = 2048
 """Tokens of a batch on a CPU: matrices are large enough by then, and still small enough for its caches."""
@@ -134,6 +136,7 @@ class ModelSpec:
     preprocessing: Preprocessing
     accuracy: tuple[Accuracy, ...] = ()
     provenance: Provenance | None = None
+    activation: OutputActivation = "softmax"
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name) or not _NAME.fullmatch(self.version):

@@ -30,6 +30,7 @@ from models.typed import typed, typed_table, value_at
 
 SPEC, WEIGHTS, LABELS, CARD = "model.toml", "weights.safetensors", "labels.txt", "CARD.md"
 _HEAD = ("name", "version", "family", "description", "licence")
+_ACTIVATION = "activation"  # absent in folders from before there was another than softmax
 
 
 class BrokenModel(RuntimeError):
@@ -118,6 +119,7 @@ def read_folder(folder: Path) -> Entry:
         figures = typed(tuple[Any, ...], content.get("accuracy", []), "accuracy")
         spec = ModelSpec(
             **{key: typed(kinds[key], value_at(content, key), key) for key in _HEAD},
+            activation=typed(kinds[_ACTIVATION], content.get(_ACTIVATION, "softmax"), _ACTIVATION),
             labels=labels,
             sampling=typed_table(Sampling, value_at(content, "sampling"), "sampling"),
             preprocessing=typed_table(Preprocessing, value_at(content, "preprocessing"), "preprocessing"),
@@ -218,7 +220,7 @@ def _toml(spec: ModelSpec, dims: Dims, sha256: Mapping[str, str], logits: tuple[
     }
     if spec.provenance is not None:
         tables["provenance"] = asdict(spec.provenance)
-    lines = [f"{key} = {_value(head[key])}" for key in _HEAD]
+    lines = [f"{key} = {_value(head[key])}" for key in (*_HEAD, _ACTIVATION)]
     for name, table in tables.items():
         lines += ["", f"[{name}]", *_pairs(table)]
     for figure in spec.accuracy:

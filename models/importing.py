@@ -102,6 +102,11 @@ def store_model(foreign: Foreign, root: Path, name: str, version: str, *, overwr
         has = f"there {'is' if count == 1 else 'are'} {count or 'no'} label{'' if count == 1 else 's'}"
         why = f": {foreign.label_problem}" if foreign.label_problem and not foreign.labels else ""
         raise CannotImport(f"the model has {classes} logits, but {has}{why}; see --labels")
+    if classes == 1 and foreign.activation == "softmax":
+        raise CannotImport(
+            "the model has one logit, whose softmax is 1 for every video; if it was trained with a sigmoid, "
+            "write problem_type multi_label_classification into its config.json"
+        )
     with all_there("the checkpoint"):
         outline = build_outline(foreign.dims, foreign.preprocessing, classes)
         _check_parameters(outline, foreign.state, _family(foreign))
@@ -119,6 +124,7 @@ def store_model(foreign: Foreign, root: Path, name: str, version: str, *, overwr
             preprocessing=foreign.preprocessing,
             accuracy=foreign.accuracy,
             provenance=foreign.provenance,
+            activation=foreign.activation,
         )
     except ValueError as error:
         raise CannotImport(str(error)) from error
@@ -233,7 +239,7 @@ def _card(spec: ModelSpec) -> str:
         "",
         f"- Source: `{spec.provenance.source}` {spec.provenance.revision}".rstrip(),
         f"- Licence: {spec.licence}",
-        f"- Family: {spec.family}; {len(spec.labels)} labels",
+        f"- Family: {spec.family}; {len(spec.labels)} labels, scored by {spec.activation}",
         f"- A window: {spec.sampling.frames_per_window} frames over {spec.sampling.window_s:g} s",
         *(f"- Accuracy on {each.dataset}: {each.top1:.4f} ({each.note})" for each in spec.accuracy),
         "",

@@ -14,7 +14,8 @@ from service.config import Config
 from service.errors import MalformedOption, StorageFull, TubeletError, UnknownModel
 from service.status import CONNECTION_LOST, SERVER_UNREACHABLE
 from service.uri import Uri, is_uri, parse_uri
-from service.values import Classification, Options, Progress, Segment, VideoFacts
+from service.values import Activation, Classification, Options, Progress, Segment, VideoFacts
+from service.wire import activation_from_proto
 
 Event = VideoFacts | Progress | Segment
 Emit = Callable[[Event], Awaitable[None]]
@@ -42,6 +43,7 @@ class AskedModel:
     name: str
     version: str
     labels: tuple[str, ...]
+    activation: Activation
 
 
 @asynccontextmanager
@@ -125,11 +127,12 @@ async def find_model(server: str | None, config: Config, name: str, version: str
     if server:
         async with AsyncClient(server) as client:
             model = await client.model(name, version)
-            return AskedModel(model.name, model.version, tuple(model.labels))
+            activation = activation_from_proto(model.activation)
+            return AskedModel(model.name, model.version, tuple(model.labels), activation)
     from models.store import ZOO, ModelStore
 
     spec = ModelStore(ZOO, config.models.store).find(name or config.models.default, version).spec
-    return AskedModel(spec.name, spec.version, spec.labels)
+    return AskedModel(spec.name, spec.version, spec.labels, Activation(spec.activation))
 
 
 async def ask_all(

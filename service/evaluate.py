@@ -14,10 +14,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from service.ask import Failure, ask_each, asking_here, asking_server, find_model
 from service.config import Config
 from service.confusion import draw_confusion
-from service.labelled import LabelledVideo, check_labels, read_labelled
+from service.labelled import BadData, LabelledVideo, check_labels, read_labelled
 from service.report import TOP_K, Outcome, Report, make_report, report_json, report_text
 from service.results import Results, open_results
-from service.values import Options, Views
+from service.values import Activation, Options, Views
 
 _VIDEOS_AT_ONCE = 8
 
@@ -60,6 +60,11 @@ async def evaluate(
     """
     videos = read_labelled(data)
     model = await find_model(server, config, wanted.model, wanted.version)
+    if len(model.labels) == 1:
+        raise BadData(
+            f"{model.name} has one label, {model.labels[0]!r}, which comes first in every answer: there is "
+            "nothing that an evaluation could count as wrong"
+        )
     check_labels(videos, model.name, model.labels)
     options = Options(model.name, model.version, top_k=TOP_K, windowing=wanted.windowing)
     out = out or Path(f"evaluation-{model.name}-{model.version}")
@@ -69,6 +74,11 @@ async def evaluate(
     notes = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     if len(todo) < len(videos):
         notes.print(f"resumed: {len(videos) - len(todo)} of {len(videos)} videos are done already, in {out}")
+    if model.activation is Activation.SIGMOID:
+        notes.print(
+            f"{model.name} scores each label by itself: a video counts as right at top 1 where its label has "
+            "the highest score, however low"
+        )
     run = await _ask(todo, options, results, server, config, quiet=as_json)
     for name, failure in run.failures.items():
         notes.print(f"skipped {name}: {failure.message} ({failure.reason or failure.code})")

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from service.client import AsyncClient
 from service.config import Config
+from service.wire import activation_from_proto
 
 if TYPE_CHECKING:
     from models.contract import ModelSpec
@@ -69,6 +70,7 @@ def spec_json(spec: "ModelSpec") -> dict[str, Any]:
         "version": spec.version,
         "family": spec.family,
         "labels": list(spec.labels),
+        "activation": spec.activation,
         "size": f"{spec.preprocessing.width}x{spec.preprocessing.height}",
         "licence": spec.licence,
         "accuracy": [asdict(each) for each in spec.accuracy],
@@ -85,6 +87,7 @@ async def _server_models(server: str) -> list[dict[str, Any]]:
                 "version": model.version,
                 "family": model.family,
                 "labels": list(model.labels),
+                "activation": activation_from_proto(model.activation).value,
                 "size": f"{model.width}x{model.height}",
                 "licence": model.licence,
                 "accuracy": [

@@ -25,6 +25,7 @@ from service.segments import SegmentAssembler
 from service.uri import Uri
 from service.values import (
     NS_PER_S,
+    Activation,
     Classification,
     DecodeEnd,
     Options,
@@ -145,6 +146,7 @@ class Pipeline:
             warnings=end.facts.warnings + end.warnings,
             fetched_bytes=account.fetched_bytes,
             off_ns=end.off_ns,
+            activation=Activation(model.spec.activation),
         )
 
     async def _decode(
@@ -245,6 +247,7 @@ async def respond(
 ) -> tuple[DecodeEnd, SegmentAssembler, tuple[Segment, ...]]:
     """Turn windows into segments as their logits come, in the order of time."""
     segments: list[Segment] = []
+    activation = Activation(model.spec.activation)
     end: DecodeEnd | None = None
     assembler, total_s, stated, was_emitted, shown = None, 0.0, False, False, monotonic()
 
@@ -256,7 +259,9 @@ async def respond(
     while (item := await outbox.get()) is not None:
         match item:
             case Planned(facts, plan):
-                assembler = SegmentAssembler(plan, model.spec.labels, options.top_k, options.score_threshold)
+                assembler = SegmentAssembler(
+                    plan, model.spec.labels, options.top_k, options.score_threshold, activation
+                )
                 stated = plan.is_open  # by a header, which may know no more than the first part of it
                 total_s = (facts.duration_ns if stated else plan.total_ns) / NS_PER_S
                 if not was_emitted:

@@ -1,4 +1,4 @@
-"""Window logits averaged into segments and into the video's answer; softmax, top k.
+"""Window logits averaged into segments and into the video's answer; softmax or sigmoid, top k.
 
 K classes.
 """
@@ -8,14 +8,22 @@ from collections.abc import Iterator
 import numpy as np
 
 from service.plan import Plan
-from service.values import Label, Segment
+from service.values import Activation, Label, Segment
 
 
 class SegmentAssembler:
     """Takes the logits of windows in the order of time; gives a segment when its last window is in."""
 
-    def __init__(self, plan: Plan, labels: tuple[str, ...], top_k: int, score_threshold: float) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        labels: tuple[str, ...],
+        top_k: int,
+        score_threshold: float,
+        activation: Activation = Activation.SOFTMAX,
+    ) -> None:
         self._plan = plan
+        self._activation = activation
         self._labels = labels
         self._top_k = top_k
         self._score_threshold = score_threshold
@@ -63,14 +71,26 @@ class SegmentAssembler:
             logits = np.mean(needed, axis=0, dtype=float)
             start_ns, end_ns = grid.segment_range_ns(self._segment)
             self._segment += 1
-            yield Segment(start_ns, end_ns, self._best(logits))
+            yield Segment(start_ns, end_ns, self._best(logits), self._activation)
 
     def _best(self, logits: np.ndarray) -> tuple[Label, ...]:
-        scores = np.exp(logits - logits.max())
-        scores /= scores.sum()
-        order = np.argsort(-scores, kind="stable")[: self._top_k]
+        scores = _SCORES[self._activation](logits)
+        order = np.argsort(-logits, kind="stable")[: self._top_k]
         return tuple(
             Label(self._labels[index], float(scores[index]))
             for index in order
             if scores[index] >= self._score_threshold
         )
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max())
+    return powers / powers.sum()
+
+
+def _sigmoid(logits: np.ndarray) -> np.ndarray:
+    # 1 / (1 + exp(-logit)), which would overflow for logits far below zero.
+    return np.exp(-np.logaddexp(0, -logits))
+
+
+_SCORES = {Activation.SOFTMAX: _softmax, Activation.SIGMOID: _sigmoid}

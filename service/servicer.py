@@ -16,8 +16,9 @@ from service.messages import Context, Message, chunks_of, is_out_of_time, option
 from service.metrics import Metrics
 from service.pipeline import Emit, Event, Pipeline, insides_hidden
 from service.status import to_status
-from service.values import NS_PER_S, Classification, Progress, Segment, VideoFacts
+from service.values import NS_PER_S, Activation, Classification, Progress, Segment, VideoFacts
 from service.wire import (
+    activation_to_proto,
     classification_to_proto,
     facts_to_proto,
     options_from_proto,
@@ -187,6 +188,7 @@ class Servicer(VideoClassifierServicer):
             is_default=self._pipeline.catalogue.is_default(model),
             source=spec.provenance.source if spec.provenance else "",
             revision=spec.provenance.revision if spec.provenance else "",
+            activation=activation_to_proto(Activation(spec.activation)),
         )
 
 

@@ -17,6 +17,7 @@ def answer_json(video: str, answer: Classification | Failure) -> dict[str, Any]:
                 "video": video,
                 "model": answer.model,
                 "version": answer.version,
+                "activation": answer.activation.value,
                 "duration_s": answer.facts.duration_ns / NS_PER_S,
                 "labels": _labels_json(answer.labels),
                 "segments": [

@@ -184,6 +184,13 @@ class Label:
     score: float
 
 
+class Activation(Enum):
+    """How logits become scores: over all labels together, or for each label by itself (multi-label)."""
+
+    SOFTMAX = "softmax"
+    SIGMOID = "sigmoid"
+
+
 @dataclass(frozen=True, slots=True)
 class Segment:
     """Labels of the time range [start_ns, end_ns)."""
@@ -191,6 +198,7 @@ class Segment:
     start_ns: int
     end_ns: int
     labels: tuple[Label, ...]
+    activation: Activation = Activation.SOFTMAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,3 +222,4 @@ class Classification:
     warnings: tuple[str, ...] = ()
     off_ns: int = 0  # how far frames were taken from the times wanted, at most; 0 unless fast was asked for
     fetched_bytes: int = 0  # of a video at a URI
+    activation: Activation = Activation.SOFTMAX

@@ -9,6 +9,7 @@ from service.uri import Uri, parse_uri
 from service.values import (
     DEFAULT_TOP_K,
     NS_PER_S,
+    Activation,
     Classification,
     Label,
     Options,
@@ -21,6 +22,7 @@ from service.values import (
     WholeVideo,
 )
 from tubelet.v1 import classification_pb2 as pb
+from tubelet.v1 import model_pb2
 
 _MAX_TOP_K = 1000
 _MAX_RANGES = 2_000  # planning ten times as many would keep all other videos waiting
@@ -28,6 +30,11 @@ _PRIORITIES = {
     Priority.LOW: pb.PRIORITY_LOW,
     Priority.NORMAL: pb.PRIORITY_NORMAL,
     Priority.HIGH: pb.PRIORITY_HIGH,
+}
+
+_ACTIVATIONS = {
+    Activation.SOFTMAX: model_pb2.ACTIVATION_SOFTMAX,
+    Activation.SIGMOID: model_pb2.ACTIVATION_SIGMOID,
 }
 
 
@@ -149,9 +156,20 @@ def facts_from_proto(message: pb.VideoFacts) -> VideoFacts:
     )
 
 
+def activation_to_proto(activation: Activation) -> model_pb2.Activation:
+    return _ACTIVATIONS[activation]
+
+
+def activation_from_proto(number: int) -> Activation:
+    """The activation of a message; softmax where a server names none."""
+    return Activation.SIGMOID if number == model_pb2.ACTIVATION_SIGMOID else Activation.SOFTMAX
+
+
 def segment_to_proto(segment: Segment) -> pb.Segment:
     return pb.Segment(
-        range=_range_to_proto(segment.start_ns, segment.end_ns), labels=_labels_to_proto(segment.labels)
+        range=_range_to_proto(segment.start_ns, segment.end_ns),
+        labels=_labels_to_proto(segment.labels),
+        activation=activation_to_proto(segment.activation),
     )
 
 
@@ -160,6 +178,7 @@ def segment_from_proto(message: pb.Segment) -> Segment:
         start_ns=from_duration(message.range.start),
         end_ns=from_duration(message.range.end),
         labels=_labels_from_proto(message.labels),
+        activation=activation_from_proto(message.activation),
     )
 
 
@@ -182,6 +201,7 @@ def classification_to_proto(answer: Classification) -> pb.Classification:
         warnings=answer.warnings,
         frames_off=to_duration(answer.off_ns),
         fetched_bytes=answer.fetched_bytes,
+        activation=activation_to_proto(answer.activation),
     )
 
 
@@ -196,6 +216,7 @@ def classification_from_proto(message: pb.Classification) -> Classification:
         warnings=tuple(message.warnings),
         off_ns=from_duration(message.frames_off),
         fetched_bytes=message.fetched_bytes,
+        activation=activation_from_proto(message.activation),
     )
 
 

@@ -42,6 +42,18 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "tiny"
 
 
+def test_a_folder_that_names_no_activation_has_softmax(folder: Path) -> None:
+    spec = folder / "model.toml"
+    spec.write_text(spec.read_text().replace('activation = "softmax"\n', ""))
+    assert ModelStore(folder.parent).specs() == (SPEC,)
+
+
+def test_the_activation_is_written_and_read(tmp_path: Path) -> None:
+    spec = dataclasses.replace(SPEC, activation="sigmoid")
+    write_folder(tmp_path / "tiny", spec, DIMS, model(), "")
+    assert ModelStore(tmp_path).specs() == (spec,)
+
+
 @torch.inference_mode()
 def test_what_is_written_is_read_back(folder: Path) -> None:
     store = ModelStore(folder.parent)

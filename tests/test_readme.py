@@ -54,6 +54,7 @@ def test_the_example_of_json_output_is_json() -> None:
     example = README.split("```json\n")[1].split("```")[0]
     assert set(json.loads(example)) == {
         "video",
+        "activation",
         "fetched_bytes",
         "model",
         "version",

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 
 from service.plan import Grid, Plan
 from service.segments import SegmentAssembler
+from service.values import Activation
 
 LABELS = ("a", "b", "c")
 
@@ -39,6 +41,28 @@ def test_scores_are_the_softmax_of_the_mean_logits() -> None:
     assert {label.name: label.score for label in assembler.video_labels()} == pytest.approx(
         dict(zip(LABELS, both, strict=True))
     )
+
+
+def test_a_multi_label_models_scores_are_the_sigmoid_of_the_mean_logits() -> None:
+    assembler = SegmentAssembler(plan(6), LABELS, 3, score_threshold=0, activation=Activation.SIGMOID)
+    first = list(assembler.add(0, 0, np.array([2.0, -800.0, 0.5])))
+    second = list(assembler.add(0, 1, np.array([0.0, 20.0, 1.5])))
+    alone, both = (torch.tensor(each).double().sigmoid() for each in ([2, -800, 0.5], [1, -390, 1]))
+    assert [label.score for label in first[0].labels] == pytest.approx(alone[[0, 2, 1]].tolist())
+    assert [label.name for label in second[1].labels] == ["b", "c", "a"]
+    assert {segment.activation for segment in (*first, *second)} == {Activation.SIGMOID}
+    assert [label.score for label in assembler.video_labels()] == pytest.approx(both[[0, 2, 1]].tolist())
+
+
+def test_a_threshold_may_leave_several_labels_of_a_multi_label_model_or_none() -> None:
+    def names(*logits: float) -> list[str]:
+        whole = plan(4, one_segment=True)
+        assembler = SegmentAssembler(whole, LABELS, 3, score_threshold=0.6, activation=Activation.SIGMOID)
+        (segment,) = assembler.add(0, 0, np.array(logits))
+        return [label.name for label in segment.labels]
+
+    assert names(3.0, 2.0, -1.0) == ["a", "b"]
+    assert names(-3.0, 0.0, -1.0) == []
 
 
 def test_top_k_and_threshold_hide_labels() -> None:

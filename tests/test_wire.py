@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from service.errors import MalformedOption
 from service.values import (
+    Activation,
     Classification,
     Label,
     Options,
@@ -30,7 +31,8 @@ from tubelet.v1 import classification_pb2 as pb
 times = st.integers(0, 10**15)
 scores = st.floats(0, 1, width=32)
 labels = st.lists(st.builds(Label, st.text(max_size=9), scores), max_size=3).map(tuple)
-segments = st.lists(st.builds(Segment, times, times, labels), max_size=3).map(tuple)
+activations = st.sampled_from(Activation)
+segments = st.lists(st.builds(Segment, times, times, labels, activations), max_size=3).map(tuple)
 facts = st.builds(
     VideoFacts,
     container=st.text(max_size=9),
@@ -82,10 +84,17 @@ def test_ranges_are_counted_before_they_are_read() -> None:
         stage_seconds=st.dictionaries(st.sampled_from(["probe", "decode"]), st.floats(0, 100)),
         warnings=st.lists(st.text(max_size=9), max_size=2).map(tuple),
         off_ns=times,
+        activation=activations,
     )
 )
 def test_classification(answer: Classification) -> None:
     assert classification_from_proto(classification_to_proto(answer)) == answer
+
+
+def test_scores_of_a_server_that_names_no_activation_are_softmax() -> None:
+    video = pb.VideoFacts(width=1, height=1)
+    answer = classification_from_proto(pb.Classification(video=video, segments=[pb.Segment()]))
+    assert {answer.activation, answer.segments[0].activation} == {Activation.SOFTMAX}
 
 
 @given(st.builds(Progress, st.floats(0, 1e6), st.floats(0, 1e6)))

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from models.contract import Accuracy, Preprocessing, Provenance, Sampling
+from models.contract import Accuracy, OutputActivation, Preprocessing, Provenance, Sampling
 from models.extras import MissingExtra
 from models.families import Dims
 from models.memory import free_bytes
@@ -44,6 +44,7 @@ class Foreign:
     licence: str
     provenance: Provenance
     accuracy: tuple[Accuracy, ...] = ()
+    activation: OutputActivation = "softmax"
     label_problem: str = ""
     untrained: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from models.checkpoints.foreign import CannotImport, Foreign, read_folder_tensors, read_json
-from models.checkpoints.hf_folder import image_size, read_id2label, read_licence
+from models.checkpoints.hf_folder import image_size, read_activation, read_id2label, read_licence
 from models.checkpoints.hf_other import read_through_transformers
 from models.checkpoints.hf_preprocessing import read_preprocessing
 from models.contract import Preprocessing, Provenance, Sampling
@@ -72,6 +72,7 @@ def read_hf(folder: Path, provenance: Provenance, window_s: float | None) -> For
     kind = config.get("model_type", "")
     if kind not in _READERS:
         return read_through_transformers(folder, config, provenance, window_s)
+    activation = read_activation(config)
     preprocessing = read_preprocessing(folder, kind, image_size(config))
     try:
         dims, state, default_window_s = _READERS[kind](
@@ -88,6 +89,7 @@ def read_hf(folder: Path, provenance: Provenance, window_s: float | None) -> For
         sampling=_sampling(dims, window_s or default_window_s),
         labels=labels,
         label_problem=problem,
+        activation=activation,
         state=state,
         description=f"{config.get('architectures', [kind])[0]} with {config['num_hidden_layers']} layers.",
         licence=read_licence(folder),

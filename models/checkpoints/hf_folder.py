@@ -5,6 +5,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from models.checkpoints.foreign import CannotImport
+from models.contract import OutputActivation
+
+_PROBLEM_TYPES: dict[str, OutputActivation] = {
+    "single_label_classification": "softmax",
+    "multi_label_classification": "sigmoid",
+}
+
 
 def image_size(config: dict[str, Any]) -> tuple[int, int]:
     size = config["image_size"]
@@ -36,6 +44,22 @@ def read_id2label(config: dict[str, Any]) -> tuple[tuple[str, ...], str]:
     times = Counter(labels)
     numbered = (f"{label} ({logit})" if label and times[label] > 1 else label for logit, label in by_logit)
     return tuple(numbered), ""
+
+
+def read_activation(config: dict[str, Any]) -> OutputActivation:
+    """How a model of this config makes scores of its logits.
+
+    Raises:
+        CannotImport: it makes none, but numbers (regression), or the config names no known kind of problem.
+    """
+    problem = config.get("problem_type")
+    if problem == "regression":
+        raise CannotImport("problem_type in its config is 'regression': it gives numbers, not labels")
+    if problem not in (None, *_PROBLEM_TYPES):
+        raise CannotImport(
+            f"problem_type in its config is {problem!r}; supported are {', '.join(_PROBLEM_TYPES)}"
+        )
+    return _PROBLEM_TYPES[problem or "single_label_classification"]
 
 
 def read_licence(folder: Path) -> str:

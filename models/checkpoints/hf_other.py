@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from models.checkpoints.foreign import CannotImport, Foreign, check_memory, read_folder_tensors
-from models.checkpoints.hf_folder import read_id2label, read_licence
+from models.checkpoints.hf_folder import read_activation, read_id2label, read_licence
 from models.checkpoints.hf_preprocessing import read_preprocessing
 from models.contract import Provenance, Sampling
 from models.extras import MissingExtra
@@ -38,6 +38,7 @@ def read_through_transformers(
         raise CannotImport(
             f"{folder / 'config.json'} is of model type {kind!r}; supported are {', '.join(supported)}"
         )
+    activation = read_activation(config)
     frames = _first(config, _FRAME_KEYS, folder)
     size = _first(config, _SIZE_KEYS, folder)
     state = read_folder_tensors(folder)
@@ -72,6 +73,7 @@ def read_through_transformers(
         sampling=Sampling(frames, 1, window, window, window / 4, window * 4, "start"),
         labels=labels,
         label_problem=problem,
+        activation=activation,
         state={f"net.{name}": value for name, value in net.state_dict().items()},
         description=f"{type(net).__name__}, run through transformers.",
         licence=read_licence(folder),

@@ -1,6 +1,7 @@
 import datetime
 
 from google.protobuf import duration_pb2 as _duration_pb2
+from tubelet.v1 import model_pb2 as _model_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -84,12 +85,14 @@ class Label(_message.Message):
     def __init__(self, name: _Optional[str] = ..., score: _Optional[float] = ...) -> None: ...
 
 class Segment(_message.Message):
-    __slots__ = ("range", "labels")
+    __slots__ = ("range", "labels", "activation")
     RANGE_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
+    ACTIVATION_FIELD_NUMBER: _ClassVar[int]
     range: TimeRange
     labels: _containers.RepeatedCompositeFieldContainer[Label]
-    def __init__(self, range: _Optional[_Union[TimeRange, _Mapping]] = ..., labels: _Optional[_Iterable[_Union[Label, _Mapping]]] = ...) -> None: ...
+    activation: _model_pb2.Activation
+    def __init__(self, range: _Optional[_Union[TimeRange, _Mapping]] = ..., labels: _Optional[_Iterable[_Union[Label, _Mapping]]] = ..., activation: _Optional[_Union[_model_pb2.Activation, str]] = ...) -> None: ...
 
 class VideoFacts(_message.Message):
     __slots__ = ("container", "codec", "width", "height", "fps", "frames", "duration", "size_bytes")
@@ -112,7 +115,7 @@ class VideoFacts(_message.Message):
     def __init__(self, container: _Optional[str] = ..., codec: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., fps: _Optional[float] = ..., frames: _Optional[int] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., size_bytes: _Optional[int] = ...) -> None: ...
 
 class Classification(_message.Message):
-    __slots__ = ("video", "model", "version", "segments", "labels", "stage_seconds", "warnings", "frames_off", "fetched_bytes")
+    __slots__ = ("video", "model", "version", "segments", "labels", "stage_seconds", "warnings", "frames_off", "fetched_bytes", "activation")
     class StageSecondsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -129,6 +132,7 @@ class Classification(_message.Message):
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
     FRAMES_OFF_FIELD_NUMBER: _ClassVar[int]
     FETCHED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    ACTIVATION_FIELD_NUMBER: _ClassVar[int]
     video: VideoFacts
     model: str
     version: str
@@ -138,7 +142,8 @@ class Classification(_message.Message):
     warnings: _containers.RepeatedScalarFieldContainer[str]
     frames_off: _duration_pb2.Duration
     fetched_bytes: int
-    def __init__(self, video: _Optional[_Union[VideoFacts, _Mapping]] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., segments: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ..., labels: _Optional[_Iterable[_Union[Label, _Mapping]]] = ..., stage_seconds: _Optional[_Mapping[str, float]] = ..., warnings: _Optional[_Iterable[str]] = ..., frames_off: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., fetched_bytes: _Optional[int] = ...) -> None: ...
+    activation: _model_pb2.Activation
+    def __init__(self, video: _Optional[_Union[VideoFacts, _Mapping]] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., segments: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ..., labels: _Optional[_Iterable[_Union[Label, _Mapping]]] = ..., stage_seconds: _Optional[_Mapping[str, float]] = ..., warnings: _Optional[_Iterable[str]] = ..., frames_off: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., fetched_bytes: _Optional[int] = ..., activation: _Optional[_Union[_model_pb2.Activation, str]] = ...) -> None: ...
 
 class Progress(_message.Message):
     __slots__ = ("decoded_s", "total_s")

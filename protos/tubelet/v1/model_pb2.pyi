@@ -2,6 +2,7 @@ import datetime
 
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
@@ -9,8 +10,17 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Activation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ACTIVATION_UNSPECIFIED: _ClassVar[Activation]
+    ACTIVATION_SOFTMAX: _ClassVar[Activation]
+    ACTIVATION_SIGMOID: _ClassVar[Activation]
+ACTIVATION_UNSPECIFIED: Activation
+ACTIVATION_SOFTMAX: Activation
+ACTIVATION_SIGMOID: Activation
+
 class Model(_message.Message):
-    __slots__ = ("name", "version", "family", "description", "licence", "labels", "sampling", "height", "width", "accuracy", "device", "dtype", "is_default", "source", "revision")
+    __slots__ = ("name", "version", "family", "description", "licence", "labels", "sampling", "height", "width", "accuracy", "device", "dtype", "is_default", "source", "revision", "activation")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     FAMILY_FIELD_NUMBER: _ClassVar[int]
@@ -26,6 +36,7 @@ class Model(_message.Message):
     IS_DEFAULT_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
+    ACTIVATION_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     family: str
@@ -41,7 +52,8 @@ class Model(_message.Message):
     is_default: bool
     source: str
     revision: str
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., family: _Optional[str] = ..., description: _Optional[str] = ..., licence: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., accuracy: _Optional[_Iterable[_Union[Accuracy, _Mapping]]] = ..., device: _Optional[str] = ..., dtype: _Optional[str] = ..., is_default: bool = ..., source: _Optional[str] = ..., revision: _Optional[str] = ...) -> None: ...
+    activation: Activation
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., family: _Optional[str] = ..., description: _Optional[str] = ..., licence: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., accuracy: _Optional[_Iterable[_Union[Accuracy, _Mapping]]] = ..., device: _Optional[str] = ..., dtype: _Optional[str] = ..., is_default: bool = ..., source: _Optional[str] = ..., revision: _Optional[str] = ..., activation: _Optional[_Union[Activation, str]] = ...) -> None: ...
 
 class Sampling(_message.Message):
     __slots__ = ("frames_per_unit", "units_per_window", "window", "stride", "min_window", "max_window")
