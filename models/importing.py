@@ -131,7 +131,7 @@ def store_model(foreign: Foreign, root: Path, name: str, version: str, *, overwr
     try:
         write_folder(folder, spec, foreign.dims, model, _card(spec))
     except (OSError, SafetensorError, ValueError, BrokenModel) as error:
-        raise CannotImport(f"{folder} cannot be written: {error}") from error
+        raise CannotImport(f"{folder} cannot be written: {error}; see models.store") from error
     return folder
 
 

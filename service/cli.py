@@ -76,6 +76,9 @@ def main(
     """Class labels for videos and their time segments."""
     if context.invoked_subcommand != "serve":  # whose log is the place for what gRPC says
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # A container's user may have no home. Some libraries fail then, others make a folder that is called ~.
+    if not os.path.isabs(os.path.expanduser("~")):
+        os.environ["HOME"] = "/nonexistent"
 
 
 _MOST_S = 1e9  # some thirty years; in nanoseconds, far more has no room in 64 bits
