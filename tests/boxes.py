@@ -33,6 +33,17 @@ def edited(data: bytes, path: str, change: Callable[[bytes], bytes]) -> bytes:
     )
 
 
+def with_in_entry(data: bytes, added: bytes) -> bytes:
+    """A file with the movie box behind the media data: this box at the end of the first sample entry."""
+
+    def change(stsd: bytes) -> bytes:
+        (name, entry), *others = boxes(stsd[16:])
+        entries = [box(name, entry + added), *(box(*other) for other in others)]
+        return box(b"stsd", stsd[8:16] + b"".join(entries))
+
+    return edited(data, "moov/trak/mdia/minf/stbl/stsd", change)
+
+
 def samples_reversed(data: bytes) -> bytes:
     """A file of one track, with the movie box in front: the same samples, the last one first."""
     media = data.index(b"mdat") + 4

@@ -17,6 +17,7 @@ import av
 import numpy as np
 import psutil
 import pytest
+from av.filter import Graph
 
 from service.config import DecodeConfig
 from service.decode.limits import Limits
@@ -199,6 +200,17 @@ def number_of(pixels: np.ndarray) -> int:
     middles = (np.arange(_BITS) * 2 + 1) * pixels.shape[1] // (2 * _BITS)
     bits = pixels[pixels.shape[0] // 2, middles].mean(axis=1) > 127
     return int(sum(1 << bit for bit in range(_BITS) if bits[bit]))
+
+
+def flagged(frame: av.VideoFrame, parity: str) -> av.VideoFrame:
+    """The same frame, marked as interlaced."""
+    graph = Graph()
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1)
+    )
+    graph.link_nodes(source, graph.add("setfield", parity), graph.add("buffersink")).configure()
+    graph.vpush(frame)
+    return graph.vpull()
 
 
 def ffmpeg_frames(path: Path, filters: str, width: int, height: int) -> np.ndarray:

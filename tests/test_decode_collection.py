@@ -64,7 +64,7 @@ _SPECIAL = {
     "odd/fate/HCAFF1_HHI.264": _Unlike(_INTERLACED),
     "odd/fate/HCAMFF1_HHI.264": _Unlike(_INTERLACED),
     "odd/fate/amve.mp4": _HLG,
-    "odd/fate/prores4444_with_transparency.mp4": _OVER_BLACK,
+    "odd/fate/prores4444_with_transparency.mp4": _Unlike(f"crop=1888:1062:16:9,{_OVER_BLACK.before}"),  # clap
     "odd/fate/sony-ct3.mp4": _Unlike(_INTERLACED),
     "odd/imageio/imageio_issue245.gif": _OVER_BLACK,
     "odd/small/small_gif-transparent.gif": _OVER_BLACK,

@@ -3,13 +3,11 @@
 import gc
 import subprocess
 from collections.abc import AsyncIterator
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 import pytest_asyncio
-from av.filter import Graph
 from av.video.frame import VideoFrame
 
 from service.config import DecodeConfig
@@ -18,7 +16,7 @@ from service.decode.pool import DecodePool
 from service.plan import Grid, Plan
 from service.values import PixelFormat, VideoFacts
 from tests.clips import Camera, look, move, town
-from tests.decode_clips import decode_file, ffmpeg_frames
+from tests.decode_clips import decode_file, ffmpeg_frames, flagged
 from tests.reference import EXACT
 
 _FRAMES, _RATE = 4, 25
@@ -88,14 +86,14 @@ def test_a_still_picture_lies_where_it_would_without_fields(
     frame = VideoFrame.from_ndarray(ramp, "gray")
     painter = Painter(PixelFormat(height, 64, "stretch"), None, {"centre"})
     still = painter.paint(frame).cut("centre").astype(int)
-    field = painter.paint(_flagged(frame, parity)).cut("centre").astype(int)
+    field = painter.paint(flagged(frame, parity)).cut("centre").astype(int)
     assert np.abs(still - field)[height // 8 : -height // 8].mean() < within
 
 
 def test_what_was_painted_is_not_held() -> None:
     """Not even by objects that hold each other: Python finds those late, and a picture is large."""
     frame = VideoFrame.from_ndarray(np.zeros((64, 64), np.uint8), "gray")
-    interlaced = _flagged(frame, "tff")
+    interlaced = flagged(frame, "tff")
     painter = Painter(PixelFormat(32, 32, "stretch"), None, {"centre"})
     painter.paint(interlaced)
     gc.collect()
@@ -106,14 +104,3 @@ def test_what_was_painted_is_not_held() -> None:
         assert gc.collect() == 0
     finally:
         gc.enable()
-
-
-def _flagged(frame: VideoFrame, parity: str) -> VideoFrame:
-    """The same frame, marked as interlaced."""
-    graph = Graph()
-    source = graph.add_buffer(
-        width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1)
-    )
-    graph.link_nodes(source, graph.add("setfield", parity), graph.add("buffersink")).configure()
-    graph.vpush(frame)
-    return graph.vpull()

@@ -19,7 +19,7 @@ def facts_of(stream: Stream, head: Head, tally: Tally, size_bytes: int, limits: 
     span = _span(tally, head)
     duration_ns = head.timeline.to_ns(head.timeline.origin + span)
     check_duration(duration_ns, limits)
-    width, height = display_size(head.first, stream.aspect)
+    width, height = display_size(head.first, stream.aspect, stream.cropping)
     return VideoFacts(
         container=stream.container.format.name,
         codec=stream.stream.codec_context.codec.canonical_name,
@@ -36,7 +36,7 @@ def facts_of(stream: Stream, head: Head, tally: Tally, size_bytes: int, limits: 
 def header_facts(stream: Stream, head: Head, limits: Limits) -> VideoFacts:
     """By the header alone: zeros for what it does not say, or cannot mean."""
     duration_s = stated_s(stream) or 0.0
-    width, height = display_size(head.first, stream.aspect)
+    width, height = display_size(head.first, stream.aspect, stream.cropping)
     return VideoFacts(
         container=stream.container.format.name,
         codec=stream.stream.codec_context.codec.canonical_name,

@@ -63,7 +63,9 @@ def decode(job: Job, slots: Slots, pulse: Callable[[], None]) -> DecodeEnd:
     """
     keys, timeline = job.track.keys, job.track.timeline
     snap = Snap(keys, timeline) if job.fast and keys is not None else Exact()
-    painter = Painter(job.pixel_format, job.track.aspect, {grid.crop for grid in job.plan.grids})
+    painter = Painter(
+        job.pixel_format, job.track.aspect, {grid.crop for grid in job.plan.grids}, job.track.cropping
+    )
     with closing(Assembly(job.plan, snap, painter.paint, slots)) as assembly:
         return replace(_decode(job, assembly, snap, pulse), off_ns=snap.worst_ns)
 

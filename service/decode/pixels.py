@@ -16,6 +16,7 @@ from av.video.reformatter import Colorspace
 
 from service.decode.area import Area
 from service.decode.colour import EXACT, QUICK, Converter, matrix
+from service.decode.cropping import WHOLE, Cropper, Cropping
 from service.decode.fields import FieldSeparator
 from service.decode.hardware import in_memory
 from service.decode.orientation import orientation
@@ -29,12 +30,19 @@ _MAX_ASPECT = 16  # pixels wider than this, or a longer side beyond this many ta
 
 
 class Painter:
-    """Frames of one video -> ``pixel_format``, of which ``crops`` will be cut."""
+    """Frames of one video -> ``pixel_format``, of which ``crops`` will be cut; ``cropping`` is not seen."""
 
-    def __init__(self, pixel_format: PixelFormat, aspect: Fraction | None, crops: Set[Crop]) -> None:
+    def __init__(
+        self,
+        pixel_format: PixelFormat,
+        aspect: Fraction | None,
+        crops: Set[Crop],
+        cropping: Cropping = WHOLE,
+    ) -> None:
         self._format = pixel_format
         self._aspect = aspect
         self._crops = crops
+        self._cropper = Cropper(cropping)
         self._trimmer = Trimmer()
         self._separator = FieldSeparator()
         self._converter = Converter(EXACT if pixel_format.resample == "swscale" else QUICK)
@@ -44,22 +52,22 @@ class Painter:
         Raises:
             Refusal: UNSUPPORTED_VIDEO, the stored pixel format has no conversion.
         """
-        frame = in_memory(frame)
-        laid = orientation(frame)
-        width, height = _resized(self._format, frame.width, frame.height, laid.transpose, self._aspect)
-        whole = Area(0, 0, height, width)
         try:
-            pixels, part = self._still(
-                frame,
-                laid.stored(whole, height, width),
-                laid.stored(self._wanted(whole), height, width),
-            )
+            return self._painted(self._cropper.cropped(in_memory(frame)))
         except MemoryError:
             raise
         except FFmpegError as error:
             raise Refusal(
                 "UNSUPPORTED_VIDEO", f"pixels stored as {frame.format.name} are not taken"
             ) from error
+
+    def _painted(self, frame: VideoFrame) -> "Picture":
+        laid = orientation(frame)
+        width, height = _resized(self._format, frame.width, frame.height, laid.transpose, self._aspect)
+        whole = Area(0, 0, height, width)
+        pixels, part = self._still(
+            frame, laid.stored(whole, height, width), laid.stored(self._wanted(whole), height, width)
+        )
         part = laid.shown(part, height, width)
         return Picture(laid.apply(pixels), part, (height, width), self._format, tone(frame))
 
@@ -113,9 +121,9 @@ class Picture:
         return pixels if self.tone is None else self.tone(pixels)
 
 
-def display_size(frame: VideoFrame, aspect: Fraction | None) -> tuple[int, int]:
+def display_size(frame: VideoFrame, aspect: Fraction | None, cropping: Cropping) -> tuple[int, int]:
     """The shown picture's (width, height): square pixels, upright."""
-    shape = _shown_shape(frame.width, frame.height, orientation(frame).transpose, aspect)
+    shape = _shown_shape(*cropping.size(frame), orientation(frame).transpose, aspect)
     width, height = map(round, shape)
     return max(1, width), max(1, height)
 

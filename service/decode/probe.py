@@ -9,6 +9,7 @@ from functools import partial
 from service.decode.clock import Timeline
 from service.decode.clusters import Clusters
 from service.decode.container import candidates, open_container
+from service.decode.cropping import Cropping
 from service.decode.facts import facts_of, header_facts
 from service.decode.front import plays_from_front
 from service.decode.hardware import accelerator
@@ -58,6 +59,7 @@ class Track:
     stream_index: int
     timeline: Timeline
     aspect: Fraction | None  # of a pixel
+    cropping: Cropping  # of the stored picture, before anything else
     keys: KeyFrames | None  # None: stamps do not tell which frame is shown when, or key frames are not clean
     has_clean_keys: bool  # what is decoded from a key frame on is the same as if all before were decoded
     is_front: bool = False
@@ -144,6 +146,7 @@ def _track(
         stream_index=stream.stream.index,
         timeline=head.timeline,
         aspect=stream.aspect,
+        cropping=stream.cropping,
         keys=tally.keys if is_clean and tally.is_sound else None,
         has_clean_keys=is_clean,
         clusters=clusters,

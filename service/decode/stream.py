@@ -6,7 +6,7 @@ Damage is counted and skipped: what can be decoded is.
 from collections import deque
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from functools import partial
+from functools import cached_property, partial
 
 import av.error
 from av.codec.context import CodecContext
@@ -19,6 +19,7 @@ from av.video.stream import VideoStream
 
 from service.decode.clusters import Clusters, void
 from service.decode.container import BUFFER_BYTES, MEDIA_ERRORS, is_end, only_stream, packets, reader_of
+from service.decode.cropping import Cropping, container_cropping
 from service.decode.joins import Joins, has_loose_clock
 from service.decode.lead import Lead
 from service.decode.limits import Limits, check_duration, check_frames, check_pixels
@@ -167,6 +168,11 @@ class Stream:
     def aspect(self) -> Fraction | None:
         """Of a pixel, its width to its height; None: nothing is said."""
         return exact(self.stream.sample_aspect_ratio)
+
+    @cached_property
+    def cropping(self) -> Cropping:
+        """What the container says is not seen of the stored picture."""
+        return container_cropping(self.stream)
 
     @property
     def joins(self) -> int:
