@@ -14,6 +14,7 @@ from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
 
 from service.decode.protocol import Refusal
+from service.decode.ratio import exact
 from service.decode.source import Source
 
 # What PyAV raises on hostile bytes: its own errors, which also derive from OSError and others, and what its
@@ -204,10 +205,16 @@ def is_end(packet: Packet) -> bool:
     return packet.size == 0 and packet.dts is None
 
 
-def _likelihood(stream: VideoStream) -> tuple[bool, int, int]:
-    """Sorts the video before its companions: marked as default, large, early."""
+def _likelihood(stream: VideoStream) -> tuple[bool, bool, int, int]:
+    """Sorts the video before its companions: it moves, is marked as default, large, early."""
     context = stream.codec_context
-    return bool(stream.disposition & Disposition.default), context.width * context.height, -stream.index
+    is_default = bool(stream.disposition & Disposition.default)
+    return not _is_item(stream), is_default, context.width * context.height, -stream.index
+
+
+def _is_item(stream: VideoStream) -> bool:
+    """A still picture, such as stands in an animated AVIF beside its track: one frame, of a second."""
+    return stream.frames == 1 and exact(stream.time_base) == 1
 
 
 def _refuse_to_open(url: str, flags: int, options: dict[str, str]) -> object:
