@@ -6,6 +6,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -15,6 +16,8 @@ from service.server import RunningServer, open_server
 from tubelet.v1 import classification_pb2
 from tubelet.v1 import video_classifier_pb2 as pb
 from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierStub
+
+_PATIENCE_S = 100.0  # for what must come
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,7 @@ class Served:
     def metric(self, name: str, **labels: str) -> float:
         """The sum of a metric's samples that have these labels, as Prometheus would scrape them."""
         url = f"http://127.0.0.1:{self.server.metrics_port}/metrics"
-        with urllib.request.urlopen(url, timeout=10) as response:
+        with urllib.request.urlopen(url, timeout=60) as response:
             text = response.read().decode()
         return sum(
             sample.value
@@ -76,17 +79,16 @@ class Upload:
 
 
 def wait_until(served: Served, name: str, value: float, **labels: str) -> None:
-    """Until a metric has the value; the scrape itself is what takes the time."""
-    for _ in range(2000):
-        if served.metric(name, **labels) == value:
-            return
-    raise AssertionError(f"{name} is {served.metric(name, **labels)}, not {value}")
+    """Scrape until a metric has the value."""
+    end_s = monotonic() + _PATIENCE_S
+    while (found := served.metric(name, **labels)) != value:
+        assert monotonic() < end_s, f"{name} is {found}, not {value}"
 
 
 @contextmanager
 def serving(**stages: dict[str, Any]) -> Iterator[Served]:
     """Serve with this configuration, one dict a stage, until the context ends."""
-    server = {"host": "127.0.0.1", "port": 0, "metrics_port": 0, "drain_s": 20.0} | stages.pop("server", {})
+    server = {"host": "127.0.0.1", "port": 0, "metrics_port": 0, "drain_s": 60.0} | stages.pop("server", {})
     config = load_config(None, server=server, **stages)
     started, stop = threading.Event(), threading.Event()
     box: list[RunningServer | BaseException] = []

@@ -17,7 +17,7 @@ from service.values import NS_PER_S, PixelFormat
 from tests.decode_bombs import grows, long_call
 from tests.decode_clips import (
     SMALL,
-    decode_file,
+    decode_plan,
     fork_server_pid,
     is_right,
     number_of,
@@ -81,9 +81,9 @@ async def _beside(pool: DecodePool, clip: Path, over: asyncio.Event) -> set[int]
     [
         ("clip", _signal(signal.SIGSEGV), {}, DecoderDied, "stopped", Death.CRASHED),
         ("clip", _signal(signal.SIGKILL), {}, DecoderDied, "stopped", Death.CRASHED),
-        ("clip", _signal(signal.SIGSTOP), {"silence_s": 1}, DecoderDied, "for 1 s", Death.SILENT),
-        ("endless", _unhurt, {"silence_s": 1}, DecoderDied, "for 1 s", Death.SILENT),
-        ("endless", _unhurt, {"max_wall_s": 2}, VideoTooLarge, "more than 2 s", Death.WALL_TIME),
+        ("clip", _signal(signal.SIGSTOP), {"silence_s": 3}, DecoderDied, "for 3 s", Death.SILENT),
+        ("endless", _unhurt, {"silence_s": 3}, DecoderDied, "for 3 s", Death.SILENT),
+        ("endless", _unhurt, {"max_wall_s": 4}, VideoTooLarge, "more than 4 s", Death.WALL_TIME),
         ("endless", _unhurt, {"max_cpu_s": 0.5}, VideoTooLarge, "0.5 s of processor", Death.CPU_TIME),
         (
             "greedy",
@@ -134,7 +134,7 @@ async def test_an_accident_costs_its_own_request_only(
 async def test_time_is_counted_by_the_video(clip: Path) -> None:
     deaths: list[Death] = []
     # How many videos fit in so much time is up to the machine: a quick one reaches the default count.
-    config = DecodeConfig(workers=1, max_wall_s=2, max_cpu_s=1, max_videos_per_worker=1_000_000)
+    config = DecodeConfig(workers=1, max_wall_s=4, max_cpu_s=2, max_videos_per_worker=1_000_000)
     async with DecodePool(config, deaths.append) as pool:
         pids = worker_pids()
         while pool.busy_s < 1.25 * config.max_wall_s:
@@ -172,7 +172,7 @@ async def test_the_fork_server_may_die(clip: Path) -> None:
 
 
 async def test_the_fork_server_may_hang(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.decode.spawn._FORK_S", 0.3)
+    monkeypatch.setattr("service.decode.spawn._FORK_S", 1.0)
     died = asyncio.Event()
     async with DecodePool(DecodeConfig(workers=1), lambda death: died.set()) as pool:
         os.kill(fork_server_pid(), signal.SIGSTOP)
@@ -181,15 +181,19 @@ async def test_the_fork_server_may_hang(clip: Path, monkeypatch: pytest.MonkeyPa
         await is_right(pool, clip)
 
 
-async def test_a_worker_makes_room_after_so_many_videos(clip: Path) -> None:
+async def test_a_worker_makes_room_after_so_many_videos(clip: Path, tmp_path: Path) -> None:
     deaths: list[Death] = []
     config = DecodeConfig(workers=1, max_videos_per_worker=2)
     served: list[int] = []
     async with DecodePool(config, deaths.append) as pool:
-        for _ in range(5):
+        for number in range(5):
+            path = tmp_path / f"{number}.mp4"  # a worker that makes room may still have the one before open
+            path.write_bytes(clip.read_bytes())
             async with pool.worker() as worker:
-                served += worker_pids()
-                await decode_file(worker, clip)
+                with opened(path) as file:
+                    plan = whole(await worker.probe(file))
+                    served += working_on(path)
+                    await decode_plan(worker, plan)
     first, _, second, _, third = served
     assert served == [first, first, second, second, third]
     assert len({first, second, third}) == 3

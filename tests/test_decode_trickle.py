@@ -75,7 +75,7 @@ async def test_whoever_waits_for_bytes_is_neither_at_work_nor_silent(tmp_path: P
     told: list[int] = []
     path = render(tmp_path / "clip.mkv", 200)
     file = Trickle(path, path.stat().st_size // 2)
-    config = DecodeConfig(workers=1, silence_s=1.5, max_wall_s=2.5)
+    config = DecodeConfig(workers=1, silence_s=3)
     async with DecodePool(config, on_work=told.append) as pool:
         async with pool.worker(file) as worker:
             await worker.probe(file, from_front=True)
@@ -85,7 +85,9 @@ async def test_whoever_waits_for_bytes_is_neither_at_work_nor_silent(tmp_path: P
             assert told[-1] == 0
             first.release()
             assert told[-1] == 0
-            await asyncio.sleep(3)
+            busy_s = pool.busy_s
+            await asyncio.sleep(1.2 * config.silence_s)
+            assert pool.busy_s == busy_s
             file.come()
             rest = [number_of(kept(unit)[0]) async for unit in units]
         assert len(rest) == 79

@@ -106,7 +106,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
             "gs": {"endpoint_url": web.url, "token": "anon"},
         }
         allow = [f"{request.param}://clips"]
-        settings = {"allow": allow, "options": options, "block_bytes": _BLOCK, "attempts": 1, "timeout_s": 5}
+        settings = {"allow": allow, "options": options, "block_bytes": _BLOCK, "attempts": 1, "timeout_s": 60}
         yield Way(request.param, store, settings)
 
 

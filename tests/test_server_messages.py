@@ -37,7 +37,7 @@ def refused(served: Served) -> Iterator[Call]:
                     case _:
                         channel.unary_unary(path)(messages[0], timeout=60)
             except grpc.RpcError as error:
-                return from_rpc_error(error)
+                return from_rpc_error(error, served.target)
             raise AssertionError("it was answered")
 
         yield call

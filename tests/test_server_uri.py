@@ -58,7 +58,7 @@ def served(web: Site, folder: Path) -> Iterator[Served]:
         "private_networks": ["127.0.0.1/32"],
         "block_bytes": 16 << 10,
         "attempts": 1,
-        "timeout_s": 20,
+        "timeout_s": 60,
     }
     # What is fetched moves to disk in the middle.
     upload = {"memory_bytes": 100_000, "max_bytes": 20_000_000}
