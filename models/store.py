@@ -15,10 +15,10 @@ ZOO = Path(__file__).parent / "zoo"
 
 
 class UnknownModel(LookupError):
-    """No such model, or version of it, in the store; ``known`` has the "name version" pairs it has."""
+    """No such model, or version of it, in the store; ``known`` has what there is, as NAME:VERSION."""
 
     def __init__(self, name: str, version: str, known: tuple[str, ...]) -> None:
-        wanted = f"{name} {version}".strip()
+        wanted = f"{name}:{version}" if version else name
         super().__init__(f"no model {wanted!r} in the store; it has {', '.join(known) or 'none'}")
         self.name, self.version, self.known = name, version, known
 
@@ -75,7 +75,7 @@ class ModelStore:
             for (named, *versions), problem in self._problems.items():
                 if named == name and (not versions or version in ("", *versions)):
                     raise problem
-            known = tuple(f"{spec.name} {spec.version}" for spec in self.specs())
+            known = tuple(f"{spec.name}:{spec.version}" for spec in self.specs())
             raise UnknownModel(name, version, known)
         return max(found, key=lambda entry: entry.spec.version_key)
 
@@ -99,6 +99,11 @@ class ModelStore:
                     f"{folder} holds {entry.spec.name} {entry.spec.version}, as {other.folder} does"
                 )
         self._entries.append(entry)
+
+
+def is_embedded(entry: Entry) -> bool:
+    """Whether the model comes with the package."""
+    return entry.folder.is_relative_to(ZOO)
 
 
 def _folders(root: Path) -> list[Path]:

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 from service.client import AsyncClient, ServerError
 from service.config import Config
 from service.errors import MalformedOption, StorageFull, TubeletError, UnknownModel
+from service.model_ref import ModelRef
 from service.status import CONNECTION_LOST, SERVER_UNREACHABLE
 from service.uri import Uri, is_uri, parse_uri
 from service.values import Activation, Classification, Options, Progress, Segment, VideoFacts
@@ -84,7 +85,7 @@ async def asking_server(target: str) -> AsyncIterator[Ask]:
 
 
 @asynccontextmanager
-async def asking_here(config: Config, model: str = "") -> AsyncIterator[Ask]:
+async def asking_here(config: Config, model: str = "", version: str = "") -> AsyncIterator[Ask]:
     """The same pipeline in this process, without gRPC, with one model: the default if none is named.
 
     Where there is no such model, each video is refused, as a server does it.
@@ -94,8 +95,8 @@ async def asking_here(config: Config, model: str = "") -> AsyncIterator[Ask]:
     from service.metrics import Metrics
     from service.server import open_stages
 
-    name = model or config.models.default
-    only = config.models.model_copy(update={"default": name, "load": (name,)})
+    wanted = ModelRef.parse(model, version).or_default(config.models.default_ref)
+    only = config.models.model_copy(update={"default": str(wanted), "load": (str(wanted),)})
     async with AsyncExitStack() as stack:
         stages, absent = None, ""
         opening = open_stages(config.model_copy(update={"models": only}), Metrics())
@@ -106,7 +107,7 @@ async def asking_here(config: Config, model: str = "") -> AsyncIterator[Ask]:
 
         async def ask(video: str, options: Options, emit: Emit) -> Classification:
             if stages is None:
-                raise UnknownModel(absent, field="model", value=name)
+                raise UnknownModel(absent, field="model", value=str(wanted))
             pipeline = stages.pipeline
             if is_uri(video):
                 return await pipeline.classify(_uri(video), options, emit)
@@ -131,7 +132,8 @@ async def find_model(server: str | None, config: Config, name: str, version: str
             return AskedModel(model.name, model.version, tuple(model.labels), activation)
     from models.store import ZOO, ModelStore
 
-    spec = ModelStore(ZOO, config.models.store).find(name or config.models.default, version).spec
+    wanted = ModelRef.parse(name, version).or_default(config.models.default_ref)
+    spec = ModelStore(ZOO, config.models.store).find(wanted.name, wanted.version).spec
     return AskedModel(spec.name, spec.version, spec.labels, Activation(spec.activation))
 
 

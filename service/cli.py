@@ -15,6 +15,7 @@ from rich.console import Console
 
 from service.config import load_config
 from service.help import Commands, examples
+from service.model_ref import ModelRef
 from service.target import parse_target
 from service.told import told
 
@@ -45,9 +46,15 @@ ServerAddress = Annotated[
         help="A server's address; port 8500 if none is named. Without it, this process answers.",
     ),
 ]
-ModelName = Annotated[str, typer.Argument(help="A model's name.")]
+ModelName = Annotated[
+    str, typer.Argument(metavar="NAME[:VERSION]", help="A model, the newest version if none.")
+]
+ModelOption = Annotated[
+    str,
+    typer.Option("--model", metavar="NAME[:VERSION]", help="A model and its version; empty: the default."),
+]
 ModelVersion = Annotated[
-    str, typer.Option("--version", metavar="VERSION", help="Its version; empty: the newest.")
+    str, typer.Option("--version", metavar="VERSION", help="The model's version, as in NAME:VERSION.")
 ]
 Clips = Annotated[
     int | None,
@@ -135,8 +142,8 @@ def classify(
     server: ServerAddress = None,
     config: ConfigFile = None,
     as_json: Json = False,
-    model: Annotated[str, typer.Option(metavar="NAME", help="A model's name; empty: the default.")] = "",
-    version: Annotated[str, typer.Option(metavar="VERSION", help="Its version; empty: the newest.")] = "",
+    model: ModelOption = "",
+    version: ModelVersion = "",
     top_k: Annotated[int, typer.Option(min=1, metavar="N", help="Labels shown, best first.")] = 3,
     threshold: Annotated[
         float, typer.Option(min=0, max=1, metavar="SCORE", help="Hide labels that score less.")
@@ -179,9 +186,10 @@ def classify(
     if sum(asked) > 1:
         raise typer.BadParameter("--whole-video, --window with --stride, --clips with --crops: one of these")
     sliding = WholeVideo() if whole_video else Sliding(_ns(window), _ns(stride))
+    wanted = _model(model, version)
     options = Options(
-        model=model,
-        version=version,
+        model=wanted.name,
+        version=wanted.version,
         top_k=top_k,
         score_threshold=threshold,
         windowing=views or sliding,
@@ -202,8 +210,8 @@ def classify(
 )
 def evaluate(
     data: Annotated[Path, typer.Argument(help="A folder of class folders, or a list of paths and labels.")],
-    model: Annotated[str, typer.Option(metavar="NAME", help="A model's name; empty: the default.")] = "",
-    version: Annotated[str, typer.Option(metavar="VERSION", help="Its version; empty: the newest.")] = "",
+    model: ModelOption = "",
+    version: ModelVersion = "",
     clips: Clips = None,
     crops: Crops = None,
     server: ServerAddress = None,
@@ -218,9 +226,10 @@ def evaluate(
     from service.evaluate import evaluate as measure
     from service.values import Options, Sliding
 
-    wanted = Options(model, version, windowing=_views(clips, crops) or Sliding())
+    wanted = _model(model, version)
+    options = Options(wanted.name, wanted.version, windowing=_views(clips, crops) or Sliding())
     with told(as_json=as_json):
-        asyncio.run(measure(data, wanted, out, server, load_config(config), as_json=as_json))
+        asyncio.run(measure(data, options, out, server, load_config(config), as_json=as_json))
 
 
 @models_app.command(
@@ -307,7 +316,7 @@ def verify_model(
     from service.model_commands import verify_model as verify
 
     with told(as_json=as_json):
-        same = verify(name, version, load_config(config), as_json=as_json)
+        same = verify(_model(name, version), load_config(config), as_json=as_json)
     raise typer.Exit(0 if same else 1)
 
 
@@ -321,7 +330,7 @@ def show_model(
     from service.model_commands import show_model as show
 
     with told(as_json=as_json):
-        show(name, version, load_config(config), as_json=as_json)
+        show(_model(name, version), load_config(config), as_json=as_json)
 
 
 @app.command(epilog=examples("tubelet demo", "tubelet demo clip.mp4"))
@@ -334,6 +343,13 @@ def demo(
     server = {"host": "127.0.0.1", "port": 0, "metrics_port": 0}
     with told():
         asyncio.run(show(video, load_config(server=server), Console(highlight=False, soft_wrap=True)))
+
+
+def _model(text: str, version: str) -> ModelRef:
+    try:
+        return ModelRef.parse(text, version)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def _views(clips: int | None, crops: int | None) -> "Views | None":

@@ -82,8 +82,13 @@ class Client:
         with _server_errors(self.target):
             return tuple(self._stub.ListModels(pb.ListModelsRequest(), timeout=timeout_s).models)
 
+    def models_not_loaded(self, timeout_s: float | None = None) -> tuple[Model, ...]:
+        """The models of the server's installation that it has not loaded."""
+        with _server_errors(self.target):
+            return tuple(self._stub.ListModels(pb.ListModelsRequest(), timeout=timeout_s).not_loaded)
+
     def model(self, name: str, version: str = "", timeout_s: float | None = None) -> Model:
-        """One of them; an empty version is the newest."""
+        """One of the loaded models, by NAME or NAME:VERSION; no version is the default's or the newest."""
         with _server_errors(self.target):
             return self._stub.GetModel(
                 pb.GetModelRequest(name=name, version=version), timeout=timeout_s
@@ -128,6 +133,9 @@ class AsyncClient:
 
     async def models(self, timeout_s: float | None = None) -> tuple[Model, ...]:
         return await asyncio.to_thread(self._client.models, timeout_s)
+
+    async def models_not_loaded(self, timeout_s: float | None = None) -> tuple[Model, ...]:
+        return await asyncio.to_thread(self._client.models_not_loaded, timeout_s)
 
     async def model(self, name: str, version: str = "", timeout_s: float | None = None) -> Model:
         return await asyncio.to_thread(self._client.model, name, version, timeout_s)

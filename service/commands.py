@@ -47,7 +47,7 @@ async def classify_all(
     out = Console(soft_wrap=True, highlight=False, markup=False)
     async with AsyncExitStack() as stack:
         with errors.status("connecting" if server else "loading models, starting decode workers"):
-            asking = asking_server(server) if server else asking_here(config, options.model)
+            asking = asking_server(server) if server else asking_here(config, options.model, options.version)
             ask = await stack.enter_async_context(asking)
         await stack.enter_async_context(region.shown())
         async for number, answer in ask_all(ask, videos, options, _VIDEOS_AT_ONCE, show):

@@ -32,6 +32,7 @@ from pydantic_settings import (
 from service.cores import usable_cores
 from service.listening import plain_host
 from service.misconfigured import BadConfig, closest, fields, problems
+from service.model_ref import ModelRef
 from service.uri import parse_prefix
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
@@ -141,8 +142,25 @@ class EngineConfig(_Stage):
 
 class ModelsConfig(_Stage):
     store: Path = Field(default_factory=lambda: Path(user_data_dir("tubelet")) / "models")
-    default: str = "camera-motion"  # the embedded models are always there, beside those of the store
-    load: tuple[str, ...] = ()  # beside the default; empty: all there are
+    default: str = "camera-motion"  # NAME, the newest version, or NAME:VERSION; embedded or of the store
+    load: tuple[
+        str, ...
+    ] = ()  # NAME, all versions, or NAME:VERSION, beside the default; empty: all of the store
+
+    @field_validator("default", "load")
+    @classmethod
+    def _references(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        for text in (value,) if isinstance(value, str) else value:
+            ModelRef.parse(text)
+        return value
+
+    @property
+    def default_ref(self) -> ModelRef:
+        return ModelRef.parse(self.default)
+
+    @property
+    def load_refs(self) -> tuple[ModelRef, ...]:
+        return tuple(map(ModelRef.parse, self.load))
 
 
 class Config(BaseSettings):

@@ -119,7 +119,7 @@ async def _ask(
     progress = Progress(*columns, console=console, transient=True)
     async with AsyncExitStack() as stack:
         with console.status("connecting" if server else "loading the model, starting decode workers"):
-            asking = asking_server(server) if server else asking_here(config, options.model)
+            asking = asking_server(server) if server else asking_here(config, options.model, options.version)
             ask = await stack.enter_async_context(asking)
         stack.enter_context(progress)
         bar = progress.add_task("", total=len(videos))

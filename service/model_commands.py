@@ -16,6 +16,7 @@ from models.precision import precision_name
 from models.store import ModelStore
 from service.config import Config
 from service.engine.loading import choose_devices
+from service.model_ref import ModelRef
 from service.models_list import open_store, spec_json
 
 _errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
@@ -63,13 +64,13 @@ def import_model(
         _out.print(f"{spec.name} {spec.version}: {spec.family}, {len(spec.labels)} labels, in {folder}")
 
 
-def verify_model(name: str, version: str, config: Config, *, as_json: bool) -> bool:
+def verify_model(model: ModelRef, config: Config, *, as_json: bool) -> bool:
     """Compare a model's files and logits with what was written beside them; True if they are the same.
 
     Raises:
         models.store.UnknownModel, models.folder.BrokenModel: it is not there, or its files were changed.
     """
-    entry = open_store(config).find(name, version)
+    entry = open_store(config).find(model.name, model.version)
     entry.verify(LABELS)
     with _errors.status("computing the logits of the fingerprint's clip"):
         apart = differs(fingerprint(entry.load(), entry.spec.sampling), entry.logits)
@@ -85,12 +86,12 @@ def verify_model(name: str, version: str, config: Config, *, as_json: bool) -> b
     return same
 
 
-def show_model(name: str, version: str, config: Config, *, as_json: bool) -> None:
+def show_model(model: ModelRef, config: Config, *, as_json: bool) -> None:
     """
     Raises:
         models.store.UnknownModel, models.folder.BrokenModel: it is not there, or cannot be used.
     """
-    entry = open_store(config).find(name, version)
+    entry = open_store(config).find(model.name, model.version)
     parameters = sum(p.numel() for p in entry.outline().parameters())
     flops = window_flops(entry.dims, entry.spec.preprocessing, entry.spec.sampling, len(entry.spec.labels))
     devices = choose_devices(config.engine.device)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from service.client import AsyncClient
+from service.client import AsyncClient, Model
 from service.config import Config
 from service.wire import activation_from_proto
 
@@ -26,11 +26,12 @@ async def print_models(server: str | None, config: Config, *, as_json: bool) -> 
         service.client.ServerError: the server cannot be asked.
     """
     rows = await _server_models(server) if server else _store_models(config)
+    rows.sort(key=lambda row: not row["loaded"])
     if as_json:
         for row in rows:
             print(json.dumps(row))
         return
-    table = Table("model", "version", "family", "labels", "size", "licence", "top 1", "", box=None)
+    table = Table("model", "version", "family", "labels", "size", "licence", "top 1", "loaded", box=None)
     for row in rows:
         table.add_row(
             row["model"],
@@ -40,7 +41,7 @@ async def print_models(server: str | None, config: Config, *, as_json: bool) -> 
             row["size"],
             row["licence"],
             "".join(f"{figure['top1']:.3f}" for figure in row["accuracy"][:1]),
-            "default" if row["default"] else "",
+            "default" if row["default"] else "yes" if row["loaded"] else "no",
         )
     _table.print(table)
 
@@ -69,6 +70,7 @@ def spec_json(spec: "ModelSpec") -> dict[str, Any]:
         "model": spec.name,
         "version": spec.version,
         "family": spec.family,
+        "description": spec.description,
         "labels": list(spec.labels),
         "activation": spec.activation,
         "size": f"{spec.preprocessing.width}x{spec.preprocessing.height}",
@@ -81,28 +83,45 @@ def spec_json(spec: "ModelSpec") -> dict[str, Any]:
 
 async def _server_models(server: str) -> list[dict[str, Any]]:
     async with AsyncClient(server) as client:
-        return [
-            {
-                "model": model.name,
-                "version": model.version,
-                "family": model.family,
-                "labels": list(model.labels),
-                "activation": activation_from_proto(model.activation).value,
-                "size": f"{model.width}x{model.height}",
-                "licence": model.licence,
-                "accuracy": [
-                    {"dataset": each.dataset, "top1": each.top1, "note": each.note} for each in model.accuracy
-                ],
-                "source": model.source,
-                "revision": model.revision,
-                "default": model.is_default,
-            }
-            for model in await client.models()
-        ]
+        loaded, not_loaded = await client.models(), await client.models_not_loaded()
+    return [_model_json(model) | {"loaded": True} for model in loaded] + [
+        _model_json(model) | {"loaded": False} for model in not_loaded
+    ]
+
+
+def _model_json(model: Model) -> dict[str, Any]:
+    """A server's model as ``spec_json`` has it."""
+    return {
+        "model": model.name,
+        "version": model.version,
+        "family": model.family,
+        "description": model.description,
+        "labels": list(model.labels),
+        "activation": activation_from_proto(model.activation).value,
+        "size": f"{model.width}x{model.height}",
+        "licence": model.licence,
+        "accuracy": [
+            {"dataset": each.dataset, "top1": each.top1, "note": each.note} for each in model.accuracy
+        ],
+        "source": model.source,
+        "revision": model.revision,
+        "default": model.is_default,
+    }
 
 
 def _store_models(config: Config) -> list[dict[str, Any]]:
-    specs = open_store(config).specs()
-    # By version, the newest last: a server answers with that.
-    default = [spec for spec in specs if spec.name == config.models.default][-1:]
-    return [spec_json(spec) | {"default": spec in default} for spec in specs]
+    """The models of this installation; ``loaded`` are those that a server loads with this configuration."""
+    from models.folder import BrokenModel
+    from models.store import UnknownModel
+    from service.shelf import wanted_entries
+
+    store = open_store(config)
+    try:
+        default, *others = (entry.spec for entry in wanted_entries(store, config.models))
+    except (UnknownModel, BrokenModel) as error:
+        _errors.print(f"models.default is {config.models.default!r}, with which no server starts: {error}")
+        return [spec_json(spec) | {"default": False, "loaded": False} for spec in store.specs()]
+    return [
+        spec_json(spec) | {"default": spec == default, "loaded": spec in (default, *others)}
+        for spec in store.specs()
+    ]

@@ -8,10 +8,11 @@ from typing import Any, NoReturn, TypeVar
 
 import grpc
 
+from models.contract import ModelSpec
 from service.admission import Caller
 from service.chunk import chunk_or
 from service.engine.hosted import HostedModel
-from service.errors import MessageOutOfOrder, ServerStopped, TubeletError, UnknownModel
+from service.errors import MalformedOption, MessageOutOfOrder, ServerStopped, TubeletError, UnknownModel
 from service.messages import Context, Message, chunks_of, is_out_of_time, options_of, parser
 from service.metrics import Metrics
 from service.pipeline import Emit, Event, Pipeline, insides_hidden
@@ -21,6 +22,7 @@ from service.wire import (
     activation_to_proto,
     classification_to_proto,
     facts_to_proto,
+    model_from_proto,
     options_from_proto,
     progress_to_proto,
     segment_to_proto,
@@ -93,7 +95,11 @@ class Servicer(VideoClassifierServicer):
     ) -> pb.ListModelsResponse:
         async def work(_: _Call) -> pb.ListModelsResponse:
             request()
-            return pb.ListModelsResponse(models=[self._model(model) for model in self._pipeline.catalogue])
+            catalogue = self._pipeline.catalogue
+            return pb.ListModelsResponse(
+                models=[self._model(model) for model in catalogue],
+                not_loaded=[_described(spec) for spec in catalogue.not_loaded],
+            )
 
         return await self._answer(_Call("ListModels"), context, work)
 
@@ -103,8 +109,9 @@ class Servicer(VideoClassifierServicer):
         async def work(call: _Call) -> pb.GetModelResponse:
             asked = request()
             try:
-                model = self._pipeline.catalogue.find(asked.name, asked.version)
-            except UnknownModel as error:
+                wanted = model_from_proto(asked.name, asked.version)
+                model = self._pipeline.catalogue.find(wanted.name, wanted.version)
+            except (MalformedOption, UnknownModel) as error:
                 error.field = _FIELDS_OF_GET_MODEL[error.field]
                 raise
             call.model = model.spec.name
@@ -160,36 +167,11 @@ class Servicer(VideoClassifierServicer):
             raise ServerStopped("the server stops before it could answer; try again") from None
 
     def _model(self, model: HostedModel) -> model_pb2.Model:
-        spec = model.spec
-        sampling = spec.sampling
-        return model_pb2.Model(
-            name=spec.name,
-            version=spec.version,
-            family=spec.family,
-            description=spec.description,
-            licence=spec.licence,
-            labels=spec.labels,
-            sampling=model_pb2.Sampling(
-                frames_per_unit=sampling.frames_per_unit,
-                units_per_window=sampling.units_per_window,
-                window=to_duration(round(sampling.window_s * NS_PER_S)),
-                stride=to_duration(round(sampling.stride_s * NS_PER_S)),
-                min_window=to_duration(round(sampling.min_window_s * NS_PER_S)),
-                max_window=to_duration(round(sampling.max_window_s * NS_PER_S)),
-            ),
-            height=spec.preprocessing.height,
-            width=spec.preprocessing.width,
-            accuracy=[
-                model_pb2.Accuracy(dataset=figure.dataset, top1=figure.top1, note=figure.note)
-                for figure in spec.accuracy
-            ],
-            device=",".join(model.devices),
-            dtype=model.precision,
-            is_default=self._pipeline.catalogue.is_default(model),
-            source=spec.provenance.source if spec.provenance else "",
-            revision=spec.provenance.revision if spec.provenance else "",
-            activation=activation_to_proto(Activation(spec.activation)),
-        )
+        described = _described(model.spec)
+        described.device = ",".join(model.devices)
+        described.dtype = model.precision
+        described.is_default = self._pipeline.catalogue.is_default(model)
+        return described
 
 
 def add_to(server: grpc.aio.Server, servicer: VideoClassifierServicer) -> None:
@@ -253,6 +235,36 @@ async def tell(answer: Classification, message: classification_pb2.Classificatio
         part = answer.segments[first : first + _SEGMENTS_AT_ONCE]
         message.segments.extend(segment_to_proto(segment) for segment in part)
         await asyncio.sleep(0)
+
+
+def _described(spec: ModelSpec) -> model_pb2.Model:
+    """What is known of a model, whether or not it is loaded."""
+    sampling = spec.sampling
+    return model_pb2.Model(
+        name=spec.name,
+        version=spec.version,
+        family=spec.family,
+        description=spec.description,
+        licence=spec.licence,
+        labels=spec.labels,
+        sampling=model_pb2.Sampling(
+            frames_per_unit=sampling.frames_per_unit,
+            units_per_window=sampling.units_per_window,
+            window=to_duration(round(sampling.window_s * NS_PER_S)),
+            stride=to_duration(round(sampling.stride_s * NS_PER_S)),
+            min_window=to_duration(round(sampling.min_window_s * NS_PER_S)),
+            max_window=to_duration(round(sampling.max_window_s * NS_PER_S)),
+        ),
+        height=spec.preprocessing.height,
+        width=spec.preprocessing.width,
+        accuracy=[
+            model_pb2.Accuracy(dataset=figure.dataset, top1=figure.top1, note=figure.note)
+            for figure in spec.accuracy
+        ],
+        source=spec.provenance.source if spec.provenance else "",
+        revision=spec.provenance.revision if spec.provenance else "",
+        activation=activation_to_proto(Activation(spec.activation)),
+    )
 
 
 def _event_to_proto(event: Event) -> pb.ClassifyStreamingResponse:

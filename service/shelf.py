@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 
 from models.folder import BrokenModel, Entry
-from models.store import ZOO, ModelStore, UnknownModel
+from models.store import ZOO, ModelStore, UnknownModel, is_embedded
 from service.catalogue import Catalogue
 from service.config import ModelsConfig
 from service.engine.engine import Engine
 from service.engine.hosted import HostedModel
+from service.model_ref import ModelRef
 from service.threads import in_own_thread
 
 # BrokenModel, MissingExtra and UnsupportedPrecision are RuntimeErrors, and so is what torch says of a memory
@@ -54,28 +55,30 @@ class Shelf:
             NotThere: the store that was named, or models to load, are not there. Nothing has changed.
             models.store.UnknownModel: the default model is not in the store. Nothing has changed.
             models.folder.BrokenModel, models.extras.MissingExtra, ...: the default model cannot be loaded,
-                and no other version of it is served that could answer. Nothing has changed.
+                and no other version that models.default takes is served. Nothing has changed.
         """
         async with self._one_at_a_time:
             check_folder(wanted)
             store = await in_own_thread(partial(ModelStore, ZOO, wanted.store))
             for problem in store.broken:
                 _log.error("a model cannot be loaded: %s", problem)
-            default = store.find(wanted.default)
+            default, *others = wanted_entries(store, wanted)
             _check_names(store, wanted)
-            entries = {_key(entry): entry for entry in (default, *_others(store, wanted))}
+            entries = {_key(entry): entry for entry in (default, *others)}
             leaving = {
                 key
                 for key in self._copies.keys() - entries.keys()
                 if self._copies[key].entry.folder not in store.left_out  # they cannot be read just now
             }
-            has_default = any(name == default.spec.name for name, _ in self._copies.keys() - leaving)
+            pinned = wanted.default_ref
+            has_default = any(pinned.includes(*key) for key in self._copies.keys() - leaving)
             for key, entry in entries.items():  # the default first: nothing has changed yet where it fails
                 if key not in self._copies or self._copies[key].entry != entry:
                     await self._put(store, entry, is_needed=entry is default and not has_default)
             for key in leaving:
                 self._take_away(key)
-            self._catalogue.set_default(default.spec.name)
+            self._catalogue.set_default(pinned)
+            self._catalogue.set_in_store(store.specs())
 
     async def _put(self, store: ModelStore, entry: Entry, *, is_needed: bool) -> None:
         spec, key = entry.spec, _key(entry)
@@ -118,17 +121,17 @@ def check_folder(wanted: ModelsConfig) -> None:
 
 
 def _check_names(store: ModelStore, wanted: ModelsConfig) -> None:
-    absent = [name for name in wanted.load if not _has(store, name)]
+    absent = [str(ref) for ref in wanted.load_refs if not _has(store, ref)]
     if absent:
         named = ", ".join(map(repr, absent))
-        known = ", ".join(sorted({spec.name for spec in store.specs()}))
+        known = ", ".join(f"{spec.name}:{spec.version}" for spec in store.specs())
         raise NotThere(f"models.load names {named}, but there is no such model; there are: {known}")
 
 
-def _has(store: ModelStore, name: str) -> bool:
-    """Is it there, be it broken?"""
+def _has(store: ModelStore, ref: ModelRef) -> bool:
+    """Whether the store has the model, even if it is broken."""
     try:
-        store.find(name)
+        store.find(ref.name, ref.version)
     except UnknownModel:
         return False
     except BrokenModel:
@@ -136,10 +139,20 @@ def _has(store: ModelStore, name: str) -> bool:
     return True
 
 
-def _others(store: ModelStore, wanted: ModelsConfig) -> Iterator[Entry]:
+def wanted_entries(store: ModelStore, wanted: ModelsConfig) -> Iterator[Entry]:
+    """Yield what the configuration has a server load: the default first, which may come again.
+
+    An empty ``models.load`` means all models but the embedded ones.
+
+    Raises:
+        models.store.UnknownModel, models.folder.BrokenModel: the default model is not there, or is broken.
+    """
+    yield store.find(wanted.default_ref.name, wanted.default_ref.version)
     for spec in store.specs():
-        if not wanted.load or spec.name in wanted.load:
-            yield store.find(spec.name, spec.version)
+        entry = store.find(spec.name, spec.version)
+        named = any(ref.includes(*_key(entry)) for ref in wanted.load_refs)
+        if named if wanted.load else not is_embedded(entry):
+            yield entry
 
 
 def _key(entry: Entry) -> _Key:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from google.protobuf.duration_pb2 import Duration
 
 from service.errors import MalformedOption
+from service.model_ref import ModelRef
 from service.uri import Uri, parse_uri
 from service.values import (
     DEFAULT_TOP_K,
@@ -73,9 +74,10 @@ def options_from_proto(message: pb.ClassifyOptions) -> Options:
             limit=_MAX_RANGES,
             value=len(message.ranges),
         )
+    model = model_from_proto(message.model, message.version)
     return Options(
-        model=message.model,
-        version=message.version,
+        model=model.name,
+        version=model.version,
         top_k=message.top_k or DEFAULT_TOP_K,
         score_threshold=message.score_threshold,
         windowing=_windowing_from_proto(message),
@@ -83,6 +85,18 @@ def options_from_proto(message: pb.ClassifyOptions) -> Options:
         fast=message.fast,
         priority=_priority_from_proto(message.priority),
     )
+
+
+def model_from_proto(model: str, version: str) -> ModelRef:
+    """Read a request's model, NAME or NAME:VERSION, and the version in the field beside it.
+
+    Raises:
+        MalformedOption: it is neither, or the two versions differ.
+    """
+    try:
+        return ModelRef.parse(model, version)
+    except ValueError as error:
+        raise MalformedOption(str(error), field="model", value=model) from None
 
 
 def _priority_from_proto(number: int) -> Priority:

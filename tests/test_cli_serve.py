@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from models.store import ZOO
-from service.client import Client
+from service.client import Client, Options
 from tests.clips import pan
 from tests.command import TUBELET, serving, tubelet
 from tests.serving import Served, Upload
@@ -43,6 +43,13 @@ from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierStub
             "upload.max_bytes: Input should be greater than or equal to 1",
         ),
         ("[models]\ndefault = 'nobody'\n", {}, "no model 'nobody' in the store"),
+        (
+            "[models]\ndefault = 'camera-motion:7'\n",
+            {},
+            "no model 'camera-motion:7' in the store; it has camera-motion:",
+        ),
+        ("[models]\ndefault = 'a:b:c'\n", {}, "models.default: a model is written NAME or NAME:VERSION"),
+        ("", {"TUBELET_MODELS__LOAD": '[":1"]'}, "models.load: a model is written NAME or NAME:VERSION"),
         (
             "[models]\nload = ['camera-motion', 'nope']\n",
             {},
@@ -202,6 +209,41 @@ def test_serve_changes_its_models_on_sighup_while_it_answers(video: Path, tmp_pa
         shutil.rmtree(folder)
         process.send_signal(signal.SIGHUP)
         answers_until(old)
+
+
+def test_serve_goes_back_to_a_version_by_one_line_and_sighup(video: Path, tmp_path: Path) -> None:
+    """A pin to a version that is not there is one line in the log, and costs nothing else."""
+    config, store, log = tmp_path / "tubelet.toml", tmp_path / "store", tmp_path / "log"
+    for version in ("1", "2"):
+        folder = store / "camera-motion" / version
+        shutil.copytree(ZOO / "camera-motion", folder)
+        spec = folder / "model.toml"
+        spec.write_text(re.sub('version = ".*"', f'version = "{version}"', spec.read_text(), count=1))
+    config.write_text("[models]\ndefault = 'camera-motion:2'\n")
+
+    def pin(version: str, says: str) -> str:
+        before = log.read_text()
+        config.write_text(f"[models]\ndefault = 'camera-motion:{version}'\n")
+        process.send_signal(signal.SIGHUP)
+        while says not in (said := log.read_text().removeprefix(before)):
+            assert process.poll() is None
+            sleep(0.05)
+        return said
+
+    with (
+        log.open("w") as file,
+        serving("--config", str(config), log=file, TUBELET_MODELS__STORE=str(store)) as (process, target),
+        Client(target) as client,
+    ):
+        assert client.classify(str(video)).version == "2"
+        pin("1", "serving the models of now")
+        assert client.classify(str(video)).version == "1"
+        assert client.classify(str(video), Options(model="camera-motion")).version == "1"
+        assert client.classify(str(video), Options(model="camera-motion:2")).version == "2"
+        said = pin("3", "stay as they were")
+        assert said.count("ERROR") == 1
+        assert "no model 'camera-motion:3' in the store; it has camera-motion:1, " in said
+        assert client.classify(str(video)).version == "1"
 
 
 def test_serve_ends_on_sigterm_while_a_model_is_loaded(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from models.checkpoints.foreign import CannotImport
 from models.factorised import Factorised, FactorisedDims
@@ -16,6 +17,7 @@ from models.importing import default_name, read_source, store_model
 from models.inflate import inflate
 from models.precision import choose_dtype
 from models.store import ZOO, ModelStore
+from service.cli import app
 from service.engine.loading import choose_devices
 from service.server import SAMPLE_CLIP
 from tests.command import tubelet
@@ -116,6 +118,46 @@ def test_one_version_is_the_default(store: Path) -> None:
     embedded(store, "99")
     rows = [json.loads(line) for line in run("models", "list", "--json").stdout.splitlines()]
     assert [row["version"] for row in rows if row["default"]] == ["99"]
+    assert [row["version"] for row in rows if row["loaded"]] == ["99"]
+
+
+def test_a_version_is_pinned(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the configuration for what names no version, and by each command."""
+    embedded(store, "99")
+    (ours,) = {spec.version for spec in ModelStore().specs() if spec.name == "camera-motion"}
+    shown = run("models", "show", f"camera-motion:{ours}", "--json")
+    assert json.loads(shown.stdout)["version"] == ours
+    monkeypatch.setenv("TUBELET_MODELS__DEFAULT", f"camera-motion:{ours}")
+    listed = [json.loads(line) for line in run("models", "list", "--json").stdout.splitlines()]
+    loaded = {row["version"]: row["default"] for row in listed if row["loaded"]}
+    assert loaded == {ours: True, "99": False}
+    for model, version in (("camera-motion", ours), ("camera-motion:99", "99")):
+        answer = run("classify", SAMPLE_CLIP, "--model", model, "--json")
+        assert json.loads(answer.stdout)["version"] == version
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("camera-motion:1", "--version", "2"), "the version beside it is '2'"),
+        (("camera-motion:",), "NAME or NAME:VERSION, not 'camera-motion:'"),
+    ],
+)
+def test_a_reference_that_makes_no_sense(arguments: tuple[str, ...], says: str) -> None:
+    done = CliRunner().invoke(app, ["models", "show", *arguments], env={"COLUMNS": "300"})
+    assert done.exit_code == 2
+    assert says in done.stderr
+
+
+def test_a_default_that_is_not_there_is_said(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    embedded(store, "99")
+    monkeypatch.setenv("TUBELET_MODELS__DEFAULT", "camera-motion:3")
+    done = run("models", "list")
+    assert done.returncode == 0
+    assert "models.default is 'camera-motion:3', with which no server starts" in done.stderr
+    assert "it has camera-motion:" in done.stderr
+    assert "camera-motion:99" in done.stderr
+    assert " default" not in done.stdout
 
 
 def test_a_store_that_is_not_there_is_named(store: Path) -> None:

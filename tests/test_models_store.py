@@ -104,9 +104,9 @@ def test_the_newest_version_answers_when_none_is_named(folder: Path) -> None:
 
 @pytest.mark.parametrize(("name", "version"), [("huge", ""), ("tiny", "9")])
 def test_unknown_models_are_named_with_the_known_ones(folder: Path, name: str, version: str) -> None:
-    with pytest.raises(UnknownModel, match=re.escape(f"{name} {version}".strip())) as caught:
+    with pytest.raises(UnknownModel, match=re.escape(f"{name}:{version}".strip(":"))) as caught:
         ModelStore(folder.parent).load(name, version, device=CPU)
-    assert caught.value.known == ("tiny 1.2.0",)
+    assert caught.value.known == ("tiny:1.2.0",)
     assert (caught.value.name, caught.value.version) == (name, version)
 
 

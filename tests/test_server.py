@@ -1,6 +1,7 @@
 """The whole line over a real channel: what comes out of good videos."""
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,10 @@ import seccompy
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from service.client import Client
+from service.client import Client, ServerError
 from service.values import NS_PER_S, Classification, Options, Segment, Sliding, VideoFacts, WholeVideo
 from tests.clips import pan
-from tests.serving import Served
+from tests.serving import Served, serving
 
 LABELS = "static pan_left pan_right tilt_up tilt_down zoom_in zoom_out roll_cw roll_ccw shake"
 
@@ -147,15 +148,35 @@ def test_models_are_described(client: Client) -> None:
     assert model.licence
     assert all(0 < figure.top1 <= 1 for figure in model.accuracy)
     assert model.accuracy
-    assert {each.family for each in models} == {"factorised", "vit", "channel_stack"}
+    assert model.dtype
 
 
-def test_every_embedded_model_answers(client: Client) -> None:
+def test_embedded_models_that_nobody_named_are_not_loaded(client: Client) -> None:
+    assert [model.name for model in client.models()] == ["camera-motion"]
+    others = client.models_not_loaded()
+    assert {model.family for model in others} == {"vit", "channel_stack"}
+    assert [(model.device, model.dtype, model.is_default) for model in others] == [("", "", False)] * 2
+    for name in ("camera-motion-stack", "camera-motion-stack:1.0.0"):
+        for ask in (partial(client.model, name), partial(client.classify, pan(1.0), Options(model=name))):
+            with pytest.raises(ServerError) as caught:
+                ask()
+            assert (caught.value.code, caught.value.reason) == ("NOT_FOUND", "UNKNOWN_MODEL")
+            assert f"model '{name}' is in this installation but not loaded" in caught.value.message
+            assert "models.load names what is: camera-motion:" in caught.value.message
+
+
+def test_every_embedded_model_answers_where_it_is_loaded() -> None:
     clip = pan(3.0)
-    for model in client.models():
-        answer = client.classify(clip, Options(model=model.name))
-        assert (answer.model, answer.version) == (model.name, model.version)
-        assert answer.segments[-1].end_ns == answer.facts.duration_ns
+    names = ("camera-motion", "camera-motion-frame", "camera-motion-stack")
+    with serving(models={"load": names}) as served, Client(served.target) as client:
+        models = client.models()
+        assert {model.name for model in models} == set(names)
+        assert client.models_not_loaded() == ()
+        for model in models:
+            for named in (Options(model=model.name), Options(model=f"{model.name}:{model.version}")):
+                answer = client.classify(clip, named)
+                assert (answer.model, answer.version) == (model.name, model.version)
+                assert answer.segments[-1].end_ns == answer.facts.duration_ns
 
 
 def test_health_and_reflection(served: Served) -> None:

@@ -122,6 +122,14 @@ def test_more_windows_than_the_limit(ranges_ns: tuple[tuple[int, int], ...]) -> 
     [
         (Options(model="nobody"), "NOT_FOUND", "UNKNOWN_MODEL", "there are: camera-motion"),
         (Options(version="99.9"), "NOT_FOUND", "UNKNOWN_MODEL", "has no version '99.9'"),
+        (Options(model="camera-motion:99.9"), "NOT_FOUND", "UNKNOWN_MODEL", "has no version '99.9'"),
+        (
+            Options(model="camera-motion:1", version="2"),
+            "INVALID_ARGUMENT",
+            "MALFORMED_OPTION",
+            "the model is 'camera-motion:1', but the version beside it is '2'",
+        ),
+        (Options(model="a:b:c"), "INVALID_ARGUMENT", "MALFORMED_OPTION", "is written NAME or NAME:VERSION"),
         (
             Options(top_k=100_000),
             "INVALID_ARGUMENT",

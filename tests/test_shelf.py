@@ -25,6 +25,7 @@ from service.engine.hosted import HostedModel
 from service.engine.replica import Logits
 from service.errors import UnknownModel as NotServed
 from service.metrics import Metrics
+from service.model_ref import ModelRef
 from service.shelf import NotThere, Shelf
 from service.signals import run_until_signal
 from service.values import UnitFrames
@@ -127,6 +128,72 @@ def _queues(serving: Serving) -> set[str]:
     }
 
 
+async def test_a_pinned_default_stays_when_a_newer_version_comes(serving: Serving) -> None:
+    """Requests that name the model alone get the pinned version, too; other versions answer by their own."""
+    write(serving.store, "2", seed=1)
+    await serving.refresh("tiny:1", "tiny")
+    find = serving.catalogue.find
+    assert [each.spec.version for each in serving.catalogue] == ["1", "2"]
+    assert [find().spec.version, find("tiny").spec.version] == ["1", "1"]
+    assert [find("tiny", "2").spec.version, find(version="2").spec.version] == ["2", "2"]
+    assert [serving.catalogue.is_default(each) for each in serving.catalogue] == [True, False]
+
+
+async def test_a_rollback_is_one_line_of_the_configuration(serving: Serving) -> None:
+    old = serving.catalogue.default
+    write(serving.store, "2", seed=1)
+    await serving.refresh()
+    assert serving.catalogue.default.spec.version == "2"
+    await serving.refresh("tiny:1")
+    assert serving.catalogue.default is old
+    assert list(serving.catalogue) == [old]
+    with pytest.raises(NotServed, match=r"'tiny:2' is in this installation but not loaded; .* is: tiny:1$"):
+        serving.catalogue.find("tiny", "2")
+
+
+async def test_only_versions_that_are_named_are_loaded(serving: Serving) -> None:
+    for version in ("1", "2", "10"):
+        write(serving.store, version, name="other")
+    await serving.refresh("tiny", "other:2", "other:1")
+    assert [(each.spec.name, each.spec.version) for each in serving.catalogue] == [
+        ("tiny", "1"),
+        ("other", "1"),
+        ("other", "2"),
+    ]
+    assert serving.catalogue.find("other").spec.version == "2"
+    not_loaded = {f"{spec.name}:{spec.version}" for spec in serving.catalogue.not_loaded}
+    assert "other:10" in not_loaded
+    assert "other:1" not in not_loaded
+
+
+async def test_without_names_the_store_is_loaded_and_the_embedded_models_are_not(serving: Serving) -> None:
+    write(serving.store, "1", name="other")
+    await serving.shelf.refresh(ModelsConfig(store=serving.store, default="tiny"))
+    assert {each.spec.name for each in serving.catalogue} == {"tiny", "other"}
+    assert {"camera-motion", "camera-motion-stack"} <= {spec.name for spec in serving.catalogue.not_loaded}
+
+
+@pytest.mark.parametrize("damage", ["absent", "broken folder", "broken weights"])
+async def test_a_pin_that_cannot_be_served_changes_nothing(serving: Serving, damage: str) -> None:
+    """Another version of the same name does not stand in for it."""
+    old = serving.catalogue.default
+    write(serving.store, "3", seed=1)
+    if damage != "absent":
+        write(serving.store, "2", seed=1)
+        file = {"broken folder": "model.toml", "broken weights": "weights.safetensors"}[damage]
+        (serving.store / "tiny" / "2" / file).write_text("cut off")
+    with pytest.raises((UnknownModel, BrokenModel)) as caught:
+        await serving.refresh("tiny:2")
+    assert "tiny:2" in str(caught.value) or "tiny/2" in str(caught.value)
+    assert list(serving.catalogue) == [old]
+    assert serving.catalogue.default is old
+
+
+async def test_a_pin_in_load_that_is_not_there_names_the_versions(serving: Serving) -> None:
+    with pytest.raises(NotThere, match=r"models\.load names 'tiny:7', but .*; there are: .*tiny:1"):
+        await serving.refresh("tiny", "tiny:7")
+
+
 async def test_what_is_the_same_is_not_loaded_again(serving: Serving) -> None:
     before = serving.catalogue.default
     await serving.refresh()
@@ -140,7 +207,7 @@ async def test_a_version_that_is_taken_away_answers_the_videos_that_have_it(serv
     before = await serving.logits(old)
     with old.in_use():
         await serving.refresh()
-        with pytest.raises(NotServed, match="has no version '1'"):
+        with pytest.raises(NotServed, match="tiny has no version '1'"):
             serving.catalogue.find("tiny", "1")
         serving.engine.forget()
         assert np.array_equal(await serving.logits(old), before)
@@ -282,7 +349,7 @@ async def test_a_default_whose_folder_holds_nothing_better_changes_nothing(servi
 
 async def test_models_without_a_default_are_listed(serving: Serving) -> None:
     old = serving.catalogue.default
-    serving.catalogue.set_default("other")
+    serving.catalogue.set_default(ModelRef("other"))
     assert list(serving.catalogue) == [old]
 
 
