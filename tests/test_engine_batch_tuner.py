@@ -36,15 +36,29 @@ def from_table(seconds: dict[int, float], largest: int) -> tuple[BatchTuning, li
 
 
 def test_it_grows_while_units_get_cheaper() -> None:
-    tuning, asked = from_table({1: 0.010, 2: 0.012, 4: 0.016, 8: 0.030, 16: 0.060, 32: 0.130}, 32)
-    assert tuning == BatchTuning(max_size=8, unit_s=0.060 / 8, preferred_size=4, preferred_s=0.032)
-    assert asked == [1, *3 * [1, 2, 4, 8, 16, 32]], "the first batch of all does not count"
+    tuning, asked = from_table({1: 0.020, 2: 0.024, 4: 0.032, 8: 0.060, 16: 0.120, 32: 0.200}, 16)
+    assert tuning == BatchTuning(max_size=8, unit_s=0.120 / 8, preferred_size=4, preferred_s=0.064)
+    assert asked == [1, *3 * [1, 2, 4, 8, 16]], "the first batch of all does not count"
 
 
 def test_a_small_model_is_measured_in_more_rounds() -> None:
     tuning, asked = from_table({1: 0.001, 2: 0.001, 4: 0.001}, 4)
     assert tuning.max_size == 4
-    assert 100 <= asked.count(4) <= 101, "0.3 s in all"
+    assert 0.5 <= 0.001 * len(asked) <= 0.6
+
+
+def test_small_batches_do_not_slip_through_between_disturbances() -> None:
+    """Every 5 ms other programs have the caches, and to fill them again costs 2 ms."""
+    passed_s = 0.0
+
+    def cost_s(size: int, number: int) -> float:
+        nonlocal passed_s
+        compute_s = 0.0006 + 0.00034 * size
+        disturbances = (passed_s + compute_s) // 0.005 - passed_s // 0.005
+        passed_s += compute_s
+        return compute_s + 0.002 * disturbances
+
+    assert tuned(cost_s, 32)[0].max_size >= 16
 
 
 def test_a_disturbance_does_not_end_the_search() -> None:
@@ -71,9 +85,9 @@ def test_sizes_are_compared_by_processor_time_alone() -> None:
 
 
 def test_a_model_that_large_batches_slow_down_is_measured_for_no_longer_than_others() -> None:
-    tuning, asked = from_table({1: 0.01, 2: 0.02, 4: 0.05, 8: 0.1}, 64)
-    assert tuning == BatchTuning(max_size=1, unit_s=0.02, preferred_size=1, preferred_s=0.02)
-    assert sum({1: 0.01, 2: 0.02, 4: 0.05}[size] for size in asked) <= 1.5 + 0.01
+    tuning, asked = from_table({1: 0.02, 2: 0.04, 4: 0.1, 8: 0.2}, 64)
+    assert tuning == BatchTuning(max_size=1, unit_s=0.04, preferred_size=1, preferred_s=0.04)
+    assert sum({1: 0.02, 2: 0.04, 4: 0.1}[size] for size in asked) <= 1.5 + 0.02
 
 
 def test_a_later_run_knows_what_earlier_ones_measured() -> None:

@@ -1,5 +1,6 @@
 """Choice of the batch size: the smallest in which a unit costs about as little as in any other."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
@@ -11,7 +12,8 @@ _PREFERRED_SLACK = 1.1  # this much more a unit is a fair price for not waiting 
 _BUDGET_S = 1.5  # for all measurements; the cost of one unit is measured in any case
 _LONGEST_BATCH_S = 0.5  # a larger batch would keep the next request waiting
 _MIN_ROUNDS = 3
-_MIN_SPENT_S = 0.3  # small models are measured in more rounds
+_MIN_SPENT_S = 0.5  # small models are measured in more rounds
+_SAMPLE_S = 0.02  # small batches are repeated for this long: else only they would fit between disturbances
 
 _MAX_UNITS = {"cpu": 32, "cuda": 128}  # more have not paid anywhere
 _MAX_BYTES = 128 << 20  # of a batch's pixels: each device has several batches in memory
@@ -64,8 +66,9 @@ def is_disturbed(spent: BatchCost, busy_s: float, cores: int) -> bool:
 class BatchTuner:
     """Chooses the batch size for a model, of at most ``largest`` units, by measuring batches.
 
-    A disturbance makes a batch only dearer, and may last a second. So each size counts with its cheapest
-    batch of several rounds, and of all runs. A later round may go on to larger sizes.
+    A disturbance makes a batch only dearer, and may last a second. So each size is measured in several
+    rounds, and counts with its cheapest sample of all rounds and runs. A later round may go on to larger
+    sizes.
     """
 
     def __init__(self, largest: int) -> None:
@@ -94,10 +97,17 @@ class BatchTuner:
         return self._tuning()
 
     def _try(self, size: int) -> None:
-        cost = self._measure(size)
-        self._left_s -= cost.compute_s
-        self._compute_s[size] = min(cost.compute_s, self._compute_s.get(size, cost.compute_s))
-        self._wall_s[size] = min(cost.wall_s, self._wall_s.get(size, cost.wall_s))
+        """Take a sample of a size: the mean of some batches."""
+        compute_s = wall_s = 0.0
+        batches = 0
+        while compute_s < _SAMPLE_S:
+            cost = self._measure(size)
+            compute_s += cost.compute_s
+            wall_s += cost.wall_s
+            batches += 1
+        self._left_s -= compute_s
+        self._compute_s[size] = min(compute_s / batches, self._compute_s.get(size, math.inf))
+        self._wall_s[size] = min(wall_s / batches, self._wall_s.get(size, math.inf))
 
     def _grow(self) -> None:
         """Measure larger sizes until they pay no more."""
