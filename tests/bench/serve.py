@@ -66,12 +66,15 @@ class Round:
 
 
 @contextmanager
-def started(**settings: str) -> Iterator[Server]:
-    """``tubelet serve`` with settings from the environment; no embeddings are kept: rounds cost the same."""
+def started(*prefix: str, **settings: str) -> Iterator[Server]:
+    """``tubelet serve`` with settings from the environment; no embeddings are kept: rounds cost the same.
+
+    ``prefix`` is a command that runs the one given to it as arguments.
+    """
     start = time.monotonic()
     environment = {"TUBELET_ENGINE__CACHE_BYTES": "0"} | settings
     process = psutil.Popen(
-        [Path(sys.executable).with_name("tubelet"), "serve", "--port", "0", "--metrics-port", "0"],
+        [*prefix, Path(sys.executable).with_name("tubelet"), "serve", "--port", "0", "--metrics-port", "0"],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,

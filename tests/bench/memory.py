@@ -1,0 +1,177 @@
+"""Memory of a server under a limit: what it takes when idle and under load, and whether it survives.
+
+    python -m tests.bench.memory ../shared/videos/real [--limit-mib 1024] [--concurrency 32]
+
+Starts ``tubelet serve`` with the configuration in ``deploy/`` in a control group of its own, with that limit
+on memory, and sends it every video below the folder, many at a time. Prints what the group was charged with:
+all of it, and the part that the kernel cannot take back, which is what the limit must cover: anonymous and
+shared memory. The rest is files, above all the libraries; they are read again where memory is short, which
+shows as time. Needs root, and a memory controller (version 1 or 2) below /sys/fs/cgroup in which this process
+may make groups. Files that other programs have in memory are charged to those: let no other Python run.
+"""
+
+import os
+import sys
+import threading
+import time
+import tomllib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from service.client import Client
+from service.config import EngineConfig
+from tests.bench.serve import started
+
+CONFIG = Path(__file__).parents[2] / "deploy" / "kustomize" / "base" / "tubelet.toml"
+ROOT = Path("/sys/fs/cgroup")
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A control group: its folder, and its files' names in this version of the memory controller."""
+
+    folder: Path
+    limit: str
+    usage: str
+    unreclaimable: tuple[str, ...]  # in memory.stat
+    kills: str
+    kills_key: str
+
+    def usage_bytes(self) -> int:
+        return int((self.folder / self.usage).read_text())
+
+    def unreclaimable_bytes(self) -> int:
+        stat = _table(self.folder / "memory.stat")
+        return sum(stat[name] for name in self.unreclaimable)
+
+    def oom_kills(self) -> int:
+        return _table(self.folder / self.kills)[self.kills_key]
+
+
+def _table(path: Path) -> dict[str, int]:
+    return {name: int(value) for name, value in map(str.split, path.read_text().splitlines())}
+
+
+def own_group() -> Group:
+    """Return the group of this process."""
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if "memory" in controllers.split(","):
+            folder = ROOT / "memory" / path.lstrip("/")
+            unreclaimable = ("total_rss", "total_shmem")
+            kills = ("memory.oom_control", "oom_kill")
+            return Group(folder, "memory.limit_in_bytes", "memory.usage_in_bytes", unreclaimable, *kills)
+        if not controllers and (ROOT / "cgroup.controllers").exists():
+            folder = ROOT / path.lstrip("/")
+            kills = ("memory.events", "oom_kill")
+            return Group(folder, "memory.max", "memory.current", ("anon", "shmem"), *kills)
+    raise typer.BadParameter(f"there is no memory controller below {ROOT}")
+
+
+@contextmanager
+def limited(limit_mib: int) -> Iterator[Group]:
+    """A new group below that of this process; it is removed in the end."""
+    own = own_group()
+    folder = own.folder / f"tubelet-{os.getpid()}"
+    folder.mkdir()
+    names = (own.limit, own.usage, own.unreclaimable, own.kills, own.kills_key)
+    try:
+        (folder / own.limit).write_text(str(limit_mib * MIB))
+        yield Group(folder, *names)
+    finally:
+        folder.rmdir()
+
+
+def settings() -> dict[str, str]:
+    """Return the configuration of the deployment, as variables of the environment, without its ports."""
+    return {
+        f"TUBELET_{section}__{key}".upper(): str(value)
+        for section, table in tomllib.loads(CONFIG.read_text()).items()
+        for key, value in table.items()
+        if "port" not in key
+    } | {"TUBELET_ENGINE__CACHE_BYTES": str(EngineConfig().cache_bytes)}
+
+
+def forget_libraries() -> None:
+    """Have the kernel drop the files of Python packages, so that the group is charged with them."""
+    for folder in (Path(entry) for entry in sys.path if entry.endswith("site-packages")):
+        for path in folder.rglob("*"):
+            if path.is_file():
+                descriptor = os.open(path, os.O_RDONLY)
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+                os.close(descriptor)
+
+
+class Peak:
+    """The most that a group was charged with while the context lasts."""
+
+    def __init__(self, group: Group) -> None:
+        self._group = group
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self.usage_bytes = self.unreclaimable_bytes = 0
+
+    def __enter__(self) -> "Peak":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.05):
+            self.usage_bytes = max(self.usage_bytes, self._group.usage_bytes())
+            self.unreclaimable_bytes = max(self.unreclaimable_bytes, self._group.unreclaimable_bytes())
+
+
+def load(target: str, videos: list[Path], concurrency: int) -> list[str]:
+    """Classify all videos; return the failures."""
+
+    def classify(video: Path) -> str | None:
+        try:
+            client.classify(video)
+        except Exception as error:
+            return f"{video.name}: {error}"
+        return None
+
+    with Client(target) as client, ThreadPoolExecutor(concurrency) as threads:
+        return [failure for failure in threads.map(classify, videos) if failure]
+
+
+def main(
+    folder: Annotated[Path, typer.Argument(exists=True, file_okay=False)],
+    limit_mib: Annotated[int, typer.Option(min=1)] = 1024,
+    concurrency: Annotated[int, typer.Option(min=1)] = 32,
+    rounds: Annotated[int, typer.Option(min=1)] = 3,
+) -> None:
+    videos = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    forget_libraries()
+    with limited(limit_mib) as group:
+        enter = ("sh", "-c", f'echo $$ > {group.folder}/cgroup.procs && exec "$@"', "sh")
+        with started(*enter, **settings()) as server:
+            time.sleep(5.0)
+            idle = (group.usage_bytes(), group.unreclaimable_bytes())
+            with Peak(group) as peak:
+                start_s = time.monotonic()
+                failures = load(f"127.0.0.1:{server.port}", videos * rounds, concurrency)
+                took_s = time.monotonic() - start_s
+            kills = group.oom_kills()
+    print(f"limit {limit_mib} MiB; ready after {server.ready_s:.1f} s")
+    print(f"idle: {idle[0] / MIB:.0f} MiB, of which {idle[1] / MIB:.0f} cannot be taken back")
+    print(f"{len(videos) * rounds} videos, {concurrency} at a time, in {took_s:.1f} s")
+    most, part = peak.usage_bytes / MIB, peak.unreclaimable_bytes / MIB
+    print(f"meanwhile: at most {most:.0f} MiB; at most {part:.0f} could not be taken back")
+    print(f"{kills} processes killed, {len(failures)} videos failed", *failures[:3], sep="\n  ")
+    raise typer.Exit(bool(kills or failures))
+
+
+if __name__ == "__main__":
+    typer.run(main)
