@@ -1,20 +1,22 @@
 """One way to ask for a classification, whether a server answers or this process does."""
 
 import asyncio
+import json
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from itertools import islice
+from shlex import quote
 from typing import Any, BinaryIO
 
 from service.client import AsyncClient, ServerError
-from service.config import Config
-from service.errors import MalformedOption, StorageFull, TubeletError, UnknownModel
+from service.config import Config, FetchConfig
+from service.errors import MalformedOption, StorageFull, TubeletError, UnknownModel, UriNotAllowed
 from service.model_ref import ModelRef
 from service.status import CONNECTION_LOST, SERVER_UNREACHABLE
-from service.uri import Uri, is_uri, parse_uri
+from service.uri import Uri, is_covered, is_uri, parse_prefix, parse_uri
 from service.values import Activation, Classification, Options, Progress, Segment, VideoFacts
 from service.wire import activation_from_proto
 
@@ -110,7 +112,9 @@ async def asking_here(config: Config, model: str = "", version: str = "") -> Asy
                 raise UnknownModel(absent, field="model", value=str(wanted))
             pipeline = stages.pipeline
             if is_uri(video):
-                return await pipeline.classify(_uri(video), options, emit)
+                uri = _uri(video)
+                _check_allowed(uri, config.fetch)
+                return await pipeline.classify(uri, options, emit)
             # Opened here: a file that cannot be read is the asker's trouble, not the pipeline's.
             with _opened(video) as file:
                 return await pipeline.classify(_chunks(file), options, emit)
@@ -233,6 +237,19 @@ def _uri(video: str) -> Uri:
         return parse_uri(video)
     except ValueError as error:
         raise MalformedOption(str(error), field="uri") from None
+
+
+def _check_allowed(uri: Uri, config: FetchConfig) -> None:
+    """
+    Raises:
+        UriNotAllowed: it says how to allow the URI, with a command to paste.
+    """
+    if is_covered(uri, map(parse_prefix, config.allow)):
+        return
+    folder = f"{uri.path.rpartition('/')[0]}/" if uri.scheme == "file" else "/"
+    allow = quote(json.dumps([*config.allow, f"{uri.scheme}://{uri.authority}{folder}"]))
+    command = f"TUBELET_FETCH__ALLOW={allow} tubelet classify {quote(uri.url)}"
+    raise UriNotAllowed(f"fetch.allow does not list this place; to allow it: {command}", field="uri")
 
 
 def _opened(path: str) -> BinaryIO:

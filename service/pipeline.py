@@ -20,7 +20,7 @@ from service.errors import CorruptVideo, InternalError, TubeletError
 from service.intake import Account, Intake, Video
 from service.metrics import Metrics
 from service.plan import Plan
-from service.sampling import check_options, knows_no_end, make_open_plan, make_plan
+from service.sampling import check_options, knows_no_end, make_open_plan, make_plan, stride_warnings
 from service.segments import SegmentAssembler
 from service.uri import Uri
 from service.values import (
@@ -134,6 +134,7 @@ class Pipeline:
             tell = partial(_tell, emit, account)
             end, assembler, segments = await respond(outbox, decoding, options, tell, model)
         self._metrics.video_seconds.inc(end.facts.duration_ns / NS_PER_S)
+        rounded = stride_warnings(end.facts.duration_ns, model.spec.sampling, options)
         seconds["queue"] += work.account.queue_s
         seconds["encode"], seconds["classify"] = work.account.encode_s, work.account.classify_s
         return Classification(
@@ -143,7 +144,7 @@ class Pipeline:
             segments=segments,
             labels=assembler.video_labels(),
             stage_seconds=seconds,
-            warnings=end.facts.warnings + end.warnings,
+            warnings=end.facts.warnings + end.warnings + rounded,
             fetched_bytes=account.fetched_bytes,
             off_ns=end.off_ns,
             activation=Activation(model.spec.activation),

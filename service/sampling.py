@@ -11,6 +11,7 @@ from service.values import CROPS, NS_PER_S, Crop, Options, Sliding, VideoFacts, 
 
 _MAX_CLIPS = 30  # no paper takes more of one video
 _MAX_VIEWS = 10_000  # of all ranges; each is a grid of the plan
+_UNNOTICED = 0.01  # part of a stride that rounding may take or add without a word
 _LAG_NS = 600_000  # after it is due, a frame is surely shown: stamps are rounded, to 1 ms at worst
 _CROPS: dict[int, tuple[Crop, ...]] = {1: ("centre",), 3: CROPS}
 
@@ -50,6 +51,26 @@ def make_plan(facts: VideoFacts, sampling: Sampling, options: Options) -> Plan:
     """
     ranges = _ranges(facts.duration_ns, options.ranges_ns)
     return Plan(tuple(_lagging(grid, sampling) for grid in _grids(ranges, sampling, options)))
+
+
+def stride_warnings(duration_ns: int, sampling: Sampling, options: Options) -> tuple[str, ...]:
+    """A sentence where the stride asked for is not the one used, since it is a whole number of units.
+
+    A video or range shorter than a window has only one, and its stride makes no difference.
+    """
+    sliding = options.windowing
+    if not isinstance(sliding, Sliding) or sliding.stride_ns is None:
+        return ()
+    window, stride = _lengths(sliding, sampling)
+    units = sampling.units_per_window
+    used = round(_stride_units(window, stride, units) * window / units)
+    is_used = any(end - start > window for start, end in _ranges(duration_ns, options.ranges_ns))
+    if not is_used or abs(used - stride) <= _UNNOTICED * stride:
+        return ()
+    return (
+        f"the stride of {_s(stride)} s was rounded to {_s(used)} s: "
+        f"it is a whole number of the model's units, which are {_s(round(window / units))} s long",
+    )
 
 
 def knows_no_end(options: Options) -> bool:
@@ -120,7 +141,7 @@ def _sliding(start: int, end: int, window_ns: int, stride_ns: int, sampling: Sam
     fitting_ns = min(window_ns, end - start)
     # A stride of a whole number of units lets overlapping windows share them. In a range of a few nanoseconds
     # it is one of them at least, so that no segment is empty.
-    stride_units = max(round(stride_ns * units / window_ns), -(-units // fitting_ns))
+    stride_units = max(_stride_units(window_ns, stride_ns, units), -(-units // fitting_ns))
     return Grid(
         start_ns=start,
         end_ns=end,
@@ -129,6 +150,10 @@ def _sliding(start: int, end: int, window_ns: int, stride_ns: int, sampling: Sam
         units_per_window=units,
         stride_units=min(stride_units, units),
     )
+
+
+def _stride_units(window_ns: int, stride_ns: int, units: int) -> int:
+    return max(1, round(stride_ns * units / window_ns))
 
 
 def _views(start: int, end: int, views: Views, sampling: Sampling) -> Iterator[Grid]:

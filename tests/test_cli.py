@@ -1,6 +1,7 @@
 """The commands as a user runs them: real processes, real exit codes."""
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from service.cli import app
+from service.config import load_config
 from service.server import SAMPLE_CLIP
+from service.uri import is_covered, parse_prefix, parse_uri
 from tests.clips import pan
 from tests.command import serving, tubelet
 from tests.serving import Served
@@ -82,6 +85,8 @@ def test_views_are_one_segment_and_exclude_other_windows(served: Served, clips: 
     answer = json.loads(tubelet(*command, "--clips", "3", "--crops", "3").stdout)
     assert [(segment["start_s"], segment["end_s"]) for segment in answer["segments"]] == [(0, 2)]
     assert answer["labels"][0]["label"] == "pan_right"
+    rounded = json.loads(tubelet(*command, "--window", "1", "--stride", "0.01").stdout)
+    assert rounded["warnings"][0].startswith("the stride of 0.01 s was rounded to 0.25 s: ")
     refused = json.loads(tubelet(*command, "--crops", "2").stdout)
     assert "2 crops are neither 1 nor 3" in refused["error"]["message"]
     assert tubelet(*command, "--clips", "3", "--stride", "1").returncode == 2
@@ -175,3 +180,20 @@ def test_a_scheme_that_is_not_taken_is_told_which_are(served: Served) -> None:
     done = tubelet("classify", "ftp://a/b.mp4", "--server", served.target)
     assert done.returncode == 1
     assert "a URI begins with one of file://, http://" in done.stderr
+
+
+def test_a_uri_that_is_not_allowed_comes_with_a_command_to_paste(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = (tmp_path / "a clip.mp4").as_uri()
+    other = "https://media.example.com:8443/clips/a.mp4?token=1&x=2"
+    refused = tubelet("classify", uri, other, "--json")
+    assert refused.returncode == 1
+    first, second = (json.loads(line)["error"] for line in refused.stdout.splitlines())
+    assert (first["code"], first["reason"]) == ("PERMISSION_DENIED", "URI_NOT_ALLOWED")
+    prefix = """TUBELET_FETCH__ALLOW='["https://media.example.com:8443/"]'"""
+    assert second["message"].endswith(f"to allow it: {prefix} tubelet classify '{other}'")
+    variable, *command = shlex.split(first["message"].partition("to allow it: ")[2])
+    assert command == ["tubelet", "classify", uri]
+    monkeypatch.setenv(*variable.split("=", 1))
+    assert is_covered(parse_uri(uri), map(parse_prefix, load_config().fetch.allow))

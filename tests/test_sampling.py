@@ -13,7 +13,7 @@ from torchvision.datasets.video_utils import VideoClips
 from models.contract import Preprocessing, Sampling
 from service.errors import MalformedOption
 from service.plan import Grid, Plan
-from service.sampling import check_options, make_plan
+from service.sampling import check_options, make_plan, stride_warnings
 from service.values import NS_PER_S, Options, Sliding, VideoFacts, Views, WholeVideo
 
 SAMPLING = Sampling(
@@ -315,3 +315,53 @@ def test_frames_in_the_middle_of_segments_are_those_that_segment_sampling_takes(
     grid = make_plan(video, sampling, Options(windowing=WholeVideo())).grids[0]
     found = [grid.frame_time_ns(unit, 0) * 25 // NS_PER_S for unit in range(8)]
     assert found == [25 + 50 * segment for segment in range(8)]
+
+
+@pytest.mark.parametrize(
+    ("windowing", "used_s"),
+    [
+        (Sliding(), None),
+        (Sliding(window_ns=3 * NS_PER_S), None),  # whose stride is our choice
+        (Sliding(*seconds(2, 0.25)), None),
+        (Sliding(*seconds(2, 0.252)), None),  # 0.8 %
+        (Sliding(*seconds(2, 0.253)), "0.253 s was rounded to 0.25 s"),  # 1.2 %
+        (Sliding(*seconds(2, 0.01)), "0.01 s was rounded to 0.25 s"),
+        (Sliding(None, NS_PER_S // 10), "0.1 s was rounded to 0.25 s"),
+        (Sliding(*seconds(4, 1.2)), "1.2 s was rounded to 1 s"),
+        (Views(3, 1), None),
+        (WholeVideo(), None),
+    ],
+)
+def test_a_stride_that_was_rounded_is_named(windowing, used_s) -> None:
+    options = Options(windowing=windowing)
+    said = stride_warnings(10 * NS_PER_S, SAMPLING, options)
+    if used_s is None:
+        assert said == ()
+        return
+    (warning,) = said
+    assert f"the stride of {used_s}: " in warning
+    # The plan uses what the sentence says.
+    (grid,) = make_plan(facts(10), SAMPLING, options).grids
+    stride_s = grid.stride_units * grid.window_ns / grid.units_per_window / NS_PER_S
+    assert f"to {stride_s:g} s" in warning
+
+
+def test_a_stride_that_nothing_takes_is_not_named() -> None:
+    options = Options(windowing=Sliding(*seconds(2, 0.01)))
+    assert stride_warnings(2 * NS_PER_S, SAMPLING, options) == ()
+    short = replace(options, ranges_ns=(seconds(0, 1), seconds(5, 6.5)))
+    assert stride_warnings(10 * NS_PER_S, SAMPLING, short) == ()
+    assert stride_warnings(10 * NS_PER_S, SAMPLING, replace(short, ranges_ns=(seconds(0, 3),))) != ()
+
+
+@given(st.integers(1, 4 * NS_PER_S), st.floats(1, 4), st.floats(0.001, 1))
+def test_a_warning_comes_with_a_plan_that_differs(duration_ns: int, window_s: float, part: float) -> None:
+    window, stride = seconds(window_s, window_s * part)
+    options = Options(windowing=Sliding(window, stride))
+    said = stride_warnings(duration_ns, SAMPLING, options)
+    (grid,) = make_plan(facts(duration_ns / NS_PER_S), SAMPLING, options).grids
+    if grid.num_windows > 1:
+        used = grid.stride_units * grid.window_ns / grid.units_per_window
+        assert bool(said) == (abs(used - stride) > 0.01 * stride) or abs(used - stride) == pytest.approx(
+            0.01 * stride, rel=1e-3
+        )
