@@ -61,7 +61,7 @@ def _read(source: str, window_s: float | None) -> Foreign:
         foreign = read_torchvision(name, weights, window_s)
         return replace(foreign, provenance=replace(foreign.provenance, imported_by=_own_version()))
     path = Path(source)
-    provenance = Provenance(path.name, imported_by=_own_version())
+    provenance = Provenance(source, imported_by=_own_version())
     if path.is_dir():
         return _read_folder(path, provenance, window_s)
     if not path.is_file():

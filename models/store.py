@@ -50,7 +50,7 @@ class ModelStore:
         self._entries: list[Entry] = []
         self._problems: dict[tuple[str, ...], BrokenModel] = {}  # by name, or name and version, of folders
         for root in roots or (ZOO,):
-            for folder in _folders(root):
+            for folder in model_folders(root):
                 try:
                     self._add(folder)
                 except BrokenModel as error:
@@ -106,7 +106,8 @@ def is_embedded(entry: Entry) -> bool:
     return entry.folder.is_relative_to(ZOO)
 
 
-def _folders(root: Path) -> list[Path]:
+def model_folders(root: Path) -> list[Path]:
+    """All folders of models below ``root``, also those that cannot be used."""
     found = (*root.glob(f"*/{SPEC}"), *root.glob(f"*/*/{SPEC}"))
     # What starts with a dot is being written, or was left by a write that was cut off.
     return sorted(

@@ -263,6 +263,12 @@ def import_model(
         str | None,
         typer.Option(metavar="FILE", help="A file with one label a line, or imagenet-1k or kinetics-400."),
     ] = None,
+    licence: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Its licence. Without it: the source's, or unknown.")
+    ] = None,
+    description: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="What it is. Without it: what the source says.")
+    ] = None,
     window: Annotated[
         float | None,
         typer.Option(
@@ -299,6 +305,8 @@ def import_model(
             name=name,
             version=version,
             labels=labels,
+            licence=licence,
+            description=description,
             window_s=window,
             inflated=None if become is None else (frames or 32, tubelet or 2),
             overwrite=replace,
@@ -331,6 +339,30 @@ def show_model(
 
     with told(as_json=as_json):
         show(_model(name, version), load_config(config), as_json=as_json)
+
+
+@models_app.command(
+    "remove",
+    epilog=examples("tubelet models remove mine:1", "tubelet models remove mine --all-versions --yes"),
+)
+def remove_model(
+    name: Annotated[str, typer.Argument(metavar="NAME[:VERSION]", help="A model of the store.")],
+    all_versions: Annotated[
+        bool, typer.Option("--all-versions", help="All of them, if NAME has several.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it without being asked.")] = False,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Remove a version of a model from the store."""
+    from service.model_commands import remove_model as remove
+
+    model = _model(name, "")
+    if all_versions and model.version:
+        raise typer.BadParameter("--all-versions goes with a NAME without a version")
+    with told(as_json=as_json):
+        wanted = load_config(config)
+        remove(model, wanted, all_versions=all_versions, is_confirmed=yes, as_json=as_json)
 
 
 @app.command(epilog=examples("tubelet demo", "tubelet demo clip.mp4"))

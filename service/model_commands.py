@@ -1,9 +1,14 @@
-"""What ``models show``, ``import`` and ``verify`` do."""
+"""The commands ``models import``, ``show``, ``verify`` and ``remove``."""
 
 import json
-from dataclasses import asdict
+import sys
+from collections.abc import Collection
+from dataclasses import asdict, replace
+from pathlib import Path
 
 from rich.console import Console
+from rich.filesize import decimal
+from rich.prompt import Confirm
 from rich.table import Table
 
 from models.checkpoints.labels import read_labels
@@ -13,8 +18,9 @@ from models.folder import LABELS, WEIGHTS
 from models.importing import default_name, read_source, store_model
 from models.inflate import inflate
 from models.precision import precision_name
-from models.store import ModelStore
-from service.config import Config
+from models.removal import CannotRemove, StoredVersion, remove_version, stored_versions
+from models.store import ZOO, ModelStore, UnknownModel
+from service.config import Config, ModelsConfig
 from service.engine.loading import choose_devices
 from service.model_ref import ModelRef
 from service.models_list import open_store, spec_json
@@ -30,6 +36,8 @@ def import_model(
     name: str | None,
     version: str,
     labels: str | None,
+    licence: str | None,
+    description: str | None,
     window_s: float | None,
     inflated: tuple[int, int] | None,
     overwrite: bool,
@@ -43,6 +51,9 @@ def import_model(
     with _errors.status(f"reading {source}"):
         named = None if labels is None else read_labels(labels)
         foreign = read_source(source, window_s, labels=named)
+    foreign = replace(
+        foreign, licence=licence or foreign.licence, description=description or foreign.description
+    )
     if inflated is not None:
         foreign = inflate(foreign, *inflated)
     with _errors.status("writing and checking the model"):
@@ -115,6 +126,77 @@ def show_model(model: ModelRef, config: Config, *, as_json: bool) -> None:
         if value:
             table.add_row(key, _text(value))
     _out.print(table)
+
+
+def remove_model(
+    model: ModelRef, config: Config, *, all_versions: bool, is_confirmed: bool, as_json: bool
+) -> None:
+    """Remove a version of a model from the store, or all of them.
+
+    Raises:
+        models.store.UnknownModel: the store has no such model or version.
+        models.removal.CannotRemove: it comes with the package, several versions could be meant, nobody
+            confirmed it, or the file system does not let it go.
+    """
+    root = config.models.store
+    chosen = _chosen(model, root, all_versions=all_versions)
+    warnings = _warnings(chosen, config.models)
+    for warning in warnings:
+        _errors.print(f"warning: {warning}")
+    if not is_confirmed:
+        _confirm(chosen)
+    for version in chosen:
+        size_bytes = version.size_bytes
+        if left := remove_version(version, root):
+            _errors.print(f"warning: {left}")
+        if as_json:
+            removed = {"model": version.name, "version": version.version, "folder": str(version.folder)}
+            left_over = [*warnings, *filter(None, [left])]
+            print(json.dumps({**removed, "bytes": size_bytes, "removed": True, "warnings": left_over}))
+        else:
+            _out.print(f"removed {version}, {decimal(size_bytes)}, from {version.folder}")
+
+
+def _chosen(model: ModelRef, root: Path, *, all_versions: bool) -> tuple[StoredVersion, ...]:
+    named = stored_versions(root, model.name)
+    found = tuple(each for each in named if model.includes(each.name, each.version))
+    if not found:
+        if any(model.includes(spec.name, spec.version) for spec in ModelStore().specs()):
+            raise CannotRemove(
+                f"{model} comes with tubelet and stays; models.default and models.load say what is loaded"
+            )
+        raise UnknownModel(model.name, model.version, tuple(map(str, named)))
+    if len(found) > 1 and not all_versions:
+        versions = ", ".join(map(str, found))
+        raise CannotRemove(
+            f"{model} has {len(found)} versions in {root}, {versions}: name one, or give --all-versions"
+        )
+    return found
+
+
+def _warnings(leaving: Collection[StoredVersion], wanted: ModelsConfig) -> list[str]:
+    """What of the configuration means models that are leaving, and nothing else."""
+    gone = {version.folder for version in leaving}
+    store = ModelStore(ZOO, wanted.store)
+    left = [spec for spec in store.specs() if store.find(spec.name, spec.version).folder not in gone]
+    keys = [
+        ("models.default is", wanted.default_ref),
+        *(("models.load names", ref) for ref in wanted.load_refs),
+    ]
+    return [
+        f"{key} {str(ref)!r}, of which nothing is left: no server starts with this configuration"
+        for key, ref in keys
+        if any(ref.includes(version.name, version.version) for version in leaving)
+        and not any(ref.includes(spec.name, spec.version) for spec in left)
+    ]
+
+
+def _confirm(leaving: Collection[StoredVersion]) -> None:
+    if not sys.stdin.isatty():
+        raise CannotRemove("nothing was removed: --yes confirms it where no terminal can be asked")
+    listed = ", ".join(f"{version} ({decimal(version.size_bytes)})" for version in leaving)
+    if not Confirm.ask(f"Remove {listed} for good?", console=_errors, default=False):
+        raise CannotRemove("nothing was removed")
 
 
 def _text(value: object) -> str:

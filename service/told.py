@@ -76,6 +76,7 @@ def mendable() -> Iterator[_Kind]:
     from models.extras import MissingExtra
     from models.folder import BrokenModel
     from models.precision import UnsupportedPrecision
+    from models.removal import CannotRemove
     from models.store import UnknownModel
     from service.engine.loading import NoSuchDevice
     from service.shelf import NotThere
@@ -84,6 +85,7 @@ def mendable() -> Iterator[_Kind]:
     yield UnknownModel, "NOT_FOUND", "UNKNOWN_MODEL", 1
     yield BrokenModel, "FAILED_PRECONDITION", "BROKEN_MODEL", 1
     yield CannotImport, "INVALID_ARGUMENT", "CANNOT_IMPORT", 1
+    yield CannotRemove, "FAILED_PRECONDITION", "CANNOT_REMOVE", 1
     yield MissingExtra, "FAILED_PRECONDITION", "MISSING_EXTRA", 1
     for kind in (NotThere, NoSuchDevice, UnsupportedPrecision):
         yield kind, "INVALID_ARGUMENT", "BAD_CONFIGURATION", 1

@@ -65,6 +65,16 @@ def test_an_imported_model_answers(store: Path, theirs: Path) -> None:
     assert {label["label"] for label in answer["labels"]} <= set(LABELS)
 
 
+def test_what_is_said_of_a_model_is_kept(store: Path, theirs: Path) -> None:
+    """Its source is the one that was named, not the last part of it."""
+    described = ("--licence", "CC-BY-NC-4.0", "--description", 'Ours: "fights"\nand none.')
+    assert run("models", "import", theirs, "--name", "a", *described).returncode == 0
+    shown = json.loads(run("models", "show", "a", "--json").stdout)
+    assert (shown["licence"], shown["description"]) == ("CC-BY-NC-4.0", 'Ours: "fights"\nand none.')
+    assert shown["source"] == str(theirs)
+    assert "CC-BY-NC-4.0" in (store / "a" / "1" / "CARD.md").read_text()
+
+
 def test_show_tells_what_a_model_costs_and_where_it_runs() -> None:
     """The embedded one, by hand: 4 units of a tubelet of 4 x 8 x 8 over 36 places, a class token each."""
     done = run("models", "show", "camera-motion", "--json")
