@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from service.ask import Failure, ask_each, asking_here, asking_server, find_model
 from service.config import Config
 from service.confusion import draw_confusion
-from service.labelled import BadData, LabelledVideo, check_labels, read_labelled
+from service.labelled import BadData, LabelledVideo, read_labelled, with_model_labels
 from service.report import TOP_K, Outcome, Report, make_report, report_json, report_text
 from service.results import Results, open_results
 from service.values import Activation, Options, Views
@@ -65,7 +65,7 @@ async def evaluate(
             f"{model.name} has one label, {model.labels[0]!r}, which comes first in every answer: there is "
             "nothing that an evaluation could count as wrong"
         )
-    check_labels(videos, model.name, model.labels)
+    videos = with_model_labels(videos, model.name, model.labels)
     options = Options(model.name, model.version, top_k=TOP_K, windowing=wanted.windowing)
     out = out or Path(f"evaluation-{model.name}-{model.version}")
     asked = _asked(data, options)

@@ -9,6 +9,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from service.cli import app
+from service.client import Client
 from tests.clips import pan
 from tests.command import tubelet
 from tests.serving import Served
@@ -110,6 +111,18 @@ def test_a_csv_in_this_process_with_views(data: Path, tmp_path: Path) -> None:
     assert "1 videos, 1 skipped" in done.stdout
     assert "top 1  1.000" in done.stdout
     assert "gone.mp4: No such file" in done.stderr
+
+
+def test_a_list_of_numbers_as_other_projects_write_it(
+    served: Served, client: Client, data: Path, tmp_path: Path
+) -> None:
+    labels = list(client.model("camera-motion").labels)
+    right, up = labels.index("pan_right"), labels.index("tilt_up")
+    (data / "a clip.mp4").write_bytes(pan(1.0))
+    (data / "val.txt").write_text(f"pan_right/a.mp4 {right}\na clip.mp4 {right}\ntilt_up/wrong.mp4 {up}\n")
+    out = ("--out", str(tmp_path / "out"), "--json")
+    report = evaluated(evaluate(str(data / "val.txt"), "--server", served.target, *out))
+    assert report["confusion"] == {"labels": ["pan_right", "tilt_up"], "counts": [[2, 0], [1, 0]]}
 
 
 def test_labels_that_the_model_does_not_have(served: Served, data: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from service.confusion import draw_confusion
-from service.labelled import BadData, check_labels, read_labelled
+from service.labelled import BadData, read_labelled, with_model_labels
 from service.report import Outcome, make_report, report_text
 from service.results import OtherEvaluation, open_results
 
@@ -36,14 +36,50 @@ def test_csv_with_and_without_a_header(tmp_path: Path, table: str) -> None:
         (b"", "names no videos"),
         (b"path,label\n", "names no videos"),
         (b"1.mp4,a\n2.mp4\n", "line 2: wants path,label; found '2.mp4'"),
+        (b"1.mp4 3\n\n2.mp4\n", "line 3: wants path,label; found '2.mp4'"),
+        (b"1.mp4 3\n1.mp4 4\n", "names 1.mp4 twice"),
         (b"1.mp4,a\n1.mp4,b\n", "names 1.mp4 twice"),
-        (b"\x89PNG\xff\xfe", "neither a folder nor a CSV"),
+        (b"\x89PNG\xff\xfe", "neither a folder nor a list"),
     ],
 )
 def test_data_that_cannot_be_read(tmp_path: Path, content: bytes, says: str) -> None:
     (tmp_path / "data").write_bytes(content)
     with pytest.raises(BadData, match=says):
         read_labelled(tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    ("listed", "videos"),
+    [
+        ("x/1.mp4 0\n2.mp4 3\n", [("x/1.mp4", "0"), ("2.mp4", "3")]),
+        ("x/1.mp4\t0\r\n\r\n2.mp4   3", [("x/1.mp4", "0"), ("2.mp4", "3")]),
+        ("/d/a clip (1).mp4 12\n/d/b.mp4 0\n", [("/d/a clip (1).mp4", "12"), ("/d/b.mp4", "0")]),
+        ("a, b.mp4 1\nc.mp4 2\n", [("a, b.mp4", "1"), ("c.mp4", "2")]),
+        ("1.mp4 abseiling\n", [("1.mp4", "abseiling")]),
+        # With a comma in each line, it parts them: names of classes may end in a number.
+        ("1.mp4,class 1\n2.mp4,class 2\n", [("1.mp4", "class 1"), ("2.mp4", "class 2")]),
+        ("1.mp4,0\n2.mp4,1\n", [("1.mp4", "0"), ("2.mp4", "1")]),
+    ],
+)
+def test_lists_as_other_projects_write_them(
+    tmp_path: Path, listed: str, videos: list[tuple[str, str]]
+) -> None:
+    (tmp_path / "val.txt").write_text(listed, newline="")
+    found = read_labelled(tmp_path / "val.txt")
+    assert [(video.name, video.label) for video in found] == videos
+    assert [video.video for video in found] == [str(tmp_path / name) for name, _ in videos]
+
+
+def test_numbers_are_classes_of_the_model_from_0(tmp_path: Path) -> None:
+    (tmp_path / "val.txt").write_text("1.mp4 0\n2.mp4 2\n")
+    videos = read_labelled(tmp_path / "val.txt")
+    assert [video.label for video in with_model_labels(videos, "k3", ("a", "b", "c"))] == ["a", "c"]
+    assert [video.label for video in with_model_labels(videos, "k3", ("2", "1", "0"))] == ["0", "2"]  # names
+    with pytest.raises(BadData, match="has class 2, but the classes of k2 are 0 to 1"):
+        with_model_labels(videos, "k2", ("a", "b"))
+    (tmp_path / "val.txt").write_text("1.mp4 0\n2.mp4 b\n")
+    with pytest.raises(BadData, match="k3 has no label '0'"):
+        with_model_labels(read_labelled(tmp_path / "val.txt"), "k3", ("a", "b", "c"))
 
 
 def test_the_folder_of_an_evaluation_is_no_class(tmp_path: Path) -> None:
@@ -56,7 +92,7 @@ def test_the_folder_of_an_evaluation_is_no_class(tmp_path: Path) -> None:
 def test_unknown_labels_are_named_with_the_closest(tmp_path: Path) -> None:
     (tmp_path / "data.csv").write_text("1,riding_a_bike\n2,xyz\n3,abseiling\n")
     with pytest.raises(BadData) as refused:
-        check_labels(read_labelled(tmp_path / "data.csv"), "k400", ("abseiling", "riding a bike"))
+        with_model_labels(read_labelled(tmp_path / "data.csv"), "k400", ("abseiling", "riding a bike"))
     named, had = str(refused.value).split("; ")
     assert named == "k400 has no label 'riding_a_bike' (closest: 'riding a bike'), 'xyz'"
     assert had == "it has: abseiling, riding a bike"
