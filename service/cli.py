@@ -46,6 +46,19 @@ ServerAddress = Annotated[
         help="A server's address; port 8500 if none is named. Without it, this process answers.",
     ),
 ]
+Host = Annotated[
+    str | None,
+    typer.Option("--host", metavar="HOST", help="Address or name to listen at; '::' is all, IPv6 and IPv4."),
+]
+Port = Annotated[int | None, typer.Option("--port", metavar="PORT", help="gRPC port; 0 picks a free one.")]
+MetricsPort = Annotated[
+    int | None,
+    typer.Option(
+        "--metrics-port",
+        metavar="PORT",
+        help="HTTP port of /metrics, /healthz and /readyz; 0 picks a free one.",
+    ),
+]
 ModelName = Annotated[
     str, typer.Argument(metavar="NAME[:VERSION]", help="A model, the newest version if none.")
 ]
@@ -101,15 +114,9 @@ def _seconds(number: float | None) -> float | None:
 @app.command(epilog=examples("tubelet serve", "tubelet serve --config tubelet.toml --port 8500"))
 def serve(
     config: ConfigFile = None,
-    host: Annotated[
-        str | None,
-        typer.Option(metavar="HOST", help="Address or name to listen at; '::' is all, IPv6 and IPv4."),
-    ] = None,
-    port: Annotated[int | None, typer.Option(metavar="PORT", help="gRPC port; 0 picks a free one.")] = None,
-    metrics_port: Annotated[
-        int | None,
-        typer.Option(metavar="PORT", help="HTTP port of /metrics, /healthz and /readyz; 0 picks a free one."),
-    ] = None,
+    host: Host = None,
+    port: Port = None,
+    metrics_port: MetricsPort = None,
 ) -> None:
     """Answer gRPC calls until SIGTERM or Ctrl-C, then drain; a second one ends at once."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the models are about to be read
@@ -119,8 +126,7 @@ def serve(
     from service.listening import listed
     from service.server import RunningServer
 
-    flags = {"host": host, "port": port, "metrics_port": metrics_port}
-    server = {key: value for key, value in flags.items() if value is not None}
+    server = _server_flags(host, port, metrics_port)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     def ready(running: RunningServer) -> None:
@@ -130,6 +136,24 @@ def serve(
     with told():
         read = partial(load_config, config, server=server)
         signals.serve(read(), ready, read)
+
+
+@app.command(
+    "config",
+    epilog=examples("tubelet config", "tubelet config --config tubelet.toml --json"),
+)
+def show_config(
+    config: ConfigFile = None,
+    host: Host = None,
+    port: Port = None,
+    metrics_port: MetricsPort = None,
+    as_json: Json = False,
+) -> None:
+    """Print the configuration that serve would have, as TOML, and where each value comes from."""
+    from service.config_report import print_config
+
+    with told(as_json=as_json):
+        print_config(config, {"server": _server_flags(host, port, metrics_port)}, as_json=as_json)
 
 
 @app.command(
@@ -375,6 +399,12 @@ def demo(
     server = {"host": "127.0.0.1", "port": 0, "metrics_port": 0}
     with told():
         asyncio.run(show(video, load_config(server=server), Console(highlight=False, soft_wrap=True)))
+
+
+def _server_flags(host: str | None, port: int | None, metrics_port: int | None) -> dict[str, str | int]:
+    """The keys of the configuration's ``server`` table that flags set."""
+    flags = {"host": host, "port": port, "metrics_port": metrics_port}
+    return {key: value for key, value in flags.items() if value is not None}
 
 
 def _model(text: str, version: str) -> ModelRef:

@@ -7,7 +7,7 @@ A flag beats the environment, the environment beats the file. ``TUBELET_UPLOAD__
 import json
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
@@ -212,16 +212,31 @@ def load_config(path: Path | None = None, **flags: Any) -> Config:
         raise BadConfig(*problems(error, Config, _variables(flags))) from error
 
 
+def variables() -> Iterator[tuple[str, tuple[str, ...], Any]]:
+    """Yield each variable that sets keys: its name, the path of the key or table, and what it sets there.
+
+    One that beats another comes after it. All are well formed.
+    """
+    for name in sorted(os.environ, key=lambda name: name.count("__")):
+        path = tuple(name[len(_PREFIX) :].lower().split("__"))
+        if name.upper().startswith(_PREFIX) and path[0] in Config.model_fields:
+            value = os.environ[name]
+            yield name, path, json.loads(value) if _is_table(path) else value
+
+
+def _is_table(path: tuple[str, ...]) -> bool:
+    """Whether the key is a table, which a variable holds as JSON."""
+    stage, *key = path
+    field = fields(Config, [stage]).get("__".join(key))
+    return not key or (field is not None and get_origin(field.annotation) is dict)
+
+
 def _variables(flags: Mapping[str, Mapping[str, object]]) -> dict[tuple[str, ...], str]:
-    """The names of the variables, by the keys that they set and no flag does; all are well formed."""
+    """The names of the variables, by the keys that they set and no flag does."""
     found: dict[tuple[str, ...], str] = {}
-    for name, value in os.environ.items():
-        keys = tuple(name[len(_PREFIX) :].lower().split("__"))
-        if not name.upper().startswith(_PREFIX) or keys[0] not in Config.model_fields:
-            continue
-        # One of a whole stage holds an object, beside whose keys the file may have some of its own.
-        content = None if keys[1:] else json.loads(value)
-        paths = [(*keys, key) for key in content] if isinstance(content, dict) else [keys]
+    for name, path, content in variables():
+        # Beside the keys of a table that a variable holds, the file may have some of its own.
+        paths = [(*path, key) for key in content] if isinstance(content, dict) else [path]
         found |= dict.fromkeys(paths, name)
     by_flag = {(stage, key) for stage, keys in flags.items() for key in keys}
     return {path: name for path, name in found.items() if path not in by_flag}
@@ -242,7 +257,7 @@ def _check_variable(name: str, value: str) -> None:
         return
     field = fields(Config, [stage]).get("__".join(key))
     kind = get_origin(field.annotation) if field else None
-    if not key or kind is dict:
+    if _is_table((stage, *key)):
         wanted = "a table is written as JSON"
     elif kind is tuple:
         wanted = f'a list is written as JSON, such as ["a", "b"]; found {value!r}'
