@@ -1,5 +1,6 @@
 """Errors as rich gRPC statuses (google.rpc, see AIP-193), and back again for the client."""
 
+import os
 from typing import cast
 
 import grpc
@@ -24,6 +25,8 @@ CONNECTION_LOST = "CONNECTION_LOST"
 _MAX_MESSAGE_BYTES = 1000
 _MAX_VALUE_BYTES = 200
 _CUT = "…"
+
+_PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")  # in the order in which gRPC takes them
 
 # A frame's type is the fourth byte of what came: of "HTTP/1.1", and of "<!DOCTYPE" as HTTP/0.9 has it.
 _SIGNS_OF_HTTP = ("http1.x server", f"got frame type {ord('P')})", f"got frame type {ord('O')})")
@@ -101,8 +104,14 @@ def from_rpc_error(error: grpc.RpcError, target: str) -> ServerError:
     return ServerError(call.code().name, reason, message, metadata, retry_after_s)
 
 
+def _proxy_hint() -> str:
+    """Name the variable by which gRPC connects through a proxy, to servers on this machine too."""
+    proxy = next((name for name in _PROXIES if os.environ.get(name)), None)
+    return f"{proxy} is set: no_proxy must name servers that are not behind that proxy" if proxy else ""
+
+
 def _connection_failure(code: grpc.StatusCode, details: str, target: str) -> tuple[str, str]:
-    """The reason and the sentence for what gRPC says of a call that no tubelet server answered."""
+    """Return reason and sentence for a call that no tubelet server answered, by gRPC's ``details``."""
     if code == grpc.StatusCode.UNIMPLEMENTED:
         return SERVER_UNREACHABLE, f"what answers at {target} is no tubelet server of this version: {details}"
     if any(sign in details for sign in _SIGNS_OF_HTTP):
@@ -112,9 +121,10 @@ def _connection_failure(code: grpc.StatusCode, details: str, target: str) -> tup
         )
     if "Failed parsing HTTP/2" in details:
         return SERVER_UNREACHABLE, f"what answers at {target} is no tubelet server: it does not speak gRPC"
-    if "resolv" in details or "lookup" in details:
+    if "failed to connect" in details:
+        hint = _proxy_hint() or "is `tubelet serve` running?"
+        return SERVER_UNREACHABLE, f"no tubelet server answers at {target}; {hint}"
+    if "resolving" in details or "resolution" in details:
         host = target.rpartition(":")[0]
         return SERVER_UNREACHABLE, f"the name {host} of the server {target} cannot be resolved"
-    if "failed to connect" in details:
-        return SERVER_UNREACHABLE, f"no tubelet server answers at {target}; is `tubelet serve` running?"
     return CONNECTION_LOST, f"the connection to {target} was lost: {details}"

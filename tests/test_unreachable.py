@@ -112,6 +112,13 @@ def test_what_is_no_tubelet_server_is_named() -> None:
         assert f"what answers at {target} is no tubelet server" in refusal(target).message
 
 
+def test_a_proxy_that_is_in_the_way_is_named(nobody: str) -> None:
+    proxy = {"https_proxy": f"http://{nobody}", "no_proxy": "", "no_grpc_proxy": "", "grpc_proxy": ""}
+    done = tubelet("models", "list", "--server", "localhost:8500", **proxy)
+    says = "https_proxy is set: no_proxy must name servers that are not behind that proxy"
+    assert done.stderr == f"no tubelet server answers at localhost:8500; {says}\n"
+
+
 def test_a_name_that_is_none() -> None:
     says = "the name nobody.invalid of the server nobody.invalid:8500 cannot be resolved"
     assert refusal("nobody.invalid").message == says
