@@ -151,6 +151,11 @@ CASES: dict[str, tuple[int, dict[str, str], dict[str, str]]] = {
         {OK: "0+95x40", 'tubelet_failed_total{job="t", reason="NO_DEVICE"}': "0+1x40"},
         {OK: "0+95x40", 'tubelet_failed_total{job="t", reason="CORRUPT_VIDEO"}': "0+9x40"},
     ),
+    "TubeletStorageFull": (
+        30,
+        {OK: "0+95x40", 'tubelet_failed_total{job="t", reason="STORAGE_FULL"}': "0+1x40"},
+        {OK: "0+95x40", 'tubelet_failed_total{job="t", reason="UPLOAD_TOO_LARGE"}': "0+9x40"},
+    ),
     "TubeletErrors": (
         30,
         {OK: "0+95x40", 'tubelet_requests_total{job="t", code="INTERNAL"}': "0+5x40"},
