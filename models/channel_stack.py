@@ -11,7 +11,16 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from models.contract import Preprocessing, VideoModel
-from models.layers import NORM_EPS, Activation, BlockDims, Encoder, PatchEmbed, initialise
+from models.layers import (
+    NORM_EPS,
+    Activation,
+    BlockDims,
+    Encoder,
+    PatchEmbed,
+    PatchSize,
+    count_patches,
+    initialise,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +28,7 @@ class ChannelStackDims:
     """Sizes of a ViT over ``frames`` stacked frames; ``patch_size`` in pixels."""
 
     frames: int
-    patch_size: int
+    patch_size: PatchSize
     embed_dim: int
     depth: int
     num_heads: int
@@ -38,7 +47,7 @@ class ChannelStack(VideoModel):
     def __init__(self, dims: ChannelStackDims, preprocessing: Preprocessing, num_classes: int) -> None:
         super().__init__(preprocessing)
         width = dims.embed_dim
-        tokens = (preprocessing.height // dims.patch_size) * (preprocessing.width // dims.patch_size)
+        tokens = count_patches(preprocessing.height, preprocessing.width, dims.patch_size)
         self.patch_embed = PatchEmbed(dims.patch_size, 3 * dims.frames, width)
         self.spatial = Encoder(tokens, dims.depth, dims.block)
         self.head = nn.Linear(width, num_classes)

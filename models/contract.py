@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 Family = Literal["vit", "factorised", "channel_stack", "joint", "divided", "torchvision", "hf"]
 Resize = Literal["crop", "stretch"]
-Resample = Literal["swscale", "bilinear", "bicubic", "lanczos", "bilinear_aliased"]
+Resample = Literal["swscale", "bilinear", "bicubic", "lanczos", "nearest", "bilinear_aliased"]
 Position = Literal["middle", "start"]
 CropRounding = Literal["down", "half_even"]
 OutputActivation = Literal["softmax", "sigmoid"]
@@ -76,8 +76,9 @@ class Preprocessing:
     A picture is resized, then its centre is cut out. ``crop`` scales it, in its own shape, until it covers
     the resized size; ``stretch`` scales each side to it. ``swscale`` resamples while colours are converted,
     which is fastest; the others do so in RGB, as Pillow and torchvision do (antialiased, but for
-    ``bilinear_aliased``), so that a checkpoint sees the pixels it was trained on. A centre
-    that lies between two pixels goes down (transformers) or to the even one (torchvision).
+    ``bilinear_aliased`` and ``nearest``), so that a checkpoint sees the pixels it was trained on. A centre
+    that lies between two pixels goes down (transformers) or to the even one (torchvision). Where a picture
+    resized in RGB is smaller than what is cut out, the rest is black.
     """
 
     height: int
@@ -93,12 +94,11 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
             raise ValueError(f"the size must be positive, it is {self.height} x {self.width} pixels")
-        if (self.resize_height or self.height) < self.height or (
-            self.resize_width or self.width
-        ) < self.width:
+        rows, columns = self.resize_height or self.height, self.resize_width or self.width
+        if self.resample == "swscale" and (rows < self.height or columns < self.width):
             raise ValueError(
                 f"{self.height} x {self.width} pixels are cut out of a larger or equal picture, not out of "
-                f"{self.resize_height or self.height} x {self.resize_width or self.width}"
+                f"{rows} x {columns}"
             )
         if min(self.std) <= 0:
             raise ValueError(f"std must be positive, it is {self.std}")

@@ -12,7 +12,18 @@ from einops import rearrange, repeat
 from torch import Tensor, cat, empty, nn
 
 from models.contract import Preprocessing, VideoModel
-from models.layers import NORM_EPS, Activation, Attention, BlockDims, Mlp, PatchEmbed, initialise, places
+from models.layers import (
+    NORM_EPS,
+    Activation,
+    Attention,
+    BlockDims,
+    Mlp,
+    PatchEmbed,
+    PatchSize,
+    count_patches,
+    initialise,
+    places,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +31,7 @@ class DividedDims:
     """Sizes of a TimeSformer over ``frames`` frames; ``patch_size`` in pixels."""
 
     frames: int
-    patch_size: int
+    patch_size: PatchSize
     embed_dim: int
     depth: int
     num_heads: int
@@ -80,7 +91,7 @@ class Divided(VideoModel):
     def __init__(self, dims: DividedDims, preprocessing: Preprocessing, num_classes: int) -> None:
         super().__init__(preprocessing)
         width = dims.embed_dim
-        patches = (preprocessing.height // dims.patch_size) * (preprocessing.width // dims.patch_size)
+        patches = count_patches(preprocessing.height, preprocessing.width, dims.patch_size)
         self.patch_embed = PatchEmbed(dims.patch_size, 3, width)
         self.cls_token = nn.Parameter(empty(1, 1, width))
         self.pos_embed = nn.Parameter(empty(1, 1 + patches, width))

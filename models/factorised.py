@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from models.contract import Preprocessing, VideoModel
-from models.layers import NORM_EPS, Activation, BlockDims, Encoder, TubeletEmbed, initialise
+from models.layers import NORM_EPS, Activation, BlockDims, Encoder, TubeletEmbed, count_patches, initialise
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +38,13 @@ class Factorised(VideoModel):
 
     def __init__(self, dims: FactorisedDims, preprocessing: Preprocessing, num_classes: int) -> None:
         super().__init__(preprocessing)
-        rows = preprocessing.height // dims.tubelet_size[1]
-        columns = preprocessing.width // dims.tubelet_size[2]
+        patches = count_patches(preprocessing.height, preprocessing.width, dims.tubelet_size[1:])
         width = dims.embed_dim
         self.patch_embed = TubeletEmbed(dims.tubelet_size, 3, width)
-        self.spatial = Encoder(rows * columns, dims.spatial_depth, dims.block)
+        self.spatial = Encoder(patches, dims.spatial_depth, dims.block)
         self.temporal = Encoder(dims.units_per_window, dims.temporal_depth, dims.block)
         self.head = nn.Linear(width, num_classes)
-        self.tokens_per_unit = rows * columns + 1
+        self.tokens_per_unit = patches + 1
         initialise(self)
 
     def encode_tokens(self, units: Tensor) -> Tensor:

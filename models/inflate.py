@@ -7,6 +7,7 @@ import torch
 from models.checkpoints.foreign import CannotImport, Foreign
 from models.contract import Preprocessing, Sampling
 from models.factorised import Factorised, FactorisedDims, central_frame_
+from models.layers import patch_sides
 from models.vit import ViTDims
 
 TEMPORAL_DEPTH = 4  # of the paper's factorised encoders
@@ -30,7 +31,7 @@ def inflate(foreign: Foreign, frames: int, tubelet: int) -> Foreign:
         raise CannotImport(f"tubelets of {tubelet} frames do not divide a window of {frames}")
     sizes = {key: asdict(dims)[key] for key in ("embed_dim", "num_heads", "mlp_dim", "norm_eps", "act")}
     inflated = FactorisedDims(
-        tubelet_size=(tubelet, dims.patch_size, dims.patch_size),
+        tubelet_size=(tubelet, *patch_sides(dims.patch_size)),
         units_per_window=frames // tubelet,
         spatial_depth=dims.depth,
         temporal_depth=TEMPORAL_DEPTH,

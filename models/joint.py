@@ -19,6 +19,7 @@ from models.layers import (
     Encoder,
     EncoderBlock,
     TubeletEmbed,
+    count_patches,
     initialise,
     places,
 )
@@ -69,7 +70,7 @@ class Joint(VideoModel):
         t, p, q = dims.tubelet_size
         if dims.frames % t:
             raise ValueError(f"tubelets of {t} frames do not divide {dims.frames} frames")
-        tokens = dims.frames // t * (preprocessing.height // p) * (preprocessing.width // q)
+        tokens = dims.frames // t * count_patches(preprocessing.height, preprocessing.width, (p, q))
         self.patch_embed = TubeletEmbed(dims.tubelet_size, 3, dims.embed_dim)
         self.spacetime: Encoder | MeanEncoder
         if dims.pool == "cls":

@@ -22,6 +22,27 @@ MAX_DEPTH = 1000
 _ACTIVATIONS = {"gelu": F.gelu, "gelu_tanh": partial(F.gelu, approximate="tanh")}
 
 
+PatchSize = int | tuple[int, int]
+"""Of a patch in pixels: the side of a square one, or height and width."""
+
+
+def patch_sides(patch_size: PatchSize) -> tuple[int, int]:
+    """-> (height, width)"""
+    return patch_size if isinstance(patch_size, tuple) else (patch_size, patch_size)
+
+
+def count_patches(height: int, width: int, patch_size: PatchSize) -> int:
+    """How many patches a picture of this size has.
+
+    Raises:
+        ValueError: they do not fill it.
+    """
+    p, q = patch_sides(patch_size)
+    if height % p or width % q:
+        raise ValueError(f"patches of {p} x {q} pixels do not fill a picture of {height} x {width}")
+    return (height // p) * (width // q)
+
+
 @dataclass(frozen=True, slots=True)
 class BlockDims:
     """Sizes of one transformer block, and what checkpoints differ in beside sizes."""
@@ -36,16 +57,15 @@ class BlockDims:
 class PatchEmbed(nn.Module):
     """Patches of single pictures: (N, H, W, C) -> (N, P, D), row by row."""
 
-    def __init__(self, patch_size: int, in_chans: int, embed_dim: int) -> None:
+    def __init__(self, patch_size: PatchSize, in_chans: int, embed_dim: int) -> None:
         super().__init__()
-        self.patch_size = patch_size
-        self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size=patch_size, stride=patch_size)
+        self.patch_size = patch_sides(patch_size)
+        self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size=self.patch_size, stride=self.patch_size)
 
     def forward(self, pictures: Tensor) -> Tensor:
         # A convolution whose stride is its kernel is one matrix product over channels-last pixels.
-        patches = rearrange(
-            pictures, "n (h p) (w q) c -> n (h w) (c p q)", p=self.patch_size, q=self.patch_size
-        )
+        p, q = self.patch_size
+        patches = rearrange(pictures, "n (h p) (w q) c -> n (h w) (c p q)", p=p, q=q)
         return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
 
 

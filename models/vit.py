@@ -10,7 +10,16 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from models.contract import Preprocessing, VideoModel
-from models.layers import NORM_EPS, Activation, BlockDims, Encoder, PatchEmbed, initialise
+from models.layers import (
+    NORM_EPS,
+    Activation,
+    BlockDims,
+    Encoder,
+    PatchEmbed,
+    PatchSize,
+    count_patches,
+    initialise,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +30,7 @@ class ViTDims:
     head one linear layer, as the paper fine-tunes it.
     """
 
-    patch_size: int
+    patch_size: PatchSize
     embed_dim: int
     depth: int
     num_heads: int
@@ -41,7 +50,7 @@ class ViT(VideoModel):
     def __init__(self, dims: ViTDims, preprocessing: Preprocessing, num_classes: int) -> None:
         super().__init__(preprocessing)
         width = dims.embed_dim
-        tokens = (preprocessing.height // dims.patch_size) * (preprocessing.width // dims.patch_size)
+        tokens = count_patches(preprocessing.height, preprocessing.width, dims.patch_size)
         self.patch_embed = PatchEmbed(dims.patch_size, 3, width)
         self.spatial = Encoder(tokens, dims.depth, dims.block)
         self.head = mlp_head(width, dims.representation_dim, num_classes)

@@ -81,7 +81,8 @@ class PixelFormat:
 
     The picture is resized until it covers the resized size (``crop``) or fills it (``stretch``); then a crop
     is cut out of it. The centre goes up and left or to the even pixel where it lies between two. ``swscale``
-    resamples while it converts colours, the others afterwards in RGB.
+    resamples while it converts colours, the others afterwards in RGB; where the resized picture is smaller
+    than the crop, the rest of it is black.
     """
 
     height: int
@@ -89,7 +90,7 @@ class PixelFormat:
     resize: Literal["crop", "stretch"]
     resize_height: int | None = None  # None: as high and wide as the result
     resize_width: int | None = None
-    resample: Literal["swscale", "bilinear", "bicubic", "lanczos", "bilinear_aliased"] = "swscale"
+    resample: Literal["swscale", "bilinear", "bicubic", "lanczos", "nearest", "bilinear_aliased"] = "swscale"
     crop_rounding: Literal["down", "half_even"] = "down"
 
     @property
@@ -100,13 +101,15 @@ class PixelFormat:
     def corner(self, crop: Crop, height: int, width: int) -> tuple[int, int]:
         """Where a crop begins in a picture resized to this size: (top, left)."""
         down, across = height - self.height, width - self.width
-        if crop == "centre":
+        if crop == "centre" or max(down, across) <= 0:
             return self._half(down), self._half(across)
         if down > across:
             return (down if crop == "end" else 0), self._half(across)
         return self._half(down), (across if crop == "end" else 0)
 
     def _half(self, margin: int) -> int:
+        if margin < 0:
+            return -(-margin // 2)
         return margin // 2 if self.crop_rounding == "down" else round(margin / 2)
 
 

@@ -61,8 +61,12 @@ def all_there(source: str) -> Iterator[None]:
         raise CannotImport(f"{source} has no {error.args[0]}") from error
     # RuntimeErrors are torch's, of shapes that do not fit and of memory that does not suffice.
     except (AttributeError, IndexError, TypeError, ValueError, RuntimeError, MemoryError) as error:
-        what = " ".join(str(error).split())[:200] or type(error).__name__
-        raise CannotImport(f"{source} is not as such a checkpoint should be: {what}") from error
+        raise CannotImport(f"{source} is not as such a checkpoint should be: {one_line(error)}") from error
+
+
+def one_line(error: Exception) -> str:
+    """The beginning of an error's message, on one line; the name of its type if it has none."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 
 from models.checkpoints.foreign import CannotImport, Foreign, read_folder_tensors, read_json
-from models.checkpoints.hf_folder import image_size, read_activation, read_id2label, read_licence
+from models.checkpoints.hf_defaults import complete_config
+from models.checkpoints.hf_folder import both_sides, read_activation, read_id2label, read_licence
 from models.checkpoints.hf_other import read_through_transformers
 from models.checkpoints.hf_preprocessing import read_preprocessing
 from models.contract import Preprocessing, Provenance, Sampling
 from models.divided import DividedDims
 from models.families import Dims
 from models.joint import JointDims, sinusoids
-from models.layers import Activation
+from models.layers import Activation, PatchSize, count_patches, patch_sides
 from models.vit import ViTDims
 
 
@@ -68,12 +69,13 @@ def read_hf(folder: Path, provenance: Provenance, window_s: float | None) -> For
     Raises:
         CannotImport: no video classifier, or an image classifier with such an option.
     """
-    config = read_json(folder / "config.json")
-    kind = config.get("model_type", "")
+    given = read_json(folder / "config.json")
+    kind = given.get("model_type", "")
     if kind not in _READERS:
-        return read_through_transformers(folder, config, provenance, window_s)
+        return read_through_transformers(folder, given, provenance, window_s)
+    config = complete_config(kind, given)
     activation = read_activation(config)
-    preprocessing = read_preprocessing(folder, kind, image_size(config))
+    preprocessing = read_preprocessing(folder, kind, both_sides(config["image_size"], "image_size"))
     try:
         dims, state, default_window_s = _READERS[kind](
             config, _renamed(read_folder_tensors(folder)), preprocessing
@@ -81,7 +83,7 @@ def read_hf(folder: Path, provenance: Provenance, window_s: float | None) -> For
     except _NotOurs:
         if kind == "vit":
             raise
-        return read_through_transformers(folder, config, provenance, window_s)
+        return read_through_transformers(folder, given, provenance, window_s)
     labels, problem = read_id2label(config)
     return Foreign(
         dims=dims,
@@ -109,13 +111,14 @@ def _vivit(config: dict[str, Any], state: dict[str, Tensor], _: Preprocessing) -
 
 
 def _videomae(config: dict[str, Any], state: dict[str, Tensor], preprocessing: Preprocessing) -> Read:
-    if not config.get("use_mean_pooling", True):
+    if not config["use_mean_pooling"]:
         raise _NotOurs("use_mean_pooling = false is not supported: only VideoMAE fine-tuned with fc_norm")
-    t, patch = int(config["tubelet_size"]), config["patch_size"]
+    t, patch_size = int(config["tubelet_size"]), _patch_size(config)
     dims = JointDims(
-        frames=config["num_frames"], tubelet_size=(t, patch, patch), pool="mean", **_block(config)
+        frames=config["num_frames"], tubelet_size=(t, *patch_sides(patch_size)), pool="mean", **_block(config)
     )
-    tokens = (preprocessing.height // patch) * (preprocessing.width // patch) * (dims.frames // t)
+    patches = count_patches(preprocessing.height, preprocessing.width, patch_size)
+    tokens = patches * (dims.frames // t)
     # The positions are a formula there, not weights.
     state = {**state, "pos_embed": sinusoids(tokens, dims.embed_dim)[None]}
     # 16 frames, every fourth one, of videos at 30 fps (arXiv 2203.12602, section 4).
@@ -131,14 +134,14 @@ def _timesformer(config: dict[str, Any], state: dict[str, Tensor], _: Preprocess
         raise CannotImport(
             f"attention_type {attention!r} is not supported: only 'divided_' and 'joint_space_time'"
         )
-    dims = DividedDims(frames=config["num_frames"], patch_size=config["patch_size"], **_block(config))
+    dims = DividedDims(frames=config["num_frames"], patch_size=_patch_size(config), **_block(config))
     state = {re.sub(r"^time_embeddings$", "time_embed", name): value for name, value in state.items()}
     # 8 frames, every 32nd one, of videos at 30 fps (arXiv 2102.05095, section 4).
     return dims, state, config["num_frames"] * 32 / 30
 
 
 def _vit(config: dict[str, Any], state: dict[str, Tensor], _: Preprocessing) -> Read:
-    dims = ViTDims(patch_size=config["patch_size"], **_block(config))
+    dims = ViTDims(patch_size=_patch_size(config), **_block(config))
     # An image model has no window of its own; two seconds suit most actions.
     return dims, _under(state, "spatial"), 2.0
 
@@ -153,10 +156,10 @@ _READERS: dict[str, Callable[[dict[str, Any], dict[str, Tensor], Preprocessing],
 
 def _block(config: dict[str, Any]) -> dict[str, Any]:
     """The fields that all dims share."""
-    act = config.get("hidden_act", "gelu")
+    act = config["hidden_act"]
     if act not in _ACTIVATIONS:
         raise _NotOurs(f"hidden_act {act!r} is not supported: only {', '.join(_ACTIVATIONS)}")
-    if config.get("num_channels", 3) != 3:
+    if config["num_channels"] != 3:
         raise CannotImport(f"num_channels is {config['num_channels']}, but videos have 3")
     return {
         "embed_dim": config["hidden_size"],
@@ -166,6 +169,11 @@ def _block(config: dict[str, Any]) -> dict[str, Any]:
         "norm_eps": config["layer_norm_eps"],
         "act": _ACTIVATIONS[act],
     }
+
+
+def _patch_size(config: dict[str, Any]) -> PatchSize:
+    p, q = both_sides(config["patch_size"], "patch_size")
+    return p if p == q else (p, q)
 
 
 def _sampling(dims: Dims, window_s: float) -> Sampling:

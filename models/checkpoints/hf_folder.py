@@ -14,10 +14,18 @@ _PROBLEM_TYPES: dict[str, OutputActivation] = {
 }
 
 
-def image_size(config: dict[str, Any]) -> tuple[int, int]:
-    size = config["image_size"]
-    height, width = size if isinstance(size, list) else (size, size)
-    return height, width
+def both_sides(size: Any, key: str) -> tuple[int, int]:
+    """(height, width) of a size in a config, which is one number or two.
+
+    Raises:
+        CannotImport: it is neither.
+    """
+    match size:
+        case [int(side)] | int(side):
+            return side, side
+        case [int(height), int(width)]:
+            return height, width
+    raise CannotImport(f"{key} in its config is {size!r}, not one number or height and width")
 
 
 def read_id2label(config: dict[str, Any]) -> tuple[tuple[str, ...], str]:

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from models.checkpoints.foreign import CannotImport, Foreign, check_memory, read_folder_tensors
-from models.checkpoints.hf_folder import read_activation, read_id2label, read_licence
+from models.checkpoints.foreign import CannotImport, Foreign, check_memory, one_line, read_folder_tensors
+from models.checkpoints.hf_folder import both_sides, read_activation, read_id2label, read_licence
 from models.checkpoints.hf_preprocessing import read_preprocessing
 from models.contract import Provenance, Sampling
 from models.extras import MissingExtra
@@ -39,11 +39,14 @@ def read_through_transformers(
             f"{folder / 'config.json'} is of model type {kind!r}; supported are {', '.join(supported)}"
         )
     activation = read_activation(config)
-    frames = _first(config, _FRAME_KEYS, folder)
-    size = _first(config, _SIZE_KEYS, folder)
-    state = read_folder_tensors(folder)
     try:
         own = own_config(config)
+    except Exception as error:  # whatever its code meets in a config that is damaged
+        raise CannotImport(f"transformers cannot load {folder}: {one_line(error)}") from error
+    frames = int(_first(own, _FRAME_KEYS, folder))
+    size = both_sides(_first(own, _SIZE_KEYS, folder), "the picture's size")
+    state = read_folder_tensors(folder)
+    try:
         with torch.device("meta"):
             outline = library.AutoModelForVideoClassification.from_config(own, dtype=torch.float32)
         # transformers allocates what the checkpoint lacks, too.
@@ -59,8 +62,7 @@ def read_through_transformers(
     except CannotImport:
         raise
     except Exception as error:  # whatever its code meets in a config or a file that is damaged
-        reason = " ".join(str(error).split())[:200]
-        raise CannotImport(f"transformers cannot load {folder}: {reason}") from error
+        raise CannotImport(f"transformers cannot load {folder}: {one_line(error)}") from error
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
         if report.get(problem):
             some = ", ".join(map(str, sorted(report[problem])[:3]))
@@ -69,7 +71,7 @@ def read_through_transformers(
     labels, problem = read_id2label(config)
     return Foreign(
         dims=HfDims(json.dumps(net.config.to_diff_dict() | {"model_type": kind}), frames),
-        preprocessing=read_preprocessing(folder, kind, (size, size)),
+        preprocessing=read_preprocessing(folder, kind, size),
         sampling=Sampling(frames, 1, window, window, window / 4, window * 4, "start"),
         labels=labels,
         label_problem=problem,
@@ -81,8 +83,9 @@ def read_through_transformers(
     )
 
 
-def _first(config: dict[str, Any], keys: tuple[str, ...], folder: Path) -> int:
-    found = [config[key] for key in keys if isinstance(config.get(key), int)]
+def _first(config: Any, keys: tuple[str, ...], folder: Path) -> Any:
+    """The value of the first of these keys in transformers' config, which knows the defaults."""
+    found = [value for key in keys if (value := getattr(config, key, None)) is not None]
     if not found:
         raise CannotImport(f"{folder / 'config.json'} has none of {', '.join(keys)}")
     return found[0]

@@ -4,18 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from models.checkpoints.foreign import CannotImport, read_json
+from models.checkpoints.hf_defaults import complete_processor
+from models.checkpoints.hf_folder import both_sides
 from models.contract import Preprocessing, Resample
 
 _FILES = ("video_preprocessor_config.json", "preprocessor_config.json")
 # PIL's numbers for filters.
-_RESAMPLE: dict[int, Resample] = {1: "lanczos", 2: "bilinear", 3: "bicubic"}
-# What transformers' own classes fill in for keys that a config leaves out.
-_DEFAULTS: dict[str, dict[str, Any]] = {
-    "vivit": {"size": {"shortest_edge": 256}, "offset": True, "rescale_factor": 1 / 127.5},
-    "videomae": {"size": {"shortest_edge": 224}},
-    "timesformer": {"size": {"shortest_edge": 224}},
-    "vit": {"size": {"height": 224, "width": 224}, "do_center_crop": False},
-}
+_RESAMPLE: dict[int, Resample] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 # The processors that take a single number for the shorter side; for all others it is both sides.
 _EDGE_ALONE = ("vivit", "videomae", "timesformer")
 
@@ -29,17 +24,16 @@ def read_preprocessing(folder: Path, kind: str, image_size: tuple[int, int]) -> 
     present = [folder / name for name in _FILES if (folder / name).is_file()]
     if not present:
         raise CannotImport(f"{folder} has no {' or '.join(_FILES)}: how pixels are prepared is not known")
-    config = _DEFAULTS.get(kind, {}) | read_json(present[0])
-    for step in ("do_resize", "do_rescale", "do_normalize"):
-        if not config.get(step, True):
-            raise CannotImport(f"{present[0]} turns {step} off, which is not supported")
+    config = complete_processor(kind, read_json(present[0]))
+    if not config["do_resize"]:
+        raise CannotImport(f"{present[0]} turns do_resize off: videos come in any size, the model takes one")
     height, width = image_size
     if "size" not in config:
         raise CannotImport(f"{present[0]} does not say to which size pictures are brought")
     rows, columns, stretched = _size(config["size"], kind, present[0])
-    if config.get("do_center_crop", True):
-        crop = config.get("crop_size", height)
-        cut = (crop["height"], crop["width"]) if isinstance(crop, dict) else (crop, crop)
+    if config["do_center_crop"]:
+        crop = config.get("crop_size", image_size)
+        cut = (crop["height"], crop["width"]) if isinstance(crop, dict) else both_sides(crop, "crop_size")
     else:
         cut = (rows, columns)
     if cut != image_size:
@@ -47,10 +41,11 @@ def read_preprocessing(folder: Path, kind: str, image_size: tuple[int, int]) -> 
             f"{present[0]} makes pictures of {cut[0]} x {cut[1]} pixels, the model takes {height} x {width}"
         )
     mean, std = _normalisation(config)
-    resample = config.get("resample", 2)
+    resample = config["resample"]
     if resample not in _RESAMPLE:
         raise CannotImport(
-            f"{present[0]}: resample {resample} is not supported; 1 (Lanczos), 2 (bilinear), 3 (bicubic) are"
+            f"{present[0]}: resample {resample} is not supported; 0 (nearest), 1 (Lanczos), 2 (bilinear) "
+            "and 3 (bicubic) are"
         )
     return Preprocessing(
         height,
@@ -77,10 +72,20 @@ def _size(size: dict[str, int] | int, kind: str, file: Path) -> tuple[int, int, 
 
 
 def _normalisation(config: dict[str, Any]) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """mean and std of pixels in 0..1 that stand for (pixel * rescale_factor - offset - mean) / std."""
-    offset, factor = float(config.get("offset", False)), config.get("rescale_factor", 1 / 255)
-    means = config.get("image_mean", (0.5, 0.5, 0.5))
-    stds = config.get("image_std", (0.5, 0.5, 0.5))
+    """mean and std of pixels in 0..1 that stand for (pixel * rescale_factor - offset - mean) / std.
+
+    Steps that are turned off are left out.
+    """
+    is_scaled, is_normalised = config["do_rescale"], config["do_normalize"]
+    factor, offset = (config["rescale_factor"], float(config["offset"])) if is_scaled else (1.0, 0.0)
+    means = _of_colours(config["image_mean"]) if is_normalised else (0.0, 0.0, 0.0)
+    stds = _of_colours(config["image_std"]) if is_normalised else (1.0, 1.0, 1.0)
     r, g, b = ((offset + mean) / (255 * factor) for mean in means)
     u, v, w = (std / (255 * factor) for std in stds)
     return (r, g, b), (u, v, w)
+
+
+def _of_colours(value: Any) -> tuple[float, float, float]:
+    """One number stands for all three colours."""
+    r, g, b = value if isinstance(value, list | tuple) else (value, value, value)
+    return r, g, b

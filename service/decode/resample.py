@@ -18,15 +18,25 @@ def resample(
 ) -> np.ndarray:
     """Resize to ``size`` (height, width) and keep ``cut`` (top, left, h, w) of it, which alone is computed.
 
-    (H, W, 3) uint8 -> (h, w, 3) uint8. Pillow's filters are antialiased; ``bilinear_aliased`` is
-    torchvision's resize with ``antialias=False``.
+    (H, W, 3) uint8 -> (h, w, 3) uint8. Pillow's filters are antialiased, but for ``nearest``;
+    ``bilinear_aliased`` is torchvision's resize with ``antialias=False``. What lies outside is black.
     """
     (height, width), (top, left, rows, columns) = pixels.shape[:2], cut
+    if top < 0 or left < 0:
+        inside = max(top, 0), max(left, 0), min(rows, size[0]), min(columns, size[1])
+        framed = np.zeros((rows, columns, 3), np.uint8)
+        y, x = max(-top, 0), max(-left, 0)
+        framed[y : y + inside[2], x : x + inside[3]] = resample(pixels, size, inside, how)
+        return framed
     y, x = height / size[0], width / size[1]  # source pixels for one of the result
     if how == "bilinear_aliased":
         return _between_neighbours(
             pixels, (np.arange(top, top + rows), y), (np.arange(left, left + columns), x)
         )
+    if how == "nearest":
+        # The pixel that a middle lies in, in whole numbers: Pillow's sums go wrong where it lies between two.
+        lines = (2 * np.arange(top, top + rows) + 1) * height // (2 * size[0])
+        return pixels[lines][:, (2 * np.arange(left, left + columns) + 1) * width // (2 * size[1])]
     box = (left * x, top * y, min((left + columns) * x, width), min((top + rows) * y, height))
     picture = Image.fromarray(np.ascontiguousarray(pixels))
     return np.asarray(picture.resize((columns, rows), _FILTERS[how], box=box))
