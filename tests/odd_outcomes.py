@@ -18,9 +18,12 @@ _REFUSED = {
         torchcodec/nasa_13013.mp4.audio.mp3""",
     "CORRUPT_VIDEO": """
         androidx/video_init.mp4 corpus/bug499519.ogv corpus/bug504843.ogv
-        corpus/e34116d68f49c7852b362ec72a636df5.gif corpus/moz_0-timescale.mp4 corpus/moz_short-cenc.mp4
-        mp4ff/complseg-1.0001.mp4 mp4ff/init1.cmfv small/small_AudioVideoInterleave.avi
+        corpus/e34116d68f49c7852b362ec72a636df5.gif corpus/moz_0-timescale.mp4
+        mp4ff/init1.cmfv small/small_AudioVideoInterleave.avi
         small/small_WindowsMediaVideo.wmv""",
+    # encrypted
+    "UNSUPPORTED_VIDEO": """
+        corpus/moz_short-cenc.mp4 mp4ff/complseg-1.0001.mp4 mp4ff/prog_8s_enc_dashinit.mp4""",
 }
 REFUSED = {name: reason for reason, names in _REFUSED.items() for name in names.split()}
 
@@ -44,8 +47,8 @@ _WARNED = {
         corpus/MPS_MW_A.264 corpus/baseline3_q51_32x18_min.264 corpus/sp2_bt_b.h264
         fate/FRExt3_Panasonic.avc fate/HCAFF1_HHI.264 fate/HCAMFF1_HHI.264 fate/freh3.264""",
     "frames are damaged": """
-        corpus/Error_I_P.264 fate/empty_edit_5s.mp4 fate/mov-frag-encrypted.mp4
-        mp4ff/prog_8s_enc_dashinit.mp4""",
+        corpus/Error_I_P.264 fate/empty_edit_5s.mp4 fate/mov-frag-encrypted.mp4""",
+    "a part of the video is encrypted": "fate/mov-frag-encrypted.mp4",
 }
 WARNINGS = frozenset(_WARNED)
 WARNED = {name: {kind for kind in WARNINGS if name in _WARNED[kind].split()} for name in FILES}

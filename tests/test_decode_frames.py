@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 
 from service.config import MIB, DecodeConfig
+from service.decode.container import BUFFER_BYTES
 from service.decode.pool import DecodePool
 from service.decode.probe import probe
 from service.decode.protocol import Refusal
@@ -218,7 +219,7 @@ class _Counted(Source):
     openings = 0
 
     def read(self, place: int, count: int) -> bytes:
-        self.openings += place == 0
+        self.openings += place == 0 and count == BUFFER_BYTES  # as FFmpeg reads
         return super().read(place, count)
 
 
@@ -240,7 +241,7 @@ async def test_a_file_of_damaged_streams_is_read_a_few_times_only(tmp_path: Path
         pytest.raises(Refusal, match="not one frame"),
     ):
         probe(source, limits(), lambda: None)
-    assert source.openings <= 3
+    assert 1 <= source.openings <= 3
 
 
 async def test_a_plan_behind_the_last_frame_is_refused(pool: DecodePool, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import av
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from service.decode.boxes import boxes
 from service.decode.container import MEDIA_ERRORS
 from service.decode.graph import KeptGraph
 
@@ -115,10 +116,11 @@ def _length(first: int) -> int:
 
 
 def _quicktime(header: bytes) -> Cropping:
+    inside = memoryview(header)
     for box in _QUICKTIME_ENTRIES:
-        header = dict(_boxes(header))[box]
-    _, entry = next(_boxes(header[_ENTRIES_HEAD:]))
-    clap = dict(_boxes(entry[_ENTRY_HEAD:])).get(b"clap")
+        inside = dict(boxes(inside))[box]
+    _, entry = next(boxes(inside[_ENTRIES_HEAD:]))
+    clap = dict(boxes(entry[_ENTRY_HEAD:])).get(b"clap")
     if clap is None:
         return WHOLE
     width, height = _SIZE.unpack_from(entry, _SIZE_AT)
@@ -127,15 +129,6 @@ def _quicktime(header: bytes) -> Cropping:
     left = int(Fraction(width - wide, 2) + Fraction(across, across_part))
     top = int(Fraction(height - high, 2) + Fraction(down, down_part))
     return Cropping(left, width - wide - left, top, height - high - top)
-
-
-def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Boxes that lie beside each other (ISO 14496-12): name, body."""
-    place = 0
-    while place < len(data):
-        size, name = struct.unpack_from(">I4s", data, place)
-        yield name, data[place + 8 : place + size]
-        place += max(size, 8)
 
 
 _READERS: dict[str, Callable[[bytes], Cropping]] = {"matroska": _matroska, "mov": _quicktime}

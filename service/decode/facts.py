@@ -72,6 +72,8 @@ def _warnings(stream: Stream, tally: Tally, duration_ns: int) -> list[str]:
         warnings.append(f"the time stamps jump {stream.joins} times: the video goes on where they do")
     if tally.corrupt:
         warnings.append(f"{tally.corrupt} of {tally.packets} packets are marked as corrupt")
+    if tally.is_encrypted:
+        warnings.append("a part of the video is encrypted: its frames show noise")
     header_s = stated_s(stream)
     off_s = abs(header_s - duration_ns / NS_PER_S) if header_s is not None else 0.0
     if off_s > max(_HEADER_OFF_S, duration_ns / NS_PER_S / 10):

@@ -7,6 +7,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 
 from service.decode.clock import Timeline
+from service.decode.encryption import check_encryption
 from service.decode.lead import Lead
 from service.decode.protocol import Refusal
 from service.decode.ratio import exact
@@ -34,7 +35,7 @@ class Head:
 def read_head(stream: Stream) -> Head:
     """
     Raises:
-        Refusal: CORRUPT_VIDEO, VIDEO_TOO_LARGE.
+        Refusal: CORRUPT_VIDEO, UNSUPPORTED_VIDEO, VIDEO_TOO_LARGE.
     """
     read: list[Packet] = []
     frames: list[VideoFrame] = []
@@ -43,6 +44,8 @@ def read_head(stream: Stream) -> Head:
         if packet is None:
             frames = stream.drain()
             break
+        if not read:
+            check_encryption(stream.stream, packet)
         read.append(packet)
         frames = stream.decode(packet)
     if not frames:

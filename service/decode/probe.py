@@ -10,6 +10,7 @@ from service.decode.clock import Timeline
 from service.decode.clusters import Clusters
 from service.decode.container import candidates, open_container
 from service.decode.cropping import Cropping
+from service.decode.encryption import encrypted, stated_scheme
 from service.decode.facts import facts_of, header_facts
 from service.decode.front import plays_from_front
 from service.decode.hardware import accelerator
@@ -44,6 +45,7 @@ _CLEAN_KEYS |= {"mjpeg", "prores", "dnxhd", "dvvideo", "ffv1", "huffyuv", "ffvhu
 _CLEAN_KEYS |= {"jpeg2000", "png"}
 
 _TRIED = 3  # streams, of a file in which nothing decodes: each costs a reading of all of it
+_MAY_BE_ENCRYPTED = ("NOT_A_VIDEO", "UNSUPPORTED_VIDEO", "NO_VIDEO_STREAM", "CORRUPT_VIDEO")
 _WORTH_IT = 500  # packets; fewer are read in the time that it takes to ask an index
 
 
@@ -104,6 +106,17 @@ def probe(source: Source, limits: Limits, pulse: Callable[[], None]) -> Track:
     Raises:
         Refusal: NOT_A_VIDEO, UNSUPPORTED_VIDEO, NO_VIDEO_STREAM, VIDEO_TOO_LARGE, CORRUPT_VIDEO.
     """
+    source.wait_for_size()
+    try:
+        return _probe(source, limits, pulse)
+    except Refusal as refusal:
+        scheme = stated_scheme(source) if refusal.reason in _MAY_BE_ENCRYPTED else None
+        if scheme is None:
+            raise
+        raise encrypted(scheme) from refusal
+
+
+def _probe(source: Source, limits: Limits, pulse: Callable[[], None]) -> Track:
     size_bytes = source.wait_for_size()
     refusals = []
     for stream in _streams(source, limits, pulse):

@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 
 from av.packet import Packet
 
+from service.decode.encryption import is_encrypted
 from service.decode.lead import Lead
 
 
@@ -80,6 +81,7 @@ class Tally:
         self.leading = 0  # those that bring no frames
         self.is_counted = True  # False: that many there should be, for all that is known
         self.corrupt = 0
+        self.is_encrypted = False  # in part: a key frame at least
         self.is_timed = False  # at least one has a time stamp
         self.is_sound = True  # stamps are all there and rise, so that they tell which frame is shown when
         self.reorders = False  # one at least is shown at another time than it is decoded at
@@ -98,6 +100,7 @@ class Tally:
         """Of so many packets, of which the first and the last have been read."""
         tally = cls()
         tally.packets, tally.corrupt = packets, head.corrupt + tail.corrupt
+        tally.is_encrypted = head.is_encrypted or tail.is_encrypted
         tally.is_timed, tally.is_sound = True, head.is_sound and tail.is_sound
         tally.reorders = head.reorders or tail.reorders
         tally.first, tally.earliest = head.first, head.earliest
@@ -119,6 +122,7 @@ class Tally:
         pts, dts = packet.pts, packet.dts
         if packet.is_keyframe:
             self._add_key(pts, dts)
+            self.is_encrypted |= is_encrypted(packet)
         self._check(pts, dts)
         self.reorders |= pts != dts
         self.read += 1
