@@ -20,7 +20,7 @@ from service.decode.pixels import Painter
 from service.decode.pool import DecodePool
 from service.decode.protocol import Refusal
 from service.values import PixelFormat
-from tests.boxes import box, with_in_entry
+from tests.boxes import box, edited, with_in_entry
 from tests.clips import town
 from tests.decode_clips import crop_filters, decode_file, ffmpeg_frames, flagged, probed, remux, render
 
@@ -105,6 +105,17 @@ async def test_pixels_keep_their_aspect(pool: DecodePool, tmp_path: Path) -> Non
     size = width, height = (_WIDTH - left - right) * 4 // 3, _HEIGHT - top - bottom
     filters = f"{_filters(_CROPPING)},{crop_filters(width, height, _MODEL, 'auto')}"
     await _is_cropped(pool, path, ffmpeg_frames(plain, filters, 48, 48)[0], size)
+
+
+async def test_a_track_has_the_size_of_the_cropped_picture(tmp_path: Path) -> None:
+    """Pixels are square then: what FFmpeg makes of the sizes, without a crop, are none."""
+    left, right, top, bottom = _CROPPING
+    width, height = _WIDTH - left - right, _HEIGHT - top - bottom
+    path = _cropped(_render(tmp_path / "plain.mp4"), tmp_path / "clip.mp4", _CROPPING)
+    size = struct.pack(">2I", width << 16, height << 16)
+    path.write_bytes(edited(path.read_bytes(), "moov/trak/tkhd", lambda tkhd: tkhd[:-8] + size))
+    with probed(path) as track:
+        assert (track.facts.width, track.facts.height) == (width, height)
 
 
 @pytest.mark.parametrize(("parity", "first"), [("tff", 50), ("bff", 200)])

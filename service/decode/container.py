@@ -67,11 +67,11 @@ class SequentialReader:
     name = ""  # a name's ending would take part in guessing the format
 
     def __init__(self, source: Source) -> None:
-        self._source = source
+        self.source = source
         self._position = 0
 
     def read(self, size: int) -> bytes:
-        data = self._source.read(self._position, size)
+        data = self.source.read(self._position, size)
         self._position += len(data)
         return data
 
@@ -85,7 +85,7 @@ class SeekableReader(SequentialReader):
 
     @property
     def size_bytes(self) -> int:
-        return self._source.size_bytes or 0
+        return self.source.size_bytes or 0
 
     def cover(self, place: int, data: bytes) -> None:
         """Show these bytes from now on where others stand, and all others as they are."""
@@ -148,10 +148,21 @@ def open_container(source: Source, hwaccel: HWAccel | None = None) -> InputConta
     return container
 
 
+def source_of(container: InputContainer) -> Source:
+    """What a container is read from."""
+    return _reader(container).source
+
+
 def reader_of(container: InputContainer) -> SeekableReader:
     """Of one that was opened once the size of its source was known."""
-    reader = container.file.file if container.file is not None else None
+    reader = _reader(container)
     assert isinstance(reader, SeekableReader)
+    return reader
+
+
+def _reader(container: InputContainer) -> SequentialReader:
+    reader = container.file.file if container.file is not None else None
+    assert isinstance(reader, SequentialReader)
     return reader
 
 

@@ -14,17 +14,16 @@ import av
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from service.decode.boxes import boxes
+from service.decode.boxes import boxes, in_entry, inside, movie_box, sample_descriptions
 from service.decode.container import MEDIA_ERRORS
 from service.decode.graph import KeptGraph
+from service.decode.source import Source
 
 _PAIR = 2  # lines, one of each field
 
-# Elements of Matroska (RFC 9559) and boxes of QuickTime, from the outside to what is inside.
+# Elements of Matroska (RFC 9559), from the outside to what is inside.
 _MATROSKA_VIDEO = (b"\x18\x53\x80\x67", b"\x16\x54\xae\x6b", b"\xae", b"\xe0")
 _MATROSKA_SIDES = (b"\x54\xcc", b"\x54\xdd", b"\x54\xbb", b"\x54\xaa")
-_QUICKTIME_ENTRIES = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd")
-_ENTRIES_HEAD, _ENTRY_HEAD = 8, 78  # bytes before the entries, and before an entry's boxes
 _SIZE, _SIZE_AT = struct.Struct(">2H"), 24  # the stored picture's, in an entry
 _CLAP = struct.Struct(">4I4i")  # numerators and denominators: a size, and an offset
 
@@ -82,6 +81,27 @@ def container_cropping(stream: VideoStream) -> Cropping:
     return WHOLE
 
 
+def cropped_aspect(
+    aspect: Fraction | None, stream: VideoStream, cropping: Cropping, source: Source
+) -> Fraction | None:
+    """The aspect of a pixel, of a stream for which FFmpeg says ``aspect``.
+
+    Where an mp4 states none, FFmpeg makes up one that gives the stored picture the size of the track. That
+    is the size of the cropped one.
+    """
+    if aspect is None or cropping == WHOLE or "mov" not in stream.container.format.name:
+        return aspect
+    entries = [entry for each in sample_descriptions(movie_box(source)) for _, entry in boxes(each)]
+    if any(inside([in_entry(entry)], b"pasp") for entry in entries):
+        return aspect
+    context = stream.codec_context
+    width = context.width - cropping.left - cropping.right
+    height = context.height - cropping.top - cropping.bottom
+    if width <= 0 or height <= 0:
+        return aspect
+    return aspect * Fraction(context.width * height, context.height * width)
+
+
 def _header(stream: VideoStream, muxer: str) -> bytes:
     """The header of a file of this stream alone."""
     file = BytesIO()
@@ -116,15 +136,13 @@ def _length(first: int) -> int:
 
 
 def _quicktime(header: bytes) -> Cropping:
-    inside = memoryview(header)
-    for box in _QUICKTIME_ENTRIES:
-        inside = dict(boxes(inside))[box]
-    _, entry = next(boxes(inside[_ENTRIES_HEAD:]))
-    clap = dict(boxes(entry[_ENTRY_HEAD:])).get(b"clap")
-    if clap is None:
+    (movie,) = inside([memoryview(header)], b"moov")
+    _, entry = next(boxes(sample_descriptions(movie)[0]))
+    claps = inside([in_entry(entry)], b"clap")
+    if not claps:
         return WHOLE
     width, height = _SIZE.unpack_from(entry, _SIZE_AT)
-    wide, _, high, _, across, across_part, down, down_part = _CLAP.unpack(clap)
+    wide, _, high, _, across, across_part, down, down_part = _CLAP.unpack(claps[0])
     # The clap has the offset of its middle from the picture's middle.
     left = int(Fraction(width - wide, 2) + Fraction(across, across_part))
     top = int(Fraction(height - high, 2) + Fraction(down, down_part))

@@ -10,16 +10,12 @@ from collections.abc import Iterator
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from service.decode.boxes import boxes
+from service.decode.boxes import in_entry, inside, movie_box, sample_descriptions
 from service.decode.protocol import Refusal
 from service.decode.source import Source
 
 _SIDE_DATA = "encryption_info"  # FFmpeg's of a packet of mp4: its scheme comes first
 _WEBM_KEY = "ENC_KEY_ID"  # FFmpeg's of a stream of Matroska
-
-_MAX_BOXES = 64  # before a movie box, and tracks in it
-_MAX_MOVIE_BYTES = 8 << 20
-_ENTRIES_AT, _IN_ENTRY_AT = 8, 78  # of the boxes in a list of sample entries, and in one of video
 
 _TS_PACKET, _TS_SYNC = 188, 0x47  # ISO 13818-1
 _TS_PACKETS = 4096  # that are looked at
@@ -50,7 +46,7 @@ def stated_scheme(source: Source) -> str | None:
     head = source.read_all(0, _TS_PACKET + 1)
     if len(head) > _TS_PACKET and head[0] == head[_TS_PACKET] == _TS_SYNC:
         return "MPEG-TS scrambling" if _is_scrambled(source.read_all(0, _TS_PACKETS * _TS_PACKET)) else None
-    return next(_mp4_schemes(_movie(source)), None)
+    return next(_mp4_schemes(movie_box(source)), None)
 
 
 def _is_scrambled(packets: bytes) -> bool:
@@ -63,38 +59,14 @@ def _is_scrambled(packets: bytes) -> bool:
     return any(scrambled[stream] > payloads[stream] * _TS_MOST for stream in scrambled)
 
 
-def _movie(source: Source) -> memoryview:
-    """The movie box's body; nothing where it is not found, or too large."""
-    place = 0
-    for _ in range(_MAX_BOXES):
-        header = source.read_all(place, 16)
-        size = int.from_bytes(header[:4])
-        size = int.from_bytes(header[8:16]) if size == 1 else size
-        if header[4:8] == b"moov" and size <= _MAX_MOVIE_BYTES:
-            return memoryview(source.read_all(place + 8, size - 8))
-        if size < 8:
-            break
-        place += size
-    return memoryview(b"")
-
-
 def _mp4_schemes(movie: memoryview) -> Iterator[str]:
     """Of each track of video that is encrypted."""
-    for track in _inside([movie], b"trak"):
-        descriptions = [track]
-        for name in (b"mdia", b"minf", b"stbl", b"stsd"):
-            descriptions = _inside(descriptions, name)
-        entries = [each[_ENTRIES_AT:] for each in descriptions]
-        if _inside(entries, b"drmi"):
-            yield "FairPlay"
-        for entry in _inside(entries, b"encv"):
-            schemes = _inside(_inside([entry[_IN_ENTRY_AT:]], b"sinf"), b"schm")
-            yield _text(bytes(schemes[0][4:8])) if schemes else "mp4"
-
-
-def _inside(parents: list[memoryview], wanted: bytes) -> list[memoryview]:
-    """The bodies of all boxes of a name that lie in these."""
-    return [body for parent in parents for name, body in boxes(parent) if name == wanted][:_MAX_BOXES]
+    descriptions = sample_descriptions(movie)
+    for entry in inside(descriptions, b"encv"):
+        schemes = inside(inside([in_entry(entry)], b"sinf"), b"schm")
+        yield _text(bytes(schemes[0][4:8])) if schemes else "mp4"
+    if inside(descriptions, b"drmi"):
+        yield "FairPlay"
 
 
 def _text(scheme: bytes) -> str:

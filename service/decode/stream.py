@@ -18,8 +18,16 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from service.decode.clusters import Clusters, void
-from service.decode.container import BUFFER_BYTES, MEDIA_ERRORS, is_end, only_stream, packets, reader_of
-from service.decode.cropping import Cropping, container_cropping
+from service.decode.container import (
+    BUFFER_BYTES,
+    MEDIA_ERRORS,
+    is_end,
+    only_stream,
+    packets,
+    reader_of,
+    source_of,
+)
+from service.decode.cropping import Cropping, container_cropping, cropped_aspect
 from service.decode.joins import Joins, has_loose_clock
 from service.decode.lead import Lead
 from service.decode.limits import Limits, check_duration, check_frames, check_pixels
@@ -164,10 +172,11 @@ class Stream:
         """Packets from before the time zero have no stamps: FFmpeg reads Matroska so."""
         return self.container.format.name == "matroska,webm"
 
-    @property
+    @cached_property
     def aspect(self) -> Fraction | None:
         """Of a pixel, its width to its height; None: nothing is said."""
-        return exact(self.stream.sample_aspect_ratio)
+        stated = exact(self.stream.sample_aspect_ratio)
+        return cropped_aspect(stated, self.stream, self.cropping, source_of(self.container))
 
     @cached_property
     def cropping(self) -> Cropping:
