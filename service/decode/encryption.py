@@ -1,6 +1,6 @@
-"""Whether a video is encrypted, and by which scheme: nobody here has its key.
+"""Whether a video is encrypted, and by which scheme.
 
-FFmpeg decodes what is encrypted as if it were not, so that it seems to be damaged.
+FFmpeg decodes encrypted packets as if they were clear, so that the video seems to be damaged.
 """
 
 import struct
@@ -17,6 +17,8 @@ from service.decode.source import Source
 _SIDE_DATA = "encryption_info"  # FFmpeg's of a packet of mp4: its scheme comes first
 _WEBM_KEY = "ENC_KEY_ID"  # FFmpeg's of a stream of Matroska
 
+_MP4_STARTS = (b"ftyp", b"styp", b"moov", b"mdat", b"free", b"wide")  # names of the first box
+
 _TS_PACKET, _TS_SYNC = 188, 0x47  # ISO 13818-1
 _TS_PACKETS = 4096  # that are looked at
 _TS_STREAM, _TS_SCRAMBLED, _TS_PAYLOAD = 0x1FFF, 0xC0, 0x10
@@ -25,6 +27,7 @@ _TS_FIELDS = struct.Struct(">BHB")  # sync, flags and stream, flags
 
 
 def is_encrypted(packet: Packet) -> bool:
+    """Whether FFmpeg says so of a packet of mp4."""
     return packet.has_sidedata(_SIDE_DATA)
 
 
@@ -37,7 +40,7 @@ def check_encryption(stream: VideoStream, first: Packet) -> None:
 
 
 def encrypted(scheme: str) -> Refusal:
-    """Why a video is not taken."""
+    """The refusal of a video that this scheme encrypts."""
     return Refusal("UNSUPPORTED_VIDEO", f"the video is encrypted ({scheme}); it can be taken once decrypted")
 
 
@@ -46,11 +49,11 @@ def stated_scheme(source: Source) -> str | None:
     head = source.read_all(0, _TS_PACKET + 1)
     if len(head) > _TS_PACKET and head[0] == head[_TS_PACKET] == _TS_SYNC:
         return "MPEG-TS scrambling" if _is_scrambled(source.read_all(0, _TS_PACKETS * _TS_PACKET)) else None
-    return next(_mp4_schemes(movie_box(source)), None)
+    return next(_mp4_schemes(movie_box(source)), None) if head[4:8] in _MP4_STARTS else None
 
 
 def _is_scrambled(packets: bytes) -> bool:
-    """Most of what some stream of these brings is."""
+    """Whether most packets of some stream of MPEG-TS are scrambled."""
     payloads, scrambled = Counter[int](), Counter[int]()
     for place in range(0, len(packets) - _TS_FIELDS.size + 1, _TS_PACKET):
         _, stream, flags = _TS_FIELDS.unpack_from(packets, place)
