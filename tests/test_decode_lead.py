@@ -125,6 +125,16 @@ async def test_nothing_is_left_out_of_a_whole_video(clip: _Clip) -> None:
         assert track.facts.frames == 80
 
 
+@pytest.mark.parametrize("ending", ["mkv", "mp4"])
+async def test_frames_that_follow_each_other_fast_at_first_count(tmp_path: Path, ending: str) -> None:
+    """A recording of a screen, at a variable rate: no more than a frame a second, on average."""
+    shown = [*range(10), *range(100, 4000, 100)]
+    path = tmp_path / f"clip.{ending}"
+    render(path, len(shown), rate=60, times=shown.__getitem__, options={"bf": "2", "b_strategy": "0"})
+    with probed(path) as track:
+        assert track.facts.frames == len(shown)
+
+
 async def test_leading_pictures_are_counted_off_an_index(tmp_path: Path, clip: _Clip) -> None:
     """Of a long mp4, only the first packets are read, and those after the last key frame."""
     long = _clip(clip.codec, tmp_path / "long.mkv", 800, (64, 32))

@@ -15,6 +15,7 @@ from service.decode.stream import Stream
 
 _USUAL_RATE = Fraction(25)  # frames a second when neither stamps nor header tell, as in FFmpeg's raw demuxers
 _RATES = (Fraction(1, 3600), Fraction(1000))  # a header's rate outside of these is no rate
+_SLACK_S = Fraction(1, 1000)  # less than any frame lasts
 # A codec that states a faster one gives that of a clock, of which each frame lasts any number of ticks.
 _FASTEST = Fraction(300)
 
@@ -51,7 +52,7 @@ def read_head(stream: Stream) -> Head:
     if not frames:
         raise Refusal("CORRUPT_VIDEO", f"not one frame of the video's {len(read)} packets can be decoded")
     timeline = _timeline(stream, frames[0])
-    slack = timeline.frame_ticks // 2 if stream.may_reorder else 0
+    slack = max(1, int(_SLACK_S / timeline.time_base)) if stream.may_reorder else 0
     stream.leave_out(Lead(frames[0], read, slack, early_lack_stamps=stream.early_lack_stamps), read)
     return Head(frames, read, timeline)
 
