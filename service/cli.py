@@ -394,11 +394,13 @@ def demo(
     video: Annotated[str | None, typer.Argument(help="A file; a short sample when none is named.")] = None,
 ) -> None:
     """Start a server on free ports, classify a video through it, show its metrics, stop."""
+    console = Console(highlight=False, soft_wrap=True)
+    console.print("Starting a server on free ports; to load libraries and models takes some seconds.")
     from service.demo import demo as show
 
     server = {"host": "127.0.0.1", "port": 0, "metrics_port": 0}
     with told():
-        asyncio.run(show(video, load_config(server=server), Console(highlight=False, soft_wrap=True)))
+        asyncio.run(show(video, load_config(server=server), console))
 
 
 def _server_flags(host: str | None, port: int | None, metrics_port: int | None) -> dict[str, str | int]:

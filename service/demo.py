@@ -7,6 +7,7 @@ from importlib.resources import as_file
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 from rich.console import Console
 
 from service.ask import Event, asking_server
@@ -14,7 +15,7 @@ from service.config import Config
 from service.server import SAMPLE_CLIP, open_server
 from service.show import facts_text, labels_text, segment_text, stages_text
 from service.uri import is_uri
-from service.values import Options, Progress, Segment, VideoFacts
+from service.values import STAGES, Options, Progress, Segment, VideoFacts
 
 _SHOWN = (
     "tubelet_requests_total",
@@ -24,6 +25,13 @@ _SHOWN = (
     "tubelet_frames_decoded_total",
     "tubelet_video_seconds_total",
 )
+
+_NEXT = """
+Next:
+  tubelet serve                                  start a server: gRPC on port 8500, metrics on port 8502
+  tubelet classify VIDEO... --server localhost   classify videos of yours through it
+  tubelet models list                            see the models that can answer
+  tubelet --help                                 see all commands"""
 
 
 async def demo(video: str | None, config: Config, console: Console) -> None:
@@ -36,7 +44,7 @@ async def demo(video: str | None, config: Config, console: Console) -> None:
         _check(video)
     async with AsyncExitStack() as stack:
         clip = video or stack.enter_context(as_file(SAMPLE_CLIP))
-        with console.status("starting a server: models, decode workers, warm-up"):
+        with console.status("models, decode workers, warm-up"):
             server = await stack.enter_async_context(open_server(config))
         console.print(
             f"A server is ready: gRPC on port {server.port}, metrics on port {server.metrics_port}."
@@ -63,6 +71,7 @@ async def demo(video: str | None, config: Config, console: Console) -> None:
         )
         for line in await asyncio.to_thread(_series, server.metrics_port):
             console.print(f"  {line}", markup=False)
+        console.print(_NEXT, markup=False)
 
 
 def _check(video: str) -> None:
@@ -78,12 +87,17 @@ def _check(video: str) -> None:
 def _series(metrics_port: int) -> list[str]:
     with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics", timeout=10) as response:
         text = response.read().decode()
-    return [
-        f"{sample.name}{_braces(sample.labels)} {sample.value:g}"
+    shown = [
+        sample
         for family in text_string_to_metric_families(text)
-        for sample in family.samples
+        for sample in sorted(family.samples, key=_stage_number)
         if sample.name in _SHOWN
     ]
+    return [f"{sample.name}{_braces(sample.labels)} {sample.value:g}" for sample in shown]
+
+
+def _stage_number(sample: Sample) -> int:
+    return STAGES.index(sample.labels["stage"]) if "stage" in sample.labels else 0
 
 
 def _braces(labels: dict[str, str]) -> str:

@@ -25,6 +25,7 @@ Video = AsyncIterator[Piece] | Uri
 class Account:
     """What one request cost: wall seconds by stage, and bytes that were fetched."""
 
+    model: str  # that answers it
     seconds: dict[str, float] = field(default_factory=dict)
     told_s: float = 0.0  # for which a client that reads slowly was waited for
     fetched_bytes: int = 0
@@ -78,7 +79,7 @@ class Intake:
         """Account for bytes that come from the front, beside which decoding may go on."""
 
         async def watch() -> None:
-            with self._metrics.time(stage, account.seconds):
+            with self._metrics.time(stage, account.model, account.seconds):
                 await file.whole()
 
         async with receive(chunks, self._config.upload) as file:
@@ -98,7 +99,7 @@ class Intake:
             try:
                 yield file
             finally:
-                self._metrics.add_time("fetch", file.waited_s, account.seconds)
+                self._metrics.add_time("fetch", account.model, file.waited_s, account.seconds)
                 self._count("fetch", file.fetched_bytes, account)
 
     def _count(self, stage: Literal["upload", "fetch"], count: int, account: Account) -> None:

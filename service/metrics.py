@@ -1,10 +1,9 @@
 """Every metric, declared once. Labels come from closed sets, never from what a client sends."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from time import monotonic
-from typing import Literal
 
 from prometheus_client import (
     CollectorRegistry,
@@ -19,9 +18,8 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from service.values import Protection
-
-Stage = Literal["upload", "fetch", "probe", "decode", "queue", "encode", "classify", "total"]
+from service.process_memory import read_memory
+from service.values import Protection, Stage
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _BATCH = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -44,7 +42,7 @@ class Metrics:
         self.stage_seconds = Histogram(
             "tubelet_stage_seconds",
             "Wall time of one stage; queue, encode and classify are of one batch, the others of one video.",
-            ["stage"],
+            ["stage", "model"],
             buckets=_SECONDS,
             registry=self.registry,
         )
@@ -85,6 +83,7 @@ class Metrics:
         self.frames_decoded = Counter(
             "tubelet_frames_decoded_total",
             "Frames that came out of the codecs, of videos whose decoding came to its end.",
+            ["model"],
             registry=self.registry,
         )
         self.video_seconds = Counter(
@@ -95,8 +94,8 @@ class Metrics:
         )
         self.failed = Counter(
             "tubelet_failed_total",
-            "Requests that failed after work began.",
-            ["reason"],
+            "Requests that failed after work began, by the model that was chosen ('' where none was yet).",
+            ["reason", "model"],
             registry=self.registry,
         )
         self.decoder_deaths = Counter(
@@ -147,23 +146,36 @@ class Metrics:
             "tubelet_ready", "1 when the default model has answered its warm-up.", registry=self.registry
         )
 
-    def forget_model(self, name: str, version: str, *info: str) -> None:
-        """It is loaded no more. ``info`` is the rest of its labels in ``model_info``."""
+    def forget_version(self, name: str, version: str, *info: str) -> None:
+        """Remove the series of a version that is unloaded. ``info`` is the rest of its ``model_info``."""
         self.model_info.remove(name, version, *info)
         self.model_load_seconds.remove(name, version)
         self.model_warm_up_seconds.remove(name, version)
 
+    def forget_model(self, name: str) -> None:
+        """Remove what a model's work was measured by, once none of its versions is loaded.
+
+        Requests and failures stay: the last ones are counted when their calls end, after that.
+        """
+        of_work = (self.stage_seconds, self.batch_units, self.batch_windows, self.unit_cache)
+        for metric in (*of_work, self.frames_decoded):
+            metric.remove_by_labels({"model": name})
+
     def watch_decoders(
         self,
         busy_workers: Callable[[], int],
-        busy_s: Callable[[], float],
         protections: Callable[[], frozenset[Protection]],
+        process_ids: Callable[[], Sequence[int]],
     ) -> None:
-        """Read what the pool of decoders knows of itself at every scrape."""
+        """Read the state of the pool of decoders and the memory of its processes at every scrape."""
         self.decoders_busy.set_function(busy_workers)
         for protection in Protection:
             layer = self.decoder_sandbox.labels(protection.value)
             layer.set_function(lambda protection=protection: protection in protections())
+        self.registry.register(_DecoderMemory(process_ids))
+
+    def count_decoder_seconds(self, busy_s: Callable[[], float]) -> None:
+        """Read for how long decode workers have worked at every scrape."""
         self.registry.register(_DecoderSeconds(busy_s))
 
     def watch_queues(self, lengths: Callable[[], Mapping[tuple[str, str], int]]) -> Callable[[], None]:
@@ -173,17 +185,17 @@ class Metrics:
         return partial(self.registry.unregister, collector)
 
     @contextmanager
-    def time(self, stage: Stage, into: dict[str, float]) -> Iterator[None]:
+    def time(self, stage: Stage, model: str, into: dict[str, float]) -> Iterator[None]:
         """Add a stage's wall seconds to the histogram and to a request's own account."""
         start = monotonic()
         try:
             yield
         finally:
-            self.add_time(stage, monotonic() - start, into)
+            self.add_time(stage, model, monotonic() - start, into)
 
-    def add_time(self, stage: Stage, seconds: float, into: dict[str, float]) -> None:
+    def add_time(self, stage: Stage, model: str, seconds: float, into: dict[str, float]) -> None:
         """The same of seconds that somebody else measured."""
-        self.stage_seconds.labels(stage).observe(seconds)
+        self.stage_seconds.labels(stage, model).observe(seconds)
         into[stage] = into.get(stage, 0.0) + seconds
 
 
@@ -198,6 +210,29 @@ class _DecoderSeconds(Collector):
             "tubelet_decoder_busy_seconds",
             "Wall time that decode workers worked, summed over workers.",
             value=self._busy_s(),
+        )
+
+
+class _DecoderMemory(Collector):
+    """A gauge of the memory of other processes."""
+
+    def __init__(self, process_ids: Callable[[], Sequence[int]]) -> None:
+        self._process_ids = process_ids
+
+    def describe(self) -> Iterator[Metric]:
+        yield self._family()
+
+    def collect(self) -> Iterator[Metric]:
+        family, memory = self._family(), read_memory(self._process_ids())
+        family.add_metric([memory.measure], memory.total_bytes)
+        yield family
+
+    def _family(self) -> GaugeMetricFamily:
+        return GaugeMetricFamily(
+            "tubelet_decoder_memory_bytes",
+            "Memory of the decode workers and their fork server: pss counts what processes share once, rss "
+            "counts it for each, where the kernel does not tell the other.",
+            labels=["measure"],
         )
 
 

@@ -92,12 +92,12 @@ class Pipeline:
             self._intake.check(video)
             model = self.catalogue.find(options.model, options.version)
             check_options(model.spec.sampling, model.spec.preprocessing, options)
-            account, began = Account(), monotonic()
+            account, began = Account(model.spec.name), monotonic()
             if isinstance(video, Uri):
                 place.awaited_since = None
             elif place.late_s is not None:  # of no other place anybody asks
                 video = place.heard(video)
-            work = self._engine.work(model, options.priority, place.deadline)
+            work = self._engine.work(model, options.priority, place.deadline, self._metrics)
             try:
                 with model.in_use():
                     answer = await self._run(video, options, emit, model, work, account)
@@ -125,7 +125,7 @@ class Pipeline:
         seconds = account.seconds
         outbox: Outbox = asyncio.Queue()
         async with AsyncExitStack() as stack:
-            stack.enter_context(self._metrics.time("total", seconds))
+            stack.enter_context(self._metrics.time("total", account.model, seconds))
             file = await stack.enter_async_context(self._intake.open(video, account))
             decoding = asyncio.create_task(self._decode(file, model, options, work, outbox, seconds))
             # Unwound in reverse: the decoder has let go of the file before it is closed.
@@ -160,6 +160,7 @@ class Pipeline:
         seconds: dict[str, float],
     ) -> None:
         """Probe, plan and decode in one worker; units go to the engine, their windows to the outbox."""
+        name = model.spec.name
         sampling, pixel_format = model.spec.sampling, _pixel_format(model.spec.preprocessing)
         is_open = knows_no_end(options)
         try:
@@ -170,14 +171,14 @@ class Pipeline:
             asked = monotonic()
             async with self._decoders.worker(file, options.priority, work.deadline) as worker:
                 seconds["queue"] = monotonic() - asked
-                with self._metrics.time("probe", seconds):
+                with self._metrics.time("probe", name, seconds):
                     facts = await worker.probe(file, from_front=is_open)
                 if is_open:
                     longest_ns = round(self._config.decode.max_duration_s * NS_PER_S)
                     plan = make_open_plan(longest_ns, sampling, options)
                 else:
                     plan = make_plan(facts, sampling, options)
-                with self._metrics.time("decode", seconds):
+                with self._metrics.time("decode", name, seconds):
                     units = partial(worker.decode, pixel_format=pixel_format, fast=options.fast)
                     shorter = await self._walk(worker, units, Planned(facts, plan), work, outbox)
                     if shorter is not None:
@@ -206,7 +207,7 @@ class Pipeline:
                 turn = monotonic()
         end = worker.end
         assert end is not None  # decode ended without an error
-        self._metrics.frames_decoded.inc(end.frames_decoded)
+        self._metrics.frames_decoded.labels(work.model).inc(end.frames_decoded)
         # Where stamps contradict each other, frames may have gone on for longer than the facts say.
         if not plan.holds_for(end.facts.duration_ns) and not windows.has_started:
             windows.abandon()

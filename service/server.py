@@ -42,6 +42,8 @@ class Stages:
     """What answers: models on their devices, decoders, and the line through them."""
 
     pipeline: Pipeline
+    warm_up: Pipeline  # through the same models and decoders, but counted in no metric
+    decoders: DecodePool
     shelf: Shelf
     is_over: asyncio.Event  # no device is left
 
@@ -77,9 +79,12 @@ async def open_stages(config: Config, metrics: Metrics) -> AsyncIterator[Stages]
         catalogue = Catalogue()
         shelf = Shelf(engine, catalogue)
         await shelf.refresh(config.models)
-        intake = Intake(config, fetcher, metrics)
-        pipeline = Pipeline(config, catalogue, intake, decoders, engine, metrics)
-        yield Stages(pipeline, shelf, is_over)
+
+        def pipeline(metrics: Metrics) -> Pipeline:
+            intake = Intake(config, fetcher, metrics)
+            return Pipeline(config, catalogue, intake, decoders, engine, metrics)
+
+        yield Stages(pipeline(metrics), pipeline(Metrics()), decoders, shelf, is_over)
 
 
 @asynccontextmanager
@@ -100,7 +105,9 @@ async def open_server(config: Config) -> AsyncIterator[RunningServer]:
         server, port = _bound(config, addresses)
         stages = await stack.enter_async_context(open_stages(config, metrics))
         health = await stack.enter_async_context(_serving(server, config, stages.pipeline, metrics))
-        await _warm_up(stages.pipeline)
+        await _warm_up(stages.warm_up)
+        await stages.decoders.forget_busy()
+        metrics.count_decoder_seconds(lambda: stages.decoders.busy_s)
         readiness.state = State.READY
         await health.tell(ready=True)
         logger.info("ready after %.1f s", monotonic() - started)
@@ -202,5 +209,5 @@ def _decoders(config: Config, metrics: Metrics, engine: Engine) -> DecodePool:
         on_worker_death=lambda death: metrics.decoder_deaths.labels(death.value).inc(),
         on_work=lambda at_work: engine.decoders_at_work(at_work * config.decode.threads),
     )
-    metrics.watch_decoders(lambda: pool.busy_workers, lambda: pool.busy_s, lambda: pool.protections)
+    metrics.watch_decoders(lambda: pool.busy_workers, lambda: pool.protections, lambda: pool.process_ids)
     return pool

@@ -141,13 +141,15 @@ class Servicer(VideoClassifierServicer):
                 return await self._unless_ended(work(call))
         except TubeletError as error:
             code = error.code
-            metric = self._metrics.rejected if error.before_work else self._metrics.failed
-            metric.labels(error.reason).inc()
+            if error.before_work:
+                self._metrics.rejected.labels(error.reason).inc()
+            else:
+                self._metrics.failed.labels(error.reason, call.model).inc()
             return await _abort(context, error)
         except asyncio.CancelledError:
             late = is_out_of_time(context)
             code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
-            self._metrics.failed.labels(code.name).inc()
+            self._metrics.failed.labels(code.name, call.model).inc()
             raise
         finally:
             self._answering.discard(task)

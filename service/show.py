@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from service.ask import Failure
-from service.values import NS_PER_S, Classification, Label, Segment, VideoFacts
+from service.values import NS_PER_S, STAGES, Classification, Label, Segment, VideoFacts
 
 
 def answer_json(video: str, answer: Classification | Failure) -> dict[str, Any]:
@@ -64,9 +64,8 @@ def answer_text(video: str, answer: Classification | Failure) -> str:
 
 
 def stages_text(answer: Classification) -> str:
-    return ", ".join(
-        f"{stage} {seconds * 1000:.0f} ms" for stage, seconds in sorted(answer.stage_seconds.items())
-    )
+    seconds = answer.stage_seconds
+    return ", ".join(f"{stage} {seconds[stage] * 1000:.0f} ms" for stage in STAGES if stage in seconds)
 
 
 def labels_text(labels: Iterable[Label]) -> str:

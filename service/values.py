@@ -7,7 +7,7 @@ t frames in a unit, H W C pixels.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 
@@ -17,6 +17,10 @@ DEFAULT_TOP_K = 5
 Crop = Literal["start", "centre", "end"]
 """Which part of the resized picture a model sees: it moves along the side that has more to spare."""
 CROPS: tuple[Crop, ...] = ("start", "centre", "end")
+
+Stage = Literal["upload", "fetch", "probe", "decode", "queue", "encode", "classify", "total"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+"""What is timed of a request, in the order of the pipeline."""
 
 
 class Protection(StrEnum):

@@ -1,6 +1,7 @@
 """The commands as a user runs them: real processes, real exit codes."""
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -150,9 +151,16 @@ def test_the_demo_shows_true_labels_and_metrics() -> None:
     assert done.returncode == 0, done.stderr
     for label in ("static", "pan_right", "zoom_in", "tilt_up", "roll_cw"):
         assert f"s   {label} " in done.stdout
-    assert (
-        "tubelet_requests_total{code='OK',method='ClassifyStreaming',model='camera-motion'} 1" in done.stdout
-    )
+    labels = "code='OK',method='ClassifyStreaming',model='camera-motion'"
+    assert f"tubelet_requests_total{{{labels}}} 1\n" in done.stdout
+    assert "tubelet_video_seconds_total 16\n" in done.stdout  # of one video, no warm-up
+    stages = ["upload", "probe", "decode", "queue", "encode", "classify", "total"]
+    assert re.findall(r"stage='(\w+)'", done.stdout) == stages
+    assert re.findall(r"(\w+) \d+ ms", done.stdout) == stages
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("Starting a server")
+    assert lines[-5] == "Next:"
+    assert all(line.startswith("  tubelet ") for line in lines[-4:])
 
 
 @pytest.mark.parametrize(

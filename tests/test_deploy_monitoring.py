@@ -14,8 +14,8 @@ import yaml
 from prometheus_client import Metric
 
 from service import errors
-from service.metrics import Metrics, Stage
-from service.values import Protection
+from service.metrics import Metrics
+from service.values import Protection, Stage
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
 ALERTS = DEPLOY / "alerts.yaml"
@@ -38,7 +38,8 @@ _MATCHER = re.compile(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"')
 def series() -> dict[str, set[str]]:
     """The name of every series that a server shows -> its labels."""
     metrics = Metrics()
-    metrics.watch_decoders(lambda: 0, lambda: 0.0, frozenset)
+    metrics.watch_decoders(lambda: 0, frozenset, tuple)
+    metrics.count_decoder_seconds(lambda: 0.0)
     metrics.watch_queues(lambda: {("encode", "m"): 0, ("classify", "m"): 0})
     labels = {
         family.name: metric._labelnames
@@ -135,6 +136,18 @@ def test_panels_lie_side_by_side() -> None:
 # For each alert: series, sampled each minute, that must raise it at the given minute, and such that must not.
 # "a+bxN" starts at a and grows by b, N times, as promtool writes it.
 OK = 'tubelet_requests_total{job="t", code="OK"}'
+
+
+def seconds_of(model: str, *, under_60: int, all_of_them: int) -> dict[str, str]:
+    """The series of videos that take so long, each minute."""
+    name = f'tubelet_stage_seconds_bucket{{job="t", model="{model}", stage="total", le='
+    return {
+        f'{name}"60"}}': f"0+{under_60}x50",
+        f'{name}"300"}}': f"0+{all_of_them}x50",
+        f'{name}"+Inf"}}': f"0+{all_of_them}x50",
+    }
+
+
 CASES: dict[str, tuple[int, dict[str, str], dict[str, str]]] = {
     "TubeletNotReady": (
         10,
@@ -148,8 +161,8 @@ CASES: dict[str, tuple[int, dict[str, str], dict[str, str]]] = {
     ),
     "TubeletNoDevice": (
         30,
-        {OK: "0+95x40", 'tubelet_failed_total{job="t", reason="NO_DEVICE"}': "0+1x40"},
-        {OK: "0+95x40", 'tubelet_failed_total{job="t", reason="CORRUPT_VIDEO"}': "0+9x40"},
+        {OK: "0+95x40", 'tubelet_failed_total{job="t", model="m", reason="NO_DEVICE"}': "0+1x40"},
+        {OK: "0+95x40", 'tubelet_failed_total{job="t", model="m", reason="CORRUPT_VIDEO"}': "0+9x40"},
     ),
     "TubeletStorageFull": (
         30,
@@ -181,16 +194,10 @@ CASES: dict[str, tuple[int, dict[str, str], dict[str, str]]] = {
     ),
     "TubeletSlow": (
         40,
-        {
-            'tubelet_stage_seconds_bucket{job="t", stage="total", le="60"}': "0+90x50",
-            'tubelet_stage_seconds_bucket{job="t", stage="total", le="300"}': "0+100x50",
-            'tubelet_stage_seconds_bucket{job="t", stage="total", le="+Inf"}': "0+100x50",
-        },
-        {
-            'tubelet_stage_seconds_bucket{job="t", stage="total", le="60"}': "0+99x50",
-            'tubelet_stage_seconds_bucket{job="t", stage="total", le="300"}': "0+100x50",
-            'tubelet_stage_seconds_bucket{job="t", stage="total", le="+Inf"}': "0+100x50",
-        },
+        # One model is slow, beside one that is asked far more often: together they would be fast enough.
+        seconds_of("slow", under_60=90, all_of_them=100)
+        | seconds_of("fast", under_60=9900, all_of_them=9900),
+        seconds_of("slow", under_60=99, all_of_them=100) | seconds_of("fast", under_60=99, all_of_them=100),
     ),
     "TubeletDecoderDeaths": (
         20,

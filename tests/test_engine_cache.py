@@ -29,7 +29,7 @@ class Cached:
         self.model = hosted(lambda units: self.released.extend(unit.unit for unit in units))
         executor.add(self.model.encode)
         executor.add(self.model.classify)
-        self.cache = EmbeddingCache(max_bytes, lambda model, outcome: self.outcomes.update([outcome]))
+        self.cache = EmbeddingCache(max_bytes, lambda _, __, outcome: self.outcomes.update([outcome]))
 
     def work(self, priority: Priority = Priority.NORMAL, deadline: float | None = None) -> VideoWork:
         return VideoWork(self.executor, self.model, self.cache, priority, deadline)
@@ -225,7 +225,7 @@ async def test_a_decoder_that_writes_to_a_unit_again_spoils_no_others_embedding(
 
 
 async def test_models_and_processes_do_not_share_keys() -> None:
-    caches = [EmbeddingCache(MIB, lambda model, outcome: None) for _ in range(2)]
+    caches = [EmbeddingCache(MIB, lambda *_: None) for _ in range(2)]
     [unit] = video(5, 1)
     model, again = hosted(), hosted()  # of the same name and version
     assert caches[0].key(model, unit.pixels) != caches[1].key(model, unit.pixels)

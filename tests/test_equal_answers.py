@@ -97,11 +97,7 @@ def hosted(case: str, company: Company, model: VideoModel) -> HostedModel:
 async def together(case: str, company: Company) -> Sequence[Sequence[Logits]]:
     chance, s = random.Random(company.order), CASES[case][1]
     model = hosted(case, company, built(case))
-    kept = (
-        None
-        if company.cache_bytes is None
-        else EmbeddingCache(company.cache_bytes, lambda model, outcome: None)
-    )
+    kept = None if company.cache_bytes is None else EmbeddingCache(company.cache_bytes, lambda *_: None)
 
     async def classify(seed: int, windows: int, priority: Priority) -> Sequence[Logits]:
         work, found = VideoWork(executor, model, kept, priority), []

@@ -30,7 +30,8 @@ def test_settings_exist() -> None:
 def test_metrics_are_all_named_and_exist() -> None:
     said = {name.removesuffix("_total") for name in re.findall(r"`(tubelet_\w+)`", section("Metrics"))}
     metrics = Metrics()
-    metrics.watch_decoders(lambda: 0, lambda: 0.0, frozenset)
+    metrics.watch_decoders(lambda: 0, frozenset, tuple)
+    metrics.count_decoder_seconds(lambda: 0.0)
     metrics.watch_queues(dict)
     declared = {family.name for family in metrics.registry.collect() if family.name.startswith("tubelet_")}
     assert said == declared

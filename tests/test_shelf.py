@@ -257,6 +257,45 @@ async def test_metrics_of_a_model_outlive_those_weights_that_it_had_before(
     assert serving.load_seconds("1") is not None
 
 
+def _counted(serving: Serving) -> dict[str, float]:
+    """Series of tiny that are not 0, of what counts or measures work."""
+    return {
+        sample.name: sample.value
+        for family in serving.metrics.registry.collect()
+        if family.type in ("counter", "histogram")
+        for sample in family.samples
+        if sample.labels.get("model") == "tiny" and sample.value
+    }
+
+
+async def test_warming_up_counts_as_no_work(serving: Serving) -> None:
+    write(serving.store, "2", seed=1)
+    await serving.refresh()
+    assert _counted(serving) == {}
+    assert serving.metrics.registry.get_sample_value("tubelet_engine_busy_seconds_total") == 0
+    await serving.logits(serving.catalogue.default)
+    assert _counted(serving)["tubelet_batch_units_count"] >= 1
+
+
+async def test_series_of_a_model_go_with_its_last_version(
+    serving: Serving, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    write(serving.store, "2", seed=1)
+    write(serving.store, "1", name="other")
+    await serving.refresh("tiny", "tiny", "other")
+    await serving.logits(serving.catalogue.default)
+    shutil.rmtree(serving.store / "tiny" / "2")
+    await serving.refresh("tiny", "tiny", "other")
+    while "tiny 2 is gone" not in caplog.text:
+        await asyncio.sleep(0)
+    assert _counted(serving)["tubelet_stage_seconds_count"] >= 1
+    await serving.refresh("other")
+    while "tiny 1 is gone" not in caplog.text:
+        await asyncio.sleep(0)
+    assert _counted(serving) == {}
+
+
 async def test_videos_that_have_the_old_weights_leave_answers_of_new_ones_alone(
     serving: Serving,
 ) -> None:

@@ -149,6 +149,16 @@ class DecodePool:
         """For how long workers have worked, in sum: not while they waited for videos or free slots."""
         return self._busy_before_s + sum(process.busy_s for process in tuple(self._processes))
 
+    @property
+    def process_ids(self) -> tuple[int, ...]:
+        """Those of the fork server and of all workers."""
+        return (*self._spawner.process_ids, *(process.pid for process in tuple(self._processes)))
+
+    async def forget_busy(self) -> None:
+        """Count ``busy_s`` from now on, once all workers have left their videos."""
+        await asyncio.gather(*self._tasks)
+        self._busy_before_s -= self.busy_s
+
     @asynccontextmanager
     async def worker(
         self,

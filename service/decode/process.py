@@ -66,6 +66,10 @@ class WorkerProcess(asyncio.Protocol):
         self._detail = ""
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def is_waiting(self) -> bool:
         """It can do nothing until more of its video has come."""
         return self._supply is not None and self._supply.is_waiting

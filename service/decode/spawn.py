@@ -32,6 +32,7 @@ class Spawner:
 
     def __init__(self, config: DecodeConfig) -> None:
         self.config = config
+        self.process_ids: tuple[int, ...] = ()  # the fork server's, once there is one
         self._lock = asyncio.Lock()  # held by whoever talks to the fork server, or starts it
         self._asking: set[asyncio.Task[Spawned]] = set()
         self._children: set[Child] = set()
@@ -83,6 +84,7 @@ class Spawner:
             except BaseException:
                 self._control.close()
                 raise
+        self.process_ids = (self._server.pid,)
         try:
             if not await self._hear(_LAUNCH_S):
                 raise OSError(f"{_NAME} ended, or was not ready within {_LAUNCH_S:g} s")

@@ -26,11 +26,11 @@ class EmbeddingCache:
     """The embeddings used last that fit ``max_bytes``, and those on their way. Lives on one event loop.
 
     Digests are keyed with a secret of this process (BLAKE3, in an eighth of BLAKE2's time): no client can
-    make two units that share one. ``count`` hears of each unit whether its embedding was there, on its way,
-    or neither.
+    make two units that share one. ``count`` is called for each unit with the name of its model, and whether
+    its embedding was there, on its way, or neither.
     """
 
-    def __init__(self, max_bytes: int, count: Callable[[str, Outcome], None]) -> None:
+    def __init__(self, max_bytes: int, count: Callable[[Unit, str, Outcome], None]) -> None:
         self.used_bytes = 0
         self._max_bytes = max_bytes
         self._count = count
@@ -63,7 +63,7 @@ class EmbeddingCache:
         else:
             self._coming[key] = unit
             unit.result.add_done_callback(lambda done: self._learn(key, done))
-            self._count(key[0], "miss")
+            self._count(unit, key[0], "miss")
             queue(unit)
 
     def _follow(
@@ -77,7 +77,7 @@ class EmbeddingCache:
             self._answer(key, "shared", unit, first.result())
 
     def _answer(self, key: Key, outcome: Outcome, unit: Unit, embedding: Embedding) -> None:
-        self._count(key[0], outcome)
+        self._count(unit, key[0], outcome)
         unit.payload.release()
         unit.result.set_result(embedding)
 

@@ -14,7 +14,7 @@ from service.config import EngineConfig
 from service.cores import usable_cores
 from service.engine.batch_meter import BatchMeter, black_units, settle
 from service.engine.batch_tuner import BatchTuning, largest_batch
-from service.engine.cache import EmbeddingCache
+from service.engine.cache import EmbeddingCache, Outcome, Unit
 from service.engine.cores import Cores
 from service.engine.crowd import Crowd
 from service.engine.executor import Executor
@@ -123,6 +123,8 @@ class Engine:
         self._take_out(model)
         if self._shown.get(_name_and_version(model)) is model:  # else another one took its place
             self._hide(model)
+        if all(name != model.spec.name for name, _ in self._shown):
+            self._metrics.forget_model(model.spec.name)
 
     def forget(self) -> None:
         """Keep no embedding of what was computed so far."""
@@ -130,10 +132,14 @@ class Engine:
             self._cache.clear()
 
     def work(
-        self, model: HostedModel, priority: Priority = Priority.NORMAL, deadline: float | None = None
+        self,
+        model: HostedModel,
+        priority: Priority = Priority.NORMAL,
+        deadline: float | None = None,
+        metrics: Metrics | None = None,
     ) -> VideoWork:
-        """A place in the queues for one video."""
-        return VideoWork(self._executor, model, self._cache, priority, deadline)
+        """A place in the queues for one video, whose work ``metrics`` count, or the engine's where None."""
+        return VideoWork(self._executor, model, self._cache, priority, deadline, metrics)
 
     def _replicas(self, store: ModelStore, spec: ModelSpec, most: int) -> list[Replica]:
         config, dtype = self._config, self._dtype
@@ -168,7 +174,7 @@ class Engine:
         task.add_done_callback(lambda _: self._settling.pop(model))
 
     async def _warm_up(self, model: HostedModel) -> None:
-        work = self.work(model)
+        work = self.work(model, metrics=Metrics())  # which nobody reads
         try:
             units = [
                 work.encode(unit)
@@ -204,7 +210,7 @@ class Engine:
 
     def _hide(self, model: HostedModel) -> None:
         del self._shown[_name_and_version(model)]
-        self._metrics.forget_model(*_info(model))
+        self._metrics.forget_version(*_info(model))
 
     def _release(self, units: Sequence[UnitFrames]) -> None:
         self._loop.call_soon_threadsafe(_release_all, units)
@@ -234,9 +240,11 @@ def _resize(model: HostedModel, tuning: BatchTuning) -> None:
 def _cache(config: EngineConfig, metrics: Metrics) -> EmbeddingCache | None:
     if config.cache_bytes == 0:
         return None
-    cache = EmbeddingCache(
-        config.cache_bytes, lambda model, outcome: metrics.unit_cache.labels(model, outcome).inc()
-    )
+
+    def count(unit: Unit, model: str, outcome: Outcome) -> None:
+        (unit.account.metrics or metrics).unit_cache.labels(model, outcome).inc()
+
+    cache = EmbeddingCache(config.cache_bytes, count)
     metrics.unit_cache_bytes.set_function(lambda: cache.used_bytes)
     return cache
 

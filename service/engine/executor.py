@@ -201,17 +201,24 @@ class Executor:
 
     def _account(self, batch: Batch, start: float, seconds: float) -> None:
         lane, size = batch.lane, len(batch.items)
-        self._metrics.engine_busy_seconds.inc(seconds)
-        self._metrics.stage_seconds.labels(lane.stage).observe(seconds)
-        self._metrics.stage_seconds.labels("queue").observe(start - batch.items[0].queued_at)
-        sizes = self._metrics.batch_units if lane.stage == "encode" else self._metrics.batch_windows
-        sizes.labels(lane.model).observe(size)
+        if self._schedule.has(lane):  # else its model is unloaded, and so are its series
+            self._count(batch, start, seconds)
         for item in batch.items:
             item.account.queue_s = max(item.account.queue_s, start - item.queued_at)
             if lane.stage == "encode":
                 item.account.encode_s += seconds / size
             else:
                 item.account.classify_s += seconds / size
+
+    def _count(self, batch: Batch, start: float, seconds: float) -> None:
+        """Add a batch to the metrics of its first item. A warm-up never shares a batch with requests."""
+        lane, first = batch.lane, batch.items[0]
+        metrics = first.account.metrics or self._metrics
+        metrics.engine_busy_seconds.inc(seconds)
+        metrics.stage_seconds.labels(lane.stage, lane.model).observe(seconds)
+        metrics.stage_seconds.labels("queue", lane.model).observe(start - first.queued_at)
+        sizes = metrics.batch_units if lane.stage == "encode" else metrics.batch_windows
+        sizes.labels(lane.model).observe(len(batch.items))
 
 
 def _answer(batch: Batch, results: Sequence[Any]) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from service.engine.batch_tuner import BatchTuning
 from service.fair import Claim, FairQueue
+from service.metrics import Metrics
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -21,6 +22,7 @@ _NEWEST = 0.2  # how much of the average cost is the last batch's
 class Account:
     """What one video has cost the engine so far, wall seconds; a batch's time is shared by its items."""
 
+    metrics: Metrics | None = None  # that count the work for it; None: the engine's
     queue_s: float = 0.0  # the longest wait of one item
     encode_s: float = 0.0
     classify_s: float = 0.0

@@ -46,6 +46,9 @@ class Schedule:
         """Nothing is submitted to it any more."""
         self._lanes.remove(lane)
 
+    def has(self, lane: Lane[Any, Any]) -> bool:
+        return lane in self._lanes
+
     def submit(self, lane: Lane[Any, Any], claim: Claim[Any], item: Item[Any, Any]) -> None:
         lane.put(claim, item)
 

@@ -11,11 +11,15 @@ from service.engine.hosted import HostedModel
 from service.engine.lane import Account, Item, Lane
 from service.engine.replica import Embedding, Logits
 from service.fair import Claim
+from service.metrics import Metrics
 from service.values import Priority, UnitFrames
 
 
 class VideoWork:
-    """Its claims in the fair queues, and its account. ``deadline`` is a time of the monotonic clock."""
+    """Its claims in the fair queues, and its account.
+
+    ``deadline`` is a time of the monotonic clock; ``metrics`` count the work, or the engine's where None.
+    """
 
     def __init__(
         self,
@@ -24,8 +28,9 @@ class VideoWork:
         cache: EmbeddingCache | None = None,
         priority: Priority = Priority.NORMAL,
         deadline: float | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
-        self.account = Account()
+        self.account = Account(metrics)
         self.deadline = deadline
         self._executor = executor
         self._model = model
@@ -33,6 +38,11 @@ class VideoWork:
         self._units: Claim[Any] = Claim(priority, deadline, model.spec.sampling.units_per_window)
         self._windows: Claim[Any] = Claim(priority, deadline)
         self._pending: set[asyncio.Future[Any]] = set()
+
+    @property
+    def model(self) -> str:
+        """The name of the model that it asks."""
+        return self._model.spec.name
 
     def encode(self, unit: UnitFrames) -> asyncio.Future[Embedding]:
         """Queue a unit that is not known yet; it is released once its pixels are not needed any more."""

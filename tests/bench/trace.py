@@ -25,10 +25,10 @@ from PIL import Image, ImageDraw, ImageFont
 from service.config import Config
 from service.engine.lane import Lane, Started
 from service.errors import TubeletError
-from service.metrics import Metrics, Stage
+from service.metrics import Metrics
 from service.pipeline import Event, Pipeline
 from service.server import open_stages
-from service.values import Options, Segment, Sliding
+from service.values import Options, Segment, Sliding, Stage
 
 COLOURS = {
     "upload": "#bbbbbb",
@@ -62,8 +62,8 @@ _row: ContextVar[Row | None] = ContextVar("row", default=None)  # of the request
 class Traced(Metrics):
     """Metrics that remember when, and for whom."""
 
-    def add_time(self, stage: Stage, seconds: float, into: dict[str, float]) -> None:
-        super().add_time(stage, seconds, into)
+    def add_time(self, stage: Stage, model: str, seconds: float, into: dict[str, float]) -> None:
+        super().add_time(stage, model, seconds, into)
         row, now = _row.get(), monotonic()
         if row is not None and stage in COLOURS:
             row.spans.append(Span(stage, now - seconds, now))

@@ -1,0 +1,144 @@
+"""What the metrics of a server count: requests and their work, by model; no warm-up."""
+
+import os
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import psutil
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.client import Client, ServerError
+from service.config import DecodeConfig
+from service.decode.pool import DecodePool
+from service.process_memory import read_memory
+from tests.clips import pan
+from tests.decode_clips import is_right
+from tests.serving import Served, serving
+from tests.test_listening import needs_ipv6
+
+_COUNT = ("_total", "_count", "_sum", "_bucket")
+
+
+@pytest.fixture(scope="module")
+def fresh() -> Iterator[Served]:
+    """A server that nobody has asked anything before the first test of this module."""
+    with serving(server={"host": "::"}) as served:
+        yield served
+
+
+def counts(served: Served) -> dict[str, float]:
+    """The sum of each of our counters and histograms, of all its series."""
+    url = f"http://127.0.0.1:{served.server.metrics_port}/metrics"
+    with urllib.request.urlopen(url, timeout=60) as response:
+        families = list(text_string_to_metric_families(response.read().decode()))
+    return {
+        family.name: sum(sample.value for sample in family.samples if sample.name.endswith(_COUNT))
+        for family in families
+        if family.name.startswith("tubelet_") and family.type in ("counter", "histogram")
+    }
+
+
+def test_a_server_that_has_warmed_up_has_counted_nothing(fresh: Served) -> None:
+    counted = counts(fresh)
+    assert {"tubelet_stage_seconds", "tubelet_engine_busy_seconds", "tubelet_unit_cache"} < counted.keys()
+    assert "tubelet_decoder_busy_seconds" in counted
+    assert {name: count for name, count in counted.items() if count} == {}
+
+
+def test_a_video_is_counted_by_its_model(fresh: Served) -> None:
+    model = {"model": "camera-motion"}
+    with Client(fresh.target) as client:
+        client.classify(pan(2.0))
+    for stage in ("upload", "probe", "decode", "total"):
+        assert fresh.metric("tubelet_stage_seconds_count", stage=stage, **model) == 1
+    for stage in ("queue", "encode", "classify"):
+        assert fresh.metric("tubelet_stage_seconds_count", stage=stage, **model) >= 1
+    assert fresh.metric("tubelet_stage_seconds_count") == fresh.metric("tubelet_stage_seconds_count", **model)
+    assert fresh.metric("tubelet_frames_decoded_total", **model) > 0
+    assert counts(fresh)["tubelet_decoder_busy_seconds"] > 0
+
+
+def test_failures_are_counted_by_the_model_that_was_chosen(fresh: Served) -> None:
+    with Client(fresh.target) as client, pytest.raises(ServerError):
+        client.classify(b"not a video")
+    assert fresh.metric("tubelet_failed_total", reason="NOT_A_VIDEO", model="camera-motion") == 1
+
+
+def test_what_a_client_sends_is_no_label(fresh: Served) -> None:
+    with grpc.insecure_channel(fresh.target) as channel:
+        call = channel.stream_unary("/tubelet.v1.VideoClassifier/Classify")
+        with pytest.raises(grpc.RpcError):
+            call(iter([b"\n\x07\n\x05weird"]))  # options whose model is "weird"
+    assert fresh.metric("tubelet_requests_total", model="", method="Classify") == 1
+    assert fresh.metric("tubelet_requests_total", model="weird") == 0
+
+
+@needs_ipv6
+@pytest.mark.parametrize("address", ["127.0.0.1", "[::1]"])
+def test_grpc_and_http_answer_at_the_same_addresses(fresh: Served, address: str) -> None:
+    with grpc.insecure_channel(f"{address}:{fresh.server.port}") as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        health = stub.Check(health_pb2.HealthCheckRequest(), timeout=60)
+    assert health.status == health_pb2.HealthCheckResponse.SERVING
+    with urllib.request.urlopen(f"http://{address}:{fresh.server.metrics_port}/readyz", timeout=60) as page:
+        assert page.status == 200
+
+
+def test_the_memory_of_decoders_is_that_of_their_processes(fresh: Served) -> None:
+    memory = fresh.metric("tubelet_decoder_memory_bytes")
+    processes = psutil.Process().children(recursive=True)
+    used = [process.memory_full_info() for process in processes]
+    assert len(used) > 1
+    assert 0.8 * sum(each.uss for each in used) < memory < sum(each.rss for each in used)
+
+
+async def test_processes_of_the_pool_are_the_workers_and_the_fork_server() -> None:
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    pool = DecodePool(DecodeConfig(workers=2))
+    assert pool.process_ids == ()
+    async with pool:
+        children = {child.pid for child in psutil.Process().children(recursive=True)}
+        assert set(pool.process_ids) == children - before
+        assert len(pool.process_ids) == 3
+
+
+async def test_workers_may_forget_how_long_they_were_busy(clip: Path) -> None:
+    async with DecodePool(DecodeConfig(workers=1)) as pool:
+        await is_right(pool, clip)
+        await pool.forget_busy()
+        assert pool.busy_s == 0
+        await is_right(pool, clip)
+        assert pool.busy_s > 0
+
+
+def test_processes_that_have_ended_have_no_memory() -> None:
+    command = [sys.executable, "-c", "print(flush=True); input()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # it is all there
+        alive = read_memory([process.pid])
+        assert alive.measure == "pss"
+        assert alive.total_bytes > 1 << 20
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert read_memory([process.pid]).total_bytes == 0  # it is a zombie
+    assert read_memory([process.pid, os.getpid()]).total_bytes > 0
+
+
+def test_where_pss_cannot_be_read_it_is_rss(tmp_path: Path) -> None:
+    """As of a process of another user."""
+    if os.getuid() != 0:
+        pytest.skip("only root may become another user")
+    script = (
+        "import os, sys; sys.path.insert(0, '.'); from service.process_memory import read_memory; "
+        "os.setuid(65534); print(read_memory([os.getppid()]).measure)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "rss\n"
