@@ -339,7 +339,7 @@ def import_model(
 
 
 @models_app.command(
-    "verify", epilog=examples("tubelet models verify camera-motion", "tubelet models verify mine --version 2")
+    "verify", epilog=examples("tubelet models verify camera-motion", "tubelet models verify mine:2")
 )
 def verify_model(
     name: ModelName, version: ModelVersion = "", config: ConfigFile = None, as_json: Json = False

@@ -185,6 +185,9 @@ def test_messages_out_of_order(
         ("Classify", asking(ranges=[{"start": {"seconds": 1}}]), "ranges"),
         ("GetModel", pb.GetModelRequest(name="nobody"), "name"),
         ("GetModel", pb.GetModelRequest(version="never"), "version"),
+        ("Classify", asking(model="camera-motion:1", version="2"), "model"),
+        ("GetModel", pb.GetModelRequest(name="camera-motion:1", version="2"), "name"),
+        ("GetModel", pb.GetModelRequest(name="a:b:c"), "name"),
     ],
 )
 def test_the_field_at_fault_is_named(
