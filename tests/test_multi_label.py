@@ -1,5 +1,6 @@
 """Models that score each label by itself: served, their scores are the sigmoid of transformers' logits."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,8 @@ def test_the_command_says_how_scores_came_about(tags_served: Served, grey: bytes
     done = CliRunner().invoke(app, command)
     assert '"activation": "sigmoid"' in done.stdout
     listed = CliRunner().invoke(app, ["models", "list", "--server", tags_served.target, "--json"])
-    assert [line.count('"activation": "sigmoid"') for line in listed.stdout.splitlines()] == [1, 1]
+    loaded = [row for row in map(json.loads, listed.stdout.splitlines()) if row["loaded"]]
+    assert [row["activation"] for row in loaded] == ["sigmoid", "sigmoid"]
 
 
 def test_an_evaluation_counts_the_label_with_the_highest_score(
