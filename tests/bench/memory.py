@@ -11,6 +11,7 @@ may make groups. Files that other programs have in memory are charged to those: 
 """
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -26,7 +27,7 @@ import typer
 
 from service.client import Client
 from service.config import EngineConfig
-from tests.bench.serve import started
+from tests.bench.serve import NotReady, started
 
 CONFIG = Path(__file__).parents[2] / "deploy" / "kustomize" / "base" / "tubelet.toml"
 ROOT = Path("/sys/fs/cgroup")
@@ -146,26 +147,38 @@ def load(target: str, videos: list[Path], concurrency: int) -> list[str]:
         return [failure for failure in threads.map(classify, videos) if failure]
 
 
+@contextmanager
+def _told(group: Group) -> Iterator[None]:
+    """End the program with a sentence where the server does not start."""
+    try:
+        yield
+    except NotReady as error:
+        print(f"{error}; {group.oom_kills()} processes killed")
+        raise typer.Exit(1) from None
+
+
 def main(
     folder: Annotated[Path, typer.Argument(exists=True, file_okay=False)],
     limit_mib: Annotated[int, typer.Option(min=1)] = 1024,
     concurrency: Annotated[int, typer.Option(min=1)] = 32,
     rounds: Annotated[int, typer.Option(min=1)] = 3,
 ) -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the group is removed on the way out
     videos = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     forget_libraries()
+    print(f"limit {limit_mib} MiB")
     with limited(limit_mib) as group:
         enter = ("sh", "-c", f'echo $$ > {group.folder}/cgroup.procs && exec "$@"', "sh")
-        with started(*enter, **settings()) as server:
+        with _told(group), started(*enter, **settings()) as server:
             time.sleep(5.0)
-            idle = (group.usage_bytes(), group.unreclaimable_bytes())
+            usage, part = group.usage_bytes() / MIB, group.unreclaimable_bytes() / MIB
+            print(f"ready after {server.ready_s:.1f} s")
+            print(f"idle: {usage:.0f} MiB, of which {part:.0f} cannot be taken back", flush=True)
             with Peak(group) as peak:
                 start_s = time.monotonic()
                 failures = load(f"127.0.0.1:{server.port}", videos * rounds, concurrency)
                 took_s = time.monotonic() - start_s
             kills = group.oom_kills()
-    print(f"limit {limit_mib} MiB; ready after {server.ready_s:.1f} s")
-    print(f"idle: {idle[0] / MIB:.0f} MiB, of which {idle[1] / MIB:.0f} cannot be taken back")
     print(f"{len(videos) * rounds} videos, {concurrency} at a time, in {took_s:.1f} s")
     most, part = peak.usage_bytes / MIB, peak.unreclaimable_bytes / MIB
     print(f"meanwhile: at most {most:.0f} MiB; at most {part:.0f} could not be taken back")

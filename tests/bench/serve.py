@@ -30,6 +30,11 @@ from service.values import NS_PER_S, Classification
 
 STAGES = ("upload", "probe", "decode", "queue", "encode", "classify", "total")
 MIB = 1 << 20
+READY_S = 120  # as the startup probe of the deployment grants
+
+
+class NotReady(RuntimeError):
+    """The server does not start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,9 @@ def started(*prefix: str, **settings: str) -> Iterator[Server]:
     """``tubelet serve`` with settings from the environment; no embeddings are kept: rounds cost the same.
 
     ``prefix`` is a command that runs the one given to it as arguments.
+
+    Raises:
+        NotReady: it ended, or did not listen within two minutes.
     """
     start = time.monotonic()
     environment = {"TUBELET_ENGINE__CACHE_BYTES": "0"} | settings
@@ -81,7 +89,13 @@ def started(*prefix: str, **settings: str) -> Iterator[Server]:
         env=os.environ | environment,
     )
     try:
-        port, metrics_port = re.findall(r"port (\d+)", process.stdout.readline())
+        deadline = threading.Timer(READY_S, process.kill)
+        deadline.start()
+        ports = re.findall(r"port (\d+)", process.stdout.readline())
+        deadline.cancel()
+        if not ports:
+            raise NotReady(f"tubelet serve was not ready within {READY_S} s")
+        port, metrics_port = ports
         ready_s = time.monotonic() - start
         yield Server(process, int(port), int(metrics_port), ready_s)
     finally:
