@@ -20,9 +20,7 @@ from tubelet.v1 import video_classifier_pb2
 ROOT = Path(__file__).parent.parent
 KUSTOMIZE = ROOT / "deploy" / "kustomize"
 WHOLE = ("base", "overlays/fetch", "overlays/gpu", "overlays/store")
-SERVER_BYTES = (
-    1 * GIB
-)  # what the server itself may take; a third of it is resident, measured with one small model
+SERVER_BYTES = 1 * GIB  # what the server itself may take; it takes half of that idle, with small models
 KUBERNETES = "1.30"  # the oldest one that runs it: the first to know lifecycle.preStop.sleep by default
 _PORTS = {"https": 443, "http": 80}
 _UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30}

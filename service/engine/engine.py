@@ -156,7 +156,7 @@ class Engine:
     def _meter(self, replica: Replica, spec: ModelSpec, largest: int) -> BatchMeter:
         if self._can_measure_beside_requests(replica):
             return BatchMeter(replica.on_one_thread(), spec, largest, thread_time)
-        # OpenVINO has threads of its own, which sleep while they wait for each other.
+        # OpenVINO computes on threads of its own, which the processor time of the whole process counts.
         return BatchMeter(replica, spec, largest, process_time if replica.device.type == "cpu" else monotonic)
 
     def _can_measure_beside_requests(self, replica: Replica) -> bool:
