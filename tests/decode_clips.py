@@ -31,6 +31,7 @@ from tests.reference import EXACT
 VIDEOS = Path(__file__).resolve().parents[2] / "shared" / "videos"
 SMALL = PixelFormat(64, 64, "stretch")
 _BITS = 8
+_PIECES = 12  # of a file that arrives
 
 
 def found(name: str) -> Path:
@@ -54,6 +55,32 @@ class StoredFile:
 
     async def whole(self) -> int:
         return self.size_bytes
+
+
+@dataclass(slots=True)
+class ArrivingFile:
+    """A file of which a piece more is there each time that somebody waits for it."""
+
+    fd: int
+    total: int
+    arrived: int = 0
+
+    @property
+    def size_bytes(self) -> int | None:
+        return self.total if self.is_whole else None
+
+    @property
+    def is_whole(self) -> bool:
+        return self.arrived == self.total
+
+    async def wait(self, start: int, end: int) -> tuple[int, int]:
+        while self.arrived <= start and not self.is_whole:
+            self.arrived = min(self.total, self.arrived + -(-self.total // _PIECES))
+        return 0, self.arrived
+
+    async def whole(self) -> int:
+        self.arrived = self.total
+        return self.total
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """All real and odd videos as they arrive, piece by piece: the frames are those of the file that is there."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -11,44 +10,17 @@ from service.config import DecodeConfig
 from service.decode.pool import DecodePool
 from service.plan import Grid, Plan
 from service.values import NS_PER_S
-from tests.decode_clips import VIDEOS, decode_plan, opened
+from tests.decode_clips import VIDEOS, ArrivingFile, decode_plan, opened
 from tests.odd_outcomes import DECODED, REAL
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 _LONGEST_S = 12  # for the sake of time
 _DAY_NS = 24 * 3600 * NS_PER_S
-_PIECES = 12
 
 
 # Its last packet is damaged: who knows the length has all that is wanted before, who does not decodes it.
 _NOT_REACHED = {"odd/fate/displaymatrix.mp4": {(0, 8)}}
-
-
-@dataclass(slots=True)
-class _Arriving:
-    """A file of which a piece more is there each time that somebody waits for it."""
-
-    fd: int
-    total: int
-    arrived: int = 0
-
-    @property
-    def size_bytes(self) -> int | None:
-        return self.total if self.is_whole else None
-
-    @property
-    def is_whole(self) -> bool:
-        return self.arrived == self.total
-
-    async def wait(self, start: int, end: int) -> tuple[int, int]:
-        while self.arrived <= start and not self.is_whole:
-            self.arrived = min(self.total, self.arrived + -(-self.total // _PIECES))
-        return 0, self.arrived
-
-    async def whole(self) -> int:
-        self.arrived = self.total
-        return self.total
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -69,7 +41,7 @@ async def test_frames_do_not_depend_on_how_the_bytes_come(pool: DecodePool, name
             grid = Grid(0, facts.duration_ns, window_ns, 2, 8, 4)
             known, _ = await decode_plan(worker, Plan((grid,)))
         async with pool.worker() as worker:
-            await worker.probe(_Arriving(file.fd, file.size_bytes), from_front=True)
+            await worker.probe(ArrivingFile(file.fd, file.size_bytes), from_front=True)
             endless = Plan((Grid(0, _DAY_NS, window_ns, 2, 8, 4),), is_open=True)
             found, end = await decode_plan(worker, endless)
     assert end.facts == facts

@@ -12,7 +12,18 @@ import pytest_asyncio
 
 from service.config import DecodeConfig
 from service.decode.pool import DecodePool
-from tests.decode_clips import decode_file, number_of, probed, render, whole
+from service.plan import Grid, Plan
+from service.values import NS_PER_S
+from tests.decode_clips import (
+    ArrivingFile,
+    decode_file,
+    decode_plan,
+    number_of,
+    opened,
+    probed,
+    render,
+    whole,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -112,6 +123,14 @@ async def test_leading_pictures_of_a_copied_part(
     command = ["ffmpeg", "-nostdin", "-v", "error", "-ss", "2.05", "-i", str(clip.path), "-c", "copy"]
     subprocess.run([*command, str(path)], check=True)
     await _is_right(pool, clip, path)
+    day = Plan((Grid(0, 24 * 3600 * NS_PER_S, NS_PER_S, 2, 8, 4),), is_open=True)
+    with opened(path) as file:
+        async with pool.worker() as worker:
+            facts = await worker.probe(file)
+        async with pool.worker() as worker:
+            await worker.probe(ArrivingFile(file.fd, file.size_bytes), from_front=True)
+            _, end = await decode_plan(worker, day)
+    assert end.facts == facts
 
 
 async def test_a_broadcast_that_one_joins_late(pool: DecodePool, clip: _Clip, tmp_path: Path) -> None:

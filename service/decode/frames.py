@@ -79,7 +79,10 @@ def _decode(job: Job, assembly: Assembly, snap: Exact | Snap, pulse: Callable[[]
         opening = None
     decoded = 0
     for walk in _walks(job, snap):
-        opening = opening or job.open(pulse)
+        if opening is None:
+            opening = job.open(pulse)
+            if front is not None and front.head is not None:
+                opening.stream.leave_out(front.head.lead.afresh(), ())
         with opening.stream as stream:
             try:
                 end_ns = walk(opening, assembly)

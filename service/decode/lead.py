@@ -5,6 +5,7 @@ MPEG-2), whose leading pictures refer to the group before.
 """
 
 from collections.abc import Sequence
+from copy import copy
 from itertools import count
 
 from av.packet import Packet
@@ -31,8 +32,17 @@ class Lead:
         self._early_lack_stamps = early_lack_stamps and first.pts is not None
         self._first = _place(first, packets)
         self._first_is_key = self._first is not None and packets[self._first].is_keyframe
+        self._begin()
+
+    def _begin(self) -> None:
         self._places = count()
         self.goes_on = self._first_is_key and self._shown is not None
+
+    def afresh(self) -> "Lead":
+        """The same, for who reads the stream once more from its beginning."""
+        again = copy(self)
+        again._begin()
+        return again
 
     def has(self, pts: int | None, dts: int | None) -> bool:
         """Tell it of the next packet of the stream, from the very first one on."""

@@ -27,6 +27,7 @@ class Head:
     frames: list[VideoFrame]
     packets: list[Packet]
     timeline: Timeline
+    lead: Lead
 
     @property
     def first(self) -> VideoFrame:
@@ -53,8 +54,9 @@ def read_head(stream: Stream) -> Head:
         raise Refusal("CORRUPT_VIDEO", f"not one frame of the video's {len(read)} packets can be decoded")
     timeline = _timeline(stream, frames[0])
     slack = max(1, int(_SLACK_S / timeline.time_base)) if stream.may_reorder else 0
-    stream.leave_out(Lead(frames[0], read, slack, early_lack_stamps=stream.early_lack_stamps), read)
-    return Head(frames, read, timeline)
+    lead = Lead(frames[0], read, slack, early_lack_stamps=stream.early_lack_stamps)
+    stream.leave_out(lead, read)
+    return Head(frames, read, timeline, lead)
 
 
 @dataclass(frozen=True, slots=True)
