@@ -4,9 +4,10 @@ import asyncio
 import json
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from shlex import quote
 from typing import Any, BinaryIO
@@ -16,17 +17,20 @@ from service.config import Config, FetchConfig
 from service.errors import MalformedOption, StorageFull, TubeletError, UnknownModel, UriNotAllowed
 from service.model_ref import ModelRef
 from service.status import CONNECTION_LOST, SERVER_UNREACHABLE
+from service.threads import in_own_thread
 from service.uri import Uri, is_covered, is_uri, parse_prefix, parse_uri
 from service.values import Activation, Classification, Options, Progress, Segment, VideoFacts
+from service.video_sources import STANDARD_INPUT
 from service.wire import activation_from_proto
 
 Event = VideoFacts | Progress | Segment
 Emit = Callable[[Event], Awaitable[None]]
 Ask = Callable[[str, Options, Emit], Awaitable[Classification]]
-"""Of a video by its path or its URI."""
+"""Of a video by its path, its URI or ``STANDARD_INPUT``."""
 
 _CHUNK_BYTES = 1 << 20
 _MOST_TRIES = {CONNECTION_LOST: 2, StorageFull.reason: 3}  # of a video, by the reason that it failed for
+_MAX_QUEUED = 100  # events and answers that wait to be consumed
 _LATER = 1.5  # times as long, at most: those who were refused together do not come back together
 
 
@@ -37,6 +41,14 @@ class Failure:
     code: str
     reason: str
     message: str
+
+
+Answer = Classification | Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The first event of a video: it is being classified from now on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +79,16 @@ async def asking_server(target: str) -> AsyncIterator[Ask]:
                     tries[error.reason] += 1
                     most = _MOST_TRIES.get(error.reason)
                     is_hopeless = error.retry_after_s is None if most is None else tries[error.reason] >= most
-                    if is_hopeless:
+                    # What was read of standard input cannot be read again.
+                    if is_hopeless or video == STANDARD_INPUT:
                         raise
                     await asyncio.sleep((error.retry_after_s or 0) * random.uniform(1, _LATER))
 
         async def ask_once(video: str, options: Options, emit: Emit) -> Classification:
             answer = None
             # To its end: a stream that is left after the answer counts as cancelled on the server.
-            async for event in client.stream(video, options):
+            upload = _standard_input() if video == STANDARD_INPUT else video
+            async for event in client.stream(upload, options):
                 if isinstance(event, Classification):
                     answer = event
                 else:
@@ -111,6 +125,8 @@ async def asking_here(config: Config, model: str = "", version: str = "") -> Asy
             if stages is None:
                 raise UnknownModel(absent, field="model", value=str(wanted))
             pipeline = stages.pipeline
+            if video == STANDARD_INPUT:
+                return await pipeline.classify(_arriving_chunks(_standard_input()), options, emit)
             if is_uri(video):
                 uri = _uri(video)
                 _check_allowed(uri, config.fetch)
@@ -141,70 +157,52 @@ async def find_model(server: str | None, config: Config, name: str, version: str
     return AskedModel(spec.name, spec.version, spec.labels, Activation(spec.activation))
 
 
-async def ask_all(
-    ask: Ask, videos: list[str], options: Options, at_once: int, emit: Callable[[int, Event], None]
-) -> AsyncIterator[tuple[int, Classification | Failure]]:
-    """Answer ``videos`` in their order, ``at_once`` of them at a time; one failure stops no other.
-
-    Events and answers come with the index of their video.
-
-    Raises:
-        ServerError: no server answers any more; what was answered until then came first.
-    """
-    places = asyncio.Semaphore(at_once)
-
-    async def answer(number: int) -> Classification | Failure:
-        async def forward(event: Event) -> None:
-            emit(number, event)
-
-        async with places:
-            return await _ask_one(ask, videos[number], options, forward)
-
-    tasks = [asyncio.create_task(answer(number)) for number in range(len(videos))]
-    waiting = enumerate(tasks)
-    try:
-        for number, task in waiting:
-            yield number, await task
-    except ServerError:
-        for number, task in waiting:
-            if task.done() and task.exception() is None:
-                yield number, task.result()
-        raise
-    finally:
-        await _cancel(tasks)
-
-
 async def ask_each(
     ask: Ask, videos: Sequence[str], options: Options, at_once: int
-) -> AsyncIterator[tuple[int, Classification | Failure]]:
-    """Answers as they come, with the video's place in ``videos``: none waits for another one's.
+) -> AsyncGenerator[tuple[int, Begun | Event | Answer], None]:
+    """Classify ``videos``, ``at_once`` of them at a time; each item has the index of its video.
 
-    No more than ``at_once`` are held, however many videos there are.
+    A video's items are ``Begun``, events and its answer; answers come in the order of ending. If a video is
+    asked for once more, its metadata comes again. One failure stops no other video. A slow consumer slows the
+    videos down.
 
     Raises:
         ServerError: no server answers any more; what was answered until then came first.
     """
+    items: asyncio.Queue[tuple[int, Begun | Event | Answer | Exception]] = asyncio.Queue(_MAX_QUEUED)
 
-    async def ignore(_: Event) -> None:
-        pass
+    async def classify(number: int) -> None:
+        async def forward(event: Event) -> None:
+            await items.put((number, event))
 
-    async def answer(number: int) -> tuple[int, Classification | Failure]:
-        return number, await _ask_one(ask, videos[number], options, ignore)
+        await items.put((number, Begun()))
+        try:
+            await items.put((number, await _ask_one(ask, videos[number], options, forward)))
+        except Exception as error:
+            await items.put((number, error))
 
     waiting = iter(range(len(videos)))
-    running: set[asyncio.Task[tuple[int, Classification | Failure]]] = set()
+    running = {number: asyncio.create_task(classify(number)) for number in islice(waiting, at_once)}
     try:
-        while True:
-            running |= {asyncio.create_task(answer(each)) for each in islice(waiting, at_once - len(running))}
-            if not running:
-                return
-            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            running |= done  # until all of them are looked at
-            for task in sorted(done, key=lambda task: task.exception() is not None):
-                running.remove(task)
-                yield task.result()
+        while running:
+            number, item = await items.get()
+            if isinstance(item, Exception):
+                for answered in _answers_queued(items):
+                    yield answered
+                raise item
+            if isinstance(item, Classification | Failure):
+                del running[number]
+                running |= {next_: asyncio.create_task(classify(next_)) for next_ in islice(waiting, 1)}
+            yield number, item
     finally:
-        await _cancel(running)
+        await _cancel(running.values())
+
+
+def _answers_queued(items: asyncio.Queue[tuple[int, Any]]) -> Iterator[tuple[int, Answer]]:
+    while not items.empty():
+        number, item = items.get_nowait()
+        if isinstance(item, Classification | Failure):
+            yield number, item
 
 
 async def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
@@ -214,7 +212,7 @@ async def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _ask_one(ask: Ask, video: str, options: Options, emit: Emit) -> Classification | Failure:
+async def _ask_one(ask: Ask, video: str, options: Options, emit: Emit) -> Answer:
     """Ask for a video.
 
     Raises:
@@ -254,6 +252,16 @@ def _check_allowed(uri: Uri, config: FetchConfig) -> None:
 
 def _opened(path: str) -> BinaryIO:
     return open(path, "rb")
+
+
+def _standard_input() -> BinaryIO:
+    """Standard input without a buffer, whose lock a thread that waits for input would hold at the end."""
+    return open(0, "rb", buffering=0, closefd=False)
+
+
+async def _arriving_chunks(file: BinaryIO) -> AsyncIterator[bytes]:
+    while chunk := await in_own_thread(partial(file.read, _CHUNK_BYTES)):
+        yield chunk
 
 
 async def _chunks(file: BinaryIO) -> AsyncIterator[bytes]:

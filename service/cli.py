@@ -8,44 +8,34 @@ import signal
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from service.classify_command import classify
+from service.cli_options import (
+    Clips,
+    ConfigFile,
+    Crops,
+    Json,
+    ModelName,
+    ModelOption,
+    ModelVersion,
+    ServerAddress,
+    model_ref,
+    seconds_in_range,
+    views,
+)
 from service.config import load_config
 from service.help import Commands, examples
-from service.model_ref import ModelRef
-from service.target import parse_target
 from service.told import told
-
-if TYPE_CHECKING:
-    from service.values import Views
 
 app = Commands()
 models_app = Commands(help="The models that can answer.")
 app.add_typer(models_app, name="models")
 
 
-def _target(server: str | None) -> str | None:
-    try:
-        return None if server is None else parse_target(server)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
-
-
-ConfigFile = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="A TOML file; see the README.")
-]
-ServerAddress = Annotated[
-    str | None,
-    typer.Option(
-        "--server",
-        metavar="HOST[:PORT]",
-        callback=_target,
-        help="A server's address; port 8500 if none is named. Without it, this process answers.",
-    ),
-]
 Host = Annotated[
     str | None,
     typer.Option("--host", metavar="HOST", help="Address or name to listen at; '::' is all, IPv6 and IPv4."),
@@ -59,25 +49,6 @@ MetricsPort = Annotated[
         help="HTTP port of /metrics, /healthz and /readyz; 0 picks a free one.",
     ),
 ]
-ModelName = Annotated[
-    str, typer.Argument(metavar="NAME[:VERSION]", help="A model, the newest version if none.")
-]
-ModelOption = Annotated[
-    str,
-    typer.Option("--model", metavar="NAME[:VERSION]", help="A model and its version; empty: the default."),
-]
-ModelVersion = Annotated[
-    str, typer.Option("--version", metavar="VERSION", help="The model's version, as in NAME:VERSION.")
-]
-Clips = Annotated[
-    int | None,
-    typer.Option(min=1, metavar="N", help="Views: windows spread evenly over the video, averaged."),
-]
-Crops = Annotated[
-    int | None,
-    typer.Option(metavar="1|3", help="Views: crops of each, 1 (centre) or 3 (along the longer side)."),
-]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object a line; errors, too.")]
 
 
 def _version(is_asked: bool) -> None:
@@ -99,16 +70,6 @@ def main(
     # A container's user may have no home. Some libraries fail then, others make a folder that is called ~.
     if not os.path.isabs(os.path.expanduser("~")):
         os.environ["HOME"] = "/nonexistent"
-
-
-_MOST_S = 1e9  # some thirty years; in nanoseconds, far more has no room in 64 bits
-
-
-def _seconds(number: float | None) -> float | None:
-    """Refuse NaN and what is as good as infinite, which ``float`` reads, too."""
-    if number is not None and not abs(number) <= _MOST_S:
-        raise typer.BadParameter(f"wants seconds, at most {_MOST_S:,.0f} of them; found {number:g}")
-    return number
 
 
 @app.command(epilog=examples("tubelet serve", "tubelet serve --config tubelet.toml --port 8500"))
@@ -156,74 +117,12 @@ def show_config(
         print_config(config, {"server": _server_flags(host, port, metrics_port)}, as_json=as_json)
 
 
-@app.command(
-    epilog=examples("tubelet classify clip.mp4", "tubelet classify clips/*.mp4 --server localhost --json")
-)
-def classify(
-    videos: Annotated[
-        list[str], typer.Argument(metavar="VIDEO", help="Video files, or URIs that fetch.allow covers.")
-    ],
-    server: ServerAddress = None,
-    config: ConfigFile = None,
-    as_json: Json = False,
-    model: ModelOption = "",
-    version: ModelVersion = "",
-    top_k: Annotated[int, typer.Option(min=1, metavar="N", help="Labels shown, best first.")] = 3,
-    threshold: Annotated[
-        float, typer.Option(min=0, max=1, metavar="SCORE", help="Hide labels that score less.")
-    ] = 0.0,
-    whole_video: Annotated[bool, typer.Option("--whole-video", help="One segment: the whole video.")] = False,
-    window: Annotated[
-        float | None,
-        typer.Option(
-            callback=_seconds,
-            metavar="SECONDS",
-            help="How much of the video one prediction sees. Without it: as much as the model was made for.",
-        ),
-    ] = None,
-    stride: Annotated[
-        float | None,
-        typer.Option(
-            callback=_seconds,
-            metavar="SECONDS",
-            help="How far a window starts after the one before it, rounded to whole units of the model.",
-        ),
-    ] = None,
-    clips: Clips = None,
-    crops: Crops = None,
-    time_range: Annotated[
-        list[str] | None,
-        typer.Option("--range", metavar="START-END", help="Only this part, in seconds; may be repeated."),
-    ] = None,
-    fast: Annotated[bool, typer.Option("--fast", help="Key frames near the wanted ones will do.")] = False,
-    priority: Annotated[
-        Literal["low", "normal", "high"],
-        typer.Option(metavar="low|normal|high", help="Whose videos go first on a busy server."),
-    ] = "normal",
-) -> None:
-    """Classify videos; exit status 1 when one failed, the others are classified all the same."""
-    from service.commands import classify_all
-    from service.values import Options, Priority, Sliding, WholeVideo
-
-    views = _views(clips, crops)
-    asked = (whole_video, window is not None or stride is not None, views is not None)
-    if sum(asked) > 1:
-        raise typer.BadParameter("--whole-video, --window with --stride, --clips with --crops: one of these")
-    sliding = WholeVideo() if whole_video else Sliding(_ns(window), _ns(stride))
-    wanted = _model(model, version)
-    options = Options(
-        model=wanted.name,
-        version=wanted.version,
-        top_k=top_k,
-        score_threshold=threshold,
-        windowing=views or sliding,
-        ranges_ns=tuple(_range(text) for text in time_range or ()),
-        fast=fast,
-        priority=Priority(priority),
+app.command(
+    epilog=examples(
+        "tubelet classify clip.mp4",
+        "tubelet classify -r clips --server localhost --out results.jsonl",
     )
-    with told(as_json=as_json):
-        failed = asyncio.run(classify_all(videos, options, server, load_config(config), as_json=as_json))
-    raise typer.Exit(1 if failed else 0)
+)(classify)
 
 
 @app.command(
@@ -250,8 +149,8 @@ def evaluate(
     from service.evaluate import evaluate as measure
     from service.values import Options, Sliding
 
-    wanted = _model(model, version)
-    options = Options(wanted.name, wanted.version, windowing=_views(clips, crops) or Sliding())
+    wanted = model_ref(model, version)
+    options = Options(wanted.name, wanted.version, windowing=views(clips, crops) or Sliding())
     with told(as_json=as_json):
         asyncio.run(measure(data, options, out, server, load_config(config), as_json=as_json))
 
@@ -297,7 +196,7 @@ def import_model(
         float | None,
         typer.Option(
             min=0.01,
-            callback=_seconds,
+            callback=seconds_in_range,
             metavar="SECONDS",
             help="How much time a window spans. Without it: what the checkpoint says, or the family.",
         ),
@@ -348,7 +247,7 @@ def verify_model(
     from service.model_commands import verify_model as verify
 
     with told(as_json=as_json):
-        same = verify(_model(name, version), load_config(config), as_json=as_json)
+        same = verify(model_ref(name, version), load_config(config), as_json=as_json)
     raise typer.Exit(0 if same else 1)
 
 
@@ -362,7 +261,7 @@ def show_model(
     from service.model_commands import show_model as show
 
     with told(as_json=as_json):
-        show(_model(name, version), load_config(config), as_json=as_json)
+        show(model_ref(name, version), load_config(config), as_json=as_json)
 
 
 @models_app.command(
@@ -381,7 +280,7 @@ def remove_model(
     """Remove a version of a model from the store."""
     from service.model_commands import remove_model as remove
 
-    model = _model(name, "")
+    model = model_ref(name, "")
     if all_versions and model.version:
         raise typer.BadParameter("--all-versions goes with a NAME without a version")
     with told(as_json=as_json):
@@ -407,33 +306,3 @@ def _server_flags(host: str | None, port: int | None, metrics_port: int | None) 
     """The keys of the configuration's ``server`` table that flags set."""
     flags = {"host": host, "port": port, "metrics_port": metrics_port}
     return {key: value for key, value in flags.items() if value is not None}
-
-
-def _model(text: str, version: str) -> ModelRef:
-    try:
-        return ModelRef.parse(text, version)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
-
-
-def _views(clips: int | None, crops: int | None) -> "Views | None":
-    from service.values import Views
-
-    return None if clips is None and crops is None else Views(clips or 1, 1 if crops is None else crops)
-
-
-def _ns(seconds: float | None) -> int | None:
-    return None if seconds is None else round(seconds * 1e9)
-
-
-def _range(text: str) -> tuple[int, int]:
-    start, dash, end = text.partition("-")
-    try:
-        seconds = float(start), float(end)
-        if not dash or not all(abs(each) <= _MOST_S for each in seconds):
-            raise ValueError
-        return round(seconds[0] * 1e9), round(seconds[1] * 1e9)
-    except ValueError:
-        raise typer.BadParameter(
-            f"--range wants START-END in seconds, such as 1.5-4; found {text!r}"
-        ) from None

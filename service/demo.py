@@ -62,7 +62,7 @@ async def demo(video: str | None, config: Config, console: Console) -> None:
 
         console.print(f"\nUploading {clip} through the Python client; segments as they arrive:")
         answer = await ask(str(clip), Options(top_k=3), show)
-        console.print(f"  {'whole video':21}   {labels_text(answer.labels)}")
+        console.print(f"  {'whole video':21}  {labels_text(answer.labels)}")
         for warning in answer.warnings:
             console.print(f"  warning: {warning}")
         console.print(f"Answered by {answer.model} {answer.version}; {stages_text(answer)}")

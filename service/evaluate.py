@@ -2,22 +2,23 @@
 
 import json
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass, field
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from service.ask import Failure, ask_each, asking_here, asking_server, find_model
 from service.config import Config
 from service.confusion import draw_confusion
 from service.labelled import BadData, LabelledVideo, read_labelled, with_model_labels
+from service.live_region import LiveRegion
 from service.report import TOP_K, Outcome, Report, make_report, report_json, report_text
-from service.results import Results, open_results
-from service.values import Activation, Options, Views
+from service.results_log import ResultsLog, open_results
+from service.run_progress import RunProgress
+from service.show import decodable
+from service.values import Activation, Classification, Options, Views
 
 _VIDEOS_AT_ONCE = 8
 
@@ -52,13 +53,14 @@ async def evaluate(
 
     Raises:
         BadData: the data cannot be read, or its labels are not the model's.
-        OtherEvaluation: ``out`` holds one of other options or data.
+        ResultsMismatch, ResultsInUse: ``out`` holds one of other options or data, or another
+            run writes to it.
         Stopped: the answers so far are kept.
         NothingClassified: standard error says of each video why.
         service.client.ServerError, models.store.UnknownModel: there is no such server or model, or the
             server is gone; the answers so far are kept.
     """
-    videos = read_labelled(data)
+    videos = [replace(video, name=decodable(video.name)) for video in read_labelled(data)]
     model = await find_model(server, config, wanted.model, wanted.version)
     if len(model.labels) == 1:
         raise BadData(
@@ -69,17 +71,18 @@ async def evaluate(
     options = Options(model.name, model.version, top_k=TOP_K, windowing=wanted.windowing)
     out = out or Path(f"evaluation-{model.name}-{model.version}")
     asked = _asked(data, options)
-    results = open_results(out / "results.jsonl", asked)
-    todo = [video for video in videos if video.name not in results.done]
     notes = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    if len(todo) < len(videos):
-        notes.print(f"resumed: {len(videos) - len(todo)} of {len(videos)} videos are done already, in {out}")
     if model.activation is Activation.SIGMOID:
         notes.print(
             f"{model.name} scores each label by itself: a video counts as right at top 1 where its label has "
             "the highest score, however low"
         )
-    run = await _ask(todo, options, results, server, config, quiet=as_json)
+    with open_results(out / "results.jsonl", asked, _predicted) as results:
+        todo = [video for video in videos if video.name not in results.done]
+        if len(todo) < len(videos):
+            done = f"{len(videos) - len(todo)} of {len(videos)} videos are done already"
+            notes.print(f"resumed: {done}, in {out}")
+        run = await _ask(todo, options, results, server, config)
     for name, failure in run.failures.items():
         notes.print(f"skipped {name}: {failure.message} ({failure.reason or failure.code})")
     outcomes = [Outcome(each.label, results.done[each.name]) for each in videos if each.name in results.done]
@@ -104,38 +107,47 @@ def _report(report: Report, run: _Run, asked: dict[str, Any], out: Path, *, as_j
 async def _ask(
     videos: Sequence[LabelledVideo],
     options: Options,
-    results: Results,
+    results: ResultsLog[tuple[str, ...]],
     server: str | None,
     config: Config,
-    *,
-    quiet: bool,
 ) -> _Run:
     """Classify the videos and keep their labels."""
     run = _Run()
     if not videos:
         return run
-    console = Console(stderr=True, quiet=quiet)
-    columns = (TextColumn("classified"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    progress = Progress(*columns, console=console, transient=True)
+    console = Console(stderr=True)
+    progress = RunProgress([each.name for each in videos], _VIDEOS_AT_ONCE)
     async with AsyncExitStack() as stack:
         with console.status("connecting" if server else "loading the model, starting decode workers"):
             asking = asking_server(server) if server else asking_here(config, options.model, options.version)
             ask = await stack.enter_async_context(asking)
-        stack.enter_context(progress)
-        bar = progress.add_task("", total=len(videos))
-        started = monotonic()
-        async for number, answer in ask_each(ask, [each.video for each in videos], options, _VIDEOS_AT_ONCE):
+        await stack.enter_async_context(LiveRegion(console, lambda: progress).shown())
+        items = ask_each(ask, [each.video for each in videos], options, _VIDEOS_AT_ONCE)
+        async for number, item in await stack.enter_async_context(aclosing(items)):
             video = videos[number]
-            if isinstance(answer, Failure):
-                if answer.reason == "MALFORMED_OPTION":
-                    raise Stopped(f"stopped at {video.name}: {answer.message}")
-                run.failures[video.name] = answer
+            if not isinstance(item, Classification | Failure):
+                progress.update(number, item)
+                continue
+            progress.end(number, item)
+            if isinstance(item, Classification):
+                results.add(_result(video, item))
+            elif item.reason == "MALFORMED_OPTION":
+                raise Stopped(f"stopped at {video.name}: {item.message}")
             else:
-                results.add(video.name, video.label, [(label.name, label.score) for label in answer.labels])
-                run.classified += 1
-            progress.advance(bar)
-        run.seconds = monotonic() - started
+                run.failures[video.name] = item
+        run.classified, run.seconds = progress.classified, progress.elapsed_s
     return run
+
+
+def _result(video: LabelledVideo, answer: Classification) -> dict[str, Any]:
+    """The line that results.jsonl has for a video."""
+    labels = [{"label": label.name, "score": label.score} for label in answer.labels]
+    return {"video": video.name, "label": video.label, "labels": labels}
+
+
+def _predicted(result: dict[str, Any]) -> tuple[str, ...]:
+    """The labels of a line of results.jsonl, best first."""
+    return tuple(label["label"] for label in result["labels"])
 
 
 def _asked(data: Path, options: Options) -> dict[str, Any]:
@@ -144,7 +156,7 @@ def _asked(data: Path, options: Options) -> dict[str, Any]:
     return {
         "model": options.model,
         "version": options.version,
-        "data": str(data.resolve()),
+        "data": decodable(str(data.resolve())),
         "clips": views and views.clips,
         "crops": views and views.crops,
     }

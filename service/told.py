@@ -1,6 +1,9 @@
 """What went wrong, told to whoever typed the command: a sentence, an exit status, an object for machines."""
 
 import json
+import os
+import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,6 +13,8 @@ from rich.console import Console
 from service.misconfigured import BadConfig
 
 _errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+_NOT_READ = 128 + signal.SIGPIPE  # the exit status of what SIGPIPE ends, as shells have it
 
 _Kind = tuple[type[Exception], str, str, int]
 """Of an error: its class, code, reason and the exit status; code and reason are named as a server's are."""
@@ -23,8 +28,13 @@ def told(*, as_json: bool = False) -> Iterator[None]:
     """
     try:
         yield
+        if sys.stdout is not None:  # closed by the caller
+            sys.stdout.flush()
     except typer.Exit:
         raise
+    except BrokenPipeError:  # nothing reads on, as with ``| head -1``
+        _discard_output()
+        raise typer.Exit(_NOT_READ) from None
     except Exception as error:
         said, status = _judged(error)
         if not status:
@@ -34,6 +44,12 @@ def told(*, as_json: bool = False) -> Iterator[None]:
         if as_json:
             print(json.dumps({"error": said}))
         raise typer.Exit(status) from None
+
+
+def _discard_output() -> None:
+    """Send what is still to be written nowhere, or the end of Python would fail to write it."""
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def _sentences(error: Exception) -> tuple[str, ...]:
@@ -65,10 +81,11 @@ def mendable() -> Iterator[_Kind]:
 
     from service.evaluate import NothingClassified, Stopped
     from service.labelled import BadData
-    from service.results import OtherEvaluation
+    from service.results_log import ResultsInUse, ResultsMismatch
 
     yield BadData, "INVALID_ARGUMENT", "BAD_DATA", 2
-    yield OtherEvaluation, "FAILED_PRECONDITION", "OTHER_EVALUATION", 2
+    yield ResultsMismatch, "FAILED_PRECONDITION", "RESULTS_MISMATCH", 2
+    yield ResultsInUse, "FAILED_PRECONDITION", "RESULTS_IN_USE", 2
     yield Stopped, "ABORTED", "STOPPED", 2
     yield NothingClassified, "FAILED_PRECONDITION", "NOTHING_CLASSIFIED", 1
 

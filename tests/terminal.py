@@ -7,10 +7,11 @@ import select
 import struct
 import subprocess
 import termios
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
+from types import MappingProxyType
 from typing import IO
 
 import pyte
@@ -80,7 +81,7 @@ def terminal(
     command: Sequence[str] = (TUBELET,),
     folder: Path | None = None,
     stdout: IO[bytes] | None = None,
-    **environment: str,
+    environment: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Terminal]:
     """Run ``tubelet`` with these arguments; ``stdout`` redirects its standard output to a file."""
     master, slave = pty.openpty()
@@ -92,7 +93,7 @@ def terminal(
         stdout=slave if stdout is None else stdout,
         stderr=slave,
         cwd=folder,
-        env=plain | {"TERM": "xterm-256color"} | environment,
+        env=plain | {"TERM": "xterm-256color"} | dict(environment),
     )
     os.close(slave)
     try:

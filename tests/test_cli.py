@@ -32,7 +32,7 @@ def clips(tmp_path: Path) -> tuple[str, str]:
 def test_classify_prints_an_object_a_video(served: Served, clips: tuple[str, str], where: str) -> None:
     good, bad = clips
     server = ("--server", served.target) if where == "a server" else ()
-    done = tubelet("classify", bad, good, "missing.mp4", "--json", *server)
+    done = tubelet("classify", bad, good, "missing.mp4", "--json", "--in-order", *server)
     failed, answer, missing = (json.loads(line) for line in done.stdout.splitlines())
     assert done.returncode == 1
     assert failed["video"] == bad
@@ -66,8 +66,8 @@ def test_classify_prints_text_for_people(served: Served, clips: tuple[str, str])
     done = tubelet("classify", clips[0], "--server", served.target, "--whole-video", "--top-k", "1")
     assert done.returncode == 0, done.stderr
     assert served.metric("tubelet_requests_total", **ok) == before + 1
-    assert "2.00 s, 320x240, 25 fps, 50 frames, h264" in done.stdout
-    assert "0.00 -     2.00 s   pan_right" in done.stdout
+    assert "0:00:02.0, 320x240, 25 fps, 50 frames, h264" in done.stdout
+    assert "0:00:00.0 - 0:00:02.0  pan_right" in done.stdout
     assert "whole video" in done.stdout
 
 
@@ -150,7 +150,7 @@ def test_the_demo_shows_true_labels_and_metrics() -> None:
     done = tubelet("demo", COLUMNS="200")
     assert done.returncode == 0, done.stderr
     for label in ("static", "pan_right", "zoom_in", "tilt_up", "roll_cw"):
-        assert f"s   {label} " in done.stdout
+        assert f".0  {label} " in done.stdout
     labels = "code='OK',method='ClassifyStreaming',model='camera-motion'"
     assert f"tubelet_requests_total{{{labels}}} 1\n" in done.stdout
     assert "tubelet_video_seconds_total 16\n" in done.stdout  # of one video, no warm-up

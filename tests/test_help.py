@@ -51,4 +51,4 @@ def test_a_page_ends_with_two_examples_that_the_command_takes(path: tuple[str, .
 
 def test_what_stands_in_brackets_is_shown() -> None:
     assert "hf:ORG/NAME[@REVISION]" in page("models", "import", "-h")
-    assert "VIDEO..." in page("classify", "-h")
+    assert "[VIDEO]..." in page("classify", "-h")

@@ -1,6 +1,5 @@
 """The parts of an evaluation: data that is read, answers that are kept, figures and their picture."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,6 @@ import pytest
 from service.confusion import draw_confusion
 from service.labelled import BadData, read_labelled, with_model_labels
 from service.report import Outcome, make_report, report_text
-from service.results import OtherEvaluation, open_results
 
 LABELS = ("a", "b", "c", "d", "e", "f", "g")
 
@@ -153,24 +151,3 @@ def test_the_picture_colours_cells_by_their_share_of_the_row(classes: int) -> No
     expected = [[full]] if classes == 1 else [[half, half], [empty, full]]
     found = np.array(corners)[: len(expected), : len(expected)]
     assert np.abs(found - np.array(expected)).max() <= 1
-
-
-def test_answers_are_kept(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "results.jsonl"
-    results = open_results(path, {"model": "m", "clips": 1})
-    results.add("x.mp4", "ä", [("ä", 0.75), ("b", 0.25)])
-    assert open_results(path, {"model": "m", "clips": 1}).done == {"x.mp4": ("ä", "b")}
-    asked, answer = (json.loads(line) for line in path.read_text("utf-8").splitlines())
-    assert asked == {"asked": {"model": "m", "clips": 1}}
-    assert answer["labels"] == [{"label": "ä", "score": 0.75}, {"label": "b", "score": 0.25}]
-    with pytest.raises(OtherEvaluation, match="clips was 1, is 2"):
-        open_results(path, {"model": "m", "clips": 2})
-
-
-@pytest.mark.parametrize("content", ["{}\n", "[]\n", "a line\n", '{"asked": {}}\n{"asked": {}}\n'])
-def test_files_of_others_are_left_alone(tmp_path: Path, content: str) -> None:
-    path = tmp_path / "results.jsonl"
-    path.write_text(content)
-    with pytest.raises(OtherEvaluation, match="does not hold"):
-        open_results(path, {"model": "m"})
-    assert path.read_text() == content

@@ -13,8 +13,8 @@ FACTS = VideoFacts("matroska", "h264", 320, 240, 25.0, 50, 2_000_000_000, 12345)
 @pytest.mark.parametrize(
     ("facts", "text"),
     [
-        (FACTS, "2.00 s, 320x240, 25 fps, 50 frames, h264 in matroska"),
-        (replace(FACTS, frames=0), "2.00 s, 320x240, 25 fps, h264 in matroska"),
+        (FACTS, "0:00:02.0, 320x240, 25 fps, 50 frames, h264 in matroska"),
+        (replace(FACTS, frames=0), "0:00:02.0, 320x240, 25 fps, h264 in matroska"),
         (replace(FACTS, frames=0, fps=0.0, duration_ns=0), "320x240, h264 in matroska"),
     ],
 )
