@@ -16,6 +16,7 @@ from service.cli_options import (
     ModelOption,
     ModelVersion,
     ServerAddress,
+    check_exclusive,
     model_ref,
     nanoseconds,
     seconds_in_range,
@@ -113,9 +114,11 @@ def classify(
         raise typer.BadParameter("--stream goes with --json")
     if retry_failed and out is None:
         raise typer.BadParameter("--retry-failed goes with --out")
-    windowings = (whole_video, window is not None or stride is not None, (clips, crops) != (None, None))
-    if sum(windowings) > 1:
-        raise typer.BadParameter("--whole-video, --window with --stride, --clips with --crops: one of these")
+    check_exclusive(
+        {"--whole-video": whole_video},
+        {"--window": window is not None, "--stride": stride is not None},
+        {"--clips": clips is not None, "--crops": crops is not None},
+    )
     sliding = WholeVideo() if whole_video else Sliding(nanoseconds(window), nanoseconds(stride))
     wanted = model_ref(model, version)
     options = Options(

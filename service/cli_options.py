@@ -74,6 +74,19 @@ def views(clips: int | None, crops: int | None) -> "Views | None":
     return None if clips is None and crops is None else Views(clips or 1, 1 if crops is None else crops)
 
 
+def check_exclusive(*groups: dict[str, bool]) -> None:
+    """Refuse flags of more than one group; each group says of its flags whether they were given.
+
+    Raises:
+        typer.BadParameter: it names the flags that were given.
+    """
+    given = [" and ".join(flag for flag, is_given in group.items() if is_given) for group in groups]
+    first, *others = [flags for flags in given if flags] or [""]
+    if others:
+        verb = "do" if " and " in first else "does"
+        raise typer.BadParameter(f"{first} {verb} not go with {' or '.join(others)}")
+
+
 def nanoseconds(seconds: float | None) -> int | None:
     return None if seconds is None else round(seconds * 1e9)
 

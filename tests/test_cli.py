@@ -94,6 +94,24 @@ def test_views_are_one_segment_and_exclude_other_windows(served: Served, clips: 
 
 
 @pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ("--clips 3 --window 2", "--window does not go with --clips"),
+        ("--crops 3 --whole-video", "--whole-video does not go with --crops"),
+        ("--window 2 --stride 1 --clips 3", "--window and --stride do not go with --clips"),
+        (
+            "--whole-video --stride 1 --clips 3 --crops 1",
+            "--whole-video does not go with --stride or --clips and --crops",
+        ),
+    ],
+)
+def test_flags_that_exclude_each_other_are_named(flags: str, says: str) -> None:
+    done = CliRunner().invoke(app, ["classify", "x", *flags.split()], env={"TERMINAL_WIDTH": "200"})
+    assert done.exit_code == 2
+    assert f"Invalid value: {says} " in done.stderr
+
+
+@pytest.mark.parametrize(
     ("command", "option", "value"),
     [
         ("classify", "--window", "nan"),
