@@ -1,7 +1,8 @@
 """What ``classify`` writes to standard output: text for people, or JSON as answers or events come."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from rich.console import Console
@@ -61,7 +62,7 @@ class JsonOutput:
             self._print(interrupted_json(self._run.videos[number], video.facts, video.segments))
 
     def _print(self, content: dict[str, Any]) -> None:
-        with self._region.lifted():
+        with self._region.lifted(), _errors_named():
             print(json.dumps(content), flush=True)
 
 
@@ -71,8 +72,23 @@ class StandardOutput(Console):
     def __init__(self) -> None:
         super().__init__(highlight=False, markup=False)
 
+    def print(self, *objects: Any, **style: Any) -> None:
+        with _errors_named():
+            super().print(*objects, **style)
+
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
+
+
+@contextmanager
+def _errors_named() -> Iterator[None]:
+    """Say of an error that it is one of standard output."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OSError(f"cannot write standard output: {error.strerror}") from error
 
 
 class TextOutput:

@@ -42,7 +42,10 @@ def told(*, as_json: bool = False) -> Iterator[None]:
         for sentence in _sentences(error):
             _errors.print(sentence)
         if as_json:
-            print(json.dumps({"error": said}))
+            try:
+                print(json.dumps({"error": said}), flush=True)
+            except OSError:  # standard output is what failed
+                _discard_output()
         raise typer.Exit(status) from None
 
 

@@ -41,13 +41,23 @@ def find_videos(named: Iterable[str], list_file: str | None, *, recursive: bool)
         elif source.name == STANDARD_INPUT:
             found.append(_standard_input(is_input_taken))
             is_input_taken = True
-        elif is_uri(source.name) or not os.path.isdir(source.name):
+        elif is_uri(source.name):
+            found.append(_uri(source.name))
+        elif not os.path.isdir(source.name):
             found.append(source)
         elif recursive:
             found += _of_folder(source.name)
         else:
             found.append(Source(source.name, "is a folder; with -r, the videos in it are classified"))
     return found
+
+
+def _uri(name: str) -> Source:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return Source(name, "is no URI: it has a byte that is not UTF-8; a URI has %E9 for it, say")
+    return Source(name)
 
 
 def _standard_input(is_taken: bool) -> Source:

@@ -279,3 +279,14 @@ def test_a_reader_that_goes_away_is_no_error(served: Served, clip: Path, command
         f"{TUBELET} {words} | true", shell=True, capture_output=True, text=True, timeout=100
     )
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_standard_output_on_a_full_disk_is_one_sentence(
+    served: Served, clip: Path, form: tuple[str, ...]
+) -> None:
+    command = [TUBELET, "classify", str(clip), "--server", served.target, *form]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=100)
+    assert done.returncode == 1
+    assert done.stderr == "cannot write standard output: No space left on device\n"

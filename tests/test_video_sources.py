@@ -65,3 +65,8 @@ def test_standard_input_is_read_once(folder: Path, monkeypatch: pytest.MonkeyPat
     twice = "-: standard input can be read once, and something before reads it"
     assert names("-", "a.mkv", "-") == ["-", "a.mkv", twice]
     assert names("-", list_file="-") == [twice, "a.mkv"]
+
+
+def test_a_uri_that_is_not_utf8_is_refused() -> None:
+    (said,) = names(os.fsdecode(b"https://a/\xe9.mp4"))
+    assert "is no URI: it has a byte that is not UTF-8" in said
