@@ -1,5 +1,6 @@
 """``models import``: a source's name -> its checkpoint -> a folder in the store, whole or not at all."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,43 +23,56 @@ from models.checkpoints.foreign import (
 from models.checkpoints.hf import read_hf
 from models.checkpoints.labels import clean_labels
 from models.checkpoints.scenic_vivit import is_map, read_scenic
+from models.checkpoints.state_dict import ATTRIBUTES
 from models.checkpoints.timm_vit import from_timm, read_timm
 from models.checkpoints.torchvision_vit import from_torchvision
 from models.checkpoints.torchvision_zoo import FRAME_SAMPLING, read_torchvision, vit_dims
 from models.contract import Family, ModelSpec, Preprocessing, Provenance, VideoModel
 from models.families import DIMS, build_model, build_outline, misfit
 from models.folder import SPEC, BrokenModel, write_folder
+from models.hf_model import HfDims
+from models.layers import patch_sides
 from models.store import ZOO, ModelStore
+from models.torchvision_model import TorchvisionDims
+from models.vit import ViTDims
 
 _HUB_FILES = ["*.json", "*.safetensors", "pytorch_model*.bin", "README.md"]
+_ZOO_NAMES = "NAME is an architecture such as r3d_18, mvit_v2_s or resnet50"
 _MEMORY_PER_WEIGHT_BYTES = 8  # the checkpoint and our model, both in float32
 
 
 def read_source(
-    source: str, window_s: float | None = None, *, labels: tuple[str, ...] | None = None
+    source: str,
+    window_s: float | None = None,
+    *,
+    labels: tuple[str, ...] | None = None,
+    weights: Path | None = None,
 ) -> Foreign:
     """Read the checkpoint hf:ORG/NAME[@REVISION], torchvision:NAME[:WEIGHTS], of a folder or a file.
 
-    ``labels`` take the place of the source's own ones.
+    ``labels`` take the place of the source's own ones; ``weights`` is the state dict of a model that was
+    fine-tuned from torchvision:NAME.
 
     Raises:
         CannotImport: it cannot be had or is not supported; the message says what to do.
     """
     with all_there(source):
-        foreign = _read(source, window_s)
+        foreign = _read(source, window_s, weights)
     found, warnings = clean_labels(foreign.labels if labels is None else labels)
     return replace(foreign, labels=found, warnings=(*foreign.warnings, *warnings))
 
 
-def _read(source: str, window_s: float | None) -> Foreign:
+def _read(source: str, window_s: float | None, weights: Path | None) -> Foreign:
     kind, _, rest = source.partition(":")
+    if weights is not None and kind != "torchvision":
+        raise CannotImport(f"--weights goes with torchvision:NAME, not with {source}; {_ZOO_NAMES}")
     if kind == "hf":
         name, _, revision = rest.partition("@")
         folder, commit = _from_hub(name, revision)
         return _read_folder(folder, Provenance(source, commit, _own_version()), window_s)
     if kind == "torchvision":
-        name, _, weights = rest.partition(":")
-        foreign = read_torchvision(name, weights, window_s)
+        name, _, weights_name = rest.partition(":")
+        foreign = read_torchvision(name, weights_name, window_s, weights)
         return replace(foreign, provenance=replace(foreign.provenance, imported_by=_own_version()))
     path = Path(source)
     provenance = Provenance(source, imported_by=_own_version())
@@ -96,6 +110,7 @@ def store_model(foreign: Foreign, root: Path, name: str, version: str, *, overwr
         )
     needed = _MEMORY_PER_WEIGHT_BYTES * sum(value.numel() for value in foreign.state.values())
     check_memory(needed, "the model")
+    _check_head(foreign)
     classes = _num_classes(foreign)
     if len(foreign.labels) != classes:
         count = len(foreign.labels)
@@ -156,7 +171,7 @@ def _read_folder(folder: Path, provenance: Provenance, window_s: float | None) -
 
 def _read_state_dict(file: Path, provenance: Provenance) -> Foreign:
     """An image ViT's bare state dict; its pictures are 224 pixels wide unless its positions say otherwise."""
-    state = read_tensors(file)
+    state = read_tensors(file, ATTRIBUTES)
     if "conv_proj.weight" in state:
         library, state, mean, std = "torchvision", from_torchvision(state), IMAGENET_MEAN, IMAGENET_STD
     elif "patch_embed.proj.weight" in state and "blocks.0.attn.qkv.weight" in state:
@@ -165,11 +180,19 @@ def _read_state_dict(file: Path, provenance: Provenance) -> Foreign:
     else:
         some = ", ".join(list(state)[:3])
         raise CannotImport(
-            f"{file} is no state dict of torchvision's or timm's ViT (it starts with {some}); other models "
+            f"{file} is no state dict of torchvision's or timm's ViT (it starts with {some}). Another model "
+            f"of torchvision's is imported as torchvision:NAME --weights {file}; {_ZOO_NAMES}. All others "
             "come as a folder with config.json"
         )
     dims = vit_dims(state)
-    side = round((state["spatial.pos_embed"].shape[1] - 1) ** 0.5) * dims.patch_size
+    p, q = patch_sides(dims.patch_size)
+    patches = state["spatial.pos_embed"].shape[1] - 1
+    if p != q or math.isqrt(patches) ** 2 != patches:
+        raise CannotImport(
+            f"{file} has {patches} patches of {p} x {q} pixels, which make no square picture: its height and "
+            "width are not known; in transformers' format, its config.json has them"
+        )
+    side = math.isqrt(patches) * p
     margin = round(side / 0.875)
     return Foreign(
         dims=dims,
@@ -202,12 +225,26 @@ def _from_hub(name: str, revision: str) -> tuple[Path, str]:
     return folder, folder.name
 
 
+def _check_head(foreign: Foreign) -> None:
+    """Refuse a backbone; models that are kept as a library has them are checked where they are read."""
+    if isinstance(foreign.dims, TorchvisionDims | HfDims):
+        return
+    if any(name.startswith("head.") for name in foreign.state):
+        return
+    if isinstance(foreign.dims, ViTDims):
+        raise CannotImport(
+            "the checkpoint has no head, it is a backbone: --as factorised --labels FILE starts a video "
+            "model with it, to be trained"
+        )
+    raise CannotImport("the checkpoint has no head, it is a backbone: import it once it is fine-tuned")
+
+
 def _num_classes(foreign: Foreign) -> int:
     """As many as our heads have biases; torchvision's own models are as wide as their labels are many."""
     for name in ("head.bias", "head.fc2.bias"):
         if name in foreign.state:
             return len(foreign.state[name])
-    return len(foreign.labels)
+    return len(foreign.labels) if foreign.num_classes is None else foreign.num_classes
 
 
 def _counters(model: VideoModel) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ B windows, S units in a window, N units in a batch, t frames in a unit, H W C pi
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from einops import rearrange
 from torch import Tensor
@@ -13,10 +14,14 @@ from models.contract import CPU_BATCH_TOKENS, Preprocessing, VideoModel
 
 @dataclass(frozen=True, slots=True)
 class TorchvisionDims:
-    """``name`` in torchvision's model registry; ``frames`` of a clip, 1 for a model of single frames."""
+    """``name`` in torchvision's model registry; ``frames`` of a clip, 1 for a model of single frames.
+
+    ``aux_heads``: whether GoogLeNet or Inception has its heads for training, which answers do not need.
+    """
 
     name: str
     frames: int
+    aux_heads: bool = True
 
 
 class TorchvisionModel(VideoModel):
@@ -31,7 +36,8 @@ class TorchvisionModel(VideoModel):
         super().__init__(preprocessing)
         self.of_frames = dims.frames == 1
         self.tokens_per_unit = CPU_BATCH_TOKENS // (8 if self.of_frames else 1)
-        self.net = torchvision.models.get_model(dims.name, weights=None, num_classes=num_classes)
+        options: dict[str, Any] = {} if dims.aux_heads else {"aux_logits": False}
+        self.net = torchvision.models.get_model(dims.name, weights=None, num_classes=num_classes, **options)
 
     def encode(self, units: Tensor) -> Tensor:
         pixels = self.normalise(units)

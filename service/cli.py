@@ -170,7 +170,7 @@ def list_models(server: ServerAddress = None, config: ConfigFile = None, as_json
     "import",
     epilog=examples(
         "tubelet models import hf:MCG-NJU/videomae-base-finetuned-kinetics",
-        "tubelet models import ./vit.pth --labels labels.txt --name mine",
+        "tubelet models import torchvision:r3d_18 --weights my_r3d_18.pth --labels labels.txt",
     ),
 )
 def import_model(
@@ -185,6 +185,10 @@ def import_model(
     labels: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="A file with one label a line, or imagenet-1k or kinetics-400."),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="With torchvision:NAME: the state dict of a fine-tuned model."),
     ] = None,
     licence: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Its licence. Without it: the source's, or unknown.")
@@ -228,6 +232,7 @@ def import_model(
             name=name,
             version=version,
             labels=labels,
+            weights=weights,
             licence=licence,
             description=description,
             window_s=window,

@@ -36,6 +36,7 @@ def import_model(
     name: str | None,
     version: str,
     labels: str | None,
+    weights: Path | None,
     licence: str | None,
     description: str | None,
     window_s: float | None,
@@ -50,16 +51,15 @@ def import_model(
     """
     with _errors.status(f"reading {source}"):
         named = None if labels is None else read_labels(labels)
-        foreign = read_source(source, window_s, labels=named)
+        foreign = read_source(source, window_s, labels=named, weights=weights)
     foreign = replace(
         foreign, licence=licence or foreign.licence, description=description or foreign.description
     )
     if inflated is not None:
         foreign = inflate(foreign, *inflated)
     with _errors.status("writing and checking the model"):
-        folder = store_model(
-            foreign, config.models.store, name or default_name(source), version, overwrite=overwrite
-        )
+        name = name or default_name(str(weights or source))
+        folder = store_model(foreign, config.models.store, name, version, overwrite=overwrite)
     spec = ModelStore(folder.parent.parent).find(folder.parent.name, version).spec
     for warning in foreign.warnings:
         _errors.print(f"warning: {warning}")

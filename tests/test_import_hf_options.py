@@ -238,7 +238,7 @@ def test_pictures_are_resized_cropped_and_framed_as_transformers_does(
     processor = hf.VideoMAEImageProcessor(**options)
     processor.save_pretrained(tmp_path)
     coarse = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8))
-    picture = np.asarray(coarse.resize(shape[::-1], Image.Resampling.BICUBIC))
+    picture = np.asarray(coarse.resize((shape[1], shape[0]), Image.Resampling.BICUBIC))
     wanted = processor([picture], return_tensors="pt")["pixel_values"][0, 0]
     # Two levels of 255: both round once a direction of the filter.
     torch.testing.assert_close(painted(picture, tmp_path, size), wanted, atol=2.01 / 127.5, rtol=0)

@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from models.checkpoints.state_dict import WRAPPERS, find_state_dict, without_prefixes
 from models.contract import Accuracy, OutputActivation, Preprocessing, Provenance, Sampling
 from models.extras import MissingExtra
 from models.families import Dims
 from models.memory import free_bytes
 
-_OF_MANY = "module."  # before each name where torch's DataParallel was the model
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -31,8 +31,9 @@ class Foreign:
     """A checkpoint under our names: all that a model's folder needs but its name and version.
 
     ``labels`` may be empty where the source has none, or none that can be used: ``label_problem`` then says
-    why. ``untrained`` names the parts of the model that the source has nothing for, whose weights are random.
-    ``warnings`` are sentences on what the import decided or changed.
+    why. ``num_classes`` counts the logits where our names of the parameters do not tell. ``untrained`` names
+    the parts of the model that the source has nothing for, whose weights are random. ``warnings`` are
+    sentences on what the import decided or changed.
     """
 
     dims: Dims
@@ -46,6 +47,7 @@ class Foreign:
     accuracy: tuple[Accuracy, ...] = ()
     activation: OutputActivation = "softmax"
     label_problem: str = ""
+    num_classes: int | None = None
     untrained: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -91,8 +93,10 @@ def check_memory(needed: int, what: str) -> None:
         )
 
 
-def read_tensors(file: Path) -> dict[str, Tensor]:
-    """The state dict of a .safetensors file, or of a .pth, .pt or .bin file that holds tensors only.
+def read_tensors(file: Path, prefixes: tuple[str, ...] = WRAPPERS) -> dict[str, Tensor]:
+    """The state dict of a .safetensors file, or of a .pth, .pt or .bin file that holds no code.
+
+    ``prefixes`` are taken off where they are before each name.
 
     Raises:
         CannotImport: it is unreadable, cut off, larger than the memory that is free, as it is or as what it
@@ -101,7 +105,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     try:
         check_memory(_content_bytes(file), str(file))
         if file.suffix == ".safetensors":
-            return load_file(file)
+            return without_prefixes(load_file(file), prefixes)
         content = torch.load(file, map_location="cpu", weights_only=True)
     except CannotImport:
         raise
@@ -113,14 +117,10 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     except Exception as error:  # a damaged pickle raises whatever its operations meet
         reason = " ".join(str(error).split())[:200]
         raise CannotImport(f"{file} holds no tensors that can be read safely: {reason}") from error
-    # Trainers put the weights beside the optimiser's state.
-    for key in ("model", "state_dict", "module"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise CannotImport(f"{file} holds no state dict, but {type(content).__name__}")
-    if content and all(name.startswith(_OF_MANY) for name in content):
-        content = {name.removeprefix(_OF_MANY): value for name, value in content.items()}
+    try:
+        content = without_prefixes(find_state_dict(content), prefixes)
+    except ValueError as error:
+        raise CannotImport(f"{file} {error}") from error
     # A few numbers that are kept once may stand for tensors of any size.
     check_memory(sum(value.numel() * value.element_size() for value in content.values()), str(file))
     return content

@@ -66,6 +66,10 @@ def read_through_transformers(
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
         if report.get(problem):
             some = ", ".join(map(str, sorted(report[problem])[:3]))
+            if problem == "missing_keys" and "classifier.weight" in report[problem]:
+                raise CannotImport(
+                    f"the checkpoint has no head ({some}), it is a backbone: import it once it is fine-tuned"
+                )
             raise CannotImport(f"the checkpoint does not fill {type(net).__name__}: {problem}: {some}")
     window = window_s or frames / _FRAMES_PER_SECOND
     labels, problem = read_id2label(config)

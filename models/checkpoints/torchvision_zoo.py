@@ -1,8 +1,11 @@
 """torchvision's own classifiers by name, with the labels and preprocessing of their weights' meta data."""
 
+import math
 import re
 import sys
+from collections.abc import Mapping
 from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,9 @@ import torchvision
 from torch import Tensor
 from torchvision.models import WeightsEnum
 
-from models.checkpoints.foreign import CannotImport, Foreign
+from models.checkpoints.foreign import CannotImport, Foreign, read_tensors
+from models.checkpoints.state_dict import ATTRIBUTES
+from models.checkpoints.torchvision_heads import head_of, with_usual_head, without_auxiliary_heads
 from models.checkpoints.torchvision_vit import from_torchvision
 from models.contract import Accuracy, Preprocessing, Provenance, Resample, Sampling
 from models.torchvision_model import TorchvisionDims
@@ -21,6 +26,7 @@ from models.vit import ViTDims
 _CLIPS = {"mvit": (16, 7.5), "swin3d": (32, 15.0), "s3d": (128, 15.0), "": (16, 15.0)}
 # They bring pixels to this mean and std themselves, whatever the preset has done to them.
 _NORMALISED_WITHIN = ("googlenet", "inception_v3")
+_WITH_AUX_HEADS = _NORMALISED_WITHIN
 _HALF = (0.5, 0.5, 0.5)
 # Width of an image ViT -> its heads, where they are not 64 wide: so400m, huge, giant, gigantic.
 _HEADS = {1152: 16, 1280: 16, 1408: 16, 1664: 16}
@@ -29,20 +35,50 @@ FRAME_SAMPLING = Sampling(1, 8, 2.0, stride_s=2.0, min_window_s=0.5, max_window_
 """For image models, which have no window of their own."""
 
 
-def read_torchvision(name: str, weights_name: str, window_s: float | None) -> Foreign:
+def read_torchvision(
+    name: str, weights_name: str, window_s: float | None, file: Path | None = None
+) -> Foreign:
     """The model of that name; without ``weights_name``, torchvision's default weights, which are downloaded.
+
+    A ``file`` has the weights of a fine-tuned model: pictures are then prepared as for torchvision's.
 
     Raises:
         CannotImport: unknown names, a model that does not classify, or weights that cannot be had.
     """
-    weights = _weights(name, weights_name)
+    choices = _choices(name)
+    if file is None:
+        weights = _chosen(name, weights_name, choices)
+        state = _state(weights)
+    else:
+        state = with_usual_head(_usual_names(read_tensors(file, ATTRIBUTES)), name, file)
+        weights = _chosen(name, weights_name, choices) if weights_name else _nearest(name, choices, state)
+    foreign = _foreign(name, weights, without_auxiliary_heads(state), window_s)
+    if file is None:
+        return foreign
+    return replace(
+        foreign,
+        labels=(),
+        num_classes=len(state[f"{head_of(name)}.weight"]),
+        description=f"torchvision's {name} with the weights of {file.name}.",
+        licence="unknown",
+        provenance=Provenance(f"torchvision:{name}", file.name),
+        accuracy=(),
+        warnings=(
+            f"{file.name} does not say how its pictures are prepared: they are as for torchvision's weights "
+            f"{weights.name}; others are named as torchvision:{name}:WEIGHTS, of "
+            f"{', '.join(choice.name for choice in choices)}",
+        ),
+    )
+
+
+def _foreign(name: str, weights: WeightsEnum, state: dict[str, Tensor], window_s: float | None) -> Foreign:
+    """The model of that name with these parameters, and everything else as the weights have it."""
     preset, meta = weights.transforms(), weights.meta
     is_video = name in torchvision.models.list_models(torchvision.models.video)
     frames, rate = next(clip for prefix, clip in _CLIPS.items() if name.startswith(prefix))
     if not is_video:
         frames = 1
-    state = _state(weights)
-    dims: TorchvisionDims | ViTDims = TorchvisionDims(name, frames)
+    dims: TorchvisionDims | ViTDims = TorchvisionDims(name, frames, aux_heads=name not in _WITH_AUX_HEADS)
     if name.startswith("vit_"):
         state = from_torchvision(state)
         dims = vit_dims(state)
@@ -83,7 +119,7 @@ def vit_dims(state: dict[str, Tensor]) -> ViTDims:
     for needed in ("patch_embed.proj.weight", "spatial.pos_embed", "spatial.blocks.0.mlp.fc1.weight"):
         if needed not in state:
             raise CannotImport(f"the checkpoint is no ViT's: {needed} is missing")
-    width, _, patch, _ = state["patch_embed.proj.weight"].shape
+    width, _, p, q = state["patch_embed.proj.weight"].shape
     if width not in _HEADS and (width > _WIDEST_OF_64 or width % 64):
         raise CannotImport(
             f"no image ViT is {width} wide: how many heads it has is not known; in transformers' format, its "
@@ -92,7 +128,7 @@ def vit_dims(state: dict[str, Tensor]) -> ViTDims:
     blocks = {int(name.split(".")[2]) for name in state if name.startswith("spatial.blocks.")}
     hidden = state["head.fc1.weight"].shape[0] if "head.fc1.weight" in state else None
     return ViTDims(
-        patch_size=patch,
+        patch_size=p if p == q else (p, q),
         embed_dim=width,
         depth=len(blocks),
         num_heads=_HEADS.get(width, width // 64),
@@ -101,19 +137,35 @@ def vit_dims(state: dict[str, Tensor]) -> ViTDims:
     )
 
 
-def _weights(name: str, weights_name: str) -> WeightsEnum:
+def _choices(name: str) -> list[WeightsEnum]:
+    """All weights of the model of that name."""
     known = [
         *torchvision.models.list_models(torchvision.models),
         *torchvision.models.list_models(torchvision.models.video),
     ]
     if name not in known:
         raise CannotImport(f"torchvision has no classifier {name!r}; it has {', '.join(known)}")
-    choices = torchvision.models.get_model_weights(name)
+    return list(torchvision.models.get_model_weights(name))
+
+
+def _chosen(name: str, weights_name: str, choices: list[WeightsEnum]) -> WeightsEnum:
+    """The weights of that name, or torchvision's default ones if it is empty."""
     try:
-        return choices[weights_name or "DEFAULT"]
+        return torchvision.models.get_model_weights(name)[weights_name or "DEFAULT"]
     except KeyError:
         has = ", ".join(choice.name for choice in choices)
         raise CannotImport(f"torchvision's {name} has no weights {weights_name!r}; it has {has}") from None
+
+
+def _nearest(name: str, choices: list[WeightsEnum], state: dict[str, Tensor]) -> WeightsEnum:
+    """The default weights; of a ViT, those for pictures that have as many patches as it has positions."""
+    positions = state.get("encoder.pos_embedding")
+    if positions is not None and "conv_proj.weight" in state:
+        side = math.isqrt(positions.shape[1] - 1) * state["conv_proj.weight"].shape[-1]
+        for choice in choices:
+            if choice.transforms().crop_size[0] == side:
+                return choice
+    return _chosen(name, "", choices)
 
 
 def _state(weights: WeightsEnum) -> dict[str, Tensor]:
@@ -128,6 +180,10 @@ def _state(weights: WeightsEnum) -> dict[str, Tensor]:
             f"{weights.url} cannot be fetched and read ({reason}); fetch it elsewhere and put it "
             f"into {folder}"
         ) from error
+    return _usual_names(state)
+
+
+def _usual_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     # As DenseNet's released files have its layers still: torchvision renames them, too.
     return {
         re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)", r"\1\2", key): state[key] for key in state

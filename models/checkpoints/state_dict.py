@@ -1,0 +1,61 @@
+"""State dicts as training scripts save them: beside other things, under the names of wrappers."""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from torch import Tensor
+
+# Where trainers put the weights beside the optimiser's state, the most telling name first.
+_PLACES = (
+    *("model_state_dict", "state_dict", "model_state", "model", "net", "network", "module", "weights"),
+    *("params", "model_ema", "state_dict_ema"),
+)
+WRAPPERS = ("_orig_mod.", "module.")
+"""Before each name where torch.compile or DataParallel was the model."""
+ATTRIBUTES = (*WRAPPERS, "model.", "net.", "network.")
+"""Before each name where the model was an attribute of what was saved, too."""
+_NAMED = 8  # keys in a message
+
+
+def find_state_dict(content: object) -> dict[str, Tensor]:
+    """The state dict that a file's content is or holds.
+
+    Raises:
+        ValueError: it is none and holds none, or several; the message names the keys that are there.
+    """
+    path: list[str] = []
+    while not is_state_dict(content):
+        where = f" under {'.'.join(path)}" if path else ""
+        if not isinstance(content, dict):
+            raise ValueError(f"holds no state dict{where}, but {type(content).__name__}")
+        inner = [str(key) for key, value in content.items() if is_state_dict(value)]
+        known = [key for key in _PLACES if isinstance(content.get(key), dict)]
+        if not known and len(inner) != 1:
+            keys = ", ".join(map(str, list(content)[:_NAMED])) + (", ..." if len(content) > _NAMED else "")
+            found = f"several state dicts ({', '.join(inner)})" if inner else "no state dict"
+            raise ValueError(f"holds {found}{where}; its keys are {keys or 'none'}")
+        path.append(known[0] if known else inner[0])
+        content = content[path[-1]]
+    return cast(dict[str, Tensor], content)
+
+
+def is_state_dict(content: object) -> bool:
+    """Whether it is tensors by name."""
+    return (
+        isinstance(content, dict)
+        and bool(content)
+        and all(isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items())
+    )
+
+
+def without_prefixes(state: Mapping[str, Any], prefixes: tuple[str, ...]) -> dict[str, Any]:
+    """The state dict without those of ``prefixes`` that are before each name, in whatever order."""
+    # An averaged model (torch's swa_utils) counts what it averages.
+    state = {name: value for name, value in state.items() if name != "n_averaged"}
+    while prefix := next((each for each in prefixes if _is_before_all(each, state)), ""):
+        state = {name.removeprefix(prefix): value for name, value in state.items()}
+    return state
+
+
+def _is_before_all(prefix: str, state: Mapping[str, Any]) -> bool:
+    return bool(state) and all(name.startswith(prefix) for name in state)

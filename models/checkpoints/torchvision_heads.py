@@ -1,0 +1,67 @@
+"""The last layer of torchvision's classifiers, which is replaced when a model is fine-tuned."""
+
+import re
+from pathlib import Path
+
+from torch import Tensor
+
+from models.checkpoints.foreign import CannotImport
+
+# The beginning of an architecture's name -> its last layer; the first that fits counts.
+_HEADS = (
+    (("vit_",), "heads.head"),
+    (("mvit_",), "head.1"),
+    (("swin",), "head"),
+    (("s3d", "mobilenet_v2", "efficientnet_", "mnasnet", "squeezenet"), "classifier.1"),
+    (("mobilenet_v3_",), "classifier.3"),
+    (("convnext_",), "classifier.2"),
+    (("maxvit_",), "classifier.5"),
+    (("alexnet", "vgg"), "classifier.6"),
+    (("densenet",), "classifier"),
+    (("",), "fc"),
+)
+_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
+
+
+def head_of(name: str) -> str:
+    """The name of an architecture's last layer."""
+    return next(head for prefixes, head in _HEADS if name.startswith(prefixes))
+
+
+def with_usual_head(state: dict[str, Tensor], name: str, file: Path) -> dict[str, Tensor]:
+    """The state dict with its last layer under torchvision's name.
+
+    It may have been replaced by a layer in the place of the sequence that it was in, or by a sequence with
+    layers without parameters, such as dropout.
+
+    Raises:
+        CannotImport: the model has no head, or one of several layers.
+    """
+    head = head_of(name)
+    if f"{head}.weight" in state:
+        return state
+    around = re.escape(head.rpartition(".")[0] or head)
+    replaced = re.compile(rf"((?:{re.escape(head)}\.\d+|{around}(?:\.\d+)?))\.weight")
+    found = [
+        match[1]
+        for key, value in state.items()
+        if (match := replaced.fullmatch(key)) is not None and value.ndim > 1
+    ]
+    if not found:
+        some = ", ".join(list(state)[-3:])
+        raise CannotImport(
+            f"{file} has no head: a {name} ends in {head}.weight, this ends in {some}. A backbone is to be "
+            "trained with a head before its labels mean anything"
+        )
+    if len(found) > 1:
+        raise CannotImport(
+            f"{file} has a head of several layers ({', '.join(found)}), torchvision's {name} has one, {head}"
+        )
+    # Its bias, too.
+    moved = re.compile(rf"^{re.escape(found[0])}\.(?=weight$|bias$)")
+    return {moved.sub(f"{head}.", key): value for key, value in state.items()}
+
+
+def without_auxiliary_heads(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict without GoogLeNet's and Inception's heads for training, which answers do not need."""
+    return {key: value for key, value in state.items() if not key.startswith(_AUXILIARY)}
