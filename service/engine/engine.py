@@ -227,13 +227,9 @@ def _info(model: HostedModel) -> tuple[str, ...]:
 
 
 def _resize(model: HostedModel, tuning: BatchTuning) -> None:
-    _log.info(
-        "%s %s measured again: %d units a batch, %d before",
-        model.spec.name,
-        model.spec.version,
-        tuning.max_size,
-        model.encode.max_batch,
-    )
+    spec, before, now = model.spec, model.encode.max_batch, tuning.max_size
+    if now != before:
+        _log.info("%s %s measured again: %d units a batch, not %d", spec.name, spec.version, now, before)
     model.encode.resize(tuning)
 
 
