@@ -1,6 +1,7 @@
 """What ``evaluate`` does: ask for the labels of labelled videos, keep them, report how many are right."""
 
 import json
+from asyncio import CancelledError
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import asdict, dataclass, field, replace
@@ -82,7 +83,12 @@ async def evaluate(
         if len(todo) < len(videos):
             done = f"{len(videos) - len(todo)} of {len(videos)} videos are done already"
             notes.print(f"resumed: {done}, in {out}")
-        run = await _ask(todo, options, results, server, config)
+        try:
+            run = await _ask(todo, options, results, server, config)
+        except CancelledError:  # Ctrl-C
+            kept = f"{len(results.done)} of {len(videos)} videos are done, in {out}"
+            notes.print(f"interrupted: {kept}; run the same command again to continue")
+            raise
     for name, failure in run.failures.items():
         notes.print(f"skipped {name}: {failure.message} ({failure.reason or failure.code})")
     outcomes = [Outcome(each.label, results.done[each.name]) for each in videos if each.name in results.done]

@@ -224,6 +224,21 @@ def test_ctrl_c_leaves_no_process_behind(stream: bytes, tmp_path: Path) -> None:
     ]
 
 
+def test_an_evaluation_says_how_to_continue_it(served: Served, clip: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "endless.mp4")
+    held = os.open(tmp_path / "endless.mp4", os.O_RDWR)
+    (tmp_path / "data.csv").write_text(f"{clip},pan_right\nendless.mp4,pan_right\n")
+    command = ("evaluate", "data.csv", "--out", "out", "--server", served.target)
+    with terminal(*command, columns=120, folder=tmp_path) as shown:
+        shown.wait_for("1 of 2")
+        shown.type(CTRL_C)
+        assert shown.wait() == 130
+    os.close(held)
+    said = "interrupted: 1 of 2 videos are done, in out; run the same command again to continue"
+    assert shown.lines == [said]
+    assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) == 2
+
+
 def test_a_second_ctrl_c_ends_at_once() -> None:
     script = """
 import asyncio
