@@ -36,7 +36,8 @@ class TorchvisionModel(VideoModel):
         super().__init__(preprocessing)
         self.of_frames = dims.frames == 1
         self.tokens_per_unit = CPU_BATCH_TOKENS // (8 if self.of_frames else 1)
-        options: dict[str, Any] = {} if dims.aux_heads else {"aux_logits": False}
+        # The two initialise weights slowly and warn of it; weights are loaded anyway.
+        options: dict[str, Any] = {} if dims.aux_heads else {"aux_logits": False, "init_weights": False}
         self.net = torchvision.models.get_model(dims.name, weights=None, num_classes=num_classes, **options)
 
     def encode(self, units: Tensor) -> Tensor:
