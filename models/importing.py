@@ -120,7 +120,7 @@ def store_model(foreign: Foreign, root: Path, name: str, version: str, *, overwr
     if classes == 1 and foreign.activation == "softmax":
         raise CannotImport(
             "the model has one logit, whose softmax is 1 for every video; if it was trained with a sigmoid, "
-            "write problem_type multi_label_classification into its config.json"
+            "give --activation sigmoid"
         )
     with all_there("the checkpoint"):
         outline = build_outline(foreign.dims, foreign.preprocessing, classes)

@@ -190,6 +190,13 @@ def import_model(
         Path | None,
         typer.Option(metavar="FILE", help="With torchvision:NAME: the state dict of a fine-tuned model."),
     ] = None,
+    activation: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="softmax, or sigmoid: each label has a score of its own. Without it: what the config says.",
+        ),
+    ] = None,
     licence: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Its licence. Without it: the source's, or unknown.")
     ] = None,
@@ -221,6 +228,8 @@ def import_model(
     """Bring somebody else's checkpoint into the store, with its labels and preprocessing."""
     from service.model_commands import import_model as bring
 
+    if activation not in (None, "softmax", "sigmoid"):
+        raise typer.BadParameter(f"--activation takes softmax or sigmoid, not {activation!r}")
     if become not in (None, "factorised"):
         raise typer.BadParameter(f"--as takes 'factorised', not {become!r}")
     if become is None and (frames, tubelet) != (None, None):
@@ -233,6 +242,7 @@ def import_model(
             version=version,
             labels=labels,
             weights=weights,
+            activation=activation,
             licence=licence,
             description=description,
             window_s=window,

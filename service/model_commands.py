@@ -12,6 +12,7 @@ from rich.prompt import Confirm
 from rich.table import Table
 
 from models.checkpoints.labels import read_labels
+from models.contract import OutputActivation
 from models.fingerprint import TOLERANCE, differs, fingerprint
 from models.flops import window_flops
 from models.folder import LABELS, WEIGHTS
@@ -37,6 +38,7 @@ def import_model(
     version: str,
     labels: str | None,
     weights: Path | None,
+    activation: OutputActivation | None,
     licence: str | None,
     description: str | None,
     window_s: float | None,
@@ -53,7 +55,10 @@ def import_model(
         named = None if labels is None else read_labels(labels)
         foreign = read_source(source, window_s, labels=named, weights=weights)
     foreign = replace(
-        foreign, licence=licence or foreign.licence, description=description or foreign.description
+        foreign,
+        activation=activation or foreign.activation,
+        licence=licence or foreign.licence,
+        description=description or foreign.description,
     )
     if inflated is not None:
         foreign = inflate(foreign, *inflated)
@@ -72,7 +77,8 @@ def import_model(
         report = {"untrained": foreign.untrained, "warnings": foreign.warnings}
         print(json.dumps({"folder": str(folder), **spec_json(spec), **report}))
     else:
-        _out.print(f"{spec.name} {spec.version}: {spec.family}, {len(spec.labels)} labels, in {folder}")
+        count = "1 label" if len(spec.labels) == 1 else f"{len(spec.labels)} labels"
+        _out.print(f"{spec.name} {spec.version}: {spec.family}, {count}, in {folder}")
 
 
 def verify_model(model: ModelRef, config: Config, *, as_json: bool) -> bool:

@@ -207,6 +207,21 @@ def test_the_command_imports_a_fine_tuned_model(tmp_path: Path, monkeypatch: pyt
     assert "prepared" in done.stderr
 
 
+def test_a_state_dict_may_be_of_a_multi_label_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One label, which no config calls one of several."""
+    torch.save(zoo.resnet18(num_classes=1).state_dict(), tmp_path / "alarm.pth")
+    (tmp_path / "labels.txt").write_text("alarm\n")
+    command = ["models", "import", "torchvision:resnet18", "--weights", str(tmp_path / "alarm.pth")]
+    command += ["--labels", str(tmp_path / "labels.txt"), "--json"]
+    monkeypatch.setenv("TUBELET_MODELS__STORE", str(tmp_path / "store"))
+    refused = CliRunner().invoke(app, command)
+    assert "one logit" in refused.stderr
+    assert "give --activation sigmoid" in refused.stderr
+    assert CliRunner().invoke(app, [*command, "--activation", "relu"]).exit_code == 2
+    done = CliRunner().invoke(app, [*command, "--activation", "sigmoid"])
+    assert json.loads(done.stdout)["activation"] == "sigmoid"
+
+
 def save_random(folder: Path, state: dict[str, torch.Tensor]) -> Path:
     torch.save(state, folder / "mine.pth")
     return folder / "mine.pth"
