@@ -1,1 +1,1 @@
-"""The models of tubelet: torch only, importable without the service."""
+"""Video models on torch: specifications, families, checkpoints of others, training."""

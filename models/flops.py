@@ -6,8 +6,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.contract import Preprocessing, Sampling
-from models.families import Dims, build_model
+from tubelet.models.families.registry import Dims, build_model
+from tubelet.models.spec import Preprocessing, Sampling
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,1 @@
-"""The service of tubelet: the pipeline of one request, a stage a file or folder."""
+"""The service: ``cli > server > rpc | client > pipeline > ingest | decode | engine``, and what they share."""

@@ -15,17 +15,19 @@ from typing import Any, BinaryIO
 
 import grpc
 
-from service.status import ServerError, from_rpc_error
-from service.target import parse_target
-from service.uri import is_uri
-from service.values import Classification, Options, Progress, Segment, VideoFacts
-from service.wire import (
+from tubelet.service.types.request import Options
+from tubelet.service.types.result import Classification, Progress, Segment
+from tubelet.service.types.target import parse_target
+from tubelet.service.types.uri import is_uri
+from tubelet.service.types.video import VideoFacts
+from tubelet.service.wire.convert import (
     classification_from_proto,
     facts_from_proto,
     options_to_proto,
     progress_from_proto,
     segment_from_proto,
 )
+from tubelet.service.wire.status import ServerError, from_rpc_error
 from tubelet.v1 import video_classifier_pb2 as pb
 from tubelet.v1.model_pb2 import Model
 from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierStub

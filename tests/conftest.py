@@ -7,12 +7,12 @@ import grpc
 import pytest
 from hypothesis import HealthCheck, settings
 
-from service.client import Client
-from service.config import DecodeConfig
-from service.decode.pool import DecodePool
-from service.server import SAMPLE_CLIP
-from tests.decode_clips import VIDEOS, render
-from tests.serving import Served, serving
+from tests.support.running_server import Served, serving
+from tests.support.videos import VIDEOS, render
+from tubelet.service.client import Client
+from tubelet.service.config.config import DecodeConfig
+from tubelet.service.decode.pool.pool import DecodePool
+from tubelet.service.server.app import SAMPLE_CLIP
 from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierStub
 
 # A machine may be slow: no example has a deadline, and none is too slow to be made.

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from service.client import AsyncClient, Client, ServerError
-from service.values import Classification, Options, Segment
-from tests.clips import pan
-from tests.serving import Served, wait_until
+from tests.support.running_server import Served, wait_until
+from tests.support.sample_clip import pan
+from tubelet.service.client import AsyncClient, Client, ServerError
+from tubelet.service.types.request import Options
+from tubelet.service.types.result import Classification, Segment
 
 
 async def test_asyncio_gives_what_blocking_gives(served: Served, client: Client) -> None:
@@ -85,6 +86,6 @@ async def test_whoever_stops_waiting_cancels_the_call(served: Served) -> None:
 
 
 def test_a_client_imports_neither_torch_nor_pyav() -> None:
-    code = "import sys, service.client; print(*sys.modules.keys() & {'av', 'torch', 'models'})"
+    code = "import sys, tubelet.service.client; print(*sys.modules.keys() & {'av', 'torch', 'models'})"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert said.stdout.split() == []

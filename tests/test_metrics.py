@@ -14,14 +14,14 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.client import Client, ServerError
-from service.config import DecodeConfig
-from service.decode.pool import DecodePool
-from service.process_memory import read_memory
-from tests.clips import pan
-from tests.decode_clips import is_right
-from tests.serving import Served, serving
-from tests.test_listening import needs_ipv6
+from tests.support.listening import needs_ipv6
+from tests.support.running_server import Served, serving
+from tests.support.sample_clip import pan
+from tests.support.videos import is_right
+from tubelet.service.client import Client, ServerError
+from tubelet.service.config.config import DecodeConfig
+from tubelet.service.decode.pool.pool import DecodePool
+from tubelet.service.metrics import read_memory
 
 _COUNT = ("_total", "_count", "_sum", "_bucket")
 
@@ -137,7 +137,7 @@ def test_where_pss_cannot_be_read_it_is_rss(tmp_path: Path) -> None:
     if os.getuid() != 0:
         pytest.skip("only root may become another user")
     script = (
-        "import os, sys; sys.path.insert(0, '.'); from service.process_memory import read_memory; "
+        "import os, sys; sys.path.insert(0, '.'); from tubelet.service.metrics import read_memory; "
         "os.setuid(65534); print(read_memory([os.getppid()]).measure)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -1,1 +1,1 @@
-"""Foreign checkpoints, one format a file: which of their names are which of ours, and why they differ."""
+"""Checkpoints of other projects, read and renamed to our parameters."""

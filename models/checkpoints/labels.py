@@ -6,7 +6,7 @@ from pathlib import Path
 from torchvision.models import ResNet50_Weights
 from torchvision.models.video import R3D_18_Weights
 
-from models.checkpoints.foreign import CannotImport
+from tubelet.models.checkpoints.foreign_checkpoint import CannotImport
 
 LABEL_SETS = {
     "imagenet-1k": ResNet50_Weights.IMAGENET1K_V2,

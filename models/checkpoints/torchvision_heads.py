@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from models.checkpoints.foreign import CannotImport
+from tubelet.models.checkpoints.foreign_checkpoint import CannotImport
 
 # The beginning of an architecture's name -> its last layer; the first that fits counts.
 _HEADS = (

@@ -1,4 +1,4 @@
-"""``python -m models.training camera-motion --videos DIR``: train, measure and publish an embedded model."""
+"""Train, measure and publish an embedded model: ``python -m tubelet.models.training camera-motion``."""
 
 import json
 from dataclasses import replace
@@ -10,20 +10,19 @@ from typing import Annotated
 import torch
 import typer
 
-from models.contract import Family
-from models.factorised import Factorised
-from models.folder import BrokenModel, write_folder
-from models.store import ZOO, ModelStore, UnknownModel
-from models.training.camera import LABELS
-from models.training.card import Figures, spec_and_card
-from models.training.data import SimulatedMoves
-from models.training.gratings import drifting_gratings_
-from models.training.loop import Recipe, Trainable, Trainer, confusion
-from models.training.losses import FlowHeads
-from models.training.moves import confusion_of_clips, read_clips
-from models.training.positions import sine_positions_
-from models.training.recipes import PATCH, PREPROCESSING, SEED, TASKS, Task
-from models.training.sources import NoSources, Source, load_sources
+from tubelet.models.families.factorised import Factorised
+from tubelet.models.repository.model_folder import BrokenModel, write_folder
+from tubelet.models.repository.repository import ZOO, ModelStore, UnknownModel
+from tubelet.models.spec import Family
+from tubelet.models.training.card import Figures, spec_and_card
+from tubelet.models.training.data.dataset import SimulatedMoves
+from tubelet.models.training.data.rendered_clips import confusion_of_clips, read_clips
+from tubelet.models.training.data.sources import NoSources, Source, load_sources
+from tubelet.models.training.init import drifting_gratings_, sine_positions_
+from tubelet.models.training.losses import FlowHeads
+from tubelet.models.training.recipes import PATCH, PREPROCESSING, SEED, TASKS, Task
+from tubelet.models.training.simulation.camera_path import LABELS
+from tubelet.models.training.trainer import Recipe, Trainable, Trainer, confusion
 
 WINDOWS_S = (1.0, 2.0, 4.0)
 TEST_SEED = SEED + 1

@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from models.contract import Accuracy, ModelSpec, Preprocessing
-from models.training.camera import (
+from tubelet.models.spec import Accuracy, ModelSpec, Preprocessing
+from tubelet.models.training.recipes import TASKS, Task
+from tubelet.models.training.simulation.camera_path import (
     LABELS,
     MAX_STILL_SHIFT,
     MAX_STILL_TREMOR,
@@ -13,8 +14,7 @@ from models.training.camera import (
     MIN_SHIFT,
     MIN_ZOOM,
 )
-from models.training.loop import Trainable
-from models.training.recipes import TASKS, Task
+from tubelet.models.training.trainer import Trainable
 
 TEMPLATE = Path(__file__).with_name("card.md")
 LICENCE = "Apache-2.0"

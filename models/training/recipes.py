@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from models.channel_stack import ChannelStack, ChannelStackDims
-from models.contract import Family, Preprocessing, Sampling
-from models.factorised import Factorised, FactorisedDims
-from models.training.camera import LABELS
-from models.training.loop import Recipe, Trainable
-from models.vit import ViT, ViTDims
+from tubelet.models.families.channel_stack import ChannelStack, ChannelStackDims
+from tubelet.models.families.factorised import Factorised, FactorisedDims
+from tubelet.models.families.vit import ViT, ViTDims
+from tubelet.models.spec import Family, Preprocessing, Sampling
+from tubelet.models.training.simulation.camera_path import LABELS
+from tubelet.models.training.trainer import Recipe, Trainable
 
 PREPROCESSING = Preprocessing(48, 48, "crop", mean=(0.45, 0.45, 0.45), std=(0.25, 0.25, 0.25))
 PATCH = 8  # pixels

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
-from service.decode.protocol import Refusal
-from service.values import NS_PER_S
+from tubelet.service.decode.protocol import Refusal
+from tubelet.service.types.video import NS_PER_S
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """See ``service.config.DecodeConfig``."""
+    """See ``tubelet.service.config.config.DecodeConfig``."""
 
     max_pixels: int
     max_frames: int

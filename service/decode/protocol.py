@@ -35,7 +35,7 @@ class ProtocolError(Exception):
 
 
 class Refusal(Exception):
-    """Why a worker does not take a video: the reason of a class in ``service.errors``, named not imported."""
+    """Why a worker does not take a video: the reason of a class in ``service.errors``, not imported."""
 
     def __init__(self, reason: str, message: str, **metadata: object) -> None:
         super().__init__(message)

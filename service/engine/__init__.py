@@ -1,1 +1,1 @@
-"""Units and windows of all videos in flight, batched on a device."""
+"""Batches of units and windows from all videos, computed on every device."""

@@ -16,12 +16,12 @@ from time import monotonic
 import numpy as np
 import psutil
 
-from models.contract import ModelSpec
-from service.engine.batch_tuner import BatchCost, BatchTuner, BatchTuning, is_disturbed
-from service.engine.lane import Started, Unfinished
-from service.engine.replica import Replica
-from service.threads import in_own_thread
-from service.values import UnitFrames
+from tubelet.models.spec import ModelSpec
+from tubelet.service.engine.batch_tuner import BatchCost, BatchTuner, BatchTuning, is_disturbed
+from tubelet.service.engine.model_loader import in_own_thread
+from tubelet.service.engine.model_runner import Replica
+from tubelet.service.engine.stage_queue import Started, Unfinished
+from tubelet.service.types.video import UnitFrames
 
 _PAUSES_S = (5.0, 10.0, 15.0, 20.0, 40.0, 80.0, 160.0, 320.0)  # before each further measurement
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
 
-from models.contract import ModelSpec
+from tubelet.models.spec import ModelSpec
 
 _MIN_GAIN = 0.97  # a batch twice as large must cost this share a unit, or it only makes others wait
 _PREFERRED_SLACK = 1.1  # this much more a unit is a fair price for not waiting for a larger batch

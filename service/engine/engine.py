@@ -6,25 +6,26 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from time import monotonic, process_time, thread_time
 
-from models.contract import ModelSpec, VideoModel
-from models.memory import keep_freed_memory
-from models.precision import choose_dtype, precision_name
-from models.store import ModelStore
-from service.config import EngineConfig
-from service.cores import usable_cores
-from service.engine.batch_meter import BatchMeter, black_units, settle
-from service.engine.batch_tuner import BatchTuning, largest_batch
-from service.engine.cache import EmbeddingCache, Outcome, Unit
-from service.engine.cores import Cores
-from service.engine.crowd import Crowd
-from service.engine.executor import Executor
-from service.engine.hosted import HostedModel
-from service.engine.loading import choose_devices, executors, load_model
-from service.engine.replica import Replica
-from service.engine.work import VideoWork
-from service.metrics import Metrics
-from service.threads import in_own_thread
-from service.values import Priority, UnitFrames
+from tubelet.models.repository.repository import ModelStore
+from tubelet.models.runtime.host_memory import keep_freed_memory
+from tubelet.models.runtime.precision import choose_dtype, precision_name
+from tubelet.models.spec import ModelSpec
+from tubelet.models.video_model import VideoModel
+from tubelet.service.config.config import EngineConfig
+from tubelet.service.config.cores import usable_cores
+from tubelet.service.engine.batch_meter import BatchMeter, black_units, settle
+from tubelet.service.engine.batch_tuner import BatchTuning, largest_batch
+from tubelet.service.engine.cpu_threads import Cores
+from tubelet.service.engine.embedding_cache import EmbeddingCache, Outcome, Unit
+from tubelet.service.engine.executor import Executor
+from tubelet.service.engine.model_loader import choose_devices, executors, in_own_thread, load_model
+from tubelet.service.engine.model_runner import Replica
+from tubelet.service.engine.scheduler import Crowd
+from tubelet.service.engine.served_model import HostedModel
+from tubelet.service.engine.session import VideoWork
+from tubelet.service.metrics import Metrics
+from tubelet.service.types.request import Priority
+from tubelet.service.types.video import UnitFrames
 
 _log = logging.getLogger(__name__)
 
@@ -37,8 +38,8 @@ class Engine:
     ``on_loss`` hears of each device that is taken out of service.
 
     Raises:
-        service.engine.loading.NoSuchDevice: the configuration names a device that is not there.
-        models.precision.UnsupportedPrecision: a device does not multiply the configured precision natively.
+        tubelet.service.engine.model_loader.NoSuchDevice: the configuration names a device that is not there.
+        UnsupportedPrecision: a device does not multiply the configured precision natively.
     """
 
     def __init__(
@@ -86,9 +87,9 @@ class Engine:
         Sizes that other programs distorted are measured again later, while the engine is idle.
 
         Raises:
-            models.folder.BrokenModel: its files are not what its model.toml says.
-            models.extras.MissingExtra: it needs a library that is not installed.
-            models.precision.UnsupportedPrecision: it cannot run in the precision that is configured.
+            tubelet.models.repository.model_folder.BrokenModel: its files are not what its model.toml says.
+            tubelet.models.errors.MissingExtra: it needs a library that is not installed.
+            UnsupportedPrecision: it cannot run in the precision that is configured.
         """
         config, began = self._config, monotonic()
         largest = config.max_batch_units or largest_batch(spec, self._devices[0].type)

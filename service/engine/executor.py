@@ -13,12 +13,11 @@ from typing import Any
 
 import torch
 
-from service.engine.crowd import Crowd
-from service.engine.lane import Item, Lane, Started, Unfinished
-from service.engine.schedule import Batch, Schedule
-from service.errors import NoDevice
-from service.fair import Claim
-from service.metrics import Metrics
+from tubelet.service.engine.scheduler import Batch, Crowd, Schedule
+from tubelet.service.engine.stage_queue import Item, Lane, Started, Unfinished
+from tubelet.service.errors import NoDevice
+from tubelet.service.fair_queue import Claim
+from tubelet.service.metrics import Metrics
 
 _log = logging.getLogger(__name__)
 

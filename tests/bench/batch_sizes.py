@@ -26,20 +26,20 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from models.memory import keep_freed_memory
-from models.precision import choose_dtype
-from models.store import ModelStore
-from service.config import EngineConfig
-from service.cores import usable_cores
-from service.engine.batch_meter import black_units
-from service.engine.batch_tuner import largest_batch
-from service.engine.cores import Cores
-from service.engine.engine import Engine
-from service.engine.loading import load_model
-from service.engine.replica import Replica
-from service.metrics import Metrics
-from service.values import UnitFrames
 from tests.bench.costs import Others
+from tubelet.models.repository.repository import ModelStore
+from tubelet.models.runtime.host_memory import keep_freed_memory
+from tubelet.models.runtime.precision import choose_dtype
+from tubelet.service.config.config import EngineConfig
+from tubelet.service.config.cores import usable_cores
+from tubelet.service.engine.batch_meter import black_units
+from tubelet.service.engine.batch_tuner import largest_batch
+from tubelet.service.engine.cpu_threads import Cores
+from tubelet.service.engine.engine import Engine
+from tubelet.service.engine.model_loader import load_model
+from tubelet.service.engine.model_runner import Replica
+from tubelet.service.metrics import Metrics
+from tubelet.service.types.video import UnitFrames
 
 MODELS = ("camera-motion", "camera-motion-stack")
 MOST_RATIO = 1.1

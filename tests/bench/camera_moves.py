@@ -16,8 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.training.camera import LABELS
-from models.training.sources import Source, load_sources
+from tubelet.models.training.data.sources import Source, load_sources
+from tubelet.models.training.simulation.camera_path import LABELS
 
 DURATION_S = 5.0
 SIZES = ((320, 240), (426, 240), (640, 360), (256, 256), (240, 320), (480, 270), (360, 640))

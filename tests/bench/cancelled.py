@@ -22,11 +22,12 @@ import grpc
 from rich.console import Console
 from rich.table import Table
 
-from service.client import AsyncClient
-from service.values import NS_PER_S, Options, Sliding
 from tests.bench.footage import Clip, rendered
 from tests.bench.peers.plain import METHOD
 from tests.bench.targets import SERVERS, Target, write_model
+from tubelet.service.client import AsyncClient
+from tubelet.service.types.request import Options, Sliding
+from tubelet.service.types.video import NS_PER_S
 
 CLIP = Clip("100 s 360p", 640, 360, 800, 250, shots=10, repeats=2)
 DENSE = Options(windowing=Sliding(4 * NS_PER_S, NS_PER_S // 2))

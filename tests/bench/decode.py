@@ -27,10 +27,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from service.config import DecodeConfig
-from service.decode.pool import DecodePool
-from service.plan import Grid
-from service.values import NS_PER_S
 from tests.bench.costs import Cost, Others, median, ratio, timed
 from tests.bench.decoders import OURS, Contestant, Request, Tubelet, peers
 from tests.bench.footage import (
@@ -44,6 +40,10 @@ from tests.bench.footage import (
     rendered,
     stamps,
 )
+from tubelet.service.config.config import DecodeConfig
+from tubelet.service.decode.pool.pool import DecodePool
+from tubelet.service.types.plan import Grid
+from tubelet.service.types.video import NS_PER_S
 
 # And how often a round measures each: the slow ones take most of the time.
 CLIPS = ((SHORT_360P, 8), (SHORT_1080P, 3), (LONG_FEW_KEYS, 1), (LONG_MANY_KEYS, 2))

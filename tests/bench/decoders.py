@@ -21,10 +21,10 @@ import numpy as np
 import torch
 from torchvision.transforms.v2 import functional as F
 
-from service.decode.pool import DecodePool
-from service.plan import Grid, Plan
-from service.values import NS_PER_S, PixelFormat
-from tests.decode_clips import opened
+from tests.support.videos import opened
+from tubelet.service.decode.pool.pool import DecodePool
+from tubelet.service.types.plan import Grid, Plan
+from tubelet.service.types.video import NS_PER_S, PixelFormat
 
 OURS = "tubelet"
 SIZE = 224

@@ -21,15 +21,17 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from service.config import Config, EngineConfig, ModelsConfig
-from service.metrics import Metrics
-from service.pipeline import Event, Pipeline
-from service.server import open_stages
-from service.values import NS_PER_S, Options, Segment, Sliding
 from tests.bench.costs import Cost, median, ratio, timed
 from tests.bench.footage import FPS, Clip, rendered
 from tests.bench.peers.work import Recogniser
 from tests.bench.targets import FRAMES, MODEL, write_model
+from tubelet.service.config.config import Config, EngineConfig, ModelsConfig
+from tubelet.service.metrics import Metrics
+from tubelet.service.pipeline.pipeline import Event, Pipeline
+from tubelet.service.server.app import open_stages
+from tubelet.service.types.request import Options, Sliding
+from tubelet.service.types.result import Segment
+from tubelet.service.types.video import NS_PER_S
 
 CLIP = Clip("40 s 360p", 640, 360, 800, 250, shots=8, repeats=1)
 WINDOW_S, STRIDE_S = 4, 0.5

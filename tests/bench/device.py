@@ -24,14 +24,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from models.contract import ModelSpec
-from models.graphed_model import GraphedModel, recorded_sizes
-from models.precision import choose_dtype, native_precisions
-from service.engine.cores import Cores
-from service.engine.lane import Started
-from service.engine.replica import Replica
-from service.values import UnitFrames
 from tests.bench.models import FACTORISED, SIZE, THEIRS, Subject, subject
+from tubelet.models.runtime.cuda_graphs import GraphedModel, recorded_sizes
+from tubelet.models.runtime.precision import choose_dtype, native_precisions
+from tubelet.models.spec import ModelSpec
+from tubelet.service.engine.cpu_threads import Cores
+from tubelet.service.engine.model_runner import Replica
+from tubelet.service.engine.stage_queue import Started
+from tubelet.service.types.video import UnitFrames
 
 _GPU = torch.device("cuda")
 _PEAK_SIZE = 8192

@@ -17,10 +17,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from service.client import Client
-from service.values import Progress
 from tests.bench.footage import SHORT_360P, rendered
 from tests.bench.serve import started
+from tubelet.service.client import Client
+from tubelet.service.types.result import Progress
 
 SHORT_S, LONG_S, LOOP_S = 5, 7200, 10
 

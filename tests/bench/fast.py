@@ -14,9 +14,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from service.client import Client
-from service.values import NS_PER_S, Classification, Options, Sliding, WholeVideo
 from tests.bench.serve import Server, started
+from tubelet.service.client import Client
+from tubelet.service.types.request import Options, Sliding, WholeVideo
+from tubelet.service.types.result import Classification
+from tubelet.service.types.video import NS_PER_S
 
 _FRAMES = "tubelet_frames_decoded_total"
 

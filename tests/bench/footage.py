@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from service.values import NS_PER_S
+from tubelet.service.types.video import NS_PER_S
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "videos" / "real"
 FPS = 30

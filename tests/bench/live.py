@@ -18,10 +18,11 @@ from pathlib import Path
 
 import av
 
-from service.client import Client
-from service.values import NS_PER_S, Progress, Segment
 from tests.bench.footage import LONG_FEW_KEYS, Clip, rendered
 from tests.bench.serve import started
+from tubelet.service.client import Client
+from tubelet.service.types.result import Progress, Segment
+from tubelet.service.types.video import NS_PER_S
 
 CLIP = Clip("100 s 360p", 640, 360, 800, 250, shots=10, repeats=2)
 

@@ -30,10 +30,10 @@ from typing import TypeVar
 from rich.console import Console
 from rich.table import Table
 
-from models.precision import precision_name
-from service.engine.loading import choose_devices
 from tests.bench.stages import measure_stages
 from tests.bench.targets import MODEL, SERVERS, WHOLE, Target, write_model
+from tubelet.models.runtime.precision import precision_name
+from tubelet.service.engine.model_loader import choose_devices
 
 MIB = 1 << 20
 CLIENTS_WITH_DEADLINE, DEADLINE_S = 64, 2.0

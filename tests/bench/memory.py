@@ -25,9 +25,9 @@ from typing import Annotated
 
 import typer
 
-from service.client import Client
-from service.config import EngineConfig
 from tests.bench.serve import NotReady, started
+from tubelet.service.client import Client
+from tubelet.service.config.config import EngineConfig
 
 CONFIG = Path(__file__).parents[2] / "deploy" / "kustomize" / "base" / "tubelet.toml"
 ROOT = Path("/sys/fs/cgroup")

@@ -26,17 +26,18 @@ from rich.table import Table
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.checkpoints.hf import read_hf
-from models.contract import Preprocessing, Provenance, Sampling, VideoModel
-from models.factorised import FactorisedDims
-from models.families import Dims, build_model
-from models.flops import window_flops
-from models.int8 import Int8Linear
-from models.memory import keep_freed_memory
-from models.openvino_model import OpenVinoModel
-from models.packed import PackedLinear, pack
-from models.precision import auto_precision, choose_dtype, native_precisions
-from models.variants import VARIANTS
+from tests.support.variants import VARIANTS
+from tubelet.models.checkpoints.huggingface import read_hf
+from tubelet.models.families.factorised import FactorisedDims
+from tubelet.models.families.registry import Dims, build_model
+from tubelet.models.flops import window_flops
+from tubelet.models.runtime.host_memory import keep_freed_memory
+from tubelet.models.runtime.int8 import Int8Linear
+from tubelet.models.runtime.onednn import PackedLinear, pack
+from tubelet.models.runtime.openvino import OpenVinoModel
+from tubelet.models.runtime.precision import auto_precision, choose_dtype, native_precisions
+from tubelet.models.spec import Preprocessing, Provenance, Sampling
+from tubelet.models.video_model import VideoModel
 
 SIZE, CLASSES = 224, 400
 PREPROCESSING = Preprocessing(SIZE, SIZE, "crop", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

@@ -2,8 +2,8 @@
 
     python -m tests.bench.precision --videos ../shared/videos [--model NAME] [--batches N]
 
-The windows are those of the test set of ``python -m models.training evaluate``: simulated moves over scenes
-that were not trained on. Seconds are a thread's processor time, the precisions in turn on each batch.
+The windows are those of the test set of ``python -m tubelet.models.training evaluate``: simulated moves over
+scenes that were not trained on. Seconds are a thread's processor time, the precisions in turn on each batch.
 """
 
 import time
@@ -17,16 +17,16 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from models.contract import VideoModel
-from models.int8 import Int8Linear
-from models.memory import keep_freed_memory
-from models.packed import PackedLinear, pack
-from models.precision import Native, choose_dtype, native_precisions
-from models.store import ModelStore
-from models.training.__main__ import TEST_BATCHES, TEST_SEED
-from models.training.data import SimulatedMoves
-from models.training.loop import as_units
-from models.training.sources import load_sources
+from tubelet.models.repository.repository import ModelStore
+from tubelet.models.runtime.host_memory import keep_freed_memory
+from tubelet.models.runtime.int8 import Int8Linear
+from tubelet.models.runtime.onednn import PackedLinear, pack
+from tubelet.models.runtime.precision import Native, choose_dtype, native_precisions
+from tubelet.models.training.__main__ import TEST_BATCHES, TEST_SEED
+from tubelet.models.training.data.dataset import SimulatedMoves
+from tubelet.models.training.data.sources import load_sources
+from tubelet.models.training.trainer import as_units
+from tubelet.models.video_model import VideoModel
 
 CPU = torch.device("cpu")
 

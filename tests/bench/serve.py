@@ -25,8 +25,9 @@ from pathlib import Path
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.client import Client
-from service.values import NS_PER_S, Classification
+from tubelet.service.client import Client
+from tubelet.service.types.result import Classification
+from tubelet.service.types.video import NS_PER_S
 
 STAGES = ("upload", "probe", "decode", "queue", "encode", "classify", "total")
 MIB = 1 << 20

@@ -2,7 +2,7 @@
 
     python -m tests.bench.simulate ../shared/videos/real [--seconds 15] [--parts machine,policies,gpus]
 
-The schedule, the fair queues and the admission are the server's own (``tests.simulated``), its clock and its
+The schedule, the fair queues and the admission are the server's own (``tests.simulation``), its clock and its
 work are simulated. *machine*: stages are measured alone, and what a video costs beside them under one client;
 every other row is then predicted, and measured with ``tests.bench.load`` right after. *policies*: whose turn
 it is, compared on a mix of short and long videos. *gpus*: a day's traffic, pressed into as many videos, on 1
@@ -27,22 +27,15 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from service.config import ServerConfig
-from service.fair import FairQueue
-from tests.bench.load import (
-    ARRIVALS,
-    CLIENTS_WITH_DEADLINE,
-    DEADLINE_S,
-    Load,
-    drive,
-    endlessly,
-)
+from tests.bench.load import ARRIVALS, CLIENTS_WITH_DEADLINE, DEADLINE_S, Load, drive, endlessly
 from tests.bench.stages import ClipCost, StageCosts, measure_stages
 from tests.bench.targets import MODEL, WHOLE, tubelet, write_model
-from tests.simulated.clock import Clock
-from tests.simulated.policies import POLICIES
-from tests.simulated.server import Server
-from tests.simulated.videos import DeviceCosts, Machine, Video
+from tests.simulation.clock import Clock
+from tests.simulation.policies import POLICIES
+from tests.simulation.server import Server
+from tests.simulation.videos import DeviceCosts, Machine, Video
+from tubelet.service.config.config import ServerConfig
+from tubelet.service.fair_queue import FairQueue
 
 _RETRY_S = 0.1
 _BURST_AT, _BURST_FOR = 20 / 24, 0.5 / 24  # of a day

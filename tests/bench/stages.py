@@ -17,17 +17,18 @@ import numpy as np
 import psutil
 import torch
 
-from models.contract import ModelSpec
-from models.store import ModelStore
-from service.config import DecodeConfig, EngineConfig
-from service.decode.pool import DecodePool
-from service.engine.engine import Engine
-from service.engine.lane import Started
-from service.metrics import Metrics
-from service.sampling import make_plan
-from service.values import Options, PixelFormat, UnitFrames
-from tests.decode_clips import opened
-from tests.simulated.videos import DeviceCosts
+from tests.simulation.videos import DeviceCosts
+from tests.support.videos import opened
+from tubelet.models.repository.repository import ModelStore
+from tubelet.models.spec import ModelSpec
+from tubelet.service.config.config import DecodeConfig, EngineConfig
+from tubelet.service.decode.pool.pool import DecodePool
+from tubelet.service.engine.engine import Engine
+from tubelet.service.engine.stage_queue import Started
+from tubelet.service.metrics import Metrics
+from tubelet.service.pipeline.planner import make_plan
+from tubelet.service.types.request import Options
+from tubelet.service.types.video import PixelFormat, UnitFrames
 
 _WINDOWS = 16
 _ROUNDS = 5

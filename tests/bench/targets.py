@@ -17,14 +17,15 @@ import grpc
 import psutil
 import torch
 
-from models.contract import ModelSpec, Preprocessing, Sampling
-from models.factorised import FactorisedDims
-from models.families import build_model
-from models.folder import write_folder
-from models.variants import VARIANTS
-from service.client import Client
-from service.values import Options, Segment, WholeVideo
 from tests.bench.peers.plain import METHOD
+from tests.support.variants import VARIANTS
+from tubelet.models.families.factorised import FactorisedDims
+from tubelet.models.families.registry import build_model
+from tubelet.models.repository.model_folder import write_folder
+from tubelet.models.spec import ModelSpec, Preprocessing, Sampling
+from tubelet.service.client import Client
+from tubelet.service.types.request import Options, WholeVideo
+from tubelet.service.types.result import Segment
 
 MODEL, SIZE, LABELS = "bench-ti", 224, 400
 FRAMES, DEPTH = 32, 2

@@ -22,13 +22,15 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from service.config import Config
-from service.engine.lane import Lane, Started
-from service.errors import TubeletError
-from service.metrics import Metrics
-from service.pipeline import Event, Pipeline
-from service.server import open_stages
-from service.values import Options, Segment, Sliding, Stage
+from tubelet.service.config.config import Config
+from tubelet.service.engine.stage_queue import Lane, Started
+from tubelet.service.errors import TubeletError
+from tubelet.service.metrics import Metrics
+from tubelet.service.pipeline.pipeline import Event, Pipeline
+from tubelet.service.server.app import open_stages
+from tubelet.service.types.request import Options, Sliding
+from tubelet.service.types.result import Segment
+from tubelet.service.types.video import Stage
 
 COLOURS = {
     "upload": "#bbbbbb",

@@ -17,14 +17,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from service.config import DecodeConfig
-from service.cores import usable_cores
-from service.decode.hardware import accelerator
-from service.decode.pool import DecodePool
 from tests.bench.costs import Cost, median, ratio, timed
 from tests.bench.decode import requests
 from tests.bench.decoders import Request, Tubelet
 from tests.bench.footage import SHORT_360P, SHORT_1080P, SHORT_2160P, Clip, rendered, stamps
+from tubelet.service.config.config import DecodeConfig
+from tubelet.service.config.cores import usable_cores
+from tubelet.service.decode.demux.hwaccel import accelerator
+from tubelet.service.decode.pool.pool import DecodePool
 
 CLIPS = (SHORT_360P, SHORT_1080P, SHORT_2160P)
 WAYS: tuple[Literal["none", "cuda"], ...] = ("none", "cuda")

@@ -11,13 +11,13 @@ from random import Random
 
 import psutil
 
-from service.config import MIB, DecodeConfig
-from service.decode.death import Death
-from service.decode.pool import DecodePool
-from service.errors import ClientError, DecoderDied
-from service.plan import Grid, Plan
-from service.values import NS_PER_S, PixelFormat, VideoFacts
 from tests.fuzz.mutate import mutant
+from tubelet.service.config.config import MIB, DecodeConfig
+from tubelet.service.decode.pool.pool import DecodePool
+from tubelet.service.decode.pool.watchdog import Death
+from tubelet.service.errors import ClientError, DecoderDied
+from tubelet.service.types.plan import Grid, Plan
+from tubelet.service.types.video import NS_PER_S, PixelFormat, VideoFacts
 
 CONFIG = DecodeConfig(
     silence_s=5,

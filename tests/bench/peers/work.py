@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from av.video.reformatter import Interpolation, VideoReformatter
 
-from models.contract import ModelSpec, VideoModel
-from models.precision import choose_dtype
-from models.store import ModelStore
-from service.decode.container import LENIENT
+from tubelet.models.repository.repository import ModelStore
+from tubelet.models.runtime.precision import choose_dtype
+from tubelet.models.spec import ModelSpec
+from tubelet.models.video_model import VideoModel
+from tubelet.service.decode.demux.container import LENIENT
 
 
 class Recogniser:

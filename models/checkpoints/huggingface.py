@@ -1,0 +1,235 @@
+"""Folders as transformers' ``save_pretrained`` writes them: ViViT, VideoMAE, TimeSformer, ViT.
+
+config.json and the weights; preprocessor_config.json or video_preprocessor_config.json; README.md.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tubelet.models.checkpoints.foreign_checkpoint import (
+    CannotImport,
+    Foreign,
+    read_folder_tensors,
+    read_json,
+)
+from tubelet.models.checkpoints.huggingface_config import (
+    both_sides,
+    complete_config,
+    read_activation,
+    read_id2label,
+    read_licence,
+    read_preprocessing,
+)
+from tubelet.models.checkpoints.huggingface_generic import read_through_transformers
+from tubelet.models.families.divided import DividedDims
+from tubelet.models.families.joint import JointDims, sinusoids
+from tubelet.models.families.layers import Activation, PatchSize, count_patches, patch_sides
+from tubelet.models.families.registry import Dims
+from tubelet.models.families.vit import ViTDims
+from tubelet.models.spec import Preprocessing, Provenance, Sampling
+
+
+class _NotOurs(CannotImport):
+    """An option that the families here do not have."""
+
+
+_ACTIVATIONS: dict[str, Activation] = {
+    "gelu": "gelu",
+    "gelu_fast": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+}
+
+# Pattern in transformers' names -> ours. All four models are written alike, layer by layer.
+_RENAMES = (
+    (r"^(?:vivit|videomae|timesformer|vit)\.", ""),
+    (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
+    (r"^encoder\.layer\.(\d+)\.", r"blocks.\1."),
+    (r"^layernorm\.", "norm."),
+    (r"^classifier\.", "head."),
+    (r"\.layernorm_before\.", ".norm1."),
+    (r"\.layernorm_after\.", ".norm2."),
+    # The mlp's two layers are named after their role in BERT.
+    (r"\.intermediate\.dense\.", ".mlp.fc1."),
+    (r"(blocks\.\d+)\.output\.dense\.", r"\1.mlp.fc2."),
+    (r"\.attention\.output\.dense\.", ".attn.proj."),
+    (r"\.temporal_attention\.output\.dense\.", ".temporal_attn.proj."),
+    (r"\.temporal_attention\.attention\.qkv\.", ".temporal_attn.qkv."),
+    (r"\.temporal_dense\.", ".temporal_fc."),
+    (r"\.temporal_layernorm\.", ".temporal_norm1."),
+    (r"\.attention\.attention\.qkv\.", ".attn.qkv."),
+    # VideoMAE keeps two of the biases beside the layers, and has none for the keys.
+    (r"\.attention\.attention\.q_bias$", ".attention.attention.query.bias"),
+    (r"\.attention\.attention\.v_bias$", ".attention.attention.value.bias"),
+)
+_QKV = re.compile(r"^(.*)\.attention\.attention\.(query|key|value)\.(weight|bias)$")
+
+
+def read_hf(folder: Path, provenance: Provenance, window_s: float | None) -> Foreign:
+    """A checkpoint of a model type; ``window_s`` is how much time a window spans.
+
+    Four types are models of our own families; the others, and video models with options that our families do
+    not have, run through transformers.
+
+    Raises:
+        CannotImport: no video classifier, or an image classifier with such an option.
+    """
+    given = read_json(folder / "config.json")
+    kind = given.get("model_type", "")
+    if kind not in _READERS:
+        return read_through_transformers(folder, given, provenance, window_s)
+    config = complete_config(kind, given)
+    activation = read_activation(config)
+    preprocessing = read_preprocessing(folder, kind, both_sides(config["image_size"], "image_size"))
+    try:
+        dims, state, default_window_s = _READERS[kind](
+            config, _renamed(read_folder_tensors(folder)), preprocessing
+        )
+    except _NotOurs:
+        if kind == "vit":
+            raise
+        return read_through_transformers(folder, given, provenance, window_s)
+    labels, problem = read_id2label(config)
+    return Foreign(
+        dims=dims,
+        preprocessing=preprocessing,
+        sampling=_sampling(dims, window_s or default_window_s),
+        labels=labels,
+        label_problem=problem,
+        activation=activation,
+        state=state,
+        description=f"{config.get('architectures', [kind])[0]} with {config['num_hidden_layers']} layers.",
+        licence=read_licence(folder),
+        provenance=provenance,
+    )
+
+
+Read = tuple[Dims, dict[str, Tensor], float]
+
+
+def _vivit(config: dict[str, Any], state: dict[str, Tensor], _: Preprocessing) -> Read:
+    dims = JointDims(
+        frames=config["num_frames"], tubelet_size=tuple(config["tubelet_size"]), **_block(config)
+    )
+    # 32 frames, every second one: the checkpoints' own training (arXiv 2103.15691, section 4.1), 25 fps.
+    return dims, _under(state, "spacetime"), config["num_frames"] * 2 / 25
+
+
+def _videomae(config: dict[str, Any], state: dict[str, Tensor], preprocessing: Preprocessing) -> Read:
+    if not config["use_mean_pooling"]:
+        raise _NotOurs("use_mean_pooling = false is not supported: only VideoMAE fine-tuned with fc_norm")
+    t, patch_size = int(config["tubelet_size"]), _patch_size(config)
+    dims = JointDims(
+        frames=config["num_frames"], tubelet_size=(t, *patch_sides(patch_size)), pool="mean", **_block(config)
+    )
+    patches = count_patches(preprocessing.height, preprocessing.width, patch_size)
+    tokens = patches * (dims.frames // t)
+    # The positions are a formula there, not weights.
+    state = {**state, "pos_embed": sinusoids(tokens, dims.embed_dim)[None]}
+    # 16 frames, every fourth one, of videos at 30 fps (arXiv 2203.12602, section 4).
+    return dims, _under(state, "spacetime"), config["num_frames"] * 4 / 30
+
+
+def _timesformer(config: dict[str, Any], state: dict[str, Tensor], _: Preprocessing) -> Read:
+    attention = config["attention_type"]
+    if attention == "joint_space_time":
+        raise _NotOurs(f"attention_type {attention!r} is not supported")
+    if attention != "divided_space_time":
+        # transformers gives one of single frames a logit a frame.
+        raise CannotImport(
+            f"attention_type {attention!r} is not supported: only 'divided_' and 'joint_space_time'"
+        )
+    dims = DividedDims(frames=config["num_frames"], patch_size=_patch_size(config), **_block(config))
+    state = {re.sub(r"^time_embeddings$", "time_embed", name): value for name, value in state.items()}
+    # 8 frames, every 32nd one, of videos at 30 fps (arXiv 2102.05095, section 4).
+    return dims, state, config["num_frames"] * 32 / 30
+
+
+def _vit(config: dict[str, Any], state: dict[str, Tensor], _: Preprocessing) -> Read:
+    dims = ViTDims(patch_size=_patch_size(config), **_block(config))
+    # An image model has no window of its own; two seconds suit most actions.
+    return dims, _under(state, "spatial"), 2.0
+
+
+_READERS: dict[str, Callable[[dict[str, Any], dict[str, Tensor], Preprocessing], Read]] = {
+    "vivit": _vivit,
+    "videomae": _videomae,
+    "timesformer": _timesformer,
+    "vit": _vit,
+}
+
+
+def _block(config: dict[str, Any]) -> dict[str, Any]:
+    """The fields that all dims share."""
+    act = config["hidden_act"]
+    if act not in _ACTIVATIONS:
+        raise _NotOurs(f"hidden_act {act!r} is not supported: only {', '.join(_ACTIVATIONS)}")
+    if config["num_channels"] != 3:
+        raise CannotImport(f"num_channels is {config['num_channels']}, but videos have 3")
+    return {
+        "embed_dim": config["hidden_size"],
+        "depth": config["num_hidden_layers"],
+        "num_heads": config["num_attention_heads"],
+        "mlp_dim": config["intermediate_size"],
+        "norm_eps": config["layer_norm_eps"],
+        "act": _ACTIVATIONS[act],
+    }
+
+
+def _patch_size(config: dict[str, Any]) -> PatchSize:
+    p, q = both_sides(config["patch_size"], "patch_size")
+    return p if p == q else (p, q)
+
+
+def _sampling(dims: Dims, window_s: float) -> Sampling:
+    frames, units = (dims.frames, 1) if isinstance(dims, JointDims | DividedDims) else (1, 8)
+    return Sampling(
+        frames,
+        units,
+        window_s,
+        stride_s=window_s,
+        min_window_s=window_s / 4,
+        max_window_s=window_s * 4,
+        position="middle" if isinstance(dims, ViTDims) else "start",
+    )
+
+
+def _renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """transformers' state dict under our names, with q, k and v in one matrix; no value changes."""
+    renamed: dict[str, Tensor] = {}
+    parts: dict[str, dict[str, Tensor]] = {}
+    for name, value in state.items():
+        for pattern, replacement in _RENAMES:
+            name = re.sub(pattern, replacement, name)
+        name = re.sub(r"^embeddings\.(cls_token|time_embeddings)$", r"\1", name)
+        name = re.sub(r"^embeddings\.position_embeddings$", "pos_embed", name)
+        if found := _QKV.match(name):
+            parts.setdefault(f"{found[1]}.attn.qkv", {})[f"{found[2]}.{found[3]}"] = value
+        else:
+            renamed[name] = value
+    for name, each in parts.items():
+        weights = [_part(each, name, f"{part}.weight") for part in ("query", "key", "value")]
+        renamed[f"{name}.weight"] = torch.cat(weights)
+        # A bias that is not there is zero.
+        zero = torch.zeros(len(weights[0]))
+        renamed[f"{name}.bias"] = torch.cat(
+            [each.get(f"{part}.bias", zero) for part in ("query", "key", "value")]
+        )
+    return renamed
+
+
+def _part(parts: dict[str, Tensor], name: str, part: str) -> Tensor:
+    if part not in parts:
+        raise CannotImport(f"the checkpoint has no {part} for {name}")
+    return parts[part]
+
+
+def _under(state: dict[str, Tensor], encoder: str) -> dict[str, Tensor]:
+    """The encoder's parameters under its name in our model."""
+    own = r"^(cls_token|pos_embed|blocks\.|norm\.|fc_norm\.)"
+    return {re.sub(own, rf"{encoder}.\1", name): value for name, value in state.items()}

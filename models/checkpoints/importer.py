@@ -1,0 +1,294 @@
+"""``models import``: a source's name -> its checkpoint -> a folder in the store, whole or not at all."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib.metadata import version as installed_version
+from pathlib import Path
+
+from safetensors import SafetensorError
+from torch import Tensor
+
+from tubelet.models.checkpoints.foreign_checkpoint import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    CannotImport,
+    Foreign,
+    all_there,
+    check_memory,
+    read_json,
+    read_tensors,
+)
+from tubelet.models.checkpoints.huggingface import read_hf
+from tubelet.models.checkpoints.labels import clean_labels
+from tubelet.models.checkpoints.scenic import is_map, read_scenic
+from tubelet.models.checkpoints.state_dict import ATTRIBUTES
+from tubelet.models.checkpoints.timm import from_timm, read_timm
+from tubelet.models.checkpoints.torchvision import (
+    FRAME_SAMPLING,
+    from_torchvision,
+    read_torchvision,
+    vit_dims,
+)
+from tubelet.models.families.huggingface import HfDims
+from tubelet.models.families.layers import patch_sides
+from tubelet.models.families.registry import DIMS, build_model, build_outline, misfit
+from tubelet.models.families.torchvision import TorchvisionDims
+from tubelet.models.families.vit import ViTDims
+from tubelet.models.repository.model_folder import SPEC, BrokenModel, write_folder
+from tubelet.models.repository.repository import ZOO, ModelStore
+from tubelet.models.spec import Family, ModelSpec, Preprocessing, Provenance
+from tubelet.models.video_model import VideoModel
+
+_HUB_FILES = ["*.json", "*.safetensors", "pytorch_model*.bin", "README.md"]
+_ZOO_NAMES = "NAME is an architecture such as r3d_18, mvit_v2_s or resnet50"
+_MEMORY_PER_WEIGHT_BYTES = 8  # the checkpoint and our model, both in float32
+
+
+def read_source(
+    source: str,
+    window_s: float | None = None,
+    *,
+    labels: tuple[str, ...] | None = None,
+    weights: Path | None = None,
+) -> Foreign:
+    """Read the checkpoint hf:ORG/NAME[@REVISION], torchvision:NAME[:WEIGHTS], of a folder or a file.
+
+    ``labels`` take the place of the source's own ones; ``weights`` is the state dict of a model that was
+    fine-tuned from torchvision:NAME.
+
+    Raises:
+        CannotImport: it cannot be had or is not supported; the message says what to do.
+    """
+    with all_there(source):
+        foreign = _read(source, window_s, weights)
+    found, warnings = clean_labels(foreign.labels if labels is None else labels)
+    return replace(foreign, labels=found, warnings=(*foreign.warnings, *warnings))
+
+
+def _read(source: str, window_s: float | None, weights: Path | None) -> Foreign:
+    kind, _, rest = source.partition(":")
+    if weights is not None and kind != "torchvision":
+        raise CannotImport(f"--weights goes with torchvision:NAME, not with {source}; {_ZOO_NAMES}")
+    if kind == "hf":
+        name, _, revision = rest.partition("@")
+        folder, commit = _from_hub(name, revision)
+        return _read_folder(folder, Provenance(source, commit, _own_version()), window_s)
+    if kind == "torchvision":
+        name, _, weights_name = rest.partition(":")
+        foreign = read_torchvision(name, weights_name, window_s, weights)
+        return replace(foreign, provenance=replace(foreign.provenance, imported_by=_own_version()))
+    path = Path(source)
+    provenance = Provenance(source, imported_by=_own_version())
+    if path.is_dir():
+        return _read_folder(path, provenance, window_s)
+    if not path.is_file():
+        raise CannotImport(
+            f"{source} is no folder and no file, nor hf:ORG/NAME[@REVISION] or torchvision:NAME[:WEIGHTS]"
+        )
+    if path.suffix in (".pth", ".pt", ".bin", ".safetensors"):
+        return _read_state_dict(path, provenance)
+    if not is_map(path):
+        raise CannotImport(
+            f"{source} is no checkpoint: that is a folder with config.json, a file in .pth, .pt, .bin or "
+            ".safetensors, or one of Flax, in MessagePack"
+        )
+    return read_scenic(path, provenance, window_s)
+
+
+def store_model(foreign: Foreign, root: Path, name: str, version: str, *, overwrite: bool = False) -> Path:
+    """Check that the checkpoint fills its model, and write ROOT/NAME/VERSION; returns the folder.
+
+    Raises:
+        CannotImport: it is there already, has the name of an embedded model, needs more memory than is free,
+            its labels do not fit its logits, or a parameter is missing, unexpected or of another shape.
+    """
+    folder = root / name / version
+    if name in {spec.name for spec in ModelStore(ZOO).specs()}:
+        raise CannotImport(
+            f"{name} is the name of an embedded model, whose place it would take: name another"
+        )
+    if folder.exists() and not overwrite:
+        raise CannotImport(
+            f"{name} {version} is in the store already: name another version, or give --replace"
+        )
+    needed = _MEMORY_PER_WEIGHT_BYTES * sum(value.numel() for value in foreign.state.values())
+    check_memory(needed, "the model")
+    _check_head(foreign)
+    classes = _num_classes(foreign)
+    if len(foreign.labels) != classes:
+        count = len(foreign.labels)
+        has = f"there {'is' if count == 1 else 'are'} {count or 'no'} label{'' if count == 1 else 's'}"
+        why = f": {foreign.label_problem}" if foreign.label_problem and not foreign.labels else ""
+        raise CannotImport(f"the model has {classes} logits, but {has}{why}; see --labels")
+    if classes == 1 and foreign.activation == "softmax":
+        raise CannotImport(
+            "the model has one logit, whose softmax is 1 for every video; if it was trained with a sigmoid, "
+            "give --activation sigmoid"
+        )
+    with all_there("the checkpoint"):
+        outline = build_outline(foreign.dims, foreign.preprocessing, classes)
+        _check_parameters(outline, foreign.state, _family(foreign))
+        model = build_model(foreign.dims, foreign.preprocessing, classes).eval()
+        model.load_state_dict(_counters(model) | dict(foreign.state))
+    try:
+        spec = ModelSpec(
+            name=name,
+            version=version,
+            family=_family(foreign),
+            description=foreign.description,
+            licence=foreign.licence,
+            labels=foreign.labels,
+            sampling=foreign.sampling,
+            preprocessing=foreign.preprocessing,
+            accuracy=foreign.accuracy,
+            provenance=foreign.provenance,
+            activation=foreign.activation,
+        )
+    except ValueError as error:
+        raise CannotImport(str(error)) from error
+    try:
+        write_folder(folder, spec, foreign.dims, model, _card(spec))
+    except (OSError, SafetensorError, ValueError, BrokenModel) as error:
+        raise CannotImport(f"{folder} cannot be written: {error}; see models.store") from error
+    return folder
+
+
+def default_name(source: str) -> str:
+    """A model's name from its source: hf:google/vivit-b@main is vivit-b."""
+    last = re.split(r"[/:]", source.partition("@")[0].rstrip("/"))
+    name = last[1] if source.startswith("torchvision:") else Path(last[-1]).stem
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._").lower() or "model"
+
+
+def _read_folder(folder: Path, provenance: Provenance, window_s: float | None) -> Foreign:
+    if (folder / SPEC).is_file():
+        raise CannotImport(
+            f"{folder} is a model of tubelet's already: copy it into the store, see models.store"
+        )
+    if not (folder / "config.json").is_file():
+        raise CannotImport(f"{folder} holds no checkpoint: there is no config.json in it")
+    if "pretrained_cfg" in read_json(folder / "config.json"):
+        return read_timm(folder, provenance)
+    return read_hf(folder, provenance, window_s)
+
+
+def _read_state_dict(file: Path, provenance: Provenance) -> Foreign:
+    """An image ViT's bare state dict; its pictures are 224 pixels wide unless its positions say otherwise."""
+    state = read_tensors(file, ATTRIBUTES)
+    if "conv_proj.weight" in state:
+        library, state, mean, std = "torchvision", from_torchvision(state), IMAGENET_MEAN, IMAGENET_STD
+    elif "patch_embed.proj.weight" in state and "blocks.0.attn.qkv.weight" in state:
+        half = (0.5, 0.5, 0.5)
+        library, state, mean, std = "timm", from_timm(state), half, half
+    else:
+        some = ", ".join(list(state)[:3])
+        raise CannotImport(
+            f"{file} is no state dict of torchvision's or timm's ViT (it starts with {some}). Another model "
+            f"of torchvision's is imported as torchvision:NAME --weights {file}; {_ZOO_NAMES}. All others "
+            "come as a folder with config.json"
+        )
+    dims = vit_dims(state)
+    p, q = patch_sides(dims.patch_size)
+    patches = state["spatial.pos_embed"].shape[1] - 1
+    if p != q or math.isqrt(patches) ** 2 != patches:
+        raise CannotImport(
+            f"{file} has {patches} patches of {p} x {q} pixels, which make no square picture: its height and "
+            "width are not known; in transformers' format, its config.json has them"
+        )
+    side = math.isqrt(patches) * p
+    margin = round(side / 0.875)
+    return Foreign(
+        dims=dims,
+        preprocessing=Preprocessing(
+            side, side, "crop", mean, std, margin, margin, "bilinear", crop_rounding="half_even"
+        ),
+        sampling=FRAME_SAMPLING,
+        labels=(),
+        state=state,
+        description=f"A ViT from a state dict of {library}'s; its mean and std are {library}'s usual ones.",
+        licence="unknown",
+        provenance=provenance,
+    )
+
+
+def _from_hub(name: str, revision: str) -> tuple[Path, str]:
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    except ModuleNotFoundError:
+        raise CannotImport("hf: sources need huggingface_hub: pip install 'tubelet[hf]'") from None
+    try:
+        folder = Path(snapshot_download(name, revision=revision or None, allow_patterns=_HUB_FILES))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CannotImport(
+            f"{name} cannot be fetched from the hub ({reason}); fetch config.json, preprocessor_config.json "
+            "and model.safetensors elsewhere, put them into one folder and import that"
+        ) from error
+    return folder, folder.name
+
+
+def _check_head(foreign: Foreign) -> None:
+    """Refuse a backbone; models that are kept as a library has them are checked where they are read."""
+    if isinstance(foreign.dims, TorchvisionDims | HfDims):
+        return
+    if any(name.startswith("head.") for name in foreign.state):
+        return
+    if isinstance(foreign.dims, ViTDims):
+        raise CannotImport(
+            "the checkpoint has no head, it is a backbone: --as factorised --labels FILE starts a video "
+            "model with it, to be trained"
+        )
+    raise CannotImport("the checkpoint has no head, it is a backbone: import it once it is fine-tuned")
+
+
+def _num_classes(foreign: Foreign) -> int:
+    """As many as our heads have biases; torchvision's own models are as wide as their labels are many."""
+    for name in ("head.bias", "head.fc2.bias"):
+        if name in foreign.state:
+            return len(foreign.state[name])
+    return len(foreign.labels) if foreign.num_classes is None else foreign.num_classes
+
+
+def _counters(model: VideoModel) -> dict[str, Tensor]:
+    """Batch norm's counts of training batches: older checkpoints have none, and no answer depends on them."""
+    return {
+        name: value for name, value in model.state_dict().items() if name.endswith(".num_batches_tracked")
+    }
+
+
+def _check_parameters(outline: VideoModel, state: Mapping[str, Tensor], family: Family) -> None:
+    shapes = {name: tuple(value.shape) for name, value in (_counters(outline) | dict(state)).items()}
+    if problem := misfit(outline, shapes):
+        raise CannotImport(f"the checkpoint does not fill a {family} model: {problem}")
+    for name, value in state.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise CannotImport(f"{name} holds numbers that are not finite")
+
+
+def _family(foreign: Foreign) -> Family:
+    return next(family for family, dims in DIMS.items() if isinstance(foreign.dims, dims))
+
+
+def _card(spec: ModelSpec) -> str:
+    assert spec.provenance is not None
+    lines = [
+        f"# {spec.name} {spec.version}",
+        "",
+        spec.description,
+        "",
+        f"- Source: `{spec.provenance.source}` {spec.provenance.revision}".rstrip(),
+        f"- Licence: {spec.licence}",
+        f"- Family: {spec.family}; {len(spec.labels)} labels, scored by {spec.activation}",
+        f"- A window: {spec.sampling.frames_per_window} frames over {spec.sampling.window_s:g} s",
+        *(f"- Accuracy on {each.dataset}: {each.top1:.4f} ({each.note})" for each in spec.accuracy),
+        "",
+        "The source's own card says on what data it was trained, and what it must not be used for.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _own_version() -> str:
+    return f"tubelet {installed_version('tubelet')}"

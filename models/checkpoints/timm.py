@@ -1,0 +1,70 @@
+"""timm's ``VisionTransformer`` checkpoints for our ViT: state dicts, and folders as timm's hub keeps them."""
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from tubelet.models.checkpoints.foreign_checkpoint import (
+    CannotImport,
+    Foreign,
+    read_folder_tensors,
+    read_json,
+)
+from tubelet.models.checkpoints.torchvision import FRAME_SAMPLING, vit_dims
+from tubelet.models.spec import Preprocessing, Provenance, Resample
+
+_RESAMPLE: dict[str, Resample] = {"bilinear": "bilinear", "bicubic": "bicubic", "lanczos": "lanczos"}
+
+
+def from_timm(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """timm's state dict under our names: its encoder's parameters are the model's own there."""
+    own = re.compile(r"^(cls_token|pos_embed|blocks\.|norm\.)")
+    return {own.sub(r"spatial.\1", name): value for name, value in state.items()}
+
+
+def read_timm(folder: Path, provenance: Provenance) -> Foreign:
+    """A folder with timm's config.json ("architecture", "pretrained_cfg") and the weights.
+
+    Raises:
+        CannotImport: another architecture than a plain ViT with a class token.
+    """
+    config = read_json(folder / "config.json")
+    name, pretrained = config["architecture"], config["pretrained_cfg"]
+    if not name.startswith(("vit_", "deit_")):
+        raise CannotImport(f"{folder} is timm's {name}; of timm's models only vit_* and deit_* are supported")
+    state = from_timm(read_folder_tensors(folder))
+    return Foreign(
+        dims=vit_dims(state),
+        preprocessing=_preprocessing(pretrained),
+        sampling=FRAME_SAMPLING,
+        labels=tuple(config.get("label_names") or ()),
+        state=state,
+        description=f"timm's {name}.",
+        licence=str(pretrained.get("license", "unknown")),
+        provenance=provenance,
+    )
+
+
+def _preprocessing(pretrained: dict[str, Any]) -> Preprocessing:
+    _, height, width = pretrained["input_size"]
+    # timm scales the shorter side to size / crop_pct, rounded down, and cuts the centre out.
+    share = pretrained.get("crop_pct", 0.875)
+    rows, columns = math.floor(height / share), math.floor(width / share)
+    if pretrained["interpolation"] not in _RESAMPLE:
+        raise CannotImport(
+            f"interpolation {pretrained['interpolation']!r} is not one of {', '.join(_RESAMPLE)}"
+        )
+    return Preprocessing(
+        height,
+        width,
+        "stretch" if pretrained.get("crop_mode") == "squash" else "crop",
+        tuple(pretrained["mean"]),
+        tuple(pretrained["std"]),
+        resize_height=None if rows == height else rows,
+        resize_width=None if columns == width else columns,
+        resample=_RESAMPLE[pretrained["interpolation"]],
+        crop_rounding="half_even",
+    )

@@ -1,0 +1,247 @@
+"""torchvision's own classifiers by name, with the labels and preprocessing of their weights' meta data."""
+
+import math
+import re
+import sys
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor
+from torchvision.models import WeightsEnum
+
+from tubelet.models.checkpoints.foreign_checkpoint import CannotImport, Foreign, read_tensors
+from tubelet.models.checkpoints.state_dict import ATTRIBUTES
+from tubelet.models.checkpoints.torchvision_heads import head_of, with_usual_head, without_auxiliary_heads
+from tubelet.models.families.torchvision import TorchvisionDims
+from tubelet.models.families.vit import ViTDims
+from tubelet.models.spec import Accuracy, Preprocessing, Provenance, Resample, Sampling
+
+# Pattern in torchvision's name -> ours.
+RENAMES = (
+    # torchvision names the patch projection after its operation, timm after its part.
+    (r"^conv_proj\.", "patch_embed.proj."),
+    # The class token is the model's there and the encoder's here, since factorised models have two encoders.
+    (r"^class_token$", "spatial.cls_token"),
+    (r"^encoder\.pos_embedding$", "spatial.pos_embed"),
+    (r"^encoder\.ln\.", "spatial.norm."),
+    # Blocks are an OrderedDict "encoder_layer_N" there and a plain sequence here.
+    (r"^encoder\.layers\.encoder_layer_(\d+)\.", r"spatial.blocks.\1."),
+    (r"\.ln_1\.", ".norm1."),
+    (r"\.ln_2\.", ".norm2."),
+    # nn.MultiheadAttention keeps q, k and v in one bare parameter; the rows are in our qkv's order.
+    (r"\.self_attention\.in_proj_(weight|bias)$", r".attn.qkv.\1"),
+    (r"\.self_attention\.out_proj\.", ".attn.proj."),
+    # Checkpoints from before torchvision 0.12 call the two layers linear_1 and linear_2, later ones 0 and 3.
+    (r"\.mlp\.(?:linear_1|0)\.", ".mlp.fc1."),
+    (r"\.mlp\.(?:linear_2|3)\.", ".mlp.fc2."),
+    # A hidden layer makes the head two linear layers.
+    (r"^heads\.pre_logits\.", "head.fc1."),
+)
+
+
+def from_torchvision(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """torchvision's state dict under our names; no value changes."""
+    last = "head.fc2." if "heads.pre_logits.weight" in state else "head."
+    renamed = {}
+    for name, value in state.items():
+        ours = re.sub(r"^heads\.head\.", last, name)
+        for pattern, replacement in RENAMES:
+            ours = re.sub(pattern, replacement, ours)
+        renamed[ours] = value
+    return renamed
+
+
+# Prefix of a name -> (frames of a clip, frames a second) with which the weights' accuracy was measured.
+_CLIPS = {"mvit": (16, 7.5), "swin3d": (32, 15.0), "s3d": (128, 15.0), "": (16, 15.0)}
+# They bring pixels to this mean and std themselves, whatever the preset has done to them.
+_NORMALISED_WITHIN = ("googlenet", "inception_v3")
+_WITH_AUX_HEADS = _NORMALISED_WITHIN
+_HALF = (0.5, 0.5, 0.5)
+# Width of an image ViT -> its heads, where they are not 64 wide: so400m, huge, giant, gigantic.
+_HEADS = {1152: 16, 1280: 16, 1408: 16, 1664: 16}
+_WIDEST_OF_64 = 1024
+FRAME_SAMPLING = Sampling(1, 8, 2.0, stride_s=2.0, min_window_s=0.5, max_window_s=8.0)
+"""For image models, which have no window of their own."""
+
+
+def read_torchvision(
+    name: str, weights_name: str, window_s: float | None, file: Path | None = None
+) -> Foreign:
+    """The model of that name; without ``weights_name``, torchvision's default weights, which are downloaded.
+
+    A ``file`` has the weights of a fine-tuned model: pictures are then prepared as for torchvision's.
+
+    Raises:
+        CannotImport: unknown names, a model that does not classify, or weights that cannot be had.
+    """
+    choices = _choices(name)
+    if file is None:
+        weights = _chosen(name, weights_name, choices)
+        state = _state(weights)
+    else:
+        state = with_usual_head(_usual_names(read_tensors(file, ATTRIBUTES)), name, file)
+        weights = _chosen(name, weights_name, choices) if weights_name else _nearest(name, choices, state)
+    foreign = _foreign(name, weights, without_auxiliary_heads(state), window_s)
+    if file is None:
+        return foreign
+    return replace(
+        foreign,
+        labels=(),
+        num_classes=len(state[f"{head_of(name)}.weight"]),
+        description=f"torchvision's {name} with the weights of {file.name}.",
+        licence="unknown",
+        provenance=Provenance(f"torchvision:{name}", file.name),
+        accuracy=(),
+        warnings=(
+            f"{file.name} does not say how its pictures are prepared: they are as for torchvision's weights "
+            f"{weights.name}; others are named as torchvision:{name}:WEIGHTS, of "
+            f"{', '.join(choice.name for choice in choices)}",
+        ),
+    )
+
+
+def _foreign(name: str, weights: WeightsEnum, state: dict[str, Tensor], window_s: float | None) -> Foreign:
+    """The model of that name with these parameters, and everything else as the weights have it."""
+    preset, meta = weights.transforms(), weights.meta
+    is_video = name in torchvision.models.list_models(torchvision.models.video)
+    frames, rate = next(clip for prefix, clip in _CLIPS.items() if name.startswith(prefix))
+    if not is_video:
+        frames = 1
+    dims: TorchvisionDims | ViTDims = TorchvisionDims(name, frames, aux_heads=name not in _WITH_AUX_HEADS)
+    if name.startswith("vit_"):
+        state = from_torchvision(state)
+        dims = vit_dims(state)
+    else:
+        state = {f"net.{parameter}": value for parameter, value in state.items()}
+    window = window_s or (frames / rate if is_video else FRAME_SAMPLING.window_s)
+    return Foreign(
+        dims=dims,
+        preprocessing=_preprocessing(name, preset, is_video),
+        sampling=Sampling(
+            frames,
+            1 if is_video else FRAME_SAMPLING.units_per_window,
+            window,
+            stride_s=window,
+            min_window_s=window / 4,
+            max_window_s=window * 4,
+            position="start" if is_video else "middle",
+        ),
+        labels=tuple(meta["categories"]),
+        state=state,
+        description=f"torchvision's {name} with weights {weights.name}.",
+        licence="BSD-3-Clause",
+        provenance=Provenance(f"torchvision:{name}:{weights.name}", weights.url),
+        accuracy=tuple(
+            Accuracy(dataset, figures["acc@1"] / 100, "as torchvision reports it")
+            for dataset, figures in meta.get("_metrics", {}).items()
+            if "acc@1" in figures
+        ),
+    )
+
+
+def vit_dims(state: dict[str, Tensor]) -> ViTDims:
+    """The sizes of a ViT from its parameters under our names. The number of heads is that of its variant.
+
+    Raises:
+        CannotImport: no variant is as wide, or a parameter is missing.
+    """
+    for needed in ("patch_embed.proj.weight", "spatial.pos_embed", "spatial.blocks.0.mlp.fc1.weight"):
+        if needed not in state:
+            raise CannotImport(f"the checkpoint is no ViT's: {needed} is missing")
+    width, _, p, q = state["patch_embed.proj.weight"].shape
+    if width not in _HEADS and (width > _WIDEST_OF_64 or width % 64):
+        raise CannotImport(
+            f"no image ViT is {width} wide: how many heads it has is not known; in transformers' format, its "
+            "config.json says so"
+        )
+    blocks = {int(name.split(".")[2]) for name in state if name.startswith("spatial.blocks.")}
+    hidden = state["head.fc1.weight"].shape[0] if "head.fc1.weight" in state else None
+    return ViTDims(
+        patch_size=p if p == q else (p, q),
+        embed_dim=width,
+        depth=len(blocks),
+        num_heads=_HEADS.get(width, width // 64),
+        mlp_dim=state["spatial.blocks.0.mlp.fc1.weight"].shape[0],
+        representation_dim=hidden,
+    )
+
+
+def _choices(name: str) -> list[WeightsEnum]:
+    """All weights of the model of that name."""
+    known = [
+        *torchvision.models.list_models(torchvision.models),
+        *torchvision.models.list_models(torchvision.models.video),
+    ]
+    if name not in known:
+        raise CannotImport(f"torchvision has no classifier {name!r}; it has {', '.join(known)}")
+    return list(torchvision.models.get_model_weights(name))
+
+
+def _chosen(name: str, weights_name: str, choices: list[WeightsEnum]) -> WeightsEnum:
+    """The weights of that name, or torchvision's default ones if it is empty."""
+    try:
+        return torchvision.models.get_model_weights(name)[weights_name or "DEFAULT"]
+    except KeyError:
+        has = ", ".join(choice.name for choice in choices)
+        raise CannotImport(f"torchvision's {name} has no weights {weights_name!r}; it has {has}") from None
+
+
+def _nearest(name: str, choices: list[WeightsEnum], state: dict[str, Tensor]) -> WeightsEnum:
+    """The default weights; of a ViT, those for pictures that have as many patches as it has positions."""
+    positions = state.get("encoder.pos_embedding")
+    if positions is not None and "conv_proj.weight" in state:
+        side = math.isqrt(positions.shape[1] - 1) * state["conv_proj.weight"].shape[-1]
+        for choice in choices:
+            if choice.transforms().crop_size[0] == side:
+                return choice
+    return _chosen(name, "", choices)
+
+
+def _state(weights: WeightsEnum) -> dict[str, Tensor]:
+    try:
+        # It says on standard output that it downloads, where only the command's own answer belongs.
+        with redirect_stdout(sys.stderr):
+            state = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
+    except Exception as error:  # no network; or a damaged pickle, which raises whatever it meets
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise CannotImport(
+            f"{weights.url} cannot be fetched and read ({reason}); fetch it elsewhere and put it "
+            f"into {folder}"
+        ) from error
+    return _usual_names(state)
+
+
+def _usual_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    # As DenseNet's released files have its layers still: torchvision renames them, too.
+    return {
+        re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)", r"\1\2", key): state[key] for key in state
+    }
+
+
+def _preprocessing(name: str, preset: Any, is_video: bool) -> Preprocessing:
+    crop = preset.crop_size
+    height, width = crop if len(crop) == 2 else (crop[0], crop[0])
+    resize = preset.resize_size
+    rows, columns = resize if len(resize) == 2 else (resize[0], resize[0])
+    resample: Resample = preset.interpolation.value
+    if is_video:
+        # The preset for clips resizes without antialiasing, as its models were trained.
+        resample = "bilinear_aliased"
+    is_half = name in _NORMALISED_WITHIN
+    return Preprocessing(
+        height,
+        width,
+        "stretch" if len(resize) == 2 else "crop",
+        _HALF if is_half else tuple(preset.mean),
+        _HALF if is_half else tuple(preset.std),
+        resize_height=None if rows == height else rows,
+        resize_width=None if columns == width else columns,
+        resample=resample,
+        crop_rounding="half_even",
+    )

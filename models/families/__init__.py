@@ -1,0 +1,1 @@
+"""Model families: one file each, on shared layers; ``registry`` is their table."""

@@ -1,0 +1,69 @@
+"""Frames as channels: the t frames of a unit are one picture of 3t channels for one ViT.
+
+The channels of early fusion (Karpathy et al., CVPR 2014) in the transformer of arXiv 2010.11929.
+B windows, S units in a window, N units in a batch, t frames in a unit, H W C pixels, P tokens,
+D embedding width, K classes.
+"""
+
+from dataclasses import dataclass
+
+from einops import rearrange
+from torch import Tensor, nn
+
+from tubelet.models.families.layers import (
+    NORM_EPS,
+    Activation,
+    BlockDims,
+    Encoder,
+    PatchEmbed,
+    PatchSize,
+    count_patches,
+    initialise,
+)
+from tubelet.models.spec import Preprocessing
+from tubelet.models.video_model import VideoModel
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelStackDims:
+    """Sizes of a ViT over ``frames`` stacked frames; ``patch_size`` in pixels."""
+
+    frames: int
+    patch_size: PatchSize
+    embed_dim: int
+    depth: int
+    num_heads: int
+    mlp_dim: int
+    norm_eps: float = NORM_EPS
+    act: Activation = "gelu"
+
+    @property
+    def block(self) -> BlockDims:
+        return BlockDims(self.embed_dim, self.num_heads, self.mlp_dim, self.norm_eps, self.act)
+
+
+class ChannelStack(VideoModel):
+    """A unit is a whole view of the window; several views' logits are averaged."""
+
+    def __init__(self, dims: ChannelStackDims, preprocessing: Preprocessing, num_classes: int) -> None:
+        super().__init__(preprocessing)
+        width = dims.embed_dim
+        tokens = count_patches(preprocessing.height, preprocessing.width, dims.patch_size)
+        self.patch_embed = PatchEmbed(dims.patch_size, 3 * dims.frames, width)
+        self.spatial = Encoder(tokens, dims.depth, dims.block)
+        self.head = nn.Linear(width, num_classes)
+        self.tokens_per_unit = tokens + 1
+        initialise(self)
+
+    def encode_tokens(self, units: Tensor) -> Tensor:
+        """The spatial stage with all its tokens: (N, t, H, W, C) uint8 -> (N, 1 + P, D)."""
+        return self.spatial(self._patches(units))
+
+    def encode(self, units: Tensor) -> Tensor:
+        return self.spatial.cls(self._patches(units))
+
+    def classify(self, windows: Tensor) -> Tensor:
+        return self.head(windows).mean(dim=1)
+
+    def _patches(self, units: Tensor) -> Tensor:
+        return self.patch_embed(rearrange(self.normalise(units), "n t h w c -> n h w (t c)"))

@@ -1,0 +1,84 @@
+"""The factorised encoder: ViViT's model 2 (Arnab et al., arXiv 2103.15691, section 3.3).
+
+A spatial encoder embeds each unit (one tubelet deep) alone; a temporal encoder looks across units.
+B windows, S units in a window, N units in a batch, t frames in a unit, H W C pixels, P tokens,
+D embedding width, K classes.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tubelet.models.families.layers import (
+    NORM_EPS,
+    Activation,
+    BlockDims,
+    Encoder,
+    TubeletEmbed,
+    count_patches,
+    initialise,
+)
+from tubelet.models.spec import Preprocessing
+from tubelet.models.video_model import VideoModel
+
+
+@dataclass(frozen=True, slots=True)
+class FactorisedDims:
+    """Sizes of a factorised encoder; ``tubelet_size`` is (t, height, width) in frames and pixels."""
+
+    tubelet_size: tuple[int, int, int]
+    units_per_window: int
+    embed_dim: int
+    spatial_depth: int
+    temporal_depth: int
+    num_heads: int
+    mlp_dim: int
+    norm_eps: float = NORM_EPS
+    act: Activation = "gelu"
+
+    @property
+    def block(self) -> BlockDims:
+        return BlockDims(self.embed_dim, self.num_heads, self.mlp_dim, self.norm_eps, self.act)
+
+
+class Factorised(VideoModel):
+    """Units are embedded by their spatial class token, a window is classified by its temporal one."""
+
+    def __init__(self, dims: FactorisedDims, preprocessing: Preprocessing, num_classes: int) -> None:
+        super().__init__(preprocessing)
+        patches = count_patches(preprocessing.height, preprocessing.width, dims.tubelet_size[1:])
+        width = dims.embed_dim
+        self.patch_embed = TubeletEmbed(dims.tubelet_size, 3, width)
+        self.spatial = Encoder(patches, dims.spatial_depth, dims.block)
+        self.temporal = Encoder(dims.units_per_window, dims.temporal_depth, dims.block)
+        self.head = nn.Linear(width, num_classes)
+        self.tokens_per_unit = patches + 1
+        initialise(self)
+
+    def encode_tokens(self, units: Tensor) -> Tensor:
+        """The spatial stage with all its tokens: (N, t, H, W, C) uint8 -> (N, 1 + P, D)."""
+        return self.spatial(self.patch_embed(self.normalise(units)))
+
+    def encode(self, units: Tensor) -> Tensor:
+        return self.spatial.cls(self.patch_embed(self.normalise(units)))
+
+    def classify(self, windows: Tensor) -> Tensor:
+        return self.head(self.temporal.cls(windows))
+
+
+@torch.no_grad()
+def central_frame_(proj: nn.Conv3d, image_kernel: Tensor) -> None:
+    """Make a tubelet projection look at the middle frame only, through an image model's patch kernel.
+
+    ViViT, section 3.4: training then starts from what the image model knows. (D, C, p, p) goes into
+    (D, C, t, p, p), zeros elsewhere.
+
+    Raises:
+        ValueError: the kernels' sizes differ.
+    """
+    wanted = (*proj.weight.shape[:2], *proj.weight.shape[3:])
+    if tuple(image_kernel.shape) != wanted:
+        raise ValueError(f"an image kernel of {wanted} is wanted, not {tuple(image_kernel.shape)}")
+    proj.weight.zero_()
+    proj.weight[:, :, proj.weight.shape[2] // 2] = image_kernel

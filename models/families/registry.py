@@ -1,0 +1,71 @@
+"""The families by name: what each is built of, in one table, and what fills a model of theirs."""
+
+from collections.abc import Mapping
+
+import torch
+
+from tubelet.models.families.channel_stack import ChannelStack, ChannelStackDims
+from tubelet.models.families.divided import Divided, DividedDims
+from tubelet.models.families.factorised import Factorised, FactorisedDims
+from tubelet.models.families.huggingface import HfDims, HfModel
+from tubelet.models.families.joint import Joint, JointDims
+from tubelet.models.families.torchvision import TorchvisionDims, TorchvisionModel
+from tubelet.models.families.vit import ViT, ViTDims
+from tubelet.models.spec import Family, Preprocessing
+from tubelet.models.video_model import VideoModel
+
+Dims = ViTDims | FactorisedDims | ChannelStackDims | JointDims | DividedDims | TorchvisionDims | HfDims
+
+DIMS: dict[Family, type[Dims]] = {
+    "vit": ViTDims,
+    "factorised": FactorisedDims,
+    "channel_stack": ChannelStackDims,
+    "joint": JointDims,
+    "divided": DividedDims,
+    "torchvision": TorchvisionDims,
+    "hf": HfDims,
+}
+
+
+def build_model(dims: Dims, preprocessing: Preprocessing, num_classes: int) -> VideoModel:
+    """A model with random weights, of the family that the dims are of."""
+    match dims:
+        case ViTDims():
+            return ViT(dims, preprocessing, num_classes)
+        case FactorisedDims():
+            return Factorised(dims, preprocessing, num_classes)
+        case ChannelStackDims():
+            return ChannelStack(dims, preprocessing, num_classes)
+        case JointDims():
+            return Joint(dims, preprocessing, num_classes)
+        case DividedDims():
+            return Divided(dims, preprocessing, num_classes)
+        case TorchvisionDims():
+            return TorchvisionModel(dims, preprocessing, num_classes)
+        case HfDims():
+            return HfModel(dims, preprocessing, num_classes)
+
+
+def build_outline(dims: Dims, preprocessing: Preprocessing, num_classes: int) -> VideoModel:
+    """The same model without weights: it takes no memory, however large the dims claim to be."""
+    # torchvision's sizes go with its names; it computes those of RegNets with tensors, from their numbers.
+    if isinstance(dims, TorchvisionDims) and dims.name.startswith("regnet_"):
+        return build_model(dims, preprocessing, num_classes)
+    with torch.device("meta"):
+        return build_model(dims, preprocessing, num_classes)
+
+
+def misfit(model: VideoModel, shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Why parameters of these names and shapes do not fill the model; empty if they do."""
+    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    missing = sorted(wanted.keys() - shapes.keys())
+    extra = sorted(shapes.keys() - wanted.keys())
+    parts = [f"{len(missing)} missing, such as {missing[0]}"] if missing else []
+    parts += [f"{len(extra)} unexpected, such as {extra[0]}"] if extra else []
+    if not parts:
+        parts = [
+            f"{name} has shape {shapes[name]}, the model's is {shape}"
+            for name, shape in wanted.items()
+            if shapes[name] != shape
+        ][:1]
+    return "; ".join(parts)

@@ -1,0 +1,1 @@
+"""Models on disk: folders with weights, labels, specification and fingerprint."""

@@ -1,0 +1,153 @@
+"""What is known of a model without its weights: sampling, preprocessing, labels, provenance. No torch.
+
+S units in a window, t frames in a unit, H W pixels, K classes.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+Family = Literal["vit", "factorised", "channel_stack", "joint", "divided", "torchvision", "hf"]
+Resize = Literal["crop", "stretch"]
+Resample = Literal["swscale", "bilinear", "bicubic", "lanczos", "nearest", "bilinear_aliased"]
+Position = Literal["middle", "start"]
+CropRounding = Literal["down", "half_even"]
+OutputActivation = Literal["softmax", "sigmoid"]
+"""How logits become scores: over all labels together, or for each label by itself (multi-label)."""
+
+LONGEST_WINDOW_S = 24 * 3600
+"""The longest window that a model may be made for, seconds."""
+
+_NAME_LENGTH = 100
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # they become names of folders and values of metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Which frames a model wants: windows of S units of t frames, evenly spaced in time.
+
+    A window is cut into as many equal intervals as it has frames. ``middle`` takes the frame shown in the
+    middle of each, as segment sampling does (Wang et al., TSN, arXiv 1608.00859); ``start`` the one shown at
+    its start, as strided clips do: every k-th frame from the first.
+    """
+
+    frames_per_unit: int
+    units_per_window: int
+    window_s: float  # the length of a window when the request names none, seconds
+    stride_s: float  # from one window's start to the next one's when the request names none, seconds
+    min_window_s: float  # the shortest and the longest window that the model was made for, seconds
+    max_window_s: float
+    position: Position = "middle"
+
+    def __post_init__(self) -> None:
+        if self.frames_per_unit < 1 or self.units_per_window < 1:
+            raise ValueError(
+                "a window needs at least one unit of one frame, not "
+                f"{self.units_per_window} of {self.frames_per_unit}"
+            )
+        if not 0 < self.min_window_s <= self.window_s <= self.max_window_s <= LONGEST_WINDOW_S:
+            raise ValueError(
+                f"window lengths must satisfy 0 < min <= default <= max <= {LONGEST_WINDOW_S} s, they are "
+                f"{self.min_window_s:g}, {self.window_s:g} and {self.max_window_s:g}"
+            )
+        if not 0 < self.stride_s <= self.window_s:
+            raise ValueError(
+                f"the stride must be positive and at most the window of {self.window_s:g} s, it is "
+                f"{self.stride_s:g}"
+            )
+
+    @property
+    def frames_per_window(self) -> int:
+        return self.frames_per_unit * self.units_per_window
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """How a decoded frame becomes model pixels; mean and std are for pixels scaled to 0..1.
+
+    A picture is resized, then its centre is cut out. ``crop`` scales it, in its own shape, until it covers
+    the resized size; ``stretch`` scales each side to it. ``swscale`` resamples while colours are converted,
+    which is fastest; the others do so in RGB, as Pillow and torchvision do (antialiased, but for
+    ``bilinear_aliased`` and ``nearest``), so that a checkpoint sees the pixels it was trained on. A centre
+    that lies between two pixels goes down (transformers) or to the even one (torchvision). Where a picture
+    resized in RGB is smaller than what is cut out, the rest is black.
+    """
+
+    height: int
+    width: int
+    resize: Resize
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    resize_height: int | None = None  # the picture's size before the centre is cut out; None: the model's
+    resize_width: int | None = None
+    resample: Resample = "swscale"
+    crop_rounding: CropRounding = "down"
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1:
+            raise ValueError(f"the size must be positive, it is {self.height} x {self.width} pixels")
+        rows, columns = self.resize_height or self.height, self.resize_width or self.width
+        if self.resample == "swscale" and (rows < self.height or columns < self.width):
+            raise ValueError(
+                f"{self.height} x {self.width} pixels are cut out of a larger or equal picture, not out of "
+                f"{rows} x {columns}"
+            )
+        if min(self.std) <= 0:
+            raise ValueError(f"std must be positive, it is {self.std}")
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """One figure of the model's card: top-1 accuracy on a named test set."""
+
+    dataset: str
+    top1: float
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where a model that was not trained here comes from."""
+
+    source: str  # as it was named to ``models import``
+    revision: str = ""  # a commit or a name of weights, where the source has one
+    imported_by: str = ""  # the version of tubelet that did
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """What is known of a model without loading its weights: the content of its model.toml."""
+
+    name: str
+    version: str
+    family: Family
+    description: str
+    licence: str
+    labels: tuple[str, ...]
+    sampling: Sampling
+    preprocessing: Preprocessing
+    accuracy: tuple[Accuracy, ...] = ()
+    provenance: Provenance | None = None
+    activation: OutputActivation = "softmax"
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name) or not _NAME.fullmatch(self.version):
+            raise ValueError(
+                f"a model's name and version are letters, digits and . _ - : {self.name!r} {self.version!r}"
+            )
+        if max(len(self.name), len(self.version)) > _NAME_LENGTH:
+            raise ValueError(
+                f"a model's name and version have at most {_NAME_LENGTH} characters each, these have "
+                f"{len(self.name)} and {len(self.version)}"
+            )
+        if not self.labels or len(set(self.labels)) != len(self.labels):
+            twice = next((each for each in self.labels if self.labels.count(each) > 1), "")
+            raise ValueError(f"model {self.name}: labels must be distinct and at least one, {twice!r} is not")
+        if odd := [label for label in self.labels if label.splitlines() != [label]]:
+            raise ValueError(f"model {self.name}: a label must be one line of text, {odd[0]!r} is not")
+
+    @property
+    def version_key(self) -> tuple[tuple[bool, int, str], ...]:
+        """Sorts versions part by part, numbers as numbers: 1.10 is newer than 1.9."""
+        parts = self.version.split(".")
+        return tuple((part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts)

@@ -1,0 +1,135 @@
+"""Batches of simulated camera moves, each a function of its seed and number alone.
+
+B windows, S units in a window, t frames in a unit, T = S t frames in a window, H W C pixels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+
+import numpy as np
+import torch
+from einops import rearrange
+from numpy.random import Generator
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from tubelet.models.training.data.sources import Source, read_frames
+from tubelet.models.training.simulation.camera_path import LABELS, Path, simulate
+from tubelet.models.training.simulation.degradations import degrade
+from tubelet.models.training.simulation.render import SHRINK, fit, look
+from tubelet.models.training.simulation.symmetries import mirrored
+
+WINDOW_S = (0.8, 4.2)  # seconds, log-uniform: what the service may be asked for, and a little more
+MOVING_SHARE = 0.5  # of the windows over sources that keep their moving objects
+OBJECT_SHARE = 0.35  # of the windows with a foreign object that moves by itself
+OBJECT_RADIUS = (0.06, 0.22)  # sides of the picture
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """``clips`` (B, T, H, W, C) uint8, ``labels`` (B,) int64, ``flow`` (B, T - 1, 4) float32.
+
+    ``flow`` is what the content does from each frame to the next, see ``camera.Path.flow``.
+    """
+
+    clips: Tensor
+    labels: Tensor
+    flow: Tensor
+
+
+class SimulatedMoves(Dataset[Batch]):
+    """Batch ``i`` of a seed is always the same, so that a run can be resumed at any step."""
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        cache: FilePath,
+        *,
+        seed: int,
+        batches: int,
+        batch_size: int,
+        size: int,
+        frames: int,
+    ) -> None:
+        self.stills = [source for source in sources if not source.moving]
+        self.movies = [source for source in sources if source.moving]
+        self.cache, self.seed, self.batches = cache, seed, batches
+        self.batch_size, self.size, self.frames = batch_size, size, frames
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def __getitem__(self, index: int) -> Batch:
+        if not 0 <= index < self.batches:
+            raise IndexError(index)
+        rng = np.random.default_rng((self.seed, index))
+        # Half a batch is rendered; the other half is the same windows mirrored, turned or reversed.
+        half = self.batch_size // 2
+        wanted = rng.permutation((index * half + np.arange(half)) % len(LABELS))
+        rendered, flows = zip(*(self._window(LABELS[label], rng) for label in wanted), strict=True)
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        pixels = degrade(torch.stack(rendered), generator).mul_(255).round_().to(torch.uint8)
+        first = (
+            rearrange(pixels, "b t c h w -> b t h w c"),
+            torch.from_numpy(wanted),
+            torch.from_numpy(np.stack(flows)).float(),
+        )
+        second = mirrored(*first, torch.randint(0, 2, (half, 4), generator=generator).bool())
+        clips, labels, flow = map(torch.cat, zip(first, second, strict=True))
+        return Batch(clips, labels, flow)
+
+    def _window(self, label: str, rng: Generator) -> tuple[Tensor, NDArray[np.float64]]:
+        """(T, 3, H, W) in 0..1, and its flow."""
+        window_s = float(np.exp(rng.uniform(*np.log(WINDOW_S))))
+        while True:
+            moving = self.movies and (not self.stills or rng.random() < MOVING_SHARE)
+            pool = self.movies if moving else self.stills
+            source = pool[rng.integers(len(pool))]
+            path = simulate(label, window_s, self.frames, rng)
+            frames = self._shown(source, path, rng)
+            height, width = frames.shape[1:3]
+            affine = fit(path, height, width, rng)
+            if affine is not None:
+                break
+            window_s = max(window_s * SHRINK, WINDOW_S[0])
+        clip = look(frames, affine, self.size)
+        if rng.random() < OBJECT_SHARE:
+            self._add_object(clip, path, rng)
+        return clip, path.flow()
+
+    def _shown(self, source: Source, path: Path, rng: Generator) -> NDArray[np.uint8]:
+        """The source at the path's times, mirrored at random: (T, H, W, 3), or (1, H, W, 3) for a still."""
+        frames = read_frames(source, self.cache)
+        if source.moving:
+            # Forth and back, from anywhere: objects may do so, and short clips fill long windows.
+            count = len(frames)
+            number = rng.integers(2 * count) + (path.times_s * source.rate_hz).astype(int)
+            number %= 2 * count
+            frames = frames[np.where(number < count, number, 2 * count - 1 - number)]
+        else:
+            frames = frames[rng.integers(len(frames))][None]
+        if rng.random() < 0.5:
+            frames = frames[:, :, ::-1]
+        return frames[:, ::-1] if rng.random() < 0.15 else frames
+
+    def _add_object(self, clip: Tensor, path: Path, rng: Generator) -> None:
+        """Let a round piece of another source pass through the picture, on a straight way of its own."""
+        pool = self.stills or self.movies
+        picture = read_frames(pool[rng.integers(len(pool))], self.cache)[0]
+        part = path.times_s / max(float(path.times_s[-1]), 1e-6)
+        way = rng.uniform(-0.8, 0.8, size=2)
+        centre = rng.uniform(-0.5, 0.5, size=2) + way * (part[:, None] - 0.5)
+        radius = rng.uniform(*OBJECT_RADIUS, size=2)
+        scale = rng.uniform(SHRINK, 1.6) * self.size
+        middle = np.array(picture.shape[1::-1]) / 2
+        affine = np.tile(np.array(((scale, 0.0, 0.0), (0.0, scale, 0.0))), (len(part), 1, 1))
+        affine[:, :, 2] = middle - scale * centre
+        affine[:, :, 2] += rng.uniform(-0.2, 0.2, size=2) * middle
+        texture = look(picture[None], affine, self.size)
+        axis = (np.arange(self.size) + 0.5) / self.size - 0.5
+        far = ((axis[None, None] - centre[:, 0, None, None]) / radius[0]) ** 2
+        far = far + ((axis[None, :, None] - centre[:, 1, None, None]) / radius[1]) ** 2
+        mask = torch.from_numpy(np.clip(3 * (1.15 - far), 0, 1)).float()[:, None]
+        clip.lerp_(texture, mask)

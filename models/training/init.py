@@ -1,0 +1,83 @@
+"""A start for tubelet kernels that can see motion at once: gratings drifting under a round window.
+
+Adelson and Bergen, "Spatiotemporal energy models for the perception of motion", JOSA A 1985: pairs of such
+filters a quarter wave apart, squared and added, tell speed and direction. D embedding width, C channels,
+t frames, p q pixels.
+"""
+
+import math
+
+import torch
+from torch import Generator, Tensor, nn
+
+from tubelet.models.families.layers import Encoder
+
+WAVES = (1 / 14, 1 / 4)
+SPEEDS = (0.15, 6.0)
+TURN_MAX = 0.4  # cycles per frame; above half a cycle a drift shows as its opposite
+STANDING_SHARE = 0.2  # gratings that do not drift: what is there
+WINDOW = (0.2, 0.4)  # standard deviation of the window, in patch sides
+GAIN = 0.5  # at a wave of a tenth of a cycle per pixel; pictures have less contrast in finer waves
+
+
+@torch.no_grad()
+def drifting_gratings_(proj: nn.Conv3d | nn.Conv2d, frames: int, generator: Generator) -> None:
+    """Fill a projection (D, C, t, p, q), or (D, t C, p, q) for stacked frames, with gratings in grey."""
+    p, q = proj.weight.shape[-2:]
+    pairs = proj.weight.shape[0] // 2
+    wave = _log_uniform(WAVES, pairs, generator)
+    speed = _log_uniform(SPEEDS, pairs, generator).minimum(TURN_MAX / wave)
+    speed[torch.rand(pairs, generator=generator) < STANDING_SHARE] = 0
+    angle = 2 * math.pi * torch.rand(pairs, generator=generator)
+    width = p * (WINDOW[0] + (WINDOW[1] - WINDOW[0]) * torch.rand(pairs, generator=generator))
+    centre = (torch.rand(2, pairs, generator=generator) - 0.5) * p / 2
+    tau, y, x = torch.meshgrid(_axis(frames), _axis(p), _axis(q), indexing="ij")
+    x, y, tau = x[..., None] - centre[0], y[..., None] - centre[1], tau[..., None]
+    window = torch.exp(-(x**2 + y**2) / (2 * width**2))
+    phase = 2 * math.pi * wave * (x * angle.cos() + y * angle.sin() - speed * tau)
+    kernels = []
+    for quarter in (0.0, math.pi / 2):
+        kernel = window * torch.cos(phase + quarter)
+        # No answer to a flat picture.
+        kernel = kernel - window * kernel.sum(dim=(0, 1, 2)) / window.sum(dim=(0, 1, 2))
+        kernels.append(GAIN * (wave / 0.1) * kernel / kernel.flatten(0, 2).norm(dim=0))
+    filters = torch.stack(kernels, dim=-1).flatten(-2).permute(3, 0, 1, 2)
+    colours = filters.unsqueeze(1).expand(-1, 3, -1, -1, -1) / 3
+    if isinstance(proj, nn.Conv2d):
+        colours = colours.transpose(1, 2)
+    proj.weight[: 2 * pairs] = colours.reshape(2 * pairs, *proj.weight.shape[1:])
+
+
+def _axis(size: int) -> Tensor:
+    return torch.arange(size) - (size - 1) / 2
+
+
+def _log_uniform(bounds: tuple[float, float], size: int, generator: Generator) -> Tensor:
+    low, high = map(math.log, bounds)
+    return torch.exp(low + (high - low) * torch.rand(size, generator=generator))
+
+
+STRENGTH = 0.5  # root mean square; that of the tubelet tokens is about 0.8
+LONGEST = 4.0  # grids in the longest wave: nearly a straight line over the grid
+
+
+@torch.no_grad()
+def sine_positions_(encoder: Encoder, rows: int, columns: int) -> None:
+    """Fill the position embeddings of a grid's tokens, not the class token's; rows = 1 for a sequence."""
+    width = encoder.pos_embed.shape[-1]
+    along_x = waves(columns, width if rows == 1 else width // 2)
+    if rows == 1:
+        encoder.pos_embed[0, 1:] = along_x
+        return
+    along_y = waves(rows, width - width // 2)
+    y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    encoder.pos_embed[0, 1:] = torch.cat((along_y[y.flatten()], along_x[x.flatten()]), dim=1)
+
+
+def waves(count: int, width: int) -> Tensor:
+    """(P, D): positions 0..count-1 in sines and cosines, from the longest wave to two positions."""
+    pairs = (width + 1) // 2
+    centred = (torch.arange(count) - (count - 1) / 2) / count
+    cycles = torch.exp(torch.linspace(math.log(1 / LONGEST), math.log(max(count / 2, 1 / LONGEST)), pairs))
+    phase = 2 * math.pi * centred[:, None] * cycles
+    return STRENGTH * 2**0.5 * torch.cat((phase.sin(), phase.cos()), dim=1)[:, :width]

@@ -1,0 +1,1 @@
+"""Simulated camera moves over pictures: paths, rendering, degradations, symmetries."""

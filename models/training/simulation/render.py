@@ -1,0 +1,68 @@
+"""A camera's path over a cached source becomes pixels.
+
+T frames in a window, F frames of a source, H W pixels, B windows.
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from numpy.random import Generator
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tubelet.models.training.simulation.camera_path import Path
+
+SMALLEST_VIEW = 52.0  # source pixels in the side of what the camera sees first; less shows only blur
+SHRINK = 0.8  # a move that does not fit into its source is tried again, this much smaller
+
+
+def fit(path: Path, height: int, width: int, rng: Generator) -> NDArray[np.float64] | None:
+    """(T, 2, 3) from picture coordinates (-0.5..0.5) to source pixels, inside the source throughout.
+
+    None when the source is too small for this path.
+    """
+    affine = path.affine()
+    corners = np.array(((-0.5, 0.5, -0.5, 0.5), (-0.5, -0.5, 0.5, 0.5), (1.0, 1.0, 1.0, 1.0)))
+    reached = affine @ corners
+    low, high = reached.min(axis=(0, 2)), reached.max(axis=(0, 2))
+    room = np.array((width, height)) - 1.0
+    largest = float((room / (high - low)).min())
+    if largest * np.exp(path.log_size.min()) < 0.5 * SMALLEST_VIEW or largest < SMALLEST_VIEW:
+        return None
+    side = np.exp(rng.uniform(np.log(max(SMALLEST_VIEW, 0.4 * largest)), np.log(largest)))
+    start = rng.uniform(0, 1, size=2) * (room - side * (high - low)) - side * low
+    affine = affine * side
+    affine[:, :, 2] += start
+    return affine
+
+
+def look(frames: NDArray[np.uint8], affine: NDArray[np.float64], size: int) -> Tensor:
+    """What the camera sees: (F, H, W, 3) uint8, F being T or 1, and (T, 2, 3) -> (T, 3, size, size) 0..1."""
+    corners = np.array(((-0.5, 0.5, -0.5, 0.5), (-0.5, -0.5, 0.5, 0.5), (1.0, 1.0, 1.0, 1.0)))
+    reached = affine @ corners
+    left, top = np.maximum(np.floor(reached.min(axis=(0, 2))).astype(int) - 2, 0)
+    right, bottom = np.ceil(reached.max(axis=(0, 2))).astype(int) + 3
+    seen = torch.from_numpy(np.array(frames[:, top:bottom, left:right]))
+    pictures = rearrange(seen, "f h w c -> f c h w").float().div_(255)
+    matrix = torch.from_numpy(affine - np.array(((0, 0, left), (0, 0, top)))).float()
+    # Bilinear samples further apart than two pixels would flicker: halve the picture first.
+    if np.sqrt(np.abs(np.linalg.det(affine[:, :, :2]))).mean() / size > 1.5 and min(pictures.shape[2:]) > 4:
+        pictures = F.avg_pool2d(pictures, 2)
+        matrix = matrix / 2
+        matrix[:, :, 2] -= 0.25
+    height, width = pictures.shape[2:]
+    # Normalised with align_corners: -1 is the centre of the first pixel, 1 that of the last.
+    matrix = matrix * torch.tensor((2 / (width - 1), 2 / (height - 1)))[:, None]
+    matrix[:, :, 2] -= 1
+    axis = (torch.arange(size) + 0.5) / size - 0.5
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    points = torch.stack((x, y, torch.ones_like(x)), dim=-1)
+    grid = torch.einsum("t i j, h w j -> t h w i", matrix, points)
+    if len(pictures) == 1:
+        # One picture, all frames below each other: no copy of the picture for each frame.
+        tall = F.grid_sample(
+            pictures, rearrange(grid, "t h w i -> 1 (t h) w i"), padding_mode="border", align_corners=True
+        )
+        return rearrange(tall, "1 c (t h) w -> t c h w", h=size)
+    return F.grid_sample(pictures, grid, padding_mode="border", align_corners=True)

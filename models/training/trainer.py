@@ -1,0 +1,181 @@
+"""The training loop: seeded, resumable at any checkpoint, one optimiser step a batch.
+
+B windows, S units in a window, t frames in a unit, T = S t, K classes.
+"""
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from einops import rearrange
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.data import DataLoader, Dataset
+
+from tubelet.models.families.channel_stack import ChannelStack
+from tubelet.models.families.factorised import Factorised
+from tubelet.models.families.vit import ViT
+from tubelet.models.training.data.dataset import Batch
+from tubelet.models.training.losses import FLOW_WEIGHT, FlowHeads, label_loss
+from tubelet.models.video_model import VideoModel
+
+UNDECAYED = ("cls_token", "pos_embed")
+DECAY_SHARE = 0.3  # of a leg, at the end; level before, so that a run can be lengthened on its way
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How to train: AdamW, a warm-up, a decay, an average of the weights, clipped gradients."""
+
+    steps: int
+    first_leg: int | None = None  # steps after which the rate, decayed by then, is raised to decay once more
+    batch_size: int = 32
+    learning_rate: float = 8e-4
+    weight_decay: float = 0.05
+    warmup_steps: int = 100
+    average_decay: float = 0.999
+    clip_norm: float = 1.0
+    dtype: torch.dtype = torch.bfloat16
+    checkpoint_steps: int = 200
+
+
+Trainable = Factorised | ChannelStack | ViT
+
+
+class Trainer:
+    """A model on its way, its flow heads, its optimiser and the running average of its weights.
+
+    ``average`` is what is kept in the end.
+    """
+
+    def __init__(
+        self, model: Trainable, heads: FlowHeads | None, recipe: Recipe, frames_per_unit: int
+    ) -> None:
+        self.model, self.heads, self.recipe = model, heads, recipe
+        self.frames_per_unit = frames_per_unit
+        self.average = copy.deepcopy(model).eval().requires_grad_(False)
+        self.trained = nn.ModuleList([model] if heads is None else [model, heads])
+        # Weights of products decay; biases, norms, tokens and positions do not.
+        named = dict(self.trained.named_parameters())
+        decayed = [p for name, p in named.items() if p.ndim > 1 and not name.endswith(UNDECAYED)]
+        others = [p for name, p in named.items() if p.ndim <= 1 or name.endswith(UNDECAYED)]
+        self.optimiser = torch.optim.AdamW(
+            [
+                {"params": decayed, "weight_decay": recipe.weight_decay},
+                {"params": others, "weight_decay": 0.0},
+            ],
+            lr=recipe.learning_rate,
+            betas=(0.9, 0.98),
+        )
+        self.step = 0
+
+    def start_second_leg(self, weights: Mapping[str, Tensor]) -> None:
+        """Go on from a model that went through the first leg; the optimiser and the heads start afresh."""
+        self.model.load_state_dict(weights)
+        self.average.load_state_dict(weights)
+        self.step = self.recipe.first_leg or 0
+
+    def fit(self, batches: Dataset[Batch], checkpoint: Path, log: Path, *, workers: int = 1) -> None:
+        """Train up to the last step, writing ``checkpoint`` on the way and a line a step to ``log``."""
+        todo = range(self.step, self.recipe.steps)
+        loader = DataLoader(batches, batch_size=None, sampler=todo, num_workers=workers)
+        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with (
+            Progress(*(TextColumn(c) if isinstance(c, str) else c for c in columns)) as bar,
+            log.open("a", buffering=1) as lines,
+        ):
+            task = bar.add_task("training", total=self.recipe.steps, completed=self.step)
+            for batch in loader:
+                figures = self.train_step(batch)
+                lines.write(f"{self.step}\t" + "\t".join(f"{value:.4f}" for value in figures) + "\n")
+                bar.update(
+                    task,
+                    completed=self.step,
+                    description="loss {:.3f} flow {:.3f} top-1 {:.2f}".format(*figures),
+                )
+                if self.step % self.recipe.checkpoint_steps == 0 or self.step == self.recipe.steps:
+                    self.save(checkpoint)
+
+    def train_step(self, batch: Batch) -> tuple[float, float, float]:
+        """One step; returns the label loss, the flow loss and the batch's top-1 accuracy."""
+        self.model.train()
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.recipe.learning_rate * _schedule(self.step, self.recipe)
+        # On the CPU the flash kernel's backward pass over few tokens is slower than plain products.
+        autocast = torch.autocast(
+            batch.clips.device.type, self.recipe.dtype, enabled=self.recipe.dtype != torch.float32
+        )
+        with autocast, sdpa_kernel(SDPBackend.MATH):
+            tokens = self.model.encode_tokens(as_units(batch.clips, self.frames_per_unit).flatten(0, 1))
+            windows = rearrange(tokens[:, 0], "(b s) d -> b s d", b=len(batch.clips))
+            logits = self.model.classify(windows).float()
+        label = label_loss(logits, batch.labels)
+        flow = self.heads.loss(tokens.float(), batch.flow) if self.heads else torch.zeros(())
+        self.optimiser.zero_grad()
+        (label + FLOW_WEIGHT * flow).backward()
+        nn.utils.clip_grad_norm_(self.trained.parameters(), self.recipe.clip_norm)
+        self.optimiser.step()
+        self.step += 1
+        self._update_average()
+        top1 = (logits.argmax(dim=1) == batch.labels).float().mean()
+        return label.item(), flow.item(), top1.item()
+
+    def save(self, path: Path) -> None:
+        """All that a run needs to go on, written beside ``path`` and renamed."""
+        state = {
+            "step": self.step,
+            "trained": self.trained.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+        }
+        partial = path.with_suffix(".partial")
+        torch.save(state, partial)
+        partial.replace(path)
+
+    def resume(self, path: Path) -> None:
+        """Go on where ``save`` was called."""
+        state = torch.load(path, weights_only=True)
+        self.step = state["step"]
+        self.trained.load_state_dict(state["trained"])
+        self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        # Early on the average must follow quickly, or it would keep the random start for long.
+        decay = min(self.recipe.average_decay, (1 + self.step) / (10 + self.step))
+        for kept, now in zip(self.average.parameters(), self.model.parameters(), strict=True):
+            kept.lerp_(now, 1 - decay)
+
+
+@torch.inference_mode()
+def confusion(model: VideoModel, batches: Dataset[Batch], frames_per_unit: int, num_classes: int) -> Tensor:
+    """(K, K) counts: row true label, column answer."""
+    counts = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+    for batch in DataLoader(batches, batch_size=None):
+        answers = model(as_units(batch.clips, frames_per_unit)).argmax(dim=1)
+        counts.index_put_((batch.labels, answers), torch.ones_like(answers), accumulate=True)
+    return counts
+
+
+def as_units(clips: Tensor, frames_per_unit: int) -> Tensor:
+    """(B, T, H, W, C) -> (B, S, t, H, W, C)."""
+    return rearrange(clips, "b (s t) h w c -> b s t h w c", t=frames_per_unit)
+
+
+def _schedule(step: int, recipe: Recipe) -> float:
+    """The learning rate at a step as a share of the largest.
+
+    In each leg a linear warm-up, then level, then half a cosine to 1 %.
+    """
+    first_leg = recipe.first_leg or 0
+    start, end = (0, first_leg) if step < first_leg else (first_leg, recipe.steps)
+    if step < start + recipe.warmup_steps:
+        return (step - start + 1) / recipe.warmup_steps
+    decay_steps = max(1, round(DECAY_SHARE * (end - start)))
+    progress = max(0.0, (step - (end - decay_steps)) / decay_steps)
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))

@@ -1,0 +1,50 @@
+"""tubelet: class labels for videos and their time segments, over gRPC or in this process."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tubelet.service.client import AsyncClient, Client, ServerError
+    from tubelet.service.types.request import Options, Priority, Sliding, Views, WholeVideo
+    from tubelet.service.types.result import Classification, Label, Segment
+
+_HOMES = {
+    "AsyncClient": "tubelet.service.client",
+    "Client": "tubelet.service.client",
+    "ServerError": "tubelet.service.client",
+    "Options": "tubelet.service.types.request",
+    "Priority": "tubelet.service.types.request",
+    "Sliding": "tubelet.service.types.request",
+    "Views": "tubelet.service.types.request",
+    "WholeVideo": "tubelet.service.types.request",
+    "Classification": "tubelet.service.types.result",
+    "Label": "tubelet.service.types.result",
+    "Segment": "tubelet.service.types.result",
+}
+
+__all__ = [
+    "AsyncClient",
+    "Classification",
+    "Client",
+    "Label",
+    "Options",
+    "Priority",
+    "Segment",
+    "ServerError",
+    "Sliding",
+    "Views",
+    "WholeVideo",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that ``import tubelet`` costs nothing."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

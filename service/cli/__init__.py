@@ -1,0 +1,1 @@
+"""The ``tubelet`` command: serve, classify, evaluate, models, config, demo."""

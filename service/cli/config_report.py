@@ -1,0 +1,123 @@
+"""The command ``tubelet config``: every key in force, its value, and where the value came from."""
+
+import json
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.text import Text
+
+from tubelet.service.config.config import load_config, variables
+
+Flags = Mapping[str, Mapping[str, Any]]
+_Path = tuple[str, ...]
+
+_MASK = "***"
+# Of fetch.options, all else may hold a secret: the libraries that take them have many names for one.
+_SHOWN_OPTIONS = ("endpoint_url", "project", "region_name")
+_LONGEST_ALIGNED = 60  # characters of an assignment; a longer one has its comment right after it
+
+_out = Console(highlight=False, markup=False, soft_wrap=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A key of the configuration as it is in force; ``source`` names the file, the variable or the flag."""
+
+    key: str
+    value: Any
+    default: Any
+    origin: Literal["default", "file", "environment", "flag"]
+    source: str = ""
+
+
+def print_config(path: Path | None, flags: Flags, *, as_json: bool) -> None:
+    """Print the configuration that a server started with this file and these flags has.
+
+    Raises:
+        tubelet.service.config.problems.BadConfig: with which no server starts.
+    """
+    found = settings(path, flags)
+    if as_json:
+        for setting in found:
+            print(json.dumps(asdict(setting)))
+        return
+    for number, (table, rows) in enumerate(groupby(found, lambda setting: setting.key.rpartition(".")[0])):
+        _out.print(("\n" if number else "") + f"[{table}]", style="bold")
+        _print_table(list(rows))
+
+
+def settings(path: Path | None, flags: Flags) -> list[Setting]:
+    """All keys in force, table by table; values of ``fetch.options`` that may be secret are masked.
+
+    Raises:
+        tubelet.service.config.problems.BadConfig: an unknown key, a value out of its range, or no such file.
+    """
+    config = load_config(path, **flags)
+    origins = _origins(path, flags)
+    default = {table: type(stage)().model_dump(mode="json") for table, stage in config}
+    return [
+        Setting(
+            ".".join(key), _masked(key, value), _value_at(default, key), *origins.get(key, ("default", ""))
+        )
+        for key, value in _leaves(config.model_dump(mode="json"))
+    ]
+
+
+def _origins(path: Path | None, flags: Flags) -> dict[_Path, tuple[Any, str]]:
+    """The origin and source of each key that is set; what is set last beats the others."""
+    content = tomllib.loads(path.read_text(encoding="utf-8")) if path else {}
+    return {
+        **{key: ("file", str(path)) for key, _ in _leaves(content)},
+        **{key: ("environment", name) for name, at, value in variables() for key, _ in _leaves(value, at)},
+        **{key: ("flag", f"--{key[-1].replace('_', '-')}") for key, _ in _leaves(flags)},
+    }
+
+
+def _leaves(value: Any, path: _Path = ()) -> Iterator[tuple[_Path, Any]]:
+    """The values of nested tables by their paths; an empty table is a value."""
+    if isinstance(value, Mapping) and (value or not path):
+        for key, each in value.items():
+            yield from _leaves(each, (*path, key))
+    else:
+        yield path, value
+
+
+def _value_at(tables: Any, path: _Path) -> Any:
+    for key in path:
+        tables = tables.get(key) if isinstance(tables, Mapping) else None
+    return tables
+
+
+def _masked(path: _Path, value: Any) -> Any:
+    if path[:2] != ("fetch", "options") or isinstance(value, bool | Mapping):
+        return value
+    # A URL may carry a password, or a signature in its query.
+    is_plain = path[-1] in _SHOWN_OPTIONS and not {"@", "?"} & set(str(value))
+    return value if is_plain else _MASK
+
+
+def _print_table(rows: list[Setting]) -> None:
+    lines = [_assignment(row) for row in rows]
+    width = max((len(line) for line in lines if len(line) <= _LONGEST_ALIGNED), default=0)
+    for row, line in zip(rows, lines, strict=True):
+        is_default = row.origin == "default"
+        comment = f"# {' '.join(filter(None, (row.origin, row.source)))}"
+        if row.value != row.default and not is_default:
+            comment += f"; default: {_toml(row.default)}"
+        _out.print(Text(f"{line:<{width}}  ", "" if is_default else "bold").append(comment, "dim"))
+
+
+def _assignment(row: Setting) -> str:
+    """A line of TOML, which has no word for a value that is not set."""
+    name = row.key.rpartition(".")[2]
+    return f"# {name} is not set" if row.value is None else f"{name} = {_toml(row.value)}"
+
+
+def _toml(value: Any) -> str:
+    # Strings, numbers, booleans, arrays of these and an empty table are written alike in JSON and TOML.
+    return "not set" if value is None else json.dumps(value, ensure_ascii=False)

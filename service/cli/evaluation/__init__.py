@@ -1,0 +1,1 @@
+"""``tubelet evaluate``: a model's accuracy on labelled videos."""

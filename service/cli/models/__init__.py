@@ -1,0 +1,1 @@
+"""``tubelet models``: list, show, import, verify and remove them."""

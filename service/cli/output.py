@@ -1,0 +1,135 @@
+"""Answers as text for people and as JSON for machines."""
+
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from tubelet.service.cli.runs.runner import Event, Failure
+from tubelet.service.types.result import Classification, Label, Progress, Segment
+from tubelet.service.types.video import NS_PER_S, STAGES, VideoFacts
+
+NO_LABEL = "(none above the threshold)"
+
+
+def answer_json(video: str, answer: Classification | Failure) -> dict[str, Any]:
+    """The object that ``--json`` prints for a video."""
+    match answer:
+        case Failure(code, reason, message):
+            error = {"code": code, "reason": reason, "message": decodable(message)}
+            return {"video": decodable(video), "error": error}
+        case Classification():
+            return {
+                "video": decodable(video),
+                "model": answer.model,
+                "version": answer.version,
+                "activation": answer.activation.value,
+                "duration_s": answer.facts.duration_ns / NS_PER_S,
+                "labels": _labels_json(answer.labels),
+                "segments": [_segment_json(segment) for segment in answer.segments],
+                "fetched_bytes": answer.fetched_bytes,
+                "warnings": list(answer.warnings),
+                "frames_off_s": answer.off_ns / NS_PER_S,
+            }
+
+
+def interrupted_json(video: str, facts: VideoFacts | None, segments: Iterable[Segment]) -> dict[str, Any]:
+    """The object for a video that was interrupted: what was known of it."""
+    return {
+        "video": decodable(video),
+        "interrupted": True,
+        "duration_s": facts.duration_ns / NS_PER_S if facts else 0.0,
+        "segments": [_segment_json(segment) for segment in segments],
+    }
+
+
+def event_json(video: str, event: Event) -> dict[str, Any]:
+    """The object that ``--json --stream`` prints for an event of a video."""
+    match event:
+        case VideoFacts():
+            content = {
+                "event": "metadata",
+                "container": event.container,
+                "codec": event.codec,
+                "width": event.width,
+                "height": event.height,
+                "fps": event.fps,
+                "frames": event.frames,
+                "duration_s": event.duration_ns / NS_PER_S,
+                "size_bytes": event.size_bytes,
+            }
+        case Progress(decoded_s, total_s):
+            content = {"event": "progress", "decoded_s": decoded_s, "total_s": total_s}
+        case Segment():
+            content = {"event": "segment"} | _segment_json(event)
+    return {"video": decodable(video)} | content
+
+
+def decodable(text: str) -> str:
+    r"""The text with ``\xE9`` for each byte of a file name that is not UTF-8: any reader takes it then."""
+    return os.fsencode(text).decode(errors="backslashreplace")
+
+
+def printable(text: str) -> str:
+    r"""The text in one line without control characters, which a terminal would obey: ``\x1b`` for each."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in decodable(text)
+    )
+
+
+def clock(time_ns: int) -> str:
+    """A time as h:mm:ss.t, such as 0:29:59.5."""
+    tenths = round(time_ns * 10 / NS_PER_S)
+    minutes, tenths = divmod(tenths, 600)
+    return f"{minutes // 60}:{minutes % 60:02}:{tenths // 10:02}.{tenths % 10}"
+
+
+def facts_text(facts: VideoFacts) -> str:
+    """The facts in one line; a header that came before the rest may leave duration, rate and count open."""
+    duration = f"{clock(facts.duration_ns)}, " if facts.duration_ns else ""
+    rate = f"{facts.fps:.4g} fps, " if facts.fps else ""
+    count = f"{facts.frames} frames, " if facts.frames else ""
+    return f"{duration}{facts.width}x{facts.height}, {rate}{count}{facts.codec} in {facts.container}"
+
+
+def segment_text(segment: Segment) -> str:
+    return f"  {span_text(segment.start_ns, segment.end_ns)}  {labels_text(segment.labels)}"
+
+
+def span_text(start_ns: int, end_ns: int) -> str:
+    return f"{clock(start_ns)} - {clock(end_ns)}"
+
+
+def notes_text(answer: Classification) -> Iterator[str]:
+    """The lines below an answer: what was wrong with the video, and what its answer cost."""
+    for warning in answer.warnings:
+        yield f"warning: {printable(warning)}"
+    if answer.fetched_bytes:
+        yield f"fetched {answer.fetched_bytes} of {answer.facts.size_bytes} bytes"
+    if answer.off_ns:
+        yield f"fast: frames up to {answer.off_ns / NS_PER_S:.3f} s off the wanted times"
+
+
+def failure_text(video: str, failure: Failure) -> str:
+    reason = f", {failure.reason}" if failure.reason else ""
+    return printable(f"{video}: {failure.message} ({failure.code}{reason})")
+
+
+def stages_text(answer: Classification) -> str:
+    seconds = answer.stage_seconds
+    return ", ".join(f"{stage} {seconds[stage] * 1000:.0f} ms" for stage in STAGES if stage in seconds)
+
+
+def labels_text(labels: Iterable[Label]) -> str:
+    return "  ".join(f"{label.name} {label.score:.2f}" for label in labels) or NO_LABEL
+
+
+def _segment_json(segment: Segment) -> dict[str, Any]:
+    return {
+        "start_s": segment.start_ns / NS_PER_S,
+        "end_s": segment.end_ns / NS_PER_S,
+        "labels": _labels_json(segment.labels),
+    }
+
+
+def _labels_json(labels: Iterable[Label]) -> list[dict[str, Any]]:
+    return [{"label": label.name, "score": label.score} for label in labels]

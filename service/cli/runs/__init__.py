@@ -1,0 +1,1 @@
+"""A run over many videos: which ones, who answers, how far it is, what it keeps."""

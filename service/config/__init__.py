@@ -1,0 +1,1 @@
+"""The configuration: its tables, what is wrong with one, the cores that there are."""

@@ -1,0 +1,1 @@
+"""Bytes to packets and time stamps: containers, streams, clocks."""

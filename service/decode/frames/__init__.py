@@ -1,0 +1,1 @@
+"""Chosen frames of a video, in order, as units of a plan."""

@@ -1,0 +1,1 @@
+"""The server's side of decoding: worker processes, their watchdog, and the videos they get."""

@@ -1,0 +1,1 @@
+"""What a video is, from as few bytes as possible: streams, facts, key frames."""

@@ -1,0 +1,117 @@
+"""A model as its device likes it best."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+import torch
+
+from tubelet.models.repository.repository import ModelStore
+from tubelet.models.runtime.cuda_graphs import GraphedModel
+from tubelet.models.runtime.int8 import Int8Linear
+from tubelet.models.runtime.onednn import PackedLinear, pack
+from tubelet.models.runtime.openvino import OpenVinoModel
+from tubelet.models.runtime.precision import UnsupportedPrecision, check_int8
+from tubelet.models.spec import ModelSpec
+from tubelet.models.video_model import VideoModel
+from tubelet.service.config.config import EngineConfig
+
+_log = logging.getLogger(__name__)
+
+
+class NoSuchDevice(RuntimeError):
+    """The configuration names a device that this machine does not have."""
+
+
+def choose_devices(wanted: str) -> list[torch.device]:
+    """``auto`` is every GPU where there is one, else the CPU; several have commas between them.
+
+    Raises:
+        NoSuchDevice: this machine does not have one of them, or it is named twice.
+    """
+    gpus = torch.cuda.device_count()
+    if wanted == "auto":
+        return [torch.device("cuda", number) for number in range(gpus)] or [torch.device("cpu")]
+    devices = [torch.device(name) for name in wanted.split(",")]
+    if len(set(devices)) < len(devices):
+        raise NoSuchDevice(f"engine.device is {wanted!r}, which names a device twice")
+    for device in devices:
+        if device.type == "cuda" and (device.index or 0) >= gpus:
+            raise NoSuchDevice(f"engine.device is {wanted!r}, but torch sees {gpus} GPUs here")
+    return devices
+
+
+def executors(config: EngineConfig, devices: list[torch.device], cores: int) -> list[torch.device]:
+    """What computes a batch at a time: each GPU, and as ``cpu:0``, ``cpu:1``, ... each of the cores.
+
+    OpenVINO spreads each batch over all of them itself.
+    """
+    each = 1 if config.runtime == "openvino" else cores
+    return [
+        torch.device("cpu", core) if device == torch.device("cpu") else device
+        for device in devices
+        for core in range(each if device == torch.device("cpu") else 1)
+    ]
+
+
+def load_model(
+    config: EngineConfig,
+    store: ModelStore,
+    spec: ModelSpec,
+    device: torch.device,
+    dtype: torch.dtype,
+    max_batch_units: int,
+) -> VideoModel:
+    """
+    Raises:
+        tubelet.models.repository.model_folder.BrokenModel: its files are not what its model.toml says.
+        tubelet.models.errors.MissingExtra: it needs a library that is not installed.
+        UnsupportedPrecision: it cannot run in the precision that is configured.
+    """
+    if config.precision == "int8":
+        check_int8(spec.family)
+    if device.type == "cpu" and config.runtime == "openvino":
+        if config.precision == "int8":
+            raise UnsupportedPrecision("engine.precision is int8, which engine.runtime openvino does not run")
+        model = store.load(spec.name, spec.version, device=device).model
+        return OpenVinoModel(model, spec.sampling.frames_per_unit, dtype)
+    model = store.load(spec.name, spec.version, device=device, dtype=dtype).model
+    if device.type == "cpu":
+        pack(model, Int8Linear if config.precision == "int8" else PackedLinear)
+        return model
+    if not model.only_device_work:
+        _log.info("%s %s runs without CUDA graphs: %s models may not", spec.name, spec.version, spec.family)
+        return model
+    return GraphedModel(model, spec.sampling.frames_per_unit, max_batch_units)
+
+
+T = TypeVar("T")
+
+_at_work: set[threading.Thread] = set()
+
+
+async def in_own_thread(work: Callable[[], T]) -> T:
+    """As ``asyncio.to_thread``, whose threads the end of the loop waits for, and that of Python."""
+    found: Future[T] = Future()
+    found.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            found.set_result(work())
+        except BaseException as error:
+            found.set_exception(error)
+        finally:
+            _at_work.discard(thread)
+
+    thread = threading.Thread(target=run, name="own", daemon=True)
+    _at_work.add(thread)
+    thread.start()
+    return await asyncio.wrap_future(found)
+
+
+def is_any_at_work() -> bool:
+    """Is work under way that was given up, or is not done yet?"""
+    return bool(_at_work)

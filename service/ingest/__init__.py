@@ -1,0 +1,1 @@
+"""A video's bytes, uploaded or fetched from a URI, into one seekable file."""

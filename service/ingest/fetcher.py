@@ -1,0 +1,94 @@
+"""The way from a URI to its file, if it is one that this server fetches from."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+
+from tubelet.models.errors import MissingExtra
+from tubelet.service.config.config import FetchConfig
+from tubelet.service.errors import UriNotAllowed
+from tubelet.service.ingest.local_file import LocalFiles, LocalVideo
+from tubelet.service.ingest.readers import Ranged, Streamed
+from tubelet.service.types.uri import Prefix, Scheme, Uri, is_covered, parse_prefix
+
+Opened = LocalVideo | Ranged | Streamed
+Open = Callable[[Uri], AbstractAsyncContextManager[Opened]]
+
+
+class Fetcher:
+    """Opens what ``config.allow`` covers; ``async with`` holds the connections."""
+
+    def __init__(self, config: FetchConfig) -> None:
+        self._config = config
+        self._prefixes = tuple(parse_prefix(prefix) for prefix in config.allow)
+        self._places = asyncio.Semaphore(config.max_videos)
+        self._ways: dict[Scheme, Open] = {}
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> "Fetcher":
+        """
+        Raises:
+            MissingExtra: a prefix needs a library that is not installed.
+        """
+        async with AsyncExitStack() as stack:
+            self._ways = await _ways(self._config, self._prefixes, stack)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    def check(self, uri: Uri) -> None:
+        """
+        Raises:
+            UriNotAllowed
+        """
+        if not self._prefixes:
+            raise UriNotAllowed("this server takes no URIs: its fetch.allow is empty", field="uri")
+        if not is_covered(uri, self._prefixes):
+            raise UriNotAllowed("this server does not fetch from there: see its fetch.allow", field="uri")
+
+    @asynccontextmanager
+    async def open(self, uri: Uri) -> AsyncIterator[Opened]:
+        """Wait for a place among ``config.max_videos``, then open it.
+
+        Raises:
+            UriNotAllowed, UriNotFound, FetchFailed, EmptyUpload.
+        """
+        self.check(uri)
+        async with self._places, self._ways[uri.scheme](uri) as opened:
+            yield opened
+
+
+async def _ways(
+    config: FetchConfig, prefixes: tuple[Prefix, ...], stack: AsyncExitStack
+) -> dict[Scheme, Open]:
+    """How to open URIs of the schemes that are allowed, whose libraries alone are imported."""
+    schemes = {prefix.place.scheme for prefix in prefixes}
+    ways: dict[Scheme, Open] = {}
+    if "file" in schemes:
+        ways["file"] = LocalFiles(prefixes).open
+    if schemes & {"http", "https"}:
+        with _extra("http"):
+            from tubelet.service.ingest.http import WebServers
+        servers = await stack.enter_async_context(WebServers(config, prefixes))
+        ways["http"] = ways["https"] = servers.open
+    if "s3" in schemes:
+        with _extra("s3"):
+            from tubelet.service.ingest.s3 import s3_objects
+        ways["s3"] = await stack.enter_async_context(s3_objects(config))
+    if "gs" in schemes:
+        with _extra("gs"):
+            from tubelet.service.ingest.gcs import gs_objects
+        ways["gs"] = await stack.enter_async_context(gs_objects(config))
+    return ways
+
+
+@contextmanager
+def _extra(name: str) -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingExtra(
+            f"fetch.allow names {name} URIs, which need a library: pip install 'tubelet[{name}]'"
+        ) from error

@@ -1,0 +1,35 @@
+"""Objects in Google Cloud Storage."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from gcsfs.core import GCSFileSystem  # by HTTP alone: the other one asks about each bucket by gRPC first
+
+from tubelet.service.config.config import FetchConfig
+from tubelet.service.errors import UriChanged
+from tubelet.service.ingest.object_store import CHANGED, Open, StoredObject, info, options, path_of
+from tubelet.service.types.uri import Uri
+
+
+@asynccontextmanager
+async def gs_objects(config: FetchConfig) -> AsyncIterator[Open]:
+    store = GCSFileSystem(**options("gs", config))
+    session = await store._set_session()
+
+    @asynccontextmanager
+    async def open_object(uri: Uri) -> AsyncIterator[StoredObject]:
+        found = await info(store, uri, config.timeout_s)
+
+        async def part(start: int, end: int) -> Any:
+            try:
+                return await store._cat_file(path_of(uri), start, end, generation=found["generation"])
+            except FileNotFoundError as error:  # this generation of it
+                raise UriChanged(CHANGED) from error
+
+        yield StoredObject(uri, found["size"], part, config.timeout_s)
+
+    try:
+        yield open_object
+    finally:
+        await session.close()

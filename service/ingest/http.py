@@ -1,0 +1,264 @@
+"""Files on web servers (RFC 9110): by ranges where a server has them, else from the front.
+
+aiohttp is asked directly, not through fsspec, which takes whatever a server sends for a range: of any size,
+and of any version of the file.
+"""
+
+import asyncio
+import logging
+import re
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from urllib.parse import urldefrag, urljoin
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
+
+from tubelet.service.config.config import FetchConfig
+from tubelet.service.errors import EmptyUpload, FetchFailed, UriChanged, UriNotAllowed, UriNotFound
+from tubelet.service.ingest.readers import Streamed
+from tubelet.service.ingest.ssrf_guard import guarded_socket
+from tubelet.service.types.uri import Prefix, Uri, is_covered, parse_uri
+
+_AS_NUMBERS = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
+
+
+class Resolver(AbstractResolver):
+    """Asks the system for so many names at the same time; the others wait."""
+
+    def __init__(self, max_names: int) -> None:
+        self._threads = ThreadPoolExecutor(max_names, "names")
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """
+        Raises:
+            OSError: it has no address, or nobody can say.
+        """
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, _look_up, host, port, family)
+
+    async def close(self) -> None:
+        """Those that are looked up still are not waited for."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _look_up(host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
+    found: list[ResolveResult] = []
+    infos = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+    for of_family, _, protocol, _, address in infos:
+        number, _ = socket.getnameinfo(address, _AS_NUMBERS)  # with the interface where that is part of it
+        found.append(
+            ResolveResult(
+                hostname=host,
+                host=number,
+                port=port,
+                family=of_family,
+                proto=protocol,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+        )
+    return found
+
+
+_MAX_REDIRECTS = 5
+_REDIRECTS = (301, 302, 303, 307, 308)
+_ABSENT = (401, 403, 404, 410)
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
+
+_log = logging.getLogger(__name__)
+
+
+class WebServers:
+    """Those that some prefixes lead to, before and after redirects; their connections last as the context."""
+
+    def __init__(self, config: FetchConfig, prefixes: Iterable[Prefix]) -> None:
+        self.timeout_s = config.timeout_s
+        self._config = config
+        self._prefixes = [prefix for prefix in prefixes if prefix.place.scheme in ("http", "https")]
+
+    async def __aenter__(self) -> "WebServers":
+        self._resolver = Resolver(self._config.max_videos)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                resolver=self._resolver, socket_factory=guarded_socket(self._config.private_networks)
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self.timeout_s, sock_read=self.timeout_s),
+            headers={"User-Agent": "tubelet", "Accept-Encoding": "identity"},
+            auto_decompress=False,
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._session.close()
+        await self._resolver.close()
+
+    @asynccontextmanager
+    async def open(self, uri: Uri) -> AsyncIterator["RangedFile | Streamed"]:
+        """
+        Raises:
+            UriNotFound, UriNotAllowed, FetchFailed, EmptyUpload.
+        """
+        place, answer = await self.ask(uri, {"Range": _range(0, self._config.block_bytes)})
+        async with answer:
+            if answer.status == 200:
+                yield Streamed(_pieces(answer, deadline=None))
+            elif answer.status == 416:
+                raise EmptyUpload("the video is empty: its server has no first byte of it")
+            else:
+                yield RangedFile(self, uri, place, answer)
+
+    async def ask(self, uri: Uri, headers: dict[str, str]) -> tuple[Uri, aiohttp.ClientResponse]:
+        """The answer, and where it came from in the end.
+
+        Raises:
+            UriNotFound, UriNotAllowed, FetchFailed.
+        """
+        place = uri
+        for _ in range(1 + _MAX_REDIRECTS):
+            answer = await self._get(place, headers)
+            if answer.status not in _REDIRECTS:
+                _check(answer)
+                return place, answer
+            answer.close()
+            place = self._redirected(place, answer.headers.get("Location", ""))
+        raise FetchFailed(f"the server of the URI redirects more than {_MAX_REDIRECTS} times")
+
+    async def _get(self, place: Uri, headers: dict[str, str]) -> aiohttp.ClientResponse:
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                return await self._session.get(
+                    URL(place.url, encoded=True), headers=headers, allow_redirects=False
+                )
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
+            _log.info("%s: %s", place, type(error).__name__ if place.query else repr(error))
+            raise FetchFailed("the server of the URI cannot be reached, or does not answer") from error
+
+    def _redirected(self, place: Uri, location: str) -> Uri:
+        try:
+            target = parse_uri(urldefrag(urljoin(place.url, location)).url)
+        except ValueError:
+            target = None
+        if target is None or not is_covered(target, self._prefixes):
+            _log.info("%s redirects to where fetch.allow does not lead: %s", place, target)
+            raise UriNotAllowed("the URI redirects to where this server does not fetch from", field="uri")
+        return target
+
+
+class RangedFile:
+    """One version of a file, by its first range; a ``tubelet.service.ingest.readers.Ranged``."""
+
+    def __init__(self, servers: WebServers, uri: Uri, place: Uri, first: aiohttp.ClientResponse) -> None:
+        """
+        Raises:
+            FetchFailed: it is no range from the file's first byte on.
+        """
+        start, _, self.size_bytes = _content_range(first)
+        if start != 0:
+            raise FetchFailed(f"the server of the URI sent a range from byte {start} on, not from byte 0")
+        self._servers = servers
+        self._uri = uri
+        self._place = place
+        self._first: aiohttp.ClientResponse | None = first
+        self._version = _version(first)
+
+    async def read(self, start: int, end: int) -> AsyncGenerator[bytes]:
+        if self._first is not None and start == 0:
+            answer, self._first = self._first, None
+        else:
+            answer = await self._ask(start, end)
+        async with answer:
+            left = self._expected_bytes(answer, start, end)
+            deadline = asyncio.get_running_loop().time() + self._servers.timeout_s
+            async for piece in _pieces(answer, deadline):
+                left -= len(piece)
+                if left < 0:
+                    raise FetchFailed("the server of the URI sent more than the range that it announced")
+                yield piece
+        if left > 0:
+            raise FetchFailed(f"the server of the URI sent {left} bytes less than it announced")
+
+    async def _ask(self, start: int, end: int) -> aiohttp.ClientResponse:
+        headers = {"Range": _range(start, end)}
+        if self._version.startswith('"'):  # a strong one
+            headers["If-Range"] = self._version
+        try:
+            self._place, answer = await self._servers.ask(self._place, headers)
+        except (UriNotFound, FetchFailed) as error:
+            if self._place == self._uri:
+                raise
+            self._place = self._uri  # that a redirect led to may be good for a while only
+            raise FetchFailed(error.message) from error
+        return answer
+
+    def _expected_bytes(self, answer: aiohttp.ClientResponse, start: int, end: int) -> int:
+        """How many the body must have."""
+        if answer.status == 200 or _version(answer) != self._version:
+            raise UriChanged("another file came to the URI's place while it was read; try again")
+        begins, ends, size_bytes = _content_range(answer)
+        if size_bytes != self.size_bytes:
+            raise UriChanged(
+                f"the file at the URI had {self.size_bytes} bytes, now {size_bytes}; try again",
+                limit=self.size_bytes,
+                value=size_bytes,
+            )
+        if begins != start or not start < ends <= end:
+            raise FetchFailed(
+                f"the server of the URI sent bytes {begins} to {ends}, asked for {start} to {end}"
+            )
+        return ends - begins
+
+
+def _check(answer: aiohttp.ClientResponse) -> None:
+    """Is it one that can be used?"""
+    if answer.status in _ABSENT:
+        answer.close()
+        raise UriNotFound("there is no such file, or this server may not read it")
+    if answer.status not in (200, 206, 416):
+        answer.close()
+        raise FetchFailed(f"the server of the URI answered with status {answer.status}", value=answer.status)
+    if (coding := answer.headers.get("Content-Encoding", "identity")) != "identity":
+        answer.close()
+        raise FetchFailed(
+            f"the server of the URI sent the file encoded as {coding[:20]!r}, which was not asked for"
+        )
+
+
+async def _pieces(answer: aiohttp.ClientResponse, deadline: float | None) -> AsyncGenerator[bytes]:
+    """The body, before a time of the loop's clock."""
+    while True:
+        try:
+            async with asyncio.timeout_at(deadline):
+                piece = await answer.content.readany()
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise FetchFailed("the server of the URI broke off or is too slow") from error
+        if not piece:
+            return
+        yield piece
+
+
+def _range(start: int, end: int) -> str:
+    return f"bytes={start}-{end - 1}"
+
+
+def _content_range(answer: aiohttp.ClientResponse) -> tuple[int, int, int]:
+    """Its start, its end, and the size of the whole file."""
+    found = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
+    if found is None or answer.status != 206:
+        raise FetchFailed(
+            f"the server of the URI answered with status {answer.status} and not the range asked for"
+        )
+    start, last, size = (int(number) for number in found.groups())
+    if not start <= last < size:
+        raise FetchFailed(f"the server of the URI sent bytes {start} to {last} of a file of {size}")
+    return start, last + 1, size
+
+
+def _version(answer: aiohttp.ClientResponse) -> str:
+    """What changes with the file; empty where the server has no word for it."""
+    return answer.headers.get("ETag") or answer.headers.get("Last-Modified", "")

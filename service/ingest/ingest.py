@@ -1,0 +1,110 @@
+"""The bytes of a video, wherever they come from: what a client uploads, or what is at a URI."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tubelet.service.config.config import Config
+from tubelet.service.ingest.fetcher import Fetcher
+from tubelet.service.ingest.local_file import LocalVideo
+from tubelet.service.ingest.ranged_download import FetchedVideo, fetch
+from tubelet.service.ingest.readers import Ranged, Streamed
+from tubelet.service.ingest.spooled_file import Piece
+from tubelet.service.ingest.upload import Upload, receive
+from tubelet.service.metrics import Metrics
+from tubelet.service.types.uri import Uri
+from tubelet.service.types.video import VideoFile
+
+Video = AsyncIterator[Piece] | Uri
+"""The chunks of a file, or where it is."""
+
+
+@dataclass(slots=True)
+class Account:
+    """What one request cost: wall seconds by stage, and bytes that were fetched."""
+
+    model: str  # that answers it
+    seconds: dict[str, float] = field(default_factory=dict)
+    told_s: float = 0.0  # for which a client that reads slowly was waited for
+    fetched_bytes: int = 0
+
+    def own_s(self, total_s: float) -> float:
+        """Of so much time, what did not go by at the client's pace."""
+        return max(0.0, total_s - self.seconds.get("upload", 0.0) - self.told_s)
+
+
+class Intake:
+    """Opens videos; they are there, or come, as long as the context lasts."""
+
+    def __init__(self, config: Config, fetcher: Fetcher, metrics: Metrics) -> None:
+        self._config = config
+        self._fetcher = fetcher
+        self._metrics = metrics
+
+    def check(self, video: Video) -> None:
+        """
+        Raises:
+            UriNotAllowed
+        """
+        if isinstance(video, Uri):
+            self._fetcher.check(video)
+
+    @asynccontextmanager
+    async def open(self, video: Video, account: Account) -> AsyncIterator[VideoFile]:
+        """
+        Raises:
+            UriNotAllowed, UriNotFound, FetchFailed, EmptyUpload, StorageFull.
+        """
+        if not isinstance(video, Uri):
+            async with self._received(video, "upload", account) as file:
+                yield file
+            return
+        async with self._fetcher.open(video) as opened:
+            match opened:
+                case LocalVideo():
+                    yield opened
+                case Streamed(chunks):
+                    async with self._received(chunks, "fetch", account) as file:
+                        yield file
+                case _:
+                    async with self._fetched(opened, account) as file:
+                        yield file
+
+    @asynccontextmanager
+    async def _received(
+        self, chunks: AsyncIterator[Piece], stage: Literal["upload", "fetch"], account: Account
+    ) -> AsyncIterator[Upload]:
+        """Account for bytes that come from the front, beside which decoding may go on."""
+
+        async def watch() -> None:
+            with self._metrics.time(stage, account.model, account.seconds):
+                await file.whole()
+
+        async with receive(chunks, self._config.upload) as file:
+            coming = asyncio.create_task(watch())
+            try:
+                yield file
+                await coming
+            finally:
+                coming.cancel()
+                await asyncio.wait([coming])
+                self._count(stage, file.arrived_bytes, account)
+
+    @asynccontextmanager
+    async def _fetched(self, remote: Ranged, account: Account) -> AsyncIterator[FetchedVideo]:
+        """Account for bytes that come as they are asked for, by the time that somebody waited for them."""
+        async with fetch(remote, self._config.fetch, self._config.upload) as file:
+            try:
+                yield file
+            finally:
+                self._metrics.add_time("fetch", account.model, file.waited_s, account.seconds)
+                self._count("fetch", file.fetched_bytes, account)
+
+    def _count(self, stage: Literal["upload", "fetch"], count: int, account: Account) -> None:
+        if stage == "fetch":
+            account.fetched_bytes = count
+            self._metrics.fetched_bytes.inc(count)
+        else:
+            self._metrics.uploaded_bytes.inc(count)

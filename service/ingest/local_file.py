@@ -1,0 +1,68 @@
+"""Files of this machine, and of what is mounted on it: read where they are, nothing is copied."""
+
+import os
+import stat
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from tubelet.service.errors import EmptyUpload, UriNotAllowed, UriNotFound
+from tubelet.service.types.uri import Prefix, Uri
+
+
+@dataclass(frozen=True, slots=True)
+class LocalVideo:
+    """A file that is there as a whole: a ``tubelet.service.types.video.VideoFile``."""
+
+    fd: int
+    size_bytes: int
+    is_whole: bool = True
+
+    async def wait(self, start: int, end: int) -> tuple[int, int]:
+        return 0, self.size_bytes
+
+    async def whole(self) -> int:
+        return self.size_bytes
+
+
+class LocalFiles:
+    """Files below the folders of some prefixes, wherever links on the way lead: there they must be, too."""
+
+    def __init__(self, prefixes: Iterable[Prefix]) -> None:
+        self._folders = [
+            os.path.realpath(prefix.place.key) for prefix in prefixes if prefix.place.scheme == "file"
+        ]
+
+    @asynccontextmanager
+    async def open(self, uri: Uri) -> AsyncIterator[LocalVideo]:
+        """
+        Raises:
+            UriNotFound: it cannot be read, or is no file.
+            UriNotAllowed: a link leads out of the allowed folders.
+        """
+        try:
+            fd = self._open(uri.key)
+        except OSError as error:
+            raise UriNotFound("there is no such file, or this server may not read it") from error
+        try:
+            size_bytes = os.fstat(fd).st_size
+            if size_bytes == 0:
+                raise EmptyUpload("the video is empty: a file of no bytes")
+            yield LocalVideo(fd, size_bytes)
+        finally:
+            os.close(fd)
+
+    def _open(self, path: str) -> int:
+        """What was looked at is what is opened, whatever becomes of the path in between."""
+        place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        try:
+            real = os.readlink(f"/proc/self/fd/{place}")
+            if not any(
+                real == folder or real.startswith(folder.rstrip("/") + "/") for folder in self._folders
+            ):
+                raise UriNotAllowed("the file lies outside of what this server may read", field="uri")
+            if not stat.S_ISREG(os.fstat(place).st_mode):
+                raise FileNotFoundError(path)
+            return os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_CLOEXEC)
+        finally:
+            os.close(place)

@@ -1,0 +1,179 @@
+"""A video whose bytes are fetched as they are asked for, into a file with holes."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from time import monotonic
+
+from tubelet.service.config.config import FetchConfig, UploadConfig
+from tubelet.service.errors import FetchFailed, UploadTooLarge
+from tubelet.service.ingest.readers import Ranged
+from tubelet.service.ingest.spooled_file import AnonymousFile, Growth
+from tubelet.service.types.byte_ranges import Spans
+
+_PAUSE_S = 0.1  # before the second attempt; twice as long before each further one
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class _Run:
+    """[start, end) on its way; all up to ``place`` has come."""
+
+    place: int
+    end: int
+    task: "asyncio.Task[None]" = field(init=False)
+
+
+class FetchedVideo:
+    """A ``tubelet.service.types.video.VideoFile`` of known size.
+
+    Where it is read on and on, as much is fetched ahead as was read since the last jump, up to
+    ``read_ahead_bytes``: it doubles, and no more than half of it is in vain.
+    """
+
+    def __init__(self, remote: Ranged, config: FetchConfig, upload: UploadConfig) -> None:
+        self.size_bytes = remote.size_bytes
+        self.fetched_bytes = 0  # what has come of bodies, attempts that failed included
+        self.waited_s = 0.0
+        self._remote = remote
+        self._config = config
+        self._max_bytes = upload.max_bytes
+        self._storage = AnonymousFile(upload)
+        self._there = Spans()
+        self._runs: list[_Run] = []
+        self._growth = Growth()
+        self._jumped_to = 0
+        self._expected = 0  # where the reader goes on if it does not jump
+
+    @property
+    def fd(self) -> int:
+        return self._storage.fd
+
+    @property
+    def is_whole(self) -> bool:
+        return self._there.end_of(0) == self.size_bytes
+
+    async def wait(self, start: int, end: int) -> tuple[int, int]:
+        """Fetch what is missing of [start, end): -> [start, end) of what is there, at least that.
+
+        Raises:
+            FetchFailed, UriNotFound, UriChanged, UploadTooLarge, StorageFull.
+            ValueError: the file has no such byte.
+        """
+        if not 0 <= start < self.size_bytes:
+            raise ValueError(f"no byte {start} in a file of {self.size_bytes}")
+        began = monotonic()
+        try:
+            if not self._expected <= start <= self._expected + self._config.block_bytes:
+                self._jumped_to = start
+            end = min(end, self.size_bytes)
+            self._fetch_ahead(start, end)
+            while (missing := self._there.end_of(start)) < end:
+                await self._progress(missing, end)
+        finally:
+            self.waited_s += monotonic() - began
+        self._expected = self._there.end_of(start)
+        return start, self._expected
+
+    async def whole(self) -> int:
+        """Fetch all of it: its size in bytes."""
+        while (there := self._there.end_of(0)) < self.size_bytes:
+            await self.wait(there, self.size_bytes)
+        return self.size_bytes
+
+    def start(self) -> None:
+        """Its first bytes are wanted in any case."""
+        self._fetch_ahead(0, 1)
+
+    async def stop(self) -> None:
+        tasks = [run.task for run in self._runs]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._storage.close()
+
+    def _fetch_ahead(self, start: int, end: int) -> None:
+        """See to it that [start, end) is there or on its way, and half of what shall be fetched ahead."""
+        ahead = min(start - self._jumped_to, self._config.read_ahead_bytes)
+        frontier = self._frontier(start)
+        if frontier < max(end, min(start + ahead // 2, self.size_bytes)):
+            least = min(max(frontier + self._config.block_bytes, end), self.size_bytes)
+            self._begin(frontier, least, min(max(least, start + ahead), self.size_bytes))
+
+    def _frontier(self, place: int) -> int:
+        """Up to where all from this place on is there or on its way."""
+        while True:
+            there = self._there.end_of(place)
+            there = max([run.end for run in self._runs if run.place <= there < run.end], default=there)
+            if there == place:
+                return place
+            place = there
+
+    def _begin(self, start: int, least: int, most: int) -> None:
+        """Fetch from ``start`` to ``most``, or to ``least`` if the limit leaves no more."""
+        on_its_way = sum(run.end - run.place for run in self._runs)
+        left = self._max_bytes - self.fetched_bytes - on_its_way
+        if least - start > left:
+            raise UploadTooLarge(
+                f"more than the limit of {self._max_bytes} bytes would have to be fetched of the video",
+                limit=self._max_bytes,
+                value=f">={self._max_bytes - left + least - start}",
+            )
+        after = [run.place for run in self._runs if run.place > start]
+        after += [there] if (there := self._there.next_start(start)) is not None else []
+        run = _Run(start, min([start + left, most, *after]))
+        self._runs.append(run)
+        run.task = asyncio.create_task(self._fetch(run))
+        run.task.add_done_callback(_know_the_outcome)
+
+    async def _progress(self, missing: int, end: int) -> None:
+        """Wait for the next piece of the run that brings what is missing."""
+        run = next((run for run in self._runs if run.place <= missing < run.end), None)
+        if run is None:
+            self._fetch_ahead(missing, end)
+            return
+        await self._growth.more(run.task)
+
+    async def _fetch(self, run: _Run) -> None:
+        failures = 0
+        try:
+            while run.place < run.end:
+                try:
+                    await self._read_on(run)
+                except FetchFailed as error:
+                    failures += 1
+                    if failures == self._config.attempts:
+                        raise
+                    _log.info("attempt %d at bytes %d to %d: %s", failures, run.place, run.end, error)
+                    await asyncio.sleep(_PAUSE_S * 2 ** (failures - 1))
+        finally:
+            self._runs.remove(run)
+
+    async def _read_on(self, run: _Run) -> None:
+        async with aclosing(self._remote.read(run.place, run.end)) as pieces:
+            async for piece in pieces:
+                self.fetched_bytes += len(piece)
+                await self._storage.write(run.place, [piece])
+                self._there.add(run.place, run.place + len(piece))
+                run.place += len(piece)
+                self._growth.grew()
+
+
+@asynccontextmanager
+async def fetch(remote: Ranged, config: FetchConfig, upload: UploadConfig) -> AsyncIterator[FetchedVideo]:
+    """The file lives as long as the context."""
+    video = FetchedVideo(remote, config, upload)
+    video.start()
+    try:
+        yield video
+    finally:
+        await video.stop()
+
+
+def _know_the_outcome(task: "asyncio.Task[None]") -> None:
+    """What nobody waited for may fail: whoever needs it asks again."""
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,136 @@
+"""Waiting for more of what a task brings bit by bit."""
+
+import asyncio
+import errno
+import logging
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from tubelet.service.config.config import UploadConfig
+from tubelet.service.errors import StorageFull
+
+
+class Growth:
+    """``grew`` wakes everybody who waits for ``more``."""
+
+    def __init__(self) -> None:
+        self._next = asyncio.Event()
+
+    def grew(self) -> None:
+        self._next.set()
+        self._next = asyncio.Event()
+
+    async def more(self, bringer: "asyncio.Task[None]") -> None:
+        """Wait until there is more, or until the task ends, and raise what it failed with."""
+        grown = asyncio.ensure_future(self._next.wait())
+        try:
+            await asyncio.wait((grown, bringer), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            grown.cancel()
+        if bringer.done():
+            bringer.result()
+
+
+Piece = bytes | memoryview
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+logger = logging.getLogger(__name__)
+
+
+class AnonymousFile:
+    """``fd`` has no name in any file system. It becomes another when the file moves to disk.
+
+    What lies between the places that were written takes no room.
+    """
+
+    def __init__(self, config: UploadConfig) -> None:
+        self.fd = os.memfd_create("video", os.MFD_CLOEXEC)
+        self._config = config
+        self._written_bytes = 0
+        self._in_memory = True
+        self._moving = asyncio.Lock()
+
+    def stays_in_memory(self, more_bytes: int) -> bool:
+        """Whether so much more is written at once, rather than by a thread that a disk may keep waiting."""
+        return self._in_memory and self._written_bytes + more_bytes <= self._config.memory_bytes
+
+    async def write(self, place: int, pieces: Sequence[Piece]) -> None:
+        """Write pieces that follow each other; each place is written once.
+
+        Raises:
+            StorageFull: the disk has no room for them.
+        """
+        async with self._moving:
+            with self._full_disk_named():
+                await self._write(place, pieces)
+
+    async def _write(self, place: int, pieces: Sequence[Piece]) -> None:
+        count = sum(map(len, pieces))
+        if self.stays_in_memory(count):
+            _write_all(self.fd, place, pieces)
+        else:
+            if self._in_memory:
+                memory_fd = self.fd
+                self.fd = _copy_to_disk(memory_fd, self._config)
+                os.close(memory_fd)
+                self._in_memory = False
+            await _finish_in_thread(self.fd, place, pieces)
+        self._written_bytes += count
+
+    @contextmanager
+    def _full_disk_named(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            folder = self._config.directory or tempfile.gettempdir()
+            logger.warning("no room in %s for a video: %s", folder, error.strerror)
+            raise StorageFull("the server has no room to store the video; try again later") from error
+
+    def close(self) -> None:
+        """Once no write is under way."""
+        os.close(self.fd)
+
+
+def _copy_to_disk(memory_fd: int, config: UploadConfig) -> int:
+    """Copy what was written so far to an unnamed file on disk, and return that file's descriptor."""
+    with tempfile.TemporaryFile(dir=config.directory) as file:
+        for start, end in _written(memory_fd):
+            os.lseek(file.fileno(), start, os.SEEK_SET)
+            while start < end:
+                start += os.sendfile(file.fileno(), memory_fd, start, end - start)
+        return os.dup(file.fileno())
+
+
+def _written(fd: int) -> Iterator[tuple[int, int]]:
+    """[start, end) of what is no hole, rounded to pages."""
+    size, end = os.fstat(fd).st_size, 0
+    while end < size:
+        try:
+            start = os.lseek(fd, end, os.SEEK_DATA)
+        except OSError:  # nothing but a hole follows
+            return
+        end = os.lseek(fd, start, os.SEEK_HOLE)
+        yield start, end
+
+
+async def _finish_in_thread(fd: int, place: int, pieces: Sequence[Piece]) -> None:
+    """Write in a thread; a cancellation waits for it, since ``fd`` must not be closed under a write."""
+    writing = asyncio.ensure_future(asyncio.to_thread(_write_all, fd, place, pieces))
+    try:
+        await asyncio.shield(writing)
+    except asyncio.CancelledError:
+        await asyncio.wait([writing])
+        raise
+
+
+def _write_all(fd: int, place: int, pieces: Sequence[Piece]) -> None:
+    for piece in pieces:
+        view = memoryview(piece)
+        while view:
+            written = os.pwrite(fd, view, place)
+            place, view = place + written, view[written:]

@@ -1,0 +1,185 @@
+"""Chunks -> a bounded, seekable, anonymous file, from the front."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from tubelet.service.config.config import UploadConfig
+from tubelet.service.errors import EmptyUpload, UploadTooLarge
+from tubelet.service.ingest.spooled_file import AnonymousFile, Growth, Piece
+
+_AHEAD_BYTES = 4 << 20  # that wait for a disk; then so does who brings them: fewer writes cost less
+_PIECE_BYTES = 256  # of memory that a piece takes beside its content
+_GATHER_S = 0.002  # before a write to disk: a thread's turn costs more than a small message
+
+
+class Spool:
+    """``wrote`` hears how many bytes are in the file. What waits for the disk is written in one go.
+
+    ``failed`` hears that a write went wrong while nobody waited for it; ``end`` says what.
+    """
+
+    def __init__(
+        self, storage: AnonymousFile, wrote: Callable[[int], None], failed: Callable[[], None]
+    ) -> None:
+        self._storage = storage
+        self._wrote = wrote
+        self._failed = failed
+        self._written_bytes = 0
+        self._waiting: list[Piece] = []
+        self._waiting_bytes = 0
+        self._writing: asyncio.Task[None] | None = None
+
+    async def put(self, chunk: Piece) -> None:
+        """
+        Raises:
+            StorageFull, OSError: a chunk before it could not be written.
+        """
+        if not chunk:
+            return
+        if self._writing is not None and self._writing.done():
+            await self.end()
+        if self._writing is None and self._storage.stays_in_memory(len(chunk)):
+            await self._write([chunk])
+            return
+        self._waiting.append(chunk)
+        self._waiting_bytes += len(chunk) + _PIECE_BYTES
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write_on())
+            self._writing.add_done_callback(self._hear)
+        elif self._waiting_bytes > _AHEAD_BYTES:
+            await self.end()
+
+    async def end(self) -> None:
+        """Wait until all is in the file.
+
+        Raises:
+            StorageFull, OSError: a chunk could not be written.
+        """
+        if self._writing is not None:
+            await asyncio.shield(self._writing)
+            self._writing = None
+
+    async def stop(self) -> None:
+        """Write no more: the file may be closed then."""
+        if self._writing is not None and not self._writing.done():
+            self._writing.cancel()
+            await asyncio.wait([self._writing])
+
+    def _hear(self, writing: asyncio.Task[None]) -> None:
+        if not writing.cancelled() and writing.exception() is not None:
+            self._failed()
+
+    async def _write_on(self) -> None:
+        while self._waiting:
+            await asyncio.sleep(_GATHER_S)
+            pieces, self._waiting, self._waiting_bytes = self._waiting, [], 0
+            await self._write(pieces)
+
+    async def _write(self, pieces: list[Piece]) -> None:
+        await self._storage.write(self._written_bytes, pieces)
+        self._written_bytes += sum(map(len, pieces))
+        self._wrote(self._written_bytes)
+
+
+class Upload:
+    """A video's bytes as they come in: a ``tubelet.service.types.video.VideoFile``."""
+
+    def __init__(self, config: UploadConfig) -> None:
+        self.size_bytes: int | None = None  # None: more may come
+        self._config = config
+        self._storage = AnonymousFile(config)
+        self._spool = Spool(self._storage, self._wrote, self._give_up)
+        self._arrived = 0
+        self._growth = Growth()
+        self._is_given_up = False
+        self._filling: asyncio.Task[None]
+        self._stopping: asyncio.Task[None]
+
+    @property
+    def fd(self) -> int:
+        return self._storage.fd
+
+    @property
+    def is_whole(self) -> bool:
+        return self.size_bytes is not None
+
+    @property
+    def arrived_bytes(self) -> int:
+        return self._arrived
+
+    async def wait(self, start: int, end: int) -> tuple[int, int]:
+        """Wait for the byte at ``start``, or for the end of the file: -> [start, end) of what is there.
+
+        Raises:
+            UploadTooLarge, EmptyUpload, StorageFull, or whatever ended the chunks.
+        """
+        while self._arrived <= start and self.size_bytes is None:
+            await self._growth.more(self._filling)
+        return 0, self._arrived
+
+    async def whole(self) -> int:
+        """Wait for all of it: its size in bytes.
+
+        Raises:
+            UploadTooLarge, EmptyUpload, StorageFull, or whatever ended the chunks.
+        """
+        await asyncio.shield(self._filling)
+        return self._arrived
+
+    def start(self, chunks: AsyncIterator[Piece]) -> None:
+        self._filling = asyncio.create_task(self._fill(chunks))
+
+    async def stop(self) -> None:
+        """Whoever does not wait for its end leaves it to itself."""
+        self._stopping = asyncio.create_task(self._stop())
+        await asyncio.shield(self._stopping)
+
+    async def _stop(self) -> None:
+        self._filling.cancel()
+        await asyncio.wait((self._filling,))
+        if not self._filling.cancelled():
+            self._filling.exception()  # whoever wanted to know has asked
+        await self._spool.stop()
+        self._storage.close()
+
+    async def _fill(self, chunks: AsyncIterator[Piece]) -> None:
+        size = 0
+        try:
+            async for chunk in chunks:
+                size += len(chunk)
+                if size > self._config.max_bytes:
+                    raise UploadTooLarge(
+                        f"the video is larger than the limit of {self._config.max_bytes} bytes",
+                        limit=self._config.max_bytes,
+                        value=f">={size}",
+                    )
+                await self._spool.put(chunk)
+            await self._spool.end()
+        except asyncio.CancelledError:
+            if self._is_given_up:
+                await self._spool.end()  # which says why
+            raise
+        if size == 0:
+            raise EmptyUpload("the video is empty: no byte came")
+        self.size_bytes = size
+
+    def _wrote(self, count: int) -> None:
+        self._arrived = count
+        self._growth.grew()
+
+    def _give_up(self) -> None:
+        """More may not come for long, or never."""
+        self._is_given_up = True
+        self._filling.cancel()
+
+
+@asynccontextmanager
+async def receive(chunks: AsyncIterator[Piece], config: UploadConfig) -> AsyncIterator[Upload]:
+    """Store the chunks as they come; the file lives as long as the context."""
+    upload = Upload(config)
+    upload.start(chunks)
+    try:
+        yield upload
+    finally:
+        await upload.stop()

@@ -1,0 +1,1 @@
+"""One request: admission, plan, windows, segments."""

@@ -1,0 +1,301 @@
+"""The straight line of one request: take in, probe, plan, decode, encode, classify, respond."""
+
+import asyncio
+import logging
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from functools import partial
+from time import monotonic
+
+from tubelet.models.spec import Preprocessing
+from tubelet.service.config.config import Config
+from tubelet.service.decode.pool.pool import DecodePool, Worker
+from tubelet.service.engine.engine import Engine
+from tubelet.service.engine.served_model import HostedModel
+from tubelet.service.engine.session import VideoWork
+from tubelet.service.errors import CorruptVideo, InternalError, TubeletError
+from tubelet.service.ingest.ingest import Account, Intake, Video
+from tubelet.service.metrics import Metrics
+from tubelet.service.pipeline.admission import Admission, Caller, Place
+from tubelet.service.pipeline.planner import (
+    check_options,
+    knows_no_end,
+    make_open_plan,
+    make_plan,
+    stride_warnings,
+)
+from tubelet.service.pipeline.registry import Catalogue
+from tubelet.service.pipeline.segments import SegmentAssembler
+from tubelet.service.pipeline.windows import Ended, Outbox, Planned, StartedWindow, WindowStarter
+from tubelet.service.types.plan import Plan
+from tubelet.service.types.request import Options
+from tubelet.service.types.result import Activation, Classification, Progress, Segment
+from tubelet.service.types.uri import Uri
+from tubelet.service.types.video import NS_PER_S, DecodeEnd, PixelFormat, UnitFrames, VideoFacts, VideoFile
+
+Event = VideoFacts | Progress | Segment
+Emit = Callable[[Event], Awaitable[None]]
+
+_PROGRESS_INTERVAL_S = 0.5
+_TURN_S = 0.01  # then others have theirs
+
+logger = logging.getLogger(__name__)
+
+
+class Pipeline:
+    """Classifies videos, many at a time; every stage is shared by all of them."""
+
+    def __init__(
+        self,
+        config: Config,
+        catalogue: Catalogue,
+        intake: Intake,
+        decoders: DecodePool,
+        engine: Engine,
+        metrics: Metrics,
+    ) -> None:
+        self.catalogue = catalogue
+        self._config = config
+        self._intake = intake
+        self._decoders = decoders
+        self._engine = engine
+        self._metrics = metrics
+        self._admission = Admission(config.server)
+
+    @contextmanager
+    def place(self, caller: Caller) -> Iterator[Place]:
+        """A place for a video in flight: to be had before anything is read of what its client sends.
+
+        Raises:
+            Overloaded, ClientOverloaded, DeadlineTooShort.
+        """
+        with self._admission.place(caller) as place, self._metrics.videos_in_flight.track_inprogress():
+            yield place
+
+    async def classify(
+        self, video: Video, options: Options, emit: Emit, place: Place | None = None
+    ) -> Classification:
+        """Classify one video; ``emit`` gets its facts, then segments and progress as they are known.
+
+        It needs no place where the pipeline is not shared with strangers.
+
+        Raises:
+            tubelet.service.errors.TubeletError: whatever the client has to hear of.
+        """
+        place = place or Place(position=1)
+        with insides_hidden():
+            self._intake.check(video)
+            model = self.catalogue.find(options.model, options.version)
+            check_options(model.spec.sampling, model.spec.preprocessing, options)
+            account, began = Account(model.spec.name), monotonic()
+            if isinstance(video, Uri):
+                place.awaited_since = None
+            elif place.late_s is not None:  # of no other place anybody asks
+                video = place.heard(video)
+            work = self._engine.work(model, options.priority, place.deadline, self._metrics)
+            try:
+                with model.in_use():
+                    answer = await self._run(video, options, emit, model, work, account)
+            except asyncio.CancelledError:
+                # What comes at the client's pace says nothing of ours: neither does what never came.
+                if "upload" in account.seconds or isinstance(video, Uri):
+                    place.gave_up_s = account.own_s(monotonic() - began)
+                raise
+            place.took_s = account.own_s(answer.stage_seconds["total"])
+            return answer
+
+    def forget(self) -> None:
+        """Let what was seen before cost what a first video does."""
+        self._engine.forget()
+
+    async def _run(
+        self,
+        video: Video,
+        options: Options,
+        emit: Emit,
+        model: HostedModel,
+        work: VideoWork,
+        account: Account,
+    ) -> Classification:
+        seconds = account.seconds
+        outbox: Outbox = asyncio.Queue()
+        async with AsyncExitStack() as stack:
+            stack.enter_context(self._metrics.time("total", account.model, seconds))
+            file = await stack.enter_async_context(self._intake.open(video, account))
+            decoding = asyncio.create_task(self._decode(file, model, options, work, outbox, seconds))
+            # Unwound in reverse: the decoder has let go of the file before it is closed.
+            stack.push_async_callback(_stop, decoding)
+            stack.callback(work.cancel)
+            tell = partial(_tell, emit, account)
+            end, assembler, segments = await respond(outbox, decoding, options, tell, model)
+        self._metrics.video_seconds.inc(end.facts.duration_ns / NS_PER_S)
+        rounded = stride_warnings(end.facts.duration_ns, model.spec.sampling, options)
+        seconds["queue"] += work.account.queue_s
+        seconds["encode"], seconds["classify"] = work.account.encode_s, work.account.classify_s
+        return Classification(
+            facts=end.facts,
+            model=model.spec.name,
+            version=model.spec.version,
+            segments=segments,
+            labels=assembler.video_labels(),
+            stage_seconds=seconds,
+            warnings=end.facts.warnings + end.warnings + rounded,
+            fetched_bytes=account.fetched_bytes,
+            off_ns=end.off_ns,
+            activation=Activation(model.spec.activation),
+        )
+
+    async def _decode(
+        self,
+        file: VideoFile,
+        model: HostedModel,
+        options: Options,
+        work: VideoWork,
+        outbox: Outbox,
+        seconds: dict[str, float],
+    ) -> None:
+        """Probe, plan and decode in one worker; units go to the engine, their windows to the outbox."""
+        name = model.spec.name
+        sampling, pixel_format = model.spec.sampling, _pixel_format(model.spec.preprocessing)
+        is_open = knows_no_end(options)
+        try:
+            if not is_open and file.size_bytes is None:
+                await file.whole()
+            else:
+                await file.wait(0, 1)
+            asked = monotonic()
+            async with self._decoders.worker(file, options.priority, work.deadline) as worker:
+                seconds["queue"] = monotonic() - asked
+                with self._metrics.time("probe", name, seconds):
+                    facts = await worker.probe(file, from_front=is_open)
+                if is_open:
+                    longest_ns = round(self._config.decode.max_duration_s * NS_PER_S)
+                    plan = make_open_plan(longest_ns, sampling, options)
+                else:
+                    plan = make_plan(facts, sampling, options)
+                with self._metrics.time("decode", name, seconds):
+                    units = partial(worker.decode, pixel_format=pixel_format, fast=options.fast)
+                    shorter = await self._walk(worker, units, Planned(facts, plan), work, outbox)
+                    if shorter is not None:
+                        plan = make_plan(shorter, sampling, options)
+                        await self._walk(worker, units, Planned(shorter, plan), work, outbox)
+        finally:
+            outbox.put_nowait(None)
+
+    async def _walk(
+        self,
+        worker: Worker,
+        units: Callable[[Plan], AsyncIterator[UnitFrames]],
+        planned: Planned,
+        work: VideoWork,
+        outbox: Outbox,
+    ) -> VideoFacts | None:
+        """Decode what a plan wants. The facts if it does not hold by them: nothing has come of it."""
+        outbox.put_nowait(planned)
+        plan = planned.plan
+        windows = WindowStarter(plan, work, outbox, self._config.decode.max_windows)
+        turn = monotonic()
+        async for unit in units(plan):
+            windows.add(unit)
+            if monotonic() - turn >= _TURN_S:  # a thousand units may be there at once
+                await asyncio.sleep(0)
+                turn = monotonic()
+        end = worker.end
+        assert end is not None  # decode ended without an error
+        self._metrics.frames_decoded.labels(work.model).inc(end.frames_decoded)
+        # Where stamps contradict each other, frames may have gone on for longer than the facts say.
+        if not plan.holds_for(end.facts.duration_ns) and not windows.has_started:
+            windows.abandon()
+            return end.facts
+        cut = plan.cut(end.end_ns)
+        if cut is None:
+            raise CorruptVideo("no frame could be decoded in the time ranges asked for")
+        windows.finish(cut, end)
+        return None
+
+
+@contextmanager
+def insides_hidden() -> Iterator[None]:
+    """What is not in the error tree is ours: logged here, a fixed text for the client."""
+    try:
+        yield
+    except TubeletError:
+        raise
+    except (Exception, asyncio.CancelledError) as error:
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
+            raise  # whoever waits for the answer has cancelled it
+        error_id = uuid.uuid4().hex[:12]
+        logger.exception("internal error %s", error_id)
+        raise InternalError(error_id) from error
+
+
+async def _tell(emit: Emit, account: Account, event: Event) -> None:
+    """Emit it, and account for the time until the client takes it."""
+    began = monotonic()
+    try:
+        await emit(event)
+    finally:
+        account.told_s += monotonic() - began
+
+
+async def respond(
+    outbox: Outbox, decoding: asyncio.Task[None], options: Options, emit: Emit, model: HostedModel
+) -> tuple[DecodeEnd, SegmentAssembler, tuple[Segment, ...]]:
+    """Turn windows into segments as their logits come, in the order of time."""
+    segments: list[Segment] = []
+    activation = Activation(model.spec.activation)
+    end: DecodeEnd | None = None
+    assembler, total_s, stated, was_emitted, shown = None, 0.0, False, False, monotonic()
+
+    async def give(ready: Iterator[Segment]) -> None:
+        for segment in ready:
+            segments.append(segment)
+            await emit(segment)
+
+    while (item := await outbox.get()) is not None:
+        match item:
+            case Planned(facts, plan):
+                assembler = SegmentAssembler(
+                    plan, model.spec.labels, options.top_k, options.score_threshold, activation
+                )
+                stated = plan.is_open  # by a header, which may know no more than the first part of it
+                total_s = (facts.duration_ns if stated else plan.total_ns) / NS_PER_S
+                if not was_emitted:
+                    await emit(facts)
+                was_emitted = True
+            case StartedWindow(grid, window, decoded_ns, logits):
+                assert assembler is not None
+                await asyncio.sleep(0)  # others have their turn, also where all logits are there at once
+                await give(assembler.add(grid, window, await logits))
+                if monotonic() - shown >= _PROGRESS_INTERVAL_S:
+                    shown = monotonic()
+                    decoded_s = decoded_ns / NS_PER_S
+                    is_known = not stated or decoded_s <= total_s
+                    await emit(Progress(decoded_s, total_s if is_known else 0.0))
+            case Ended(plan, end):
+                assert assembler is not None
+                assembler.cut(plan)
+    await decoding  # raises what stopped it early
+    assert end is not None
+    assert assembler is not None
+    await give(assembler.finish())
+    return end, assembler, tuple(segments)
+
+
+def _pixel_format(wanted: Preprocessing) -> PixelFormat:
+    return PixelFormat(
+        wanted.height,
+        wanted.width,
+        wanted.resize,
+        wanted.resize_height,
+        wanted.resize_width,
+        wanted.resample,
+        wanted.crop_rounding,
+    )
+
+
+async def _stop(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])

@@ -1,0 +1,240 @@
+"""Video facts + the model's sampling + options -> the plan of units and windows. Pure integers, no I/O."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+
+from tubelet.models.spec import Preprocessing, Sampling
+from tubelet.service.errors import MalformedOption
+from tubelet.service.types.plan import Grid, Plan
+from tubelet.service.types.request import Options, Sliding, Views, WholeVideo
+from tubelet.service.types.video import CROPS, NS_PER_S, Crop, VideoFacts
+
+_MAX_CLIPS = 30  # no paper takes more of one video
+_MAX_VIEWS = 10_000  # of all ranges; each is a grid of the plan
+_UNNOTICED = 0.01  # part of a stride that rounding may take or add without a word
+_LAG_NS = 600_000  # after it is due, a frame is surely shown: stamps are rounded, to 1 ms at worst
+_CROPS: dict[int, tuple[Crop, ...]] = {1: ("centre",), 3: CROPS}
+
+
+def check_options(sampling: Sampling, preprocessing: Preprocessing, options: Options) -> None:
+    """What can be said of the options before the video is there.
+
+    Raises:
+        MalformedOption: a range, window, stride or views that no video or not this model can have.
+    """
+    match options.windowing:
+        case Sliding() as sliding:
+            _check_sliding(*_lengths(sliding, sampling), sampling)
+        case Views() as views:
+            _check_views(views, max(1, len(options.ranges_ns)), preprocessing)
+    ranges = sorted(options.ranges_ns)
+    for start, end in ranges:
+        if not 0 <= start < end:
+            raise MalformedOption(
+                f"time range [{_s(start)}, {_s(end)}) s is empty or negative", field="ranges"
+            )
+    for (_, before), (after, _) in pairwise(ranges):
+        if after < before:
+            raise MalformedOption(
+                f"time ranges overlap: one ends at {_s(before)} s, the next starts at {_s(after)} s",
+                field="ranges",
+            )
+
+
+def make_plan(facts: VideoFacts, sampling: Sampling, options: Options) -> Plan:
+    """The grids over every range asked for, in the order of time; the options were checked.
+
+    A range shorter than a window gets one window that is as short as the range, and one clip of it.
+
+    Raises:
+        MalformedOption: a range that starts after the video's end.
+    """
+    ranges = _ranges(facts.duration_ns, options.ranges_ns)
+    return Plan(tuple(_lagging(grid, sampling) for grid in _grids(ranges, sampling, options)))
+
+
+def stride_warnings(duration_ns: int, sampling: Sampling, options: Options) -> tuple[str, ...]:
+    """A sentence where the stride asked for is not the one used, since it is a whole number of units.
+
+    A video or range shorter than a window has only one, and its stride makes no difference.
+    """
+    sliding = options.windowing
+    if not isinstance(sliding, Sliding) or sliding.stride_ns is None:
+        return ()
+    window, stride = _lengths(sliding, sampling)
+    units = sampling.units_per_window
+    used = round(_stride_units(window, stride, units) * window / units)
+    is_used = any(end - start > window for start, end in _ranges(duration_ns, options.ranges_ns))
+    if not is_used or abs(used - stride) <= _UNNOTICED * stride:
+        return ()
+    return (
+        f"the stride of {_s(stride)} s was rounded to {_s(used)} s: "
+        f"it is a whole number of the model's units, which are {_s(round(window / units))} s long",
+    )
+
+
+def knows_no_end(options: Options) -> bool:
+    """Can frames be planned before it is known when the video ends, and where its key frames are?"""
+    return isinstance(options.windowing, Sliding) and not options.ranges_ns and not options.fast
+
+
+def make_open_plan(max_duration_ns: int, sampling: Sampling, options: Options) -> Plan:
+    """What ``make_plan`` makes for such options, for a video that may go on for so long.
+
+    Cut to the end of a video that is no shorter than a window, it is the same.
+    """
+    assert isinstance(options.windowing, Sliding)
+    window, stride = _lengths(options.windowing, sampling)
+    grid = _sliding(0, max(max_duration_ns, window), window, stride, sampling)
+    return Plan((_lagging(grid, sampling),), is_open=True)
+
+
+def _lagging(grid: Grid, sampling: Sampling) -> Grid:
+    return replace(grid, lag_ns=_LAG_NS if sampling.position == "start" else None)
+
+
+def _grids(ranges: list[tuple[int, int]], sampling: Sampling, options: Options) -> Iterator[Grid]:
+    match options.windowing:
+        case WholeVideo():
+            yield from (_whole(start, end, sampling) for start, end in ranges)
+        case Sliding() as sliding:
+            window, stride = _lengths(sliding, sampling)
+            yield from (_sliding(start, end, window, stride, sampling) for start, end in ranges)
+        case Views() as views:
+            for start, end in ranges:
+                yield from _views(start, end, views, sampling)
+
+
+def _ranges(duration_ns: int, wanted: tuple[tuple[int, int], ...]) -> list[tuple[int, int]]:
+    for start, end in wanted:
+        if start >= duration_ns:
+            raise MalformedOption(
+                f"time range [{_s(start)}, {_s(end)}) s starts after the video's end at {_s(duration_ns)} s",
+                field="ranges",
+                limit=_s(duration_ns),
+                value=_s(start),
+            )
+    return sorted((start, min(end, duration_ns)) for start, end in wanted) or [(0, duration_ns)]
+
+
+def _lengths(sliding: Sliding, sampling: Sampling) -> tuple[int, int]:
+    window = _to_ns(sampling.window_s) if sliding.window_ns is None else sliding.window_ns
+    default = round(window * sampling.stride_s / sampling.window_s)
+    return window, default if sliding.stride_ns is None else sliding.stride_ns
+
+
+def _whole(start: int, end: int, sampling: Sampling) -> Grid:
+    views = -(-(end - start) // _to_ns(sampling.max_window_s))
+    return Grid(
+        start_ns=start,
+        end_ns=end,
+        window_ns=(end - start) // views,
+        frames_per_unit=sampling.frames_per_unit,
+        units_per_window=sampling.units_per_window,
+        stride_units=sampling.units_per_window,
+        one_segment=True,
+    )
+
+
+def _sliding(start: int, end: int, window_ns: int, stride_ns: int, sampling: Sampling) -> Grid:
+    units = sampling.units_per_window
+    fitting_ns = min(window_ns, end - start)
+    # A stride of a whole number of units lets overlapping windows share them. In a range of a few nanoseconds
+    # it is one of them at least, so that no segment is empty.
+    stride_units = max(_stride_units(window_ns, stride_ns, units), -(-units // fitting_ns))
+    return Grid(
+        start_ns=start,
+        end_ns=end,
+        window_ns=fitting_ns,
+        frames_per_unit=sampling.frames_per_unit,
+        units_per_window=units,
+        stride_units=min(stride_units, units),
+    )
+
+
+def _stride_units(window_ns: int, stride_ns: int, units: int) -> int:
+    return max(1, round(stride_ns * units / window_ns))
+
+
+def _views(start: int, end: int, views: Views, sampling: Sampling) -> Iterator[Grid]:
+    window_ns = min(_to_ns(sampling.window_s), end - start)
+    for view_ns in _spread(start, end - window_ns, views.clips):
+        for crop in _CROPS[views.crops]:
+            yield Grid(
+                start_ns=start,
+                end_ns=end,
+                window_ns=window_ns,
+                frames_per_unit=sampling.frames_per_unit,
+                units_per_window=sampling.units_per_window,
+                stride_units=sampling.units_per_window,
+                one_segment=True,
+                view_ns=view_ns,
+                crop=crop,
+            )
+
+
+def _spread(first: int, last: int, number: int) -> list[int]:
+    """Evenly from the first to the last, each once; a single one in the middle."""
+    if number == 1:
+        return [(first + last) // 2]
+    return sorted({first + index * (last - first) // (number - 1) for index in range(number)})
+
+
+def _check_views(views: Views, num_ranges: int, preprocessing: Preprocessing) -> None:
+    if not 1 <= views.clips <= _MAX_CLIPS:
+        raise MalformedOption(
+            f"{views.clips} clips are outside 1 to {_MAX_CLIPS}",
+            field="views.clips",
+            limit=f"1..{_MAX_CLIPS}",
+            value=views.clips,
+        )
+    if views.crops not in _CROPS:
+        raise MalformedOption(
+            f"{views.crops} crops are neither 1 nor 3", field="views.crops", limit="1, 3", value=views.crops
+        )
+    resized = (preprocessing.resize_height, preprocessing.resize_width)
+    kept = (preprocessing.height, preprocessing.width)
+    has_margin = any(side not in (None, own) for side, own in zip(resized, kept, strict=True))
+    if views.crops > 1 and preprocessing.resize == "stretch" and not has_margin:
+        raise MalformedOption(
+            f"{views.crops} crops make no difference to a model that sees the whole picture, stretched",
+            field="views.crops",
+            limit=1,
+            value=views.crops,
+        )
+    num_views = num_ranges * views.clips * views.crops
+    if num_views > _MAX_VIEWS:
+        raise MalformedOption(
+            f"{views.clips} clips x {views.crops} crops of {num_ranges} ranges are {num_views} views, "
+            f"the limit is {_MAX_VIEWS}",
+            field="views",
+            limit=_MAX_VIEWS,
+            value=num_views,
+        )
+
+
+def _check_sliding(window_ns: int, stride_ns: int, sampling: Sampling) -> None:
+    shortest, longest = _to_ns(sampling.min_window_s), _to_ns(sampling.max_window_s)
+    if not shortest <= window_ns <= longest:
+        raise MalformedOption(
+            f"window of {_s(window_ns)} s is outside the model's {_s(shortest)} to {_s(longest)} s",
+            field="sliding.window",
+            limit=f"{_s(shortest)}..{_s(longest)}",
+            value=_s(window_ns),
+        )
+    if not 0 < stride_ns <= window_ns:
+        raise MalformedOption(
+            f"stride of {_s(stride_ns)} s is outside 0 to the window's {_s(window_ns)} s",
+            field="sliding.stride",
+            limit=_s(window_ns),
+            value=_s(stride_ns),
+        )
+
+
+def _to_ns(seconds: float) -> int:
+    return round(seconds * NS_PER_S)
+
+
+def _s(ns: int) -> str:
+    return f"{ns / NS_PER_S:g}"

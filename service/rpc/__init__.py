@@ -1,0 +1,1 @@
+"""The gRPC face: request streams in, messages and statuses out, health."""

@@ -1,0 +1,299 @@
+"""The gRPC face: proto <-> values, error -> status. No logic."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NoReturn, TypeVar
+
+import grpc
+
+from tubelet.models.spec import ModelSpec
+from tubelet.service.engine.served_model import HostedModel
+from tubelet.service.errors import (
+    MalformedOption,
+    MessageOutOfOrder,
+    ServerStopped,
+    TubeletError,
+    UnknownModel,
+)
+from tubelet.service.metrics import Metrics
+from tubelet.service.pipeline.admission import Caller
+from tubelet.service.pipeline.pipeline import Emit, Event, Pipeline, insides_hidden
+from tubelet.service.rpc.request_stream import (
+    Context,
+    Message,
+    chunk_or,
+    chunks_of,
+    is_out_of_time,
+    options_of,
+    parser,
+)
+from tubelet.service.types.result import Activation, Classification, Progress, Segment
+from tubelet.service.types.video import NS_PER_S, VideoFacts
+from tubelet.service.wire.convert import (
+    activation_to_proto,
+    classification_to_proto,
+    facts_to_proto,
+    model_from_proto,
+    options_from_proto,
+    progress_to_proto,
+    segment_to_proto,
+    to_duration,
+    uri_from_proto,
+)
+from tubelet.service.wire.status import to_status
+from tubelet.v1 import classification_pb2, model_pb2
+from tubelet.v1 import video_classifier_pb2 as pb
+from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierServicer
+
+SERVICE = pb.DESCRIPTOR.services_by_name["VideoClassifier"].full_name
+T = TypeVar("T")
+
+_FIELDS_OF_GET_MODEL = {"model": "name", "version": "version"}  # by those of the options
+_SEGMENTS_AT_ONCE = 100  # which take some 2 ms
+
+
+@dataclass(slots=True)
+class _Call:
+    """What the request metric says of a call; the model is known once the options are read."""
+
+    method: str
+    model: str = ""
+
+
+class Servicer(VideoClassifierServicer):
+    """Answers the RPCs of tubelet.v1.VideoClassifier with one pipeline."""
+
+    def __init__(self, pipeline: Pipeline, metrics: Metrics, silence_s: float) -> None:
+        self._pipeline = pipeline
+        self._metrics = metrics
+        self._silence_s = silence_s  # of an upload
+        self._answering: set[asyncio.Task[Any]] = set()
+        self._has_ended = False
+
+    def end_calls(self) -> None:
+        """Answer those in flight that there is no more time for them."""
+        self._has_ended = True
+        for task in self._answering:
+            task.cancel()
+
+    async def Classify(
+        self, request_iterator: AsyncIterator[Message], context: Context
+    ) -> pb.ClassifyResponse:
+        async def ignore(_: Event) -> None:
+            pass
+
+        async def work(call: _Call) -> pb.ClassifyResponse:
+            answer = await self._classify(call, request_iterator, context, ignore)
+            response = pb.ClassifyResponse()
+            await tell(answer, response.classification)
+            return response
+
+        return await self._answer(_Call("Classify"), context, work)
+
+    async def ClassifyStreaming(self, request_iterator: AsyncIterator[Message], context: Context) -> None:
+        async def send(event: Event) -> None:
+            await context.write(_event_to_proto(event))
+
+        async def work(call: _Call) -> None:
+            answer = await self._classify(call, request_iterator, context, send)
+            response = pb.ClassifyStreamingResponse()
+            await tell(answer, response.classification)
+            await context.write(response)
+
+        await self._answer(_Call("ClassifyStreaming"), context, work)
+
+    async def ListModels(
+        self, request: Callable[[], pb.ListModelsRequest], context: Context
+    ) -> pb.ListModelsResponse:
+        async def work(_: _Call) -> pb.ListModelsResponse:
+            request()
+            catalogue = self._pipeline.catalogue
+            return pb.ListModelsResponse(
+                models=[self._model(model) for model in catalogue],
+                not_loaded=[_described(spec) for spec in catalogue.not_loaded],
+            )
+
+        return await self._answer(_Call("ListModels"), context, work)
+
+    async def GetModel(
+        self, request: Callable[[], pb.GetModelRequest], context: Context
+    ) -> pb.GetModelResponse:
+        async def work(call: _Call) -> pb.GetModelResponse:
+            asked = request()
+            try:
+                wanted = model_from_proto(asked.name, asked.version)
+                model = self._pipeline.catalogue.find(wanted.name, wanted.version)
+            except (MalformedOption, UnknownModel) as error:
+                error.field = _FIELDS_OF_GET_MODEL[error.field]
+                raise
+            call.model = model.spec.name
+            return pb.GetModelResponse(model=self._model(model))
+
+        return await self._answer(_Call("GetModel"), context, work)
+
+    async def _classify(
+        self, call: _Call, messages: AsyncIterator[Message], context: Context, emit: Emit
+    ) -> Classification:
+        with self._pipeline.place(_caller(context)) as place:
+            asked = await options_of(messages, context, self._silence_s)
+            options, uri = options_from_proto(asked), uri_from_proto(asked)
+            call.model = self._pipeline.catalogue.find(options.model, options.version).spec.name
+            if uri is None:
+                chunks = chunks_of(messages, context, self._silence_s)
+                return await self._pipeline.classify(chunks, options, emit, place)
+            answer = self._pipeline.classify(uri, options, emit, place)
+            return await _unless_more_comes(messages, answer)
+
+    async def _answer(self, call: _Call, context: Context, work: Callable[[_Call], Awaitable[T]]) -> T:
+        code, task = grpc.StatusCode.OK, asyncio.current_task()
+        assert task is not None
+        self._answering.add(task)
+        try:
+            with insides_hidden():
+                return await self._unless_ended(work(call))
+        except TubeletError as error:
+            code = error.code
+            if error.before_work:
+                self._metrics.rejected.labels(error.reason).inc()
+            else:
+                self._metrics.failed.labels(error.reason, call.model).inc()
+            return await _abort(context, error)
+        except asyncio.CancelledError:
+            late = is_out_of_time(context)
+            code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
+            self._metrics.failed.labels(code.name, call.model).inc()
+            raise
+        finally:
+            self._answering.discard(task)
+            self._metrics.requests.labels(call.method, call.model, code.name).inc()
+
+    async def _unless_ended(self, work: Awaitable[T]) -> T:
+        """
+        Raises:
+            ServerStopped: the call was cancelled for that.
+        """
+        try:
+            return await work
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not self._has_ended or task is None or task.uncancel():
+                raise
+            raise ServerStopped("the server stops before it could answer; try again") from None
+
+    def _model(self, model: HostedModel) -> model_pb2.Model:
+        described = _described(model.spec)
+        described.device = ",".join(model.devices)
+        described.dtype = model.precision
+        described.is_default = self._pipeline.catalogue.is_default(model)
+        return described
+
+
+def add_to(server: grpc.aio.Server, servicer: VideoClassifierServicer) -> None:
+    """Have the server answer as the servicer does.
+
+    Chunks of uploads come as memoryviews. What gRPC reads before it calls the servicer comes unread: an error
+    would be gRPC's to answer.
+    """
+    handlers = {
+        "Classify": grpc.stream_unary_rpc_method_handler(
+            servicer.Classify,
+            request_deserializer=chunk_or(parser(pb.ClassifyRequest)),
+            response_serializer=pb.ClassifyResponse.SerializeToString,
+        ),
+        "ClassifyStreaming": grpc.stream_stream_rpc_method_handler(
+            servicer.ClassifyStreaming,
+            request_deserializer=chunk_or(parser(pb.ClassifyStreamingRequest)),
+            response_serializer=pb.ClassifyStreamingResponse.SerializeToString,
+        ),
+        "ListModels": grpc.unary_unary_rpc_method_handler(
+            servicer.ListModels,
+            request_deserializer=partial(partial, parser(pb.ListModelsRequest)),
+            response_serializer=pb.ListModelsResponse.SerializeToString,
+        ),
+        "GetModel": grpc.unary_unary_rpc_method_handler(
+            servicer.GetModel,
+            request_deserializer=partial(partial, parser(pb.GetModelRequest)),
+            response_serializer=pb.GetModelResponse.SerializeToString,
+        ),
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+    registry: Any = server  # whose types leave it out
+    registry.add_registered_method_handlers(SERVICE, handlers)
+
+
+async def _unless_more_comes(messages: AsyncIterator[Message], work: Coroutine[None, None, T]) -> T:
+    """The work's result; the end of the messages is not waited for."""
+    working, hearing = asyncio.create_task(work), asyncio.ensure_future(anext(messages, None))
+    try:
+        await asyncio.wait((working, hearing), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done() and hearing.result() is not None:
+            raise MessageOutOfOrder("the options say where the video is; no message may follow them")
+        return await working
+    finally:
+        for task in (working, hearing):
+            task.cancel()
+        await asyncio.wait((working, hearing))
+
+
+def _caller(context: Context) -> Caller:
+    """By the name in its certificate, else by its address, on whatever port."""
+    names = (context.auth_context() or {}).get("x509_common_name", ())
+    name = next((name.decode() for name in names), context.peer().rpartition(":")[0])
+    return Caller(name, context.time_remaining())
+
+
+async def tell(answer: Classification, message: classification_pb2.Classification) -> None:
+    """All of the answer in its message; others have their turns meanwhile, for a day has 86,400 segments."""
+    message.CopyFrom(classification_to_proto(replace(answer, segments=())))
+    for first in range(0, len(answer.segments), _SEGMENTS_AT_ONCE):
+        part = answer.segments[first : first + _SEGMENTS_AT_ONCE]
+        message.segments.extend(segment_to_proto(segment) for segment in part)
+        await asyncio.sleep(0)
+
+
+def _described(spec: ModelSpec) -> model_pb2.Model:
+    """What is known of a model, whether or not it is loaded."""
+    sampling = spec.sampling
+    return model_pb2.Model(
+        name=spec.name,
+        version=spec.version,
+        family=spec.family,
+        description=spec.description,
+        licence=spec.licence,
+        labels=spec.labels,
+        sampling=model_pb2.Sampling(
+            frames_per_unit=sampling.frames_per_unit,
+            units_per_window=sampling.units_per_window,
+            window=to_duration(round(sampling.window_s * NS_PER_S)),
+            stride=to_duration(round(sampling.stride_s * NS_PER_S)),
+            min_window=to_duration(round(sampling.min_window_s * NS_PER_S)),
+            max_window=to_duration(round(sampling.max_window_s * NS_PER_S)),
+        ),
+        height=spec.preprocessing.height,
+        width=spec.preprocessing.width,
+        accuracy=[
+            model_pb2.Accuracy(dataset=figure.dataset, top1=figure.top1, note=figure.note)
+            for figure in spec.accuracy
+        ],
+        source=spec.provenance.source if spec.provenance else "",
+        revision=spec.provenance.revision if spec.provenance else "",
+        activation=activation_to_proto(Activation(spec.activation)),
+    )
+
+
+def _event_to_proto(event: Event) -> pb.ClassifyStreamingResponse:
+    match event:
+        case VideoFacts():
+            return pb.ClassifyStreamingResponse(video=facts_to_proto(event))
+        case Progress():
+            return pb.ClassifyStreamingResponse(progress=progress_to_proto(event))
+        case Segment():
+            return pb.ClassifyStreamingResponse(segment=segment_to_proto(event))
+
+
+async def _abort(context: Context, error: TubeletError) -> NoReturn:
+    status = to_status(error)
+    await context.abort(status.code, status.details, status.trailing_metadata)
+    raise AssertionError("abort raises")

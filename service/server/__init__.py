@@ -1,0 +1,1 @@
+"""The server's process: builds the parts, loads and reloads models, drains."""

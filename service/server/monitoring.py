@@ -1,0 +1,181 @@
+"""The HTTP port: ``/metrics`` for Prometheus, ``/healthz`` and ``/readyz`` for probes."""
+
+import asyncio
+import io
+import logging
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import ExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from socketserver import ThreadingMixIn
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+
+from prometheus_client import CollectorRegistry, make_wsgi_app
+
+from tubelet.service.server.listening import bind, cannot_listen, choose_port, family
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+_MAX_CONNECTIONS = 100  # each has a thread; one more is closed at once
+_CONNECTION_S = 30.0  # after which a connection is closed, however slow its client is
+
+logger = logging.getLogger(__name__)
+
+
+class State(StrEnum):
+    """Whether the server takes calls, in the words of ``/readyz``."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    NO_DEVICE = "no device is left"
+
+
+@dataclass(slots=True)
+class Readiness:
+    """The state of the server, as it changes."""
+
+    state: State = State.STARTING
+
+    @property
+    def is_ready(self) -> bool:
+        return self.state is State.READY
+
+
+@asynccontextmanager
+async def open_monitoring(
+    addresses: Sequence[str], port: int, registry: CollectorRegistry, readiness: Readiness
+) -> AsyncIterator[int]:
+    """Answer HTTP at these addresses until the context ends; its value is the port. 0 takes a free one.
+
+    Raises:
+        OSError: the port cannot be bound.
+    """
+    app, servers = make_app(registry, readiness), list[_Server]()
+    with ExitStack() as stack:
+        port = choose_port(addresses, port, "--metrics-port")
+        for address in addresses:
+            try:
+                servers.append(_Server(address, port, app))
+            except OSError as error:
+                raise cannot_listen(address, port, "--metrics-port", error) from error
+            port = servers[-1].server_port
+            stack.callback(servers[-1].server_close)
+        threads = [threading.Thread(target=each.serve_forever, name="http", daemon=True) for each in servers]
+        for thread in threads:
+            thread.start()
+        try:
+            yield port
+        finally:
+            await asyncio.gather(*(asyncio.to_thread(each.shutdown) for each in servers))
+            for thread in threads:
+                thread.join()
+
+
+def make_app(registry: CollectorRegistry, readiness: Readiness) -> "WSGIApplication":
+    """Make the WSGI application: three pages, each for GET and HEAD."""
+    pages: dict[str, WSGIApplication] = {
+        "/metrics": make_wsgi_app(registry),
+        "/healthz": lambda _, start: _text(start, "200 OK", "alive"),
+        "/readyz": lambda _, start: _text(
+            start, "200 OK" if readiness.is_ready else "503 Service Unavailable", readiness.state
+        ),
+    }
+    known = ", ".join(pages)
+
+    def app(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        page, method = pages.get(environ["PATH_INFO"]), environ["REQUEST_METHOD"]
+        if page is None:
+            return _text(start_response, "404 Not Found", f"not found; there are {known}")
+        if method not in ("GET", "HEAD"):
+            return _text(
+                start_response, "405 Method Not Allowed", "use GET or HEAD", [("Allow", "GET, HEAD")]
+            )
+        try:
+            return _head(page, environ, start_response) if method == "HEAD" else page(environ, start_response)
+        except Exception:
+            logger.exception("cannot answer %s", environ["PATH_INFO"])
+            return _text(start_response, "500 Internal Server Error", "the server's log says why")
+
+    return app
+
+
+def _head(
+    page: "WSGIApplication", environ: "WSGIEnvironment", start_response: "StartResponse"
+) -> Iterable[bytes]:
+    """Answer as to GET, with the length of the body in its place."""
+    said: list[Any] = []
+
+    def start(status: str, headers: list[tuple[str, str]], exc_info: object = None, /) -> Callable[..., Any]:
+        said[:] = status, headers
+        return lambda _: None
+
+    length = sum(map(len, page({**environ, "REQUEST_METHOD": "GET"}, start)))
+    status, headers = said
+    start_response(status, [*headers, ("Content-Length", str(length))])
+    return []
+
+
+def _text(
+    start_response: "StartResponse", status: str, text: str, headers: Sequence[tuple[str, str]] = ()
+) -> Iterable[bytes]:
+    start_response(status, [("Content-Type", "text/plain; charset=utf-8"), *headers])
+    return [f"{text}\n".encode()]
+
+
+class _Handler(WSGIRequestHandler):
+    """Handles one connection. What goes wrong with it is its client's affair, and is not logged."""
+
+    timeout = _CONNECTION_S  # of a read or a write
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def get_stderr(self) -> Any:
+        return io.StringIO()
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    """Serves HTTP at one address, a thread a connection."""
+
+    daemon_threads = True
+    request_queue_size = _MAX_CONNECTIONS
+
+    def __init__(self, address: str, port: int, app: "WSGIApplication") -> None:
+        self.address_family = family(address)
+        self._accepted_at: dict[socket.socket, float] = {}  # open connections
+        super().__init__((address, port), _Handler)
+        self.set_app(app)
+
+    def server_bind(self) -> None:
+        bind(self.socket, *self.server_address[:2])  # pyright: ignore[reportArgumentType]: TCP's are str, int
+        self.server_address = self.socket.getsockname()
+        # The base class asks a name server for the name of this machine, which may take long.
+        self.server_name, self.server_port = self.socket.getsockname()[:2]
+        self.setup_environ()
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        if len(self._accepted_at) >= _MAX_CONNECTIONS:
+            return False
+        self._accepted_at[request] = monotonic()
+        return True
+
+    def shutdown_request(self, request: Any) -> None:
+        self._accepted_at.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Close the connections that are overdue. Called by the base class, again and again."""
+        overdue = monotonic() - _CONNECTION_S
+        for request, accepted_at in tuple(self._accepted_at.items()):
+            if accepted_at < overdue:
+                with suppress(OSError):  # closed meanwhile
+                    request.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        logger.debug("a connection of %s failed", client_address, exc_info=True)

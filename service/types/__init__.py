@@ -1,0 +1,1 @@
+"""The frozen values that stages exchange; they import neither torch nor protos."""

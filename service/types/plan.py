@@ -1,0 +1,203 @@
+"""What a request wants of a video: units, windows and segments, as arithmetic over time ranges.
+
+Times are integer nanoseconds from the first presented frame of the video (``_ns``).
+S units in a window, t frames in a unit, T = S * t frames in a window.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from heapq import heappop, heappush
+from itertools import pairwise, takewhile
+
+from tubelet.service.types.video import Crop
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """One time range cut into units, windows and segments: an arithmetic object, never a list.
+
+    Unit u covers [start + u * unit, start + (u + 1) * unit); its t frames are sampled in equal parts of it,
+    each ``lag_ns`` after the start of its part, or in the middle where that is None. Window w is S
+    consecutive units; windows start every ``stride_units``, the last one ends with the last unit.
+    Segment i starts every ``stride_units`` too; its logits are the mean of the windows that contain its
+    middle. ``one_segment`` makes the whole range one segment, its windows being views. A grid with
+    ``view_ns`` has the one window that starts there, and shares its segment with all grids over its range.
+    ``crop`` is what its frames show.
+    """
+
+    start_ns: int
+    end_ns: int
+    window_ns: int
+    frames_per_unit: int
+    units_per_window: int
+    stride_units: int
+    one_segment: bool = False
+    view_ns: int | None = None
+    crop: Crop = "centre"
+    lag_ns: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start_ns < self.end_ns:
+            raise ValueError(f"a grid needs a range: {self}")
+        if not 0 < self.window_ns <= self.end_ns - self.start_ns:
+            raise ValueError(f"a window must fit into its range: {self}")
+        if not 1 <= self.stride_units <= self.units_per_window:
+            raise ValueError(f"the stride must be 1 to {self.units_per_window} units: {self}")
+        if self.view_ns is not None and not (self.one_segment and self.start_ns <= self.view_ns):
+            raise ValueError(f"a view lies in its range, which is one segment: {self}")
+
+    @property
+    def first_ns(self) -> int:
+        """Where unit 0 starts."""
+        return self.start_ns if self.view_ns is None else self.view_ns
+
+    @property
+    def frame_spacing_ns(self) -> int:
+        """From one sampled frame to the next."""
+        return self.window_ns // (self.frames_per_unit * self.units_per_window)
+
+    @property
+    def num_units(self) -> int:
+        if self.view_ns is not None:
+            return self.units_per_window
+        return (self.end_ns - self.start_ns) * self.units_per_window // self.window_ns
+
+    @property
+    def num_windows(self) -> int:
+        return -(-(self.num_units - self.units_per_window) // self.stride_units) + 1
+
+    @property
+    def num_segments(self) -> int:
+        if self.one_segment:
+            return 1
+        # A tail of less than half a stride joins the segment before it.
+        return max(1, (2 * self.num_units + self.stride_units) // (2 * self.stride_units))
+
+    def frame_time_ns(self, unit: int, frame: int) -> int:
+        """When frame ``frame`` (0..t-1) of unit ``unit`` is sampled."""
+        sampled = unit * self.frames_per_unit + frame
+        frames_per_window = self.frames_per_unit * self.units_per_window
+        if self.lag_ns is not None:
+            return self.first_ns + sampled * self.window_ns // frames_per_window + self.lag_ns
+        return self.first_ns + (2 * sampled + 1) * self.window_ns // (2 * frames_per_window)
+
+    def window_start(self, window: int) -> int:
+        """The first unit of a window."""
+        return min(window * self.stride_units, self.num_units - self.units_per_window)
+
+    def window_units(self, window: int) -> range:
+        first = self.window_start(window)
+        return range(first, first + self.units_per_window)
+
+    def window_ending_at(self, unit: int) -> int | None:
+        """The window whose last unit this is, if there is one."""
+        if unit == self.num_units - 1:
+            return self.num_windows - 1
+        window, rest = divmod(unit + 1 - self.units_per_window, self.stride_units)
+        return window if rest == 0 and window >= 0 else None
+
+    def segment_range_ns(self, segment: int) -> tuple[int, int]:
+        """[start, end) of a segment; the last one ends where the range ends."""
+        last = segment == self.num_segments - 1
+        stride_ns = self.window_ns * self.stride_units
+        start = self.start_ns + segment * stride_ns // self.units_per_window
+        end = self.end_ns if last else self.start_ns + (segment + 1) * stride_ns // self.units_per_window
+        return start, end
+
+    def segment_windows(self, segment: int) -> range:
+        """The windows whose logits a segment averages.
+
+        The last window may start before its stride; for all segments but the last it counts from there only,
+        so that what is known of them does not change with what comes after.
+        """
+        if self.one_segment:
+            return range(self.num_windows)
+        # In half units, so that the middle is an integer.
+        is_last = segment == self.num_segments - 1
+        middle = segment * self.stride_units
+        middle += self.num_units if is_last else (segment + 1) * self.stride_units
+        final = self.num_windows - 1
+        first = max(0, (middle - 2 * self.units_per_window) // (2 * self.stride_units) + 1)
+        last = middle // (2 * self.stride_units)
+        if is_last and 2 * self.window_start(final) <= middle:
+            last = final
+        return range(min(first, final), min(last, final) + 1)
+
+    def is_settled(self, segment: int, num_units: int) -> bool:
+        """Do a segment's range and windows stay as they are, the range being at least so many units long?"""
+        return 2 * num_units >= (2 * segment + 3) * self.stride_units
+
+    def cut(self, end_ns: int) -> "Grid":
+        """The same grid over a range that ends early; one window at least remains."""
+        return replace(self, end_ns=max(min(end_ns, self.end_ns), self.start_ns + self.window_ns))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a request wants of a video: grids in the order of time, over ranges that do not overlap.
+
+    Several grids over one range are its views, which may overlap. An open plan is of a video whose end is not
+    known: its one grid goes on for as long as a video may last, until it is cut.
+    """
+
+    grids: tuple[Grid, ...]
+    is_open: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.grids:
+            raise ValueError("a plan needs a grid")
+        for before, after in pairwise(self.grids):
+            are_views = before.view_ns is not None and after.start_ns == before.start_ns
+            if after.first_ns < (before.first_ns if are_views else before.end_ns):
+                raise ValueError(f"grids overlap: {before} and {after}")
+
+    @property
+    def total_ns(self) -> int:
+        """What all units cover, a time once for each unit that covers it."""
+        return sum(grid.num_units * grid.window_ns // grid.units_per_window for grid in self.grids)
+
+    @property
+    def units_at_once(self) -> int:
+        """How many units are being filled, at most, while one walks through the video."""
+        return max(_units_under_way(self.grids))
+
+    def passes(self, at_once: int) -> Iterator[tuple[int, "Plan"]]:
+        """The plan in parts that fill no more units at once, each with the number of its first grid."""
+        first = 0
+        while first < len(self.grids):
+            rest = self.grids[first:]
+            fitting = takewhile(lambda units: units <= at_once, _units_under_way(rest))
+            part = Plan(rest[: len(list(fitting))], self.is_open)
+            yield first, part
+            first += len(part.grids)
+
+    def holds_for(self, duration_ns: int) -> bool:
+        """Is it the right plan for a video that lasts so long? An open one's window must fit into it."""
+        return not self.is_open or self.grids[0].window_ns <= duration_ns
+
+    def has(self, grid: int, unit: int) -> bool:
+        return grid in range(len(self.grids)) and unit in range(self.grids[grid].num_units)
+
+    def views(self, grid: int) -> range:
+        """The numbers of all grids over the range of this one."""
+        start_ns = self.grids[grid].start_ns
+        return range(
+            bisect_left(self.grids, start_ns, key=lambda each: each.start_ns),
+            bisect_right(self.grids, start_ns, key=lambda each: each.start_ns),
+        )
+
+    def cut(self, end_ns: int) -> "Plan | None":
+        """The same plan for a video that ends early; None if nothing of it is left."""
+        grids = tuple(grid.cut(end_ns) for grid in self.grids if grid.first_ns < end_ns)
+        return Plan(grids) if grids else None
+
+
+def _units_under_way(grids: tuple[Grid, ...]) -> Iterator[int]:
+    """How many units, one a grid, are being filled as each grid starts."""
+    ends_ns: list[int] = []  # a heap
+    for grid in grids:
+        while ends_ns and ends_ns[0] <= grid.first_ns:
+            heappop(ends_ns)
+        heappush(ends_ns, grid.frame_time_ns(grid.num_units - 1, grid.frames_per_unit - 1))
+        yield len(ends_ns)

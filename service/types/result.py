@@ -1,0 +1,53 @@
+"""What a video was classified as: labels, segments, progress, the whole answer."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from tubelet.service.types.video import VideoFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    name: str
+    score: float
+
+
+class Activation(Enum):
+    """How logits become scores: over all labels together, or for each label by itself (multi-label)."""
+
+    SOFTMAX = "softmax"
+    SIGMOID = "sigmoid"
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Labels of the time range [start_ns, end_ns)."""
+
+    start_ns: int
+    end_ns: int
+    labels: tuple[Label, ...]
+    activation: Activation = Activation.SOFTMAX
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a video is: seconds of it decoded, and seconds that the plan covers, view by view."""
+
+    decoded_s: float
+    total_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """The whole answer for one video."""
+
+    facts: VideoFacts
+    model: str
+    version: str
+    segments: tuple[Segment, ...]
+    labels: tuple[Label, ...]
+    stage_seconds: dict[str, float]
+    warnings: tuple[str, ...] = ()
+    off_ns: int = 0  # how far frames were taken from the times wanted, at most; 0 unless fast was asked for
+    fetched_bytes: int = 0  # of a video at a URI
+    activation: Activation = Activation.SOFTMAX

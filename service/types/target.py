@@ -1,0 +1,78 @@
+"""Where a server is: what people write, and the form that gRPC takes. Pure text, nothing is looked up."""
+
+import re
+from ipaddress import AddressValueError, IPv6Address
+
+DEFAULT_PORT = 8500
+
+_GRPC_NAMES = ("dns:///", "xds:///", "unix:", "unix-abstract:", "ipv4:", "ipv6:")  # of gRPC's resolvers
+_HOST = re.compile(r"[^\s/@?#:\[\]\\%]+")
+_WANTED = "a server's address is HOST, HOST:PORT or [IPV6]:PORT"
+
+
+def parse_target(text: str) -> str:
+    """Return HOST:PORT for a server's address; the port is 8500 where the text has none.
+
+    ``http://`` and a slash at the end are dropped, an IPv6 address gets its brackets. Names that only gRPC
+    resolves, such as ``dns:///tubelet:8500``, stay as they are.
+
+    Raises:
+        ValueError: a sentence that says what is wrong with it.
+    """
+    written = text.strip()
+    if written.startswith(_GRPC_NAMES):
+        return written
+    scheme, separator, rest = written.rpartition("://")
+    if scheme.lower() in ("https", "grpcs"):
+        raise ValueError(f"{text}: there is no TLS yet; name the server without {scheme}://")
+    if separator and scheme.lower() not in ("http", "grpc"):
+        raise ValueError(f"{_WANTED}; found {text!r}")
+    host, port = _split(rest.rstrip("/"), text)
+    return f"{host}:{port}"
+
+
+def _split(authority: str, text: str) -> tuple[str, int]:
+    if _is_ipv6(authority):  # as it is, without brackets
+        return f"[{authority}]", DEFAULT_PORT
+    if authority.startswith("["):
+        address, bracket, rest = authority[1:].partition("]")
+        if not bracket or not _is_ipv6(address) or (rest and not rest.startswith(":")):
+            raise ValueError(f"{_WANTED}; found {text!r}")
+        return f"[{address}]", _port(rest[1:] if rest else None, text)
+    host, colon, port = authority.partition(":")
+    if not _HOST.fullmatch(host):
+        raise ValueError(f"{_WANTED}; found {text!r}")
+    return host, _port(port if colon else None, text)
+
+
+def _port(written: str | None, text: str) -> int:
+    if written is None:
+        return DEFAULT_PORT
+    if not (written.isascii() and written.isdigit() and 0 < int(written) < 1 << 16):
+        raise ValueError(f"a port is a number from 1 to 65535; found {written!r} in {text!r}")
+    return int(written)
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        IPv6Address(text)
+    except AddressValueError:
+        return False
+    return True
+
+
+def plain_host(text: str) -> str:
+    """Return a host as written in the configuration, without the brackets that an IPv6 address may have.
+
+    Raises:
+        ValueError: it is neither an address nor a name, or has a port.
+    """
+    bare = text.removeprefix("[").removesuffix("]") if text[:1] == "[" and text[-1:] == "]" else text
+    try:
+        if bare != text or ":" in bare:
+            IPv6Address(bare)
+        elif not bare or bare != "".join(bare.split()) or "/" in bare:
+            raise ValueError
+    except ValueError:
+        raise ValueError("a host is an address or a name, such as ::, 127.0.0.1 or localhost") from None
+    return bare

@@ -1,0 +1,247 @@
+"""Proto messages <-> our values, for the servicer and the client; light enough for a client to import."""
+
+from collections.abc import Iterable
+
+from google.protobuf.duration_pb2 import Duration
+
+from tubelet.service.errors import MalformedOption
+from tubelet.service.types.model_ref import ModelRef
+from tubelet.service.types.request import DEFAULT_TOP_K, Options, Priority, Sliding, Views, WholeVideo
+from tubelet.service.types.result import Activation, Classification, Label, Progress, Segment
+from tubelet.service.types.uri import Uri, parse_uri
+from tubelet.service.types.video import NS_PER_S, VideoFacts
+from tubelet.v1 import classification_pb2 as pb
+from tubelet.v1 import model_pb2
+
+_MAX_TOP_K = 1000
+_MAX_RANGES = 2_000  # planning ten times as many would keep all other videos waiting
+_PRIORITIES = {
+    Priority.LOW: pb.PRIORITY_LOW,
+    Priority.NORMAL: pb.PRIORITY_NORMAL,
+    Priority.HIGH: pb.PRIORITY_HIGH,
+}
+
+_ACTIVATIONS = {
+    Activation.SOFTMAX: model_pb2.ACTIVATION_SOFTMAX,
+    Activation.SIGMOID: model_pb2.ACTIVATION_SIGMOID,
+}
+
+
+def to_duration(ns: int) -> Duration:
+    seconds, nanos = divmod(ns, NS_PER_S)
+    return Duration(seconds=seconds, nanos=nanos)
+
+
+def from_duration(duration: Duration) -> int:
+    return duration.seconds * NS_PER_S + duration.nanos
+
+
+def options_from_proto(message: pb.ClassifyOptions) -> Options:
+    """
+    Raises:
+        MalformedOption: a value that no video could satisfy.
+    """
+    if message.top_k > _MAX_TOP_K:
+        raise MalformedOption(
+            f"top_k is {message.top_k}, the limit is {_MAX_TOP_K}",
+            field="top_k",
+            limit=_MAX_TOP_K,
+            value=message.top_k,
+        )
+    if not 0 <= message.score_threshold <= 1:
+        raise MalformedOption(
+            f"score_threshold is {message.score_threshold:g}, it must be 0 to 1",
+            field="score_threshold",
+            limit="0..1",
+            value=message.score_threshold,
+        )
+    if len(message.ranges) > _MAX_RANGES:  # before any is read: a message may hold two million
+        raise MalformedOption(
+            f"{len(message.ranges)} time ranges are more than {_MAX_RANGES}",
+            field="ranges",
+            limit=_MAX_RANGES,
+            value=len(message.ranges),
+        )
+    model = model_from_proto(message.model, message.version)
+    return Options(
+        model=model.name,
+        version=model.version,
+        top_k=message.top_k or DEFAULT_TOP_K,
+        score_threshold=message.score_threshold,
+        windowing=_windowing_from_proto(message),
+        ranges_ns=tuple((from_duration(each.start), from_duration(each.end)) for each in message.ranges),
+        fast=message.fast,
+        priority=_priority_from_proto(message.priority),
+    )
+
+
+def model_from_proto(model: str, version: str) -> ModelRef:
+    """Read a request's model, NAME or NAME:VERSION, and the version in the field beside it.
+
+    Raises:
+        MalformedOption: it is neither, or the two versions differ.
+    """
+    try:
+        return ModelRef.parse(model, version)
+    except ValueError as error:
+        raise MalformedOption(str(error), field="model", value=model) from None
+
+
+def _priority_from_proto(number: int) -> Priority:
+    if number == pb.PRIORITY_UNSPECIFIED:
+        return Priority.NORMAL
+    for priority, known in _PRIORITIES.items():
+        if number == known:
+            return priority
+    raise MalformedOption(f"priority is {number}, which is not one", field="priority", value=number)
+
+
+def uri_from_proto(message: pb.ClassifyOptions) -> Uri | None:
+    """
+    Raises:
+        MalformedOption: it is none.
+    """
+    try:
+        return parse_uri(message.uri) if message.uri else None
+    except ValueError as error:
+        raise MalformedOption(str(error), field="uri") from None
+
+
+def options_to_proto(options: Options, uri: str = "") -> pb.ClassifyOptions:
+    message = pb.ClassifyOptions(
+        model=options.model,
+        version=options.version,
+        top_k=options.top_k,
+        score_threshold=options.score_threshold,
+        ranges=[_range_to_proto(start, end) for start, end in options.ranges_ns],
+        fast=options.fast,
+        priority=_PRIORITIES[options.priority],
+        uri=uri,
+    )
+    match options.windowing:
+        case WholeVideo():
+            message.whole_video.SetInParent()
+        case Sliding(window_ns, stride_ns):
+            message.sliding.SetInParent()
+            if window_ns is not None:
+                message.sliding.window.CopyFrom(to_duration(window_ns))
+            if stride_ns is not None:
+                message.sliding.stride.CopyFrom(to_duration(stride_ns))
+        case Views(clips, crops):
+            message.views.CopyFrom(pb.Views(clips=clips, crops=crops))
+    return message
+
+
+def facts_to_proto(facts: VideoFacts) -> pb.VideoFacts:
+    return pb.VideoFacts(
+        container=facts.container,
+        codec=facts.codec,
+        width=facts.width,
+        height=facts.height,
+        fps=facts.fps,
+        frames=facts.frames,
+        duration=to_duration(facts.duration_ns),
+        size_bytes=facts.size_bytes,
+    )
+
+
+def facts_from_proto(message: pb.VideoFacts) -> VideoFacts:
+    return VideoFacts(
+        container=message.container,
+        codec=message.codec,
+        width=message.width,
+        height=message.height,
+        fps=message.fps,
+        frames=message.frames,
+        duration_ns=from_duration(message.duration),
+        size_bytes=message.size_bytes,
+    )
+
+
+def activation_to_proto(activation: Activation) -> model_pb2.Activation:
+    return _ACTIVATIONS[activation]
+
+
+def activation_from_proto(number: int) -> Activation:
+    """The activation of a message; softmax where a server names none."""
+    return Activation.SIGMOID if number == model_pb2.ACTIVATION_SIGMOID else Activation.SOFTMAX
+
+
+def segment_to_proto(segment: Segment) -> pb.Segment:
+    return pb.Segment(
+        range=_range_to_proto(segment.start_ns, segment.end_ns),
+        labels=_labels_to_proto(segment.labels),
+        activation=activation_to_proto(segment.activation),
+    )
+
+
+def segment_from_proto(message: pb.Segment) -> Segment:
+    return Segment(
+        start_ns=from_duration(message.range.start),
+        end_ns=from_duration(message.range.end),
+        labels=_labels_from_proto(message.labels),
+        activation=activation_from_proto(message.activation),
+    )
+
+
+def progress_to_proto(progress: Progress) -> pb.Progress:
+    return pb.Progress(decoded_s=progress.decoded_s, total_s=progress.total_s)
+
+
+def progress_from_proto(message: pb.Progress) -> Progress:
+    return Progress(decoded_s=message.decoded_s, total_s=message.total_s)
+
+
+def classification_to_proto(answer: Classification) -> pb.Classification:
+    return pb.Classification(
+        video=facts_to_proto(answer.facts),
+        model=answer.model,
+        version=answer.version,
+        segments=[segment_to_proto(segment) for segment in answer.segments],
+        labels=_labels_to_proto(answer.labels),
+        stage_seconds=answer.stage_seconds,
+        warnings=answer.warnings,
+        frames_off=to_duration(answer.off_ns),
+        fetched_bytes=answer.fetched_bytes,
+        activation=activation_to_proto(answer.activation),
+    )
+
+
+def classification_from_proto(message: pb.Classification) -> Classification:
+    return Classification(
+        facts=facts_from_proto(message.video),
+        model=message.model,
+        version=message.version,
+        segments=tuple(segment_from_proto(segment) for segment in message.segments),
+        labels=_labels_from_proto(message.labels),
+        stage_seconds=dict(message.stage_seconds),
+        warnings=tuple(message.warnings),
+        off_ns=from_duration(message.frames_off),
+        fetched_bytes=message.fetched_bytes,
+        activation=activation_from_proto(message.activation),
+    )
+
+
+def _windowing_from_proto(message: pb.ClassifyOptions) -> WholeVideo | Sliding | Views:
+    match message.WhichOneof("windowing"):
+        case "whole_video":
+            return WholeVideo()
+        case "views":
+            return Views(clips=message.views.clips or 1, crops=message.views.crops or 1)
+    sliding = message.sliding  # of absent lengths when it is absent
+    return Sliding(
+        window_ns=from_duration(sliding.window) if sliding.HasField("window") else None,
+        stride_ns=from_duration(sliding.stride) if sliding.HasField("stride") else None,
+    )
+
+
+def _range_to_proto(start_ns: int, end_ns: int) -> pb.TimeRange:
+    return pb.TimeRange(start=to_duration(start_ns), end=to_duration(end_ns))
+
+
+def _labels_to_proto(labels: tuple[Label, ...]) -> list[pb.Label]:
+    return [pb.Label(name=label.name, score=label.score) for label in labels]
+
+
+def _labels_from_proto(labels: Iterable[pb.Label]) -> tuple[Label, ...]:
+    return tuple(Label(label.name, label.score) for label in labels)

@@ -1,0 +1,159 @@
+"""``tubelet evaluate`` with real videos on a real server: exit codes, what is said, what lies on disk."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from tests.support.cli_process import tubelet
+from tests.support.running_server import Served
+from tests.support.sample_clip import pan
+from tubelet.service.cli.app import app
+from tubelet.service.client import Client
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Two pans to the right, one of them said to be a tilt, one in a folder further down; and a bad file."""
+    folder = tmp_path / "data"
+    for name in ("pan_right/a.mp4", "pan_right/more/b.mp4", "tilt_up/wrong.mp4"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(pan(1.0))
+    (folder / "pan_right" / "bad.mp4").write_text("not a video")
+    (folder / "pan_right" / ".hidden").write_text("not listed")
+    (folder / "README.txt").write_text("in no class")
+    return folder
+
+
+def evaluate(*arguments: str) -> Result:
+    """The command in this process, which spares each call the start of another."""
+    return CliRunner().invoke(app, ["evaluate", *arguments])
+
+
+def evaluated(done: Result) -> dict[str, Any]:
+    assert done.exit_code == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def answered(served: Served) -> float:
+    return served.metric("tubelet_requests_total", method="ClassifyStreaming", code="OK")
+
+
+def test_a_folder_of_class_folders(served: Served, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = (str(data), "--server", served.target, "--out", str(out))
+    report = evaluated(evaluate(*command, "--json"))
+    assert (report["model"], report["clips"], report["crops"]) == ("camera-motion", None, None)
+    assert report["videos"] == 3
+    assert report["top1"] == pytest.approx(2 / 3)
+    assert report["top1"] <= report["top5"] <= 1
+    assert report["classes"] == [
+        {"label": "pan_right", "videos": 2, "recall": 1.0, "precision": pytest.approx(2 / 3)},
+        {"label": "tilt_up", "videos": 1, "recall": 0.0, "precision": None},
+    ]
+    assert report["confusion"] == {"labels": ["pan_right", "tilt_up"], "counts": [[2, 0], [1, 0]]}
+    assert report["videos_per_s"] > 0
+    (skipped,) = report["skipped"]
+    assert (skipped["video"], skipped["reason"]) == ("pan_right/bad.mp4", "NOT_A_VIDEO")
+    assert json.loads((out / "report.json").read_text()) == report
+    with Image.open(out / "confusion.png") as picture:
+        assert picture.format == "PNG"
+
+    text = evaluate(*command)
+    assert text.exit_code == 0
+    assert "skipped pan_right/bad.mp4: " in text.stderr
+    assert "top 1  0.667" in text.stdout
+    rows = [line.split() for line in text.stdout.splitlines()]
+    assert ["pan_right", "2", "1.000", "0.667"] in rows
+    assert ["2", "tilt_up", "1", "."] in rows
+
+
+def test_an_evaluation_resumes_with_what_is_not_done(served: Served, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = (str(data), "--server", served.target, "--out", str(out), "--json")
+    first = evaluated(evaluate(*command))
+    results = out / "results.jsonl"
+    whole = results.read_bytes()
+    before = answered(served)
+
+    again = evaluate(*command)
+    assert "3 of 4 videos are done already" in again.stderr
+    report = evaluated(again)
+    assert answered(served) == before
+    assert report["videos_per_s"] is None
+    assert {key: report[key] for key in ("top1", "confusion", "skipped")} == {
+        key: first[key] for key in ("top1", "confusion", "skipped")
+    }
+
+    results.write_bytes(whole[:-20])  # as a process leaves it that is killed while it writes
+    cut = evaluate(*command)
+    assert "2 of 4 videos are done already" in cut.stderr
+    assert evaluated(cut)["confusion"] == first["confusion"]
+    assert answered(served) == before + 1
+    names = [json.loads(line).get("video") for line in results.read_text().splitlines()]
+    assert sorted(names[1:]) == ["pan_right/a.mp4", "pan_right/more/b.mp4", "tilt_up/wrong.mp4"]
+
+    other = evaluate(*command, "--clips", "2")
+    assert other.exit_code == 2
+    assert "clips was None, is 2" in other.stderr
+
+
+def test_a_csv_in_this_process_with_views(data: Path, tmp_path: Path) -> None:
+    table = data / "labels.csv"
+    table.write_text("pan_right/a.mp4,pan_right\npan_right/gone.mp4,tilt_up\n")
+    views = ("--clips", "2", "--crops", "3", "--model", "camera-motion", "--out", str(tmp_path / "out"))
+    done = tubelet("evaluate", str(table), *views)
+    assert done.returncode == 0, done.stderr
+    assert "2 clips x 3 crops" in done.stdout
+    assert "1 videos, 1 skipped" in done.stdout
+    assert "top 1  1.000" in done.stdout
+    assert "gone.mp4: No such file" in done.stderr
+
+
+def test_a_list_of_numbers_as_other_projects_write_it(
+    served: Served, client: Client, data: Path, tmp_path: Path
+) -> None:
+    labels = list(client.model("camera-motion").labels)
+    right, up = labels.index("pan_right"), labels.index("tilt_up")
+    (data / "a clip.mp4").write_bytes(pan(1.0))
+    (data / "val.txt").write_text(f"pan_right/a.mp4 {right}\na clip.mp4 {right}\ntilt_up/wrong.mp4 {up}\n")
+    out = ("--out", str(tmp_path / "out"), "--json")
+    report = evaluated(evaluate(str(data / "val.txt"), "--server", served.target, *out))
+    assert report["confusion"] == {"labels": ["pan_right", "tilt_up"], "counts": [[2, 0], [1, 0]]}
+
+
+def test_labels_that_the_model_does_not_have(served: Served, data: Path, tmp_path: Path) -> None:
+    (data / "pan_right").rename(data / "Pan right")
+    done = evaluate(str(data), "--server", served.target, "--out", str(tmp_path / "out"))
+    assert done.exit_code == 2
+    assert "camera-motion has no label 'Pan right' (closest: 'pan_right'); it has: static, " in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_data_that_is_not_there() -> None:
+    done = evaluate("/nope")
+    assert done.exit_code == 2
+    assert done.stderr == "/nope cannot be read: No such file or directory\n"
+
+
+def test_options_that_no_request_can_have_stop_it(served: Served, data: Path, tmp_path: Path) -> None:
+    command = (str(data), "--server", served.target, "--out", str(tmp_path / "out"), "--json")
+    done = evaluate(*command, "--crops", "2")
+    assert done.exit_code == 2
+    assert "2 crops are neither 1 nor 3" in done.stderr
+    # Nothing was answered, so the folder may be used with options that are right.
+    assert evaluated(evaluate(*command, "--crops", "3"))["crops"] == 3
+
+
+def test_nothing_that_can_be_classified(served: Served, tmp_path: Path) -> None:
+    (tmp_path / "data" / "static").mkdir(parents=True)
+    (tmp_path / "data" / "static" / "bad.mp4").write_text("not a video")
+    command = (str(tmp_path / "data"), "--server", served.target, "--out", str(tmp_path / "out"))
+    done = evaluate(*command, "--json")
+    assert done.exit_code == 1
+    assert "skipped static/bad.mp4" in done.stderr
+    assert "nothing could be classified" in done.stderr
+    assert json.loads(done.stdout)["error"]["reason"] == "NOTHING_CLASSIFIED"

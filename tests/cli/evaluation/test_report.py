@@ -1,0 +1,153 @@
+"""The parts of an evaluation: data that is read, answers that are kept, figures and their picture."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tubelet.service.cli.evaluation.confusion_matrix import draw_confusion
+from tubelet.service.cli.evaluation.dataset import BadData, read_labelled, with_model_labels
+from tubelet.service.cli.evaluation.report import Outcome, make_report, report_text
+
+LABELS = ("a", "b", "c", "d", "e", "f", "g")
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "path,label\nx/1.mp4,a\n2.mp4,b\n",
+        "x/1.mp4,a\n2.mp4,b\n",
+        "\ufefffile,Label,scene\r\nx/1.mp4, a,7\r\n\r\n2.mp4,b,8\r\n",
+        '"x/1.mp4","a"\n"2.mp4","b"\n',
+    ],
+    ids=["header", "none", "as spreadsheets write it", "quoted"],
+)
+def test_csv_with_and_without_a_header(tmp_path: Path, table: str) -> None:
+    (tmp_path / "data.csv").write_text(table, encoding="utf-8", newline="")
+    found = [(video.name, Path(video.video), video.label) for video in read_labelled(tmp_path / "data.csv")]
+    assert found == [("x/1.mp4", tmp_path / "x/1.mp4", "a"), ("2.mp4", tmp_path / "2.mp4", "b")]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "names no videos"),
+        (b"path,label\n", "names no videos"),
+        (b"1.mp4,a\n2.mp4\n", "line 2: wants path,label; found '2.mp4'"),
+        (b"1.mp4 3\n\n2.mp4\n", "line 3: wants path,label; found '2.mp4'"),
+        (b"1.mp4 3\n1.mp4 4\n", "names 1.mp4 twice"),
+        (b"1.mp4,a\n1.mp4,b\n", "names 1.mp4 twice"),
+        (b"\x89PNG\xff\xfe", "neither a folder nor a list"),
+    ],
+)
+def test_data_that_cannot_be_read(tmp_path: Path, content: bytes, says: str) -> None:
+    (tmp_path / "data").write_bytes(content)
+    with pytest.raises(BadData, match=says):
+        read_labelled(tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    ("listed", "videos"),
+    [
+        ("x/1.mp4 0\n2.mp4 3\n", [("x/1.mp4", "0"), ("2.mp4", "3")]),
+        ("x/1.mp4\t0\r\n\r\n2.mp4   3", [("x/1.mp4", "0"), ("2.mp4", "3")]),
+        ("/d/a clip (1).mp4 12\n/d/b.mp4 0\n", [("/d/a clip (1).mp4", "12"), ("/d/b.mp4", "0")]),
+        ("a, b.mp4 1\nc.mp4 2\n", [("a, b.mp4", "1"), ("c.mp4", "2")]),
+        ("1.mp4 abseiling\n", [("1.mp4", "abseiling")]),
+        # With a comma in each line, it parts them: names of classes may end in a number.
+        ("1.mp4,class 1\n2.mp4,class 2\n", [("1.mp4", "class 1"), ("2.mp4", "class 2")]),
+        ("1.mp4,0\n2.mp4,1\n", [("1.mp4", "0"), ("2.mp4", "1")]),
+    ],
+)
+def test_lists_as_other_projects_write_them(
+    tmp_path: Path, listed: str, videos: list[tuple[str, str]]
+) -> None:
+    (tmp_path / "val.txt").write_text(listed, newline="")
+    found = read_labelled(tmp_path / "val.txt")
+    assert [(video.name, video.label) for video in found] == videos
+    assert [video.video for video in found] == [str(tmp_path / name) for name, _ in videos]
+
+
+def test_numbers_are_classes_of_the_model_from_0(tmp_path: Path) -> None:
+    (tmp_path / "val.txt").write_text("1.mp4 0\n2.mp4 2\n")
+    videos = read_labelled(tmp_path / "val.txt")
+    assert [video.label for video in with_model_labels(videos, "k3", ("a", "b", "c"))] == ["a", "c"]
+    assert [video.label for video in with_model_labels(videos, "k3", ("2", "1", "0"))] == ["0", "2"]  # names
+    with pytest.raises(BadData, match="has class 2, but the classes of k2 are 0 to 1"):
+        with_model_labels(videos, "k2", ("a", "b"))
+    (tmp_path / "val.txt").write_text("1.mp4 0\n2.mp4 b\n")
+    with pytest.raises(BadData, match="k3 has no label '0'"):
+        with_model_labels(read_labelled(tmp_path / "val.txt"), "k3", ("a", "b", "c"))
+
+
+def test_the_folder_of_an_evaluation_is_no_class(tmp_path: Path) -> None:
+    for name in ("a/1.mp4", "evaluation/results.jsonl", "evaluation/confusion.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert [video.name for video in read_labelled(tmp_path)] == ["a/1.mp4"]
+
+
+def test_unknown_labels_are_named_with_the_closest(tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text("1,riding_a_bike\n2,xyz\n3,abseiling\n")
+    with pytest.raises(BadData) as refused:
+        with_model_labels(read_labelled(tmp_path / "data.csv"), "k400", ("abseiling", "riding a bike"))
+    named, had = str(refused.value).split("; ")
+    assert named == "k400 has no label 'riding_a_bike' (closest: 'riding a bike'), 'xyz'"
+    assert had == "it has: abseiling, riding a bike"
+
+
+def test_figures() -> None:
+    outcomes = [
+        Outcome("b", ("b", "a", "c", "d", "e")),
+        Outcome("b", ("a", "c", "d", "e", "b")),
+        Outcome("a", ("a", "b", "c", "d", "e")),
+        Outcome("g", ("a", "b", "c", "d", "e")),
+    ]
+    report = make_report(outcomes, LABELS)
+    assert (report.videos, report.top1, report.top5) == (4, 0.5, 0.75)
+    assert report.labels == ("a", "b", "g")  # those that occur, in the model's order
+    assert report.confusion.tolist() == [[1, 0, 0], [1, 1, 0], [1, 0, 0]]
+    assert report.classes() == [
+        {"label": "a", "videos": 1, "recall": 1.0, "precision": pytest.approx(1 / 3)},
+        {"label": "b", "videos": 2, "recall": 0.5, "precision": 1.0},
+        {"label": "g", "videos": 1, "recall": 0.0, "precision": None},
+    ]
+    assert report_text(report).splitlines()[-4:] == [
+        "           1  2  3",
+        " 1  a      1  .  .",
+        " 2  b      1  1  .",
+        " 3  g      1  .  .",
+    ]
+
+
+def test_top_5_says_nothing_of_five_labels() -> None:
+    outcomes = [Outcome("a", ("b", "a", "c", "d", "e"))]
+    assert make_report(outcomes, LABELS[:5]).top5 is None
+    assert "top 5" not in report_text(make_report(outcomes, LABELS[:5]))
+    assert "top 5  1.000" in report_text(make_report(outcomes, LABELS[:6]))
+
+
+def test_many_classes_have_a_table_but_no_matrix_in_the_text() -> None:
+    labels = tuple(f"class {number}" for number in range(21))
+    text = report_text(make_report([Outcome(label, (label,)) for label in labels], labels))
+    assert "class 20       1   1.000      1.000" in text
+    assert "by predicted" not in text
+
+
+@pytest.mark.parametrize("classes", [1, 2, 10, 200])
+def test_the_picture_colours_cells_by_their_share_of_the_row(classes: int) -> None:
+    labels = tuple(f"{number} " + "long " * (number % 20) for number in range(classes))
+    counts = np.diag(np.arange(1, classes + 1) * 1000)
+    counts[0, -1] = counts[0, 0]
+    picture = np.asarray(draw_confusion(labels, counts)).astype(int)
+    cell = min(max(960 // classes, 14), 60)
+    origin = [size - classes * cell - 16 for size in picture.shape[:2]]
+    corners = [
+        [picture[origin[0] + y * cell + 2, origin[1] + x * cell + 2] for x in (0, classes - 1)]
+        for y in (0, classes - 1)
+    ]
+    full, empty = (16, 64, 140), (255, 255, 255)
+    half = np.add(full, empty) / 2
+    expected = [[full]] if classes == 1 else [[half, half], [empty, full]]
+    found = np.array(corners)[: len(expected), : len(expected)]
+    assert np.abs(found - np.array(expected)).max() <= 1

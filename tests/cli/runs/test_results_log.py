@@ -1,0 +1,123 @@
+"""Files of results that a later run continues: what is kept, dropped, refused and locked."""
+
+import json
+import multiprocessing
+import resource
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tubelet.service.cli.runs.results_log import ResultsInUse, ResultsMismatch, open_results
+
+SETTINGS = {"model": "m", "clips": 1}
+
+
+def labels(result: dict[str, Any]) -> list[str]:
+    return result["labels"]
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A file with the results of two videos."""
+    path = tmp_path / "new" / "results.jsonl"
+    with open_results(path, SETTINGS, labels) as results:
+        results.add({"video": "x.mp4", "labels": ["ä", "b"]})
+        results.add({"video": "y.mp4", "labels": []})
+    return path
+
+
+def test_results_are_continued(path: Path) -> None:
+    with open_results(path, SETTINGS, labels) as results:
+        assert results.done == {"x.mp4": ["ä", "b"], "y.mp4": []}
+        results.add({"video": "y.mp4", "labels": ["c"]})
+    assert lines(path)[0] == {"settings": SETTINGS}
+    assert [line["video"] for line in lines(path)[1:]] == ["x.mp4", "y.mp4", "y.mp4"]
+    with open_results(path, SETTINGS, labels) as results:
+        assert results.done["y.mp4"] == ["c"]  # the last one counts
+
+
+def test_results_of_an_older_evaluation_are_continued(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    path.write_text('{"asked": {"model": "m", "clips": 1}}\n{"video": "x.mp4", "labels": ["a"]}\n')
+    with open_results(path, SETTINGS, labels) as results:
+        assert results.done == {"x.mp4": ["a"]}
+
+
+def test_a_torn_last_line_is_dropped(path: Path) -> None:
+    whole = path.read_bytes()
+    for end in range(1, len(whole)):
+        path.write_bytes(whole[:end])
+        with open_results(path, SETTINGS, labels) as results:
+            results.add({"video": "z.mp4", "labels": []})
+        whole_lines = max(1, whole[:end].count(b"\n"))  # at least the settings, which are written anew
+        names = [line.get("video") for line in lines(path)]
+        assert names == [*[None, "x.mp4", "y.mp4"][:whole_lines], "z.mp4"]
+
+
+def test_other_settings_are_named(path: Path) -> None:
+    before = path.read_bytes()
+    with (
+        pytest.raises(ResultsMismatch, match="clips was 1, is 2"),
+        open_results(path, SETTINGS | {"clips": 2}, labels),
+    ):
+        pass
+    assert path.read_bytes() == before
+
+
+def test_a_file_without_results_takes_other_settings(tmp_path: Path) -> None:
+    for clips in (1, 2):
+        with open_results(tmp_path / "results.jsonl", {"clips": clips}, labels):
+            pass
+    assert lines(tmp_path / "results.jsonl") == [{"settings": {"clips": 2}}]
+
+
+@pytest.mark.parametrize(
+    "content", ["{}\n", "[]\n", "1\n", "a line\n", "no end", '{"asked": {}}\n{"asked": {}}\n', "\0" * 9]
+)
+def test_files_of_others_are_left_alone(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "results.jsonl"
+    path.write_text(content)
+    with pytest.raises(ResultsMismatch, match="does not hold"), open_results(path, SETTINGS, labels):
+        pass
+    assert path.read_text() == content
+
+
+def test_one_run_at_a_time(path: Path) -> None:
+    first = open_results(path, SETTINGS, labels)
+    with first, pytest.raises(ResultsInUse, match="another run"), open_results(path, SETTINGS, labels):
+        pass
+    with open_results(path, SETTINGS, labels):
+        pass
+
+
+def _fill(path: Path) -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    room = path.stat().st_size + 10
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+    with open_results(path, SETTINGS, labels) as results:
+        try:
+            results.add({"video": "long" * 100, "labels": []})
+        except OSError:
+            raise SystemExit(7) from None
+
+
+def test_a_result_without_room_leaves_nothing_behind(path: Path) -> None:
+    before = path.read_bytes()
+    process = multiprocessing.get_context("spawn").Process(target=_fill, args=(path,))
+    process.start()
+    process.join()
+    assert process.exitcode == 7
+    assert path.read_bytes() == before
+
+
+def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file" / "results.jsonl", tmp_path, Path("/dev/null")):
+        with pytest.raises(OSError, match=str(path)), open_results(path, SETTINGS, labels):
+            pass

@@ -1,0 +1,285 @@
+"""A server's process: its configuration, its ports, and the signals that it hears."""
+
+import fcntl
+import itertools
+import json
+import os
+import pty
+import re
+import shutil
+import signal
+import subprocess
+import termios
+import urllib.error
+import urllib.request
+from pathlib import Path
+from time import sleep
+
+import grpc
+import psutil
+import pytest
+
+from tests.support.cli_process import TUBELET, serving, tubelet
+from tests.support.running_server import Served, Upload
+from tests.support.sample_clip import pan
+from tubelet.models.repository.repository import ZOO
+from tubelet.service.client import Client, Options
+from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierStub
+
+
+@pytest.mark.parametrize(
+    ("toml", "environment", "says"),
+    [
+        ("[upload]\nmax_byte = 5\n", {}, "upload.max_byte: no such key (closest: upload.max_bytes)"),
+        ("[servr]\nport = 1\n", {}, "servr: no such key (closest: server)"),
+        (
+            "[decode]\nworkers = 0\n",
+            {},
+            "decode.workers: Input should be greater than or equal to 1; found 0",
+        ),
+        (
+            "",
+            {"TUBELET_UPLOAD__MAX_BYTES": "-1"},
+            "upload.max_bytes: Input should be greater than or equal to 1",
+        ),
+        ("[models]\ndefault = 'nobody'\n", {}, "no model 'nobody' in the store"),
+        (
+            "[models]\ndefault = 'camera-motion:7'\n",
+            {},
+            "no model 'camera-motion:7' in the store; it has camera-motion:",
+        ),
+        ("[models]\ndefault = 'a:b:c'\n", {}, "models.default: a model is written NAME or NAME:VERSION"),
+        ("", {"TUBELET_MODELS__LOAD": '[":1"]'}, "models.load: a model is written NAME or NAME:VERSION"),
+        (
+            "[models]\nload = ['camera-motion', 'nope']\n",
+            {},
+            "models.load names 'nope', but there is no such model; there are: camera-motion",
+        ),
+        (
+            "",
+            {"TUBELET_MODELS__STORE": "/nowhere"},
+            "models.store is '/nowhere', but there is no",
+        ),
+        ("[engine]\ndevice = 'cuda:99'\n", {}, "'cuda:99', but torch sees"),
+        ("[engine]\ndevice = 'tpu'\n", {}, "engine.device: String should match pattern"),
+        ("[server\n", {}, "tubelet.toml is not TOML"),
+        ("", {"TUBELET_SERVRE__PORT": "1"}, "TUBELET_SERVRE__PORT in the environment"),
+        ("", {"TUBELET_FETCH__ALLOW": "file:///work"}, "TUBELET_FETCH__ALLOW in the environment: a list is"),
+        ("[upload]\ndirectory = '/nowhere'\n", {}, "upload.directory"),
+    ],
+)
+def test_a_wrong_configuration_is_named(
+    tmp_path: Path, toml: str, environment: dict[str, str], says: str
+) -> None:
+    (tmp_path / "tubelet.toml").write_text(toml)
+    done = tubelet("serve", "--config", str(tmp_path / "tubelet.toml"), "--port", "0", **environment)
+    assert done.returncode != 0
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--port", "--metrics-port"])
+def test_a_port_that_is_taken_is_one_sentence_before_models_are_loaded(
+    served: Served, tmp_path: Path, option: str
+) -> None:
+    (tmp_path / "tubelet.toml").write_text("[models]\ndefault = 'nobody'\n")
+    ports = {"--port": "0", "--metrics-port": "0", option: str(served.server.port)}
+    done = tubelet("serve", "--config", str(tmp_path / "tubelet.toml"), *itertools.chain(*ports.items()))
+    assert done.returncode == 1
+    assert (
+        f"cannot listen on [::]:{served.server.port}: Address already in use; {option} chooses" in done.stderr
+    )
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    path = tmp_path / "good.mp4"
+    path.write_bytes(pan(2.0))
+    return path
+
+
+def test_serve_gets_ready_answers_and_drains_on_sigterm(video: Path) -> None:
+    with serving() as (_, target):
+        done = tubelet("classify", str(video), "--server", target, "--json")
+        assert json.loads(done.stdout)["labels"][0]["label"] == "pan_right"
+
+
+@pytest.mark.parametrize("moment", ["importing", "loading"])
+def test_serve_ends_on_sigterm_before_it_is_ready(tmp_path: Path, moment: str) -> None:
+    log = tmp_path / "log"
+    with (
+        log.open("w") as file,
+        subprocess.Popen([TUBELET, "serve", "--port", "0", "--metrics-port", "0"], stderr=file) as process,
+    ):
+        try:
+            while not (
+                _catches_sigterm(process.pid) if moment == "importing" else "held by" in log.read_text()
+            ):
+                assert process.poll() is None
+            process.send_signal(signal.SIGHUP)  # has nothing to reread yet
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=60) == 0
+        finally:
+            process.kill()
+    assert "ready after" not in log.read_text()
+    assert "Traceback" not in log.read_text()
+
+
+def test_a_second_ctrl_c_ends_serve_at_once(video: Path) -> None:
+    """In a terminal, with a call in flight that would be waited for for an hour."""
+    terminal, ours = pty.openpty()
+    with (
+        os.fdopen(terminal, "rb", buffering=0) as screen,
+        subprocess.Popen(
+            [TUBELET, "serve", "--host", "localhost", "--port", "0", "--metrics-port", "0"],
+            stdin=ours,
+            stdout=ours,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            env=os.environ | {"TUBELET_SERVER__DRAIN_S": "3600"},
+        ) as process,
+    ):
+        os.close(ours)
+        try:
+            ready = screen.readline().decode()
+            port, metrics_port = map(int, re.findall(r"port (\d+)", ready))
+            assert "127.0.0.1" in ready
+            children = psutil.Process(process.pid).children(recursive=True)
+            assert children
+            with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+                upload = Upload(VideoClassifierStub(channel))
+                upload.send(video.read_bytes()[:1000])
+                while "tubelet_videos_in_flight 1.0" not in _page(metrics_port, "metrics")[1]:
+                    assert not upload.call.done()
+                assert _page(metrics_port, "readyz") == (200, "ready\n")
+                os.write(terminal, b"\x03")
+                while _page(metrics_port, "readyz") != (503, "draining\n"):
+                    assert process.poll() is None
+                assert _page(metrics_port, "healthz") == (200, "alive\n")
+                assert not upload.call.done()
+                os.write(terminal, b"\x03")
+                assert process.wait(timeout=60) == 128 + signal.SIGINT
+                assert upload.call.code() is grpc.StatusCode.UNAVAILABLE
+                upload.send(None)
+        finally:
+            process.kill()
+    for child in children:
+        while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
+            sleep(0.01)
+
+
+def _page(metrics_port: int, name: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/{name}", timeout=60) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def _catches_sigterm(pid: int) -> bool:
+    """Has the process a handler of its own? proc_pid_status(5)"""
+    mask = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
+    return mask is not None and bool(int(mask[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+
+def test_serve_changes_its_models_on_sighup_while_it_answers(video: Path, tmp_path: Path) -> None:
+    """No request fails, and the next ones are answered by the new version."""
+    folder = tmp_path / "store" / "camera-motion" / "99"
+    (tmp_path / "store").mkdir()
+    with (
+        serving(TUBELET_MODELS__STORE=str(tmp_path / "store")) as (process, target),
+        Client(target) as client,
+    ):
+
+        def answers_until(version: str) -> None:
+            while True:
+                answer = client.classify(str(video))
+                assert answer.labels[0].name == "pan_right"
+                if answer.version == version:
+                    return
+
+        old = client.classify(str(video)).version
+        shutil.copytree(ZOO / "camera-motion", folder)
+        spec = folder / "model.toml"
+        spec.write_text(spec.read_text().replace(f'version = "{old}"', 'version = "99"'))
+        process.send_signal(signal.SIGHUP)
+        answers_until("99")
+        shutil.rmtree(folder)
+        process.send_signal(signal.SIGHUP)
+        answers_until(old)
+
+
+def test_serve_goes_back_to_a_version_by_one_line_and_sighup(video: Path, tmp_path: Path) -> None:
+    """A pin to a version that is not there is one line in the log, and costs nothing else."""
+    config, store, log = tmp_path / "tubelet.toml", tmp_path / "store", tmp_path / "log"
+    for version in ("1", "2"):
+        folder = store / "camera-motion" / version
+        shutil.copytree(ZOO / "camera-motion", folder)
+        spec = folder / "model.toml"
+        spec.write_text(re.sub('version = ".*"', f'version = "{version}"', spec.read_text(), count=1))
+    config.write_text("[models]\ndefault = 'camera-motion:2'\n")
+
+    def pin(version: str, says: str) -> str:
+        before = log.read_text()
+        config.write_text(f"[models]\ndefault = 'camera-motion:{version}'\n")
+        process.send_signal(signal.SIGHUP)
+        while says not in (said := log.read_text().removeprefix(before)):
+            assert process.poll() is None
+            sleep(0.05)
+        return said
+
+    with (
+        log.open("w") as file,
+        serving("--config", str(config), log=file, TUBELET_MODELS__STORE=str(store)) as (process, target),
+        Client(target) as client,
+    ):
+        assert client.classify(str(video)).version == "2"
+        pin("1", "serving the models of now")
+        assert client.classify(str(video)).version == "1"
+        assert client.classify(str(video), Options(model="camera-motion")).version == "1"
+        assert client.classify(str(video), Options(model="camera-motion:2")).version == "2"
+        said = pin("3", "stay as they were")
+        assert said.count("ERROR") == 1
+        assert "no model 'camera-motion:3' in the store; it has camera-motion:1, " in said
+        assert client.classify(str(video)).version == "1"
+
+
+def test_serve_ends_on_sigterm_while_a_model_is_loaded(tmp_path: Path) -> None:
+    """Its weights never come to their end, as where they are beyond a network that is gone."""
+    folder = tmp_path / "store" / "camera-motion" / "99"
+    (tmp_path / "store").mkdir()
+    with serving(TUBELET_MODELS__STORE=str(tmp_path / "store")) as (process, _):
+        shutil.copytree(ZOO / "camera-motion", folder, ignore=shutil.ignore_patterns("*.safetensors"))
+        os.mkfifo(folder / "weights.safetensors")
+        spec = folder / "model.toml"
+        spec.write_text(re.sub('version = ".*"', 'version = "99"', spec.read_text(), count=1))
+        process.send_signal(signal.SIGHUP)
+        weights = (folder / "weights.safetensors").open("wb")  # once somebody reads them
+    weights.close()
+
+
+def test_a_configuration_that_became_wrong_is_a_line_a_problem(tmp_path: Path) -> None:
+    config, log = tmp_path / "tubelet.toml", tmp_path / "log"
+    config.touch()
+    with log.open("w") as file, serving("--config", str(config), log=file) as (process, _):
+        before = log.read_text()
+        config.write_text("[server]\nretry_after_s = 3\n")
+        process.send_signal(signal.SIGHUP)
+        says = "only models change without a restart: server stay as they were"
+        while says not in log.read_text() or "serving the models of now" not in log.read_text():
+            assert process.poll() is None
+        before = log.read_text()
+        config.write_text("[models]\ndefalt = 'a'\nload = 3\n")
+        process.send_signal(signal.SIGHUP)
+        said = ""
+        while said.count("stay as they were") < 2:
+            assert process.poll() is None
+            said = log.read_text().removeprefix(before)
+            sleep(0.05)
+    assert [line.partition(": ")[2] for line in said.splitlines()] == [
+        "rereading the models",
+        "the models stay as they were: models.load: Input should be a list; found 3",
+        "the models stay as they were: models.defalt: no such key (closest: models.default)",
+    ]

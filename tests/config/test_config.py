@@ -1,0 +1,106 @@
+"""The configuration: who beats whom, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from tubelet.service.config.config import Config, load_config
+from tubelet.service.config.problems import BadConfig
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "tubelet.toml"
+    path.write_text("[server]\nport = 1\nmetrics_port = 1\ndrain_s = 1\n[upload]\nmax_bytes = 1\n")
+    return path
+
+
+def test_flags_beat_the_environment_which_beats_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUBELET_SERVER__METRICS_PORT", "2")
+    monkeypatch.setenv("TUBELET_SERVER__PORT", "2")
+    config = load_config(file, server={"port": 3})
+    assert (config.server.port, config.server.metrics_port, config.server.drain_s) == (3, 2, 1)
+    assert config.upload.max_bytes == 1
+    assert config.server.max_videos_in_flight == Config().server.max_videos_in_flight
+
+
+def test_an_unknown_key_is_an_error(file: Path) -> None:
+    file.write_text("[server]\nprot = 1\n")
+    with pytest.raises(BadConfig, match=r"server\.prot"):
+        load_config(file)
+
+
+def test_every_problem_is_a_sentence_in_the_files_words(file: Path) -> None:
+    file.write_text(
+        "[server]\ndrain_s = -5\nzzz = 1\n[upload]\ndirectory = '/nowhere'\n[models]\nload = 'a'\n"
+        "[fetch]\nprivate_networks = ['x']\n[fetch.options]\ns3 = 'password'\n"
+    )
+    with pytest.raises(BadConfig) as caught:
+        load_config(file)
+    assert sorted(caught.value.problems) == [
+        "fetch.options.s3: Input should be a table",
+        "fetch.private_networks.0: 'x' does not appear to be an IPv4 or IPv6 network; found 'x'",
+        "models.load: Input should be a list; found 'a'",
+        "server.drain_s: Input should be greater than or equal to 0; found -5",
+        "server.zzz: no such key",
+        "upload.directory: no folder that can be written to; found '/nowhere'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("TUBELET_SERVRE__PORT", "1", r"no key begins with servre \(closest: server\)"),
+        ("TUBELET_FETCH__ALLOW", "file:///a", r"a list is written as JSON, such as .*; found .file:///a."),
+        ("tubelet_models__load", "a,b", "a list is written as JSON"),
+        ("TUBELET_FETCH__OPTIONS", "password", "a table is written as JSON$"),
+        ("TUBELET_SERVER", "1:2", "a table is written as JSON$"),
+    ],
+)
+def test_a_variable_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(BadConfig, match=f"^{name} in the environment: {says}"):
+        load_config()
+
+
+def test_of_a_wrong_value_its_variable_is_named(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text("[decode]\nworkers = 0\n[models]\nzzz = 1\n[server]\ndrain_s = -1\n")
+    monkeypatch.setenv("TUBELET_SERVER__DRAIN_S", "-5")
+    monkeypatch.setenv("TUBELET_SERVER__PORT", "1")
+    monkeypatch.setenv("TUBELET_SERVER", '{"port": 2}')
+    monkeypatch.setenv("tubelet_upload__zzz", "1")
+    monkeypatch.setenv("TUBELET_FETCH__OPTIONS", '{"ftp": {}}')
+    monkeypatch.setenv("TUBELET_MODELS", '{"load": "a"}')
+    with pytest.raises(BadConfig) as caught:
+        load_config(file, server={"port": -1})
+    assert sorted(caught.value.problems) == [
+        "decode.workers: Input should be greater than or equal to 1; found 0",
+        "fetch.options.ftp: Input should be 's3' or 'gs'; found 'ftp' "
+        "(TUBELET_FETCH__OPTIONS in the environment)",
+        "models.load: Input should be a list; found 'a' (TUBELET_MODELS in the environment)",
+        "models.zzz: no such key",
+        "server.drain_s: Input should be greater than or equal to 0; found '-5' "
+        "(TUBELET_SERVER__DRAIN_S in the environment)",
+        "server.port: Input should be greater than or equal to 0; found -1",
+        "upload.zzz: no such key (tubelet_upload__zzz in the environment)",
+    ]
+
+
+@pytest.mark.parametrize("value", ["5", "[]", '"text"'])
+def test_a_stage_is_an_object(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("TUBELET_SERVER", value)
+    with pytest.raises(BadConfig, match=r"^server: Input should be a table \(TUBELET_SERVER in the env"):
+        load_config()
+
+
+def test_lists_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUBELET_FETCH__ALLOW", '["file:///a"]')
+    monkeypatch.setenv("TUBELET_FETCH__PRIVATE_NETWORKS", '["10.0.0.0/8"]')
+    fetch = load_config().fetch
+    assert fetch.allow == ("file:///a",)
+    assert list(map(str, fetch.private_networks)) == ["10.0.0.0/8"]
+
+
+def test_an_absent_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(BadConfig, match=r"nothing\.toml"):
+        load_config(tmp_path / "nothing.toml")

@@ -1,0 +1,261 @@
+"""Matroska that does not list its clusters: they are found, and frames are those of the whole file."""
+
+import os
+import random
+import re
+import struct
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support.videos import SMALL, limits, probed, remux, render, source_of
+from tubelet.service.decode.demux.byte_source import Source
+from tubelet.service.decode.demux.container import BUFFER_BYTES
+from tubelet.service.decode.demux.matroska_clusters import Cluster, Clusters, void
+from tubelet.service.decode.frames.decoder import Job, decode
+from tubelet.service.decode.probe.probe import probe
+from tubelet.service.types.plan import Grid, Plan
+from tubelet.service.types.video import NS_PER_S, DecodeEnd, VideoFacts
+
+_SECONDS, _RATE, _GROUP = 60, 10, 20
+_SIZE = (160, 96)
+_BLOCK_BYTES = 16 << 10
+_NEAR_BYTES = 1 << 19
+
+
+class FarSource(Source):
+    """A file of which blocks are fetched as they are asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self.fetched_bytes = 0
+        self.size = path.stat().st_size
+        super().__init__(os.open(path, os.O_RDONLY), self._fetch, self.size)
+
+    def _fetch(self, start: int, end: int) -> None:
+        end = min(max(end, start + _BLOCK_BYTES), self.size)
+        self.fetched_bytes += end - start
+        self.arrived(start, end, self.size)
+
+
+class Kept:
+    """Units, each in memory of its own."""
+
+    def __init__(self) -> None:
+        self.units: dict[tuple[int, int], np.ndarray] = {}
+        self._filled: list[np.ndarray] = []
+
+    def acquire(self) -> tuple[int, np.ndarray]:
+        self._filled.append(np.zeros((2, SMALL.height, SMALL.width, 3), np.uint8))
+        return len(self._filled) - 1, self._filled[-1]
+
+    def announce(self, grid: int, unit: int, slot: int) -> None:
+        self.units[grid, unit] = self._filled[slot]
+
+    def release(self, slot: int) -> None:
+        pass
+
+
+def no_pulse() -> None:
+    pass
+
+
+def noise(_: int) -> np.ndarray:
+    return np.random.default_rng().integers(0, 255, (_SIZE[1], _SIZE[0], 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def coded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A key frame every two seconds, B-frames, 6 MB or more."""
+    coding = {"g": str(_GROUP), "sc_threshold": "0", "bf": "2", "preset": "ultrafast", "qp": "12"}
+    path = tmp_path_factory.mktemp("coded") / "coded.mp4"
+    return render(path, _SECONDS * _RATE, rate=_RATE, size=_SIZE, paint=noise, options=coding)
+
+
+def unlisted(coded: Path, path: Path, **options: str) -> Path:
+    return remux(coded, path, {"live": "1"} | options)
+
+
+def without_sizes(path: Path) -> Path:
+    """As who records to a pipe writes them: each cluster goes on until the next begins."""
+    data = bytearray(path.read_bytes())
+    for cluster in listed(path):
+        start = cluster.place + 4
+        length = 9 - data[start].bit_length()
+        data[start : start + length] = bytes([0xFF >> (length - 1)]) + b"\xff" * (length - 1)
+    path.write_bytes(data)
+    return path
+
+
+def listed(path: Path) -> list[Cluster]:
+    """All of them, each with a checksum and its time first, as FFmpeg writes them."""
+    head = re.compile(rb"\x1f\x43\xb6\x75.{1,8}?\xbf\x84.{4}\xe7([\x81-\x88])(.{8})", re.DOTALL)
+    return [
+        Cluster(each.start(), int.from_bytes(each[2][: each[1][0] & 0x7F]))
+        for each in head.finditer(path.read_bytes())
+    ]
+
+
+def decoded(source: Source, plan: Plan) -> tuple[VideoFacts, dict[tuple[int, int], np.ndarray], DecodeEnd]:
+    with closing(source):
+        track = probe(source, limits(), no_pulse)
+        with closing(track):
+            kept = Kept()
+            end = decode(Job(source, track, plan, SMALL, False, limits()), kept, no_pulse)
+            return track.facts, kept.units, end
+
+
+def probed_duration_ns(path: Path) -> int:
+    with probed(path) as track:
+        return track.facts.duration_ns
+
+
+@pytest.fixture(params=["small", "large", "without sizes", "broken off"])
+def clip(request: pytest.FixtureRequest, coded: Path, tmp_path: Path) -> Path:
+    large = {"cluster_time_limit": "5000", "cluster_size_limit": "5000000"}
+    path = unlisted(coded, tmp_path / "clip.mkv", **({} if request.param == "small" else large))
+    if request.param == "without sizes":
+        return without_sizes(path)
+    if request.param == "broken off":
+        os.truncate(path, path.stat().st_size - 100_000)
+    return path
+
+
+def plan_of(start_ns: int, end_ns: int) -> Plan:
+    return Plan((Grid(start_ns, end_ns, end_ns - start_ns, 2, 4, 4),))
+
+
+def test_one_is_found_before_any_time(clip: Path) -> None:
+    known = listed(clip)
+    with closing(FarSource(clip)) as source:
+        clusters = Clusters(source, known[0].place, no_pulse)
+        assert clusters.last == known[-1]
+        for ticks in range(0, _SECONDS * 1000, 333):
+            found = clusters.before(ticks)
+            assert found in known
+            assert found.ticks <= ticks
+            last = max(each for each in known if each.ticks <= ticks)
+            assert last.place - found.place <= _NEAR_BYTES
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_frames_are_those_of_the_whole_file(clip: Path, seed: int) -> None:
+    start_ns = random.Random(seed).randrange(56 * NS_PER_S)
+    for plan in (plan_of(start_ns, start_ns + 2 * NS_PER_S), plan_of(start_ns // 8, 58 * NS_PER_S)):
+        facts, units, end = decoded(FarSource(clip), plan)
+        expected_facts, expected, expected_end = decoded(source_of(clip), plan)
+        assert units.keys() == expected.keys()
+        assert all(np.array_equal(units[each], pixels) for each, pixels in expected.items())
+        assert end.end_ns == expected_end.end_ns
+        assert facts.duration_ns == expected_facts.duration_ns
+        assert abs(facts.frames - expected_facts.frames) <= 2  # an estimate
+
+
+def test_no_frame_is_made_up_where_stamps_do_not_rise(tmp_path: Path) -> None:
+    """FFmpeg decodes an MPEG-4 picture without those that it is made from, and says nothing of it."""
+    coding = {"g": "50", "bf": "2", "sc_threshold": "1000000000", "qmin": "2", "qmax": "4"}
+    frames = 580  # the last is a key frame: no B-frame behind it tells that their stamps are in disorder
+    path = tmp_path / "coded.mp4"
+    coded = render(path, frames, rate=_RATE, codec="mpeg4", size=_SIZE, paint=noise, options=coding)
+    clip = unlisted(coded, tmp_path / "clip.mkv")
+    for start_ns in (20 * NS_PER_S, 28 * NS_PER_S):
+        plan = plan_of(start_ns, start_ns + 2 * NS_PER_S)
+        _, units, _ = decoded(FarSource(clip), plan)
+        _, expected, _ = decoded(source_of(clip), plan)
+        assert units.keys() == expected.keys()
+        assert all(np.array_equal(units[each], pixels) for each, pixels in expected.items())
+
+
+def test_a_track_that_counts_by_itself_is_read_through(tmp_path: Path) -> None:
+    coding = {"g": "20", "bf": "0", "preset": "ultrafast", "qp": "12"}
+    coded = render(
+        tmp_path / "coded.mp4", _SECONDS * _RATE, rate=_RATE, size=_SIZE, paint=noise, options=coding
+    )
+    path = unlisted(coded, tmp_path / "clip.mkv", cluster_time_limit="1")  # a frame in each
+    data = bytearray(path.read_bytes())
+    place = data.index(b"\x73\xc5\x88")  # where the track's number was, TrackTimestampScale and a void
+    data[place : place + 11] = b"\x23\x31\x4f\x84" + struct.pack(">f", 0.5) + b"\xec\x81\x00"
+    path.write_bytes(data)
+    with closing(FarSource(path)) as source, closing(probe(source, limits(), no_pulse)) as track:
+        assert track.clusters is None
+        assert track.facts.duration_ns == probed_duration_ns(path)
+
+
+def test_a_cluster_beyond_all_time_is_none(coded: Path, tmp_path: Path) -> None:
+    path = unlisted(coded, tmp_path / "clip.mkv")
+    path.write_bytes(path.read_bytes() + b"\x1f\x43\xb6\x75\x8a\xe7\x88" + b"\xff" * 8)
+    with closing(FarSource(path)) as source, closing(probe(source, limits(), no_pulse)) as track:
+        assert track.clusters is not None
+        assert track.facts.duration_ns == probed_duration_ns(path)
+
+
+def test_little_is_read_for_a_part(coded: Path, tmp_path: Path) -> None:
+    far = FarSource(unlisted(coded, tmp_path / "clip.mkv"))
+    decoded(far, plan_of(40 * NS_PER_S, 42 * NS_PER_S))
+    assert far.fetched_bytes < 0.35 * far.size
+
+
+@pytest.mark.parametrize("kind", ["two recordings", "few bytes", "one cluster"])
+def test_what_cannot_be_found_is_refused(coded: Path, tmp_path: Path, kind: str) -> None:
+    path = unlisted(coded, tmp_path / "clip.mkv")
+    first, second, *_ = listed(path)
+    data = path.read_bytes()
+    if kind == "two recordings":
+        path.write_bytes(2 * data)
+    elif kind == "few bytes":
+        path.write_bytes(data[: 1 << 20])
+    else:
+        path.write_bytes(data[: second.place] + bytes(len(data)))
+    with (
+        closing(FarSource(path)) as source,
+        pytest.raises(ValueError, match=r"clock does not rise|soon read"),
+    ):
+        Clusters(source, first.place, no_pulse)
+
+
+class CountingSource(Source):
+    def __init__(self, path: Path) -> None:
+        self.reads = 0
+        super().__init__(os.open(path, os.O_RDONLY))
+
+    def read(self, place: int, count: int) -> bytes:
+        self.reads += 1
+        return super().read(place, count)
+
+
+@pytest.mark.parametrize(
+    "filling",
+    [
+        b"\x1f\x43\xb6\x75" * (1 << 18),
+        b"\x1f\x43\xb6\x75\x81\xbf" * (1 << 17),
+        b"".join(b"\x1f\x43\xb6\x75\x86\xe7\x84" + (70_000 + each).to_bytes(4) for each in range(1 << 16)),
+    ],
+    ids=["like a cluster", "like one with a checksum", "clusters"],
+)
+def test_a_file_full_of_them_is_looked_through_once_or_twice(
+    coded: Path, tmp_path: Path, filling: bytes
+) -> None:
+    path = unlisted(coded, tmp_path / "clip.mkv")
+    first, *_ = listed(path)
+    path.write_bytes(path.read_bytes() + filling + void(2 << 20) + bytes(2 << 20))
+    with closing(CountingSource(path)) as source:
+        Clusters(source, first.place, no_pulse)
+        pieces = source.wait_for_size() // BUFFER_BYTES
+        assert source.reads < 4 * pieces
+
+
+def test_bytes_that_only_look_like_a_cluster_are_none(coded: Path, tmp_path: Path) -> None:
+    path = unlisted(coded, tmp_path / "clip.mkv")
+    known = listed(path)
+    data = path.read_bytes()
+    # In an element to be skipped, which FFmpeg does not look into.
+    spoilt = b"".join(
+        data[each.place : after.place] + void(40) + b"\x1f\x43\xb6\x75\x81\x00" * 5 + b"\x00"
+        for each, after in zip(known, [*known[1:], Cluster(len(data), 0)], strict=True)
+    )
+    path.write_bytes(data[: known[0].place] + spoilt)
+    again = listed(path)
+    with closing(FarSource(path)) as source:
+        clusters = Clusters(source, again[0].place, no_pulse)
+        assert all(clusters.before(each.ticks) in again for each in again)

@@ -1,0 +1,244 @@
+"""Each time gets the frame that is shown then; damage and early ends cost no more than they must."""
+
+import os
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import closing
+from fractions import Fraction
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import pytest_asyncio
+
+from tests.support.videos import decode_file, decode_plan, limits, number_of, piece, render, whole
+from tubelet.service.config.config import MIB, DecodeConfig
+from tubelet.service.decode.demux.byte_source import Source
+from tubelet.service.decode.demux.container import BUFFER_BYTES
+from tubelet.service.decode.pool.pool import DecodePool
+from tubelet.service.decode.probe.probe import probe
+from tubelet.service.decode.protocol import Refusal
+from tubelet.service.errors import CorruptVideo
+from tubelet.service.types.plan import Grid, Plan
+from tubelet.service.types.video import PixelFormat
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def pool() -> AsyncIterator[DecodePool]:
+    async with DecodePool(DecodeConfig(workers=1)) as pool:
+        yield pool
+
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest.mark.parametrize(
+    ("ending", "options"),
+    [
+        ("mp4", {"bf": "2", "g": "12"}),
+        ("mkv", {"bf": "3", "g": "250"}),
+        ("ts", {"bf": "2", "g": "10"}),
+        ("avi", {"bf": "2", "g": "12"}),
+        ("flv", {"bf": "0", "g": "5"}),
+        ("h264", {"bf": "0", "g": "5"}),
+    ],
+)
+async def test_each_time_gets_the_frame_shown_then(
+    pool: DecodePool, tmp_path: Path, ending: str, options: dict[str, str]
+) -> None:
+    rate = 25 if ending == "h264" else 10  # raw H.264 has no clock: 25 frames a second are assumed
+    path = render(tmp_path / f"clip.{ending}", 100, rate=rate, options=options)
+    ranges = Plan((piece(0.05, 0.9), piece(2.12, 2.13), piece(3.0, 3.9)))
+    async with pool.worker() as worker:
+        facts, units, _ = await decode_file(worker, path)
+        some, _ = await decode_plan(worker, ranges)
+    assert facts.frames == 100
+    assert facts.duration_ns == pytest.approx(100 / rate * 1e9, abs=1e6)
+    assert facts.fps == pytest.approx(rate, rel=1e-3)
+    for plan, got in ((whole(facts), units), (ranges, some)):
+        for (grid, unit), pixels in got.items():
+            for frame in range(2):
+                expected = plan.grids[grid].frame_time_ns(unit, frame) * rate // 10**9
+                assert number_of(pixels[frame]) == expected
+    assert sorted(some) == [(grid, unit) for grid in range(3) for unit in range(4)]
+
+
+@pytest.mark.parametrize("offsets_s", [(0, 100), (100, 0), (0, 40_000, 50), (0, 0, 0)], ids=str)
+async def test_parts_with_clocks_of_their_own_follow_each_other(
+    pool: DecodePool, tmp_path: Path, offsets_s: tuple[int, ...]
+) -> None:
+    """Recordings joined as files are: byte after byte."""
+    one = render(tmp_path / "one.ts", 20)
+    joined = tmp_path / "joined.ts"
+    with joined.open("wb") as out:
+        for offset_s in offsets_s:
+            command = ["ffmpeg", "-v", "error", "-i", str(one), "-c", "copy"]
+            command += ["-output_ts_offset", str(offset_s), "-f", "mpegts", "-"]
+            out.write(subprocess.run(command, check=True, capture_output=True).stdout)
+    async with pool.worker() as worker:
+        facts, units, _ = await decode_file(worker, joined)
+    assert facts.frames == 20 * len(offsets_s)
+    assert facts.duration_ns == pytest.approx(2e9 * len(offsets_s), abs=1e8)
+    assert any("time stamps jump" in warning for warning in facts.warnings)
+    numbers = [number_of(frame) for _, unit in sorted(units.items()) for frame in unit]
+    assert [after - before for before, after in pairwise(numbers) if after < before] == [-19] * (
+        len(offsets_s) - 1
+    )
+
+
+async def test_a_seek_is_no_jump_of_the_clock(pool: DecodePool, tmp_path: Path) -> None:
+    path = render(tmp_path / "clip.ts", 250, options={"g": "10"})
+    plan = Plan((piece(0, 1), piece(20, 21)))
+    async with pool.worker() as worker:
+        _, units, _ = await decode_file(worker, path, plan)
+    assert sorted(units) == [(grid, unit) for grid in range(2) for unit in range(4)]
+    for (grid, unit), pixels in units.items():
+        for frame in range(2):
+            assert number_of(pixels[frame]) == plan.grids[grid].frame_time_ns(unit, frame) // 10**8
+
+
+async def test_a_variable_rate_holds_each_frame_until_the_next(pool: DecodePool, tmp_path: Path) -> None:
+    shown = [0, 1, 2, 3, 20, 21, 22, 50, 51, 60]  # in tenths of a second
+    path = render(tmp_path / "clip.mkv", 10, times=shown.__getitem__)
+    async with pool.worker() as worker:
+        facts, units, _ = await decode_file(worker, path)
+    grid = whole(facts).grids[0]
+    for (_, unit), pixels in units.items():
+        for frame in range(2):
+            tenths = grid.frame_time_ns(unit, frame) / 10**8
+            assert number_of(pixels[frame]) == sum(time <= tenths for time in shown) - 1
+
+
+@pytest.mark.parametrize("shared_memory_bytes", [2 * MIB, MIB], ids=["one pass", "passes"])
+async def test_views_that_overlap_get_each_the_frames_of_its_times(
+    clip: Path, shared_memory_bytes: int
+) -> None:
+    starts = (0.4, 0.45, 0.8, 1.7, 2.0, 9.9, 9.9, 9.9)
+    view = partial(Grid, 0, 12 * 10**9, 2 * 10**9, 2, 4, 4, True)
+    plan = Plan(tuple(view(int(start * 1e9)) for start in starts))
+    big = PixelFormat(256, 256, "stretch")  # a unit of 2 frames is 384 KiB: two slots in a MiB
+    config = DecodeConfig(workers=1, shared_memory_bytes=shared_memory_bytes)
+    async with DecodePool(config) as pool, pool.worker() as worker:
+        _, units, end = await decode_file(worker, clip, plan, big)
+    assert sorted(units) == [(grid, unit) for grid in range(8) for unit in range(4)]
+    for (grid, unit), pixels in units.items():
+        for frame in range(2):
+            assert number_of(pixels[frame]) == plan.grids[grid].frame_time_ns(unit, frame) // 10**8
+    assert end.end_ns == 20 * 10**9
+    # The clip has 120 frames until the last view ends, and 86 until the last but three do.
+    assert end.frames_decoded < (120 if shared_memory_bytes > MIB else 120 + 86)
+
+
+async def test_passes_beyond_what_can_be_decoded_are_cut_off(tmp_path: Path) -> None:
+    path = render(tmp_path / "clip.avi", 100, codec="mpeg4", options={"g": "10"})
+    damaged = bytearray(path.read_bytes())
+    first, last = len(damaged) * 6 // 10, damaged.rindex(b"idx1")
+    damaged[first:last] = bytes(last - first)
+    path.write_bytes(damaged)
+    view = partial(Grid, 0, 10 * 10**9, 10**9, 2, 4, 4, True)
+    plan = Plan((view(0), *[view(9 * 10**9)] * 3))
+    config = DecodeConfig(workers=1, shared_memory_bytes=MIB)
+    async with DecodePool(config) as pool, pool.worker() as worker:
+        _, units, end = await decode_file(worker, path, plan, PixelFormat(256, 256, "stretch"))
+    assert 10**9 < end.end_ns < 9 * 10**9
+    assert sorted(units) == [(0, unit) for unit in range(4)]
+
+
+async def test_a_range_after_a_long_gap_reads_from_its_key_frame(pool: DecodePool, tmp_path: Path) -> None:
+    path = render(tmp_path / "clip.mp4", 200, options={"g": "10"})
+    async with pool.worker() as worker:
+        _, units, end = await decode_file(worker, path, Plan((piece(18.0, 18.8),)))
+    assert [number_of(pixels[0]) for pixels in units.values()] == [180, 182, 184, 186]
+    assert end.frames_decoded < 20
+
+
+async def test_one_frame_fills_a_whole_window(pool: DecodePool, tmp_path: Path) -> None:
+    path = render(tmp_path / "clip.mp4", 1, rate=10)
+    async with pool.worker() as worker:
+        facts, units, end = await decode_file(worker, path)
+    assert facts.duration_ns == end.end_ns == 10**8
+    assert end.frames_decoded == 1
+    assert len(units) == 8
+    assert all(np.array_equal(pixels, units[0, 0]) for pixels in units.values())
+
+
+async def test_a_file_that_breaks_off_is_cut_where_its_frames_end(pool: DecodePool, tmp_path: Path) -> None:
+    whole_file = render(tmp_path / "whole.mkv", 100, options={"g": "10"})
+    path = tmp_path / "cut.mkv"
+    path.write_bytes(whole_file.read_bytes()[: whole_file.stat().st_size * 6 // 10])
+    async with pool.worker() as worker:
+        facts, units, end = await decode_file(worker, path)
+    assert any("header says 10.000 s" in warning for warning in facts.warnings)
+    plan = whole(facts).cut(end.end_ns)
+    assert plan is not None
+    assert 0 < end.end_ns <= facts.duration_ns < 9 * 10**9
+    assert set(units) >= {(0, unit) for unit in range(plan.grids[0].num_units)}
+
+
+async def test_a_damaged_video_goes_on_and_says_so(pool: DecodePool, tmp_path: Path) -> None:
+    whole_file = render(tmp_path / "whole.avi", 100, codec="mpeg4", options={"g": "10"})
+    damaged = bytearray(whole_file.read_bytes())
+    middle = len(damaged) // 2
+    damaged[middle : middle + 3000] = bytes(3000)
+    path = tmp_path / "damaged.avi"
+    path.write_bytes(damaged)
+    async with pool.worker() as worker:
+        facts, units, end = await decode_file(worker, path)
+    assert len(units) == whole(facts).grids[0].num_units
+    assert number_of(units[0, 0][0]) == 0
+    assert facts.warnings + end.warnings
+
+
+async def test_a_packet_that_claims_to_be_huge_ends_the_video(pool: DecodePool, tmp_path: Path) -> None:
+    path = render(tmp_path / "clip.ivf", 20, codec="libvpx")
+    content = bytearray(path.read_bytes())
+    start = 32  # the file's header; each packet has one of 12 bytes that begins with its size
+    for _ in range(9):
+        start += 12 + int.from_bytes(content[start : start + 4], "little")
+    content[start : start + 4] = (2**31).to_bytes(4, "little")
+    path.write_bytes(content)
+    async with pool.worker() as worker:
+        facts, units, _ = await decode_file(worker, path)
+    assert any("breaks off" in warning for warning in facts.warnings)
+    assert facts.duration_ns == 9 * 10**8
+    assert number_of(units[0, 7][1]) == 8
+
+
+class _Counted(Source):
+    openings = 0
+
+    def read(self, place: int, count: int) -> bytes:
+        self.openings += place == 0 and count == BUFFER_BYTES  # as FFmpeg reads
+        return super().read(place, count)
+
+
+@pytest.mark.parametrize("streams", [1, 2, 12])
+async def test_a_file_of_damaged_streams_is_read_a_few_times_only(tmp_path: Path, streams: int) -> None:
+    path = tmp_path / "clip.mkv"
+    with (
+        av.open(str(render(tmp_path / "coded.mp4", 10, codec="mpeg4"))) as coded,
+        av.open(str(path), "w") as file,
+    ):
+        damaged = [file.add_stream_from_template(coded.streams.video[0]) for _ in range(streams)]
+        for stream in damaged:
+            packet = av.Packet(b"\x01" * 100)
+            packet.pts = packet.dts = 0
+            packet.time_base, packet.stream = Fraction(1, 10), stream
+            file.mux(packet)
+    with (
+        closing(_Counted(os.open(path, os.O_RDONLY))) as source,
+        pytest.raises(Refusal, match="not one frame"),
+    ):
+        probe(source, limits(), lambda: None)
+    assert 1 <= source.openings <= 3
+
+
+async def test_a_plan_behind_the_last_frame_is_refused(pool: DecodePool, tmp_path: Path) -> None:
+    path = render(tmp_path / "clip.mp4", 10)
+    late = Plan((Grid(20 * 10**9, 21 * 10**9, 10**9, 2, 4, 4),))
+    async with pool.worker() as worker:
+        with pytest.raises(CorruptVideo):
+            await decode_file(worker, path, late)

@@ -1,0 +1,145 @@
+"""What is cut away need not be resized, and nobody sees that it was not."""
+
+from pathlib import Path
+
+import av
+import av.logging
+import numpy as np
+import pytest
+from av.error import FFmpegError
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.sample_clip import town
+from tests.support.videos import render
+from tubelet.service.decode.demux.filter_graph import KeptGraph
+from tubelet.service.decode.pixels.crop import span
+from tubelet.service.decode.pixels.rgb_converter import Painter, Picture
+from tubelet.service.types.video import CROPS, Crop, PixelFormat
+
+_MODEL = PixelFormat(64, 64, "crop")
+_ALL: frozenset[Crop] = frozenset(CROPS)
+
+
+def _painted(frame: av.VideoFrame, crop: Crop, pixel_format: PixelFormat = _MODEL) -> tuple[Picture, Picture]:
+    """Of all of the frame, since there are other crops, and of what this one takes."""
+    one: frozenset[Crop] = frozenset({crop})
+    whole, part = (Painter(pixel_format, None, crops).paint(frame) for crops in (_ALL, one))
+    assert (whole.part.height, whole.part.width) == whole.resized
+    return whole, part
+
+
+def _assert_same(frame: av.VideoFrame, crop: Crop, pixel_format: PixelFormat = _MODEL) -> float:
+    """How much of the frame was resized."""
+    whole, part = _painted(frame, crop, pixel_format)
+    off = np.abs(part.cut(crop).astype(int) - whole.cut(crop))
+    assert off.mean() <= 0.4
+    assert off.max() <= 5
+    return part.shown.size / whole.shown.size
+
+
+@pytest.mark.parametrize("model", [(112, 128), (160, 182), (182, 182), (224, 224), (224, 256)])
+def test_at_whatever_size(model: tuple[int, int]) -> None:
+    side, resized = model
+    pixel_format = PixelFormat(side, side, "crop", resize_height=resized, resize_width=resized)
+    sizes = [
+        (640, 360),
+        (426, 240),
+        (320, 240),
+        (480, 360),
+        (854, 480),
+        (960, 540),
+        (1280, 720),
+        (1080, 1920),
+    ]
+    kept = []
+    for size in sizes:
+        frame = av.VideoFrame.from_ndarray(_scene(*size), "rgb24").reformat(format="yuv420p")
+        kept.append(_assert_same(frame, "centre", pixel_format))
+    assert np.median(kept) < 0.8
+
+
+@pytest.mark.parametrize("crop", CROPS)
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+@pytest.mark.parametrize("hflip", [False, True])
+def test_however_it_is_laid_down(tmp_path: Path, degrees: int, hflip: bool, crop: Crop) -> None:
+    path = render(
+        tmp_path / "clip.mp4",
+        2,
+        size=(250, 134),
+        paint=lambda _: _scene(250, 134),
+        turn=(degrees, hflip, False),
+    )
+    av.logging.restore_default_callback()
+    with av.open(str(path)) as container:
+        assert _assert_same(next(container.decode(video=0)), crop) < 0.8
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        *("yuv420p", "yuvj420p", "yuv422p10le", "yuv444p", "yuva420p"),
+        *("nv12", "p010le", "gray", "gbrp", "rgb24", "bgra"),
+    ],
+)
+def test_however_it_is_stored(stored: str) -> None:
+    frame = av.VideoFrame.from_ndarray(_scene(402, 150), "rgb24").reformat(format=stored)
+    assert _assert_same(frame, "centre") < 0.8
+
+
+@pytest.mark.parametrize("colour_range", [1, 2], ids=["limited", "full"])
+@pytest.mark.parametrize("size", [(402, 150), (150, 402)], ids=["wide", "high"])
+def test_the_range_of_its_colours_stays(size: tuple[int, int], colour_range: int) -> None:
+    frame = av.VideoFrame.from_ndarray(_scene(*size), "rgb24").reformat(format="yuv420p")
+    frame.color_range = colour_range
+    assert _assert_same(frame, "centre") < 0.8
+
+
+@pytest.mark.parametrize(
+    ("width", "stored"),
+    [(100, "yuv420p"), (404, "yuv410p"), (401, "yuv420p"), (404, "monob")],
+    ids=["enlarged", "coarse", "odd", "of bits"],
+)
+def test_where_it_would_show_it_is_left_whole(width: int, stored: str) -> None:
+    frame = av.VideoFrame.from_ndarray(_scene(width, width // 2), "rgb24").reformat(format=stored)
+    whole, part = _painted(frame, "centre")
+    assert np.array_equal(whole.shown, part.shown)
+
+
+def test_frames_that_change_their_size_are_each_cut_as_they_are() -> None:
+    painter = Painter(_MODEL, None, {"centre"})
+    for size in ((402, 150), (260, 130), (402, 150)):
+        frame = av.VideoFrame.from_ndarray(_scene(*size), "rgb24").reformat(format="yuv420p")
+        fresh = Painter(_MODEL, None, {"centre"}).paint(frame)
+        assert np.array_equal(painter.paint(frame).cut("centre"), fresh.cut("centre"))
+
+
+def test_filters_that_fail_spoil_nothing() -> None:
+    graph = KeptGraph()
+    frame = av.VideoFrame.from_ndarray(_scene(64, 64), "rgb24")
+    for _ in range(2):
+        (part,) = graph.filtered(frame, [("crop", "32:16:0:0")])
+        assert (part.width, part.height) == (32, 16)
+        with pytest.raises((FFmpegError, ValueError)):
+            graph.filtered(frame, [("crop", "128:128:0:0")])
+
+
+@given(resized=st.integers(2, 400), more=st.integers(0, 2000), data=st.data())
+def test_a_span_holds_what_is_wanted_and_scales_as_the_whole_does(
+    resized: int, more: int, data: st.DataObject
+) -> None:
+    stored = resized + more + (resized + more) % 2
+    length = data.draw(st.integers(1, resized))
+    start = data.draw(st.integers(0, resized - length))
+    found = span(stored, resized, (start, length))
+    assert 0 <= found.first <= max(0, start - 1)
+    assert min(resized, start + length + 1) <= found.last <= resized
+    assert 0 <= found.start < found.end <= stored
+    for place, edge in ((found.first, found.start), (found.last, found.end)):
+        assert edge % 2 == 0
+        assert place == pytest.approx(edge * resized / stored, abs=0.03)
+
+
+def _scene(width: int, height: int) -> np.ndarray:
+    """(height, width, 3) uint8, without an axis of symmetry."""
+    return np.asarray(town(1600, 1000).resize((width, height)))

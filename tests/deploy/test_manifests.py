@@ -1,0 +1,349 @@
+"""The deployment: the manifests render, are valid, and grant what the configuration in them asks for."""
+
+import os
+import re
+import shutil
+import subprocess
+import tomllib
+from functools import cache
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+
+from tubelet.service.config.config import GIB, Config, load_config
+from tubelet.v1 import video_classifier_pb2
+
+ROOT = Path(__file__).parents[2]
+KUSTOMIZE = ROOT / "deploy" / "kustomize"
+WHOLE = ("base", "overlays/fetch", "overlays/gpu", "overlays/store")
+SERVER_BYTES = 1 * GIB  # what the server itself may take; it takes half of that idle, with small models
+KUBERNETES = "1.30"  # the oldest one that runs it: the first to know lifecycle.preStop.sleep by default
+_PORTS = {"https": 443, "http": 80}
+_UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
+
+needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+
+
+@cache
+def render(folder: str) -> list[dict[str, Any]]:
+    done = subprocess.run(
+        ["kubectl", "kustomize", str(KUSTOMIZE / folder)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return list(yaml.safe_load_all(done.stdout))
+
+
+def only(folder: str, kind: str) -> dict[str, Any]:
+    (found,) = (resource for resource in render(folder) if resource["kind"] == kind)
+    return found
+
+
+def pod(folder: str) -> dict[str, Any]:
+    return only(folder, "Deployment")["spec"]["template"]["spec"]
+
+
+def container(folder: str) -> dict[str, Any]:
+    (found,) = pod(folder)["containers"]
+    return found
+
+
+def egress(folder: str) -> list[dict[str, Any]]:
+    return only(folder, "NetworkPolicy")["spec"]["egress"]
+
+
+def mounted(
+    container: dict[str, Any], pod: dict[str, Any], path: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The mount at ``path`` and its volume."""
+    (mount,) = (mount for mount in container["volumeMounts"] if mount["mountPath"] == path)
+    (volume,) = (volume for volume in pod["volumes"] if volume["name"] == mount["name"])
+    return mount, volume
+
+
+def quantity(text: str) -> int:
+    """A Kubernetes quantity in bytes."""
+    number, unit = re.fullmatch(r"(\d+)(\w*)", text).groups()  # pyright: ignore[reportOptionalMemberAccess]
+    return int(number) * _UNITS[unit]
+
+
+@pytest.fixture
+def config_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The configuration that a replica reads: its file, as mounted, and its environment."""
+
+    def load(folder: str) -> Config:
+        (path,) = (argument for argument in container(folder)["args"] if argument.startswith("/"))
+        (mount,) = (m for m in container(folder)["volumeMounts"] if path.startswith(m["mountPath"] + "/"))
+        (volume,) = (v for v in pod(folder)["volumes"] if v["name"] == mount["name"])
+        config_map = only(folder, "ConfigMap")
+        assert config_map["metadata"]["name"] == volume["configMap"]["name"]
+        file = tmp_path / "tubelet.toml"
+        file.write_text(config_map["data"][path.removeprefix(mount["mountPath"] + "/")])
+        for variable in container(folder).get("env", []):
+            monkeypatch.setenv(variable["name"], variable["value"])
+        return load_config(file)
+
+    return load
+
+
+@needs_kubectl
+@pytest.mark.parametrize("folder", WHOLE)
+def test_manifests_are_valid(folder: str) -> None:
+    validator = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
+    resources = render(folder)
+    assert {resource["kind"] for resource in resources} == {
+        "ConfigMap",
+        "Deployment",
+        "NetworkPolicy",
+        "PodDisruptionBudget",
+        "Service",
+        *({"PersistentVolumeClaim"} if folder == "overlays/store" else ()),
+    }
+    for resource in resources:
+        for version in (KUBERNETES, validator.latest_version()):
+            validator.validate(resource, version, strict=True)
+
+
+@needs_kubectl
+def test_components_go_together_with_a_gpu(tmp_path: Path) -> None:
+    def entry(folder: str) -> str:
+        return os.path.relpath(KUSTOMIZE / folder, tmp_path.resolve())
+
+    together = {
+        "resources": [entry("overlays/gpu")],
+        "components": [entry("components/store"), entry("components/fetch")],
+    }
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(together))
+    folder = str(tmp_path.resolve())  # an absolute path replaces the one it is joined to
+    variables = {variable["name"] for variable in container(folder)["env"]}
+    assert {"TUBELET_ENGINE__DEVICE", "TUBELET_MODELS__STORE", "TUBELET_FETCH__ALLOW"} <= variables
+    assert {mount["mountPath"] for mount in container(folder)["volumeMounts"]} == {
+        "/etc/tubelet",
+        "/models",
+        "/tmp",
+    }
+    assert any("to" in rule for rule in egress(folder))
+
+
+@needs_kubectl
+def test_overlays_change_what_they_say(config_of) -> None:
+    assert config_of("base").engine.device == "cpu"
+    gpu = config_of("overlays/gpu")
+    assert gpu.engine.device == "cuda"
+    assert gpu.decode.workers == 4
+    assert gpu.upload == config_of("base").upload
+
+
+@needs_kubectl
+def test_the_fetch_overlay_lets_out_what_its_configuration_allows(config_of) -> None:
+    allowed = config_of("overlays/fetch").fetch.allow
+    assert allowed
+    assert {urlsplit(prefix).port or _PORTS[urlsplit(prefix).scheme] for prefix in allowed} == {
+        port["port"] for rule in egress("overlays/fetch") if "to" in rule for port in rule["ports"]
+    }
+
+
+@needs_kubectl
+def test_no_network_policy_opens_what_is_private() -> None:
+    """Addresses of the cluster, of the nodes and of their metadata."""
+    open_blocks = [peer["ipBlock"] for rule in egress("overlays/fetch") for peer in rule.get("to", ())]
+    for private in (
+        "10.0.0.1",
+        "100.64.0.1",
+        "169.254.169.254",
+        "172.31.0.1",
+        "192.168.1.1",
+        "fd00:ec2::254",
+    ):
+        address = ip_address(private)
+        assert not any(
+            address in ip_network(block["cidr"])
+            and not any(address in ip_network(each) for each in block["except"])
+            for block in open_blocks
+        )
+    assert any(ip_address("93.184.216.34") in ip_network(block["cidr"]) for block in open_blocks)
+
+
+@needs_kubectl
+@pytest.mark.parametrize("folder", WHOLE)
+def test_only_calls_and_scrapes_come_in_and_only_look_ups_go_out(folder: str, config_of) -> None:
+    spec = only(folder, "NetworkPolicy")["spec"]
+    assert set(spec["policyTypes"]) == {"Ingress", "Egress"}
+    (let_in,) = spec["ingress"]
+    assert {port["port"] for port in let_in["ports"]} == {port["name"] for port in container(folder)["ports"]}
+    assert [rule["ports"] for rule in egress(folder) if "to" not in rule] == [
+        [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]
+    ]
+    assert any("to" in rule for rule in egress(folder)) is bool(config_of(folder).fetch.allow)
+
+
+@needs_kubectl
+def test_the_store_is_a_volume_that_replicas_only_read(config_of) -> None:
+    folder = "overlays/store"
+    store, claim = (
+        str(config_of(folder).models.store),
+        only(folder, "PersistentVolumeClaim")["metadata"]["name"],
+    )
+    mount, volume = mounted(container(folder), pod(folder), store)
+    assert mount["readOnly"]
+    assert volume["persistentVolumeClaim"] == {"claimName": claim, "readOnly": True}
+
+
+@needs_kubectl
+def test_the_importer_writes_to_the_store_of_the_replicas(config_of) -> None:
+    validator = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
+    importer = yaml.safe_load((KUSTOMIZE / "components" / "store" / "importer.yaml").read_text())
+    for version in (KUBERNETES, validator.latest_version()):
+        validator.validate(importer, version, strict=True)
+    (writer,) = importer["spec"]["containers"]
+    reader = container("overlays/store")
+    store = str(config_of("overlays/store").models.store)
+    mount, volume = mounted(writer, importer["spec"], store)
+    assert "readOnly" not in mount
+    assert writer["env"] == [variable for variable in reader["env"] if variable["value"] == store]
+    assert (
+        volume["persistentVolumeClaim"]["claimName"]
+        == (mounted(reader, pod("overlays/store"), store)[1]["persistentVolumeClaim"]["claimName"])
+    )
+    assert writer["image"] == reader["image"]
+    assert writer["securityContext"] == reader["securityContext"]
+    assert importer["spec"]["securityContext"]["fsGroup"] == user()[1]
+    assert "labels" not in importer["metadata"], "the Service would send calls to it"
+
+
+@needs_kubectl
+@pytest.mark.parametrize("folder", WHOLE)
+def test_memory_limit_covers_the_configuration(folder: str, config_of) -> None:
+    config = config_of(folder)
+    decoders = config.decode.workers * config.decode.memory_bytes
+    videos = config.server.max_videos_in_flight * (
+        config.upload.memory_bytes + config.decode.shared_memory_bytes
+    )
+    assert SERVER_BYTES + decoders + videos <= quantity(container(folder)["resources"]["limits"]["memory"])
+
+
+@needs_kubectl
+@pytest.mark.parametrize("folder", WHOLE)
+def test_uploads_fit_the_writable_folder(folder: str, config_of) -> None:
+    config = config_of(folder)
+    _, volume = mounted(container(folder), pod(folder), str(config.upload.directory))
+    worst = config.server.max_videos_in_flight * config.upload.max_bytes
+    granted = quantity(volume["emptyDir"]["sizeLimit"])
+    assert worst <= granted
+    for kind in ("requests", "limits"):
+        assert granted < quantity(container(folder)["resources"][kind]["ephemeral-storage"]), "and the log"
+
+
+@needs_kubectl
+@pytest.mark.parametrize("folder", WHOLE)
+def test_the_home_of_the_image_can_be_written_to(folder: str) -> None:
+    (home,) = re.findall(r"^ENV HOME=(.*)$", containerfile(), re.M)
+    mount, volume = mounted(container(folder), pod(folder), home)
+    assert "emptyDir" in volume
+    assert "readOnly" not in mount
+
+
+@needs_kubectl
+@pytest.mark.parametrize("folder", WHOLE)
+def test_a_replica_has_the_time_to_drain(folder: str, config_of) -> None:
+    before_s = container(folder)["lifecycle"]["preStop"]["sleep"]["seconds"]
+    needed_s = before_s + config_of(folder).server.drain_s
+    assert pod(folder)["terminationGracePeriodSeconds"] > needed_s
+
+
+@needs_kubectl
+def test_processors_asked_for_are_those_that_are_used(config_of) -> None:
+    config = config_of("base")
+    assert config.engine.threads is not None
+    busy = config.decode.workers * config.decode.threads + config.engine.threads
+    assert int(container("base")["resources"]["requests"]["cpu"]) == busy
+
+
+@needs_kubectl
+@pytest.mark.parametrize("folder", WHOLE)
+def test_ports_are_the_same_everywhere(folder: str, config_of) -> None:
+    server = config_of(folder).server
+    listens = {"grpc": server.port, "metrics": server.metrics_port}
+    opens = {port["name"]: port["containerPort"] for port in container(folder)["ports"]}
+    ports = only(folder, "Service")["spec"]["ports"]
+    probed = {
+        container(folder)[f"{probe}Probe"]["grpc"]["port"] for probe in ("startup", "readiness", "liveness")
+    }
+    exposed = re.findall(r"^EXPOSE (.*)$", containerfile(), re.M)
+    assert opens == listens
+    assert {port["name"]: port["port"] for port in ports} == listens
+    assert all(port["targetPort"] in opens for port in ports)
+    assert probed == {server.port}
+    assert exposed == [" ".join(str(port) for port in listens.values())]
+
+
+@needs_kubectl
+def test_selectors_find_the_replicas() -> None:
+    labels = only("base", "Deployment")["spec"]["template"]["metadata"]["labels"].items()
+    (monitor,) = render("overlays/monitoring")
+    for selector in (
+        only("base", "Deployment")["spec"]["selector"]["matchLabels"],
+        only("base", "Service")["spec"]["selector"],
+        only("base", "PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
+        only("base", "NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
+        *(each["labelSelector"]["matchLabels"] for each in pod("base")["topologySpreadConstraints"]),
+        monitor["spec"]["selector"]["matchLabels"],
+    ):
+        assert selector
+        assert selector.items() <= labels
+    named = {port["name"] for port in container("base")["ports"]}
+    assert {endpoint["port"] for endpoint in monitor["spec"]["podMetricsEndpoints"]} <= named
+
+
+@needs_kubectl
+def test_the_readiness_probe_asks_for_our_service() -> None:
+    service = video_classifier_pb2.DESCRIPTOR.services_by_name["VideoClassifier"].full_name
+    assert container("base")["readinessProbe"]["grpc"]["service"] == service
+
+
+@needs_kubectl
+def test_the_image_is_of_this_version() -> None:
+    assert container("base")["image"] == f"tubelet:{project()['version']}"
+
+
+def test_the_image_holds_all_packages_of_the_wheel() -> None:
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    links = [
+        each for package in wheel["packages"] for each in (ROOT / package).iterdir() if each.is_symlink()
+    ]
+    behind_links = {str(link.resolve().relative_to(ROOT)) for link in links}
+    assert behind_links
+    needed = {*wheel["packages"], *behind_links, "pyproject.toml", project()["readme"]}
+    copied = {
+        source
+        for line in re.findall(r"^COPY (?!--from)(.*)$", containerfile(), re.M)
+        for source in line.split()[:-1]
+    }
+    let_through = {
+        line[1:] for line in (ROOT / ".containerignore").read_text().splitlines() if line[:1] == "!"
+    }
+    assert copied == needed
+    assert let_through == needed
+
+
+def test_the_image_runs_as_a_numbered_user_that_is_not_root() -> None:
+    assert min(user()) > 0
+
+
+def user() -> tuple[int, int]:
+    """The user and the group that the image runs as."""
+    ((uid, gid),) = re.findall(r"^USER (\d+):(\d+)$", containerfile(), re.M)
+    return int(uid), int(gid)
+
+
+@cache
+def containerfile() -> str:
+    return (ROOT / "deploy" / "Containerfile").read_text()
+
+
+@cache
+def project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

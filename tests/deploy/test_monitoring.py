@@ -1,0 +1,262 @@
+"""Dashboard and alerts speak of metrics, labels and values that exist, and every alert can fire."""
+
+import json
+import re
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any, get_args
+
+import grpc
+import pytest
+import yaml
+from prometheus_client import Metric
+
+from tubelet.service import errors
+from tubelet.service.metrics import Metrics
+from tubelet.service.types.video import Protection, Stage
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+ALERTS = DEPLOY / "alerts.yaml"
+DASHBOARD = json.loads((DEPLOY / "dashboard.json").read_text())
+
+# What Prometheus adds to every series of a scrape.
+TARGET_LABELS = {"job", "instance"}
+VALUES = {
+    "stage": set(get_args(Stage)),
+    "code": {code.name for code in grpc.StatusCode},
+    "reason": errors.reasons(),
+    "protection": set(Protection),
+}
+_SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}
+_SELECTOR = re.compile(r"\b((?:tubelet|process)_\w+)(?:\{([^}]*)\})?")
+_MATCHER = re.compile(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"')
+
+
+@cache
+def series() -> dict[str, set[str]]:
+    """The name of every series that a server shows -> its labels."""
+    metrics = Metrics()
+    metrics.watch_decoders(lambda: 0, frozenset, tuple)
+    metrics.count_decoder_seconds(lambda: 0.0)
+    metrics.watch_queues(lambda: {("encode", "m"): 0, ("classify", "m"): 0})
+    labels = {
+        family.name: metric._labelnames
+        for metric in vars(metrics).values()
+        if metric is not metrics.registry
+        for family in metric.describe()
+    }
+    found: dict[str, set[str]] = {}
+    for family in metrics.registry.collect():
+        for suffix in _SUFFIXES.get(family.type, ("",)):
+            found[family.name + suffix] = {*labels.get(family.name, ()), *_shown(family)} | (
+                {"le"} if suffix == "_bucket" else set()
+            )
+    return found
+
+
+def _shown(family: Metric) -> set[str]:
+    return {label for sample in family.samples for label in sample.labels} - {"le"}
+
+
+def alerts() -> list[dict[str, Any]]:
+    return [rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]]
+
+
+def dashboard_targets() -> list[dict[str, Any]]:
+    return [target for panel in DASHBOARD["panels"] for target in panel.get("targets", [])]
+
+
+EXPRESSIONS = [rule["expr"] for rule in alerts()] + [target["expr"] for target in dashboard_targets()]
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_expressions_name_what_exists(expression: str) -> None:
+    selectors = _SELECTOR.findall(expression)
+    assert selectors
+    known = set(TARGET_LABELS)
+    for name, matchers in selectors:
+        assert name in series()
+        known |= series()[name]
+        for label, operator, value in _MATCHER.findall(matchers):
+            assert label in series()[name] | TARGET_LABELS
+            if label in VALUES:
+                wanted = value.split("|") if operator in ("=~", "!~") else [value]
+                assert set(wanted) <= VALUES[label]
+    for grouping in re.findall(r"\b(?:by|without|on)\s*\(([^)]*)\)", expression):
+        assert {label.strip() for label in grouping.split(",")} <= known
+
+
+def test_the_check_above_sees_a_wrong_name() -> None:
+    with pytest.raises(AssertionError):
+        test_expressions_name_what_exists("sum(tubelet_no_such_metric)")
+    with pytest.raises(AssertionError):
+        test_expressions_name_what_exists('tubelet_stage_seconds_bucket{stage="nowhere"}')
+    with pytest.raises(AssertionError):
+        test_expressions_name_what_exists("sum by (stage) (tubelet_ready)")
+
+
+def test_legends_name_labels_that_are_left() -> None:
+    for target in dashboard_targets():
+        left = {
+            label.strip()
+            for grouping in re.findall(r"\bby \(([^)]*)\)", target["expr"])
+            for label in grouping.split(",")
+        }
+        aggregated = re.search(r"\b(sum|max|min)\b", target["expr"])
+        for label in re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]):
+            assert label in (left if aggregated else TARGET_LABELS), target
+
+
+def test_the_dashboard_shows_every_metric() -> None:
+    shown = {name for expression in EXPRESSIONS for name, _ in _SELECTOR.findall(expression)}
+    ours = {name for name in series() if name.startswith("tubelet_")}
+    families = {re.sub(r"_(bucket|sum|count)$", "", name) for name in ours}
+    missing = {family for family in families if not any(name.startswith(family) for name in shown)}
+    assert not missing
+
+
+def test_panels_lie_side_by_side() -> None:
+    taken: set[tuple[int, int]] = set()
+    for panel in DASHBOARD["panels"]:
+        place = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert not cells & taken
+        assert max(x for x, _ in cells) < 24
+        taken |= cells
+    numbers = [panel["id"] for panel in DASHBOARD["panels"]]
+    assert len(set(numbers)) == len(numbers)
+
+
+# For each alert: series, sampled each minute, that must raise it at the given minute, and such that must not.
+# "a+bxN" starts at a and grows by b, N times, as promtool writes it.
+OK = 'tubelet_requests_total{job="t", code="OK"}'
+
+
+def seconds_of(model: str, *, under_60: int, all_of_them: int) -> dict[str, str]:
+    """The series of videos that take so long, each minute."""
+    name = f'tubelet_stage_seconds_bucket{{job="t", model="{model}", stage="total", le='
+    return {
+        f'{name}"60"}}': f"0+{under_60}x50",
+        f'{name}"300"}}': f"0+{all_of_them}x50",
+        f'{name}"+Inf"}}': f"0+{all_of_them}x50",
+    }
+
+
+CASES: dict[str, tuple[int, dict[str, str], dict[str, str]]] = {
+    "TubeletNotReady": (
+        10,
+        {'tubelet_ready{job="t", instance="a"}': "0x20"},
+        {'tubelet_ready{job="t", instance="a"}': "0x20", 'tubelet_ready{job="t", instance="b"}': "1x20"},
+    ),
+    "TubeletReplicaNotReady": (
+        30,
+        {'tubelet_ready{job="t", instance="a"}': "0x40", 'tubelet_ready{job="t", instance="b"}': "1x40"},
+        {'tubelet_ready{job="t", instance="a"}': "0x10 1x30"},
+    ),
+    "TubeletNoDevice": (
+        30,
+        {OK: "0+95x40", 'tubelet_failed_total{job="t", model="m", reason="NO_DEVICE"}': "0+1x40"},
+        {OK: "0+95x40", 'tubelet_failed_total{job="t", model="m", reason="CORRUPT_VIDEO"}': "0+9x40"},
+    ),
+    "TubeletStorageFull": (
+        30,
+        {OK: "0+95x40", 'tubelet_failed_total{job="t", reason="STORAGE_FULL"}': "0+1x40"},
+        {OK: "0+95x40", 'tubelet_failed_total{job="t", reason="UPLOAD_TOO_LARGE"}': "0+9x40"},
+    ),
+    "TubeletErrors": (
+        30,
+        {OK: "0+95x40", 'tubelet_requests_total{job="t", code="INTERNAL"}': "0+5x40"},
+        {
+            OK: "0+99x40",
+            'tubelet_requests_total{job="t", code="INTERNAL"}': "0+1x40",
+            'tubelet_requests_total{job="t", code="INVALID_ARGUMENT"}': "0+100x40",
+        },
+    ),
+    "TubeletOverloaded": (
+        30,
+        {OK: "0+90x40", 'tubelet_rejected_total{job="t", reason="OVERLOADED"}': "0+10x40"},
+        {
+            OK: "0+99x40",
+            'tubelet_rejected_total{job="t", reason="OVERLOADED"}': "0+1x40",
+            'tubelet_rejected_total{job="t", reason="UNKNOWN_MODEL"}': "0+50x40",
+        },
+    ),
+    "TubeletQueueGrowing": (
+        20,
+        {'tubelet_queued_units{model="m"}': "30x30", 'tubelet_batch_units_sum{model="m"}': "7x30"},
+        {'tubelet_queued_units{model="m"}': "30x30", 'tubelet_batch_units_sum{model="m"}': "0+600x30"},
+    ),
+    "TubeletSlow": (
+        40,
+        # One model is slow, beside one that is asked far more often: together they would be fast enough.
+        seconds_of("slow", under_60=90, all_of_them=100)
+        | seconds_of("fast", under_60=9900, all_of_them=9900),
+        seconds_of("slow", under_60=99, all_of_them=100) | seconds_of("fast", under_60=99, all_of_them=100),
+    ),
+    "TubeletDecoderDeaths": (
+        20,
+        {
+            'tubelet_decoder_deaths_total{instance="a", cause="b"}': "0+0.5x30",
+            'tubelet_decoder_deaths_total{instance="a", cause="c"}': "0+0.5x30",
+        },
+        {
+            'tubelet_decoder_deaths_total{instance="a", cause="b"}': "0x5 1+0x25",
+            'tubelet_decoder_deaths_total{instance="b", cause="b"}': "0x5 5+0x25",
+        },
+    ),
+    "TubeletSandboxOpen": (
+        10,
+        {
+            'tubelet_decoder_sandbox{instance="a", protection="rlimits"}': "1x20",
+            'tubelet_decoder_sandbox{instance="a", protection="landlock"}': "0x20",
+            'tubelet_decoder_sandbox{instance="a", protection="seccomp"}': "0x20",
+        },
+        {
+            'tubelet_decoder_sandbox{instance="a", protection="landlock"}': "0x20",
+            'tubelet_decoder_sandbox{instance="a", protection="seccomp"}': "1x20",
+        },
+    ),
+    "TubeletDeviceLost": (
+        10,
+        {
+            'tubelet_device_up{instance="a", device="cuda:0"}': "1x20",
+            'tubelet_device_up{instance="a", device="cuda:1"}': "1x5 0x20",
+        },
+        {'tubelet_device_up{instance="a", device="cuda:0"}': "1x20"},
+    ),
+}
+
+
+def test_every_alert_has_its_case() -> None:
+    assert {rule["alert"] for rule in alerts()} == set(CASES)
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+@pytest.mark.parametrize("alert", CASES)
+@pytest.mark.parametrize("fires", [True, False], ids=["fires", "stays silent"])
+def test_alerts_fire_when_they_should(alert: str, fires: bool, tmp_path: Path) -> None:
+    minute, bad, good = CASES[alert]
+    check = {"eval_time": f"{minute}m", "alertname": alert}
+    test = {
+        "interval": "1m",
+        "input_series": [
+            {"series": name, "values": values} for name, values in (bad if fires else good).items()
+        ],
+        "alert_rule_test": [{**check, "exp_alerts": []}],
+    }
+    file = tmp_path / "test.yaml"
+    file.write_text(
+        yaml.safe_dump({"rule_files": [str(ALERTS)], "evaluation_interval": "1m", "tests": [test]})
+    )
+    done = subprocess.run(
+        ["promtool", "test", "rules", str(file)], capture_output=True, text=True, check=False
+    )
+    # Where the alert fires, the expectation of silence fails, and the answer names what was got.
+    assert (done.returncode != 0) == fires, done.stdout + done.stderr
+    assert (f'alertname="{alert}"' in done.stdout + done.stderr) == fires

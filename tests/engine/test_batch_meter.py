@@ -1,0 +1,176 @@
+"""Batch sizes are measured on one thread, and again while the engine is idle."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from time import thread_time
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.support.engine import Gate, lane_of, replicas, submit
+from tubelet.models.families.factorised import Factorised
+from tubelet.models.repository.repository import ModelStore
+from tubelet.service.config.config import EngineConfig
+from tubelet.service.engine.batch_meter import BatchMeter, Measured, settle
+from tubelet.service.engine.batch_tuner import BatchTuning
+from tubelet.service.engine.engine import Engine
+from tubelet.service.engine.executor import Executor
+from tubelet.service.fair_queue import Claim
+from tubelet.service.metrics import Metrics
+
+SIZES = [BatchTuning(size, 0.01, size, 0.02) for size in (1, 2, 4)]
+
+
+class Scripted:
+    """Measurements with given results, the last of which is not disturbed."""
+
+    def __init__(self, *tunings: BatchTuning) -> None:
+        self._left = [Measured(tuning, tuning is not tunings[-1]) for tuning in tunings]
+
+    def tune(self, check: Callable[[], None]) -> Measured:
+        check()
+        return self._left.pop(0)
+
+
+async def test_it_measures_until_a_measurement_was_not_disturbed() -> None:
+    applied: list[BatchTuning] = []
+    await settle(Scripted(*SIZES).tune, lambda: True, applied.append, 10 * [0.0])
+    assert applied == SIZES
+
+
+async def test_a_machine_that_is_never_quiet_is_not_measured_for_ever() -> None:
+    applied: list[BatchTuning] = []
+    await settle(Scripted(*SIZES).tune, lambda: True, applied.append, 2 * [0.0])
+    assert applied == SIZES[:2]
+
+
+async def test_an_engine_in_use_is_not_measured_and_costs_no_attempt() -> None:
+    applied: list[BatchTuning] = []
+    idle = iter([False, False, True])
+    await settle(Scripted(SIZES[0]).tune, lambda: next(idle), applied.append, [0.0])
+    assert applied == SIZES[:1]
+
+
+async def test_a_request_ends_a_measurement() -> None:
+    idle = iter([True, True, False, *5 * [True]])  # before each batch
+    batches: list[int] = []  # of each measurement
+
+    def tune(check: Callable[[], None]) -> Measured:
+        batches.append(0)
+        for _ in range(5):
+            check()
+            batches[-1] += 1
+        return Measured(SIZES[0], False)
+
+    applied: list[BatchTuning] = []
+    await settle(tune, lambda: next(idle), applied.append, [0.0])
+    assert batches == [2, 5]
+    assert applied == SIZES[:1]
+
+
+async def test_cancelling_waits_for_the_batch_that_is_computed() -> None:
+    entered, leave, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def tune(check: Callable[[], None]) -> Measured:
+        entered.set()
+        leave.wait()
+        try:
+            check()
+        finally:
+            ended.set()
+        raise AssertionError("it went on after the end")
+
+    task = asyncio.create_task(settle(tune, lambda: True, lambda tuning: None, [0.0]))
+    await asyncio.to_thread(entered.wait)
+    task.cancel()
+    await asyncio.sleep(0)
+    assert not task.done()
+    leave.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended.is_set()
+
+
+async def test_an_engine_is_idle_while_nothing_is_queued_decoded_or_computed() -> None:
+    gate = Gate()
+    async with Executor(Metrics()) as executor:
+        lane = lane_of("encode", 1, gate.run)
+        executor.add(lane)
+        assert executor.is_idle
+        computed = submit(executor, lane, Claim(), "a")
+        queued = submit(executor, lane, Claim(), "b")
+        assert not executor.is_idle
+        gate.open.release(2)
+        await asyncio.gather(computed, queued)
+        executor.decoders_at_work(1)
+        assert not executor.is_idle
+        executor.decoders_at_work(0)
+        assert executor.is_idle
+
+
+class Threads(Factorised):
+    """Counts the threads that its batches are computed on."""
+
+    seen: set[int]
+
+    def encode(self, units: Tensor) -> Tensor:
+        self.seen.add(torch.get_num_threads())
+        return super().encode(units)
+
+
+@pytest.fixture
+def _threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("_threads")
+def test_batches_are_measured_on_one_thread() -> None:
+    """Whatever was set before: threads that wait for each other would count."""
+    Threads.seen = set()
+    released: list[object] = []
+    spec, (replica,) = replicas(released.append, family=Threads)
+    torch.set_num_threads(2)
+    measured = BatchMeter(replica.on_one_thread(), spec, 8, thread_time).tune()
+    assert Threads.seen == {1}
+    assert 1 <= measured.tuning.preferred_size <= measured.tuning.max_size <= 8
+    assert released == [], "they are no requests' units"
+
+
+async def test_a_model_is_measured_again_and_nothing_counts_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tubelet.service.engine.batch_meter.is_disturbed", lambda *_: True)
+    monkeypatch.setattr("tubelet.service.engine.engine.settle", partial(settle, pauses_s=[0.0]))
+    store, metrics = ModelStore(), Metrics()
+    async with Engine(EngineConfig(device="cpu", threads=2), metrics) as engine:
+        model = await engine.load(store, store.find("camera-motion").spec)
+        model.encode.max_batch = 0
+        counted = _samples(metrics)
+        while not model.encode.max_batch:
+            await asyncio.sleep(0.01)
+        assert 1 <= model.encode.max_batch <= 32
+        assert _samples(metrics) == counted
+        engine.unload(model)
+
+
+async def test_the_end_of_an_engine_ends_its_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tubelet.service.engine.batch_meter.is_disturbed", lambda *_: True)
+    store = ModelStore()
+    before = asyncio.all_tasks()
+    async with Engine(EngineConfig(device="cpu", threads=2), Metrics()) as engine:
+        await engine.load(store, store.find("camera-motion").spec)
+        assert asyncio.all_tasks() > before
+    assert asyncio.all_tasks() == before
+
+
+def _samples(metrics: Metrics) -> dict[tuple[str, str], float]:
+    return {
+        (sample.name, str(sample.labels)): sample.value
+        for family in metrics.registry.collect()
+        if family.name.startswith("tubelet_")
+        for sample in family.samples
+        if not sample.name.endswith("_created")
+    }

@@ -1,0 +1,82 @@
+"""A processor's cores are shared out among the batches that are computed on them."""
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from tubelet.models.repository.repository import ModelStore
+from tubelet.service.config.config import EngineConfig
+from tubelet.service.engine.cpu_threads import Cores
+from tubelet.service.engine.engine import Engine
+from tubelet.service.engine.model_loader import executors
+from tubelet.service.metrics import Metrics
+
+
+@pytest.fixture(autouse=True)
+def threads() -> object:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def _threads(cores: Cores, at_once: int) -> int:
+    """Of a batch that is computed on a thread of its own."""
+    found: list[int] = []
+
+    def compute() -> None:
+        with cores.some(at_once):
+            found.append(torch.get_num_threads())
+
+    thread = threading.Thread(target=compute)
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+def test_one_large_unit_has_all_cores_while_nothing_else_is_computed() -> None:
+    cores = Cores(4)
+    assert _threads(cores, 1) == 4
+    with cores.some(1):
+        assert _threads(cores, 1) == 2
+        with cores.some(1):
+            assert _threads(cores, 1) == 1
+    assert _threads(cores, 1) == 4
+
+
+def test_of_many_small_units_each_batch_has_a_core() -> None:
+    assert [_threads(Cores(4), units) for units in (2, 4, 16)] == [2, 1, 1]
+
+
+def test_a_failure_gives_its_cores_back() -> None:
+    cores = Cores(2)
+    with pytest.raises(ZeroDivisionError), cores.some(1):
+        raise ZeroDivisionError
+    assert _threads(cores, 1) == 2
+
+
+async def test_each_model_is_measured_with_the_threads_of_its_batches() -> None:
+    """Also where the thread that measures has done so before."""
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    store = ModelStore()
+    async with Engine(EngineConfig(device="cpu", threads=2), Metrics()) as engine:
+        for _ in range(2):
+            await engine.load(store, store.find("camera-motion").spec)
+            assert await asyncio.to_thread(torch.get_num_threads) == 1
+
+
+@pytest.mark.parametrize(
+    ("devices", "runtime", "wanted"),
+    [
+        (["cpu"], "torch", ["cpu:0", "cpu:1", "cpu:2"]),
+        (["cpu"], "openvino", ["cpu:0"]),
+        (["cpu:0"], "torch", ["cpu:0"]),
+        (["cuda:0", "cuda:1"], "torch", ["cuda:0", "cuda:1"]),
+        (["cuda:0", "cpu"], "torch", ["cuda:0", "cpu:0", "cpu:1", "cpu:2"]),
+    ],
+)
+def test_each_core_computes_batches_of_its_own(devices: list[str], runtime: str, wanted: list[str]) -> None:
+    config = EngineConfig.model_validate({"runtime": runtime})
+    assert [str(each) for each in executors(config, [torch.device(name) for name in devices], 3)] == wanted

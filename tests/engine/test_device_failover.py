@@ -1,0 +1,224 @@
+"""Several devices: one queue, one that fails is taken out, and nobody notices."""
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.support.engine import Gate, S, classify_video, hosted, lane_of, submit, video
+from tubelet.models.families.factorised import Factorised
+from tubelet.service.engine.executor import Executor
+from tubelet.service.engine.stage_queue import Lane, Started
+from tubelet.service.errors import NoDevice
+from tubelet.service.fair_queue import Claim
+from tubelet.service.metrics import Metrics
+from tubelet.service.types.video import UnitFrames
+
+DEVICES = ("cpu:0", "cpu:1")
+
+
+def fine(payloads: Sequence[str]) -> Sequence[str]:
+    return [payload.upper() for payload in payloads]
+
+
+def broken(payloads: Sequence[str]) -> Sequence[str]:
+    raise ValueError("this device cannot compute")
+
+
+def gone(payloads: Sequence[str]) -> Sequence[str]:
+    raise torch.AcceleratorError("the context is broken")
+
+
+def up(metrics: Metrics, device: str) -> float | None:
+    return metrics.registry.get_sample_value("tubelet_device_up", {"device": device})
+
+
+async def test_both_devices_draw_from_one_queue() -> None:
+    gates = Gate(), Gate()
+    async with Executor(Metrics(), DEVICES) as executor:
+        lane = lane_of("encode", 1, *(gate.run for gate in gates))
+        executor.add(lane)
+        results = [submit(executor, lane, Claim(), f"unit{number}") for number in range(2)]
+        for gate in gates:  # neither waits for the other
+            await gate.inside()
+            gate.open.release()
+        assert await asyncio.gather(*results) == ["UNIT0", "UNIT1"]
+    assert sorted(gate.batches[0][0] for gate in gates) == ["unit0", "unit1"]
+
+
+async def test_two_devices_answer_as_one_does() -> None:
+    """A window's units may have been computed on either."""
+    model, alone = hosted(lambda units: None, *DEVICES), hosted()
+    videos = [video(seed, S + seed % 5) for seed in range(12)]
+    async with Executor(Metrics(), DEVICES) as executor, Executor(Metrics()) as one:
+        for lane in (model.encode, model.classify):
+            executor.add(lane)
+        for lane in (alone.encode, alone.classify):
+            one.add(lane)
+        found = await asyncio.gather(*(classify_video(executor, model, units) for units in videos))
+        for units, logits in zip(videos, found, strict=True):
+            np.testing.assert_allclose(logits, await classify_video(one, alone, units), atol=1e-4)
+
+
+class OutOfMemory(Factorised):
+    """Every second batch fails, once its pixels were given back."""
+
+    tries = 0
+
+    def encode(self, units: torch.Tensor) -> torch.Tensor:
+        OutOfMemory.tries += 1
+        if OutOfMemory.tries % 2:
+            raise RuntimeError("not enough memory")
+        return super().encode(units)
+
+
+async def test_what_is_tried_again_is_what_was_asked() -> None:
+    """A decoder may have put other frames where the units were."""
+
+    def refill(units: Sequence[UnitFrames]) -> None:
+        for unit in units:
+            unit.pixels[...] = 0
+
+    failing, alone = hosted(refill, *DEVICES, family=OutOfMemory), hosted()
+    async with Executor(Metrics(), DEVICES) as executor, Executor(Metrics()) as one:
+        for lane in (failing.encode, failing.classify):
+            executor.add(lane)
+        for lane in (alone.encode, alone.classify):
+            one.add(lane)
+        for seed in range(5):
+            found = await classify_video(executor, failing, video(seed, S))
+            np.testing.assert_allclose(found, await classify_video(one, alone, video(seed, S)), atol=1e-4)
+    assert OutOfMemory.tries == 10
+
+
+async def test_what_fails_on_one_device_is_computed_on_the_other() -> None:
+    metrics, lost = Metrics(), list[str]()
+    async with Executor(metrics, DEVICES, lost.append) as executor:
+        lane = lane_of("encode", 1, broken, fine)
+        executor.add(lane)
+        for number in range(40):
+            assert await submit(executor, lane, Claim(), f"unit{number}") == f"UNIT{number}"
+            if lost:
+                break
+        assert lost == ["cpu:0"]
+        assert (up(metrics, "cpu:0"), up(metrics, "cpu:1")) == (0, 1)
+        assert executor.devices == {"cpu:1"}
+
+
+async def test_a_broken_context_is_not_tried_again() -> None:
+    lost, tries = list[str](), list[Sequence[str]]()
+
+    def gone_at_once(payloads: Sequence[str]) -> Sequence[str]:
+        tries.append(payloads)
+        return gone(payloads)
+
+    async with Executor(Metrics(), DEVICES, lost.append) as executor:
+        lane = lane_of("encode", 1, gone_at_once, fine)
+        executor.add(lane)
+        results = [submit(executor, lane, Claim(), f"unit{number}") for number in range(50)]
+        assert await asyncio.gather(*results) == [f"UNIT{number}" for number in range(50)]
+        assert len(tries) <= 1
+        assert len(lost) == len(tries)
+
+
+async def test_a_bad_batch_is_the_fault_of_no_device() -> None:
+    """It fails on both, and both go on."""
+    lost: list[str] = []
+
+    def picky(payloads: Sequence[str]) -> Sequence[str]:
+        if "bad" in payloads:
+            raise ValueError("a bad batch")
+        return fine(payloads)
+
+    async with Executor(Metrics(), DEVICES, lost.append) as executor:
+        lane = lane_of("encode", 1, picky, picky)
+        executor.add(lane)
+        for _ in range(10):
+            with pytest.raises(ValueError, match="a bad batch"):
+                await submit(executor, lane, Claim(), "bad")
+        assert await submit(executor, lane, Claim(), "good") == "GOOD"
+    assert not lost
+
+
+async def test_without_a_device_nothing_waits_for_ever() -> None:
+    gate, lost = threading.Event(), list[str]()
+
+    def last(payloads: Sequence[str]) -> Sequence[str]:
+        gate.wait()
+        return gone(payloads)
+
+    async with Executor(Metrics(), ("cpu",), lost.append) as executor:
+        lane = lane_of("encode", 1, last)
+        executor.add(lane)
+        computing, waiting = (submit(executor, lane, Claim(), name) for name in ("a", "b"))
+        gate.set()
+        with pytest.raises(torch.AcceleratorError):
+            await computing
+        with pytest.raises(NoDevice, match="no device is left that computes model"):
+            await waiting
+        with pytest.raises(NoDevice):
+            await submit(executor, lane, Claim(), "c")
+        assert lost == ["cpu"]
+
+
+class Pipelined:
+    """A device that computes while its thread goes on; its batches end when they are let."""
+
+    def __init__(self) -> None:
+        self.begun: list[list[str]] = []
+        self.entered = threading.Semaphore(0)
+        self.open = threading.Semaphore(0)
+
+    def run(self, payloads: Sequence[str]) -> Started[str]:
+        self.begun.append(list(payloads))
+        self.entered.release()
+        return Started(lambda: self._wait(payloads))
+
+    def _wait(self, payloads: Sequence[str]) -> Sequence[str]:
+        self.open.acquire()
+        if "bad" in payloads:
+            raise ValueError("a bad batch")
+        return fine(payloads)
+
+
+async def pipelined() -> tuple[Pipelined, Lane[Any, Any]]:
+    device = Pipelined()
+    return device, lane_of("encode", 1, device.run)
+
+
+async def test_the_next_batch_is_prepared_while_one_is_computed() -> None:
+    device, lane = await pipelined()
+    async with Executor(Metrics()) as executor:
+        executor.add(lane)
+        results = [submit(executor, lane, Claim(), f"unit{number}") for number in range(3)]
+        for _ in range(2):
+            await asyncio.to_thread(device.entered.acquire)
+        assert device.begun == [["unit0"], ["unit1"]]  # two on the device, none of them through
+        assert not any(result.done() for result in results)
+        device.open.release(3)
+        assert await asyncio.gather(*results) == ["UNIT0", "UNIT1", "UNIT2"]
+
+
+async def test_the_last_batch_is_not_kept_waiting_for_another() -> None:
+    device, lane = await pipelined()
+    async with Executor(Metrics()) as executor:
+        executor.add(lane)
+        device.open.release()
+        assert await submit(executor, lane, Claim(), "alone") == "ALONE"
+
+
+async def test_a_failure_found_late_is_that_batchs_alone() -> None:
+    device, lane = await pipelined()
+    device.open.release(3)
+    async with Executor(Metrics()) as executor:
+        executor.add(lane)
+        results = [submit(executor, lane, Claim(), name) for name in ("good", "bad", "fine")]
+        assert [str(each) for each in await asyncio.gather(*results, return_exceptions=True)] == [
+            "GOOD",
+            "a bad batch",
+            "FINE",
+        ]

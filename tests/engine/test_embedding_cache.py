@@ -1,0 +1,236 @@
+"""The cache of embeddings: what was seen before costs nothing, and changes nothing."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.support.engine import SIZE, S, T, hosted, video
+from tubelet.service.engine.embedding_cache import EmbeddingCache, Outcome
+from tubelet.service.engine.executor import Executor
+from tubelet.service.engine.model_runner import Embedding, Logits
+from tubelet.service.engine.session import VideoWork
+from tubelet.service.metrics import Metrics
+from tubelet.service.types.request import Priority
+from tubelet.service.types.video import UnitFrames
+
+MIB = 1 << 20
+
+
+class Cached:
+    """A model behind a cache on a real executor; counts how its units were answered."""
+
+    def __init__(self, executor: Executor, max_bytes: int = MIB) -> None:
+        self.outcomes: Counter[Outcome] = Counter()
+        self.released: list[int] = []
+        self.executor = executor
+        self.model = hosted(lambda units: self.released.extend(unit.unit for unit in units))
+        executor.add(self.model.encode)
+        executor.add(self.model.classify)
+        self.cache = EmbeddingCache(max_bytes, lambda _, __, outcome: self.outcomes.update([outcome]))
+
+    def work(self, priority: Priority = Priority.NORMAL, deadline: float | None = None) -> VideoWork:
+        return VideoWork(self.executor, self.model, self.cache, priority, deadline)
+
+    async def logits(self, units: Sequence[UnitFrames]) -> Logits:
+        work = self.work()
+        return await work.classify([work.encode(unit) for unit in units])
+
+
+@pytest.fixture
+async def executor() -> AsyncIterator[Executor]:
+    async with Executor(Metrics()) as executor:
+        yield executor
+
+
+def still(units: int, released: list[int] | None = None) -> list[UnitFrames]:
+    pixels = np.random.default_rng(9).integers(0, 256, (T, SIZE, SIZE, 3), np.uint8)
+    return [
+        UnitFrames(0, unit, pixels.copy(), lambda unit=unit: released.append(unit) if released else None)
+        for unit in range(units)
+    ]
+
+
+async def test_the_same_video_again_computes_no_unit(executor: Executor) -> None:
+    cached = Cached(executor)
+    first = await cached.logits(video(1, S))
+    released: list[int] = [-1]
+    again = [
+        UnitFrames(0, unit.unit, unit.pixels, lambda unit=unit: released.append(unit.unit))
+        for unit in video(1, S)
+    ]
+    assert np.array_equal(first, await cached.logits(again))
+    assert cached.outcomes == {"miss": S, "hit": S}
+    assert released == [-1, *range(S)]
+
+
+async def test_a_scene_that_stands_still_costs_one_unit(executor: Executor) -> None:
+    cached = Cached(executor)
+    released = [-1]
+    await cached.logits(still(S, released))
+    assert cached.outcomes == {"miss": 1, "shared": S - 1}
+    assert sorted([*released, *cached.released]) == [-1, *range(S)]  # each exactly once
+
+
+async def test_answers_are_those_without_a_cache(executor: Executor) -> None:
+    """In any company and order, whatever was seen before."""
+    cached = Cached(executor)
+    videos = [video(seed, S) for seed in range(6)]
+    mixed = [[videos[(i * 7 + j) % 6][j] for j in range(S)] for i in range(24)]
+    plain = [await _uncached(cached, units) for units in mixed]
+    got = await asyncio.gather(*(cached.logits(units) for units in mixed))
+    np.testing.assert_allclose(got, plain, atol=1e-4)
+    assert cached.outcomes["miss"] == 6 * S
+
+
+async def _uncached(cached: Cached, units: Sequence[UnitFrames]) -> Logits:
+    work = VideoWork(cached.executor, cached.model)
+    return await work.classify([work.encode(unit) for unit in units])
+
+
+async def test_whoever_waits_for_a_cancelled_video_computes_it_itself() -> None:
+    executor = Executor(Metrics())  # its thread does not run yet: all stays in the queue
+    cached = Cached(executor)
+    early, late = cached.work(), cached.work()
+    [unit, same] = still(2)
+    gone, wanted = early.encode(unit), late.encode(same)
+    early.cancel()
+    async with executor:
+        assert (await wanted).shape == (48,)
+    assert gone.cancelled()
+    assert cached.outcomes == {"miss": 2}
+
+
+async def test_whoever_waits_and_is_cancelled_gets_nothing_computed() -> None:
+    executor = Executor(Metrics())
+    cached = Cached(executor)
+    early, late = cached.work(), cached.work()
+    [unit, same] = still(2)
+    first, second = early.encode(unit), late.encode(same)
+    late.cancel()
+    async with executor:
+        await first
+        await asyncio.sleep(0)
+    assert second.cancelled()
+    assert cached.outcomes == {"miss": 1}
+
+
+URGENT = [(Priority.HIGH, None), (Priority.NORMAL, 1.0)]
+
+
+@pytest.mark.parametrize(("priority", "deadline"), URGENT)
+async def test_who_is_in_a_hurry_does_not_wait_for_anothers_turn(
+    priority: Priority, deadline: float | None
+) -> None:
+    executor = Executor(Metrics())  # its thread does not run yet: all stays in the queue
+    cached = Cached(executor)
+    patient, urgent = cached.work(), cached.work(priority, deadline)
+    *others, unit = video(1, 3 * S)
+    before = [patient.encode(each) for each in others]
+    first, again = patient.encode(unit), urgent.encode(replace(unit, unit=100))
+    async with executor:
+        np.testing.assert_array_equal(await again, await first)
+        await asyncio.gather(*before)
+    assert cached.released[0] == unit.unit
+    assert sorted(cached.released) == list(range(3 * S))  # each once, and the same one for both
+    assert cached.outcomes == {"miss": 3 * S, "shared": 1}
+    assert executor.queued()["encode", "random"] == 0
+
+
+async def test_who_is_in_no_hurry_queues_nothing_twice() -> None:
+    executor = Executor(Metrics())
+    cached = Cached(executor)
+    for priority in (Priority.NORMAL, Priority.NORMAL, Priority.LOW):
+        for unit in still(2):
+            cached.work(priority).encode(unit)
+    assert executor.queued()["encode", "random"] == 1
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_a_cancelled_video_takes_no_others_unit_away(is_first: bool) -> None:
+    executor = Executor(Metrics())
+    cached = Cached(executor)
+    patient, urgent = cached.work(), cached.work(Priority.HIGH)
+    [unit, same] = still(2)
+    first, second = patient.encode(unit), urgent.encode(same)
+    gone, wanted = (first, second) if is_first else (second, first)
+    (patient if is_first else urgent).cancel()
+    async with executor:
+        assert (await wanted).shape == (48,)
+    assert gone.cancelled()
+    assert len(cached.released) == 1
+
+
+async def test_a_failure_is_not_kept(executor: Executor) -> None:
+    cached = Cached(executor)
+    runs = cached.model.encode.runs
+    run, runs["cpu"] = runs["cpu"], _fail
+    with pytest.raises(RuntimeError, match="the device is gone"):
+        await cached.logits(still(S))
+    runs["cpu"] = run
+    await cached.logits(still(S))
+    assert cached.cache.used_bytes > 0
+
+
+def _fail(units: Sequence[UnitFrames]) -> Sequence[Embedding]:
+    raise RuntimeError("the device is gone")
+
+
+async def test_it_stays_within_its_bytes_and_forgets_what_was_used_longest_ago(executor: Executor) -> None:
+    size = 48 * 4 + 256
+    cached = Cached(executor, max_bytes=3 * size)
+    work = cached.work()
+    a, b, c, d = video(3, 4)
+    for unit in (a, b, c, a, d):
+        await work.encode(unit)
+        assert cached.cache.used_bytes <= 3 * size
+    assert cached.outcomes == {"miss": 4, "hit": 1}
+    await work.encode(a)
+    assert cached.outcomes["hit"] == 2
+    await work.encode(b)
+    assert cached.outcomes["miss"] == 5
+
+
+async def test_what_is_forgotten_is_computed_again(executor: Executor) -> None:
+    cached = Cached(executor)
+    await cached.logits(video(1, S))
+    cached.cache.clear()
+    assert cached.cache.used_bytes == 0
+    await cached.logits(video(1, S))
+    assert cached.outcomes == {"miss": 2 * S}
+
+
+async def test_a_kept_embedding_does_not_keep_its_batch(executor: Executor) -> None:
+    cached = Cached(executor)
+    work = cached.work()
+    for embedding in await asyncio.gather(*(work.encode(unit) for unit in video(4, 8))):
+        assert embedding.untyped_storage().nbytes() == embedding.nbytes
+
+
+async def test_a_decoder_that_writes_to_a_unit_again_spoils_no_others_embedding() -> None:
+    executor = Executor(Metrics())  # its thread does not run yet: the unit waits
+    cached = Cached(executor)
+    [theirs] = video(6, 1)
+    [same] = video(6, 1)
+    waiting = cached.work().encode(theirs)
+    theirs.pixels[...] = 0
+    async with executor:
+        await waiting
+        found = await cached.work().encode(same)
+        assert cached.outcomes == {"miss": 1, "hit": 1}
+        plain = await VideoWork(executor, cached.model).encode(same)
+    np.testing.assert_allclose(found, plain, atol=1e-4)
+
+
+async def test_models_and_processes_do_not_share_keys() -> None:
+    caches = [EmbeddingCache(MIB, lambda *_: None) for _ in range(2)]
+    [unit] = video(5, 1)
+    model, again = hosted(), hosted()  # of the same name and version
+    assert caches[0].key(model, unit.pixels) != caches[1].key(model, unit.pixels)
+    assert caches[0].key(model, unit.pixels) != caches[0].key(again, unit.pixels)
+    other = unit.pixels.copy()
+    other[0, 0, 0, 0] ^= 1
+    assert caches[0].key(model, unit.pixels) != caches[0].key(model, other)

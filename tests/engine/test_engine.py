@@ -1,0 +1,122 @@
+"""The engine: fair queues, full batches, and the same answers in company as alone."""
+
+import asyncio
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.support.engine import Gate, S, classify_video, hosted, lane_of, submit, video
+from tubelet.service.engine.executor import Executor
+from tubelet.service.fair_queue import Claim
+from tubelet.service.metrics import Metrics
+
+
+async def test_batched_with_strangers_equals_alone() -> None:
+    metrics = Metrics()
+    async with Executor(metrics) as executor:
+        model = hosted()
+        executor.add(model.encode)
+        executor.add(model.classify)
+        videos = [video(seed, units) for seed, units in enumerate((4, 7, 11, 5, 9))]
+        together = await asyncio.gather(*(classify_video(executor, model, units) for units in videos))
+        for units, found in zip(videos, together, strict=True):
+            np.testing.assert_allclose(found, await classify_video(executor, model, units), atol=1e-4)
+        assert np.ptp(np.concatenate(together), axis=0).min() > 0.01  # the model tells videos apart
+
+
+async def test_whole_windows_give_the_same_logits_as_shared_units() -> None:
+    async with Executor(Metrics()) as executor:
+        model = hosted()
+        executor.add(model.encode)
+        executor.add(model.classify)
+        units = video(3, 9)
+        shared = await classify_video(executor, model, units)
+        for start, logits in enumerate(shared):
+            whole = await classify_video(executor, model, units[start : start + S])
+            np.testing.assert_allclose(whole[0], logits, atol=1e-4)
+
+
+async def test_what_came_while_the_device_was_busy_is_the_next_batch() -> None:
+    gate, metrics = Gate(), Metrics()
+    async with Executor(metrics) as executor:
+        lane = lane_of("encode", 3, gate.run)
+        executor.add(lane)
+        a, b = Claim[Any](), Claim[Any]()
+        first = submit(executor, lane, a, "a0")
+        await gate.inside()
+        rest = [submit(executor, lane, a, f"a{index}") for index in (1, 2, 3)]
+        rest.append(submit(executor, lane, b, "b0"))
+        assert metrics.registry.get_sample_value("tubelet_queued_units", {"model": "model"}) == 4
+        gate.open.release(3)
+        assert await asyncio.gather(first, *rest) == ["A0", "A1", "A2", "A3", "B0"]
+    assert gate.batches == [["a0"], ["a1", "b0", "a2"], ["a3"]]
+
+
+async def test_cancelled_work_costs_no_place_in_a_batch() -> None:
+    gate = Gate()
+    async with Executor(Metrics()) as executor:
+        lane = lane_of("encode", 2, gate.run)
+        executor.add(lane)
+        b, c = Claim[Any](), Claim[Any]()
+        first = submit(executor, lane, Claim(), "a0")
+        await gate.inside()
+        dropped = [submit(executor, lane, b, f"b{index}") for index in range(4)]
+        kept = [submit(executor, lane, c, f"c{index}") for index in range(2)]
+        for future in dropped:
+            future.cancel()
+        gate.open.release(2)
+        await asyncio.gather(first, *kept)
+    assert gate.batches == [["a0"], ["c0", "c1"]]
+
+
+async def test_a_batch_that_fails_fails_alone() -> None:
+    gate = Gate()
+    gate.open.release(2)
+    async with Executor(Metrics()) as executor:
+        lane = lane_of("encode", 1, gate.run)
+        executor.add(lane)
+        with pytest.raises(ValueError, match="a bad batch"):
+            await submit(executor, lane, Claim(), "bad")
+        assert await submit(executor, lane, Claim(), "good") == "GOOD"
+
+
+async def test_windows_go_before_units() -> None:
+    units, windows = Gate(), Gate()
+    async with Executor(Metrics()) as executor:
+        encode, classify = lane_of("encode", 1, units.run), lane_of("classify", 1, windows.run)
+        executor.add(encode)
+        executor.add(classify)
+        results = [submit(executor, encode, Claim(), "unit0")]
+        await units.inside()
+        results += [submit(executor, encode, Claim(), "unit1"), submit(executor, classify, Claim(), "window")]
+        windows.open.release()
+        units.open.release()
+        await units.inside()  # with unit1
+        assert windows.batches == [["window"]]
+        units.open.release()
+        await asyncio.gather(*results)
+
+
+async def test_pixels_are_given_back_once_they_are_in_a_batch() -> None:
+    released: list[int] = []
+    model = hosted(release=lambda units: released.extend(unit.unit for unit in units))
+    async with Executor(Metrics()) as executor:
+        executor.add(model.encode)
+        executor.add(model.classify)
+        await classify_video(executor, model, video(0, 6))
+    assert sorted(released) == list(range(6))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+async def test_a_gpu_gives_the_same_logits_as_the_cpu() -> None:
+    units = video(5, 6)
+    found = []
+    for model in (hosted(), hosted(lambda units: None, "cuda:0")):
+        async with Executor(Metrics(), model.encode.runs) as executor:
+            executor.add(model.encode)
+            executor.add(model.classify)
+            found.append(await classify_video(executor, model, units))
+    np.testing.assert_allclose(found[0], found[1], atol=1e-3)

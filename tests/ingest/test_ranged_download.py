@@ -1,0 +1,190 @@
+"""A fetched file has the bytes that were asked for, each fetched once, and few besides."""
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.spooled import backing
+from tubelet.service.config.config import FetchConfig, UploadConfig
+from tubelet.service.errors import FetchFailed, UploadTooLarge, UriChanged
+from tubelet.service.ingest.ranged_download import FetchedVideo, fetch
+from tubelet.service.ingest.spooled_file import AnonymousFile
+
+_BLOCK = 4096
+_CONFIG = FetchConfig(block_bytes=_BLOCK, read_ahead_bytes=16 * _BLOCK, attempts=1)
+
+
+class Bytes:
+    """A remote file in pieces of 1000 bytes, of which those from ``gate_at`` on wait for ``gate``.
+
+    ``faults`` are raised before pieces, one each.
+    """
+
+    def __init__(self, content: bytes, faults: list[Exception | None] | None = None) -> None:
+        self.content = content
+        self.size_bytes = len(content)
+        self.asked: list[tuple[int, int]] = []
+        self.gate_at = self.size_bytes
+        self.gate = asyncio.Event()
+        self._faults = faults or []
+
+    async def read(self, start: int, end: int) -> AsyncGenerator[bytes]:
+        self.asked.append((start, end))
+        for place in range(start, end, 1000):
+            if place >= self.gate_at:
+                await self.gate.wait()
+            if self._faults and (fault := self._faults.pop(0)) is not None:
+                raise fault
+            yield self.content[place : min(place + 1000, end)]
+
+
+def content(blocks: float) -> bytes:
+    return bytes(number * 7 % 251 for number in range(int(blocks * _BLOCK)))
+
+
+async def check(video: FetchedVideo, remote: Bytes, start: int, end: int) -> int:
+    """Ask for bytes, and see that they are there: up to where."""
+    begins, ends = await video.wait(start, end)
+    assert begins <= start < min(end, remote.size_bytes) <= ends
+    assert os.pread(video.fd, ends - begins, begins) == remote.content[begins:ends]
+    return ends
+
+
+@given(
+    places=st.lists(st.tuples(st.integers(0, 40_000), st.integers(1, 9000)), max_size=12),
+    size=st.integers(1, 40_000),
+    memory_bytes=st.integers(0, 50_000),
+)
+async def test_any_order_of_reading_gets_the_bytes_each_once(
+    places: list[tuple[int, int]], size: int, memory_bytes: int
+) -> None:
+    remote = Bytes(content(10)[:size])
+    async with fetch(remote, _CONFIG, UploadConfig(memory_bytes=memory_bytes)) as video:
+        for start, count in places:
+            await check(video, remote, start % size, start % size + count)
+        assert await video.whole() == size
+        assert video.is_whole
+        assert os.pread(video.fd, size + 1, 0) == remote.content
+        assert video.fetched_bytes == size
+    assert sum(end - start for start, end in remote.asked) == size
+
+
+async def test_reading_on_fetches_ahead_and_a_jump_does_not() -> None:
+    remote = Bytes(content(1000))
+    async with fetch(remote, _CONFIG, UploadConfig()) as video:
+        place = 0
+        while place < 10 * _BLOCK:
+            place = await check(video, remote, place, place + 1000)
+        assert len(remote.asked) <= 6  # it doubles: 1, 2, 4, 8 blocks, or so
+        assert video.fetched_bytes <= 3 * place
+        await check(video, remote, 500 * _BLOCK, 500 * _BLOCK + 1000)
+        assert remote.asked[-1] == (500 * _BLOCK, 501 * _BLOCK)
+        await check(video, remote, 990 * _BLOCK, 1000 * _BLOCK)
+        assert video.fetched_bytes < 60 * _BLOCK
+
+
+async def test_reading_ahead_has_a_limit() -> None:
+    remote = Bytes(content(400))
+    async with fetch(remote, _CONFIG, UploadConfig()) as video:
+        place = 0
+        while place < 200 * _BLOCK:
+            place = await check(video, remote, place, place + 1000)
+            assert video.fetched_bytes <= place + _CONFIG.read_ahead_bytes + 2 * _BLOCK
+    assert max(end - start for start, end in remote.asked) <= _CONFIG.read_ahead_bytes + _BLOCK
+
+
+async def test_who_waits_for_the_same_bytes_shares_them() -> None:
+    remote = Bytes(content(20))
+    async with fetch(remote, _CONFIG, UploadConfig()) as video:
+        place = 5 * _BLOCK
+        waits = [check(video, remote, place + 10 * number, place + 1000) for number in range(5)]
+        await asyncio.gather(*waits)
+        assert video.fetched_bytes == 2 * _BLOCK  # with the first one, which is always wanted
+    assert sorted(remote.asked) == [(0, _BLOCK), (place, place + _BLOCK)]
+
+
+async def test_bytes_are_told_of_before_their_range_is_through() -> None:
+    remote = Bytes(content(1))
+    remote.gate_at = 2000
+    async with fetch(remote, _CONFIG, UploadConfig()) as video:
+        assert await check(video, remote, 100, 900) == 2000
+        assert video.waited_s > 0
+        remote.gate.set()
+        assert await check(video, remote, 100, _BLOCK) == _BLOCK
+
+
+async def test_the_limit_is_on_what_is_fetched_not_on_the_file() -> None:
+    remote = Bytes(content(100))
+    async with fetch(remote, _CONFIG, UploadConfig(max_bytes=3 * _BLOCK)) as video:
+        await check(video, remote, 0, 1)
+        await check(video, remote, 98 * _BLOCK, 100 * _BLOCK)
+        with pytest.raises(UploadTooLarge, match=f"limit of {3 * _BLOCK} bytes") as caught:
+            await video.wait(50 * _BLOCK, 50 * _BLOCK + 1)
+        assert caught.value.metadata == {"limit": str(3 * _BLOCK), "value": f">={4 * _BLOCK}"}
+        assert video.fetched_bytes == 3 * _BLOCK
+
+
+async def test_a_failure_that_passes_costs_an_attempt() -> None:
+    remote = Bytes(content(3), [None, FetchFailed("gone for a moment")])
+    config = FetchConfig(block_bytes=3 * _BLOCK, attempts=2)
+    async with fetch(remote, config, UploadConfig()) as video:
+        await check(video, remote, 0, 3 * _BLOCK)
+    assert remote.asked == [(0, 3 * _BLOCK), (1000, 3 * _BLOCK)]  # what had come is not asked for again
+
+
+@pytest.mark.parametrize("fault", [FetchFailed("gone"), UriChanged("another")])
+async def test_a_failure_that_does_not_pass_is_told(fault: Exception) -> None:
+    async with fetch(Bytes(content(3), [fault]), _CONFIG, UploadConfig()) as video:
+        with pytest.raises(type(fault), match=str(fault)):
+            await video.wait(0, 1)
+
+
+async def test_what_failed_unseen_is_asked_for_again() -> None:
+    """The first range is under way before anybody waits for it."""
+    remote = Bytes(content(3), [FetchFailed("gone")])
+    async with fetch(remote, _CONFIG, UploadConfig()) as video:
+        while len(remote.asked) < 1 or video._runs:
+            await asyncio.sleep(0)
+        await check(video, remote, 0, 1000)
+
+
+async def test_there_is_no_byte_behind_the_end() -> None:
+    async with fetch(Bytes(content(1)), _CONFIG, UploadConfig()) as video:
+        with pytest.raises(ValueError, match=f"no byte {_BLOCK} in a file of {_BLOCK}"):
+            await video.wait(_BLOCK, _BLOCK + 1)
+
+
+async def test_leaving_ends_what_is_under_way() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        remote = Bytes(content(3))
+        remote.gate_at = 0
+        async with fetch(remote, _CONFIG, UploadConfig()) as video:
+            waiting = asyncio.create_task(video.wait(2 * _BLOCK, 3 * _BLOCK))
+            while len(remote.asked) < 2:
+                await asyncio.sleep(0)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            await asyncio.sleep(0)  # what it waited for hears of it
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_holes_take_no_room_in_memory_nor_on_disk(tmp_path: Path) -> None:
+    far = 1 << 40
+    file = AnonymousFile(UploadConfig(memory_bytes=10, directory=tmp_path))
+    await file.write(far, [b"12", b"345"])
+    assert "memfd:" in backing(file.fd)
+    await file.write(0, [b"67890"])
+    await file.write(far + 5, [b"abc"])
+    assert str(tmp_path) in backing(file.fd)
+    assert list(tmp_path.iterdir()) == []
+    assert (os.pread(file.fd, 8, far), os.pread(file.fd, 5, 0)) == (b"12345abc", b"67890")
+    assert os.fstat(file.fd).st_blocks * 512 < 1 << 20
+    file.close()

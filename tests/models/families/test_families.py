@@ -1,0 +1,98 @@
+"""What every family promises the engine: shapes, independence of the batch, shared units."""
+
+import pytest
+import torch
+
+from tests.support.models import CASES, CLASSES, PREPROCESSING, SIZE, WIDTH, build, random_units
+from tubelet.models.families.factorised import central_frame_
+from tubelet.models.families.layers import PatchEmbed, TubeletEmbed
+from tubelet.models.families.registry import Dims, build_model, build_outline, misfit
+from tubelet.models.families.torchvision import TorchvisionDims
+
+
+@pytest.mark.parametrize("family", CASES)
+@torch.inference_mode()
+def test_shapes(family: str) -> None:
+    model, (t, s, _) = build(family), CASES[family]
+    embeddings = model.encode(random_units(2 * s, t))
+    assert embeddings.shape[0] == 2 * s
+    assert model.classify(embeddings.unflatten(0, (2, s))).shape == (2, CLASSES)
+
+
+@pytest.mark.parametrize(
+    "dims", [*(dims for _, _, dims in CASES.values()), TorchvisionDims("regnet_y_400mf", 1)], ids=str
+)
+def test_an_outline_has_the_names_and_shapes_of_the_model(dims: Dims) -> None:
+    state = build_model(dims, PREPROCESSING, CLASSES).state_dict()
+    outline = build_outline(dims, PREPROCESSING, CLASSES)
+    assert misfit(outline, {name: tuple(value.shape) for name, value in state.items()}) == ""
+    assert outline.state_dict().keys() == state.keys()
+
+
+@pytest.mark.parametrize("family", CASES)
+@torch.inference_mode()
+def test_in_a_batch_equals_alone(family: str) -> None:
+    model, (t, s, _) = build(family), CASES[family]
+    units = random_units(3 * s, t)
+    together = model.encode(units)
+    alone = torch.cat([model.encode(unit[None]) for unit in units])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+    windows = together.unflatten(0, (3, s))
+    torch.testing.assert_close(
+        model.classify(windows), torch.cat([model.classify(w[None]) for w in windows]), atol=1e-5, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("family", CASES)
+@torch.inference_mode()
+def test_overlapping_windows_from_shared_units_equal_whole_windows(family: str) -> None:
+    model, (t, s, _) = build(family), CASES[family]
+    units = random_units(s + 3, t)
+    embeddings = model.encode(units)
+    for first in range(4):
+        whole = model(units[first : first + s][None])
+        shared = model.classify(embeddings[first : first + s][None])
+        torch.testing.assert_close(shared, whole, atol=1e-5, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_only_the_factorised_head_looks_at_the_order_of_units() -> None:
+    for family in CASES:
+        model, ordered = build(family), family == "factorised"
+        for parameter in model.parameters():
+            parameter.mul_(5)  # attention that is far from uniform
+        _, s, dims = CASES[family]
+        windows = torch.randn(1, s, CLASSES if isinstance(dims, TorchvisionDims) else WIDTH)
+        differs = (model.classify(windows) - model.classify(windows.flip(1))).abs().max() > 1e-3
+        assert bool(differs) == ordered, family
+
+
+@torch.inference_mode()
+def test_encode_normalises_pixels() -> None:
+    model = build("vit")
+    units = torch.tensor([0, 255], dtype=torch.uint8)[:, None, None, None, None].expand(2, 1, 1, 1, 3)
+    wanted = torch.tensor([[(0 - 0.4) / 0.2, -0.5 / 0.25, -0.6 / 0.3], [0.6 / 0.2, 0.5 / 0.25, 0.4 / 0.3]])
+    torch.testing.assert_close(model.normalise(units)[:, 0, 0, 0], wanted)
+
+
+@torch.inference_mode()
+def test_embeddings_equal_convolutions() -> None:
+    torch.manual_seed(3)
+    patches, tubelets = PatchEmbed(8, 3, WIDTH), TubeletEmbed((2, 8, 16), 3, WIDTH)
+    pictures, units = torch.randn(2, SIZE, SIZE, 3), torch.randn(2, 2, SIZE, SIZE, 3)
+    convolved = patches.proj(pictures.permute(0, 3, 1, 2)).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(patches(pictures), convolved, atol=1e-5, rtol=1e-5)
+    convolved = tubelets.proj(units.permute(0, 4, 1, 2, 3)).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(tubelets(units), convolved, atol=1e-5, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_central_frame_initialisation_sees_the_middle_frame_as_the_image_model_does() -> None:
+    torch.manual_seed(4)
+    image, video = PatchEmbed(8, 3, WIDTH), TubeletEmbed((4, 8, 8), 3, WIDTH)
+    central_frame_(video.proj, image.proj.weight)
+    video.proj.load_state_dict(image.proj.state_dict() | {"weight": video.proj.weight})
+    units = torch.randn(2, 4, SIZE, SIZE, 3)
+    torch.testing.assert_close(video(units), image(units[:, 2]), atol=1e-5, rtol=1e-5)
+    with pytest.raises(ValueError, match="image kernel"):
+        central_frame_(video.proj, torch.zeros(WIDTH, 3, 16, 16))

@@ -1,0 +1,178 @@
+"""The fast path gives the plain one's answers; FLOPs are those of the formulas."""
+
+import copy
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tests.support.models import CASES, SIZE, build, random_units
+from tests.support.precisions import DTYPES
+from tubelet.models.families.divided import DividedDims
+from tubelet.models.families.factorised import FactorisedDims
+from tubelet.models.families.joint import JointDims
+from tubelet.models.families.registry import Dims, build_model
+from tubelet.models.families.torchvision import TorchvisionDims
+from tubelet.models.families.vit import ViTDims
+from tubelet.models.flops import window_flops
+from tubelet.models.runtime.onednn import pack
+from tubelet.models.runtime.openvino import OpenVinoModel
+from tubelet.models.spec import Preprocessing, Sampling
+from tubelet.models.video_model import CPU_BATCH_TOKENS
+
+OURS = [case for case in CASES if not case.startswith("torchvision")]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", OURS)
+@torch.inference_mode()
+def test_packed_equals_plain(case: str, dtype: torch.dtype) -> None:
+    plain = build(case)
+    packed = copy.deepcopy(plain).to(dtype)
+    pack(packed)
+    replaced = ("qkv.weight", "fc1.weight", "patch_embed.proj.weight", "temporal_fc.weight")
+    assert not any(name.endswith(replaced) for name in packed.state_dict())
+    t, s, _ = CASES[case]
+    units = random_units(2 * s, t)
+    found, wanted = packed.encode(units).float(), plain.encode(units)
+    if dtype == torch.float32:
+        torch.testing.assert_close(found, wanted, atol=2e-5, rtol=1e-4)
+    assert F.cosine_similarity(found.flatten(1), wanted.flatten(1)).min() >= 0.9995
+    windows = wanted.unflatten(0, (2, s))
+    found = packed.classify(windows.to(dtype)).float()
+    assert F.cosine_similarity(found, plain.classify(windows)).min() >= 0.9995
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", CASES)
+@torch.inference_mode()
+def test_openvino_equals_plain(case: str, dtype: torch.dtype) -> None:
+    plain = build(case)
+    t, s, _ = CASES[case]
+    plain.tokens_per_unit = CPU_BATCH_TOKENS // 3  # a full batch of three units, and single ones
+    model = OpenVinoModel(plain, t, dtype)
+    units = random_units(2 * s, t)
+    found, wanted = model.encode(units).float(), plain.encode(units)
+    scale = wanted.abs().max().item()
+    if dtype == torch.float32:
+        torch.testing.assert_close(found, wanted, atol=1e-4 * scale, rtol=1e-4)
+    assert F.cosine_similarity(found.flatten() / scale, wanted.flatten() / scale, dim=0) >= 0.9995
+    windows = found.unflatten(0, (2, s))
+    logits = model.classify(windows.to(dtype)).float()
+    assert F.cosine_similarity(logits / scale, plain.classify(windows) / scale).min() >= 0.9995
+
+
+_CONVERTING = """
+import sys, torch
+from models.openvino_model import OpenVinoModel
+from tests.test_models_families import build
+
+seen = []
+sys.addaudithook(lambda event, _: seen.append(event) if event in ("os.fork", "socket.connect") else None)
+OpenVinoModel(build("vit"), 1, torch.float32)
+from concurrent.futures.thread import _python_exit
+_python_exit()  # whatever is left to be done elsewhere
+sys.exit(", ".join(seen) or None)
+"""
+
+
+def test_openvino_neither_forks_nor_reports() -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "CI"}
+    result = subprocess.run(
+        [sys.executable, "-c", _CONVERTING], env=environment, stderr=subprocess.PIPE, text=True
+    )
+    assert result.returncode == 0, result.stderr
+
+
+@torch.inference_mode()
+def test_layers_of_others_are_left_alone() -> None:
+    model = build_model(TorchvisionDims("swin3d_t", 2), PREPROCESSING, 5).eval()
+    units = random_units(1, 2)
+    wanted = model.encode(units)
+    pack(model)
+    assert torch.equal(model.encode(units), wanted)
+
+
+_WITHOUT_ONEDNN = """
+import torch
+
+class None_:
+    def __getattr__(self, name):
+        raise AttributeError(f"this torch has no operator {name}")
+
+torch.ops.mkldnn = torch.ops.onednn = None_()
+torch.backends.mkldnn.is_available = lambda: False
+from models.packed import pack
+from tests.test_models_families import build, random_units
+
+model, units = build("vit"), random_units(2, 1)
+with torch.inference_mode():
+    wanted = model.encode(units)
+    pack(model)
+    assert torch.equal(model.encode(units), wanted)
+"""
+
+
+def test_a_torch_without_onednn_computes_as_well() -> None:
+    result = subprocess.run([sys.executable, "-c", _WITHOUT_ONEDNN], stderr=subprocess.PIPE, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def blocks(tokens: int, width: int, hidden: int) -> int:
+    """FLOPs of one transformer block."""
+    return 2 * tokens * (4 * width**2 + 2 * width * hidden) + 4 * tokens**2 * width
+
+
+def last_block(tokens: int, width: int, hidden: int) -> int:
+    """FLOPs of a block of which only the class token is wanted."""
+    return 2 * tokens * 3 * width**2 + 2 * (width**2 + 2 * width * hidden) + 4 * tokens * width
+
+
+PREPROCESSING = Preprocessing(SIZE, SIZE, "crop", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+P = (SIZE // 8) ** 2
+# Dims, units in a window, frames in a unit, spatial and temporal FLOPs of a window of 7 classes.
+COUNTS: dict[str, tuple[Dims, int, int, int, int]] = {
+    "vit": (
+        *(ViTDims(8, 48, 3, 3, 96), 6, 1),
+        6 * (2 * P * 192 * 48 + 2 * blocks(P + 1, 48, 96) + last_block(P + 1, 48, 96)),
+        6 * 2 * 48 * 7,
+    ),
+    "factorised": (
+        *(FactorisedDims((2, 8, 8), 4, 48, 3, 2, 3, 96), 4, 2),
+        4 * (2 * P * 384 * 48 + 2 * blocks(P + 1, 48, 96) + last_block(P + 1, 48, 96)),
+        blocks(5, 48, 96) + last_block(5, 48, 96) + 2 * 48 * 7,
+    ),
+    "joint": (
+        *(JointDims(4, (2, 8, 8), 48, 3, 3, 96, "mean"), 1, 4),
+        2 * 2 * P * 384 * 48 + 3 * blocks(2 * P, 48, 96),
+        2 * 48 * 7,
+    ),
+    "divided": (
+        *(DividedDims(4, 8, 48, 3, 3, 96), 1, 4),
+        2 * 4 * P * 192 * 48
+        + 3 * (2 * 4 * P * 5 * 48**2 + 4 * P * 4**2 * 48)  # time: qkv, proj, fc
+        + 2 * 4 * (2 * (P + 1) * 4 * 48**2 + 4 * (P + 1) ** 2 * 48)  # space
+        + 2 * 2 * (4 * P + 1) * 2 * 48 * 96  # mlp
+        + 4 * (2 * (P + 1) * 3 * 48**2 + 2 * 48**2 + 4 * (P + 1) * 48)
+        + 2 * 2 * 48 * 96,  # the last block
+        2 * 48 * 7,
+    ),
+}
+
+
+@pytest.mark.parametrize("family", COUNTS)
+def test_flops_are_those_of_the_formulas(family: str) -> None:
+    dims, units, frames, spatial, temporal = COUNTS[family]
+    found = window_flops(dims, PREPROCESSING, Sampling(frames, units, 2, 2, 1, 4), 7)
+    assert (found.spatial, found.temporal) == (spatial, temporal)
+    assert found.total == spatial + temporal
+
+
+def test_batches_on_a_cpu_are_as_large_as_useful() -> None:
+    assert build("vit").cpu_batch_units == 2048 // 5
+    assert build("joint").cpu_batch_units == 2048 // 32
+    assert build("torchvision, frames").cpu_batch_units == 8
+    assert build("torchvision, clips").cpu_batch_units == 1

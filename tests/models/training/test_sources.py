@@ -1,0 +1,72 @@
+"""The folder of clips that training looks at, and what its commands say of a wrong one."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.support.sample_clip import pan
+from tubelet.models.training.__main__ import app
+from tubelet.models.training.data.scene_split import is_test
+from tubelet.models.training.data.sources import NoSources, load_sources
+from tubelet.service.server.app import SAMPLE_CLIP
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Nothing in it is a video."""
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    (videos / "broken.mp4").write_bytes(b"no video")
+    return videos
+
+
+@pytest.fixture(scope="module")
+def short() -> bytes:
+    return pan(0.5)
+
+
+def test_clips_that_come_after_a_failure_are_found(folder: Path, tmp_path: Path, short: bytes) -> None:
+    with pytest.raises(NoSources, match="videos holds no clip that can be decoded"):
+        load_sources(folder, tmp_path / "cache", test=False)
+    for number in range(30):  # by their names, a fifth of them is for tests
+        (folder / f"{number}.mp4").write_bytes(short)
+    train, test = (load_sources(folder, tmp_path / "cache", test=test) for test in (False, True))
+    assert {source.test for source in train} == {False}
+    assert {source.test for source in test} == {True}
+    assert len({source.name for source in (*train, *test)}) == 30
+
+
+def test_a_cache_of_another_folder_is_not_taken(folder: Path, tmp_path: Path, short: bytes) -> None:
+    for number in range(30):
+        (folder / f"{number}.mp4").write_bytes(short)
+    load_sources(folder, tmp_path / "cache", test=False)
+    with pytest.raises(NoSources, match=r"holds the clips of .*videos, not of .*others"):
+        load_sources(tmp_path / "others", tmp_path / "cache", test=False)
+
+
+def test_one_clip_is_for_training_or_for_tests(folder: Path, tmp_path: Path) -> None:
+    shutil.copy(str(SAMPLE_CLIP), folder / "1.mp4")
+    held_out = is_test("1.mp4")
+    assert [each.name for each in load_sources(folder, tmp_path / "cache", test=held_out)] == ["1.mp4"]
+    with pytest.raises(NoSources, match="none of the 1 clips of"):
+        load_sources(folder, tmp_path / "cache", test=not held_out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("camera-motion", "--videos", "{}"), "holds no clip"),
+        (("camera-motion", "--videos", "{}/absent"), "does not exist"),
+        (("camera-motion", "--videos", "{}", "--steps", "0"), "greater than or equal to 1"),
+        (("evaluate", "--videos", "{}", "--clips", "{}"), "has not been trained"),
+        (("publish",), "has not been trained"),
+        (("publish", "--family", "hf"), "'hf' is none that is trained here: factorised, "),
+    ],
+)
+def test_what_is_wrong_is_said(folder: Path, tmp_path: Path, arguments: tuple[str, ...], says: str) -> None:
+    filled = [each.format(folder) for each in arguments]
+    done = CliRunner().invoke(app, [*filled, "--runs", str(tmp_path / "runs")], env={"COLUMNS": "500"})
+    assert done.exit_code == 2
+    assert says in done.output

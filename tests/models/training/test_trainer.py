@@ -1,0 +1,163 @@
+"""Training end to end on synthetic clips: sources, batches, steps, a stop and a resumed run."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tubelet.models.families.factorised import Factorised, FactorisedDims
+from tubelet.models.spec import Preprocessing
+from tubelet.models.training.data.dataset import SimulatedMoves
+from tubelet.models.training.data.scene_split import is_test, scene_of
+from tubelet.models.training.data.sources import Source
+from tubelet.models.training.data.stillness import is_still
+from tubelet.models.training.init import drifting_gratings_, waves
+from tubelet.models.training.losses import FlowHeads
+from tubelet.models.training.simulation.camera_path import LABELS
+from tubelet.models.training.trainer import Recipe, Trainer, confusion
+
+SIZE, T, S = 32, 2, 3
+RECIPE = Recipe(steps=6, batch_size=20, warmup_steps=2, checkpoint_steps=3, dtype=torch.float32)
+
+
+def blobs(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """(height, width, 3) uint8: soft random texture."""
+    coarse = rng.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), np.uint8)
+    return np.kron(coarse, np.ones((8, 8, 1), np.uint8))[:height, :width]
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> list[Source]:
+    """A still, and a clip before whose still background a square moves."""
+    rng = np.random.default_rng(0)
+    still, background = blobs(rng, 160, 220), blobs(rng, 170, 160)
+    movie = np.stack([background] * 40)
+    for number, frame in enumerate(movie):
+        frame[60:90, 3 * number : 3 * number + 30] = 255
+    np.save(tmp_path / "still.npy", still[None])
+    np.save(tmp_path / "movie.npy", movie)
+    return [
+        Source("still.mp4", "still", test=False, moving=False, file="still.npy", rate_hz=16),
+        Source("movie.mp4", "movie", test=False, moving=True, file="movie.npy", rate_hz=16),
+    ]
+
+
+def batches(sources: list[Source], cache: Path, count: int = RECIPE.steps) -> SimulatedMoves:
+    return SimulatedMoves(
+        sources, cache, seed=7, batches=count, batch_size=RECIPE.batch_size, size=SIZE, frames=S * T
+    )
+
+
+def trainer(recipe: Recipe = RECIPE) -> Trainer:
+    torch.manual_seed(0)
+    preprocessing = Preprocessing(SIZE, SIZE, "crop", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    model = Factorised(FactorisedDims((T, 8, 8), S, 32, 1, 1, 2, 64), preprocessing, len(LABELS))
+    return Trainer(model, FlowHeads(32, T, 4, 4), recipe, T)
+
+
+def test_a_batch_is_a_function_of_its_number(sources: list[Source], tmp_path: Path) -> None:
+    first, again = batches(sources, tmp_path)[2], batches(sources, tmp_path)[2]
+    assert first.clips.shape == (20, S * T, SIZE, SIZE, 3)
+    assert first.clips.dtype == torch.uint8
+    assert first.flow.shape == (20, S * T - 1, 4)
+    assert torch.equal(first.clips, again.clips)
+    assert torch.equal(first.labels, again.labels)
+    assert not torch.equal(first.clips, batches(sources, tmp_path)[3].clips)
+
+
+def test_every_label_is_drawn_equally_often(sources: list[Source], tmp_path: Path) -> None:
+    data = batches(sources, tmp_path)
+    rendered = torch.cat([data[i].labels[: RECIPE.batch_size // 2] for i in range(3)])
+    assert torch.bincount(rendered, minlength=len(LABELS)).tolist() == [3] * len(LABELS)
+
+
+def test_a_resumed_run_ends_with_the_same_weights(sources: list[Source], tmp_path: Path) -> None:
+    data = batches(sources, tmp_path)
+    whole = trainer()
+    whole.fit(data, tmp_path / "whole.pt", tmp_path / "whole.tsv", workers=0)
+    stopped = trainer()
+    for step in range(3):
+        stopped.train_step(data[step])
+    stopped.save(tmp_path / "part.pt")
+    resumed = trainer()
+    torch.nn.init.zeros_(next(resumed.model.parameters()))
+    resumed.resume(tmp_path / "part.pt")
+    assert resumed.step == 3
+    resumed.fit(data, tmp_path / "part.pt", tmp_path / "part.tsv", workers=0)
+    for name, wanted in whole.average.state_dict().items():
+        assert torch.equal(resumed.average.state_dict()[name], wanted), name
+    start = trainer().average.state_dict()
+    assert not torch.equal(start["head.weight"], whole.average.state_dict()["head.weight"])
+    lines = (tmp_path / "whole.tsv").read_text().splitlines()
+    assert [line.split("\t")[0] for line in lines] == ["1", "2", "3", "4", "5", "6"]
+    assert (tmp_path / "part.tsv").read_text().splitlines() == lines[3:]
+
+
+def test_steps_lower_the_loss_of_a_batch_seen_again(sources: list[Source], tmp_path: Path) -> None:
+    batch, tiny = batches(sources, tmp_path)[0], trainer(replace(RECIPE, steps=100, learning_rate=2e-3))
+    losses = [tiny.train_step(batch)[0] for _ in range(40)]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_confusion_counts_every_window_once(sources: list[Source], tmp_path: Path) -> None:
+    data = batches(sources, tmp_path, count=2)
+    counts = confusion(trainer().average, data, T, len(LABELS))
+    truth = torch.cat([data[0].labels, data[1].labels])
+    assert counts.sum(dim=1).tolist() == torch.bincount(truth, minlength=len(LABELS)).tolist()
+
+
+def test_stillness_is_of_the_camera_and_not_of_objects() -> None:
+    rng = np.random.default_rng(1)
+    scene = blobs(rng, 160, 400)
+    scene = np.clip(scene + rng.integers(-20, 20, scene.shape), 0, 255).astype(np.uint8)
+    frames = np.stack([scene[:, 50:290]] * 48)
+    for number, frame in enumerate(frames):
+        frame[40:110, 3 * number : 3 * number + 60] = scene[40:110, 330:390]
+    assert is_still(frames)
+    assert not is_still(np.stack([scene[:, number : number + 240] for number in range(48)]))
+
+
+def test_scenes_fall_on_one_side_of_the_split(tmp_path: Path) -> None:
+    clips = [
+        "real/carphone_pristine.mp4",
+        "odd/carphone_distorted.mp4",
+        "real/asl/yes.mkv",
+        "real/asl/no.mkv",
+    ]
+    scenes = [scene_of(tmp_path / clip, tmp_path) for clip in clips]
+    assert scenes[0] == scenes[1] != scenes[2] == scenes[3]
+    assert scene_of(tmp_path / "real/yoga.mp4", tmp_path) == "real/yoga.mp4"
+    share = sum(is_test(f"scene {number}") for number in range(2000)) / 2000
+    assert share == pytest.approx(0.2, abs=0.03)
+
+
+def test_scenes_of_a_scenes_file_are_kept_together(tmp_path: Path) -> None:
+    for folder in ("fight", "calm"):
+        (tmp_path / "set" / folder).mkdir(parents=True)
+    (tmp_path / "set" / "scenes.json").write_text('{"fight__a.mp4": 3, "calm__b.mp4": 3, "calm__c.mp4": 4}')
+    a, b, c = (
+        scene_of(tmp_path / "set" / clip, tmp_path) for clip in ("fight/a.mp4", "calm/b.mp4", "calm/c.mp4")
+    )
+    assert a == b != c
+
+
+def test_gratings_tell_directions_apart() -> None:
+    proj = torch.nn.Conv3d(3, 64, (4, 8, 8), (4, 8, 8))
+    drifting_gratings_(proj, 4, torch.Generator().manual_seed(0))
+    picture = torch.from_numpy(blobs(np.random.default_rng(2), 64, 64)).permute(2, 0, 1) / 255 - 0.5
+    right = torch.stack([picture.roll(2 * frame, dims=2) for frame in range(4)], dim=1)[None]
+    energy = [proj(clip).square().mean(dim=(0, 2, 3, 4)) for clip in (right, right.flip(2))]
+    # Some filters answer to one direction much more than to the other, and as many the other way round.
+    ratio = (energy[0] / energy[1]).log2()
+    assert (ratio > 0.7).sum() > 5
+    assert (ratio < -0.7).sum() > 5
+    flat = proj(torch.ones(1, 3, 4, 8, 8)) - proj(torch.zeros(1, 3, 4, 8, 8))
+    assert flat.abs().max() < 1e-4
+
+
+def test_positions_are_all_different() -> None:
+    rows = waves(6, 80)
+    apart = torch.cdist(rows, rows) + 10 * torch.eye(6)
+    assert apart.min() > 1

@@ -1,0 +1,368 @@
+"""The plan of units, windows and segments: tables and properties, no I/O."""
+
+from bisect import bisect
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from torchvision.datasets.video_utils import VideoClips
+
+from tubelet.models.spec import Preprocessing, Sampling
+from tubelet.service.errors import MalformedOption
+from tubelet.service.pipeline.planner import check_options, make_plan, stride_warnings
+from tubelet.service.types.plan import Grid, Plan
+from tubelet.service.types.request import Options, Sliding, Views, WholeVideo
+from tubelet.service.types.video import NS_PER_S, VideoFacts
+
+SAMPLING = Sampling(
+    frames_per_unit=2, units_per_window=8, window_s=2.0, stride_s=1.0, min_window_s=1.0, max_window_s=4.0
+)
+COVERED = Preprocessing(48, 48, "crop", (0, 0, 0), (1, 1, 1))
+
+
+def facts(duration_s: float) -> VideoFacts:
+    return VideoFacts("mov", "h264", 64, 48, 30.0, round(duration_s * 30), round(duration_s * NS_PER_S), 1)
+
+
+def seconds(first: float, second: float) -> tuple[int, int]:
+    return round(first * NS_PER_S), round(second * NS_PER_S)
+
+
+@pytest.mark.parametrize(
+    ("duration_s", "windowing", "windows_s", "segments_s"),
+    [
+        # Sliding by the model's own lengths: a segment a stride.
+        (3.0, Sliding(), [(0, 2), (1, 3)], [(0, 1), (1, 2), (2, 3)]),
+        # A tail of less than half a stride joins the last segment, and the last window ends with the units.
+        (3.4, Sliding(), [(0, 2), (1, 3), (1.25, 3.25)], [(0, 1), (1, 2), (2, 3.4)]),
+        (3.6, Sliding(), [(0, 2), (1, 3), (1.5, 3.5)], [(0, 1), (1, 2), (2, 3), (3, 3.6)]),
+        # Shorter than a window: one window as short as the video.
+        (0.5, Sliding(), [(0, 0.5)], [(0, 0.25), (0.25, 0.5)]),
+        (0.04, WholeVideo(), [(0, 0.04)], [(0, 0.04)]),
+        # Whole: one segment, as few windows as the longest allows.
+        (3.0, WholeVideo(), [(0, 3)], [(0, 3)]),
+        (10.0, WholeVideo(), [(0, 10 / 3), (10 / 3, 20 / 3), (20 / 3, 10)], [(0, 10)]),
+        # No overlap.
+        (4.0, Sliding(*seconds(2, 2)), [(0, 2), (2, 4)], [(0, 2), (2, 4)]),
+        # The stride snaps to whole units of 0.25 s.
+        (2.5, Sliding(*seconds(2, 0.3)), [(0, 2), (0.25, 2.25), (0.5, 2.5)], None),
+    ],
+)
+def test_windows_and_segments(duration_s, windowing, windows_s, segments_s) -> None:
+    (grid,) = make_plan(facts(duration_s), SAMPLING, Options(windowing=windowing)).grids
+    unit_ns = grid.window_ns / grid.units_per_window
+    found = [
+        (grid.window_start(window) * unit_ns, (grid.window_units(window)[-1] + 1) * unit_ns)
+        for window in range(grid.num_windows)
+    ]
+    assert found == [pytest.approx(seconds(*window), abs=10) for window in windows_s]
+    if segments_s is not None:
+        segments = [grid.segment_range_ns(segment) for segment in range(grid.num_segments)]
+        assert segments == [pytest.approx(seconds(*segment), abs=10) for segment in segments_s]
+
+
+@given(
+    st.integers(0, 10),
+    st.integers(1, 40),
+    st.builds(Sliding, st.none(), st.integers(1, 2 * NS_PER_S)) | st.builds(WholeVideo) | st.builds(Views),
+)
+def test_no_segment_is_empty_however_short_the_range(start: int, length: int, windowing) -> None:
+    options = Options(windowing=windowing, ranges_ns=((start, start + length),))
+    check_options(SAMPLING, COVERED, options)
+    (grid,) = make_plan(facts(1.0), SAMPLING, options).grids
+    segments = [grid.segment_range_ns(segment) for segment in range(grid.num_segments)]
+    assert (segments[0][0], segments[-1][1]) == (start, start + length)
+    assert all(first < end for first, end in segments)
+
+
+def test_overlapping_windows_sample_the_same_frames() -> None:
+    """Sharing units is exact: a frame's time depends on its unit alone."""
+    (grid,) = make_plan(facts(4.0), SAMPLING, Options()).grids
+    times = [grid.frame_time_ns(unit, frame) for unit in range(grid.num_units) for frame in range(2)]
+    assert times[0] == NS_PER_S // 16  # the middle of the first eighth of a second
+    assert {after - before for before, after in pairwise(times)} == {NS_PER_S // 8}
+
+
+def test_ranges_are_sorted_cut_and_kept_apart() -> None:
+    options = Options(ranges_ns=(seconds(6, 99), seconds(1, 4)))
+    plan = make_plan(facts(8.0), SAMPLING, options)
+    assert [(grid.start_ns, grid.end_ns) for grid in plan.grids] == [seconds(1, 4), seconds(6, 8)]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (Options(windowing=Sliding(*seconds(0.5, 0.5))), "0.5 s is outside the model's 1 to 4 s"),
+        (Options(windowing=Sliding(*seconds(5, 1))), "5 s is outside the model's 1 to 4 s"),
+        (Options(windowing=Sliding(*seconds(2, 3))), "stride of 3 s is outside 0 to the window's 2 s"),
+        (Options(windowing=Sliding(*seconds(2, 0))), "stride of 0 s"),
+        (Options(windowing=Views(0, 1)), "0 clips are outside 1 to 30"),
+        (Options(windowing=Views(31, 1)), "31 clips are outside 1 to 30"),
+        (Options(windowing=Views(4, 2)), "2 crops are neither 1 nor 3"),
+        (Options(windowing=Views(4, 0)), "0 crops are neither 1 nor 3"),
+        (
+            Options(windowing=Views(30, 3), ranges_ns=tuple(seconds(at, at + 1) for at in range(112))),
+            "10080 views, the limit is 10000",
+        ),
+        (Options(ranges_ns=(seconds(2, 2),)), "empty or negative"),
+        (Options(ranges_ns=(seconds(-1, 2),)), "empty or negative"),
+        (Options(ranges_ns=(seconds(0, 2), seconds(1, 3))), "overlap"),
+    ],
+)
+def test_options_that_no_video_can_satisfy(options: Options, says: str) -> None:
+    with pytest.raises(MalformedOption, match=says):
+        check_options(SAMPLING, COVERED, options)
+
+
+def test_crops_of_a_stretched_picture_need_a_margin() -> None:
+    views = Options(windowing=Views(crops=3))
+    stretched = replace(COVERED, resize="stretch")
+    with pytest.raises(MalformedOption, match="stretched") as refused:
+        check_options(SAMPLING, stretched, views)
+    assert (refused.value.field, refused.value.metadata) == ("views.crops", {"limit": "1", "value": "3"})
+    check_options(SAMPLING, stretched, Options(windowing=Views(clips=10, crops=1)))
+    check_options(SAMPLING, replace(stretched, resize_width=64), views)
+    check_options(SAMPLING, COVERED, views)
+
+
+@pytest.mark.parametrize(
+    ("duration_s", "views", "starts_s"),
+    [
+        (10.0, Views(1), [4]),
+        (10.0, Views(2), [0, 8]),
+        (10.0, Views(5), [0, 2, 4, 6, 8]),
+        (3.0, Views(3), [0, 0.5, 1]),  # more clips than fit side by side overlap
+        (2.0, Views(10), [0]),  # all of them would be the same
+        (0.5, Views(10), [0]),
+        (10.0, Views(2, 3), [0, 0, 0, 8, 8, 8]),
+    ],
+)
+def test_views_are_spread_from_the_first_possible_start_to_the_last(
+    duration_s: float, views: Views, starts_s: list[float]
+) -> None:
+    plan = make_plan(facts(duration_s), SAMPLING, Options(windowing=views))
+    assert [grid.first_ns / NS_PER_S for grid in plan.grids] == starts_s
+    crops = ["centre"] if views.crops == 1 else ["start", "centre", "end"]
+    assert [grid.crop for grid in plan.grids] == crops * (len(starts_s) // len(crops))
+    assert {grid.window_ns / NS_PER_S for grid in plan.grids} == {min(duration_s, 2)}
+    assert {grid.num_windows for grid in plan.grids} == {1}
+    assert {grid.segment_range_ns(0) for grid in plan.grids} == {(0, round(duration_s * NS_PER_S))}
+    assert plan.views(0) == range(len(plan.grids))
+
+
+def test_each_range_has_its_own_views() -> None:
+    options = Options(windowing=Views(2), ranges_ns=(seconds(1, 4), seconds(5, 6)))
+    plan = make_plan(facts(8.0), SAMPLING, options)
+    assert [grid.first_ns / NS_PER_S for grid in plan.grids] == [1, 2, 5]
+    assert [grid.window_ns / NS_PER_S for grid in plan.grids] == [2, 2, 1]
+    assert [plan.views(grid) for grid in range(3)] == [range(2), range(2), range(2, 3)]
+
+
+def test_a_range_behind_the_end_names_the_end() -> None:
+    with pytest.raises(MalformedOption, match="starts after the video's end at 3 s"):
+        make_plan(facts(3.0), SAMPLING, Options(ranges_ns=(seconds(3, 4),)))
+
+
+@st.composite
+def grids(draw: st.DrawFn) -> Grid:
+    window_ns = draw(st.integers(1_000_000, 5 * NS_PER_S))
+    units = draw(st.integers(1, 16))
+    start = draw(st.integers(0, NS_PER_S))
+    end = start + window_ns + draw(st.integers(0, 40 * window_ns))
+    one_segment = draw(st.booleans())
+    return Grid(
+        start_ns=start,
+        end_ns=end,
+        window_ns=window_ns,
+        frames_per_unit=draw(st.integers(1, 4)),
+        units_per_window=units,
+        stride_units=draw(st.integers(1, units)),
+        one_segment=one_segment,
+        view_ns=draw(st.none() | st.integers(start, end - window_ns)) if one_segment else None,
+    )
+
+
+@given(grids())
+def test_every_unit_is_in_a_window_and_every_segment_has_windows(grid: Grid) -> None:
+    covered = {unit for window in range(grid.num_windows) for unit in grid.window_units(window)}
+    assert covered == set(range(grid.num_units))
+    ends = {unit: grid.window_ending_at(unit) for unit in range(grid.num_units)}
+    assert [window for window in ends.values() if window is not None] == list(range(grid.num_windows))
+    for unit, window in ends.items():
+        assert window is None or grid.window_units(window)[-1] == unit
+    last_time = grid.frame_time_ns(grid.num_units - 1, grid.frames_per_unit - 1)
+    assert grid.start_ns <= grid.frame_time_ns(0, 0) <= last_time < grid.end_ns
+
+
+@given(grids())
+def test_segments_tile_the_range_and_average_the_windows_over_their_middle(grid: Grid) -> None:
+    ranges = [grid.segment_range_ns(segment) for segment in range(grid.num_segments)]
+    assert ranges[0][0] == grid.start_ns
+    assert ranges[-1][1] == grid.end_ns
+    assert all(before[1] == after[0] for before, after in pairwise(ranges))
+    if grid.one_segment:
+        return
+    for segment in range(grid.num_segments):
+        end_unit = grid.num_units if segment == grid.num_segments - 1 else (segment + 1) * grid.stride_units
+        middle = (segment * grid.stride_units + end_unit) / 2
+        starts = [grid.window_start(window) for window in range(grid.num_windows)]
+        if segment < grid.num_segments - 1:
+            starts[-1] = max(starts[-1], (grid.num_windows - 1) * grid.stride_units)
+        by_definition = [
+            window
+            for window, start in enumerate(starts)
+            if start <= middle < grid.window_start(window) + grid.units_per_window
+        ]
+        assert list(grid.segment_windows(segment)) == by_definition
+
+
+@given(st.integers(1, 8), st.integers(1, 8), st.integers(0, 40), st.integers(0, 10))
+def test_what_is_known_of_a_segment_stays_when_the_video_goes_on(
+    units_per_window: int, stride: int, units: int, more: int
+) -> None:
+    """A segment of an open plan is given once its windows are complete and it is settled."""
+    known, whole, open_ended = (
+        Grid(0, end, units_per_window, 1, units_per_window, min(stride, units_per_window))
+        for end in (units_per_window + units, units_per_window + units + more, 10**6)
+    )
+    for segment in range(known.num_segments):
+        windows = open_ended.segment_windows(segment)
+        is_complete = open_ended.window_units(windows[-1])[-1] < known.num_units
+        if is_complete and open_ended.is_settled(segment, known.num_units):
+            assert whole.segment_range_ns(segment) == open_ended.segment_range_ns(segment)
+            assert whole.segment_windows(segment) == windows
+            assert [whole.window_units(each) for each in windows] == [
+                open_ended.window_units(each) for each in windows
+            ]
+
+
+@st.composite
+def plans_of_views(draw: st.DrawFn) -> Plan:
+    """Views of one range, all as long as each other."""
+    window_ns, units, frames = draw(st.integers(1, 10**10)), draw(st.integers(1, 6)), draw(st.integers(1, 4))
+    starts = sorted(draw(st.lists(st.integers(0, 10**11), min_size=1, max_size=12)))
+    end_ns = starts[-1] + window_ns
+    return Plan(tuple(Grid(0, end_ns, window_ns, frames, units, units, True, view_ns) for view_ns in starts))
+
+
+@given(plans_of_views(), st.integers(1, 5))
+def test_a_pass_fills_no_more_units_at_once_than_there_are_slots(plan: Plan, slots: int) -> None:
+    passes = list(plan.passes(slots))
+    assert tuple(grid for _, part in passes for grid in part.grids) == plan.grids
+    assert [plan.grids[first] for first, _ in passes] == [part.grids[0] for _, part in passes]
+    for _, part in passes:
+        last = part.grids[0].frames_per_unit - 1
+        spans = [(grid.first_ns, grid.frame_time_ns(grid.num_units - 1, last)) for grid in part.grids]
+        under_way = max(sum(start <= time < end for start, end in spans) for time, _ in spans)
+        assert under_way <= part.units_at_once <= slots
+
+
+def test_views_of_a_range_stay_together_when_the_video_ends_early() -> None:
+    view = partial(Grid, 10, 50, 10, 1, 2, 2, True)
+    plan = Plan((Grid(0, 8, 8, 1, 2, 2), view(10), view(25), view(40), Grid(60, 70, 10, 1, 2, 2)))
+    assert [plan.views(grid) for grid in range(5)] == [range(1), *[range(1, 4)] * 3, range(4, 5)]
+    cut = plan.cut(31)
+    assert cut is not None
+    assert [grid.first_ns for grid in cut.grids] == [0, 10, 25]
+    assert [cut.grids[view].segment_range_ns(0) for view in cut.views(1)] == [(10, 31)] * 2
+
+
+@pytest.mark.parametrize(
+    "grids",
+    [
+        (Grid(0, 10, 10, 1, 1, 1), Grid(5, 15, 10, 1, 1, 1)),
+        (Grid(0, 10, 5, 1, 1, 1), Grid(0, 10, 5, 1, 1, 1)),
+        (Grid(0, 10, 5, 1, 1, 1, True, 5), Grid(0, 10, 5, 1, 1, 1, True, 0)),
+        (Grid(0, 10, 5, 1, 1, 1, True, 0), Grid(5, 20, 5, 1, 1, 1, True, 6)),
+    ],
+)
+def test_ranges_may_not_overlap_and_views_are_in_order(grids: tuple[Grid, ...]) -> None:
+    with pytest.raises(ValueError, match="grids overlap"):
+        Plan(grids)
+
+
+@given(grids(), st.floats(0, 1))
+def test_a_cut_keeps_what_was_already_started(grid: Grid, part: float) -> None:
+    cut = grid.cut(grid.start_ns + round(part * (grid.end_ns - grid.start_ns)))
+    assert cut.num_units >= cut.units_per_window
+    for unit in range(cut.num_units - 1):
+        window = grid.window_ending_at(unit)
+        if window is not None and unit < grid.num_units - 1:
+            assert cut.window_units(window) == grid.window_units(window)
+
+
+@pytest.mark.parametrize(
+    ("fps", "rate", "frames"), [(30, 15.0, 16), (25, 15.0, 16), (30, 7.5, 16), (24, 15.0, 8), (25, 12.5, 32)]
+)
+def test_strided_clips_are_the_frames_that_torchvision_takes(fps: int, rate: float, frames: int) -> None:
+    window_s = frames / rate
+    sampling = Sampling(frames, 1, window_s, window_s, window_s / 4, window_s * 4, "start")
+    video = VideoFacts("mp4", "h264", 64, 64, fps, 300, 300 * NS_PER_S // fps, 1000)
+    grid = make_plan(video, sampling, Options()).grids[0]
+    # A millisecond is the coarsest tick of a container.
+    due_ns = [round(frame * 1000 / fps) * 1_000_000 for frame in range(300)]
+    wanted = VideoClips._resample_video_idx(frames, fps, rate)
+    indices = range(0, 300, wanted.step)[:frames] if isinstance(wanted, slice) else wanted.tolist()
+    found = [bisect(due_ns, grid.frame_time_ns(0, frame)) - 1 for frame in range(frames)]
+    assert found == list(indices)
+
+
+def test_frames_in_the_middle_of_segments_are_those_that_segment_sampling_takes() -> None:
+    sampling = Sampling(1, 8, 2.0, 2.0, 0.5, 20.0)
+    video = VideoFacts("mp4", "h264", 64, 64, 25.0, 400, 16 * NS_PER_S, 1000)
+    grid = make_plan(video, sampling, Options(windowing=WholeVideo())).grids[0]
+    found = [grid.frame_time_ns(unit, 0) * 25 // NS_PER_S for unit in range(8)]
+    assert found == [25 + 50 * segment for segment in range(8)]
+
+
+@pytest.mark.parametrize(
+    ("windowing", "used_s"),
+    [
+        (Sliding(), None),
+        (Sliding(window_ns=3 * NS_PER_S), None),  # whose stride is our choice
+        (Sliding(*seconds(2, 0.25)), None),
+        (Sliding(*seconds(2, 0.252)), None),  # 0.8 %
+        (Sliding(*seconds(2, 0.253)), "0.253 s was rounded to 0.25 s"),  # 1.2 %
+        (Sliding(*seconds(2, 0.01)), "0.01 s was rounded to 0.25 s"),
+        (Sliding(None, NS_PER_S // 10), "0.1 s was rounded to 0.25 s"),
+        (Sliding(*seconds(4, 1.2)), "1.2 s was rounded to 1 s"),
+        (Views(3, 1), None),
+        (WholeVideo(), None),
+    ],
+)
+def test_a_stride_that_was_rounded_is_named(windowing, used_s) -> None:
+    options = Options(windowing=windowing)
+    said = stride_warnings(10 * NS_PER_S, SAMPLING, options)
+    if used_s is None:
+        assert said == ()
+        return
+    (warning,) = said
+    assert f"the stride of {used_s}: " in warning
+    # The plan uses what the sentence says.
+    (grid,) = make_plan(facts(10), SAMPLING, options).grids
+    stride_s = grid.stride_units * grid.window_ns / grid.units_per_window / NS_PER_S
+    assert f"to {stride_s:g} s" in warning
+
+
+def test_a_stride_that_nothing_takes_is_not_named() -> None:
+    options = Options(windowing=Sliding(*seconds(2, 0.01)))
+    assert stride_warnings(2 * NS_PER_S, SAMPLING, options) == ()
+    short = replace(options, ranges_ns=(seconds(0, 1), seconds(5, 6.5)))
+    assert stride_warnings(10 * NS_PER_S, SAMPLING, short) == ()
+    assert stride_warnings(10 * NS_PER_S, SAMPLING, replace(short, ranges_ns=(seconds(0, 3),))) != ()
+
+
+@given(st.integers(1, 4 * NS_PER_S), st.floats(1, 4), st.floats(0.001, 1))
+def test_a_warning_comes_with_a_plan_that_differs(duration_ns: int, window_s: float, part: float) -> None:
+    window, stride = seconds(window_s, window_s * part)
+    options = Options(windowing=Sliding(window, stride))
+    said = stride_warnings(duration_ns, SAMPLING, options)
+    (grid,) = make_plan(facts(duration_ns / NS_PER_S), SAMPLING, options).grids
+    if grid.num_windows > 1:
+        used = grid.stride_units * grid.window_ns / grid.units_per_window
+        assert bool(said) == (abs(used - stride) > 0.01 * stride) or abs(used - stride) == pytest.approx(
+            0.01 * stride, rel=1e-3
+        )

@@ -1,0 +1,117 @@
+"""Window logits become segments and the video's labels."""
+
+import numpy as np
+import pytest
+import torch
+
+from tubelet.service.pipeline.segments import SegmentAssembler
+from tubelet.service.types.plan import Grid, Plan
+from tubelet.service.types.result import Activation
+
+LABELS = ("a", "b", "c")
+
+
+def plan(end_ns: int, *, one_segment: bool = False) -> Plan:
+    """Units of 1 ns, windows of 4 units every 2."""
+    return Plan((Grid(0, end_ns, 4, 1, 4, 2, one_segment=one_segment),))
+
+
+def logits(*scores: float) -> np.ndarray:
+    return np.log(np.array(scores))
+
+
+def test_a_segment_is_given_once_its_last_window_is_in() -> None:
+    assembler = SegmentAssembler(plan(8), LABELS, top_k=1, score_threshold=0)
+    given = [
+        [(segment.start_ns, segment.end_ns) for segment in assembler.add(0, window, logits(0.5, 0.3, 0.2))]
+        for window in range(3)
+    ]
+    assert given == [[(0, 2)], [(2, 4)], [(4, 6), (6, 8)]]
+
+
+def test_scores_are_the_softmax_of_the_mean_logits() -> None:
+    assembler = SegmentAssembler(plan(6), LABELS, top_k=3, score_threshold=0)
+    first = list(assembler.add(0, 0, np.array([2.0, 0.0, 0.0])))
+    second = list(assembler.add(0, 1, np.array([0.0, 2.0, 0.0])))
+    alone = np.exp([2, 0, 0]) / np.exp([2, 0, 0]).sum()
+    both = np.exp([1, 1, 0]) / np.exp([1, 1, 0]).sum()
+    assert [label.score for label in first[0].labels] == pytest.approx(sorted(alone, reverse=True))
+    assert [label.score for label in second[0].labels] == pytest.approx(sorted(both, reverse=True))
+    assert [label.name for label in second[1].labels] == ["b", "a", "c"]
+    assert {label.name: label.score for label in assembler.video_labels()} == pytest.approx(
+        dict(zip(LABELS, both, strict=True))
+    )
+
+
+def test_a_multi_label_models_scores_are_the_sigmoid_of_the_mean_logits() -> None:
+    assembler = SegmentAssembler(plan(6), LABELS, 3, score_threshold=0, activation=Activation.SIGMOID)
+    first = list(assembler.add(0, 0, np.array([2.0, -800.0, 0.5])))
+    second = list(assembler.add(0, 1, np.array([0.0, 20.0, 1.5])))
+    alone, both = (torch.tensor(each).double().sigmoid() for each in ([2, -800, 0.5], [1, -390, 1]))
+    assert [label.score for label in first[0].labels] == pytest.approx(alone[[0, 2, 1]].tolist())
+    assert [label.name for label in second[1].labels] == ["b", "c", "a"]
+    assert {segment.activation for segment in (*first, *second)} == {Activation.SIGMOID}
+    assert [label.score for label in assembler.video_labels()] == pytest.approx(both[[0, 2, 1]].tolist())
+
+
+def test_a_threshold_may_leave_several_labels_of_a_multi_label_model_or_none() -> None:
+    def names(*logits: float) -> list[str]:
+        whole = plan(4, one_segment=True)
+        assembler = SegmentAssembler(whole, LABELS, 3, score_threshold=0.6, activation=Activation.SIGMOID)
+        (segment,) = assembler.add(0, 0, np.array(logits))
+        return [label.name for label in segment.labels]
+
+    assert names(3.0, 2.0, -1.0) == ["a", "b"]
+    assert names(-3.0, 0.0, -1.0) == []
+
+
+def test_top_k_and_threshold_hide_labels() -> None:
+    assembler = SegmentAssembler(plan(4, one_segment=True), LABELS, top_k=2, score_threshold=0.4)
+    (segment,) = assembler.add(0, 0, logits(0.5, 0.3, 0.2))
+    assert [label.name for label in segment.labels] == ["a"]
+
+
+def test_views_of_a_whole_video_are_one_segment() -> None:
+    assembler = SegmentAssembler(plan(8, one_segment=True), LABELS, top_k=1, score_threshold=0)
+    assert [len(list(assembler.add(0, window, logits(1, 1, 1)))) for window in range(3)] == [0, 0, 1]
+
+
+def test_views_that_overlap_share_one_segment_of_their_mean() -> None:
+    views = tuple(Grid(2, 12, 4, 1, 4, 4, one_segment=True, view_ns=view_ns) for view_ns in (2, 3, 8))
+    assembler = SegmentAssembler(Plan((Grid(0, 2, 2, 1, 4, 4), *views)), LABELS, top_k=3, score_threshold=0)
+    assert [segment.end_ns for segment in assembler.add(0, 0, logits(1, 1, 1))] == [2]
+    seen = [np.array([6.0, 0.0, 0.0]), np.array([0.0, 3.0, 0.0]), np.array([0.0, 0.0, 0.0])]
+    assert [list(assembler.add(grid, 0, seen[grid - 1])) for grid in (1, 2)] == [[], []]
+    (segment,) = assembler.add(3, 0, seen[2])
+    assert (segment.start_ns, segment.end_ns) == (2, 12)
+    mean = np.exp([2, 1, 0]) / np.exp([2, 1, 0]).sum()
+    assert [label.score for label in segment.labels] == pytest.approx(list(mean))
+    assert list(assembler.finish()) == []
+
+
+def test_views_that_a_video_ended_before_are_not_waited_for() -> None:
+    views = tuple(Grid(0, 12, 4, 1, 4, 4, one_segment=True, view_ns=view_ns) for view_ns in (0, 4, 8))
+    assembler = SegmentAssembler(Plan(views), LABELS, top_k=1, score_threshold=0)
+    assert list(assembler.add(0, 0, logits(1, 1, 1))) == []
+    cut = Plan(views).cut(7)
+    assert cut is not None
+    assembler.cut(cut)
+    (segment,) = [*assembler.add(1, 0, logits(1, 1, 1)), *assembler.finish()]
+    assert (segment.start_ns, segment.end_ns) == (0, 7)
+
+
+def test_a_video_that_ends_early_still_covers_what_decoded() -> None:
+    """Planned to 20, decoded to 7: the last window moves to units 3..6, the last segment ends at 7."""
+    assembler = SegmentAssembler(plan(20), LABELS, top_k=1, score_threshold=0)
+    segments = list(assembler.add(0, 0, logits(1, 1, 1))) + list(assembler.add(0, 1, logits(1, 1, 1)))
+    assembler.cut(plan(7))
+    segments += [*assembler.add(0, 2, logits(1, 1, 1)), *assembler.finish()]
+    assert [(segment.start_ns, segment.end_ns) for segment in segments] == [(0, 2), (2, 4), (4, 6), (6, 7)]
+
+
+def test_a_cut_that_needs_no_new_window_is_finished_all_the_same() -> None:
+    assembler = SegmentAssembler(plan(20), LABELS, top_k=1, score_threshold=0)
+    segments = list(assembler.add(0, 0, logits(1, 1, 1)))
+    assembler.cut(plan(4))
+    segments += assembler.finish()
+    assert [(segment.start_ns, segment.end_ns) for segment in segments] == [(0, 2), (2, 4)]

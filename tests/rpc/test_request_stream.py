@@ -1,0 +1,62 @@
+"""How long a client may be silent. A limit of nothing has passed whenever somebody waits at all."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from tests.support.running_server import OPTIONS
+from tubelet.service.errors import UploadSilent
+from tubelet.service.rpc.request_stream import chunks_of, options_of
+from tubelet.v1 import video_classifier_pb2 as pb
+
+Message = pb.ClassifyRequest | memoryview
+
+
+class Patient:
+    """The context of a call without a deadline."""
+
+    def time_remaining(self) -> None:
+        return None
+
+
+PATIENT: Any = Patient()
+
+
+async def sent(*messages: Message, then_silent: bool = False) -> AsyncIterator[Message]:
+    for message in messages:
+        yield message
+    if then_silent:
+        await asyncio.Event().wait()
+
+
+async def empty_ones() -> AsyncIterator[Message]:
+    while True:
+        await asyncio.sleep(0)
+        yield memoryview(b"")
+
+
+async def test_a_client_may_be_silent_while_nobody_asks() -> None:
+    messages = sent(OPTIONS, memoryview(b"a"), pb.ClassifyRequest(chunk=b"b"))
+    assert await options_of(messages, PATIENT, 0) == OPTIONS.options
+    found = []
+    async for chunk in chunks_of(messages, PATIENT, 0):
+        for _ in range(5):  # so long that a limit that still ran would be over
+            await asyncio.sleep(0)
+        found.append(bytes(chunk))
+    assert found == [b"a", b"b"]
+
+
+async def test_options_that_do_not_come() -> None:
+    with pytest.raises(UploadSilent, match="no byte of the upload came for 0 s"):
+        await options_of(sent(then_silent=True), PATIENT, 0)
+
+
+@pytest.mark.parametrize(
+    "messages", [sent(memoryview(b"a"), then_silent=True), empty_ones()], ids=["nothing", "empty chunks"]
+)
+async def test_bytes_that_do_not_come(messages: AsyncIterator[Message]) -> None:
+    chunks = chunks_of(messages, PATIENT, 0)
+    with pytest.raises(UploadSilent):
+        assert [bytes(chunk) async for chunk in chunks] == []

@@ -1,0 +1,186 @@
+"""The HTTP port as probes, Prometheus and hostile clients find it."""
+
+import asyncio
+import gzip
+import http.client
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import pytest
+from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics_families
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.support.listening import needs_ipv6
+from tubelet.service.server import monitoring
+from tubelet.service.server.listening import resolve
+from tubelet.service.server.monitoring import Readiness, State, open_monitoring
+
+Answer = tuple[int, http.client.HTTPMessage, bytes]
+
+
+def ask(port: int, path: str, method: str = "GET", host: str = "127.0.0.1", **headers: str) -> Answer:
+    connection = http.client.HTTPConnection(host, port, timeout=60)
+    connection.request(method, path, headers={name.replace("_", "-"): text for name, text in headers.items()})
+    response = connection.getresponse()
+    answer = response.status, response.headers, response.read()
+    connection.close()
+    return answer
+
+
+@dataclass(frozen=True, slots=True)
+class Monitoring:
+    """What is monitored, and the port at which it is asked for."""
+
+    registry: CollectorRegistry
+    readiness: Readiness
+    port: int
+
+
+@contextmanager
+def monitoring_at(host: str) -> Iterator[Monitoring]:
+    registry, readiness = CollectorRegistry(), Readiness()
+    Gauge("answer", "Of everything.", registry=registry).set(42)
+    opened = open_monitoring(resolve(host), 0, registry, readiness)
+    with asyncio.Runner() as runner:
+        yield Monitoring(registry, readiness, runner.run(opened.__aenter__()))
+        runner.run(opened.__aexit__(None, None, None))
+
+
+@pytest.fixture(scope="module")
+def monitored() -> Iterator[Monitoring]:
+    with monitoring_at("::") as monitored:
+        yield monitored
+
+
+@pytest.fixture
+def port(monitored: Monitoring) -> int:
+    return monitored.port
+
+
+@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_probes_are_told_the_truth(monitored: Monitoring, state: State, method: str) -> None:
+    monitored.readiness.state = state
+    status, _, body = ask(monitored.port, "/readyz", method)
+    assert status == (200 if state is State.READY else 503)
+    assert body.decode() == (f"{state}\n" if method == "GET" else "")
+    assert ask(monitored.port, "/healthz", method)[0] == 200
+
+
+def test_metrics_are_those_of_the_registry(port: int) -> None:
+    status, headers, body = ask(port, "/metrics")
+    (family,) = text_string_to_metric_families(body.decode())
+    assert (status, family.samples[0].value) == (200, 42)
+    assert headers["Content-Type"].startswith("text/plain")
+
+
+def test_metrics_come_as_the_client_accepts_them(port: int) -> None:
+    _, headers, body = ask(
+        port, "/metrics", Accept="application/openmetrics-text; version=1.0.0", Accept_Encoding="gzip"
+    )
+    assert headers["Content-Encoding"] == "gzip"
+    (family,) = open_metrics_families(gzip.decompress(body).decode())
+    assert family.samples[0].value == 42
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz", "/metrics?name[]=answer"])
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+def test_head_is_get_without_the_body(port: int, path: str, encoding: str) -> None:
+    status, headers, body = ask(port, path, Accept_Encoding=encoding)
+    head_status, head_headers, nothing = ask(port, path, "HEAD", Accept_Encoding=encoding)
+    del headers["Date"], head_headers["Date"]
+    assert (head_status, head_headers.items(), nothing) == (status, headers.items(), b"")
+    assert int(headers["Content-Length"]) == len(body)
+
+
+@pytest.mark.parametrize("path", ["/", "/metrics/", "/metric", "/healthz/x", "/favicon.ico", "/%00", "*"])
+def test_all_else_is_not_found(port: int, path: str) -> None:
+    status, _, body = ask(port, path)
+    assert (status, body) == (404, b"not found; there are /metrics, /healthz, /readyz\n")
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "NONSENSE"])
+@pytest.mark.parametrize("path", ["/metrics", "/readyz"])
+def test_other_methods_are_not_allowed(port: int, method: str, path: str) -> None:
+    status, headers, _ = ask(port, path, method)
+    assert (status, headers["Allow"]) == (405, "GET, HEAD")
+
+
+@needs_ipv6
+@pytest.mark.parametrize(
+    ("host", "answers", "refuses"),
+    [
+        ("::", ("127.0.0.1", "::1"), ()),
+        ("0.0.0.0", ("127.0.0.1", "::1"), ()),
+        ("localhost", ("127.0.0.1", "::1"), ()),
+        ("::1", ("::1",), ("127.0.0.1",)),
+        ("127.0.0.1", ("127.0.0.1",), ("::1",)),
+    ],
+)
+def test_it_answers_at_the_addresses_of_the_host(
+    host: str,
+    answers: tuple[str, ...],
+    refuses: tuple[str, ...],
+) -> None:
+    with monitoring_at(host) as monitored:
+        port = monitored.port
+        assert [ask(port, "/healthz", host=address)[0] for address in answers] == [200] * len(answers)
+        for address in refuses:
+            with pytest.raises(ConnectionRefusedError):
+                ask(port, "/healthz", host=address)
+    with pytest.raises(ConnectionRefusedError):
+        ask(port, "/healthz", host=answers[0])
+
+
+def test_clients_that_send_nothing_hold_nobody_up(port: int) -> None:
+    with ExitStack() as stack:
+        for _ in range(50):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        assert ask(port, "/healthz")[0] == 200
+
+
+def test_one_connection_too_many_is_closed(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(monitoring, "_MAX_CONNECTIONS", 2)
+    connect = partial(socket.create_connection, ("127.0.0.1", port), timeout=60)
+    with connect() as first, connect(), connect() as third:
+        assert third.recv(1) == b""
+        first.shutdown(socket.SHUT_WR)
+        assert first.recv(1) == b""  # and there is room for another
+        assert ask(port, "/healthz")[0] == 200
+
+
+def test_a_connection_that_lasts_too_long_is_closed(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(monitoring, "_CONNECTION_S", 0.0)
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as slow:
+        slow.sendall(b"GET /metrics HT")
+        assert slow.recv(1) == b""
+
+
+@pytest.mark.parametrize(
+    "request_", [b"\0\xff\r\n\r\n", b"GET " + b"/" * 70_000 + b" HTTP/1.1\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\n"]
+)
+def test_what_is_no_request_ends_its_own_connection_alone(
+    port: int, request_: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+        connection.sendall(request_)
+        while connection.recv(1 << 16):
+            pass
+    assert ask(port, "/healthz")[0] == 200
+    assert capfd.readouterr().err == ""
+
+
+def test_a_metric_that_cannot_be_read_is_an_error_that_is_logged(
+    monitored: Monitoring, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken, port = Gauge("broken", "Of nothing.", registry=None), monitored.port
+    broken.set_function(lambda: 1 / 0)
+    monitored.registry.register(broken)
+    assert ask(port, "/metrics")[0] == 500
+    assert "ZeroDivisionError" in caplog.text
+    monitored.registry.unregister(broken)
+    assert ask(port, "/metrics")[0] == 200

@@ -1,0 +1,63 @@
+"""Orders in which a queue may be served: the server's own, and those that it is compared with."""
+
+from collections import deque
+from collections.abc import Callable
+from heapq import heappop, heappush
+from itertools import count
+from typing import Any, TypeVar
+
+from tests.simulation.videos import Video
+from tubelet.service.fair_queue import Claim, FairQueue
+
+T = TypeVar("T")
+
+
+class SizedClaim(Claim[T]):
+    """One that says how much there is in all, for policies that want to know."""
+
+    def __init__(self, video: Video, deadline: float | None, turn: int = 1) -> None:
+        super().__init__(video.priority, deadline, turn)
+        self.units = video.units
+
+
+class FirstCome(FairQueue[T]):
+    """What peers do: one line."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._items: deque[T] = deque()
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def put(self, claim: Claim[T], item: T) -> None:
+        self._items.append(item)
+
+    def take(self, now: float = 0.0, item_s: float = 0.0) -> T:
+        return self._items.popleft()
+
+
+class ShortestFirst(FairQueue[T]):
+    """The best mean latency there is, if long videos may starve."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._items: list[tuple[int, int, T]] = []
+        self._numbers = count()
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def put(self, claim: Claim[T], item: T) -> None:
+        assert isinstance(claim, SizedClaim)
+        heappush(self._items, (claim.units, next(self._numbers), item))
+
+    def take(self, now: float = 0.0, item_s: float = 0.0) -> T:
+        return heappop(self._items)[2]
+
+
+POLICIES: dict[str, Callable[[], FairQueue[Any]]] = {
+    "fair share": FairQueue,
+    "first come": FirstCome,
+    "shortest first": ShortestFirst,
+}

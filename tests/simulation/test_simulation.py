@@ -1,0 +1,160 @@
+"""What the engine's own schedule does, on a clock that is simulated: fairness, deadlines, sharing."""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.simulation.clock import Clock
+from tests.simulation.policies import POLICIES, FirstCome
+from tests.simulation.server import Server
+from tests.simulation.videos import DeviceCosts, Machine, Video
+from tubelet.service.config.config import ServerConfig
+from tubelet.service.fair_queue import FairQueue
+from tubelet.service.types.request import Priority
+
+UNITS = 16  # a window
+GPU = Machine(cores=4, decoders=2, max_batch_units=8)
+COSTS = DeviceCosts(encode_batch_s=0.002, unit_s=0.01, classify_batch_s=0.001, window_s=0.001)
+DECODE_S = 0.004
+
+
+def video(arrival_s: float, seconds: float, **options: Any) -> Video:
+    """Windows of two seconds."""
+    return Video(arrival_s, max(1, round(seconds / 2)), UNITS, DECODE_S, **options)
+
+
+def run(
+    *videos: Video,
+    machine: Machine = GPU,
+    policy: Callable[[], FairQueue[Any]] = FairQueue,
+    until_s: float = float("inf"),
+) -> Server:
+    clock = Clock()
+    server = Server(clock, machine, COSTS, policy, ServerConfig(max_videos_in_flight=1000))
+    for each in videos:
+        server.submit(each)
+    clock.run(until_s)
+    server.close()
+    return server
+
+
+def latency_s(one: Video) -> float:
+    assert one.latency_s is not None
+    return one.latency_s
+
+
+def alone_s(seconds: float, machine: Machine = GPU) -> float:
+    one = video(0, seconds)
+    run(one, machine=machine)
+    return latency_s(one)
+
+
+def test_alone_a_video_takes_what_its_stages_do() -> None:
+    """Decoding of the first units, then the device, which is the slower one here, in batches."""
+    units = 2 * UNITS
+    least_s = units * COSTS.unit_s + units / 8 * COSTS.encode_batch_s
+    assert least_s < alone_s(4) < 1.25 * least_s + 0.05
+
+
+@pytest.mark.parametrize("seconds", [4, 5, 10, 30])
+def test_a_short_video_behind_one_of_two_hours_takes_at_most_twice_its_time(seconds: float) -> None:
+    long, short = video(0, 7200), video(60, seconds)
+    run(long, short, until_s=300)
+    assert not long.is_over
+    assert latency_s(short) <= 2 * alone_s(seconds)
+
+
+def test_in_one_line_it_waits_for_what_was_there_before() -> None:
+    """The measure above does tell policies apart."""
+    machine = Machine(cores=4, decoders=2, slots=512, max_batch_units=8)
+    long, short = video(0, 7200), video(60, 4)
+    run(long, short, machine=machine, policy=FirstCome, until_s=300)
+    assert latency_s(short) > 5 * alone_s(4, machine)
+
+
+def test_many_long_videos_keep_no_short_one_waiting_for_their_end() -> None:
+    """They hold all decoders; whoever waits is let in beside them."""
+    long = [video(0, 7200) for _ in range(6)]
+    short = video(60, 4)
+    run(*long, short, until_s=300)
+    assert not any(each.is_over for each in long)
+    assert latency_s(short) < 10
+
+
+def test_the_long_one_goes_on_under_a_stream_of_short_ones() -> None:
+    long = video(0, 60)
+    short = [video(number * 0.45, 4) for number in range(500)]  # three quarters of what the device can do
+    run(long, *short)
+    assert latency_s(long) < 8 * alone_s(60)
+
+
+def test_urgent_videos_overtake_within_their_share() -> None:
+    crowd = [video(0, 20) for _ in range(20)]
+    urgent = video(10, 4, priority=Priority.HIGH)
+    run(*crowd, urgent)
+    later = [each for each in crowd if (each.answered_s or 0) > 10]
+    assert len(later) > 10
+    assert latency_s(urgent) < 3
+
+
+def test_all_policies_do_the_same_work() -> None:
+    busy = []
+    for policy in POLICIES.values():
+        videos = [video(number * 0.3, 2 + number % 7) for number in range(50)]
+        busy.append(run(*videos, policy=policy).device_busy_s)
+        assert all(each.answered_s is not None for each in videos)
+    assert max(busy) < 1.2 * min(busy)  # batches differ
+
+
+def test_devices_draw_from_one_queue() -> None:
+    def makespan_s(devices: int) -> float:
+        videos = [video(0, 4) for _ in range(64)]
+        run(*videos, machine=Machine(cores=64, decoders=64, devices=devices, max_batch_units=8))
+        return max(each.answered_s or 0 for each in videos)
+
+    assert makespan_s(4) < 0.27 * makespan_s(1)
+
+
+def test_who_gives_up_costs_no_batch_any_more() -> None:
+    given_up = [video(0, 100, deadline_s=1) for _ in range(2)]
+    server = run(*given_up)
+    assert all(each.is_over and each.answered_s is None for each in given_up)
+    assert server.device_busy_s < 1.2
+
+
+def test_cores_are_shared_by_decoders_and_a_device_that_is_the_processor() -> None:
+    """Two cores do two seconds of work a second, whoever asks for them."""
+    machine = Machine(cores=2, decoders=2, device_threads=2)
+    videos = [video(0, 4) for _ in range(40)]
+    server = run(*videos, machine=machine)
+    work_s = 2 * server.device_busy_s + sum(each.units * DECODE_S for each in videos)
+    assert max(each.answered_s or 0 for each in videos) == pytest.approx(work_s / 2, rel=0.05)
+
+
+def test_where_far_too_many_ask_with_deadlines_nearly_all_that_can_be_done_is_done_in_time() -> None:
+    machine = Machine(cores=2, decoders=2, device_threads=2)
+    costs = DeviceCosts(encode_batch_s=0.0005, unit_s=0.0025, classify_batch_s=0.0003, window_s=0.0003)
+
+    def rate(clients: int, deadline_s: float | None) -> float:
+        """Videos answered a second, of clients that ask again and again."""
+        clock, lengths, answered = Clock(), random.Random(0), list[Video]()
+        server = Server(clock, machine, costs)
+
+        def ask(at_s: float) -> None:
+            one = Video(at_s, lengths.choice((1, 1, 2, 3)), UNITS, 0.001, deadline_s=deadline_s)
+            server.submit(one, lambda: end(one))
+
+        def end(one: Video) -> None:
+            if one.answered_s is not None:
+                answered.append(one)
+            ask(clock.now + (one.retry_after_s or 0.0))
+
+        for _ in range(clients):
+            ask(0.0)
+        clock.run(60)
+        server.close()
+        return len(answered) / 60
+
+    assert rate(64, deadline_s=2) > 0.9 * rate(16, deadline_s=None)

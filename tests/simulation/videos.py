@@ -1,0 +1,62 @@
+"""What a simulated server is given: a machine, what its work costs, and videos."""
+
+from dataclasses import dataclass
+
+from tubelet.service.engine.scheduler import Batch
+from tubelet.service.types.request import Priority
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A device with ``device_threads`` computes on the cores, with so many threads; 0: it is a GPU."""
+
+    cores: int
+    decoders: int
+    devices: int = 1
+    device_threads: int = 0
+    slots: int = 32  # units of one decoder on their way to a device
+    max_batch_units: int = 32
+    max_batch_windows: int = 64
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceCosts:
+    """Seconds of a device: what a batch takes, and each item in it."""
+
+    encode_batch_s: float = 0.0
+    unit_s: float = 0.0
+    classify_batch_s: float = 0.0
+    window_s: float = 0.0
+
+    def encode_s(self, units: int) -> float:
+        return self.encode_batch_s + self.unit_s * units
+
+    def of(self, batch: Batch) -> float:
+        if batch.lane.stage == "encode":
+            return self.encode_s(len(batch.items))
+        return self.classify_batch_s + self.window_s * len(batch.items)
+
+
+@dataclass(eq=False, slots=True)
+class Video:
+    """One request: ``windows`` that share no unit. Times are seconds of the simulated clock."""
+
+    arrival_s: float
+    windows: int
+    units_per_window: int
+    unit_decode_s: float  # of a core
+    other_s: float = 0.0  # of a core, before its first unit: transport and probing
+    deadline_s: float | None = None  # after its arrival
+    priority: Priority = Priority.NORMAL
+    answered_s: float | None = None
+    is_refused: bool = False
+    retry_after_s: float | None = None  # what it was told then
+    is_over: bool = False  # answered, refused or given up
+
+    @property
+    def latency_s(self) -> float | None:
+        return None if self.answered_s is None else self.answered_s - self.arrival_s
+
+    @property
+    def units(self) -> int:
+        return self.windows * self.units_per_window

@@ -1,0 +1,118 @@
+"""A real server for tests: on free ports, in a thread of its own, reached over a real channel."""
+
+import asyncio
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from tubelet.service.config.config import load_config
+from tubelet.service.server.app import RunningServer, open_server
+from tubelet.v1 import classification_pb2
+from tubelet.v1 import video_classifier_pb2 as pb
+from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierStub
+
+_PATIENCE_S = 100.0  # for what must come
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A server that is ready; ``drain`` makes it stop as SIGTERM would, and ``wait`` until it has."""
+
+    server: RunningServer
+    stop: threading.Event
+    thread: threading.Thread
+
+    @property
+    def target(self) -> str:
+        return f"127.0.0.1:{self.server.port}"
+
+    def drain(self) -> None:
+        self.stop.set()
+
+    def wait(self) -> None:
+        self.thread.join(timeout=60)
+        assert not self.thread.is_alive()
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of a metric's samples that have these labels, as Prometheus would scrape them."""
+        url = f"http://127.0.0.1:{self.server.metrics_port}/metrics"
+        with urllib.request.urlopen(url, timeout=60) as response:
+            text = response.read().decode()
+        return sum(
+            sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
+
+
+OPTIONS = pb.ClassifyRequest(options=classification_pb2.ClassifyOptions())
+
+
+class Upload:
+    """A request whose chunks the test sends one by one."""
+
+    def __init__(self, stub: VideoClassifierStub, timeout_s: float | None = None) -> None:
+        self._parts: list[bytes | None] = []
+        self._more = threading.Semaphore(0)
+        self.call = stub.Classify.future(self._messages(), timeout=timeout_s)
+
+    def send(self, chunk: bytes | None) -> None:
+        """A chunk; None ends the upload."""
+        self._parts.append(chunk)
+        self._more.release()
+
+    def _messages(self) -> Iterator[pb.ClassifyRequest]:
+        yield OPTIONS
+        while True:
+            self._more.acquire()
+            chunk = self._parts.pop(0)
+            if chunk is None:
+                return
+            yield pb.ClassifyRequest(chunk=chunk)
+
+
+def wait_until(served: Served, name: str, value: float, **labels: str) -> None:
+    """Scrape until a metric has the value."""
+    end_s = monotonic() + _PATIENCE_S
+    while (found := served.metric(name, **labels)) != value:
+        assert monotonic() < end_s, f"{name} is {found}, not {value}"
+
+
+@contextmanager
+def serving(**stages: dict[str, Any]) -> Iterator[Served]:
+    """Serve with this configuration, one dict a stage, until the context ends."""
+    server = {"host": "127.0.0.1", "port": 0, "metrics_port": 0, "drain_s": 60.0} | stages.pop("server", {})
+    config = load_config(None, server=server, **stages)
+    started, stop = threading.Event(), threading.Event()
+    box: list[RunningServer | BaseException] = []
+
+    async def run() -> None:
+        async with open_server(config) as running:
+            box.append(running)
+            started.set()
+            await asyncio.to_thread(stop.wait)
+
+    def main() -> None:
+        try:
+            asyncio.run(run())
+        except BaseException as error:
+            box.append(error)
+            started.set()
+            raise
+
+    thread = threading.Thread(target=main, name="server")
+    thread.start()
+    started.wait(timeout=60)
+    assert isinstance(box[0], RunningServer), box
+    try:
+        yield Served(box[0], stop, thread)
+    finally:
+        stop.set()
+        thread.join(timeout=60)

@@ -1,0 +1,127 @@
+"""Whose turn it is."""
+
+from collections import Counter
+
+import pytest
+
+from tubelet.service.fair_queue import Claim, FairQueue
+from tubelet.service.types.request import Priority
+
+
+def filled(queue: FairQueue[str], name: str, items: int, **claim: object) -> Claim[str]:
+    owner: Claim[str] = Claim(**claim)  # pyright: ignore[reportArgumentType]
+    for number in range(items):
+        queue.put(owner, f"{name}{number}")
+    return owner
+
+
+def taken(
+    queue: FairQueue[str], items: int | None = None, now: float = 0.0, item_s: float = 0.0
+) -> list[str]:
+    return [queue.take(now, item_s) for _ in range(len(queue) if items is None else items)]
+
+
+def test_owners_take_turns() -> None:
+    queue: FairQueue[str] = FairQueue()
+    a = filled(queue, "a", 3)
+    filled(queue, "b", 2)
+    assert taken(queue, 3) == ["a0", "b0", "a1"]
+    filled(queue, "c", 1)
+    queue.put(a, "a3")
+    assert taken(queue) == ["b1", "a2", "c0", "a3"]
+
+
+def test_a_turn_lasts_for_a_window() -> None:
+    """So videos of one window are answered one after another, not all at the end."""
+    queue: FairQueue[str] = FairQueue()
+    for name in "abc":
+        filled(queue, name, 4, turn=2)
+    assert taken(queue) == ["a0", "a1", "b0", "b1", "c0", "c1", "a2", "a3", "b2", "b3", "c2", "c3"]
+
+
+def test_a_turn_that_was_begun_goes_on_when_more_of_it_comes() -> None:
+    queue: FairQueue[str] = FairQueue()
+    slow = filled(queue, "slow", 1, turn=4)
+    assert taken(queue) == ["slow0"]
+    filled(queue, "b", 8, turn=4)
+    assert taken(queue, 5) == ["b0", "b1", "b2", "b3", "b4"]
+    queue.put(slow, "slow1")
+    assert queue.take() == "slow1"
+
+
+def test_a_short_video_behind_a_long_one_waits_for_one_turn() -> None:
+    queue: FairQueue[str] = FairQueue()
+    filled(queue, "long", 100_000, turn=16)
+    taken(queue, 1_000)
+    filled(queue, "short", 48, turn=16)
+    found = taken(queue, 2 * 48 + 16)
+    assert sum(item.startswith("short") for item in found) == 48
+
+
+def test_waiting_saves_no_turns_up() -> None:
+    queue: FairQueue[str] = FairQueue()
+    idle = filled(queue, "idle", 1)
+    filled(queue, "busy", 1000)
+    taken(queue, 900)
+    for number in range(100):
+        queue.put(idle, f"idle{number}")
+    assert Counter(item.rstrip("0123456789") for item in taken(queue, 20)) == {"idle": 10, "busy": 10}
+
+
+@pytest.mark.parametrize("late", Priority)
+def test_priorities_share_by_their_weights(late: Priority) -> None:
+    """Whoever comes last, also to a queue that was another's alone for long."""
+    queue: FairQueue[str] = FairQueue()
+    others = [priority for priority in Priority if priority != late]
+    for priority in others:
+        filled(queue, priority.value + " ", 10_000, priority=priority)
+    taken(queue, 1234)
+    filled(queue, late.value + " ", 10_000, priority=late)
+    shares = Counter(item.split()[0] for item in taken(queue, 2100))
+    assert all(
+        abs(shares[name] - share) <= 2 for name, share in {"high": 1600, "normal": 400, "low": 100}.items()
+    )
+
+
+def test_a_deadline_that_is_near_comes_first_every_second_time() -> None:
+    queue: FairQueue[str] = FairQueue()
+    filled(queue, "patient", 100)
+    filled(queue, "due", 10, deadline=50.0)
+    assert taken(queue, 8, item_s=1.0) == [
+        "due0", "patient0", "due1", "patient1", "due2", "patient2", "due3", "patient3",
+    ]  # fmt: skip
+
+
+def test_a_deadline_that_is_far_changes_nothing() -> None:
+    queue: FairQueue[str] = FairQueue()
+    filled(queue, "patient", 4, turn=4)
+    filled(queue, "due", 4, turn=4, deadline=1000.0)
+    assert taken(queue, item_s=1.0) == [*(f"patient{i}" for i in range(4)), *(f"due{i}" for i in range(4))]
+
+
+def test_of_two_deadlines_the_nearer_one_comes_first() -> None:
+    queue: FairQueue[str] = FairQueue()
+    filled(queue, "later", 2, turn=2, deadline=5.0)
+    filled(queue, "sooner", 2, turn=2, deadline=4.0)
+    assert taken(queue, 1, item_s=10.0) == ["sooner0"]
+
+
+def test_deadlines_starve_nobody() -> None:
+    queue: FairQueue[str] = FairQueue()
+    filled(queue, "patient", 1000)
+    for number in range(20):
+        filled(queue, f"due{number} ", 100, deadline=float(number))
+    assert sum(item.startswith("patient") for item in taken(queue, 1000, item_s=1.0)) >= 1000 // 2 // 21
+
+
+def test_what_is_dropped_is_neither_counted_nor_taken() -> None:
+    queue: FairQueue[str] = FairQueue()
+    filled(queue, "a", 2)
+    gone = filled(queue, "gone", 3, deadline=0.0)
+    urgent = filled(queue, "urgent", 1, priority=Priority.HIGH)
+    for claim in (gone, gone, urgent):
+        queue.drop(claim)
+    assert len(queue) == 2
+    queue.put(gone, "back")
+    assert sorted(taken(queue, item_s=1.0)) == ["a0", "a1", "back"]
+    assert len(queue) == 0

@@ -1,0 +1,78 @@
+"""Where a server is, as people write it."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.cli_process import tubelet
+from tubelet.service.client import Client
+from tubelet.service.types.target import parse_target
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("localhost", "localhost:8500"),
+        ("localhost:9", "localhost:9"),
+        (" http://localhost:8500/ ", "localhost:8500"),
+        ("HTTP://media.example.com", "media.example.com:8500"),
+        ("grpc://10.0.0.1/", "10.0.0.1:8500"),
+        ("[::1]:8501", "[::1]:8501"),
+        ("[::1]", "[::1]:8500"),
+        ("::1", "[::1]:8500"),
+        ("http://[2001:db8::7]:80/", "[2001:db8::7]:80"),
+        ("fe80::1%eth0", "[fe80::1%eth0]:8500"),
+        ("my_host-1", "my_host-1:8500"),
+        ("dns:///tubelet.clips.svc:8500", "dns:///tubelet.clips.svc:8500"),
+        ("unix:/run/tubelet.sock", "unix:/run/tubelet.sock"),
+    ],
+)
+def test_spellings(text: str, target: str) -> None:
+    assert parse_target(text) == target
+    assert parse_target(target) == target
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "HOST, HOST:PORT or"),
+        (":8500", "HOST, HOST:PORT or"),
+        ("http://", "HOST, HOST:PORT or"),
+        ("http://host/path", "found 'http://host/path'"),
+        ("user@host", "found 'user@host'"),
+        ("ftp://host", "found 'ftp://host'"),
+        ("[::1", "found '\\[::1'"),
+        ("[::1]8500", "found"),
+        ("[host]:8500", "found"),
+        ("1:2:3", "a port is a number"),
+        ("host:", "a port is a number from 1 to 65535; found '' in 'host:'"),
+        ("host:0", "a port is a number"),
+        ("host:65536", "a port is a number"),
+        ("host:²", "a port is a number"),
+        ("https://host:8500", "there is no TLS yet; name the server without https://"),
+    ],
+)
+def test_what_is_no_address(text: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        parse_target(text)
+    with pytest.raises(ValueError, match=says):
+        Client(text)
+
+
+@given(st.text(alphabet="a1:[]/.%@h tp", max_size=20))
+def test_any_text_is_an_address_or_is_refused(text: str) -> None:
+    try:
+        target = parse_target(text)
+    except ValueError:
+        return
+    host, colon, port = target.rpartition(":")
+    assert host
+    assert colon
+    assert 0 < int(port) < 65536
+    assert parse_target(target) == target
+
+
+def test_a_command_names_the_option() -> None:
+    done = tubelet("models", "list", "--server", "https://localhost", COLUMNS="200")
+    assert done.returncode == 2
+    assert "'--server': https://localhost: there is no TLS yet" in done.stderr
