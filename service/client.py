@@ -164,19 +164,23 @@ def _server_errors(target: str) -> Iterator[None]:
 
 
 def _requests(video: Video, options: Options) -> Iterator[pb.ClassifyRequest]:
-    uri, chunks = _taken(video)
+    uri, chunks = read_video(video)
     head = pb.ClassifyRequest(options=options_to_proto(options, uri))
     return chain([head], (pb.ClassifyRequest(chunk=chunk) for chunk in chunks))
 
 
 def _streaming_requests(video: Video, options: Options) -> Iterator[pb.ClassifyStreamingRequest]:
-    uri, chunks = _taken(video)
+    uri, chunks = read_video(video)
     head = pb.ClassifyStreamingRequest(options=options_to_proto(options, uri))
     return chain([head], (pb.ClassifyStreamingRequest(chunk=chunk) for chunk in chunks))
 
 
-def _taken(video: Video) -> tuple[str, Iterator[bytes]]:
-    """Its URI or its chunks; the other one is empty."""
+def read_video(video: Video) -> tuple[str, Iterator[bytes]]:
+    """Return a video's URI or its chunks; the other one is empty.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
     if isinstance(video, str) and is_uri(video):
         return video, iter(())
     return "", _chunks(video)

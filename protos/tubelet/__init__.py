@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tubelet.service.client import AsyncClient, Client, ServerError
+    from tubelet.service.in_process import classify
     from tubelet.service.types.request import Options, Priority, Sliding, Views, WholeVideo
     from tubelet.service.types.result import Classification, Label, Segment
 
@@ -12,6 +13,7 @@ _HOMES = {
     "AsyncClient": "tubelet.service.client",
     "Client": "tubelet.service.client",
     "ServerError": "tubelet.service.client",
+    "classify": "tubelet.service.in_process",
     "Options": "tubelet.service.types.request",
     "Priority": "tubelet.service.types.request",
     "Sliding": "tubelet.service.types.request",
@@ -34,6 +36,7 @@ __all__ = [
     "Sliding",
     "Views",
     "WholeVideo",
+    "classify",
 ]
 
 

@@ -1,0 +1,137 @@
+"""Classification in the caller's process: workers and engine start with the first call and stay warm until exit."""
+
+import asyncio
+import os
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+from tubelet.models.repository.repository import UnknownModel as NotInStore
+from tubelet.service.client import Event, Video, read_video
+from tubelet.service.config import Config, load_config
+from tubelet.service.errors import MalformedOption, UnknownModel
+from tubelet.service.metrics import Metrics
+from tubelet.service.server.app import Stages, open_stages
+from tubelet.service.server.model_manager import NotThere
+from tubelet.service.types.model_ref import ModelRef
+from tubelet.service.types.request import Options
+from tubelet.service.types.result import Classification
+from tubelet.service.types.uri import parse_uri
+
+_STOP_S = 30.0  # for workers and engine to end at exit
+
+
+def classify(video: Video, model: str = "", **options: Any) -> Classification:
+    """Classify a video in this process; a second call loads nothing anew.
+
+    ``video`` is a path, the bytes of a file, a file open for reading, or a URI that ``fetch.allow`` covers.
+    ``model`` is NAME or NAME:VERSION of this installation; empty: the default. ``options`` are the other fields
+    of ``Options``. The call blocks. Any thread may make it, also one whose event loop runs, as in a notebook.
+    Settings come from the environment, such as ``TUBELET_ENGINE__DEVICE``.
+
+    Raises:
+        TubeletError: the video, an option or the model is at fault; its ``reason`` is the one of a server.
+        OSError: the file cannot be read.
+        RuntimeError: the process was forked from one that had classified before.
+    """
+    asked = Options(model=model, **options)
+    return _running().classify(video, asked)
+
+
+class _InProcess:
+    """A thread with an event loop that holds the stages; other threads hand it videos."""
+
+    def __init__(self, config: Config) -> None:
+        self.pid = os.getpid()
+        self._config = config
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="tubelet", daemon=True)
+        self._loading = asyncio.Lock()
+        self._open = AsyncExitStack()
+        self._stages: Stages | None = None
+        self._loaded: tuple[ModelRef, ...] = ()
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End workers and engine, and wait for them; a forked copy has none."""
+        if self.pid == os.getpid():
+            asyncio.run_coroutine_threadsafe(self._open.aclose(), self._loop).result(_STOP_S)
+
+    def classify(self, video: Video, options: Options) -> Classification:
+        """Run a video through the pipeline; Ctrl-C cancels it."""
+        uri, chunks = read_video(video)
+        answer = asyncio.run_coroutine_threadsafe(self._classify(uri, chunks, options), self._loop)
+        try:
+            return answer.result()
+        except BaseException:
+            answer.cancel()
+            raise
+
+    async def _classify(self, uri: str, chunks: Iterator[bytes], options: Options) -> Classification:
+        pipeline = (await self._with_model(options)).pipeline
+        if not uri:
+            return await pipeline.classify(_async(chunks), options, _ignore)
+        try:
+            parsed = parse_uri(uri)
+        except ValueError as error:
+            raise MalformedOption(str(error), field="uri") from None
+        return await pipeline.classify(parsed, options, _ignore)
+
+    async def _with_model(self, options: Options) -> Stages:
+        """Load the model that the options name, unless it is there already."""
+        try:
+            asked = ModelRef.parse(options.model, options.version)
+        except ValueError as error:
+            raise MalformedOption(str(error), field="model") from None
+        wanted = asked.or_default(self._config.models.default_ref)
+        async with self._loading:
+            if self._stages is None or wanted not in self._loaded:
+                await self._load((*self._loaded, wanted))
+            assert self._stages is not None
+            return self._stages
+
+    async def _load(self, wanted: tuple[ModelRef, ...]) -> None:
+        names = tuple(map(str, wanted))
+        models = self._config.models.model_copy(update={"default": names[0], "load": names})
+        try:
+            if self._stages is None:
+                config = self._config.model_copy(update={"models": models})
+                self._stages = await self._open.enter_async_context(open_stages(config, Metrics()))
+            else:
+                await self._stages.shelf.refresh(models)
+        except (NotInStore, NotThere) as error:
+            raise UnknownModel(str(error), field="model", value=names[-1]) from None
+        self._loaded = wanted
+
+
+_lock = threading.Lock()
+_instance: _InProcess | None = None
+
+
+def _running() -> _InProcess:
+    global _instance
+    with _lock:
+        if _instance is None:
+            _instance = _InProcess(load_config())
+            # Before Python waits for the threads of its executors, some of which wait for our workers; atexit
+            # comes after that.
+            threading._register_atexit(_instance.stop)  # pyright: ignore[reportAttributeAccessIssue]
+            _instance.start()
+        if _instance.pid != os.getpid():
+            raise RuntimeError(
+                "this process was forked from one that had called tubelet.classify, and has no threads of it; "
+                "start processes by 'spawn', or call tubelet.classify in them alone"
+            )
+        return _instance
+
+
+async def _async(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
+    while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
+        yield chunk
+
+
+async def _ignore(_: Event) -> None:
+    pass
