@@ -120,7 +120,7 @@ class ModelSpec:
 
     name: str
     version: str
-    family: Family
+    family: str  # a Family, or one that another package offers
     description: str
     licence: str
     labels: tuple[str, ...]

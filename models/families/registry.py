@@ -9,12 +9,22 @@ from tubelet.models.families.divided import Divided, DividedDims
 from tubelet.models.families.factorised import Factorised, FactorisedDims
 from tubelet.models.families.huggingface import HfDims, HfModel
 from tubelet.models.families.joint import Joint, JointDims
+from tubelet.models.families.plugins import PluginDims, build_plugin
 from tubelet.models.families.torchvision import TorchvisionDims, TorchvisionModel
 from tubelet.models.families.vit import ViT, ViTDims
 from tubelet.models.spec import Family, Preprocessing
 from tubelet.models.video_model import VideoModel
 
-Dims = ViTDims | FactorisedDims | ChannelStackDims | JointDims | DividedDims | TorchvisionDims | HfDims
+Dims = (
+    ViTDims
+    | FactorisedDims
+    | ChannelStackDims
+    | JointDims
+    | DividedDims
+    | TorchvisionDims
+    | HfDims
+    | PluginDims
+)
 
 DIMS: dict[Family, type[Dims]] = {
     "vit": ViTDims,
@@ -44,6 +54,8 @@ def build_model(dims: Dims, preprocessing: Preprocessing, num_classes: int) -> V
             return TorchvisionModel(dims, preprocessing, num_classes)
         case HfDims():
             return HfModel(dims, preprocessing, num_classes)
+        case PluginDims():
+            return build_plugin(dims, preprocessing, num_classes)
 
 
 def build_outline(dims: Dims, preprocessing: Preprocessing, num_classes: int) -> VideoModel:

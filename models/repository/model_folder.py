@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tubelet.models.errors import MissingExtra
+from tubelet.models.families.plugins import PluginDims, plugin_dims
 from tubelet.models.families.registry import DIMS, Dims, build_model, build_outline, misfit
 from tubelet.models.repository.fingerprint import fingerprint
 from tubelet.models.repository.toml_schema import typed, typed_table, value_at
@@ -127,7 +128,7 @@ def read_folder(folder: Path) -> Entry:
             accuracy=tuple(typed_table(Accuracy, figure, "accuracy") for figure in figures),
             provenance=None if provenance is None else typed_table(Provenance, provenance, "provenance"),
         )
-        dims = typed_table(DIMS[spec.family], value_at(content, "dims"), "dims")
+        dims = _dims(spec.family, value_at(content, "dims"))
         sha256 = {name: typed(str, value_at(content, "sha256", name), "sha256") for name in (WEIGHTS, LABELS)}
         logits = typed(tuple[float, ...], value_at(content, "fingerprint", "logits"), "fingerprint.logits")
         entry = Entry(folder, spec, dims, sha256, logits)
@@ -170,6 +171,12 @@ def write_folder(folder: Path, spec: ModelSpec, dims: Dims, model: VideoModel, c
         shutil.rmtree(partial, ignore_errors=True)
         with suppress(OSError):  # it holds this folder, or others
             folder.parent.rmdir()
+
+
+def _dims(family: str, table: object) -> Dims:
+    """Return the ``[dims]`` table as the dims of its family."""
+    kind = next((kind for name, kind in DIMS.items() if name == family), None)
+    return plugin_dims(family, table) if kind is None else typed_table(kind, table, "dims")
 
 
 def one_line(error: Exception) -> str:
@@ -215,7 +222,7 @@ def _toml(spec: ModelSpec, dims: Dims, sha256: Mapping[str, str], logits: tuple[
     tables = {
         "sha256": sha256,
         "fingerprint": {"logits": logits},
-        "dims": asdict(dims),
+        "dims": dict(dims.values) if isinstance(dims, PluginDims) else asdict(dims),
         "sampling": asdict(spec.sampling),
         "preprocessing": asdict(spec.preprocessing),
     }

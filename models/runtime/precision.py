@@ -65,7 +65,7 @@ def precision_name(wanted: Precision, *devices: torch.device) -> str:
     return "int8" if wanted == "int8" else str(dtype).removeprefix("torch.")
 
 
-def check_int8(family: Family) -> None:
+def check_int8(family: str) -> None:
     """
     Raises:
         UnsupportedPrecision: the family does not run in int8.
