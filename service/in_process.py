@@ -1,4 +1,4 @@
-"""Classification in the caller's process: workers and engine start with the first call and stay warm until exit."""
+"""Classification in the caller's process: workers and engine start with the first call and stay warm."""
 
 import asyncio
 import os
@@ -26,8 +26,8 @@ def classify(video: Video, model: str = "", **options: Any) -> Classification:
     """Classify a video in this process; a second call loads nothing anew.
 
     ``video`` is a path, the bytes of a file, a file open for reading, or a URI that ``fetch.allow`` covers.
-    ``model`` is NAME or NAME:VERSION of this installation; empty: the default. ``options`` are the other fields
-    of ``Options``. The call blocks. Any thread may make it, also one whose event loop runs, as in a notebook.
+    ``model`` is NAME or NAME:VERSION of this installation; empty: the default. ``options`` are the other
+    fields of ``Options``. The call blocks. Any thread may make it, also one whose event loop runs, as in a notebook.
     Settings come from the environment, such as ``TUBELET_ENGINE__DEVICE``.
 
     Raises:
@@ -116,8 +116,8 @@ def _running() -> _InProcess:
     with _lock:
         if _instance is None:
             _instance = _InProcess(load_config())
-            # Before Python waits for the threads of its executors, some of which wait for our workers; atexit
-            # comes after that.
+            # Before Python waits for the threads of its executors, some of which wait for our workers. What
+            # atexit has comes after that.
             threading._register_atexit(_instance.stop)  # pyright: ignore[reportAttributeAccessIssue]
             _instance.start()
         if _instance.pid != os.getpid():
