@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
 
+from tubelet.models.repository.repository import ZOO, ModelStore
 from tubelet.models.repository.repository import UnknownModel as NotInStore
 from tubelet.service.client import Event, Video, read_video
-from tubelet.service.config import Config, load_config
+from tubelet.service.config.config import Config, load_config
 from tubelet.service.errors import MalformedOption, UnknownModel
 from tubelet.service.metrics import Metrics
 from tubelet.service.server.app import Stages, open_stages
-from tubelet.service.server.model_manager import NotThere
 from tubelet.service.types.model_ref import ModelRef
 from tubelet.service.types.request import Options
 from tubelet.service.types.result import Classification
@@ -27,8 +27,8 @@ def classify(video: Video, model: str = "", **options: Any) -> Classification:
 
     ``video`` is a path, the bytes of a file, a file open for reading, or a URI that ``fetch.allow`` covers.
     ``model`` is NAME or NAME:VERSION of this installation; empty: the default. ``options`` are the other
-    fields of ``Options``. The call blocks. Any thread may make it, also one whose event loop runs, as in a notebook.
-    Settings come from the environment, such as ``TUBELET_ENGINE__DEVICE``.
+    fields of ``Options``. The call blocks. Any thread may make it, also one whose event loop runs, as in a
+    notebook. Settings come from the environment, such as ``TUBELET_ENGINE__DEVICE``.
 
     Raises:
         TubeletError: the video, an option or the model is at fault; its ``reason`` is the one of a server.
@@ -95,14 +95,17 @@ class _InProcess:
 
     async def _load(self, wanted: tuple[ModelRef, ...]) -> None:
         names = tuple(map(str, wanted))
+        newest = wanted[-1]
+        store = ModelStore(ZOO, self._config.models.store)
         models = self._config.models.model_copy(update={"default": names[0], "load": names})
         try:
+            store.find(newest.name, newest.version)
             if self._stages is None:
                 config = self._config.model_copy(update={"models": models})
                 self._stages = await self._open.enter_async_context(open_stages(config, Metrics()))
             else:
                 await self._stages.shelf.refresh(models)
-        except (NotInStore, NotThere) as error:
+        except NotInStore as error:
             raise UnknownModel(str(error), field="model", value=names[-1]) from None
         self._loaded = wanted
 
