@@ -6,6 +6,7 @@ with Client("localhost:8500") as client:
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -27,6 +28,7 @@ from tubelet.service.wire.convert import (
     progress_from_proto,
     segment_from_proto,
 )
+from tubelet.service.wire.retry import Retries
 from tubelet.service.wire.status import ServerError, from_rpc_error
 from tubelet.v1 import video_classifier_pb2 as pb
 from tubelet.v1.model_pb2 import Model
@@ -47,11 +49,14 @@ _CHANNEL_OPTIONS = [("grpc.max_receive_message_length", -1)]
 class Client:
     """Blocking calls; one client may be shared by threads. Errors of the call are ServerError.
 
-    ``target`` is HOST, HOST:PORT or [IPV6]:PORT; the port is 8500 where none is named.
+    ``target`` is HOST, HOST:PORT or [IPV6]:PORT; the port is 8500 where none is named. A video at a path, in
+    bytes or at a URI is sent again when the server says that this helps, as one without room does, within
+    ``timeout_s``; without a timeout, until the server has room. ``retries=False`` raises the first refusal.
     """
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, *, retries: bool = True) -> None:
         self.target = parse_target(target)
+        self.retries = retries
         self._channel = grpc.insecure_channel(self.target, options=_CHANNEL_OPTIONS)
         self._stub = VideoClassifierStub(self._channel)
 
@@ -65,19 +70,41 @@ class Client:
         self, video: Video, options: Options = _DEFAULTS, timeout_s: float | None = None
     ) -> Classification:
         """Upload a video and wait for its classification."""
-        requests = _requests(video, options)
-        with _server_errors(self.target):
-            response = self._stub.Classify(requests, timeout=timeout_s)
-            return classification_from_proto(response.classification)
+        retries = Retries(timeout_s)
+        while True:
+            try:
+                requests = _requests(video, options)
+                with _server_errors(self.target):
+                    response = self._stub.Classify(requests, timeout=retries.timeout_s)
+                return classification_from_proto(response.classification)
+            except ServerError as error:
+                time.sleep(self._pause_s(video, retries, error))
 
     def stream(
         self, video: Video, options: Options = _DEFAULTS, timeout_s: float | None = None
     ) -> Iterator[Event]:
-        """Upload a video and get its facts, segments and progress as they come, the classification last."""
-        requests = _streaming_requests(video, options)
-        with _server_errors(self.target):
-            for response in self._stub.ClassifyStreaming(requests, timeout=timeout_s):
-                yield _event_from_proto(response)
+        """Upload a video and get its facts, segments and progress as they come, the classification last.
+
+        It is sent again only as long as no event has come.
+        """
+        retries, has_begun = Retries(timeout_s), False
+        while True:
+            try:
+                requests = _streaming_requests(video, options)
+                with _server_errors(self.target):
+                    for response in self._stub.ClassifyStreaming(requests, timeout=retries.timeout_s):
+                        has_begun = True
+                        yield _event_from_proto(response)
+                return
+            except ServerError as error:
+                if has_begun:
+                    raise
+                time.sleep(self._pause_s(video, retries, error))
+
+    def _pause_s(self, video: Video, retries: Retries, error: ServerError) -> float:
+        if not self.retries or not isinstance(video, str | bytes | os.PathLike):
+            raise error  # a file that is open may not be read again
+        return retries.pause_s(error)
 
     def models(self, timeout_s: float | None = None) -> tuple[Model, ...]:
         """The models that the server answers with, the default first."""
@@ -104,8 +131,8 @@ class AsyncClient:
     answers before the upload is through (grpc/grpc issue 36066), as ours does when it refuses one.
     """
 
-    def __init__(self, target: str) -> None:
-        self._client = Client(target)
+    def __init__(self, target: str, *, retries: bool = True) -> None:
+        self._client = Client(target, retries=retries)
 
     async def __aenter__(self) -> "AsyncClient":
         return self
@@ -116,22 +143,39 @@ class AsyncClient:
     async def classify(
         self, video: Video, options: Options = _DEFAULTS, timeout_s: float | None = None
     ) -> Classification:
-        requests = _requests(video, options)
-        with _server_errors(self._client.target):
-            response = await _ended(self._client._stub.Classify.future(requests, timeout=timeout_s))
-            return classification_from_proto(response.classification)
+        """Upload a video and wait for its classification."""
+        retries = Retries(timeout_s)
+        while True:
+            try:
+                requests = _requests(video, options)
+                with _server_errors(self._client.target):
+                    call = self._client._stub.Classify.future(requests, timeout=retries.timeout_s)
+                    response = await _ended(call)
+                return classification_from_proto(response.classification)
+            except ServerError as error:
+                await asyncio.sleep(self._client._pause_s(video, retries, error))
 
     async def stream(
         self, video: Video, options: Options = _DEFAULTS, timeout_s: float | None = None
     ) -> AsyncIterator[Event]:
-        requests = _streaming_requests(video, options)
-        with _server_errors(self._client.target):
-            call = self._client._stub.ClassifyStreaming(requests, timeout=timeout_s)
+        """Upload a video and get its facts, segments and progress as they come, the classification last."""
+        retries, has_begun = Retries(timeout_s), False
+        while True:
             try:
-                while (response := await asyncio.to_thread(next, call, None)) is not None:
-                    yield _event_from_proto(response)
-            finally:
-                call.cancel()
+                requests = _streaming_requests(video, options)
+                with _server_errors(self._client.target):
+                    call = self._client._stub.ClassifyStreaming(requests, timeout=retries.timeout_s)
+                    try:
+                        while (response := await asyncio.to_thread(next, call, None)) is not None:
+                            has_begun = True
+                            yield _event_from_proto(response)
+                    finally:
+                        call.cancel()
+                return
+            except ServerError as error:
+                if has_begun:
+                    raise
+                await asyncio.sleep(self._client._pause_s(video, retries, error))
 
     async def models(self, timeout_s: float | None = None) -> tuple[Model, ...]:
         return await asyncio.to_thread(self._client.models, timeout_s)

@@ -125,8 +125,8 @@ def _running() -> _InProcess:
             _instance.start()
         if _instance.pid != os.getpid():
             raise RuntimeError(
-                "this process was forked from one that had called tubelet.classify, and has no threads of it; "
-                "start processes by 'spawn', or call tubelet.classify in them alone"
+                "this process was forked from one that had called tubelet.classify, and has none of its "
+                "threads; start processes by 'spawn', or call tubelet.classify in them alone"
             )
         return _instance
 

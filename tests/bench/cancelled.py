@@ -43,7 +43,7 @@ Leave = Callable[[Path, float], None]
 @contextmanager
 def leaving_tubelet(target: Target) -> Iterator[Leave]:
     async def leave(clip: Path, after_s: float) -> None:
-        async with AsyncClient(target.address) as client:
+        async with AsyncClient(target.address, retries=False) as client:
             with suppress(TimeoutError):
                 await asyncio.wait_for(client.classify(clip, DENSE), after_s)
 

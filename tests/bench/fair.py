@@ -46,7 +46,7 @@ def under_way(address: str, file: Path) -> Iterator[None]:
 
     def ask() -> None:
         try:
-            with Client(address) as client:
+            with Client(address, retries=False) as client:
                 for event in client.stream(file):
                     if isinstance(event, Progress):
                         runs.set()
@@ -85,7 +85,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, started() as server:
         short, long = made(Path(folder))
         address = f"127.0.0.1:{server.port}"
-        with Client(address) as client:
+        with Client(address, retries=False) as client:
             latencies_s(client, short, 2)
             alone_s = statistics.median(latencies_s(client, short, arguments.seconds))
             print(f"alone: {alone_s * 1000:.0f} ms")

@@ -121,7 +121,7 @@ def tubelet(store: Path, **settings: str) -> Iterator[Target]:
     with running(command, **settings) as process:
         port, _ = re.findall(r"port (\d+)", process.stdout.readline())
         address = f"127.0.0.1:{port}"
-        with Client(address) as client:
+        with Client(address, retries=False) as client:
 
             def ask(clip: Path, timeout_s: float) -> float | None:
                 start, first = time.monotonic(), None

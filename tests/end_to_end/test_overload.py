@@ -73,7 +73,10 @@ def test_a_crowd_beyond_the_limit_is_told_to_come_back(limit: str, reason: str) 
 
 
 def test_a_call_has_its_place_before_anything_is_read_of_it() -> None:
-    with serving(server={"max_videos_in_flight": 1}) as served, Client(served.target) as client:
+    with (
+        serving(server={"max_videos_in_flight": 1}) as served,
+        Client(served.target, retries=False) as client,
+    ):
         silent = threading.Event()
 
         def nothing() -> Iterator[pb.ClassifyRequest]:
@@ -151,7 +154,7 @@ def test_calls_of_any_kind_are_bounded() -> None:
         watches = [health.Watch(health_pb2.HealthCheckRequest()) for _ in range(2)]
         for each in watches:
             next(each)
-        with Client(served.target) as client, pytest.raises(ServerError) as caught:
+        with Client(served.target, retries=False) as client, pytest.raises(ServerError) as caught:
             client.models()
         assert (caught.value.code, caught.value.reason) == ("RESOURCE_EXHAUSTED", "")
 

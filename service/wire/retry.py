@@ -1,0 +1,43 @@
+"""Whether and when a client makes a failed call again."""
+
+import random
+from collections import Counter
+from time import monotonic
+
+from tubelet.service.errors import StorageFull
+from tubelet.service.wire.status import CONNECTION_LOST, ServerError
+
+# Tries of one video, by the reason of the failure. A server that was lost may have been started anew;
+# where its disk is full, the video may be larger than the disk. Other reasons have no limit.
+_MAX_TRIES = {CONNECTION_LOST: 2, StorageFull.reason: 3}
+_JITTER = 1.5  # times as long, at most: calls that were refused together do not come back together
+
+
+class Retries:
+    """The tries of one call: how much time is left for the next one, and how long to wait before it."""
+
+    def __init__(self, timeout_s: float | None = None) -> None:
+        self._deadline = None if timeout_s is None else monotonic() + timeout_s
+        self._failed = Counter[str]()
+
+    @property
+    def timeout_s(self) -> float | None:
+        """The seconds that are left of the caller's timeout; None: there is none."""
+        return None if self._deadline is None else max(0.0, self._deadline - monotonic())
+
+    def pause_s(self, error: ServerError) -> float:
+        """Return how many seconds to wait before the next try.
+
+        Raises:
+            ServerError: ``error`` itself, where no other try may help, or none fits into the timeout.
+        """
+        self._failed[error.reason] += 1
+        max_tries = _MAX_TRIES.get(error.reason)
+        is_last = (
+            error.retry_after_s is None if max_tries is None else self._failed[error.reason] >= max_tries
+        )
+        pause_s = (error.retry_after_s or 0) * random.uniform(1, _JITTER)
+        left_s = self.timeout_s
+        if is_last or (left_s is not None and pause_s >= left_s):
+            raise error
+        return pause_s

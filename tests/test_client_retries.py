@@ -1,0 +1,79 @@
+"""Clients that wait where a server has no room: for what can be sent again, within the caller's timeout."""
+
+import asyncio
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+
+import grpc
+import pytest
+
+from tests.support.running_server import Served, Upload, serving, wait_until
+from tests.support.sample_clip import pan
+from tubelet.service.client import AsyncClient, Client, ServerError
+from tubelet.service.types.result import Classification, Segment
+from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierStub
+
+
+@pytest.fixture(scope="module")
+def small() -> Iterator[Served]:
+    """A server with room for one video."""
+    with serving(server={"max_videos_in_flight": 1, "retry_after_s": 0.2}) as served:
+        yield served
+
+
+@pytest.fixture
+def full(small: Served) -> Iterator[Upload]:
+    """The one video that fills the server; it ends when the test says so, or with it."""
+    with grpc.insecure_channel(small.target) as channel:
+        upload = Upload(VideoClassifierStub(channel))
+        upload.send(pan(1.0))
+        wait_until(small, "tubelet_videos_in_flight", 1)
+        yield upload
+        upload.call.cancel()
+        wait_until(small, "tubelet_videos_in_flight", 0)
+
+
+@pytest.mark.parametrize("kind", ["bytes", "path"])
+def test_a_call_waits_for_room(small: Served, full: Upload, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(pan(1.0))
+    refused = small.metric("tubelet_rejected_total", reason="OVERLOADED")
+    with Client(small.target) as client, ThreadPoolExecutor() as pool:
+        answer = pool.submit(client.classify, pan(1.0) if kind == "bytes" else path)
+        while small.metric("tubelet_rejected_total", reason="OVERLOADED") < refused + 2:
+            assert not answer.done()
+        full.send(None)
+        assert answer.result().segments
+
+
+def test_an_asynchronous_stream_waits_for_room(small: Served, full: Upload) -> None:
+    async def events() -> list[object]:
+        async with AsyncClient(small.target) as client:
+            waiting = asyncio.create_task(collected(client))
+            await asyncio.sleep(0.5)
+            full.send(None)
+            return await waiting
+
+    async def collected(client: AsyncClient) -> list[object]:
+        return [event async for event in client.stream(pan(1.0))]
+
+    received = asyncio.run(events())
+    assert isinstance(received[-1], Classification)
+    assert any(isinstance(event, Segment) for event in received)
+
+
+def test_no_longer_than_the_caller_waits(small: Served, full: Upload) -> None:
+    with Client(small.target) as client, pytest.raises(ServerError) as caught:
+        client.classify(pan(1.0), timeout_s=2.0)
+    assert caught.value.reason in ("OVERLOADED", "")  # refused once more, or the timeout itself
+    assert caught.value.code in ("RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED")
+
+
+@pytest.mark.parametrize("retries", [True, False])
+def test_what_cannot_be_sent_again_is_refused_at_once(small: Served, full: Upload, retries: bool) -> None:
+    video = BytesIO(pan(1.0)) if retries else pan(1.0)
+    with Client(small.target, retries=retries) as client, pytest.raises(ServerError) as caught:
+        client.classify(video)
+    assert (caught.value.reason, caught.value.retry_after_s) == ("OVERLOADED", 0.2)
