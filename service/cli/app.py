@@ -170,7 +170,7 @@ def list_models(server: ServerAddress = None, config: ConfigFile = None, as_json
     "import",
     epilog=examples(
         "tubelet models import hf:MCG-NJU/videomae-base-finetuned-kinetics",
-        "tubelet models import torchvision:r3d_18 --weights my_r3d_18.pth --labels labels.txt",
+        "tubelet models import torchvision:r3d_18 --weights mine.pth --labels mine.txt",
     ),
 )
 def import_model(

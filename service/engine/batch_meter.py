@@ -18,7 +18,7 @@ import psutil
 
 from tubelet.models.spec import ModelSpec
 from tubelet.service.engine.batch_tuner import BatchCost, BatchTuner, BatchTuning, is_disturbed
-from tubelet.service.engine.model_loader import in_own_thread
+from tubelet.service.engine.daemon_threads import in_own_thread
 from tubelet.service.engine.model_runner import Replica
 from tubelet.service.engine.stage_queue import Started, Unfinished
 from tubelet.service.types.video import UnitFrames

@@ -16,9 +16,10 @@ from tubelet.service.config.cores import usable_cores
 from tubelet.service.engine.batch_meter import BatchMeter, black_units, settle
 from tubelet.service.engine.batch_tuner import BatchTuning, largest_batch
 from tubelet.service.engine.cpu_threads import Cores
+from tubelet.service.engine.daemon_threads import in_own_thread
 from tubelet.service.engine.embedding_cache import EmbeddingCache, Outcome, Unit
 from tubelet.service.engine.executor import Executor
-from tubelet.service.engine.model_loader import choose_devices, executors, in_own_thread, load_model
+from tubelet.service.engine.model_loader import choose_devices, executors, load_model
 from tubelet.service.engine.model_runner import Replica
 from tubelet.service.engine.scheduler import Crowd
 from tubelet.service.engine.served_model import HostedModel

@@ -9,8 +9,8 @@ from functools import partial
 from tubelet.models.repository.model_folder import BrokenModel, Entry
 from tubelet.models.repository.repository import ZOO, ModelStore, UnknownModel, is_embedded
 from tubelet.service.config.config import ModelsConfig
+from tubelet.service.engine.daemon_threads import in_own_thread
 from tubelet.service.engine.engine import Engine
-from tubelet.service.engine.model_loader import in_own_thread
 from tubelet.service.engine.served_model import HostedModel
 from tubelet.service.pipeline.registry import Catalogue
 from tubelet.service.types.model_ref import ModelRef

@@ -12,7 +12,7 @@ from types import FrameType
 from tubelet.models.repository.repository import UnknownModel
 from tubelet.service.config.config import Config
 from tubelet.service.config.problems import BadConfig
-from tubelet.service.engine.model_loader import is_any_at_work
+from tubelet.service.engine.daemon_threads import is_any_at_work
 from tubelet.service.server.app import RunningServer, open_server
 from tubelet.service.server.model_manager import CANNOT_LOAD, Shelf
 

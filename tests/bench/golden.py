@@ -45,11 +45,11 @@ CHUNK_BYTES = 256 << 10
 TOLERANCE = 1e-5  # of scores: a batch's sums depend on its size
 READY_S = 120.0
 LAUNCHER = """
-import sys
+import importlib, sys
 try:
-    from tubelet.service.cli.command import main
-except ImportError:
-    from service.cli import app as main
+    main = importlib.import_module("tubelet.service.cli.command").main
+except ImportError:  # before tubelet was the one import name
+    main = importlib.import_module("service.cli").app
 sys.argv[0] = "tubelet"
 main()
 """

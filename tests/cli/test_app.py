@@ -156,7 +156,7 @@ def test_who_asks_a_server_does_not_wait_for_torch(
         asked[1:] = [str(Path(asked[1]).with_suffix(".csv")), "--out", str(Path(asked[1]).parent / "out")]
     script = f"""
 import sys
-from service.cli import app
+from tubelet.service.cli.app import app
 status = app({[*asked, "--server", served.target]!r}, standalone_mode=False)
 print(status, {{"torch", "av", "transformers"}} & sys.modules.keys())
 """

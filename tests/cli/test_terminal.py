@@ -243,7 +243,7 @@ def test_an_evaluation_says_how_to_continue_it(served: Served, clip: Path, tmp_p
 def test_a_second_ctrl_c_ends_at_once() -> None:
     script = """
 import asyncio
-from service.interruption import cancelled_by_ctrl_c
+from tubelet.service.cli.runs.interruption import cancelled_by_ctrl_c
 async def main():
     with cancelled_by_ctrl_c():
         print("begun", flush=True)

@@ -336,7 +336,7 @@ def test_the_command_takes_uris(served: Served, web: Site, clip: bytes, tmp_path
     config.write_text(f'[fetch]\nallow = ["{web.url}"]\nprivate_networks = ["127.0.0.1/32"]\n')
     answering = ("--server", served.target) if where == "a server" else ("--config", str(config))
     bad = "https://elsewhere.example/clip"
-    done = tubelet("classify", uri, bad, "--range", "40-42", "--json", *answering)
+    done = tubelet("classify", uri, bad, "--range", "40-42", "--json", "--in-order", *answering)
     answer, failed = (json.loads(line) for line in done.stdout.splitlines())
     assert done.returncode == 1
     assert (answer["video"], answer["duration_s"]) == (uri, _SECONDS)

@@ -16,7 +16,7 @@ _WITHOUT_IPV6 = """
 import errno, socket, grpc, seccompy
 from concurrent.futures import ThreadPoolExecutor
 from seccompy import ArgCmp, CmpOp
-from service.listening import listed, resolve, with_port
+from tubelet.service.server.listening import listed, resolve, with_port
 
 calls = seccompy.Filter()
 calls.errno("socket", errno.EAFNOSUPPORT, args=[ArgCmp(0, CmpOp.EQ, socket.AF_INET6)])

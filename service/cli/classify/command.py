@@ -143,7 +143,7 @@ def classify(
 
 def _end_unless_python_can(status: int) -> None:
     """End the process here if a thread is in code that Python cannot end, such as the loading of a model."""
-    from tubelet.service.engine.model_loader import is_any_at_work
+    from tubelet.service.engine.daemon_threads import is_any_at_work
 
     if is_any_at_work():
         sys.stdout.flush()

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 from tubelet.service.cli.runs.video_sources import STANDARD_INPUT
 from tubelet.service.client import AsyncClient, ServerError
 from tubelet.service.config.config import Config, FetchConfig
-from tubelet.service.engine.model_loader import in_own_thread
+from tubelet.service.engine.daemon_threads import in_own_thread
 from tubelet.service.errors import MalformedOption, StorageFull, TubeletError, UnknownModel, UriNotAllowed
 from tubelet.service.types.model_ref import ModelRef
 from tubelet.service.types.request import Options

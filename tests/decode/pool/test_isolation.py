@@ -105,8 +105,8 @@ async def test_a_video_that_needs_too_much_memory(clip: Path, tmp_path: Path) ->
 async def test_workers_end_with_their_parent() -> None:
     code = """
 import asyncio, os, psutil
-from service.config import DecodeConfig
-from service.decode.pool import DecodePool
+from tubelet.service.config.config import DecodeConfig
+from tubelet.service.decode.pool.pool import DecodePool
 async def main():
     async with DecodePool(DecodeConfig(workers=2)):
         children = psutil.Process().children()

@@ -67,8 +67,8 @@ def test_openvino_equals_plain(case: str, dtype: torch.dtype) -> None:
 
 _CONVERTING = """
 import sys, torch
-from models.openvino_model import OpenVinoModel
-from tests.test_models_families import build
+from tubelet.models.runtime.openvino import OpenVinoModel
+from tests.support.models import build
 
 seen = []
 sys.addaudithook(lambda event, _: seen.append(event) if event in ("os.fork", "socket.connect") else None)
@@ -105,8 +105,8 @@ class None_:
 
 torch.ops.mkldnn = torch.ops.onednn = None_()
 torch.backends.mkldnn.is_available = lambda: False
-from models.packed import pack
-from tests.test_models_families import build, random_units
+from tubelet.models.runtime.onednn import pack
+from tests.support.models import build, random_units
 
 model, units = build("vit"), random_units(2, 1)
 with torch.inference_mode():

@@ -9,7 +9,7 @@ import pytest
 # Prints how many pages come from the kernel for blocks of 1 MiB that are freed together, again and again.
 FAULTS = """
 import ctypes, resource, threading
-from models.memory import keep_freed_memory
+from tubelet.models.runtime.host_memory import keep_freed_memory
 {setup}
 libc = ctypes.CDLL(None)
 libc.malloc.restype, size = ctypes.c_void_p, 1 << 20
@@ -20,8 +20,11 @@ def layers():
             libc.memset(block, 1, size)
         for block in blocks:
             libc.free(block)
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+before = faults()
 {run}
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+print(faults() - before)
 """
 
 

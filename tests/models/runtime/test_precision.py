@@ -64,7 +64,7 @@ def test_a_limit_above_the_precisions_takes_nothing_away(unlimited: pytest.Monke
 
 _NATIVE_AND_ONEDNN = """
 import torch
-from models.precision import native_precisions
+from tubelet.models.runtime.precision import native_precisions
 print("native", *native_precisions(torch.device("cpu")))
 torch.ops.mkldnn._reorder_linear_weight(torch.ones(16, 16))
 """
