@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import random
-from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -16,14 +14,15 @@ from tubelet.service.cli.runs.video_sources import STANDARD_INPUT
 from tubelet.service.client import AsyncClient, ServerError
 from tubelet.service.config.config import Config, FetchConfig
 from tubelet.service.engine.daemon_threads import in_own_thread
-from tubelet.service.errors import MalformedOption, StorageFull, TubeletError, UnknownModel, UriNotAllowed
+from tubelet.service.errors import MalformedOption, TubeletError, UnknownModel, UriNotAllowed
 from tubelet.service.types.model_ref import ModelRef
 from tubelet.service.types.request import Options
 from tubelet.service.types.result import Activation, Classification, Progress, Segment
 from tubelet.service.types.uri import Uri, is_covered, is_uri, parse_prefix, parse_uri
 from tubelet.service.types.video import VideoFacts
 from tubelet.service.wire.convert import activation_from_proto
-from tubelet.service.wire.status import CONNECTION_LOST, SERVER_UNREACHABLE
+from tubelet.service.wire.retry import Retries
+from tubelet.service.wire.status import SERVER_UNREACHABLE
 
 Event = VideoFacts | Progress | Segment
 Emit = Callable[[Event], Awaitable[None]]
@@ -31,9 +30,7 @@ Ask = Callable[[str, Options, Emit], Awaitable[Classification]]
 """Of a video by its path, its URI or ``STANDARD_INPUT``."""
 
 _CHUNK_BYTES = 1 << 20
-_MOST_TRIES = {CONNECTION_LOST: 2, StorageFull.reason: 3}  # of a video, by the reason that it failed for
 _MAX_QUEUED = 100  # events and answers that wait to be consumed
-_LATER = 1.5  # times as long, at most: those who were refused together do not come back together
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,26 +62,18 @@ class AskedModel:
 
 @asynccontextmanager
 async def asking_server(target: str) -> AsyncIterator[Ask]:
-    """Ask a server; where it has no room, a video is asked for again when it says so, until it has.
-
-    After a lost connection a video is asked for once more, since the server may have been started anew; where
-    the server's disk is full, twice, since the video may be larger than the disk.
-    """
-    async with AsyncClient(target) as client:
+    """Ask a server; where it has no room, a video is asked for again when it says so, until it has."""
+    async with AsyncClient(target, retries=False) as client:  # also after the first events, which come again
 
         async def ask(video: str, options: Options, emit: Emit) -> Classification:
-            tries = Counter[str]()
+            retries = Retries()
             while True:
                 try:
                     return await ask_once(video, options, emit)
                 except ServerError as error:
-                    tries[error.reason] += 1
-                    most = _MOST_TRIES.get(error.reason)
-                    is_hopeless = error.retry_after_s is None if most is None else tries[error.reason] >= most
-                    # What was read of standard input cannot be read again.
-                    if is_hopeless or video == STANDARD_INPUT:
+                    if video == STANDARD_INPUT:  # what was read of it cannot be read again
                         raise
-                    await asyncio.sleep((error.retry_after_s or 0) * random.uniform(1, _LATER))
+                    await asyncio.sleep(retries.pause_s(error))
 
         async def ask_once(video: str, options: Options, emit: Emit) -> Classification:
             answer = None
