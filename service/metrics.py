@@ -1,4 +1,4 @@
-"""Every metric, declared once. Labels come from closed sets, never from what a client sends."""
+"""All metrics of the server. Labels come from closed sets, never from what a client sends."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,7 +26,11 @@ from tubelet.service.types.video import Protection, Stage
 
 @dataclass(frozen=True, slots=True)
 class GroupMemory:
-    """The sum over processes, and its measure: pss counts a page that n of them share as 1/n in each."""
+    """Memory of several processes together.
+
+    ``measure`` is pss, where a page that n processes share counts as 1/n in each, or rss, where it counts
+    whole in each.
+    """
 
     measure: Literal["pss", "rss"]
     total_bytes: int
@@ -56,134 +60,108 @@ _BATCH = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Metrics:
-    """One set of metrics on a registry of its own, so that two servers in a process do not mix."""
+    """The metrics of one server, on a registry of its own, so that two servers in a process do not mix.
+
+    The texts are the lines of the reference in ``deploy/README.md``.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
-        self.requests = Counter(
+        counter = partial(Counter, registry=self.registry)
+        gauge = partial(Gauge, registry=self.registry)
+        histogram = partial(Histogram, registry=self.registry)
+        self.requests = counter(
             "tubelet_requests_total",
-            "Requests answered, by the model that answered ('' where none was chosen) and gRPC code.",
+            "Requests that were answered, by gRPC code and by the model that answered ('' where none was "
+            "chosen).",
             ["method", "model", "code"],
-            registry=self.registry,
         )
-        self.stage_seconds = Histogram(
+        self.stage_seconds = histogram(
             "tubelet_stage_seconds",
-            "Wall time of one stage; queue, encode and classify are of one batch, the others of one video.",
+            "Wall time of one stage. queue, encode and classify are of one batch, the others of one video.",
             ["stage", "model"],
             buckets=_SECONDS,
-            registry=self.registry,
         )
-        self.batch_units = Histogram(
-            "tubelet_batch_units",
-            "Units in a batch of the spatial stage.",
-            ["model"],
-            buckets=_BATCH,
-            registry=self.registry,
+        self.batch_units = histogram(
+            "tubelet_batch_units", "Units in a batch of the spatial stage.", ["model"], buckets=_BATCH
         )
-        self.batch_windows = Histogram(
-            "tubelet_batch_windows",
-            "Windows in a batch of the temporal stage.",
-            ["model"],
-            buckets=_BATCH,
-            registry=self.registry,
+        self.batch_windows = histogram(
+            "tubelet_batch_windows", "Windows in a batch of the temporal stage.", ["model"], buckets=_BATCH
         )
-        self.unit_cache = Counter(
-            "tubelet_unit_cache_total",
-            "Units whose embedding was known (hit), on its way (shared), or had to be computed (miss).",
+        self.unit_cache = counter(
+            "tubelet_unit_cache_lookups_total",
+            "Units whose embedding was in the cache (hit), was being computed for another video (shared), or "
+            "had to be computed (miss).",
             ["model", "outcome"],
-            registry=self.registry,
         )
-        self.unit_cache_bytes = Gauge(
-            "tubelet_unit_cache_bytes", "Memory of the embeddings that are kept.", registry=self.registry
+        self.unit_cache_bytes = gauge("tubelet_unit_cache_bytes", "Memory of the embeddings in the cache.")
+        self.videos_in_flight = gauge(
+            "tubelet_videos_in_flight", "Videos that were admitted and are not answered yet."
         )
-        self.videos_in_flight = Gauge(
-            "tubelet_videos_in_flight", "Videos between their call and its end.", registry=self.registry
-        )
-        self.uploaded_bytes = Counter(
-            "tubelet_uploaded_bytes_total", "Bytes of video received.", registry=self.registry
-        )
-        self.fetched_bytes = Counter(
-            "tubelet_fetched_bytes_total",
-            "Bytes of video fetched from where URIs lead.",
-            registry=self.registry,
-        )
-        self.frames_decoded = Counter(
+        self.uploaded_bytes = counter("tubelet_uploaded_bytes_total", "Bytes of video received from clients.")
+        self.fetched_bytes = counter("tubelet_fetched_bytes_total", "Bytes of video fetched from URIs.")
+        self.frames_decoded = counter(
             "tubelet_frames_decoded_total",
-            "Frames that came out of the codecs, of videos whose decoding came to its end.",
+            "Frames that came out of the codecs, of videos that were decoded to their end.",
             ["model"],
-            registry=self.registry,
         )
-        self.video_seconds = Counter(
-            "tubelet_video_seconds_total", "Seconds of video classified.", registry=self.registry
+        self.video_seconds = counter("tubelet_video_seconds_total", "Duration of the videos classified.")
+        self.rejected = counter(
+            "tubelet_rejected_requests_total", "Requests that were refused before any work.", ["reason"]
         )
-        self.rejected = Counter(
-            "tubelet_rejected_total", "Requests refused before any work.", ["reason"], registry=self.registry
-        )
-        self.failed = Counter(
-            "tubelet_failed_total",
+        self.failed = counter(
+            "tubelet_failed_requests_total",
             "Requests that failed after work began, by the model that was chosen ('' where none was yet).",
             ["reason", "model"],
-            registry=self.registry,
         )
-        self.decoder_deaths = Counter(
-            "tubelet_decoder_deaths_total",
-            "Decode workers that crashed, hung or broke a limit.",
+        self.decoder_failures = counter(
+            "tubelet_decoder_failures_total",
+            "Decode workers that crashed, hung or exceeded a limit, and were replaced.",
             ["cause"],
-            registry=self.registry,
         )
-        self.decoders_busy = Gauge(
-            "tubelet_decoders_busy", "Decode workers that work for a video.", registry=self.registry
-        )
-        self.decoder_sandbox = Gauge(
+        self.decoders_busy = gauge("tubelet_decoders_busy", "Decode workers that have a video.")
+        self.decoder_sandbox = gauge(
             "tubelet_decoder_sandbox",
-            "1 where the layer is in force between decode workers and the rest of the machine.",
+            "1 where the layer of the sandbox is in force for decode workers.",
             ["protection"],
-            registry=self.registry,
         )
-        self.engine_busy_seconds = Counter(
+        self.engine_busy_seconds = counter(
             "tubelet_engine_busy_seconds_total",
-            "Wall time that the device computed batches.",
-            registry=self.registry,
+            "Wall time in which devices computed batches, summed over devices.",
         )
-        self.model_info = Gauge(
+        self.model_info = gauge(
             "tubelet_model_info",
             "1 for each model that is loaded.",
             ["model", "version", "family", "device", "dtype"],
-            registry=self.registry,
         )
-        self.model_load_seconds = Gauge(
+        self.model_load_seconds = gauge(
             "tubelet_model_load_seconds",
-            "What reading a model and preparing it for its devices took.",
+            "Time it took to read the model and prepare it for its devices.",
             ["model", "version"],
-            registry=self.registry,
         )
-        self.model_warm_up_seconds = Gauge(
+        self.model_warm_up_seconds = gauge(
             "tubelet_model_warm_up_seconds",
-            "What measuring a model's useful batch and its first window took.",
+            "Time it took to measure the model's batch size and compute its first window.",
             ["model", "version"],
-            registry=self.registry,
         )
-        self.device_up = Gauge(
+        self.device_up = gauge(
             "tubelet_device_up",
             "1 while the device computes batches, 0 once it is out of service.",
             ["device"],
-            registry=self.registry,
         )
-        self.ready = Gauge(
-            "tubelet_ready", "1 when the default model has answered its warm-up.", registry=self.registry
-        )
+        self.ready = gauge("tubelet_ready", "1 while the server takes calls: see /readyz.")
 
     def forget_version(self, name: str, version: str, *info: str) -> None:
-        """Remove the series of a version that is unloaded. ``info`` is the rest of its ``model_info``."""
+        """Remove the series of a version that was unloaded. ``info`` is the rest of its ``model_info``."""
         self.model_info.remove(name, version, *info)
         self.model_load_seconds.remove(name, version)
         self.model_warm_up_seconds.remove(name, version)
 
     def forget_model(self, name: str) -> None:
-        """Remove what a model's work was measured by, once none of its versions is loaded.
+        """Remove the series of a model's work, once none of its versions is loaded.
 
         Requests and failures stay: the last ones are counted when their calls end, after that.
         """
@@ -197,7 +175,7 @@ class Metrics:
         protections: Callable[[], frozenset[Protection]],
         process_ids: Callable[[], Sequence[int]],
     ) -> None:
-        """Read the state of the pool of decoders and the memory of its processes at every scrape."""
+        """Read the state of the decode workers, and the memory of their processes, at every scrape."""
         self.decoders_busy.set_function(busy_workers)
         for protection in Protection:
             layer = self.decoder_sandbox.labels(protection.value)
@@ -205,18 +183,18 @@ class Metrics:
         self.registry.register(_DecoderMemory(process_ids))
 
     def count_decoder_seconds(self, busy_s: Callable[[], float]) -> None:
-        """Read for how long decode workers have worked at every scrape."""
+        """Read the time that decode workers have worked at every scrape."""
         self.registry.register(_DecoderSeconds(busy_s))
 
     def watch_queues(self, lengths: Callable[[], Mapping[tuple[str, str], int]]) -> Callable[[], None]:
-        """Read how long queues are, by stage and model, at every scrape until what is returned is called."""
+        """Read queue lengths, by stage and model, at every scrape; return the function that stops it."""
         collector = _QueueLengths(lengths)
         self.registry.register(collector)
         return partial(self.registry.unregister, collector)
 
     @contextmanager
     def time(self, stage: Stage, model: str, into: dict[str, float]) -> Iterator[None]:
-        """Add a stage's wall seconds to the histogram and to a request's own account."""
+        """Measure the wall time of a stage, and add it to the histogram and to a request's own ``into``."""
         start = monotonic()
         try:
             yield
@@ -224,13 +202,13 @@ class Metrics:
             self.add_time(stage, model, monotonic() - start, into)
 
     def add_time(self, stage: Stage, model: str, seconds: float, into: dict[str, float]) -> None:
-        """The same of seconds that somebody else measured."""
+        """Add ``seconds`` of a stage to the histogram and to a request's own ``into``."""
         self.stage_seconds.labels(stage, model).observe(seconds)
         into[stage] = into.get(stage, 0.0) + seconds
 
 
 class _DecoderSeconds(Collector):
-    """A counter that somebody else counts."""
+    """The counter of the time that decode workers worked, which the pool of workers keeps."""
 
     def __init__(self, busy_s: Callable[[], float]) -> None:
         self._busy_s = busy_s
@@ -238,13 +216,13 @@ class _DecoderSeconds(Collector):
     def collect(self) -> Iterator[CounterMetricFamily]:
         yield CounterMetricFamily(
             "tubelet_decoder_busy_seconds",
-            "Wall time that decode workers worked, summed over workers.",
+            "Wall time in which decode workers worked, summed over workers.",
             value=self._busy_s(),
         )
 
 
 class _DecoderMemory(Collector):
-    """A gauge of the memory of other processes."""
+    """The gauge of the memory of the decode workers and their fork server."""
 
     def __init__(self, process_ids: Callable[[], Sequence[int]]) -> None:
         self._process_ids = process_ids
@@ -260,14 +238,14 @@ class _DecoderMemory(Collector):
     def _family(self) -> GaugeMetricFamily:
         return GaugeMetricFamily(
             "tubelet_decoder_memory_bytes",
-            "Memory of the decode workers and their fork server: pss counts what processes share once, rss "
-            "counts it for each, where the kernel does not tell the other.",
+            "Memory of the decode workers and their fork server together: pss, which counts shared memory "
+            "once, or rss where the kernel does not tell pss, which counts it for each process.",
             labels=["measure"],
         )
 
 
 class _QueueLengths(Collector):
-    """Gauges of what somebody else holds."""
+    """The gauges of queue lengths, which the engine keeps."""
 
     def __init__(self, lengths: Callable[[], Mapping[tuple[str, str], int]]) -> None:
         self._lengths = lengths
@@ -282,12 +260,12 @@ class _QueueLengths(Collector):
         yield from families.values()
 
     def _families(self) -> dict[str, GaugeMetricFamily]:
-        """By stage."""
+        """Return the gauges by stage."""
         return {
             "encode": GaugeMetricFamily(
-                "tubelet_queued_units", "Units that wait for the device.", labels=["model"]
+                "tubelet_queued_units", "Units that wait for a device.", labels=["model"]
             ),
             "classify": GaugeMetricFamily(
-                "tubelet_queued_windows", "Windows that wait for the device.", labels=["model"]
+                "tubelet_queued_windows", "Windows that wait for a device.", labels=["model"]
             ),
         }

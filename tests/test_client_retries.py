@@ -39,10 +39,10 @@ def full(small: Served) -> Iterator[Upload]:
 def test_a_call_waits_for_room(small: Served, full: Upload, tmp_path: Path, kind: str) -> None:
     path = tmp_path / "clip.mp4"
     path.write_bytes(pan(1.0))
-    refused = small.metric("tubelet_rejected_total", reason="OVERLOADED")
+    refused = small.metric("tubelet_rejected_requests_total", reason="OVERLOADED")
     with Client(small.target) as client, ThreadPoolExecutor() as pool:
         answer = pool.submit(client.classify, pan(1.0) if kind == "bytes" else path)
-        while small.metric("tubelet_rejected_total", reason="OVERLOADED") < refused + 2:
+        while small.metric("tubelet_rejected_requests_total", reason="OVERLOADED") < refused + 2:
             assert not answer.done()
         full.send(None)
         assert answer.result().segments

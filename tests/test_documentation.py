@@ -1,4 +1,4 @@
-"""What the README says of settings, metrics, errors and messages is true."""
+"""What README.md and deploy/README.md say of settings, metrics, errors and messages is true."""
 
 import json
 import re
@@ -8,33 +8,54 @@ import grpc
 import pytest
 from google.protobuf.json_format import Parse
 
+from tests.support import deploy_reference
 from tubelet.service.config.config import Config
+from tubelet.service.config.renamed import RENAMED_FLAGS, RENAMED_KEYS
 from tubelet.service.errors import reasons
-from tubelet.service.metrics import Metrics
 from tubelet.v1 import video_classifier_pb2 as pb
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
+DEPLOY = deploy_reference.PAGE.read_text()
+METRICS = {metric.name for metric in deploy_reference.declared_metrics()}
 
 
-def section(title: str) -> str:
-    return README.split(f"\n## {title}\n")[1].split("\n## ")[0]
+def section(title: str, page: str = README) -> str:
+    return page.split(f"\n## {title}\n")[1].split("\n## ")[0]
 
 
-def test_settings_exist() -> None:
-    named = re.findall(r"`(server|upload|fetch|decode|engine|models)\.(\w+)`", section("Configuration"))
+def keys() -> set[str]:
+    return {f"{table}.{key}" for table, content in Config() for key in type(content).model_fields}
+
+
+@pytest.mark.parametrize("page", [README, DEPLOY], ids=["README.md", "deploy/README.md"])
+def test_pages_name_configuration_keys_that_exist(page: str) -> None:
+    text = page.split("\n## Renamed before 1.0\n")[0]
+    named = set(re.findall(r"`((?:server|upload|fetch|decode|engine|models)\.[a-z_]+)`", text))
     assert len(named) > 8
-    stages = dict(Config())
-    assert [name for name in named if name[1] not in type(stages[name[0]]).model_fields] == []
+    assert named - keys() == set()
 
 
-def test_metrics_are_all_named_and_exist() -> None:
-    said = {name.removesuffix("_total") for name in re.findall(r"`(tubelet_\w+)`", section("Metrics"))}
-    metrics = Metrics()
-    metrics.watch_decoders(lambda: 0, frozenset, tuple)
-    metrics.count_decoder_seconds(lambda: 0.0)
-    metrics.watch_queues(dict)
-    declared = {family.name for family in metrics.registry.collect() if family.name.startswith("tubelet_")}
-    assert said == declared
+def test_generated_tables_are_up_to_date() -> None:
+    fresh = deploy_reference.rewritten(DEPLOY)
+    assert fresh == DEPLOY, f"run: {deploy_reference.COMMAND}"
+
+
+def test_deploy_page_names_metrics_that_exist() -> None:
+    text = DEPLOY.split("\n## Renamed before 1.0\n")[0]
+    named = set(re.findall(r"`(tubelet_\w+)`", text))
+    assert named == METRICS
+
+
+def test_old_names_are_listed_with_their_new_ones() -> None:
+    rows = re.findall(r"^\| (\w+) \| `(.+?)` \| `(.+?)` \|$", section("Renamed before 1.0", DEPLOY), re.M)
+    assert {old: new for kind, old, new in rows if kind == "key"} == RENAMED_KEYS
+    assert {old: new for kind, old, new in rows if kind == "flag"} == RENAMED_FLAGS
+    assert set(RENAMED_KEYS.values()) <= keys()
+    assert set(RENAMED_KEYS).isdisjoint(keys())
+    for kind, known in (("metric", METRICS), ("cause", set(deploy_reference.LABEL_VALUES["cause"]))):
+        old, new = ({row[place] for row in rows if row[0] == kind} for place in (1, 2))
+        assert new <= known
+        assert old.isdisjoint(known)
 
 
 def test_reasons_are_all_named_and_exist() -> None:

@@ -1,4 +1,4 @@
-"""What the metrics of a server count: requests and their work, by model; no warm-up."""
+"""The metrics of a server: they count requests and their work by model, and no warm-up."""
 
 import os
 import subprocess
@@ -28,7 +28,7 @@ _COUNT = ("_total", "_count", "_sum", "_bucket")
 
 @pytest.fixture(scope="module")
 def fresh() -> Iterator[Served]:
-    """A server that nobody has asked anything before the first test of this module."""
+    """A server that has answered no request before the first test of this module."""
     with serving(server={"host": "::"}) as served:
         yield served
 
@@ -45,14 +45,18 @@ def counts(served: Served) -> dict[str, float]:
     }
 
 
-def test_a_server_that_has_warmed_up_has_counted_nothing(fresh: Served) -> None:
+def test_warm_up_counts_in_no_metric(fresh: Served) -> None:
     counted = counts(fresh)
-    assert {"tubelet_stage_seconds", "tubelet_engine_busy_seconds", "tubelet_unit_cache"} < counted.keys()
+    assert {
+        "tubelet_stage_seconds",
+        "tubelet_engine_busy_seconds",
+        "tubelet_unit_cache_lookups",
+    } < counted.keys()
     assert "tubelet_decoder_busy_seconds" in counted
     assert {name: count for name, count in counted.items() if count} == {}
 
 
-def test_a_video_is_counted_by_its_model(fresh: Served) -> None:
+def test_stages_and_frames_are_counted_by_model(fresh: Served) -> None:
     model = {"model": "camera-motion"}
     with Client(fresh.target) as client:
         client.classify(pan(2.0))
@@ -65,13 +69,13 @@ def test_a_video_is_counted_by_its_model(fresh: Served) -> None:
     assert counts(fresh)["tubelet_decoder_busy_seconds"] > 0
 
 
-def test_failures_are_counted_by_the_model_that_was_chosen(fresh: Served) -> None:
+def test_failures_are_counted_by_reason_and_model(fresh: Served) -> None:
     with Client(fresh.target) as client, pytest.raises(ServerError):
         client.classify(b"not a video")
-    assert fresh.metric("tubelet_failed_total", reason="NOT_A_VIDEO", model="camera-motion") == 1
+    assert fresh.metric("tubelet_failed_requests_total", reason="NOT_A_VIDEO", model="camera-motion") == 1
 
 
-def test_what_a_client_sends_is_no_label(fresh: Served) -> None:
+def test_unknown_model_names_never_become_labels(fresh: Served) -> None:
     with grpc.insecure_channel(fresh.target) as channel:
         call = channel.stream_unary("/tubelet.v1.VideoClassifier/Classify")
         with pytest.raises(grpc.RpcError):
@@ -91,7 +95,7 @@ def test_grpc_and_http_answer_at_the_same_addresses(fresh: Served, address: str)
         assert page.status == 200
 
 
-def test_the_memory_of_decoders_is_that_of_their_processes(fresh: Served) -> None:
+def test_decoder_memory_is_that_of_its_processes(fresh: Served) -> None:
     memory = fresh.metric("tubelet_decoder_memory_bytes")
     processes = psutil.Process().children(recursive=True)
     used = [process.memory_full_info() for process in processes]
@@ -99,7 +103,7 @@ def test_the_memory_of_decoders_is_that_of_their_processes(fresh: Served) -> Non
     assert 0.8 * sum(each.uss for each in used) < memory < sum(each.rss for each in used)
 
 
-async def test_processes_of_the_pool_are_the_workers_and_the_fork_server() -> None:
+async def test_pool_has_its_workers_and_the_fork_server_as_processes() -> None:
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     pool = DecodePool(DecodeConfig(workers=2))
     assert pool.process_ids == ()
@@ -109,7 +113,7 @@ async def test_processes_of_the_pool_are_the_workers_and_the_fork_server() -> No
         assert len(pool.process_ids) == 3
 
 
-async def test_workers_may_forget_how_long_they_were_busy(clip: Path) -> None:
+async def test_busy_time_of_workers_can_be_reset(clip: Path) -> None:
     async with DecodePool(DecodeConfig(workers=1)) as pool:
         await is_right(pool, clip)
         await pool.forget_busy()
@@ -118,7 +122,7 @@ async def test_workers_may_forget_how_long_they_were_busy(clip: Path) -> None:
         assert pool.busy_s > 0
 
 
-def test_processes_that_have_ended_have_no_memory() -> None:
+def test_ended_processes_have_no_memory() -> None:
     command = [sys.executable, "-c", "print(flush=True); input()"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -132,8 +136,8 @@ def test_processes_that_have_ended_have_no_memory() -> None:
     assert read_memory([process.pid, os.getpid()]).total_bytes > 0
 
 
-def test_where_pss_cannot_be_read_it_is_rss(tmp_path: Path) -> None:
-    """As of a process of another user."""
+def test_memory_is_rss_where_pss_cannot_be_read(tmp_path: Path) -> None:
+    """A process of another user refuses its PSS."""
     if os.getuid() != 0:
         pytest.skip("only root may become another user")
     script = (

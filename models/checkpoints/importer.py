@@ -238,8 +238,8 @@ def _check_head(foreign: Foreign) -> None:
         return
     if isinstance(foreign.dims, ViTDims):
         raise CannotImport(
-            "the checkpoint has no head, it is a backbone: --as factorised --labels FILE starts a video "
-            "model with it, to be trained"
+            "the checkpoint has no head, it is a backbone: --inflate-to factorised --labels FILE starts a "
+            "video model with it, to be trained"
         )
     raise CannotImport("the checkpoint has no head, it is a backbone: import it once it is fine-tuned")
 

@@ -212,14 +212,17 @@ def import_model(
             help="How much time a window spans. Without it: what the checkpoint says, or the family.",
         ),
     ] = None,
-    become: Annotated[
-        str | None, typer.Option("--as", metavar="factorised", help="Start a video model with an image ViT.")
+    inflate_to: Annotated[
+        str | None,
+        typer.Option("--inflate-to", metavar="factorised", help="Start a video model with an image ViT."),
     ] = None,
     frames: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="With --as: frames of a window; 32 unless named.")
+        int | None,
+        typer.Option(min=1, metavar="N", help="With --inflate-to: frames of a window; default 32."),
     ] = None,
     tubelet: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="With --as: frames of a tubelet; 2 unless named.")
+        int | None,
+        typer.Option(min=1, metavar="N", help="With --inflate-to: frames of a tubelet; default 2."),
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite that version.")] = False,
     config: ConfigFile = None,
@@ -230,10 +233,10 @@ def import_model(
 
     if activation not in (None, "softmax", "sigmoid"):
         raise typer.BadParameter(f"--activation takes softmax or sigmoid, not {activation!r}")
-    if become not in (None, "factorised"):
-        raise typer.BadParameter(f"--as takes 'factorised', not {become!r}")
-    if become is None and (frames, tubelet) != (None, None):
-        raise typer.BadParameter("--frames and --tubelet go with --as factorised")
+    if inflate_to not in (None, "factorised"):
+        raise typer.BadParameter(f"--inflate-to takes 'factorised', not {inflate_to!r}")
+    if inflate_to is None and (frames, tubelet) != (None, None):
+        raise typer.BadParameter("--frames and --tubelet go with --inflate-to factorised")
     with told(as_json=as_json):
         bring(
             source,
@@ -246,7 +249,7 @@ def import_model(
             licence=licence,
             description=description,
             window_s=window,
-            inflated=None if become is None else (frames or 32, tubelet or 2),
+            inflated=None if inflate_to is None else (frames or 32, tubelet or 2),
             overwrite=replace,
             as_json=as_json,
         )

@@ -11,7 +11,8 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.text import Text
 
-from tubelet.service.config.config import load_config, variables
+from tubelet.service.config.config import Config, load_config
+from tubelet.service.config.environment import variables
 
 Flags = Mapping[str, Mapping[str, Any]]
 _Path = tuple[str, ...]
@@ -73,7 +74,11 @@ def _origins(path: Path | None, flags: Flags) -> dict[_Path, tuple[Any, str]]:
     content = tomllib.loads(path.read_text(encoding="utf-8")) if path else {}
     return {
         **{key: ("file", str(path)) for key, _ in _leaves(content)},
-        **{key: ("environment", name) for name, at, value in variables() for key, _ in _leaves(value, at)},
+        **{
+            key: ("environment", name)
+            for name, at, value in variables(Config)
+            for key, _ in _leaves(value, at)
+        },
         **{key: ("flag", f"--{key[-1].replace('_', '-')}") for key, _ in _leaves(flags)},
     }
 

@@ -1,10 +1,12 @@
-"""Help pages: flags have no type, arguments read as VIDEO..., examples stand at the end."""
+"""Commands with readable help pages, which refuse a flag's old name with its new one."""
 
 from collections.abc import Callable
 from typing import Any
 
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
+
+from tubelet.service.config.renamed import RENAMED_FLAGS
 
 
 class Commands(typer.Typer):
@@ -25,6 +27,13 @@ def examples(*commands: str) -> str:
 
 
 class _Command(TyperCommand):
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        own = {flag for param in self.params for flag in param.opts}
+        for old, new in RENAMED_FLAGS.items():
+            if new in own and any(arg.partition("=")[0] == old for arg in args):
+                raise typer.BadParameter(f"{old} was renamed to {new}", ctx)
+        return super().parse_args(ctx, args)
+
     def get_params(self, ctx: Any) -> list[Any]:
         return [_readable(param) for param in super().get_params(ctx)]
 

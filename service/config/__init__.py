@@ -1,1 +1,1 @@
-"""The configuration: its tables, what is wrong with one, the cores that there are."""
+"""The configuration: its tables, how they are read, and the sentences for what is wrong with one."""

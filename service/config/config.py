@@ -1,16 +1,15 @@
-"""The configuration: one frozen class a stage. TOML file, environment, flags; an unknown key is an error.
+"""The configuration: one frozen class for each table of the file, read from TOML, environment and flags.
 
 A flag beats the environment, the environment beats the file. ``TUBELET_UPLOAD__MAX_BYTES=1000`` sets
-``max_bytes`` in the ``[upload]`` table.
+``max_bytes`` in the table ``[upload]``. The text under each field is its line in the reference of
+``deploy/README.md``.
 """
 
-import json
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_origin
+from typing import Annotated, Any, Literal
 
 from platformdirs import user_data_dir
 from pydantic import (
@@ -30,126 +29,197 @@ from pydantic_settings import (
 )
 
 from tubelet.service.config.cores import usable_cores
-from tubelet.service.config.problems import BadConfig, closest, fields, problems
+from tubelet.service.config.environment import PREFIX, check_variables, variables_in_force
+from tubelet.service.config.problems import BadConfig, problems
 from tubelet.service.types.model_ref import ModelRef
 from tubelet.service.types.target import plain_host
 from tubelet.service.types.uri import parse_prefix
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
-_PREFIX = "TUBELET_"
 
-# Read by hand: pydantic tries one version after the other, and complains of both.
+# Parsed before pydantic would: it tries one version after the other, and reports the errors of both.
 _Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(ip_network)]
 
 
-class _Stage(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
-class ServerConfig(_Stage):
-    host: Annotated[str, AfterValidator(plain_host)] = "::"  # every address, IPv6 and IPv4
+class ServerConfig(_Table):
+    """Where the server listens, how many calls it takes, and how its connections behave."""
+
+    host: Annotated[str, AfterValidator(plain_host)] = "::"
+    """Address or host name at which gRPC and HTTP listen. `::` and `0.0.0.0` are all addresses, IPv6 (where
+    the machine has it) and IPv4; `localhost` is `::1` and `127.0.0.1`."""
     port: int = Field(default=8500, ge=0, le=65535)
+    """Port of gRPC; 0 picks a free one."""
     metrics_port: int = Field(default=8502, ge=0, le=65535)
+    """Port of HTTP, for `/metrics`, `/healthz` and `/readyz`; 0 picks a free one."""
     max_videos_in_flight: int = Field(default=64, ge=1)
-    max_videos_per_client: int | None = Field(
-        default=None, ge=1
-    )  # in flight; a client is its certificate's name, else its address
-    max_other_calls: int = Field(default=1000, ge=1)  # beside those of videos: of health, of models
+    """Videos in flight. One more is refused as `OVERLOADED`, before anything is read of it."""
+    max_videos_per_client: int | None = Field(default=None, ge=1)
+    """Videos in flight of one client. A client is the name in its certificate, else its address. Not set: no
+    limit."""
+    max_other_calls: int = Field(default=1000, ge=1)
+    """Calls at a time beside those of videos in flight: health checks and watches, calls about models,
+    uploads that are being refused. Above both numbers together, gRPC itself answers `RESOURCE_EXHAUSTED`
+    without a reason. Each call may hold a message of `server.max_message_bytes` in memory."""
     retry_after_s: float = Field(default=1.0, gt=0)
+    """Time after which an overloaded server asks clients to try again (`RetryInfo`)."""
     drain_s: float = Field(default=30.0, ge=0)
-    max_message_bytes: int = Field(default=4 * MIB, ge=2 * MIB)  # our client sends 1 MiB at a time
-    window_bytes: int = Field(default=2 * MIB, ge=64 * KIB, le=1 * GIB)  # of one upload that come unasked
+    """Time that calls in flight have to end after SIGTERM. Then they get `SERVER_STOPPED`."""
+    max_message_bytes: int = Field(default=4 * MIB, ge=2 * MIB)
+    """Largest gRPC message that is accepted. The Python client sends chunks of 1 MiB."""
+    flow_control_window_bytes: int = Field(default=2 * MIB, ge=64 * KIB, le=1 * GIB)
+    """Bytes of each upload that may arrive before the server reads them. They are held in memory, and no
+    upload is faster than this much a round trip."""
     max_connection_age_s: float = Field(default=300.0, gt=0)
-    max_streams_per_connection: int = Field(
-        default=256, ge=1
-    )  # calls at once; a client's library queues more
-    keepalive_s: float = Field(default=60.0, ge=10)  # after so long in silence a connection is tested
+    """Age at which a connection takes no new calls, so that clients find new replicas. Calls in flight go
+    on."""
+    max_calls_per_connection: int = Field(default=256, ge=1)
+    """Calls at a time on one connection. A client's library queues more."""
+    keepalive_s: float = Field(default=60.0, ge=10)
+    """Time without traffic after which a connection is tested. One that does not answer is closed, and its
+    calls end."""
 
 
-class UploadConfig(_Stage):
+class UploadConfig(_Table):
+    """How the bytes of a video are received and stored, whether they are uploaded or fetched."""
+
     max_bytes: int = Field(default=2 * GIB, ge=1)
-    memory_bytes: int = Field(default=8 * MIB, ge=0)  # an upload that is larger moves to disk
-    silence_s: float = Field(default=120.0, gt=0)  # without a message that brings a byte; then it is ended
-    directory: Path | None = None  # where it moves to; None: the system's folder for temporary files
+    """Largest video, uploaded or fetched. A larger one is refused as `UPLOAD_TOO_LARGE`."""
+    memory_bytes: int = Field(default=8 * MIB, ge=0)
+    """Memory for the bytes of one video. A larger one moves to an unnamed file in `upload.directory`."""
+    idle_timeout_s: float = Field(default=120.0, gt=0)
+    """Time without a new byte after which an upload is ended. Bytes count once their message is complete, so
+    slow clients send small messages. Time in which the server does not read does not count."""
+    directory: Path | None = None
+    """Folder for videos that are larger than `upload.memory_bytes`. Not set: the system's folder for
+    temporary files."""
 
     @field_validator("directory")
     @classmethod
-    def _is_there(cls, directory: Path | None) -> Path | None:
+    def _is_writable(cls, directory: Path | None) -> Path | None:
         if directory is not None and not os.access(directory, os.W_OK | os.X_OK):
-            raise ValueError("no folder that can be written to")
+            raise ValueError("not a writable directory")
         return directory
 
 
-class FetchConfig(_Stage):
-    """Of videos that a request names by a URI. ``upload.max_bytes`` limits what is fetched of each."""
+class FetchConfig(_Table):
+    """How videos are fetched that a request names by a URI."""
 
-    allow: tuple[str, ...] = ()  # prefixes of URIs, up to whole path segments; none: no URI is taken
-    private_networks: tuple[_Network, ...] = ()  # that may be connected to all the same
-    max_videos: int = Field(default=8, ge=1)  # at the same time; the others wait
-    block_bytes: int = Field(default=256 * KIB, ge=4 * KIB)  # the least that is asked for
-    read_ahead_bytes: int = Field(default=4 * MIB, ge=0)  # at most, while a file is read on and on
-    timeout_s: float = Field(default=30.0, gt=0)  # for one answer, all of it
-    attempts: int = Field(default=3, ge=1)  # to get a range of a file
-    options: dict[
-        Literal["s3", "gs"], dict[str, Any]
-    ] = {}  # fsspec's for these: endpoint_url, anon, token, ...
+    allow: tuple[str, ...] = ()
+    """Prefixes of the URIs that may be fetched, such as `["https://media.example.com/clips/", "s3://clips"]`.
+    They match whole path segments, before and after redirects. Empty: no URI is accepted."""
+    allowed_private_networks: tuple[_Network, ...] = ()
+    """Networks that may be connected to although they are not public, such as `["10.1.0.0/16"]`."""
+    max_concurrent_videos: int = Field(default=8, ge=1)
+    """Videos that are fetched at a time. The others wait."""
+    block_bytes: int = Field(default=256 * KIB, ge=4 * KIB)
+    """Smallest range that is requested of a file."""
+    read_ahead_bytes: int = Field(default=4 * MIB, ge=0)
+    """Bytes that are fetched ahead, at most, while a file is read from front to back."""
+    timeout_s: float = Field(default=30.0, gt=0)
+    """Time that a remote server may take to send a range, or the next bytes of a file without ranges."""
+    attempts: int = Field(default=3, ge=1)
+    """Attempts to get one range of a file. When all have failed, the request fails."""
+    options: dict[Literal["s3", "gs"], dict[str, Any]] = {}
+    """Options of fsspec for `s3:` and `gs:` URIs, a table each: `endpoint_url`, `anon`, `token` and
+    others."""
 
     @field_validator("allow")
     @classmethod
-    def _prefixes(cls, allow: tuple[str, ...]) -> tuple[str, ...]:
+    def _are_prefixes(cls, allow: tuple[str, ...]) -> tuple[str, ...]:
         for prefix in allow:
             parse_prefix(prefix)
         return allow
 
 
-class DecodeConfig(_Stage):
+class DecodeConfig(_Table):
+    """How many decode workers there are, and what one video may cost them."""
+
     workers: int = Field(default_factory=usable_cores, ge=1)
-    threads: int = Field(default=1, ge=1)  # FFmpeg's threads in a worker
-    hardware: Literal["none", "cuda"] = "none"  # cuda: a GPU's video engine; its driver needs an open sandbox
-    max_pixels: int = Field(default=8192 * 4352, ge=1)  # of one frame as stored
+    """Processes that decode, one video at a time each. Default: one a core; a container's CPU quota counts as
+    that many cores."""
+    threads: int = Field(default=1, ge=1)
+    """Threads of FFmpeg in each worker."""
+    hardware: Literal["none", "cuda"] = "none"
+    """`cuda` decodes on the GPU's video engine (NVDEC) what it can, and the rest in software. It leaves the
+    workers without their sandbox, and pays from 1080p on; see [Tuning](#tuning)."""
+    max_pixels: int = Field(default=8192 * 4352, ge=1)
+    """Pixels of one frame, as stored. The default is 8192 x 4352."""
     max_frames: int = Field(default=1_000_000, ge=1)
-    max_streams: int = Field(default=100, ge=1, le=1000)  # of any kind; FFmpeg runs out of memory beyond 1000
-    max_duration_s: float = Field(default=24 * 3600.0, gt=0)  # two frames far apart can claim any duration
-    max_windows: int = Field(default=100_000, ge=1)  # of one video; a day of the default model has 86,400
-    max_cpu_s: float = Field(default=600.0, gt=0)  # processor time that one video may cost
-    max_wall_s: float = Field(default=1200.0, gt=0)  # for which one video may keep a worker busy
-    silence_s: float = Field(default=30.0, gt=0)  # a worker that makes no progress for so long is replaced
-    patience_s: float = Field(
-        default=2.0, gt=0
-    )  # after so long, a video lets others that wait decode beside it
-    max_long: int = Field(default=8, ge=0)  # videos that do so at the same time
-    max_videos_per_worker: int = Field(default=100, ge=1)  # then another takes its place
-    max_uploading: int = Field(default=8, ge=0)  # videos that have a worker before all of them is there
-    memory_bytes: int = Field(
-        default=2 * GIB, ge=512 * MIB
-    )  # a worker's address space; 0.25 GiB of it is code
-    shared_memory_bytes: int = Field(default=16 * MIB, ge=MIB)  # a worker's frames on their way to the engine
+    """Frames of one video."""
+    # FFmpeg runs out of memory beyond 1000.
+    max_streams: int = Field(default=100, ge=1, le=1000)
+    """Streams of one file, of any kind: video, sound, subtitles."""
+    max_duration_s: float = Field(default=24 * 3600.0, gt=0)
+    """Duration of one video. Two frames far apart can claim any duration."""
+    max_windows: int = Field(default=100_000, ge=1)
+    """Windows of one video. At a stride of one second, a day has 86,400."""
+    max_cpu_s: float = Field(default=600.0, gt=0)
+    """Processor time that decoding one video may cost."""
+    max_wall_s: float = Field(default=1200.0, gt=0)
+    """Time that one video may keep a worker busy. Time in which the worker waits for the engine does not
+    count."""
+    heartbeat_timeout_s: float = Field(default=30.0, gt=0)
+    """Time without progress after which a worker counts as hung and is replaced. Its video fails."""
+    long_video_after_s: float = Field(default=2.0, gt=0)
+    """Time after which a video that keeps its worker while others wait is long: it goes on at a lower
+    priority beside a worker that stands in."""
+    max_long_videos: int = Field(default=8, ge=0)
+    """Long videos that have a worker stand in for theirs, at a time."""
+    max_videos_per_worker: int = Field(default=100, ge=1)
+    """Videos after which a fresh worker takes a worker's place. At 1, no two videos share a process."""
+    max_uploading_videos: int = Field(default=8, ge=0)
+    """Videos that are decoded while they are uploaded, at a time. The others are decoded once they are
+    complete. While a slow client is waited for, another worker stands in."""
+    memory_bytes: int = Field(default=2 * GIB, ge=512 * MIB)
+    """Address space of one worker, of which 0.25 GiB is code."""
+    shared_memory_bytes: int = Field(default=16 * MIB, ge=MIB)
+    """Memory of one worker for frames on their way to the engine."""
 
 
-class EngineConfig(_Stage):
-    device: str = Field(
-        default="auto", pattern=r"^(auto|(cpu|cuda)(:\d+)?(,(cpu|cuda)(:\d+)?)*)$"
-    )  # auto: every GPU if there is one, else the CPU
-    precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"  # auto: bf16 if the chip has it
-    runtime: Literal["torch", "openvino"] = "torch"  # openvino: on a CPU; needs tubelet[openvino]
-    threads: int | None = Field(default=None, ge=1)  # torch's threads on the CPU; None: one a core
-    max_batch_units: int | None = Field(
-        default=None, ge=1
-    )  # None: 32 on a CPU, 128 on a GPU, fewer large ones
+class EngineConfig(_Table):
+    """Where and how models compute."""
+
+    device: str = Field(default="auto", pattern=r"^(auto|(cpu|cuda)(:\d+)?(,(cpu|cuda)(:\d+)?)*)$")
+    """`cpu`, `cuda`, or several, such as `cuda:0,cuda:1`. `auto`: all GPUs, the CPU where there is none. A
+    batch that fails on one device is tried on another, and a device that fails three times is used no
+    more."""
+    precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
+    """Number format of the models. `auto`: bf16 where the chip multiplies it natively, else fp32. A format
+    that the chip lacks is refused; see [Tuning](#tuning)."""
+    runtime: Literal["torch", "openvino"] = "torch"
+    """`openvino` computes the spatial stage on a CPU with OpenVINO (`pip install 'tubelet[openvino]'`); see
+    [Tuning](#tuning)."""
+    threads: int | None = Field(default=None, ge=1)
+    """Threads that compute on the CPU, a batch each (with OpenVINO, all of them one batch). Not set: one a
+    core."""
+    max_batch_units: int | None = Field(default=None, ge=1)
+    """Units in the largest batch of the spatial stage. Not set: 32 on a CPU, 128 on a GPU. Each model uses
+    the smallest batch that is as fast; see [Tuning](#tuning)."""
     max_batch_windows: int = Field(default=64, ge=1)
-    cache_bytes: int = Field(default=64 * MIB, ge=0)  # of embeddings that are kept; 0: none are shared
+    """Windows in the largest batch of the temporal stage."""
+    cache_bytes: int = Field(default=64 * MIB, ge=0)
+    """Memory for the embeddings of units: the same video again, or a scene that stands still, costs its
+    decoding only. 0 keeps none. Clients who measure time can tell whether a video was seen before."""
 
 
-class ModelsConfig(_Stage):
+class ModelsConfig(_Table):
+    """Which models there are, which are loaded, and which one answers by default."""
+
     store: Path = Field(default_factory=lambda: Path(user_data_dir("tubelet")) / "models")
-    default: str = "camera-motion"  # NAME, the newest version, or NAME:VERSION; embedded or of the store
-    load: tuple[
-        str, ...
-    ] = ()  # NAME, all versions, or NAME:VERSION, beside the default; empty: all of the store
+    """Folder of models of your own, beside the embedded ones. Default: `models` in the user's data folder."""
+    default: str = "camera-motion"
+    """Model of requests that name none: `NAME`, the newest version, or `NAME:VERSION`."""
+    load: tuple[str, ...] = ()
+    """Models that are loaded beside the default, such as `["vit", "mvit:2"]`: `NAME` is all of its versions.
+    Empty: all models of the store, none of the embedded ones."""
 
     @field_validator("default", "load")
     @classmethod
-    def _references(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    def _are_references(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
         for text in (value,) if isinstance(value, str) else value:
             ModelRef.parse(text)
         return value
@@ -167,7 +237,7 @@ class Config(BaseSettings):
     """The whole configuration, as ``tubelet serve --config FILE`` reads it."""
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", env_prefix=_PREFIX, env_nested_delimiter="__"
+        frozen=True, extra="forbid", env_prefix=PREFIX, env_nested_delimiter="__"
     )
 
     server: ServerConfig = ServerConfig()
@@ -190,14 +260,12 @@ class Config(BaseSettings):
 
 
 def load_config(path: Path | None = None, **flags: Any) -> Config:
-    """Read the configuration.
+    """Read the configuration from flags, environment and the file at ``path``.
 
     Raises:
-        BadConfig: an unknown key, a value out of its range, or the file is absent or not TOML.
+        BadConfig: an unknown or renamed key, a value out of its range, or a file that is absent or not TOML.
     """
-    for name, value in os.environ.items():
-        if name.upper().startswith(_PREFIX):
-            _check_variable(name, value)
+    check_variables(Config)
     if path is not None and not path.is_file():
         raise BadConfig(f"no configuration file at {path}")
 
@@ -209,61 +277,4 @@ def load_config(path: Path | None = None, **flags: Any) -> Config:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadConfig(f"{path} is not TOML: {error}") from error
     except ValidationError as error:
-        raise BadConfig(*problems(error, Config, _variables(flags))) from error
-
-
-def variables() -> Iterator[tuple[str, tuple[str, ...], Any]]:
-    """Yield each variable that sets keys: its name, the path of the key or table, and what it sets there.
-
-    One that beats another comes after it. All are well formed.
-    """
-    for name in sorted(os.environ, key=lambda name: name.count("__")):
-        path = tuple(name[len(_PREFIX) :].lower().split("__"))
-        if name.upper().startswith(_PREFIX) and path[0] in Config.model_fields:
-            value = os.environ[name]
-            yield name, path, json.loads(value) if _is_table(path) else value
-
-
-def _is_table(path: tuple[str, ...]) -> bool:
-    """Whether the key is a table, which a variable holds as JSON."""
-    stage, *key = path
-    field = fields(Config, [stage]).get("__".join(key))
-    return not key or (field is not None and get_origin(field.annotation) is dict)
-
-
-def _variables(flags: Mapping[str, Mapping[str, object]]) -> dict[tuple[str, ...], str]:
-    """The names of the variables, by the keys that they set and no flag does."""
-    found: dict[tuple[str, ...], str] = {}
-    for name, path, content in variables():
-        # Beside the keys of a table that a variable holds, the file may have some of its own.
-        paths = [(*path, key) for key in content] if isinstance(content, dict) else [path]
-        found |= dict.fromkeys(paths, name)
-    by_flag = {(stage, key) for stage, keys in flags.items() for key in keys}
-    return {path: name for path, name in found.items() if path not in by_flag}
-
-
-def _check_variable(name: str, value: str) -> None:
-    """What of a variable is wrong whatever the key takes; pydantic's errors do not name variables.
-
-    Raises:
-        BadConfig: no key begins so, or a list or table is not written as JSON.
-    """
-    stage, *key = name[len(_PREFIX) :].lower().split("__")
-    if stage not in Config.model_fields:
-        # What has no __ is none of ours: Kubernetes tells of a service by TUBELET_SERVICE_HOST and the like.
-        if key:
-            near = closest([stage], Config.model_fields)
-            raise BadConfig(f"{name} in the environment: no key begins with {stage}{near}")
-        return
-    field = fields(Config, [stage]).get("__".join(key))
-    kind = get_origin(field.annotation) if field else None
-    if _is_table((stage, *key)):
-        wanted = "a table is written as JSON"
-    elif kind is tuple:
-        wanted = f'a list is written as JSON, such as ["a", "b"]; found {value!r}'
-    else:
-        return
-    try:
-        json.loads(value)
-    except ValueError:
-        raise BadConfig(f"{name} in the environment: {wanted}") from None
+        raise BadConfig(*problems(error, Config, variables_in_force(Config, flags))) from error

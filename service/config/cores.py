@@ -1,17 +1,18 @@
-"""The cores of the machine that this process may use."""
+"""The number of processor cores that this process may use."""
 
 import math
 import os
 from contextlib import suppress
 from pathlib import Path
 
-_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container, cgroup version 2: microseconds in so many
+# A container's quota (cgroup version 2): microseconds of processor time, and the period that they are for.
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def usable_cores(quota: Path = _QUOTA) -> int:
-    """Those that it may run on; no more than its container's quota of processor time is worth."""
+    """Count the cores this process may run on, at most as many as its container's CPU quota is worth."""
     cores = len(os.sched_getaffinity(0))
-    with suppress(OSError, ValueError):  # none, or "max"
-        used_us, period_us = map(int, quota.read_text().split())
-        cores = min(cores, max(1, math.ceil(used_us / period_us)))
+    with suppress(OSError, ValueError):  # no quota, or "max"
+        quota_us, period_us = map(int, quota.read_text().split())
+        cores = min(cores, max(1, math.ceil(quota_us / period_us)))
     return cores

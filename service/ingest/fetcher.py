@@ -21,7 +21,7 @@ class Fetcher:
     def __init__(self, config: FetchConfig) -> None:
         self._config = config
         self._prefixes = tuple(parse_prefix(prefix) for prefix in config.allow)
-        self._places = asyncio.Semaphore(config.max_videos)
+        self._places = asyncio.Semaphore(config.max_concurrent_videos)
         self._ways: dict[Scheme, Open] = {}
         self._stack = AsyncExitStack()
 
@@ -50,7 +50,7 @@ class Fetcher:
 
     @asynccontextmanager
     async def open(self, uri: Uri) -> AsyncIterator[Opened]:
-        """Wait for a place among ``config.max_videos``, then open it.
+        """Wait for a place among ``config.max_concurrent_videos``, then open it.
 
         Raises:
             UriNotAllowed, UriNotFound, FetchFailed, EmptyUpload.

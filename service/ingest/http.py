@@ -82,10 +82,10 @@ class WebServers:
         self._prefixes = [prefix for prefix in prefixes if prefix.place.scheme in ("http", "https")]
 
     async def __aenter__(self) -> "WebServers":
-        self._resolver = Resolver(self._config.max_videos)
+        self._resolver = Resolver(self._config.max_concurrent_videos)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                resolver=self._resolver, socket_factory=guarded_socket(self._config.private_networks)
+                resolver=self._resolver, socket_factory=guarded_socket(self._config.allowed_private_networks)
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self.timeout_s, sock_read=self.timeout_s),

@@ -39,7 +39,7 @@ def guarded_socket(networks: Iterable[Network]) -> Callable[[tuple[Any, ...]], s
     def make(address_info: tuple[Any, ...]) -> socket.socket:
         family, kind, protocol, _, (host, *_) = address_info
         if not may_connect(host, networks):
-            raise RefusedAddress(f"{host} is neither public nor in fetch.private_networks")
+            raise RefusedAddress(f"{host} is neither public nor in fetch.allowed_private_networks")
         return socket.socket(family, kind, protocol)
 
     return make

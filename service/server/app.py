@@ -143,13 +143,13 @@ def _bound(config: Config, addresses: tuple[str, ...]) -> tuple[grpc.aio.Server,
             # Clients hold channels for hours; ended now and then, they find new replicas. Calls under way go
             # on, however long they are: the grace is unlimited unless it is set.
             ("grpc.max_connection_age_ms", round(limits.max_connection_age_s * 1000)),
-            ("grpc.max_concurrent_streams", limits.max_streams_per_connection),
+            ("grpc.max_concurrent_streams", limits.max_calls_per_connection),
             # A client that is gone without a word gives its place back; those that ask us are not sent away.
             ("grpc.keepalive_time_ms", round(limits.keepalive_s * 1000)),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_ping_interval_without_data_ms", _PING_INTERVAL_MS),
             # What clients may send ahead is in our memory; gRPC itself would raise it without a bound.
-            ("grpc.http2.lookahead_bytes", limits.window_bytes),
+            ("grpc.http2.lookahead_bytes", limits.flow_control_window_bytes),
             ("grpc.http2.bdp_probe", 0),
             # Two servers on one port would share its connections silently.
             ("grpc.so_reuseport", 0),
@@ -170,7 +170,7 @@ async def _serving(
     server: grpc.aio.Server, config: Config, pipeline: Pipeline, metrics: Metrics
 ) -> AsyncIterator[Health]:
     """The server answers, but says NOT_SERVING: its health. It drains at the end."""
-    servicer = Servicer(pipeline, metrics, config.upload.silence_s)
+    servicer = Servicer(pipeline, metrics, config.upload.idle_timeout_s)
     add_to(server, servicer)
     health = Health(SERVICE)
     await health.tell(ready=False)
@@ -206,7 +206,7 @@ async def _warm_up(pipeline: Pipeline) -> None:
 def _decoders(config: Config, metrics: Metrics, engine: Engine) -> DecodePool:
     pool = DecodePool(
         config.decode,
-        on_worker_death=lambda death: metrics.decoder_deaths.labels(death.value).inc(),
+        on_worker_death=lambda death: metrics.decoder_failures.labels(death.value).inc(),
         on_work=lambda at_work: engine.decoders_at_work(at_work * config.decode.threads),
     )
     metrics.watch_decoders(lambda: pool.busy_workers, lambda: pool.protections, lambda: pool.process_ids)

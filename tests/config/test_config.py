@@ -1,4 +1,4 @@
-"""The configuration: who beats whom, and what is refused."""
+"""The configuration: which source beats which, and the errors of a wrong one."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import pytest
 
 from tubelet.service.config.config import Config, load_config
 from tubelet.service.config.problems import BadConfig
+from tubelet.service.config.renamed import RENAMED_KEYS
 
 
 @pytest.fixture
@@ -24,26 +25,26 @@ def test_flags_beat_the_environment_which_beats_the_file(file: Path, monkeypatch
     assert config.server.max_videos_in_flight == Config().server.max_videos_in_flight
 
 
-def test_an_unknown_key_is_an_error(file: Path) -> None:
+def test_unknown_key_is_refused(file: Path) -> None:
     file.write_text("[server]\nprot = 1\n")
     with pytest.raises(BadConfig, match=r"server\.prot"):
         load_config(file)
 
 
-def test_every_problem_is_a_sentence_in_the_files_words(file: Path) -> None:
+def test_each_error_is_a_sentence_that_names_the_key(file: Path) -> None:
     file.write_text(
         "[server]\ndrain_s = -5\nzzz = 1\n[upload]\ndirectory = '/nowhere'\n[models]\nload = 'a'\n"
-        "[fetch]\nprivate_networks = ['x']\n[fetch.options]\ns3 = 'password'\n"
+        "[fetch]\nallowed_private_networks = ['x']\n[fetch.options]\ns3 = 'password'\n"
     )
     with pytest.raises(BadConfig) as caught:
         load_config(file)
     assert sorted(caught.value.problems) == [
+        "fetch.allowed_private_networks.0: 'x' does not appear to be an IPv4 or IPv6 network; found 'x'",
         "fetch.options.s3: Input should be a table",
-        "fetch.private_networks.0: 'x' does not appear to be an IPv4 or IPv6 network; found 'x'",
         "models.load: Input should be a list; found 'a'",
         "server.drain_s: Input should be greater than or equal to 0; found -5",
         "server.zzz: no such key",
-        "upload.directory: no folder that can be written to; found '/nowhere'",
+        "upload.directory: not a writable directory; found '/nowhere'",
     ]
 
 
@@ -57,13 +58,15 @@ def test_every_problem_is_a_sentence_in_the_files_words(file: Path) -> None:
         ("TUBELET_SERVER", "1:2", "a table is written as JSON$"),
     ],
 )
-def test_a_variable_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str) -> None:
+def test_malformed_variable_is_named_in_the_error(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str
+) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(BadConfig, match=f"^{name} in the environment: {says}"):
         load_config()
 
 
-def test_of_a_wrong_value_its_variable_is_named(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_of_a_value_names_the_variable_that_set_it(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file.write_text("[decode]\nworkers = 0\n[models]\nzzz = 1\n[server]\ndrain_s = -1\n")
     monkeypatch.setenv("TUBELET_SERVER__DRAIN_S", "-5")
     monkeypatch.setenv("TUBELET_SERVER__PORT", "1")
@@ -86,21 +89,42 @@ def test_of_a_wrong_value_its_variable_is_named(file: Path, monkeypatch: pytest.
     ]
 
 
+@pytest.mark.parametrize(("old", "new"), RENAMED_KEYS.items())
+def test_old_name_of_a_key_is_refused_with_its_new_one(
+    file: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str
+) -> None:
+    table, key = old.split(".")
+    file.write_text(f"[{table}]\n{key} = 1\n")
+    with pytest.raises(BadConfig, match=f"^{old}: renamed to {new}$"):
+        load_config(file)
+
+    monkeypatch.setenv(f"TUBELET_{table}".upper(), f'{{"{key}": 1}}')
+    with pytest.raises(BadConfig, match=rf"^{old}: renamed to {new} \(TUBELET_{table.upper()} in the env"):
+        load_config()
+    monkeypatch.delenv(f"TUBELET_{table}".upper())
+
+    variable = f"TUBELET_{table}__{key}".upper()
+    monkeypatch.setenv(variable, "1")
+    renamed = f"TUBELET_{new.replace('.', '__')}".upper()
+    with pytest.raises(BadConfig, match=f"^{variable} in the environment: renamed to {renamed}$"):
+        load_config()
+
+
 @pytest.mark.parametrize("value", ["5", "[]", '"text"'])
-def test_a_stage_is_an_object(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_variable_of_a_table_must_hold_an_object(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("TUBELET_SERVER", value)
     with pytest.raises(BadConfig, match=r"^server: Input should be a table \(TUBELET_SERVER in the env"):
         load_config()
 
 
-def test_lists_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_hold_lists_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUBELET_FETCH__ALLOW", '["file:///a"]')
-    monkeypatch.setenv("TUBELET_FETCH__PRIVATE_NETWORKS", '["10.0.0.0/8"]')
+    monkeypatch.setenv("TUBELET_FETCH__ALLOWED_PRIVATE_NETWORKS", '["10.0.0.0/8"]')
     fetch = load_config().fetch
     assert fetch.allow == ("file:///a",)
-    assert list(map(str, fetch.private_networks)) == ["10.0.0.0/8"]
+    assert list(map(str, fetch.allowed_private_networks)) == ["10.0.0.0/8"]
 
 
-def test_an_absent_file_is_an_error(tmp_path: Path) -> None:
+def test_absent_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadConfig, match=r"nothing\.toml"):
         load_config(tmp_path / "nothing.toml")

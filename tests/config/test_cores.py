@@ -1,4 +1,4 @@
-"""How many cores there are for this process, in a container too."""
+"""The number of usable cores, with and without a container's CPU quota."""
 
 import os
 from pathlib import Path
@@ -20,11 +20,11 @@ _HERE = len(os.sched_getaffinity(0))
         ("", _HERE),
     ],
 )
-def test_a_container_has_what_its_quota_is_worth(tmp_path: Path, quota: str, cores: int) -> None:
+def test_cpu_quota_limits_the_cores(tmp_path: Path, quota: str, cores: int) -> None:
     file = tmp_path / "cpu.max"
     file.write_text(quota)
     assert usable_cores(file) == cores
 
 
-def test_without_a_quota_they_are_those_it_may_run_on(tmp_path: Path) -> None:
+def test_all_allowed_cores_count_without_a_quota(tmp_path: Path) -> None:
     assert usable_cores(tmp_path / "none") == _HERE

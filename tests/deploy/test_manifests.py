@@ -1,4 +1,4 @@
-"""The deployment: the manifests render, are valid, and grant what the configuration in them asks for."""
+"""The manifests: they render, are valid, and grant what the configuration in them needs."""
 
 import os
 import re
@@ -108,7 +108,7 @@ def test_manifests_are_valid(folder: str) -> None:
 
 
 @needs_kubectl
-def test_components_go_together_with_a_gpu(tmp_path: Path) -> None:
+def test_components_combine_with_the_gpu_overlay(tmp_path: Path) -> None:
     def entry(folder: str) -> str:
         return os.path.relpath(KUSTOMIZE / folder, tmp_path.resolve())
 
@@ -129,7 +129,7 @@ def test_components_go_together_with_a_gpu(tmp_path: Path) -> None:
 
 
 @needs_kubectl
-def test_overlays_change_what_they_say(config_of) -> None:
+def test_gpu_overlay_changes_device_and_decoders_only(config_of) -> None:
     assert config_of("base").engine.device == "cpu"
     gpu = config_of("overlays/gpu")
     assert gpu.engine.device == "cuda"
@@ -138,7 +138,7 @@ def test_overlays_change_what_they_say(config_of) -> None:
 
 
 @needs_kubectl
-def test_the_fetch_overlay_lets_out_what_its_configuration_allows(config_of) -> None:
+def test_fetch_overlay_opens_the_ports_of_its_prefixes(config_of) -> None:
     allowed = config_of("overlays/fetch").fetch.allow
     assert allowed
     assert {urlsplit(prefix).port or _PORTS[urlsplit(prefix).scheme] for prefix in allowed} == {
@@ -147,7 +147,7 @@ def test_the_fetch_overlay_lets_out_what_its_configuration_allows(config_of) -> 
 
 
 @needs_kubectl
-def test_no_network_policy_opens_what_is_private() -> None:
+def test_network_policies_keep_private_addresses_closed() -> None:
     """Addresses of the cluster, of the nodes and of their metadata."""
     open_blocks = [peer["ipBlock"] for rule in egress("overlays/fetch") for peer in rule.get("to", ())]
     for private in (
@@ -169,7 +169,7 @@ def test_no_network_policy_opens_what_is_private() -> None:
 
 @needs_kubectl
 @pytest.mark.parametrize("folder", WHOLE)
-def test_only_calls_and_scrapes_come_in_and_only_look_ups_go_out(folder: str, config_of) -> None:
+def test_network_policy_allows_calls_scrapes_and_name_look_ups(folder: str, config_of) -> None:
     spec = only(folder, "NetworkPolicy")["spec"]
     assert set(spec["policyTypes"]) == {"Ingress", "Egress"}
     (let_in,) = spec["ingress"]
@@ -181,7 +181,7 @@ def test_only_calls_and_scrapes_come_in_and_only_look_ups_go_out(folder: str, co
 
 
 @needs_kubectl
-def test_the_store_is_a_volume_that_replicas_only_read(config_of) -> None:
+def test_replicas_mount_the_store_read_only(config_of) -> None:
     folder = "overlays/store"
     store, claim = (
         str(config_of(folder).models.store),
@@ -193,7 +193,7 @@ def test_the_store_is_a_volume_that_replicas_only_read(config_of) -> None:
 
 
 @needs_kubectl
-def test_the_importer_writes_to_the_store_of_the_replicas(config_of) -> None:
+def test_importer_pod_writes_to_the_store_of_the_replicas(config_of) -> None:
     validator = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
     importer = yaml.safe_load((KUSTOMIZE / "components" / "store" / "importer.yaml").read_text())
     for version in (KUBERNETES, validator.latest_version()):
@@ -227,7 +227,7 @@ def test_memory_limit_covers_the_configuration(folder: str, config_of) -> None:
 
 @needs_kubectl
 @pytest.mark.parametrize("folder", WHOLE)
-def test_uploads_fit_the_writable_folder(folder: str, config_of) -> None:
+def test_upload_folder_fits_all_uploads(folder: str, config_of) -> None:
     config = config_of(folder)
     _, volume = mounted(container(folder), pod(folder), str(config.upload.directory))
     worst = config.server.max_videos_in_flight * config.upload.max_bytes
@@ -239,7 +239,7 @@ def test_uploads_fit_the_writable_folder(folder: str, config_of) -> None:
 
 @needs_kubectl
 @pytest.mark.parametrize("folder", WHOLE)
-def test_the_home_of_the_image_can_be_written_to(folder: str) -> None:
+def test_home_of_the_image_is_writable(folder: str) -> None:
     (home,) = re.findall(r"^ENV HOME=(.*)$", containerfile(), re.M)
     mount, volume = mounted(container(folder), pod(folder), home)
     assert "emptyDir" in volume
@@ -248,14 +248,14 @@ def test_the_home_of_the_image_can_be_written_to(folder: str) -> None:
 
 @needs_kubectl
 @pytest.mark.parametrize("folder", WHOLE)
-def test_a_replica_has_the_time_to_drain(folder: str, config_of) -> None:
+def test_grace_period_covers_the_drain(folder: str, config_of) -> None:
     before_s = container(folder)["lifecycle"]["preStop"]["sleep"]["seconds"]
     needed_s = before_s + config_of(folder).server.drain_s
     assert pod(folder)["terminationGracePeriodSeconds"] > needed_s
 
 
 @needs_kubectl
-def test_processors_asked_for_are_those_that_are_used(config_of) -> None:
+def test_cpu_request_covers_decoders_and_engine_threads(config_of) -> None:
     config = config_of("base")
     assert config.engine.threads is not None
     busy = config.decode.workers * config.decode.threads + config.engine.threads
@@ -299,17 +299,17 @@ def test_selectors_find_the_replicas() -> None:
 
 
 @needs_kubectl
-def test_the_readiness_probe_asks_for_our_service() -> None:
+def test_readiness_probe_names_the_grpc_service() -> None:
     service = video_classifier_pb2.DESCRIPTOR.services_by_name["VideoClassifier"].full_name
     assert container("base")["readinessProbe"]["grpc"]["service"] == service
 
 
 @needs_kubectl
-def test_the_image_is_of_this_version() -> None:
+def test_image_tag_is_the_project_version() -> None:
     assert container("base")["image"] == f"tubelet:{project()['version']}"
 
 
-def test_the_image_holds_all_packages_of_the_wheel() -> None:
+def test_image_holds_all_packages_of_the_wheel() -> None:
     wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
     links = [
         each for package in wheel["packages"] for each in (ROOT / package).iterdir() if each.is_symlink()
@@ -329,7 +329,7 @@ def test_the_image_holds_all_packages_of_the_wheel() -> None:
     assert let_through == needed
 
 
-def test_the_image_runs_as_a_numbered_user_that_is_not_root() -> None:
+def test_image_runs_as_a_numbered_user_other_than_root() -> None:
     assert min(user()) > 0
 
 

@@ -1,4 +1,4 @@
-"""Dashboard and alerts speak of metrics, labels and values that exist, and every alert can fire."""
+"""The dashboard and the alerts: they name metrics, labels and values that exist, and every alert can fire."""
 
 import json
 import re
@@ -6,16 +6,15 @@ import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import grpc
 import pytest
 import yaml
-from prometheus_client import Metric
 
+from tests.support.deploy_reference import LABEL_VALUES, declared_metrics
 from tubelet.service import errors
 from tubelet.service.metrics import Metrics
-from tubelet.service.types.video import Protection, Stage
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 ALERTS = DEPLOY / "alerts.yaml"
@@ -23,13 +22,11 @@ DASHBOARD = json.loads((DEPLOY / "dashboard.json").read_text())
 
 # What Prometheus adds to every series of a scrape.
 TARGET_LABELS = {"job", "instance"}
-VALUES = {
-    "stage": set(get_args(Stage)),
+VALUES = {label: set(values) for label, values in LABEL_VALUES.items()} | {
     "code": {code.name for code in grpc.StatusCode},
     "reason": errors.reasons(),
-    "protection": set(Protection),
 }
-_SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}
+_HISTOGRAM_SUFFIXES = ("_bucket", "_sum", "_count")
 _SELECTOR = re.compile(r"\b((?:tubelet|process)_\w+)(?:\{([^}]*)\})?")
 _MATCHER = re.compile(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"')
 
@@ -37,27 +34,13 @@ _MATCHER = re.compile(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"')
 @cache
 def series() -> dict[str, set[str]]:
     """The name of every series that a server shows -> its labels."""
-    metrics = Metrics()
-    metrics.watch_decoders(lambda: 0, frozenset, tuple)
-    metrics.count_decoder_seconds(lambda: 0.0)
-    metrics.watch_queues(lambda: {("encode", "m"): 0, ("classify", "m"): 0})
-    labels = {
-        family.name: metric._labelnames
-        for metric in vars(metrics).values()
-        if metric is not metrics.registry
-        for family in metric.describe()
+    found = {
+        metric.name + suffix: {*metric.labels, *(("le",) if suffix == "_bucket" else ())}
+        for metric in declared_metrics()
+        for suffix in (_HISTOGRAM_SUFFIXES if metric.kind == "histogram" else ("",))
     }
-    found: dict[str, set[str]] = {}
-    for family in metrics.registry.collect():
-        for suffix in _SUFFIXES.get(family.type, ("",)):
-            found[family.name + suffix] = {*labels.get(family.name, ()), *_shown(family)} | (
-                {"le"} if suffix == "_bucket" else set()
-            )
-    return found
-
-
-def _shown(family: Metric) -> set[str]:
-    return {label for sample in family.samples for label in sample.labels} - {"le"}
+    process = Metrics().registry.collect()
+    return found | {family.name: set[str]() for family in process if family.name.startswith("process_")}
 
 
 def alerts() -> list[dict[str, Any]]:
@@ -72,7 +55,7 @@ EXPRESSIONS = [rule["expr"] for rule in alerts()] + [target["expr"] for target i
 
 
 @pytest.mark.parametrize("expression", EXPRESSIONS)
-def test_expressions_name_what_exists(expression: str) -> None:
+def test_expressions_name_existing_metrics_labels_and_values(expression: str) -> None:
     selectors = _SELECTOR.findall(expression)
     assert selectors
     known = set(TARGET_LABELS)
@@ -88,16 +71,18 @@ def test_expressions_name_what_exists(expression: str) -> None:
         assert {label.strip() for label in grouping.split(",")} <= known
 
 
-def test_the_check_above_sees_a_wrong_name() -> None:
+def test_expression_check_fails_for_wrong_names() -> None:
     with pytest.raises(AssertionError):
-        test_expressions_name_what_exists("sum(tubelet_no_such_metric)")
+        test_expressions_name_existing_metrics_labels_and_values("sum(tubelet_no_such_metric)")
     with pytest.raises(AssertionError):
-        test_expressions_name_what_exists('tubelet_stage_seconds_bucket{stage="nowhere"}')
+        test_expressions_name_existing_metrics_labels_and_values(
+            'tubelet_stage_seconds_bucket{stage="nowhere"}'
+        )
     with pytest.raises(AssertionError):
-        test_expressions_name_what_exists("sum by (stage) (tubelet_ready)")
+        test_expressions_name_existing_metrics_labels_and_values("sum by (stage) (tubelet_ready)")
 
 
-def test_legends_name_labels_that_are_left() -> None:
+def test_legends_name_labels_that_remain_after_grouping() -> None:
     for target in dashboard_targets():
         left = {
             label.strip()
@@ -109,7 +94,7 @@ def test_legends_name_labels_that_are_left() -> None:
             assert label in (left if aggregated else TARGET_LABELS), target
 
 
-def test_the_dashboard_shows_every_metric() -> None:
+def test_dashboard_shows_every_metric() -> None:
     shown = {name for expression in EXPRESSIONS for name, _ in _SELECTOR.findall(expression)}
     ours = {name for name in series() if name.startswith("tubelet_")}
     families = {re.sub(r"_(bucket|sum|count)$", "", name) for name in ours}
@@ -117,7 +102,7 @@ def test_the_dashboard_shows_every_metric() -> None:
     assert not missing
 
 
-def test_panels_lie_side_by_side() -> None:
+def test_panels_do_not_overlap() -> None:
     taken: set[tuple[int, int]] = set()
     for panel in DASHBOARD["panels"]:
         place = panel["gridPos"]
@@ -161,13 +146,16 @@ CASES: dict[str, tuple[int, dict[str, str], dict[str, str]]] = {
     ),
     "TubeletNoDevice": (
         30,
-        {OK: "0+95x40", 'tubelet_failed_total{job="t", model="m", reason="NO_DEVICE"}': "0+1x40"},
-        {OK: "0+95x40", 'tubelet_failed_total{job="t", model="m", reason="CORRUPT_VIDEO"}': "0+9x40"},
+        {OK: "0+95x40", 'tubelet_failed_requests_total{job="t", model="m", reason="NO_DEVICE"}': "0+1x40"},
+        {
+            OK: "0+95x40",
+            'tubelet_failed_requests_total{job="t", model="m", reason="CORRUPT_VIDEO"}': "0+9x40",
+        },
     ),
     "TubeletStorageFull": (
         30,
-        {OK: "0+95x40", 'tubelet_failed_total{job="t", reason="STORAGE_FULL"}': "0+1x40"},
-        {OK: "0+95x40", 'tubelet_failed_total{job="t", reason="UPLOAD_TOO_LARGE"}': "0+9x40"},
+        {OK: "0+95x40", 'tubelet_failed_requests_total{job="t", reason="STORAGE_FULL"}': "0+1x40"},
+        {OK: "0+95x40", 'tubelet_failed_requests_total{job="t", reason="UPLOAD_TOO_LARGE"}': "0+9x40"},
     ),
     "TubeletErrors": (
         30,
@@ -180,11 +168,11 @@ CASES: dict[str, tuple[int, dict[str, str], dict[str, str]]] = {
     ),
     "TubeletOverloaded": (
         30,
-        {OK: "0+90x40", 'tubelet_rejected_total{job="t", reason="OVERLOADED"}': "0+10x40"},
+        {OK: "0+90x40", 'tubelet_rejected_requests_total{job="t", reason="OVERLOADED"}': "0+10x40"},
         {
             OK: "0+99x40",
-            'tubelet_rejected_total{job="t", reason="OVERLOADED"}': "0+1x40",
-            'tubelet_rejected_total{job="t", reason="UNKNOWN_MODEL"}': "0+50x40",
+            'tubelet_rejected_requests_total{job="t", reason="OVERLOADED"}': "0+1x40",
+            'tubelet_rejected_requests_total{job="t", reason="UNKNOWN_MODEL"}': "0+50x40",
         },
     ),
     "TubeletQueueGrowing": (
@@ -199,15 +187,15 @@ CASES: dict[str, tuple[int, dict[str, str], dict[str, str]]] = {
         | seconds_of("fast", under_60=9900, all_of_them=9900),
         seconds_of("slow", under_60=99, all_of_them=100) | seconds_of("fast", under_60=99, all_of_them=100),
     ),
-    "TubeletDecoderDeaths": (
+    "TubeletDecoderFailures": (
         20,
         {
-            'tubelet_decoder_deaths_total{instance="a", cause="b"}': "0+0.5x30",
-            'tubelet_decoder_deaths_total{instance="a", cause="c"}': "0+0.5x30",
+            'tubelet_decoder_failures_total{instance="a", cause="crashed"}': "0+0.5x30",
+            'tubelet_decoder_failures_total{instance="a", cause="hung"}': "0+0.5x30",
         },
         {
-            'tubelet_decoder_deaths_total{instance="a", cause="b"}': "0x5 1+0x25",
-            'tubelet_decoder_deaths_total{instance="b", cause="b"}': "0x5 5+0x25",
+            'tubelet_decoder_failures_total{instance="a", cause="crashed"}': "0x5 1+0x25",
+            'tubelet_decoder_failures_total{instance="b", cause="crashed"}': "0x5 5+0x25",
         },
     ),
     "TubeletSandboxOpen": (
@@ -233,14 +221,14 @@ CASES: dict[str, tuple[int, dict[str, str], dict[str, str]]] = {
 }
 
 
-def test_every_alert_has_its_case() -> None:
+def test_every_alert_has_a_case() -> None:
     assert {rule["alert"] for rule in alerts()} == set(CASES)
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
 @pytest.mark.parametrize("alert", CASES)
 @pytest.mark.parametrize("fires", [True, False], ids=["fires", "stays silent"])
-def test_alerts_fire_when_they_should(alert: str, fires: bool, tmp_path: Path) -> None:
+def test_alert_fires_for_its_bad_case_only(alert: str, fires: bool, tmp_path: Path) -> None:
     minute, bad, good = CASES[alert]
     check = {"eval_time": f"{minute}m", "alertname": alert}
     test = {

@@ -231,11 +231,11 @@ def test_a_bad_video_does_not_touch_the_one_beside_it(client: Client, served: Se
     assert [[label.name for label in segment.labels] for segment in found[0].segments] == [
         [label.name for label in segment.labels] for segment in alone.segments
     ]
-    assert served.metric("tubelet_failed_total", reason="NOT_A_VIDEO") >= 5
+    assert served.metric("tubelet_failed_requests_total", reason="NOT_A_VIDEO") >= 5
 
 
 def test_a_dead_decoder_costs_its_own_messageonly(served: Served, client: Client, sample: bytes) -> None:
-    deaths = served.metric("tubelet_decoder_deaths_total")
+    deaths = served.metric("tubelet_decoder_failures_total")
     workers = worker_pids()
     assert workers
     for pid in workers:
@@ -245,7 +245,7 @@ def test_a_dead_decoder_costs_its_own_messageonly(served: Served, client: Client
     assert set(found) <= {"", "DECODER_DIED"}
     assert found[-1] == ""
     # One that had been told to end anyway does not count.
-    assert deaths < served.metric("tubelet_decoder_deaths_total") <= deaths + len(workers)
+    assert deaths < served.metric("tubelet_decoder_failures_total") <= deaths + len(workers)
 
 
 def test_bad_real_files_get_their_reasons(client: Client, videos: Path) -> None:

@@ -220,4 +220,4 @@ def test_a_client_that_leaves_in_the_middle_leaves_no_worker_behind(
                 answer.result()
         wait_until(served, "tubelet_decoders_busy", 0)
     assert client.classify(video).facts.frames == 150
-    assert served.metric("tubelet_decoder_deaths_total") == 0
+    assert served.metric("tubelet_decoder_failures_total") == 0

@@ -73,12 +73,12 @@ def test_malformed_messages(
 ) -> None:
     counts = {"method": method, "code": "INVALID_ARGUMENT"}
     before = served.metric("tubelet_requests_total", **counts)
-    rejected = served.metric("tubelet_rejected_total", reason="MALFORMED_MESSAGE")
+    rejected = served.metric("tubelet_rejected_requests_total", reason="MALFORMED_MESSAGE")
     error = refused(method, messages)
     assert (error.code, error.reason) == ("INVALID_ARGUMENT", "MALFORMED_MESSAGE")
     assert says in error.message
     wait_until(served, "tubelet_requests_total", before + 1, **counts)
-    assert served.metric("tubelet_rejected_total", reason="MALFORMED_MESSAGE") == rejected + 1
+    assert served.metric("tubelet_rejected_requests_total", reason="MALFORMED_MESSAGE") == rejected + 1
 
 
 @pytest.mark.parametrize("letter", ["a", "%", "é", "\N{FILM FRAMES}"])

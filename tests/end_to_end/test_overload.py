@@ -65,7 +65,7 @@ def test_a_crowd_beyond_the_limit_is_told_to_come_back(limit: str, reason: str) 
         assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED  # pyright: ignore[reportAttributeAccessIssue]
         assert any(detail.Unpack(retry) for detail in status.details)
         assert retry.retry_delay.ToMilliseconds() == 2500
-        assert served.metric("tubelet_rejected_total", reason=reason) == 1
+        assert served.metric("tubelet_rejected_requests_total", reason=reason) == 1
         error = from_rpc_error(caught.value, served.target)
         assert (error.reason, error.retry_after_s) == (reason, 2.5)
         first.send(None)
@@ -100,7 +100,7 @@ def test_a_call_has_its_place_before_anything_is_read_of_it() -> None:
     ids=["no options", "options alone", "half a video"],
 )
 def test_a_silent_upload_gives_its_place_back(messages: list[pb.ClassifyRequest]) -> None:
-    limits: dict[str, Any] = {"server": {"max_videos_in_flight": 1}, "upload": {"silence_s": 0.5}}
+    limits: dict[str, Any] = {"server": {"max_videos_in_flight": 1}, "upload": {"idle_timeout_s": 0.5}}
     with serving(**limits) as served, grpc.insecure_channel(served.target) as channel:
         is_over = threading.Event()
 
@@ -115,7 +115,7 @@ def test_a_silent_upload_gives_its_place_back(messages: list[pb.ClassifyRequest]
         assert (error.code, error.reason) == ("DEADLINE_EXCEEDED", "UPLOAD_SILENT")
         assert error.metadata["limit"] == "0.5"
         wait_until(served, "tubelet_videos_in_flight", 0)
-        assert served.metric("tubelet_failed_total", reason="UPLOAD_SILENT") == 1
+        assert served.metric("tubelet_failed_requests_total", reason="UPLOAD_SILENT") == 1
 
 
 def test_an_upload_that_is_cancelled_before_its_first_byte_was_not_an_empty_one(

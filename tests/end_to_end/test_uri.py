@@ -57,7 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def served(web: Site, folder: Path) -> Iterator[Served]:
     fetch = {
         "allow": [web.url, f"file://{folder}/public"],
-        "private_networks": ["127.0.0.1/32"],
+        "allowed_private_networks": ["127.0.0.1/32"],
         "block_bytes": 16 << 10,
         "attempts": 1,
         "timeout_s": 60,
@@ -247,7 +247,7 @@ def test_by_default_no_uri_is_taken(web: Site) -> None:
     with serving() as plain, Client(plain.target) as client:
         error = refused(client, f"{web.url}/clip")
         assert (error.code, error.reason) == ("PERMISSION_DENIED", "URI_NOT_ALLOWED")
-        assert plain.metric("tubelet_rejected_total", reason="URI_NOT_ALLOWED") == 1
+        assert plain.metric("tubelet_rejected_requests_total", reason="URI_NOT_ALLOWED") == 1
     assert len(web.asked) == asked
 
 
@@ -333,7 +333,7 @@ def test_the_command_takes_uris(served: Served, web: Site, clip: bytes, tmp_path
     web.answers["/clip"] = by_ranges(clip)
     uri = f"{web.url}/clip?signature=1"
     config = tmp_path / "tubelet.toml"
-    config.write_text(f'[fetch]\nallow = ["{web.url}"]\nprivate_networks = ["127.0.0.1/32"]\n')
+    config.write_text(f'[fetch]\nallow = ["{web.url}"]\nallowed_private_networks = ["127.0.0.1/32"]\n')
     answering = ("--server", served.target) if where == "a server" else ("--config", str(config))
     bad = "https://elsewhere.example/clip"
     done = tubelet("classify", uri, bad, "--range", "40-42", "--json", "--in-order", *answering)

@@ -20,7 +20,7 @@ from tubelet.service.types.plan import Grid, Plan
 from tubelet.service.types.video import NS_PER_S, PixelFormat, VideoFacts
 
 CONFIG = DecodeConfig(
-    silence_s=5,
+    heartbeat_timeout_s=5,
     max_wall_s=10,
     max_cpu_s=8,
     max_frames=20_000,
@@ -108,7 +108,7 @@ async def _one(pool: DecodePool, clips: list[bytes], seed: int, report: Report) 
     file = _Bytes(mutant(clips, seed), chance, in_portions=chance.random() < 0.5)
     started = time.monotonic()
     try:
-        async with asyncio.timeout(CONFIG.max_wall_s + CONFIG.silence_s + _SLACK_S):
+        async with asyncio.timeout(CONFIG.max_wall_s + CONFIG.heartbeat_timeout_s + _SLACK_S):
             outcome = await _decoded(pool, file, chance)
     except TimeoutError:
         report.hung.append(seed)

@@ -39,7 +39,7 @@ def web() -> Iterator[Site]:
 
 def config(*allow: str, **settings: object) -> FetchConfig:
     return FetchConfig.model_validate(
-        {"allow": allow, "private_networks": _LOCAL, "block_bytes": _BLOCK, "attempts": 1} | settings
+        {"allow": allow, "allowed_private_networks": _LOCAL, "block_bytes": _BLOCK, "attempts": 1} | settings
     )
 
 
@@ -137,7 +137,7 @@ async def test_private_addresses_are_not_connected_to_and_look_like_closed_ports
     names = ["127.0.0.1", "127.1", "2130706433", "0x7f000001", "localhost", "[::ffff:127.0.0.1]", "0"]
     urls = [f"http://{name}:{web.port}/a.mp4" for name in names]
     urls.append("http://169.254.169.254/latest")
-    refused = [await failure(config(*urls, private_networks=()), url) for url in urls]
+    refused = [await failure(config(*urls, allowed_private_networks=()), url) for url in urls]
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         closed = f"http://127.0.0.1:{unused.getsockname()[1]}/a.mp4"
@@ -154,7 +154,7 @@ async def test_a_redirect_to_a_private_address_is_not_followed(web: Site) -> Non
         inner.answers["/secret"] = by_ranges(_CONTENT)
         target = inner.url.replace("127.0.0.1", "127.0.0.2")
         web.answers["/a.mp4"] = redirect(f"{target}/secret")
-        settings = config(web.url, target, private_networks=("127.0.0.1/32",))
+        settings = config(web.url, target, allowed_private_networks=("127.0.0.1/32",))
         assert isinstance(await failure(settings, f"{web.url}/a.mp4"), FetchFailed)
         assert inner.asked == []
 

@@ -1,4 +1,4 @@
-"""One spelling of a host: which addresses it stands for, and what is wrong with one that cannot be bound."""
+"""Hosts: how they are written, which addresses they stand for, and errors of those that cannot be bound."""
 
 import socket
 import subprocess
@@ -41,14 +41,14 @@ resolve("::1")
         ("tubelet.example.com", "tubelet.example.com"),
     ],
 )
-def test_a_host_has_one_spelling(written: str, host: str) -> None:
+def test_brackets_around_a_host_are_dropped(written: str, host: str) -> None:
     assert load_config(server={"host": written}).server.host == host
 
 
 @pytest.mark.parametrize(
     "written", ["", "localhost:80", "[::1]:80", "[localhost]", "[::1", "a b", "http://localhost", "::g"]
 )
-def test_what_is_no_host_is_a_sentence(written: str) -> None:
+def test_invalid_host_is_refused_with_examples(written: str) -> None:
     with pytest.raises(BadConfig) as caught:
         load_config(server={"host": written})
     assert caught.value.problems == (
@@ -67,7 +67,7 @@ def test_what_is_no_host_is_a_sentence(written: str) -> None:
         ("localhost", ("::1", "127.0.0.1")),
     ],
 )
-def test_hosts_stand_for_addresses(host: str, addresses: tuple[str, ...]) -> None:
+def test_host_is_resolved_to_its_addresses(host: str, addresses: tuple[str, ...]) -> None:
     assert resolve(host) == addresses
 
 
@@ -79,13 +79,13 @@ def test_hosts_stand_for_addresses(host: str, addresses: tuple[str, ...]) -> Non
         ("a" * 70 + ".example", "it is no name of a host"),
     ],
 )
-def test_a_host_that_cannot_be_bound_is_a_sentence(host: str, says: str) -> None:
+def test_error_of_an_unbindable_host_says_why(host: str, says: str) -> None:
     with pytest.raises(OSError, match=says):
         resolve(host)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::"])
-def test_a_port_is_free_at_each_address(host: str) -> None:
+def test_chosen_port_is_free_at_each_address(host: str) -> None:
     addresses = resolve(host)
     port = choose_port(addresses, 0, "--port")
     for address in addresses:
@@ -93,7 +93,7 @@ def test_a_port_is_free_at_each_address(host: str) -> None:
             bind(sock, address, port)
 
 
-def test_a_port_that_is_taken_at_one_address_of_several_is_told() -> None:
+def test_port_taken_at_one_of_several_addresses_is_refused() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(OSError, match=rf"{port}: Address already in use; --port chooses another port$"):
@@ -108,15 +108,15 @@ def test_a_port_that_is_taken_at_one_address_of_several_is_told() -> None:
         (("::1", "127.0.0.1"), "::1 and 127.0.0.1"),
     ],
 )
-def test_addresses_are_listed_for_people(addresses: tuple[str, ...], text: str) -> None:
+def test_addresses_are_listed_in_words(addresses: tuple[str, ...], text: str) -> None:
     assert listed(addresses) == text
 
 
-def test_a_port_stands_behind_brackets() -> None:
+def test_ipv6_addresses_get_brackets_before_a_port() -> None:
     assert (with_port("::1", 8500), with_port("127.0.0.1", 8500)) == ("[::1]:8500", "127.0.0.1:8500")
 
 
-def test_without_ipv6_the_default_is_ipv4_alone() -> None:
+def test_default_host_is_ipv4_alone_without_ipv6() -> None:
     done = subprocess.run([sys.executable, "-c", _WITHOUT_IPV6], capture_output=True, text=True, check=False)
     if "seccompy.errors" in done.stderr:
         pytest.skip("this kernel has no seccomp filters")

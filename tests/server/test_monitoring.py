@@ -1,4 +1,4 @@
-"""The HTTP port as probes, Prometheus and hostile clients find it."""
+"""The HTTP port, as probes, Prometheus and hostile clients use it."""
 
 import asyncio
 import gzip
@@ -33,7 +33,7 @@ def ask(port: int, path: str, method: str = "GET", host: str = "127.0.0.1", **he
 
 @dataclass(frozen=True, slots=True)
 class Monitoring:
-    """What is monitored, and the port at which it is asked for."""
+    """A monitoring server: what it shows, and its port."""
 
     registry: CollectorRegistry
     readiness: Readiness
@@ -63,7 +63,7 @@ def port(monitored: Monitoring) -> int:
 
 @pytest.mark.parametrize("state", State)
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_probes_are_told_the_truth(monitored: Monitoring, state: State, method: str) -> None:
+def test_probes_follow_the_state_of_the_server(monitored: Monitoring, state: State, method: str) -> None:
     monitored.readiness.state = state
     status, _, body = ask(monitored.port, "/readyz", method)
     assert status == (200 if state is State.READY else 503)
@@ -71,14 +71,14 @@ def test_probes_are_told_the_truth(monitored: Monitoring, state: State, method: 
     assert ask(monitored.port, "/healthz", method)[0] == 200
 
 
-def test_metrics_are_those_of_the_registry(port: int) -> None:
+def test_metrics_page_shows_the_registry(port: int) -> None:
     status, headers, body = ask(port, "/metrics")
     (family,) = text_string_to_metric_families(body.decode())
     assert (status, family.samples[0].value) == (200, 42)
     assert headers["Content-Type"].startswith("text/plain")
 
 
-def test_metrics_come_as_the_client_accepts_them(port: int) -> None:
+def test_metrics_come_in_the_accepted_format_and_encoding(port: int) -> None:
     _, headers, body = ask(
         port, "/metrics", Accept="application/openmetrics-text; version=1.0.0", Accept_Encoding="gzip"
     )
@@ -89,7 +89,7 @@ def test_metrics_come_as_the_client_accepts_them(port: int) -> None:
 
 @pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz", "/metrics?name[]=answer"])
 @pytest.mark.parametrize("encoding", ["identity", "gzip"])
-def test_head_is_get_without_the_body(port: int, path: str, encoding: str) -> None:
+def test_head_answers_like_get_without_a_body(port: int, path: str, encoding: str) -> None:
     status, headers, body = ask(port, path, Accept_Encoding=encoding)
     head_status, head_headers, nothing = ask(port, path, "HEAD", Accept_Encoding=encoding)
     del headers["Date"], head_headers["Date"]
@@ -98,7 +98,7 @@ def test_head_is_get_without_the_body(port: int, path: str, encoding: str) -> No
 
 
 @pytest.mark.parametrize("path", ["/", "/metrics/", "/metric", "/healthz/x", "/favicon.ico", "/%00", "*"])
-def test_all_else_is_not_found(port: int, path: str) -> None:
+def test_other_paths_are_not_found(port: int, path: str) -> None:
     status, _, body = ask(port, path)
     assert (status, body) == (404, b"not found; there are /metrics, /healthz, /readyz\n")
 
@@ -121,7 +121,7 @@ def test_other_methods_are_not_allowed(port: int, method: str, path: str) -> Non
         ("127.0.0.1", ("127.0.0.1",), ("::1",)),
     ],
 )
-def test_it_answers_at_the_addresses_of_the_host(
+def test_server_answers_at_all_addresses_of_the_host(
     host: str,
     answers: tuple[str, ...],
     refuses: tuple[str, ...],
@@ -136,14 +136,14 @@ def test_it_answers_at_the_addresses_of_the_host(
         ask(port, "/healthz", host=answers[0])
 
 
-def test_clients_that_send_nothing_hold_nobody_up(port: int) -> None:
+def test_idle_connections_do_not_block_others(port: int) -> None:
     with ExitStack() as stack:
         for _ in range(50):
             stack.enter_context(socket.create_connection(("127.0.0.1", port)))
         assert ask(port, "/healthz")[0] == 200
 
 
-def test_one_connection_too_many_is_closed(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connections_above_the_limit_are_closed(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(monitoring, "_MAX_CONNECTIONS", 2)
     connect = partial(socket.create_connection, ("127.0.0.1", port), timeout=60)
     with connect() as first, connect(), connect() as third:
@@ -153,7 +153,7 @@ def test_one_connection_too_many_is_closed(port: int, monkeypatch: pytest.Monkey
         assert ask(port, "/healthz")[0] == 200
 
 
-def test_a_connection_that_lasts_too_long_is_closed(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_connection_is_closed(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(monitoring, "_CONNECTION_S", 0.0)
     with socket.create_connection(("127.0.0.1", port), timeout=60) as slow:
         slow.sendall(b"GET /metrics HT")
@@ -163,7 +163,7 @@ def test_a_connection_that_lasts_too_long_is_closed(port: int, monkeypatch: pyte
 @pytest.mark.parametrize(
     "request_", [b"\0\xff\r\n\r\n", b"GET " + b"/" * 70_000 + b" HTTP/1.1\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\n"]
 )
-def test_what_is_no_request_ends_its_own_connection_alone(
+def test_malformed_request_ends_only_its_own_connection(
     port: int, request_: bytes, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
@@ -174,7 +174,7 @@ def test_what_is_no_request_ends_its_own_connection_alone(
     assert capfd.readouterr().err == ""
 
 
-def test_a_metric_that_cannot_be_read_is_an_error_that_is_logged(
+def test_metric_that_fails_is_a_logged_server_error(
     monitored: Monitoring, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken, port = Gauge("broken", "Of nothing.", registry=None), monitored.port

@@ -155,13 +155,15 @@ class Server:
         """As ``DecodePool`` does: a video that keeps its decoder for long gets another beside it."""
         long = sum(request.is_long for request in self._decoding)
         short = [request for request in self._decoding if not request.is_long]
-        if not short or not len(self._waiting) or long >= self._config.max_long:
+        if not short or not len(self._waiting) or long >= self._config.max_long_videos:
             self._watched = None
             return
         first = min(short, key=lambda request: request.decoder_since_s)
         if first is not self._watched:
             self._watched = first
-            self._clock.at(first.decoder_since_s + self._config.patience_s, lambda: self._outlast(first))
+            self._clock.at(
+                first.decoder_since_s + self._config.long_video_after_s, lambda: self._outlast(first)
+            )
 
     def _outlast(self, request: _Request) -> None:
         if request is not self._watched:

@@ -82,9 +82,9 @@ class DecodePool:
     ``on_worker_death`` is called for each that ended without being asked to, ``on_work`` with how many are at
     work whenever that changes: not waiting for a video, for its bytes, or for a free slot. One that has had
     ``config.max_videos_per_worker`` videos makes room for another. Where videos wait, one that has had its
-    worker for ``config.patience_s`` goes on beside another, at a lower priority of the system, so that a few
-    long videos do not keep all short ones waiting. ``protections`` are those of the last worker that was
-    started.
+    worker for ``config.long_video_after_s`` goes on beside another, at a lower priority of the system, so
+    that a few long videos do not keep all short ones waiting. ``protections`` are those of the last worker
+    that was started.
     """
 
     def __init__(
@@ -161,7 +161,8 @@ class DecodePool:
         """Wait for a free worker; leaving stops whatever it does. ``deadline`` is on the monotonic clock.
 
         First come, first served within a priority. Of videos that are on their way, no more than
-        ``config.max_uploading`` have one at the same time; for the others it is waited until they are there.
+        ``config.max_uploading_videos`` have one at the same time; for the others it is waited until they are
+        there.
         """
         async with self._upload_place(file):
             process = await self._next_free(Claim(priority, deadline))
@@ -204,12 +205,12 @@ class DecodePool:
             self._patience.cancel()
             self._patience = None
         long = sum(process.is_long for process in self._processes)
-        if not len(self._waiting) or long >= self._config.max_long:
+        if not len(self._waiting) or long >= self._config.max_long_videos:
             return
         short = [each for each in self._processes if each.is_alive and each.is_taken and not each.is_long]
         if short:
             first = min(short, key=lambda process: process.taken_at)
-            wait_s = first.taken_at + self._config.patience_s - monotonic()
+            wait_s = first.taken_at + self._config.long_video_after_s - monotonic()
             self._patience = asyncio.get_running_loop().call_later(wait_s, self._outlast, first)
 
     def _outlast(self, process: WorkerProcess) -> None:
@@ -223,7 +224,7 @@ class DecodePool:
     async def _upload_place(self, file: VideoFile | None) -> AsyncIterator[None]:
         if file is None or file.size_bytes is not None:
             yield
-        elif self._uploading >= self._config.max_uploading:
+        elif self._uploading >= self._config.max_uploading_videos:
             await file.whole()
             yield
         else:

@@ -194,7 +194,7 @@ def _settings(config: DecodeConfig, control_fd: int) -> str:
             "server_pid": os.getpid(),
             "control_fd": control_fd,
             "memory_bytes": config.memory_bytes,
-            "alive_every_s": config.silence_s / _ALIVE_PER_SILENCE,
+            "alive_every_s": config.heartbeat_timeout_s / _ALIVE_PER_SILENCE,
             "limits": config.model_dump(include={field.name for field in fields(Limits)}),
         }
     )

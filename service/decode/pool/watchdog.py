@@ -13,10 +13,10 @@ class Death(StrEnum):
     """A closed set, for metrics."""
 
     CRASHED = "crashed"  # by a signal, or by a mistake of ours
-    SILENT = "silent"  # it showed no sign of life while it owed an answer
-    STUCK = "stuck"  # it did not leave a video alone when told to
-    BROKEN = "broken"  # it said what makes no sense
-    MEMORY = "memory"  # its address space was used up
+    SILENT = "hung"  # it showed no sign of life while it owed an answer
+    STUCK = "stop_timeout"  # it did not leave a video alone when told to
+    BROKEN = "protocol_error"  # it said what makes no sense
+    MEMORY = "oom"  # its address space was used up
     CPU_TIME = "cpu_time"  # its video used up the processor time, inside one call of FFmpeg
     WALL_TIME = "wall_time"  # its video used up the wall time
 
@@ -41,7 +41,7 @@ def error_for(death: Death, config: DecodeConfig, value: float | None = None) ->
                 f"the video keeps a decoder busy for more than {limit:g} s", limit=limit, value=found
             )
         case Death.SILENT:
-            limit = config.silence_s
+            limit = config.heartbeat_timeout_s
             return DecoderDied(
                 f"the decoder showed no progress with this video for {limit:g} s", limit=limit, value=found
             )
@@ -55,8 +55,9 @@ _SHORTEST_S = 0.05  # between two looks at a clock that the worker may not be mo
 class Watchdog:
     """Calls ``on_excess`` with what a worker breaks between ``watch`` and ``rest``, and the seconds found.
 
-    ``silence_s`` counts from the last ``watch``; ``max_wall_s`` and ``max_cpu_s`` from ``begin``, the wall
-    time only while it is watched. ``on_work`` hears 1 when an answer begins to be owed, -1 when none is.
+    ``heartbeat_timeout_s`` counts from the last ``watch``; ``max_wall_s`` and ``max_cpu_s`` from ``begin``,
+    the wall time only while it is watched. ``on_work`` hears 1 when an answer begins to be owed, -1 when none
+    is.
     """
 
     def __init__(
@@ -129,7 +130,7 @@ class Watchdog:
         """What it means, seconds spent, seconds granted, how many are spent in a second at most."""
         assert self._since is not None
         config, silent_s = self._config, time.monotonic() - self._since
-        accounts = [(Death.SILENT, silent_s, config.silence_s, 1)]
+        accounts = [(Death.SILENT, silent_s, config.heartbeat_timeout_s, 1)]
         if self._pid is not None:
             wall_s, cpu_s = self.busy_s - self._busy_at_begin_s, _cpu_s(self._pid) - self._cpu_at_begin_s
             accounts.append((Death.WALL_TIME, wall_s, config.max_wall_s, 1))

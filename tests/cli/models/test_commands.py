@@ -226,7 +226,7 @@ def test_random_weights_are_named(store: Path, tmp_path: Path) -> None:
     whole = run(*command, "--name", "image")
     assert json.loads(whole.stdout)["untrained"] == []
     assert "warning" not in whole.stderr
-    start = run(*command, "--name", "video", "--as", "factorised", "--frames", "8")
+    start = run(*command, "--name", "video", "--inflate-to", "factorised", "--frames", "8")
     assert start.returncode == 0, start.stderr
     assert json.loads(start.stdout)["untrained"] == ["temporal"]
     assert "the checkpoint has nothing for temporal: random weights" in start.stderr

@@ -62,7 +62,7 @@ async def test_first_come_first_served(pool: DecodePool, clip: Path) -> None:
 
 async def test_a_long_video_lets_others_decode_beside_it(clip: Path) -> None:
     """One whose frames nobody takes has its worker for ever; then it is ended for its niceness."""
-    async with DecodePool(DecodeConfig(workers=1, patience_s=0.2, max_long=1)) as pool:
+    async with DecodePool(DecodeConfig(workers=1, long_video_after_s=0.2, max_long_videos=1)) as pool:
         (pid,) = worker_pids()
         with opened(clip) as file:
             async with pool.worker() as worker:
@@ -115,7 +115,7 @@ async def test_nobody_loses_patience_for_who_waits_no_more(clip: Path) -> None:
         async with pool.worker():
             pass
 
-    async with DecodePool(DecodeConfig(workers=1, patience_s=3600)) as pool:
+    async with DecodePool(DecodeConfig(workers=1, long_video_after_s=3600)) as pool:
         async with pool.worker():
             waiting = [asyncio.create_task(wait_for_one()) for _ in range(2)]
             await asyncio.sleep(0)  # now both wait
@@ -128,7 +128,7 @@ async def test_nobody_loses_patience_for_who_waits_no_more(clip: Path) -> None:
 
 
 async def test_no_more_than_so_many_are_long(clip: Path) -> None:
-    async with DecodePool(DecodeConfig(workers=1, patience_s=0.05, max_long=1)) as pool:
+    async with DecodePool(DecodeConfig(workers=1, long_video_after_s=0.05, max_long_videos=1)) as pool:
         async with pool.worker(), pool.worker():
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.5), pool.worker():

@@ -108,7 +108,7 @@ async def test_frames_outlive_the_video_that_they_are_of(pool: DecodePool, clip:
 
 
 async def test_no_free_slot_no_decoding(clip: Path) -> None:
-    config = DecodeConfig(workers=1, shared_memory_bytes=MIB, silence_s=_SILENCE_S)
+    config = DecodeConfig(workers=1, shared_memory_bytes=MIB, heartbeat_timeout_s=_SILENCE_S)
     big = PixelFormat(256, 256, "stretch")  # a unit of 2 frames is 384 KiB: two slots
     async with DecodePool(config) as pool:
         worker_process = psutil.Process(worker_pids()[0])
@@ -119,7 +119,7 @@ async def test_no_free_slot_no_decoding(clip: Path) -> None:
             waiting = asyncio.ensure_future(anext(units))
             # Longer than the silence that counts as hanging: one that waits for a slot does not hang, nor
             # does its video cost anything.
-            done, _ = await asyncio.wait([waiting], timeout=1.2 * config.silence_s)
+            done, _ = await asyncio.wait([waiting], timeout=1.2 * config.heartbeat_timeout_s)
             busy_s, cpu_s = pool.busy_s, sum(worker_process.cpu_times()[:2])
             more, _ = await asyncio.wait([waiting], timeout=0.5)
             assert not done
@@ -137,7 +137,7 @@ async def test_no_free_slot_no_decoding(clip: Path) -> None:
 
 async def test_views_wait_for_a_slot_while_they_fill_another(clip: Path) -> None:
     """A worker that holds one of the two slots itself is not taken for one that hangs."""
-    config = DecodeConfig(workers=1, shared_memory_bytes=MIB, silence_s=_SILENCE_S)
+    config = DecodeConfig(workers=1, shared_memory_bytes=MIB, heartbeat_timeout_s=_SILENCE_S)
     big = PixelFormat(256, 256, "stretch")
     plan = Plan(tuple(Grid(0, 9 * _SECOND, 8 * _SECOND, 2, 4, 4, True, start) for start in (0, _SECOND)))
     async with DecodePool(config) as pool, pool.worker() as worker:
@@ -146,7 +146,7 @@ async def test_views_wait_for_a_slot_while_they_fill_another(clip: Path) -> None
             units = worker.decode(plan, big)
         held = await anext(units)
         waiting = asyncio.ensure_future(anext(units))
-        done, _ = await asyncio.wait([waiting], timeout=1.2 * config.silence_s)
+        done, _ = await asyncio.wait([waiting], timeout=1.2 * config.heartbeat_timeout_s)
         assert (held.grid, held.unit, done) == (0, 0, set())
         held.release()
         rest = [await waiting]

@@ -46,7 +46,7 @@ async def test_videos_that_trickle_in_do_not_hold_all_workers(tmp_path: Path, cl
     path = render(tmp_path / "clip.mkv", 200)
     slow = [Trickle(path, path.stat().st_size // 2) for _ in range(3)]
     deaths: list[Death] = []
-    async with DecodePool(DecodeConfig(workers=1, max_uploading=2), deaths.append) as pool:
+    async with DecodePool(DecodeConfig(workers=1, max_uploading_videos=2), deaths.append) as pool:
 
         async def decode(file: Trickle) -> list[int]:
             async with pool.worker(file) as worker:
@@ -75,7 +75,7 @@ async def test_whoever_waits_for_bytes_is_neither_at_work_nor_silent(tmp_path: P
     told: list[int] = []
     path = render(tmp_path / "clip.mkv", 200)
     file = Trickle(path, path.stat().st_size // 2)
-    config = DecodeConfig(workers=1, silence_s=3)
+    config = DecodeConfig(workers=1, heartbeat_timeout_s=3)
     async with DecodePool(config, on_work=told.append) as pool:
         async with pool.worker(file) as worker:
             await worker.probe(file, from_front=True)
@@ -86,7 +86,7 @@ async def test_whoever_waits_for_bytes_is_neither_at_work_nor_silent(tmp_path: P
             first.release()
             assert told[-1] == 0
             busy_s = pool.busy_s
-            await asyncio.sleep(1.2 * config.silence_s)
+            await asyncio.sleep(1.2 * config.heartbeat_timeout_s)
             assert pool.busy_s == busy_s
             file.come()
             rest = [number_of(kept(unit)[0]) async for unit in units]

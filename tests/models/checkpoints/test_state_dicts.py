@@ -300,7 +300,9 @@ def test_a_backbone_says_what_it_needs(tmp_path: Path, kind: str) -> None:
     }[kind]()
     backbone.save_pretrained(tmp_path / "theirs")
     processor.save_pretrained(tmp_path / "theirs")
-    says = {"vit": "--as factorised --labels FILE starts a video model"}.get(kind, "once it is fine-tuned")
+    says = {"vit": "--inflate-to factorised --labels FILE starts a video model"}.get(
+        kind, "once it is fine-tuned"
+    )
     with pytest.raises(CannotImport, match=f"has no head.* it is a backbone: .*{says}"):
         store_model(
             read_source(str(tmp_path / "theirs"), labels=tuple("abcdefg")), tmp_path / "store", "theirs", "1"
