@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tubelet.service.client import AsyncClient, Client, ServerError
     from tubelet.service.in_process import classify
-    from tubelet.service.types.request import Options, Priority, Sliding, Views, WholeVideo
+    from tubelet.service.types.request import Options, Priority, Sliding, Views, WholeVideo, ranges_of_seconds
     from tubelet.service.types.result import Classification, Label, Segment
 
 _HOMES = {
@@ -19,6 +19,7 @@ _HOMES = {
     "Sliding": "tubelet.service.types.request",
     "Views": "tubelet.service.types.request",
     "WholeVideo": "tubelet.service.types.request",
+    "ranges_of_seconds": "tubelet.service.types.request",
     "Classification": "tubelet.service.types.result",
     "Label": "tubelet.service.types.result",
     "Segment": "tubelet.service.types.result",
@@ -37,6 +38,7 @@ __all__ = [
     "Views",
     "WholeVideo",
     "classify",
+    "ranges_of_seconds",
 ]
 
 

@@ -23,7 +23,7 @@ def answer_json(video: str, answer: Classification | Failure) -> dict[str, Any]:
                 "model": answer.model,
                 "version": answer.version,
                 "activation": answer.activation.value,
-                "duration_s": answer.facts.duration_ns / NS_PER_S,
+                "duration_s": answer.facts.duration_s,
                 "labels": _labels_json(answer.labels),
                 "segments": [_segment_json(segment) for segment in answer.segments],
                 "fetched_bytes": answer.fetched_bytes,
@@ -37,7 +37,7 @@ def interrupted_json(video: str, facts: VideoFacts | None, segments: Iterable[Se
     return {
         "video": decodable(video),
         "interrupted": True,
-        "duration_s": facts.duration_ns / NS_PER_S if facts else 0.0,
+        "duration_s": facts.duration_s if facts else 0.0,
         "segments": [_segment_json(segment) for segment in segments],
     }
 
@@ -54,7 +54,7 @@ def event_json(video: str, event: Event) -> dict[str, Any]:
                 "height": event.height,
                 "fps": event.fps,
                 "frames": event.frames,
-                "duration_s": event.duration_ns / NS_PER_S,
+                "duration_s": event.duration_s,
                 "size_bytes": event.size_bytes,
             }
         case Progress(decoded_s, total_s):
@@ -125,8 +125,8 @@ def labels_text(labels: Iterable[Label]) -> str:
 
 def _segment_json(segment: Segment) -> dict[str, Any]:
     return {
-        "start_s": segment.start_ns / NS_PER_S,
-        "end_s": segment.end_ns / NS_PER_S,
+        "start_s": segment.start_s,
+        "end_s": segment.end_s,
         "labels": _labels_json(segment.labels),
     }
 

@@ -129,7 +129,7 @@ class Pipeline:
             stack.callback(work.cancel)
             tell = partial(_tell, emit, account)
             end, assembler, segments = await respond(outbox, decoding, options, tell, model)
-        self._metrics.video_seconds.inc(end.facts.duration_ns / NS_PER_S)
+        self._metrics.video_seconds.inc(end.facts.duration_s)
         rounded = stride_warnings(end.facts.duration_ns, model.spec.sampling, options)
         seconds["queue"] += work.account.queue_s
         seconds["encode"], seconds["classify"] = work.account.encode_s, work.account.classify_s

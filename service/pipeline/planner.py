@@ -8,7 +8,7 @@ from tubelet.models.spec import Preprocessing, Sampling
 from tubelet.service.errors import MalformedOption
 from tubelet.service.types.plan import Grid, Plan
 from tubelet.service.types.request import Options, Sliding, Views, WholeVideo
-from tubelet.service.types.video import CROPS, NS_PER_S, Crop, VideoFacts
+from tubelet.service.types.video import CROPS, NS_PER_S, Crop, VideoFacts, to_ns
 
 _MAX_CLIPS = 30  # no paper takes more of one video
 _MAX_VIEWS = 10_000  # of all ranges; each is a grid of the plan
@@ -119,13 +119,13 @@ def _ranges(duration_ns: int, wanted: tuple[tuple[int, int], ...]) -> list[tuple
 
 
 def _lengths(sliding: Sliding, sampling: Sampling) -> tuple[int, int]:
-    window = _to_ns(sampling.window_s) if sliding.window_ns is None else sliding.window_ns
+    window = to_ns(sampling.window_s) if sliding.window_ns is None else sliding.window_ns
     default = round(window * sampling.stride_s / sampling.window_s)
     return window, default if sliding.stride_ns is None else sliding.stride_ns
 
 
 def _whole(start: int, end: int, sampling: Sampling) -> Grid:
-    views = -(-(end - start) // _to_ns(sampling.max_window_s))
+    views = -(-(end - start) // to_ns(sampling.max_window_s))
     return Grid(
         start_ns=start,
         end_ns=end,
@@ -158,7 +158,7 @@ def _stride_units(window_ns: int, stride_ns: int, units: int) -> int:
 
 
 def _views(start: int, end: int, views: Views, sampling: Sampling) -> Iterator[Grid]:
-    window_ns = min(_to_ns(sampling.window_s), end - start)
+    window_ns = min(to_ns(sampling.window_s), end - start)
     for view_ns in _spread(start, end - window_ns, views.clips):
         for crop in _CROPS[views.crops]:
             yield Grid(
@@ -215,7 +215,7 @@ def _check_views(views: Views, num_ranges: int, preprocessing: Preprocessing) ->
 
 
 def _check_sliding(window_ns: int, stride_ns: int, sampling: Sampling) -> None:
-    shortest, longest = _to_ns(sampling.min_window_s), _to_ns(sampling.max_window_s)
+    shortest, longest = to_ns(sampling.min_window_s), to_ns(sampling.max_window_s)
     if not shortest <= window_ns <= longest:
         raise MalformedOption(
             f"window of {_s(window_ns)} s is outside the model's {_s(shortest)} to {_s(longest)} s",
@@ -230,10 +230,6 @@ def _check_sliding(window_ns: int, stride_ns: int, sampling: Sampling) -> None:
             limit=_s(window_ns),
             value=_s(stride_ns),
         )
-
-
-def _to_ns(seconds: float) -> int:
-    return round(seconds * NS_PER_S)
 
 
 def _s(ns: int) -> str:

@@ -30,7 +30,7 @@ from tubelet.service.rpc.request_stream import (
     parser,
 )
 from tubelet.service.types.result import Activation, Classification, Progress, Segment
-from tubelet.service.types.video import NS_PER_S, VideoFacts
+from tubelet.service.types.video import VideoFacts, to_ns
 from tubelet.service.wire.convert import (
     activation_to_proto,
     classification_to_proto,
@@ -266,10 +266,10 @@ def _described(spec: ModelSpec) -> model_pb2.Model:
         sampling=model_pb2.Sampling(
             frames_per_unit=sampling.frames_per_unit,
             units_per_window=sampling.units_per_window,
-            window=to_duration(round(sampling.window_s * NS_PER_S)),
-            stride=to_duration(round(sampling.stride_s * NS_PER_S)),
-            min_window=to_duration(round(sampling.min_window_s * NS_PER_S)),
-            max_window=to_duration(round(sampling.max_window_s * NS_PER_S)),
+            window=to_duration(to_ns(sampling.window_s)),
+            stride=to_duration(to_ns(sampling.stride_s)),
+            min_window=to_duration(to_ns(sampling.min_window_s)),
+            max_window=to_duration(to_ns(sampling.max_window_s)),
         ),
         height=spec.preprocessing.height,
         width=spec.preprocessing.width,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum
 
-from tubelet.service.types.video import VideoFacts
+from tubelet.service.types.video import NS_PER_S, VideoFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,16 @@ class Segment:
     end_ns: int
     labels: tuple[Label, ...]
     activation: Activation = Activation.SOFTMAX
+
+    @property
+    def start_s(self) -> float:
+        """Where the segment starts, in seconds."""
+        return self.start_ns / NS_PER_S
+
+    @property
+    def end_s(self) -> float:
+        """Where the segment ends, in seconds."""
+        return self.end_ns / NS_PER_S
 
 
 @dataclass(frozen=True, slots=True)

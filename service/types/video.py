@@ -7,11 +7,24 @@ t frames in a unit, H W C pixels.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import isfinite
 from typing import Literal, Protocol, get_args
 
 import numpy as np
 
 NS_PER_S = 1_000_000_000
+
+
+def to_ns(seconds: float) -> int:
+    """Round a time in seconds to whole nanoseconds.
+
+    Raises:
+        ValueError: ``seconds`` is not a finite number.
+    """
+    if not isfinite(seconds):
+        raise ValueError(f"a time must be a finite number of seconds; found {seconds}")
+    return round(seconds * NS_PER_S)
+
 
 Crop = Literal["start", "centre", "end"]
 """Which part of the resized picture a model sees: it moves along the side that has more to spare."""
@@ -76,6 +89,11 @@ class VideoFacts:
     def __post_init__(self) -> None:
         if self.width < 1 or self.height < 1 or self.duration_ns < 0:
             raise ValueError(f"a video has a size, and no negative duration: {self}")
+
+    @property
+    def duration_s(self) -> float:
+        """The duration in seconds."""
+        return self.duration_ns / NS_PER_S
 
 
 @dataclass(frozen=True, slots=True)
