@@ -20,10 +20,10 @@ from tubelet.service.types.request import Options
 from tubelet.service.types.result import Classification, Progress, Segment
 from tubelet.service.types.target import parse_target
 from tubelet.service.types.uri import is_uri
-from tubelet.service.types.video import VideoFacts
+from tubelet.service.types.video import VideoMetadata
 from tubelet.service.wire.convert import (
     classification_from_proto,
-    facts_from_proto,
+    metadata_from_proto,
     options_to_proto,
     progress_from_proto,
     segment_from_proto,
@@ -39,7 +39,7 @@ __all__ = ["AsyncClient", "Client", "Options", "ServerError", "Video"]
 Video = str | os.PathLike[str] | bytes | BinaryIO
 """A path, the bytes of a file, a file open for reading; or a URI that the server may fetch, such as https://..."""
 
-Event = VideoFacts | Progress | Segment | Classification
+Event = VideoMetadata | Progress | Segment | Classification
 
 _DEFAULTS = Options()
 _CHUNK_BYTES = 1 << 20
@@ -83,9 +83,9 @@ class Client:
     def stream(
         self, video: Video, options: Options = _DEFAULTS, timeout_s: float | None = None
     ) -> Iterator[Event]:
-        """Upload a video and get its facts, segments and progress as they come, the classification last.
+        """Upload a video; yield its metadata, segments and progress as they arrive, the classification last.
 
-        It is sent again only as long as no event has come.
+        A failed call is made again only while no event has arrived.
         """
         retries, has_begun = Retries(timeout_s), False
         while True:
@@ -158,7 +158,10 @@ class AsyncClient:
     async def stream(
         self, video: Video, options: Options = _DEFAULTS, timeout_s: float | None = None
     ) -> AsyncIterator[Event]:
-        """Upload a video and get its facts, segments and progress as they come, the classification last."""
+        """Upload a video; yield its metadata, segments and progress as they arrive, the classification last.
+
+        A failed call is made again only while no event has arrived.
+        """
         retries, has_begun = Retries(timeout_s), False
         while True:
             try:
@@ -252,7 +255,7 @@ def _chunks_of_file(file: BinaryIO) -> Iterator[bytes]:
 def _event_from_proto(response: pb.ClassifyStreamingResponse) -> Event:
     match response.WhichOneof("event"):
         case "video":
-            return facts_from_proto(response.video)
+            return metadata_from_proto(response.video)
         case "progress":
             return progress_from_proto(response.progress)
         case "segment":

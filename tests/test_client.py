@@ -26,7 +26,7 @@ async def test_asyncio_gives_what_blocking_gives(served: Served, client: Client)
         with pytest.raises(ServerError, match="UNKNOWN_MODEL"):
             await other.model("nobody")
     again = client.classify(clip)
-    assert answer.facts == again.facts
+    assert answer.metadata == again.metadata
     assert [segment.end_ns for segment in answer.segments] == [segment.end_ns for segment in again.segments]
     assert isinstance(events[-1], Classification)
     assert events[-1].segments == tuple(event for event in events if isinstance(event, Segment))
@@ -37,8 +37,8 @@ def test_a_video_is_a_path_bytes_or_a_file(client: Client, tmp_path: Path) -> No
     path = tmp_path / "clip.mp4"
     path.write_bytes(clip)
     with path.open("rb") as file:
-        facts = [client.classify(video).facts for video in (path, str(path), clip, BytesIO(clip), file)]
-    assert len(set(facts)) == 1
+        metadata = [client.classify(video).metadata for video in (path, str(path), clip, BytesIO(clip), file)]
+    assert len(set(metadata)) == 1
     with pytest.raises(FileNotFoundError):
         client.classify(tmp_path / "nothing.mp4")
 

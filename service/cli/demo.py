@@ -10,14 +10,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 from rich.console import Console
 
-from tubelet.service.cli.output import facts_text, labels_text, segment_text, stages_text
+from tubelet.service.cli.output import labels_text, metadata_text, segment_text, stages_text
 from tubelet.service.cli.runs.runner import Event, asking_server
 from tubelet.service.config.config import Config
 from tubelet.service.server.app import SAMPLE_CLIP, open_server
 from tubelet.service.types.request import Options
 from tubelet.service.types.result import Progress, Segment
 from tubelet.service.types.uri import is_uri
-from tubelet.service.types.video import STAGES, VideoFacts
+from tubelet.service.types.video import STAGES, VideoMetadata
 
 _SHOWN = (
     "tubelet_requests_total",
@@ -55,8 +55,8 @@ async def demo(video: str | None, config: Config, console: Console) -> None:
 
         async def show(event: Event) -> None:
             match event:
-                case VideoFacts():
-                    console.print(facts_text(event))
+                case VideoMetadata():
+                    console.print(metadata_text(event))
                 case Segment():
                     console.print(segment_text(event))
                 case Progress():

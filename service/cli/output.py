@@ -6,7 +6,7 @@ from typing import Any
 
 from tubelet.service.cli.runs.runner import Event, Failure
 from tubelet.service.types.result import Classification, Label, Progress, Segment
-from tubelet.service.types.video import NS_PER_S, STAGES, VideoFacts
+from tubelet.service.types.video import NS_PER_S, STAGES, VideoMetadata
 
 NO_LABEL = "(none above the threshold)"
 
@@ -23,7 +23,7 @@ def answer_json(video: str, answer: Classification | Failure) -> dict[str, Any]:
                 "model": answer.model,
                 "version": answer.version,
                 "activation": answer.activation.value,
-                "duration_s": answer.facts.duration_s,
+                "duration_s": answer.metadata.duration_s,
                 "labels": _labels_json(answer.labels),
                 "segments": [_segment_json(segment) for segment in answer.segments],
                 "fetched_bytes": answer.fetched_bytes,
@@ -32,12 +32,14 @@ def answer_json(video: str, answer: Classification | Failure) -> dict[str, Any]:
             }
 
 
-def interrupted_json(video: str, facts: VideoFacts | None, segments: Iterable[Segment]) -> dict[str, Any]:
+def interrupted_json(
+    video: str, metadata: VideoMetadata | None, segments: Iterable[Segment]
+) -> dict[str, Any]:
     """The object for a video that was interrupted: what was known of it."""
     return {
         "video": decodable(video),
         "interrupted": True,
-        "duration_s": facts.duration_s if facts else 0.0,
+        "duration_s": metadata.duration_s if metadata else 0.0,
         "segments": [_segment_json(segment) for segment in segments],
     }
 
@@ -45,7 +47,7 @@ def interrupted_json(video: str, facts: VideoFacts | None, segments: Iterable[Se
 def event_json(video: str, event: Event) -> dict[str, Any]:
     """The object that ``--json --stream`` prints for an event of a video."""
     match event:
-        case VideoFacts():
+        case VideoMetadata():
             content = {
                 "event": "metadata",
                 "container": event.container,
@@ -83,12 +85,14 @@ def clock(time_ns: int) -> str:
     return f"{minutes // 60}:{minutes % 60:02}:{tenths // 10:02}.{tenths % 10}"
 
 
-def facts_text(facts: VideoFacts) -> str:
-    """The facts in one line; a header that came before the rest may leave duration, rate and count open."""
-    duration = f"{clock(facts.duration_ns)}, " if facts.duration_ns else ""
-    rate = f"{facts.fps:.4g} fps, " if facts.fps else ""
-    count = f"{facts.frames} frames, " if facts.frames else ""
-    return f"{duration}{facts.width}x{facts.height}, {rate}{count}{facts.codec} in {facts.container}"
+def metadata_text(metadata: VideoMetadata) -> str:
+    """Format a video's metadata as one line; fields that its header leaves open are left out."""
+    duration = f"{clock(metadata.duration_ns)}, " if metadata.duration_ns else ""
+    rate = f"{metadata.fps:.4g} fps, " if metadata.fps else ""
+    count = f"{metadata.frames} frames, " if metadata.frames else ""
+    return (
+        f"{duration}{metadata.width}x{metadata.height}, {rate}{count}{metadata.codec} in {metadata.container}"
+    )
 
 
 def segment_text(segment: Segment) -> str:
@@ -104,7 +108,7 @@ def notes_text(answer: Classification) -> Iterator[str]:
     for warning in answer.warnings:
         yield f"warning: {printable(warning)}"
     if answer.fetched_bytes:
-        yield f"fetched {answer.fetched_bytes} of {answer.facts.size_bytes} bytes"
+        yield f"fetched {answer.fetched_bytes} of {answer.metadata.size_bytes} bytes"
     if answer.off_ns:
         yield f"fast: frames up to {answer.off_ns / NS_PER_S:.3f} s off the wanted times"
 

@@ -5,7 +5,7 @@ carries the number of the job (one video) that it belongs to, so that none of th
 one of the next. A descriptor follows its message over a second socket (SCM_RIGHTS).
 
     parent says   with                                            worker answers
-    probe         (descriptor of the upload)                      facts | refused
+    probe         (descriptor of the upload)                      metadata | refused
     decode        plan, pixel format, slots (shared memory)       unit ..., then end | refused
     release       slot                                            nothing
     have          bytes of the file that are there                nothing

@@ -32,9 +32,9 @@ from tubelet.service.types.plan import Plan
 from tubelet.service.types.request import Options
 from tubelet.service.types.result import Activation, Classification, Progress, Segment
 from tubelet.service.types.uri import Uri
-from tubelet.service.types.video import NS_PER_S, DecodeEnd, PixelFormat, UnitFrames, VideoFacts, VideoFile
+from tubelet.service.types.video import NS_PER_S, DecodeEnd, PixelFormat, UnitFrames, VideoFile, VideoMetadata
 
-Event = VideoFacts | Progress | Segment
+Event = VideoMetadata | Progress | Segment
 Emit = Callable[[Event], Awaitable[None]]
 
 _PROGRESS_INTERVAL_S = 0.5
@@ -76,7 +76,7 @@ class Pipeline:
     async def classify(
         self, video: Video, options: Options, emit: Emit, place: Place | None = None
     ) -> Classification:
-        """Classify one video; ``emit`` gets its facts, then segments and progress as they are known.
+        """Classify one video; ``emit`` gets its metadata, then segments and progress as they are known.
 
         It needs no place where the pipeline is not shared with strangers.
 
@@ -129,18 +129,18 @@ class Pipeline:
             stack.callback(work.cancel)
             tell = partial(_tell, emit, account)
             end, assembler, segments = await respond(outbox, decoding, options, tell, model)
-        self._metrics.video_seconds.inc(end.facts.duration_s)
-        rounded = stride_warnings(end.facts.duration_ns, model.spec.sampling, options)
+        self._metrics.video_seconds.inc(end.metadata.duration_s)
+        rounded = stride_warnings(end.metadata.duration_ns, model.spec.sampling, options)
         seconds["queue"] += work.account.queue_s
         seconds["encode"], seconds["classify"] = work.account.encode_s, work.account.classify_s
         return Classification(
-            facts=end.facts,
+            metadata=end.metadata,
             model=model.spec.name,
             version=model.spec.version,
             segments=segments,
             labels=assembler.video_labels(),
             stage_seconds=seconds,
-            warnings=end.facts.warnings + end.warnings + rounded,
+            warnings=end.metadata.warnings + end.warnings + rounded,
             fetched_bytes=account.fetched_bytes,
             off_ns=end.off_ns,
             activation=Activation(model.spec.activation),
@@ -168,15 +168,15 @@ class Pipeline:
             async with self._decoders.worker(file, options.priority, work.deadline) as worker:
                 seconds["queue"] = monotonic() - asked
                 with self._metrics.time("probe", name, seconds):
-                    facts = await worker.probe(file, from_front=is_open)
+                    metadata = await worker.probe(file, from_front=is_open)
                 if is_open:
                     longest_ns = round(self._config.decode.max_duration_s * NS_PER_S)
                     plan = make_open_plan(longest_ns, sampling, options)
                 else:
-                    plan = make_plan(facts, sampling, options)
+                    plan = make_plan(metadata, sampling, options)
                 with self._metrics.time("decode", name, seconds):
                     units = partial(worker.decode, pixel_format=pixel_format, fast=options.fast)
-                    shorter = await self._walk(worker, units, Planned(facts, plan), work, outbox)
+                    shorter = await self._walk(worker, units, Planned(metadata, plan), work, outbox)
                     if shorter is not None:
                         plan = make_plan(shorter, sampling, options)
                         await self._walk(worker, units, Planned(shorter, plan), work, outbox)
@@ -190,8 +190,8 @@ class Pipeline:
         planned: Planned,
         work: VideoWork,
         outbox: Outbox,
-    ) -> VideoFacts | None:
-        """Decode what a plan wants. The facts if it does not hold by them: nothing has come of it."""
+    ) -> VideoMetadata | None:
+        """Decode what a plan wants. The metadata if it does not hold by them: nothing has come of it."""
         outbox.put_nowait(planned)
         plan = planned.plan
         windows = WindowStarter(plan, work, outbox, self._config.decode.max_windows)
@@ -204,10 +204,10 @@ class Pipeline:
         end = worker.end
         assert end is not None  # decode ended without an error
         self._metrics.frames_decoded.labels(work.model).inc(end.frames_decoded)
-        # Where stamps contradict each other, frames may have gone on for longer than the facts say.
-        if not plan.holds_for(end.facts.duration_ns) and not windows.has_started:
+        # Where stamps contradict each other, frames may have gone on for longer than the metadata says.
+        if not plan.holds_for(end.metadata.duration_ns) and not windows.has_started:
             windows.abandon()
-            return end.facts
+            return end.metadata
         cut = plan.cut(end.end_ns)
         if cut is None:
             raise CorruptVideo("no frame could be decoded in the time ranges asked for")
@@ -256,14 +256,14 @@ async def respond(
 
     while (item := await outbox.get()) is not None:
         match item:
-            case Planned(facts, plan):
+            case Planned(metadata, plan):
                 assembler = SegmentAssembler(
                     plan, model.spec.labels, options.top_k, options.score_threshold, activation
                 )
                 stated = plan.is_open  # by a header, which may know no more than the first part of it
-                total_s = (facts.duration_ns if stated else plan.total_ns) / NS_PER_S
+                total_s = (metadata.duration_ns if stated else plan.total_ns) / NS_PER_S
                 if not was_emitted:
-                    await emit(facts)
+                    await emit(metadata)
                 was_emitted = True
             case StartedWindow(grid, window, decoded_ns, logits):
                 assert assembler is not None

@@ -1,4 +1,4 @@
-"""Video facts + the model's sampling + options -> the plan of units and windows. Pure integers, no I/O."""
+"""Video metadata + the model's sampling + options -> the plan of units and windows. Pure integers, no I/O."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -8,7 +8,7 @@ from tubelet.models.spec import Preprocessing, Sampling
 from tubelet.service.errors import MalformedOption
 from tubelet.service.types.plan import Grid, Plan
 from tubelet.service.types.request import Options, Sliding, Views, WholeVideo
-from tubelet.service.types.video import CROPS, NS_PER_S, Crop, VideoFacts, to_ns
+from tubelet.service.types.video import CROPS, NS_PER_S, Crop, VideoMetadata, to_ns
 
 _MAX_CLIPS = 30  # no paper takes more of one video
 _MAX_VIEWS = 10_000  # of all ranges; each is a grid of the plan
@@ -42,7 +42,7 @@ def check_options(sampling: Sampling, preprocessing: Preprocessing, options: Opt
             )
 
 
-def make_plan(facts: VideoFacts, sampling: Sampling, options: Options) -> Plan:
+def make_plan(metadata: VideoMetadata, sampling: Sampling, options: Options) -> Plan:
     """The grids over every range asked for, in the order of time; the options were checked.
 
     A range shorter than a window gets one window that is as short as the range, and one clip of it.
@@ -50,7 +50,7 @@ def make_plan(facts: VideoFacts, sampling: Sampling, options: Options) -> Plan:
     Raises:
         MalformedOption: a range that starts after the video's end.
     """
-    ranges = _ranges(facts.duration_ns, options.ranges_ns)
+    ranges = _ranges(metadata.duration_ns, options.ranges_ns)
     return Plan(tuple(_lagging(grid, sampling) for grid in _grids(ranges, sampling, options)))
 
 

@@ -8,14 +8,14 @@ from tubelet.service.engine.model_runner import Embedding, Logits
 from tubelet.service.engine.session import VideoWork
 from tubelet.service.errors import VideoTooLarge
 from tubelet.service.types.plan import Plan
-from tubelet.service.types.video import DecodeEnd, UnitFrames, VideoFacts
+from tubelet.service.types.video import DecodeEnd, UnitFrames, VideoMetadata
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
     """The first message: what the video is, and what will be looked at. A later one replaces it."""
 
-    facts: VideoFacts
+    metadata: VideoMetadata
     plan: Plan
 
 

@@ -30,11 +30,11 @@ from tubelet.service.rpc.request_stream import (
     parser,
 )
 from tubelet.service.types.result import Activation, Classification, Progress, Segment
-from tubelet.service.types.video import VideoFacts, to_ns
+from tubelet.service.types.video import VideoMetadata, to_ns
 from tubelet.service.wire.convert import (
     activation_to_proto,
     classification_to_proto,
-    facts_to_proto,
+    metadata_to_proto,
     model_from_proto,
     options_from_proto,
     progress_to_proto,
@@ -285,8 +285,8 @@ def _described(spec: ModelSpec) -> model_pb2.Model:
 
 def _event_to_proto(event: Event) -> pb.ClassifyStreamingResponse:
     match event:
-        case VideoFacts():
-            return pb.ClassifyStreamingResponse(video=facts_to_proto(event))
+        case VideoMetadata():
+            return pb.ClassifyStreamingResponse(video=metadata_to_proto(event))
         case Progress():
             return pb.ClassifyStreamingResponse(progress=progress_to_proto(event))
         case Segment():

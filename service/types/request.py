@@ -51,7 +51,7 @@ class Views:
     """
 
     clips: int = 1
-    """Windows of the model's own length, spread evenly over the range, 1 to 30; a single one is in its middle."""
+    """Windows of the model's own length, spread evenly over the range, 1 to 30. One is in the middle."""
     crops: int = 1
     """1: the centre of the picture. 3: the start, centre and end of its longer side."""
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum
 
-from tubelet.service.types.video import NS_PER_S, VideoFacts
+from tubelet.service.types.video import NS_PER_S, VideoMetadata
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Progress:
 class Classification:
     """The whole answer for one video."""
 
-    facts: VideoFacts
+    metadata: VideoMetadata
     model: str
     version: str
     segments: tuple[Segment, ...]

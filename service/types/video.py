@@ -70,7 +70,7 @@ class VideoFile(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class VideoFacts:
+class VideoMetadata:
     """What a video is: its display size after rotation, and the times that its packets really span.
 
     While it is on its way, what its header says; zero for what that leaves open.
@@ -155,5 +155,5 @@ class DecodeEnd:
     end_ns: int
     frames_decoded: int
     warnings: tuple[str, ...]
-    facts: VideoFacts  # of the whole video, which may have been on its way before
+    metadata: VideoMetadata  # of the whole video, which may have been on its way before
     off_ns: int = 0  # how far frames were taken from the times wanted, at most

@@ -9,7 +9,7 @@ from tubelet.service.types.model_ref import ModelRef
 from tubelet.service.types.request import DEFAULT_TOP_K, Options, Priority, Sliding, Views, WholeVideo
 from tubelet.service.types.result import Activation, Classification, Label, Progress, Segment
 from tubelet.service.types.uri import Uri, parse_uri
-from tubelet.service.types.video import NS_PER_S, VideoFacts
+from tubelet.service.types.video import NS_PER_S, VideoMetadata
 from tubelet.v1 import classification_pb2 as pb
 from tubelet.v1 import model_pb2
 
@@ -132,21 +132,21 @@ def options_to_proto(options: Options, uri: str = "") -> pb.ClassifyOptions:
     return message
 
 
-def facts_to_proto(facts: VideoFacts) -> pb.VideoFacts:
-    return pb.VideoFacts(
-        container=facts.container,
-        codec=facts.codec,
-        width=facts.width,
-        height=facts.height,
-        fps=facts.fps,
-        frames=facts.frames,
-        duration=to_duration(facts.duration_ns),
-        size_bytes=facts.size_bytes,
+def metadata_to_proto(metadata: VideoMetadata) -> pb.VideoMetadata:
+    return pb.VideoMetadata(
+        container=metadata.container,
+        codec=metadata.codec,
+        width=metadata.width,
+        height=metadata.height,
+        fps=metadata.fps,
+        frames=metadata.frames,
+        duration=to_duration(metadata.duration_ns),
+        size_bytes=metadata.size_bytes,
     )
 
 
-def facts_from_proto(message: pb.VideoFacts) -> VideoFacts:
-    return VideoFacts(
+def metadata_from_proto(message: pb.VideoMetadata) -> VideoMetadata:
+    return VideoMetadata(
         container=message.container,
         codec=message.codec,
         width=message.width,
@@ -194,7 +194,7 @@ def progress_from_proto(message: pb.Progress) -> Progress:
 
 def classification_to_proto(answer: Classification) -> pb.Classification:
     return pb.Classification(
-        video=facts_to_proto(answer.facts),
+        video=metadata_to_proto(answer.metadata),
         model=answer.model,
         version=answer.version,
         segments=[segment_to_proto(segment) for segment in answer.segments],
@@ -209,7 +209,7 @@ def classification_to_proto(answer: Classification) -> pb.Classification:
 
 def classification_from_proto(message: pb.Classification) -> Classification:
     return Classification(
-        facts=facts_from_proto(message.video),
+        metadata=metadata_from_proto(message.video),
         model=message.model,
         version=message.version,
         segments=tuple(segment_from_proto(segment) for segment in message.segments),

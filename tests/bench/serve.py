@@ -135,7 +135,7 @@ def run(server: Server, clips: list[Path], concurrency: int) -> Round:
 def report(concurrency: int, rounds: list[Round]) -> None:
     best = sorted(rounds, key=lambda each: each.wall_s)[len(rounds) // 2]
     latencies = sorted(latency for each in rounds for latency in each.latencies_s)
-    video_s = sum(answer.facts.duration_ns for answer in best.answers) / NS_PER_S
+    video_s = sum(answer.metadata.duration_ns for answer in best.answers) / NS_PER_S
     print(
         f"concurrency {concurrency}: {len(best.answers) / best.wall_s:.2f} videos/s, "
         f"{video_s / best.wall_s:.0f} video seconds/s, "

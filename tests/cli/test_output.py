@@ -4,19 +4,19 @@ from dataclasses import replace
 
 import pytest
 
-from tubelet.service.cli.output import facts_text
-from tubelet.service.types.video import VideoFacts
+from tubelet.service.cli.output import metadata_text
+from tubelet.service.types.video import VideoMetadata
 
-FACTS = VideoFacts("matroska", "h264", 320, 240, 25.0, 50, 2_000_000_000, 12345)
+METADATA = VideoMetadata("matroska", "h264", 320, 240, 25.0, 50, 2_000_000_000, 12345)
 
 
 @pytest.mark.parametrize(
-    ("facts", "text"),
+    ("metadata", "text"),
     [
-        (FACTS, "0:00:02.0, 320x240, 25 fps, 50 frames, h264 in matroska"),
-        (replace(FACTS, frames=0), "0:00:02.0, 320x240, 25 fps, h264 in matroska"),
-        (replace(FACTS, frames=0, fps=0.0, duration_ns=0), "320x240, h264 in matroska"),
+        (METADATA, "0:00:02.0, 320x240, 25 fps, 50 frames, h264 in matroska"),
+        (replace(METADATA, frames=0), "0:00:02.0, 320x240, 25 fps, h264 in matroska"),
+        (replace(METADATA, frames=0, fps=0.0, duration_ns=0), "320x240, h264 in matroska"),
     ],
 )
-def test_what_a_header_leaves_open_is_left_out(facts: VideoFacts, text: str) -> None:
-    assert facts_text(facts) == text
+def test_what_a_header_leaves_open_is_left_out(metadata: VideoMetadata, text: str) -> None:
+    assert metadata_text(metadata) == text

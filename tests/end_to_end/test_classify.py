@@ -18,7 +18,7 @@ from tests.support.sample_clip import pan
 from tubelet.service.client import Client, ServerError
 from tubelet.service.types.request import Options, Sliding, WholeVideo
 from tubelet.service.types.result import Classification, Segment
-from tubelet.service.types.video import NS_PER_S, VideoFacts
+from tubelet.service.types.video import NS_PER_S, VideoMetadata
 
 LABELS = "static pan_left pan_right tilt_up tilt_down zoom_in zoom_out roll_cw roll_ccw shake"
 
@@ -46,9 +46,9 @@ def test_the_sample_gets_its_true_labels(client: Client, sample: bytes) -> None:
     assert {second: at(answer, second) for second in story} == story
 
 
-def test_an_answer_holds_facts_segments_and_times(client: Client, sample: bytes) -> None:
+def test_an_answer_holds_metadata_segments_and_times(client: Client, sample: bytes) -> None:
     answer = client.classify(sample, Options(top_k=4))
-    assert answer.facts == VideoFacts(
+    assert answer.metadata == VideoMetadata(
         "mov,mp4,m4a,3gp,3g2,mj2", "h264", 480, 270, 25.0, 400, 16 * NS_PER_S, len(sample)
     )
     assert (answer.model, answer.version) == ("camera-motion", client.model("camera-motion").version)
@@ -61,11 +61,11 @@ def test_an_answer_holds_facts_segments_and_times(client: Client, sample: bytes)
     assert answer.warnings == ()
 
 
-def test_streaming_gives_facts_then_segments_then_the_same_answer(client: Client, sample: bytes) -> None:
+def test_streaming_gives_metadata_then_segments_then_the_same_answer(client: Client, sample: bytes) -> None:
     events = list(client.stream(sample))
     segments = [event for event in events if isinstance(event, Segment)]
     answer = events[-1]
-    assert isinstance(events[0], VideoFacts)
+    assert isinstance(events[0], VideoMetadata)
     assert isinstance(answer, Classification)
     assert answer.segments == tuple(segments)
     np.testing.assert_allclose(scores(answer), scores(client.classify(sample)), atol=1e-4)
@@ -133,9 +133,9 @@ def test_a_range_gets_the_labels_that_the_whole_video_gets_there(client: Client,
 )
 def test_unusual_videos(client: Client, clip, frames: int, size: tuple[int, int], label: str) -> None:
     answer = client.classify(clip())
-    assert (answer.facts.frames, (answer.facts.width, answer.facts.height)) == (frames, size)
+    assert (answer.metadata.frames, (answer.metadata.width, answer.metadata.height)) == (frames, size)
     assert answer.labels[0].name == label
-    assert answer.segments[-1].end_ns == answer.facts.duration_ns
+    assert answer.segments[-1].end_ns == answer.metadata.duration_ns
 
 
 def test_models_are_described(client: Client) -> None:
@@ -178,7 +178,7 @@ def test_every_embedded_model_answers_where_it_is_loaded() -> None:
             for named in (Options(model=model.name), Options(model=f"{model.name}:{model.version}")):
                 answer = client.classify(clip, named)
                 assert (answer.model, answer.version) == (model.name, model.version)
-                assert answer.segments[-1].end_ns == answer.facts.duration_ns
+                assert answer.segments[-1].end_ns == answer.metadata.duration_ns
 
 
 def test_health_and_reflection(served: Served) -> None:
@@ -233,4 +233,4 @@ def test_real_clips_are_classified(client: Client, videos: Path) -> None:
     for clip in sorted((videos / "real").glob("*.*"))[:6]:
         answer = client.classify(clip)
         assert answer.segments
-        assert answer.segments[-1].end_ns == answer.facts.duration_ns
+        assert answer.segments[-1].end_ns == answer.metadata.duration_ns

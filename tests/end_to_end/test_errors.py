@@ -106,7 +106,7 @@ def test_a_video_that_lasts_longer_than_the_limit() -> None:
             assert error.reason == "VIDEO_TOO_LARGE", container
             assert "or more, the limit is 2 s" in error.message
             answer = client.classify(pan(2.0, container=container, codec=codec))
-            assert answer.facts.duration_ns == pytest.approx(2 * NS_PER_S, rel=0.01)
+            assert answer.metadata.duration_ns == pytest.approx(2 * NS_PER_S, rel=0.01)
 
 
 @pytest.mark.parametrize("ranges_ns", [(), ((0, 9 * NS_PER_S),)], ids=["open", "known"])
@@ -207,7 +207,7 @@ def test_the_field_at_fault_is_named(
 def test_a_video_that_breaks_off_is_classified_as_far_as_it_goes(client: Client) -> None:
     whole = pan(4.0, container="matroska")
     answer = client.classify(whole[: len(whole) // 2])
-    assert 1 < answer.facts.duration_ns / NS_PER_S < 3
+    assert 1 < answer.metadata.duration_ns / NS_PER_S < 3
     assert answer.segments
     assert "the header says 4.000 s" in answer.warnings[0]
 
@@ -217,7 +217,7 @@ def test_damage_in_the_middle_is_a_warning(client: Client) -> None:
     clip[len(clip) // 2 : len(clip) // 2 + 3000] = random.Random(0).randbytes(3000)
     answer = client.classify(bytes(clip))
     assert answer.warnings
-    assert answer.segments[-1].end_ns == answer.facts.duration_ns
+    assert answer.segments[-1].end_ns == answer.metadata.duration_ns
 
 
 def test_a_bad_video_does_not_touch_the_one_beside_it(client: Client, served: Served, sample: bytes) -> None:

@@ -16,7 +16,7 @@ from tests.support.sample_clip import Camera, encode, look, move, pan, town
 from tubelet.service.client import Client, ServerError
 from tubelet.service.types.request import Options, Sliding
 from tubelet.service.types.result import Classification, Segment
-from tubelet.service.types.video import NS_PER_S, VideoFacts
+from tubelet.service.types.video import NS_PER_S, VideoMetadata
 
 _SECONDS = 6.0
 _CONTAINERS = {
@@ -75,12 +75,12 @@ def test_segments_come_before_the_upload_ends(client: Client, clip: bytes, name:
         if tap.is_open and sum(isinstance(each, Segment) for each in early) == 2:
             tap.feed(video[len(video) * 7 // 10 :])
             tap.end()
-    assert isinstance(early[0], VideoFacts)
+    assert isinstance(early[0], VideoMetadata)
     answer = rest[-1]
     assert isinstance(answer, Classification)
     assert_same(answer, whole)
-    assert answer.facts.size_bytes == len(video)
-    assert answer.facts.frames == 150
+    assert answer.metadata.size_bytes == len(video)
+    assert answer.metadata.frames == 150
     assert [each for each in early + rest if isinstance(each, Segment)] == list(answer.segments)
 
 
@@ -99,7 +99,7 @@ def test_an_index_that_leads_back_is_followed(client: Client, clip: bytes, piece
     answer = events[-1]
     assert isinstance(answer, Classification)
     wanted = client.classify(in_order)
-    assert_same(answer, replace(wanted, facts=replace(wanted.facts, size_bytes=len(video))))
+    assert_same(answer, replace(wanted, metadata=replace(wanted.metadata, size_bytes=len(video))))
     assert [each for each in events if isinstance(each, Segment)] == list(answer.segments)
 
 
@@ -115,7 +115,7 @@ def test_a_video_that_ends_about_where_a_unit_does(client: Client, frames: int) 
     options = Options(windowing=Sliding(2 * NS_PER_S, NS_PER_S))
     # A range needs the length first, which is behind the frames there.
     at_once = client.classify(short, replace(options, ranges_ns=((0, 100 * NS_PER_S),)))
-    assert at_once.facts.duration_ns == pytest.approx(frames * NS_PER_S / 100, abs=1000)
+    assert at_once.metadata.duration_ns == pytest.approx(frames * NS_PER_S / 100, abs=1000)
     events = list(client.stream(remuxed(short, "matroska", {}), options))
     answer = events[-1]
     assert isinstance(answer, Classification)
@@ -133,15 +133,15 @@ def test_a_recording_of_a_browser_has_no_duration(client: Client, clip: bytes) -
     tap = Tap()
     tap.feed(video[: len(video) * 8 // 10])
     events = client.stream(tap)  # pyright: ignore[reportArgumentType]
-    facts = next(events)
-    assert isinstance(facts, VideoFacts)
-    assert facts.duration_ns == 0
+    metadata = next(events)
+    assert isinstance(metadata, VideoMetadata)
+    assert metadata.duration_ns == 0
     assert isinstance(next(events), Segment)
     tap.feed(video[len(video) * 8 // 10 :])
     tap.end()
     answer = list(events)[-1]
     assert isinstance(answer, Classification)
-    assert answer.facts.duration_ns == pytest.approx(_SECONDS * NS_PER_S, abs=NS_PER_S / 20)
+    assert answer.metadata.duration_ns == pytest.approx(_SECONDS * NS_PER_S, abs=NS_PER_S / 20)
     assert answer.warnings == ()
     assert answer.labels[0].name == "pan_right"
 
@@ -219,5 +219,5 @@ def test_a_client_that_leaves_in_the_middle_leaves_no_worker_behind(
             with pytest.raises(ServerError):
                 answer.result()
         wait_until(served, "tubelet_decoders_busy", 0)
-    assert client.classify(video).facts.frames == 150
+    assert client.classify(video).metadata.frames == 150
     assert served.metric("tubelet_decoder_failures_total") == 0

@@ -142,8 +142,8 @@ def test_answers_equal_those_of_the_upload(
     web.sent_bytes, before = 0, served.metric("tubelet_fetched_bytes_total")
     answer = client.classify(f"{web.url}/clip", options)
     uploaded = client.classify(video, options)
-    assert_same(answer, replace(uploaded, facts=answer.facts))
-    assert answer.facts == replace(uploaded.facts, size_bytes=len(video))
+    assert_same(answer, replace(uploaded, metadata=answer.metadata))
+    assert answer.metadata == replace(uploaded.metadata, size_bytes=len(video))
     assert set(answer.warnings) - set(uploaded.warnings) <= {
         "the number of frames is an estimate, by the frame rate: not all packets were read"
     }
@@ -198,7 +198,7 @@ def test_a_server_without_ranges_is_read_from_the_front(
 def test_a_file_may_be_larger_than_what_may_be_fetched_of_it(client: Client, web: Site, clip: bytes) -> None:
     padded = clip + (25_000_000).to_bytes(4, "big") + b"free" + bytes(25_000_000 - 8)
     web.answers["/clip"] = by_ranges(padded)
-    assert client.classify(f"{web.url}/clip", _PART).facts.size_bytes > 20_000_000
+    assert client.classify(f"{web.url}/clip", _PART).metadata.size_bytes > 20_000_000
     web.answers["/clip"] = as_a_whole(padded)
     error = refused(client, f"{web.url}/clip", _PART)
     assert (error.reason, error.metadata["limit"]) == ("UPLOAD_TOO_LARGE", "20000000")
@@ -302,7 +302,7 @@ def public(folder: Path, clip: bytes) -> Path:
 @pytest.mark.parametrize("name", ["a%20b.mp4", "inside.mp4"])
 def test_a_file_is_read_where_it_is(client: Client, public: Path, clip: bytes, name: str) -> None:
     answer = client.classify(f"file://{public}/{name}", _PART)
-    assert answer.facts == client.classify(clip, _PART).facts
+    assert answer.metadata == client.classify(clip, _PART).metadata
     assert answer.fetched_bytes == 0
 
 

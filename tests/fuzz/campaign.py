@@ -17,7 +17,7 @@ from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.decode.pool.watchdog import Death
 from tubelet.service.errors import ClientError, DecoderDied
 from tubelet.service.types.plan import Grid, Plan
-from tubelet.service.types.video import NS_PER_S, PixelFormat, VideoFacts
+from tubelet.service.types.video import NS_PER_S, PixelFormat, VideoMetadata
 
 CONFIG = DecodeConfig(
     heartbeat_timeout_s=5,
@@ -132,12 +132,12 @@ async def _one(pool: DecodePool, clips: list[bytes], seed: int, report: Report) 
 async def _decoded(pool: DecodePool, file: _Bytes, chance: Random) -> str:
     from_front = chance.random() < 0.5
     async with pool.worker(file) as worker:
-        facts = await worker.probe(file, from_front=from_front)
-        plan = _open_plan() if from_front else _plan(facts, chance)
+        metadata = await worker.probe(file, from_front=from_front)
+        plan = _open_plan() if from_front else _plan(metadata, chance)
         async for unit in worker.decode(plan, _SHAPE, fast=chance.random() < 0.2):
             unit.release()
     assert worker.end is not None
-    return "OK, with warnings" if facts.warnings + worker.end.warnings else "OK"
+    return "OK, with warnings" if metadata.warnings + worker.end.warnings else "OK"
 
 
 def _open_plan() -> Plan:
@@ -145,8 +145,8 @@ def _open_plan() -> Plan:
     return Plan((Grid(0, longest_ns, 2 * NS_PER_S, 2, 8, 4),), is_open=True)
 
 
-def _plan(facts: VideoFacts, chance: Random) -> Plan:
+def _plan(metadata: VideoMetadata, chance: Random) -> Plan:
     """A window over all of it, or over some part."""
-    start = chance.choice((0, chance.randrange(facts.duration_ns)))
-    length = facts.duration_ns - start
-    return Plan((Grid(start, facts.duration_ns, length, 2, 8, 8),))
+    start = chance.choice((0, chance.randrange(metadata.duration_ns)))
+    length = metadata.duration_ns - start
+    return Plan((Grid(start, metadata.duration_ns, length, 2, 8, 8),))

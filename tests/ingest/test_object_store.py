@@ -182,5 +182,5 @@ def test_a_video_answers_as_its_upload_does(way: Way) -> None:
     ):
         fetched, uploaded = client.classify(way.uri("clip.mp4"), options), client.classify(clip, options)
     assert [label.name for label in fetched.labels] == [label.name for label in uploaded.labels]
-    assert fetched.facts.frames == uploaded.facts.frames
+    assert fetched.metadata.frames == uploaded.metadata.frames
     assert 0 < fetched.fetched_bytes < len(clip)

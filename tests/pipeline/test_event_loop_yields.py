@@ -24,12 +24,12 @@ from tubelet.service.server.app import open_stages
 from tubelet.service.types.plan import Plan
 from tubelet.service.types.request import Options
 from tubelet.service.types.result import Classification, Label, Segment
-from tubelet.service.types.video import NS_PER_S, DecodeEnd, UnitFrames, VideoFacts
+from tubelet.service.types.video import NS_PER_S, DecodeEnd, UnitFrames, VideoMetadata
 from tubelet.service.wire.convert import classification_from_proto
 from tubelet.v1 import classification_pb2
 
 SEGMENTS = 1000
-FACTS = VideoFacts("matroska", "h264", 64, 48, 1.0, SEGMENTS, SEGMENTS * NS_PER_S, 1)
+METADATA = VideoMetadata("matroska", "h264", 64, 48, 1.0, SEGMENTS, SEGMENTS * NS_PER_S, 1)
 
 
 @contextmanager
@@ -49,7 +49,7 @@ def others() -> Iterator[list[int]]:
 async def test_while_an_answer_is_written() -> None:
     labels = (Label("still", 0.5), Label("pan_left", 0.25))
     segments = tuple(Segment(at * NS_PER_S, (at + 1) * NS_PER_S, labels) for at in range(SEGMENTS))
-    answer = Classification(FACTS, "camera-motion", "1.0.0", segments, labels, {"total": 1.0}, ())
+    answer = Classification(METADATA, "camera-motion", "1.0.0", segments, labels, {"total": 1.0}, ())
     message = classification_pb2.Classification()
     with others() as turns:
         await tell(answer, message)
@@ -61,7 +61,7 @@ async def test_while_windows_become_segments() -> None:
     """All of them are there from the start, as they are when every unit is a cache hit."""
     spec = ModelStore().find("camera-motion").spec
     model = HostedModel(spec, (), precision="fp32", max_batch_units=1, max_batch_windows=1)
-    plan = make_plan(FACTS, spec.sampling, Options())
+    plan = make_plan(METADATA, spec.sampling, Options())
 
     async def logits() -> np.ndarray:
         return np.zeros(len(spec.labels))
@@ -76,14 +76,14 @@ async def test_while_windows_become_segments() -> None:
     await asyncio.wait((known, decoding))
     windows = range(plan.grids[0].num_windows)
     outbox: Outbox = asyncio.Queue()
-    outbox.put_nowait(Planned(FACTS, plan))
+    outbox.put_nowait(Planned(METADATA, plan))
     for window in windows:
         outbox.put_nowait(StartedWindow(0, window, 0, known))
-    outbox.put_nowait(Ended(plan, DecodeEnd(FACTS.duration_ns, SEGMENTS, (), FACTS)))
+    outbox.put_nowait(Ended(plan, DecodeEnd(METADATA.duration_ns, SEGMENTS, (), METADATA)))
     outbox.put_nowait(None)
     with others() as turns:
         _, _, segments = await respond(outbox, decoding, Options(), ignore, model)
-    assert segments[-1].end_ns == FACTS.duration_ns
+    assert segments[-1].end_ns == METADATA.duration_ns
     assert turns[0] >= len(windows) - 1
 
 

@@ -15,7 +15,7 @@ from tubelet.service.errors import MalformedOption
 from tubelet.service.pipeline.planner import check_options, make_plan, stride_warnings
 from tubelet.service.types.plan import Grid, Plan
 from tubelet.service.types.request import Options, Sliding, Views, WholeVideo
-from tubelet.service.types.video import NS_PER_S, VideoFacts
+from tubelet.service.types.video import NS_PER_S, VideoMetadata
 
 SAMPLING = Sampling(
     frames_per_unit=2, units_per_window=8, window_s=2.0, stride_s=1.0, min_window_s=1.0, max_window_s=4.0
@@ -23,8 +23,8 @@ SAMPLING = Sampling(
 COVERED = Preprocessing(48, 48, "crop", (0, 0, 0), (1, 1, 1))
 
 
-def facts(duration_s: float) -> VideoFacts:
-    return VideoFacts("mov", "h264", 64, 48, 30.0, round(duration_s * 30), round(duration_s * NS_PER_S), 1)
+def metadata(duration_s: float) -> VideoMetadata:
+    return VideoMetadata("mov", "h264", 64, 48, 30.0, round(duration_s * 30), round(duration_s * NS_PER_S), 1)
 
 
 def seconds(first: float, second: float) -> tuple[int, int]:
@@ -52,7 +52,7 @@ def seconds(first: float, second: float) -> tuple[int, int]:
     ],
 )
 def test_windows_and_segments(duration_s, windowing, windows_s, segments_s) -> None:
-    (grid,) = make_plan(facts(duration_s), SAMPLING, Options(windowing=windowing)).grids
+    (grid,) = make_plan(metadata(duration_s), SAMPLING, Options(windowing=windowing)).grids
     unit_ns = grid.window_ns / grid.units_per_window
     found = [
         (grid.window_start(window) * unit_ns, (grid.window_units(window)[-1] + 1) * unit_ns)
@@ -72,7 +72,7 @@ def test_windows_and_segments(duration_s, windowing, windows_s, segments_s) -> N
 def test_no_segment_is_empty_however_short_the_range(start: int, length: int, windowing) -> None:
     options = Options(windowing=windowing, ranges_ns=((start, start + length),))
     check_options(SAMPLING, COVERED, options)
-    (grid,) = make_plan(facts(1.0), SAMPLING, options).grids
+    (grid,) = make_plan(metadata(1.0), SAMPLING, options).grids
     segments = [grid.segment_range_ns(segment) for segment in range(grid.num_segments)]
     assert (segments[0][0], segments[-1][1]) == (start, start + length)
     assert all(first < end for first, end in segments)
@@ -80,7 +80,7 @@ def test_no_segment_is_empty_however_short_the_range(start: int, length: int, wi
 
 def test_overlapping_windows_sample_the_same_frames() -> None:
     """Sharing units is exact: a frame's time depends on its unit alone."""
-    (grid,) = make_plan(facts(4.0), SAMPLING, Options()).grids
+    (grid,) = make_plan(metadata(4.0), SAMPLING, Options()).grids
     times = [grid.frame_time_ns(unit, frame) for unit in range(grid.num_units) for frame in range(2)]
     assert times[0] == NS_PER_S // 16  # the middle of the first eighth of a second
     assert {after - before for before, after in pairwise(times)} == {NS_PER_S // 8}
@@ -88,7 +88,7 @@ def test_overlapping_windows_sample_the_same_frames() -> None:
 
 def test_ranges_are_sorted_cut_and_kept_apart() -> None:
     options = Options(ranges_ns=(seconds(6, 99), seconds(1, 4)))
-    plan = make_plan(facts(8.0), SAMPLING, options)
+    plan = make_plan(metadata(8.0), SAMPLING, options)
     assert [(grid.start_ns, grid.end_ns) for grid in plan.grids] == [seconds(1, 4), seconds(6, 8)]
 
 
@@ -143,7 +143,7 @@ def test_crops_of_a_stretched_picture_need_a_margin() -> None:
 def test_views_are_spread_from_the_first_possible_start_to_the_last(
     duration_s: float, views: Views, starts_s: list[float]
 ) -> None:
-    plan = make_plan(facts(duration_s), SAMPLING, Options(windowing=views))
+    plan = make_plan(metadata(duration_s), SAMPLING, Options(windowing=views))
     assert [grid.first_ns / NS_PER_S for grid in plan.grids] == starts_s
     crops = ["centre"] if views.crops == 1 else ["start", "centre", "end"]
     assert [grid.crop for grid in plan.grids] == crops * (len(starts_s) // len(crops))
@@ -155,7 +155,7 @@ def test_views_are_spread_from_the_first_possible_start_to_the_last(
 
 def test_each_range_has_its_own_views() -> None:
     options = Options(windowing=Views(2), ranges_ns=(seconds(1, 4), seconds(5, 6)))
-    plan = make_plan(facts(8.0), SAMPLING, options)
+    plan = make_plan(metadata(8.0), SAMPLING, options)
     assert [grid.first_ns / NS_PER_S for grid in plan.grids] == [1, 2, 5]
     assert [grid.window_ns / NS_PER_S for grid in plan.grids] == [2, 2, 1]
     assert [plan.views(grid) for grid in range(3)] == [range(2), range(2), range(2, 3)]
@@ -163,7 +163,7 @@ def test_each_range_has_its_own_views() -> None:
 
 def test_a_range_behind_the_end_names_the_end() -> None:
     with pytest.raises(MalformedOption, match="starts after the video's end at 3 s"):
-        make_plan(facts(3.0), SAMPLING, Options(ranges_ns=(seconds(3, 4),)))
+        make_plan(metadata(3.0), SAMPLING, Options(ranges_ns=(seconds(3, 4),)))
 
 
 @st.composite
@@ -300,7 +300,7 @@ def test_a_cut_keeps_what_was_already_started(grid: Grid, part: float) -> None:
 def test_strided_clips_are_the_frames_that_torchvision_takes(fps: int, rate: float, frames: int) -> None:
     window_s = frames / rate
     sampling = Sampling(frames, 1, window_s, window_s, window_s / 4, window_s * 4, "start")
-    video = VideoFacts("mp4", "h264", 64, 64, fps, 300, 300 * NS_PER_S // fps, 1000)
+    video = VideoMetadata("mp4", "h264", 64, 64, fps, 300, 300 * NS_PER_S // fps, 1000)
     grid = make_plan(video, sampling, Options()).grids[0]
     # A millisecond is the coarsest tick of a container.
     due_ns = [round(frame * 1000 / fps) * 1_000_000 for frame in range(300)]
@@ -312,7 +312,7 @@ def test_strided_clips_are_the_frames_that_torchvision_takes(fps: int, rate: flo
 
 def test_frames_in_the_middle_of_segments_are_those_that_segment_sampling_takes() -> None:
     sampling = Sampling(1, 8, 2.0, 2.0, 0.5, 20.0)
-    video = VideoFacts("mp4", "h264", 64, 64, 25.0, 400, 16 * NS_PER_S, 1000)
+    video = VideoMetadata("mp4", "h264", 64, 64, 25.0, 400, 16 * NS_PER_S, 1000)
     grid = make_plan(video, sampling, Options(windowing=WholeVideo())).grids[0]
     found = [grid.frame_time_ns(unit, 0) * 25 // NS_PER_S for unit in range(8)]
     assert found == [25 + 50 * segment for segment in range(8)]
@@ -342,7 +342,7 @@ def test_a_stride_that_was_rounded_is_named(windowing, used_s) -> None:
     (warning,) = said
     assert f"the stride of {used_s}: " in warning
     # The plan uses what the sentence says.
-    (grid,) = make_plan(facts(10), SAMPLING, options).grids
+    (grid,) = make_plan(metadata(10), SAMPLING, options).grids
     stride_s = grid.stride_units * grid.window_ns / grid.units_per_window / NS_PER_S
     assert f"to {stride_s:g} s" in warning
 
@@ -360,7 +360,7 @@ def test_a_warning_comes_with_a_plan_that_differs(duration_ns: int, window_s: fl
     window, stride = seconds(window_s, window_s * part)
     options = Options(windowing=Sliding(window, stride))
     said = stride_warnings(duration_ns, SAMPLING, options)
-    (grid,) = make_plan(facts(duration_ns / NS_PER_S), SAMPLING, options).grids
+    (grid,) = make_plan(metadata(duration_ns / NS_PER_S), SAMPLING, options).grids
     if grid.num_windows > 1:
         used = grid.stride_units * grid.window_ns / grid.units_per_window
         assert bool(said) == (abs(used - stride) > 0.01 * stride) or abs(used - stride) == pytest.approx(

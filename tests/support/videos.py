@@ -26,7 +26,7 @@ from tubelet.service.decode.limits import Limits
 from tubelet.service.decode.pool.pool import DecodePool, Worker
 from tubelet.service.decode.probe.probe import Track, probe
 from tubelet.service.types.plan import Grid, Plan
-from tubelet.service.types.video import NS_PER_S, Crop, DecodeEnd, PixelFormat, UnitFrames, VideoFacts
+from tubelet.service.types.video import NS_PER_S, Crop, DecodeEnd, PixelFormat, UnitFrames, VideoMetadata
 
 VIDEOS = Path(__file__).resolve().parents[3] / "shared" / "videos"
 SMALL = PixelFormat(64, 64, "stretch")
@@ -93,12 +93,12 @@ def opened(path: Path) -> Iterator[StoredFile]:
 
 
 def whole(
-    facts: VideoFacts, frames_per_unit: int = 2, units_per_window: int = 8, window_s: float = 2
+    metadata: VideoMetadata, frames_per_unit: int = 2, units_per_window: int = 8, window_s: float = 2
 ) -> Plan:
     """Windows over the whole video, the second half of each shared with the next."""
-    window_ns = min(int(window_s * 1e9), facts.duration_ns)
+    window_ns = min(int(window_s * 1e9), metadata.duration_ns)
     stride = max(1, units_per_window // 2)
-    return Plan((Grid(0, facts.duration_ns, window_ns, frames_per_unit, units_per_window, stride),))
+    return Plan((Grid(0, metadata.duration_ns, window_ns, frames_per_unit, units_per_window, stride),))
 
 
 def piece(start_s: float, end_s: float, frames_per_unit: int = 2, units_per_window: int = 4) -> Grid:
@@ -110,14 +110,14 @@ def piece(start_s: float, end_s: float, frames_per_unit: int = 2, units_per_wind
 async def decode_file(
     worker: Worker,
     path: Path,
-    plan: Plan | Callable[[VideoFacts], Plan] = whole,
+    plan: Plan | Callable[[VideoMetadata], Plan] = whole,
     pixel_format: PixelFormat = SMALL,
-) -> tuple[VideoFacts, dict[tuple[int, int], np.ndarray], DecodeEnd]:
+) -> tuple[VideoMetadata, dict[tuple[int, int], np.ndarray], DecodeEnd]:
     """Facts, the pixels of each (grid, unit), and the end."""
     with opened(path) as file:
-        facts = await worker.probe(file)
-        units, end = await decode_plan(worker, plan(facts) if callable(plan) else plan, pixel_format)
-        return facts, units, end
+        metadata = await worker.probe(file)
+        units, end = await decode_plan(worker, plan(metadata) if callable(plan) else plan, pixel_format)
+        return metadata, units, end
 
 
 async def decode_plan(
@@ -295,10 +295,10 @@ def _is(file: Path, path: Path) -> bool:
 async def is_right(pool: DecodePool, clip: Path) -> None:
     """The pool decodes, and each frame is the one wanted."""
     async with pool.worker() as worker:
-        facts, units, end = await decode_file(worker, clip)
-    grid = whole(facts).grids[0]
+        metadata, units, end = await decode_file(worker, clip)
+    grid = whole(metadata).grids[0]
     assert len(units) == grid.num_units
     for (_, unit), pixels in units.items():
         for frame in range(2):
             assert number_of(pixels[frame]) == grid.frame_time_ns(unit, frame) * 10 // NS_PER_S
-    assert end.end_ns == facts.duration_ns
+    assert end.end_ns == metadata.duration_ns

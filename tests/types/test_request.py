@@ -6,7 +6,7 @@ import pytest
 
 from tubelet.service.types.request import Sliding, ranges_of_seconds
 from tubelet.service.types.result import Label, Segment
-from tubelet.service.types.video import VideoFacts
+from tubelet.service.types.video import VideoMetadata
 
 
 def test_seconds_become_nanoseconds() -> None:
@@ -32,4 +32,4 @@ def test_seconds_that_are_not_finite_are_refused(seconds: float) -> None:
 def test_answers_have_times_in_seconds() -> None:
     segment = Segment(500_000_000, 1_250_000_000, (Label("pan_left", 1.0),))
     assert (segment.start_s, segment.end_s) == (0.5, 1.25)
-    assert VideoFacts("mp4", "h264", 64, 48, 25.0, 60, 2_400_000_000, 1000).duration_s == 2.4
+    assert VideoMetadata("mp4", "h264", 64, 48, 25.0, 60, 2_400_000_000, 1000).duration_s == 2.4

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tubelet.service.errors import MalformedOption
 from tubelet.service.types.request import Options, Priority, Sliding, Views, WholeVideo
 from tubelet.service.types.result import Activation, Classification, Label, Progress, Segment
-from tubelet.service.types.video import VideoFacts
+from tubelet.service.types.video import VideoMetadata
 from tubelet.service.wire.convert import (
     classification_from_proto,
     classification_to_proto,
@@ -23,8 +23,8 @@ scores = st.floats(0, 1, width=32)
 labels = st.lists(st.builds(Label, st.text(max_size=9), scores), max_size=3).map(tuple)
 activations = st.sampled_from(Activation)
 segments = st.lists(st.builds(Segment, times, times, labels, activations), max_size=3).map(tuple)
-facts = st.builds(
-    VideoFacts,
+metadata = st.builds(
+    VideoMetadata,
     container=st.text(max_size=9),
     codec=st.text(max_size=9),
     width=st.integers(1, 9999),
@@ -66,7 +66,7 @@ def test_ranges_are_counted_before_they_are_read() -> None:
 @given(
     st.builds(
         Classification,
-        facts=facts,
+        metadata=metadata,
         model=st.text(max_size=9),
         version=st.text(max_size=9),
         segments=segments,
@@ -82,7 +82,7 @@ def test_classification(answer: Classification) -> None:
 
 
 def test_scores_of_a_server_that_names_no_activation_are_softmax() -> None:
-    video = pb.VideoFacts(width=1, height=1)
+    video = pb.VideoMetadata(width=1, height=1)
     answer = classification_from_proto(pb.Classification(video=video, segments=[pb.Segment()]))
     assert {answer.activation, answer.segments[0].activation} == {Activation.SOFTMAX}
 

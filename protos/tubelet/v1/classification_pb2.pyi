@@ -94,7 +94,7 @@ class Segment(_message.Message):
     activation: _model_pb2.Activation
     def __init__(self, range: _Optional[_Union[TimeRange, _Mapping]] = ..., labels: _Optional[_Iterable[_Union[Label, _Mapping]]] = ..., activation: _Optional[_Union[_model_pb2.Activation, str]] = ...) -> None: ...
 
-class VideoFacts(_message.Message):
+class VideoMetadata(_message.Message):
     __slots__ = ("container", "codec", "width", "height", "fps", "frames", "duration", "size_bytes")
     CONTAINER_FIELD_NUMBER: _ClassVar[int]
     CODEC_FIELD_NUMBER: _ClassVar[int]
@@ -133,7 +133,7 @@ class Classification(_message.Message):
     FRAMES_OFF_FIELD_NUMBER: _ClassVar[int]
     FETCHED_BYTES_FIELD_NUMBER: _ClassVar[int]
     ACTIVATION_FIELD_NUMBER: _ClassVar[int]
-    video: VideoFacts
+    video: VideoMetadata
     model: str
     version: str
     segments: _containers.RepeatedCompositeFieldContainer[Segment]
@@ -143,7 +143,7 @@ class Classification(_message.Message):
     frames_off: _duration_pb2.Duration
     fetched_bytes: int
     activation: _model_pb2.Activation
-    def __init__(self, video: _Optional[_Union[VideoFacts, _Mapping]] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., segments: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ..., labels: _Optional[_Iterable[_Union[Label, _Mapping]]] = ..., stage_seconds: _Optional[_Mapping[str, float]] = ..., warnings: _Optional[_Iterable[str]] = ..., frames_off: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., fetched_bytes: _Optional[int] = ..., activation: _Optional[_Union[_model_pb2.Activation, str]] = ...) -> None: ...
+    def __init__(self, video: _Optional[_Union[VideoMetadata, _Mapping]] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., segments: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ..., labels: _Optional[_Iterable[_Union[Label, _Mapping]]] = ..., stage_seconds: _Optional[_Mapping[str, float]] = ..., warnings: _Optional[_Iterable[str]] = ..., frames_off: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., fetched_bytes: _Optional[int] = ..., activation: _Optional[_Union[_model_pb2.Activation, str]] = ...) -> None: ...
 
 class Progress(_message.Message):
     __slots__ = ("decoded_s", "total_s")

@@ -36,11 +36,11 @@ class ClassifyStreamingResponse(_message.Message):
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     SEGMENT_FIELD_NUMBER: _ClassVar[int]
     CLASSIFICATION_FIELD_NUMBER: _ClassVar[int]
-    video: _classification_pb2.VideoFacts
+    video: _classification_pb2.VideoMetadata
     progress: _classification_pb2.Progress
     segment: _classification_pb2.Segment
     classification: _classification_pb2.Classification
-    def __init__(self, video: _Optional[_Union[_classification_pb2.VideoFacts, _Mapping]] = ..., progress: _Optional[_Union[_classification_pb2.Progress, _Mapping]] = ..., segment: _Optional[_Union[_classification_pb2.Segment, _Mapping]] = ..., classification: _Optional[_Union[_classification_pb2.Classification, _Mapping]] = ...) -> None: ...
+    def __init__(self, video: _Optional[_Union[_classification_pb2.VideoMetadata, _Mapping]] = ..., progress: _Optional[_Union[_classification_pb2.Progress, _Mapping]] = ..., segment: _Optional[_Union[_classification_pb2.Segment, _Mapping]] = ..., classification: _Optional[_Union[_classification_pb2.Classification, _Mapping]] = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ()

@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.text import Text
 
 from tubelet.service.cli.classify.merged_segments import Line, MergedSegment
-from tubelet.service.cli.output import NO_LABEL, facts_text, notes_text, printable, span_text
+from tubelet.service.cli.output import NO_LABEL, metadata_text, notes_text, printable, span_text
 from tubelet.service.types.result import Classification, Label
-from tubelet.service.types.video import VideoFacts
+from tubelet.service.types.video import VideoMetadata
 
 _BAR_WIDTH = 8
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
@@ -30,9 +30,9 @@ class AnswerTable:
         self._has_bars = self._is_terminal and not console.options.ascii_only
         self._widths = [label_width]
 
-    def header(self, name: str, facts: VideoFacts | None) -> None:
+    def header(self, name: str, metadata: VideoMetadata | None) -> None:
         line = Text(printable(name), "bold")
-        line.append(f": {facts_text(facts)}" if facts else "", "none")
+        line.append(f": {metadata_text(metadata)}" if metadata else "", "none")
         self._print(line)
 
     def rows(self, lines: Sequence[Line]) -> None:

@@ -146,7 +146,7 @@ class _Run:
     def interrupt(self) -> None:
         """Write what is known of the videos in progress."""
         known = {
-            number: video for number, video in self.progress.in_progress.items() if video.facts is not None
+            number: video for number, video in self.progress.in_progress.items() if video.metadata is not None
         }
         with self.region.lifted():  # once, however many they are
             self._output.interrupted(known)

@@ -14,7 +14,7 @@ from tubelet.service.cli.runs.live_region import LiveRegion
 from tubelet.service.cli.runs.progress import RunProgress, VideoInProgress
 from tubelet.service.cli.runs.runner import Answer, Begun, Event, Failure
 from tubelet.service.types.result import Segment
-from tubelet.service.types.video import VideoFacts
+from tubelet.service.types.video import VideoMetadata
 
 _LABEL_WIDTH = 12  # of a table whose lines are written before all labels are known
 
@@ -60,7 +60,7 @@ class JsonOutput:
 
     def interrupted(self, videos: dict[int, VideoInProgress]) -> None:
         for number, video in videos.items():
-            self._print(interrupted_json(self._run.videos[number], video.facts, video.segments))
+            self._print(interrupted_json(self._run.videos[number], video.metadata, video.segments))
 
     def _print(self, content: dict[str, Any]) -> None:
         with self._region.lifted(), _errors_named():
@@ -107,9 +107,9 @@ class TextOutput:
         if only_one is None:
             return
         video = self._run.in_progress[only_one]
-        if isinstance(event, VideoFacts):
+        if isinstance(event, VideoMetadata):
             self._open = None
-        if self._open is None and video.facts is not None:
+        if self._open is None and video.metadata is not None:
             with self._region.lifted():
                 table = AnswerTable(self._console, _LABEL_WIDTH)
                 self._open = _OpenBlock(table, self._run.videos[only_one], video, merged=self._merged)
@@ -127,7 +127,7 @@ class TextOutput:
                 table = block.table
             else:
                 table = AnswerTable(self._console)
-                table.header(self._run.videos[number], answer.facts)
+                table.header(self._run.videos[number], answer.metadata)
                 table.rows(self._lines(answer.segments))
             table.end(answer)
 
@@ -139,7 +139,7 @@ class TextOutput:
                 table = block.table
             else:
                 table = AnswerTable(self._console)
-                table.header(self._run.videos[number], video.facts)
+                table.header(self._run.videos[number], video.metadata)
                 table.rows(self._lines(video.segments))
             table.note(f"interrupted after {clock(video.done_ns)}")
 
@@ -153,7 +153,7 @@ class _OpenBlock:
     def __init__(self, table: AnswerTable, name: str, video: VideoInProgress, *, merged: bool) -> None:
         self.table = table
         self._merger = SegmentMerger() if merged else None
-        table.header(name, video.facts)
+        table.header(name, video.metadata)
         for segment in video.segments:
             self.add(segment)
 

@@ -13,7 +13,7 @@ from rich.text import Text
 from tubelet.service.cli.output import clock, printable
 from tubelet.service.cli.runs.runner import Answer, Begun, Event, Failure
 from tubelet.service.types.result import Progress, Segment
-from tubelet.service.types.video import NS_PER_S, VideoFacts
+from tubelet.service.types.video import NS_PER_S, VideoMetadata
 
 _BAR_WIDTH = 24
 _LINES_ABOVE = 6  # of the screen, that bars leave to answers
@@ -25,7 +25,7 @@ class VideoInProgress:
     """What is known of a video so far."""
 
     began_s: float
-    facts: VideoFacts | None = None
+    metadata: VideoMetadata | None = None
     progress: Progress | None = None
     segments: list[Segment] = field(default_factory=list)
 
@@ -34,7 +34,7 @@ class VideoInProgress:
         """How much of the video is to be decoded; 0 while that is not known."""
         if self.progress is not None:
             return round(self.progress.total_s * NS_PER_S)
-        return self.facts.duration_ns if self.facts else 0
+        return self.metadata.duration_ns if self.metadata else 0
 
     @property
     def done_ns(self) -> int:
@@ -88,8 +88,8 @@ class RunProgress:
             self._started_s = self._now_s()
         video = self.in_progress.setdefault(number, VideoInProgress(self._now_s()))
         match event:
-            case VideoFacts():  # again where the video is asked for once more, from its beginning
-                video.facts, video.progress = event, None
+            case VideoMetadata():  # again where the video is asked for once more, from its beginning
+                video.metadata, video.progress = event, None
                 video.segments.clear()
             case Progress():
                 video.progress = event

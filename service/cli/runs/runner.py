@@ -19,12 +19,12 @@ from tubelet.service.types.model_ref import ModelRef
 from tubelet.service.types.request import Options
 from tubelet.service.types.result import Activation, Classification, Progress, Segment
 from tubelet.service.types.uri import Uri, is_covered, is_uri, parse_prefix, parse_uri
-from tubelet.service.types.video import VideoFacts
+from tubelet.service.types.video import VideoMetadata
 from tubelet.service.wire.convert import activation_from_proto
 from tubelet.service.wire.retry import Retries
 from tubelet.service.wire.status import SERVER_UNREACHABLE
 
-Event = VideoFacts | Progress | Segment
+Event = VideoMetadata | Progress | Segment
 Emit = Callable[[Event], Awaitable[None]]
 Ask = Callable[[str, Options, Emit], Awaitable[Classification]]
 """Of a video by its path, its URI or ``STANDARD_INPUT``."""

@@ -20,12 +20,12 @@ from tubelet.service.decode.frames.selection import Selection, Shown, WantedTime
 from tubelet.service.decode.frames.unit_assembler import Assembly, Exact, Slots, Snap, wanted_frames
 from tubelet.service.decode.limits import Limits
 from tubelet.service.decode.pixels.rgb_converter import Painter
-from tubelet.service.decode.probe.metadata import facts_of
+from tubelet.service.decode.probe.metadata import metadata_of
 from tubelet.service.decode.probe.probe import Track
 from tubelet.service.decode.probe.stream_head import Opening
 from tubelet.service.decode.protocol import Refusal
 from tubelet.service.types.plan import Plan
-from tubelet.service.types.video import NS_PER_S, DecodeEnd, PixelFormat, VideoFacts
+from tubelet.service.types.video import NS_PER_S, DecodeEnd, PixelFormat, VideoMetadata
 
 _Walk = Callable[[Opening, Assembly], int | None]
 
@@ -54,8 +54,8 @@ def decode(job: Job, slots: Slots, pulse: Callable[[], None]) -> DecodeEnd:
 
     A video that ends early cuts the plan; one that ends before the plan begins is corrupt. Where the whole
     plan is served before the video ends, the rest is not decoded and the probe's duration stands. With an
-    open plan, all of the video is walked through, which tells its facts; for one that turns out to be shorter
-    than a window it does not hold, and the last units do not come.
+    open plan, all of the video is walked through, which tells its metadata; for one that turns out to be
+    shorter than a window it does not hold, and the last units do not come.
 
     Raises:
         Refusal: CORRUPT_VIDEO, VIDEO_TOO_LARGE, UNSUPPORTED_VIDEO.
@@ -93,15 +93,15 @@ def _decode(job: Job, assembly: Assembly, snap: Exact | Snap, pulse: Callable[[]
                 continue
             finally:
                 decoded += stream.frames
-            facts = track.facts
+            metadata = track.metadata
             if front is not None:
-                facts = _learned(front, stream, job, end_ns)
+                metadata = _learned(front, stream, job, end_ns)
             warnings: list[str] = []
-            if end_ns is None or not plan.holds_for(facts.duration_ns):
-                end_ns = facts.duration_ns
+            if end_ns is None or not plan.holds_for(metadata.duration_ns):
+                end_ns = metadata.duration_ns
             else:
-                end_ns, warnings = _finish(assembly, plan, track.timeline, facts.duration_ns, end_ns)
-            return DecodeEnd(end_ns, decoded, (*stream.warnings(), *warnings), facts)
+                end_ns, warnings = _finish(assembly, plan, track.timeline, metadata.duration_ns, end_ns)
+            return DecodeEnd(end_ns, decoded, (*stream.warnings(), *warnings), metadata)
     raise AssertionError("the last walk takes frames in whatever order they come")
 
 
@@ -115,13 +115,13 @@ def _check_end(front: Stream) -> None:
         raise Disorder("the file breaks off for those who cannot go back in it")
 
 
-def _learned(front: Opening, stream: Stream, job: Job, end_ns: int | None) -> VideoFacts:
+def _learned(front: Opening, stream: Stream, job: Job, end_ns: int | None) -> VideoMetadata:
     """What all packets say of a video of which the front was known."""
     if end_ns is None:  # an open plan goes on for as long as a video may last: how long does this one?
         while stream.read() is not None:
             pass
     assert front.head is not None
-    return facts_of(stream, front.head, stream.tally, job.source.wait_for_size(), job.limits)
+    return metadata_of(stream, front.head, stream.tally, job.source.wait_for_size(), job.limits)
 
 
 def _walks(job: Job, snap: Exact | Snap) -> Iterator[_Walk]:
@@ -129,7 +129,7 @@ def _walks(job: Job, snap: Exact | Snap) -> Iterator[_Walk]:
     track = job.track
     if track.keys is not None:
         yield partial(_walk_selected, track, track.keys, job.plan, snap)
-    if track.has_clean_keys and not track.is_front:  # a walk from the middle tells no facts
+    if track.has_clean_keys and not track.is_front:  # a walk from the middle tells no metadata
         yield partial(_walk_from_seek, track)
     yield partial(_walk_all, track)
 
@@ -152,7 +152,7 @@ def _walk_selected(
     if ticks.next is not None:
         return end_ns
     while assembly.wanted is not None:
-        if assembly.wanted.time_ns >= track.facts.duration_ns and not track.is_front:
+        if assembly.wanted.time_ns >= track.metadata.duration_ns and not track.is_front:
             return end_ns
         check(assembly.held.pts)
         assembly.fill()

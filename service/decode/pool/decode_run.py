@@ -115,7 +115,7 @@ class Walk:
         Raises:
             ProtocolError: units are missing that the plan has before this end.
         """
-        cut = self._plan.cut(end.end_ns) if self._plan.holds_for(end.facts.duration_ns) else None
+        cut = self._plan.cut(end.end_ns) if self._plan.holds_for(end.metadata.duration_ns) else None
         for grid, due in enumerate(cut.grids if cut is not None else ()):
             if (said := self._said.get(grid, 0)) < due.num_units:
                 raise ProtocolError(f"an end after {said} of {due.num_units} units of grid {grid}")

@@ -15,7 +15,14 @@ from tubelet.service.decode.pool.worker_process import WorkerProcess
 from tubelet.service.fair_queue import Claim, FairQueue
 from tubelet.service.types.plan import Plan
 from tubelet.service.types.request import Priority
-from tubelet.service.types.video import DecodeEnd, PixelFormat, Protection, UnitFrames, VideoFacts, VideoFile
+from tubelet.service.types.video import (
+    DecodeEnd,
+    PixelFormat,
+    Protection,
+    UnitFrames,
+    VideoFile,
+    VideoMetadata,
+)
 
 _LEARN = 0.1
 _LONG_NICENESS = 5  # a third of the processor time of one that is not nice, where both want it
@@ -33,8 +40,8 @@ class Worker:
         self._process = process
         self.end: DecodeEnd | None = None
 
-    async def probe(self, file: VideoFile, *, from_front: bool = False) -> VideoFacts:
-        """The facts of a video, whose descriptor's offset is neither used nor moved.
+    async def probe(self, file: VideoFile, *, from_front: bool = False) -> VideoMetadata:
+        """The metadata of a video, whose descriptor's offset is neither used nor moved.
 
         ``from_front`` takes the header's word for them, does not wait for more of the file than it takes, and
         goes well with an open plan; without it, all packets have been read.
@@ -71,7 +78,7 @@ class Worker:
             end_ns=min(end.end_ns for end in ends),
             frames_decoded=sum(end.frames_decoded for end in ends),
             warnings=tuple(dict.fromkeys(warning for end in ends for warning in end.warnings)),
-            facts=ends[-1].facts,
+            metadata=ends[-1].metadata,
             off_ns=max(end.off_ns for end in ends),
         )
 

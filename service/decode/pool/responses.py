@@ -13,7 +13,7 @@ from tubelet.service.errors import (
     UnsupportedVideo,
     VideoTooLarge,
 )
-from tubelet.service.types.video import DecodeEnd, Protection, VideoFacts
+from tubelet.service.types.video import DecodeEnd, Protection, VideoMetadata
 
 _MAX_TEXT = 500  # characters of a sentence that a worker may make us pass on or log
 _MAX_WARNINGS = 20
@@ -22,8 +22,8 @@ _REFUSALS: dict[str, type[ClientError]] = {
 }
 
 
-def facts(said: dict[str, Any]) -> VideoFacts:
-    return VideoFacts(
+def video_metadata(said: dict[str, Any]) -> VideoMetadata:
+    return VideoMetadata(
         container=text(said["container"]),
         codec=text(said["codec"]),
         width=int(said["width"]),
@@ -41,7 +41,7 @@ def decode_end(said: dict[str, Any]) -> DecodeEnd:
         int(said["end_ns"]),
         int(said["frames_decoded"]),
         _warnings(said),
-        facts(said["facts"]),
+        video_metadata(said["metadata"]),
         int(said["off_ns"]),
     )
 

@@ -20,7 +20,14 @@ from tubelet.service.decode.pool.watchdog import Death, Watchdog, error_for
 from tubelet.service.decode.protocol import ProtocolError, Unpacker, pack
 from tubelet.service.errors import DecoderDied, TubeletError
 from tubelet.service.types.plan import Plan
-from tubelet.service.types.video import DecodeEnd, PixelFormat, Protection, UnitFrames, VideoFacts, VideoFile
+from tubelet.service.types.video import (
+    DecodeEnd,
+    PixelFormat,
+    Protection,
+    UnitFrames,
+    VideoFile,
+    VideoMetadata,
+)
 
 _START_S = 30.0  # a machine under load may need long to start a process; one that needs longer never will
 _STOP_S = 2.0  # how long a worker may take to leave a video alone
@@ -115,7 +122,7 @@ class WorkerProcess(asyncio.Protocol):
                 raise DecoderDied(f"a decoder did not start within {_START_S:g} s") from None
             raise
 
-    async def probe(self, file: VideoFile, *, from_front: bool) -> VideoFacts:
+    async def probe(self, file: VideoFile, *, from_front: bool) -> VideoMetadata:
         """Begin a video."""
         self._check_alive()
         if self._in_job:
@@ -127,11 +134,15 @@ class WorkerProcess(asyncio.Protocol):
         self._watchdog.begin(self._process.pid)
         self._send_file(file.fd)
         self._ask(
-            {"facts", "refused"}, "probe", from_front=from_front, size=file.size_bytes, is_whole=file.is_whole
+            {"metadata", "refused"},
+            "probe",
+            from_front=from_front,
+            size=file.size_bytes,
+            is_whole=file.is_whole,
         )
-        facts = await self._inbox_next()
-        assert isinstance(facts, VideoFacts)
-        return facts
+        metadata = await self._inbox_next()
+        assert isinstance(metadata, VideoMetadata)
+        return metadata
 
     def decode(self, plan: Plan, pixel_format: PixelFormat, *, fast: bool = False) -> None:
         """Begin to walk through the video; ``next_unit`` has what comes of it."""
@@ -239,8 +250,8 @@ class WorkerProcess(asyncio.Protocol):
             case "unit":
                 assert self._walk is not None
                 return self._walk.unit(int(message["grid"]), int(message["unit"]), int(message["slot"]))
-            case "facts":
-                return responses.facts(message["facts"])
+            case "metadata":
+                return responses.video_metadata(message["metadata"])
             case "end":
                 assert self._walk is not None
                 end = responses.decode_end(message)

@@ -1,1 +1,1 @@
-"""What a video is, from as few bytes as possible: streams, facts, key frames."""
+"""What a video is, from as few bytes as possible: streams, metadata, key frames."""

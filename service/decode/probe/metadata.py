@@ -5,12 +5,12 @@ from tubelet.service.decode.demux.stream import Stream
 from tubelet.service.decode.limits import Limits, check_duration
 from tubelet.service.decode.pixels.rgb_converter import display_size
 from tubelet.service.decode.probe.stream_head import Head, header_rate, stated_rate, stated_s
-from tubelet.service.types.video import NS_PER_S, VideoFacts
+from tubelet.service.types.video import NS_PER_S, VideoMetadata
 
 _HEADER_OFF_S = 1.0  # a header that is wrong by more than this, and by a tenth, is worth a warning
 
 
-def facts_of(stream: Stream, head: Head, tally: Tally, size_bytes: int, limits: Limits) -> VideoFacts:
+def metadata_of(stream: Stream, head: Head, tally: Tally, size_bytes: int, limits: Limits) -> VideoMetadata:
     """By a tally of all packets.
 
     Raises:
@@ -20,7 +20,7 @@ def facts_of(stream: Stream, head: Head, tally: Tally, size_bytes: int, limits: 
     duration_ns = head.timeline.to_ns(head.timeline.origin + span)
     check_duration(duration_ns, limits)
     width, height = display_size(head.first, stream.aspect, stream.cropping)
-    return VideoFacts(
+    return VideoMetadata(
         container=stream.container.format.name,
         codec=stream.stream.codec_context.codec.canonical_name,
         width=width,
@@ -33,11 +33,11 @@ def facts_of(stream: Stream, head: Head, tally: Tally, size_bytes: int, limits: 
     )
 
 
-def header_facts(stream: Stream, head: Head, limits: Limits) -> VideoFacts:
+def header_metadata(stream: Stream, head: Head, limits: Limits) -> VideoMetadata:
     """By the header alone: zeros for what it does not say, or cannot mean."""
     duration_s = stated_s(stream) or 0.0
     width, height = display_size(head.first, stream.aspect, stream.cropping)
-    return VideoFacts(
+    return VideoMetadata(
         container=stream.container.format.name,
         codec=stream.stream.codec_context.codec.canonical_name,
         width=width,

@@ -17,11 +17,11 @@ from tubelet.service.decode.demux.stream import Stream
 from tubelet.service.decode.demux.timestamps import Timeline
 from tubelet.service.decode.limits import Limits, check_streams
 from tubelet.service.decode.probe.container_index import is_indexed_to_the_end, tally_of_ends, tally_of_index
-from tubelet.service.decode.probe.metadata import facts_of, header_facts
+from tubelet.service.decode.probe.metadata import header_metadata, metadata_of
 from tubelet.service.decode.probe.seek_index import find_clusters, tally_by_seeking
 from tubelet.service.decode.probe.stream_head import Handover, Head, Opening, read_head, stated_rate
 from tubelet.service.decode.protocol import Refusal
-from tubelet.service.types.video import VideoFacts
+from tubelet.service.types.video import VideoMetadata
 
 # Codecs whose key frames need nothing that came before; older ones mark such that do.
 _CLEAN_KEYS = {
@@ -52,11 +52,11 @@ _WORTH_IT = 500  # packets; fewer are read in the time that it takes to ask an i
 class Track:
     """The stream that is decoded, how its ticks become time, and where decoding can begin.
 
-    If ``is_front``, only the front of the file is known: ``facts`` are its header's words, and no key frame
-    is known yet. Whoever decodes first can go on behind the head, where there is an opening.
+    If ``is_front``, only the front of the file is known: ``metadata`` is what its header says, and no key
+    frame is known yet. Whoever decodes first can go on behind the head, where there is an opening.
     """
 
-    facts: VideoFacts
+    metadata: VideoMetadata
     stream_index: int
     timeline: Timeline
     aspect: Fraction | None  # of a pixel
@@ -88,8 +88,8 @@ def probe_front(source: Source, limits: Limits, pulse: Callable[[], None]) -> Tr
         stream = next(_streams(source, limits, pulse))
         with _open_on_success(stream):
             head = read_head(stream)
-            facts = header_facts(stream, head, limits)
-            track = _track(stream, head, facts, Tally())
+            metadata = header_metadata(stream, head, limits)
+            track = _track(stream, head, metadata, Tally())
             return replace(track, is_front=True, handover=Handover(Opening(stream, head)))
     except Refusal:
         # What is missing may stand at the end, or another stream may have frames.
@@ -130,9 +130,9 @@ def _probe(source: Source, limits: Limits, pulse: Callable[[], None]) -> Track:
                 reader = Stream(open_container(source), index, limits, pulse)
             with _open_on_success(reader):
                 is_held = tally is None and reader.read_through()
-                facts = facts_of(reader, head, tally or reader.tally, size_bytes, limits)
+                metadata = metadata_of(reader, head, tally or reader.tally, size_bytes, limits)
                 track = _track(
-                    reader, head, facts, tally or reader.tally, None if tally is None else clusters
+                    reader, head, metadata, tally or reader.tally, None if tally is None else clusters
                 )
             # Who opens the file anew may jump over a damaged beginning; this decoder has met it.
             if is_held and track.keys is not None and reader is stream and not stream.is_damaged:
@@ -147,14 +147,14 @@ def _probe(source: Source, limits: Limits, pulse: Callable[[], None]) -> Track:
 
 
 def _track(
-    stream: Stream, head: Head, facts: VideoFacts, tally: Tally, clusters: Clusters | None = None
+    stream: Stream, head: Head, metadata: VideoMetadata, tally: Tally, clusters: Clusters | None = None
 ) -> Track:
     # Some writers know only when a packet is decoded, and say that it is shown then.
     tells_order = tally.reorders or stream.tally.reorders or not stream.reorders
     may_jump = head.timeline.timed and tells_order and not stream.joins and not stream.has_changed
-    is_clean = may_jump and facts.codec in _CLEAN_KEYS
+    is_clean = may_jump and metadata.codec in _CLEAN_KEYS
     return Track(
-        facts=facts,
+        metadata=metadata,
         stream_index=stream.stream.index,
         timeline=head.timeline,
         aspect=stream.aspect,

@@ -222,7 +222,7 @@ class _Job:
 
     def _probe(self, find_track: Callable[[Source, Limits, Callable[[], None]], Track]) -> None:
         self._track = find_track(self._source, self._limits, self.pulse)
-        self.say("facts", facts=asdict(self._track.facts))
+        self.say("metadata", metadata=asdict(self._track.metadata))
 
     def _decode(self, message: dict[str, Any]) -> None:
         fd = self._link.take_file()

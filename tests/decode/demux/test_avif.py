@@ -42,9 +42,9 @@ def _avif(path: Path, frames: int, options: list[str]) -> Path:
 async def test_all_frames_are_decoded(pool: DecodePool, tmp_path: Path, options: list[str]) -> None:
     path = _avif(tmp_path / "animated.avif", 20, options)
     async with pool.worker() as worker:
-        facts, units, _ = await decode_file(worker, path)
-    assert (facts.frames, facts.duration_ns, facts.warnings) == (20, 2 * 10**9, ())
-    grid = whole(facts).grids[0]
+        metadata, units, _ = await decode_file(worker, path)
+    assert (metadata.frames, metadata.duration_ns, metadata.warnings) == (20, 2 * 10**9, ())
+    grid = whole(metadata).grids[0]
     for (_, unit), pixels in units.items():
         for frame in range(2):
             assert number_of(pixels[frame]) == grid.frame_time_ns(unit, frame) // 10**8
@@ -52,4 +52,4 @@ async def test_all_frames_are_decoded(pool: DecodePool, tmp_path: Path, options:
 
 async def test_a_still_is_one_frame(tmp_path: Path) -> None:
     with probed(_avif(tmp_path / "still.avif", 1, ["-still-picture", "1"])) as track:
-        assert (track.facts.frames, track.facts.duration_ns) == (1, 10**9)
+        assert (track.metadata.frames, track.metadata.duration_ns) == (1, 10**9)

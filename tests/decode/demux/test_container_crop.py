@@ -64,8 +64,8 @@ def _filters(cropping: Cropping) -> str:
 
 async def _is_cropped(pool: DecodePool, path: Path, expected: np.ndarray, size: tuple[int, int]) -> None:
     async with pool.worker() as worker:
-        facts, units, _ = await decode_file(worker, path, pixel_format=_MODEL)
-    assert (facts.width, facts.height) == size
+        metadata, units, _ = await decode_file(worker, path, pixel_format=_MODEL)
+    assert (metadata.width, metadata.height) == size
     assert np.abs(units[0, 0][0].astype(int) - expected).mean() <= 2
 
 
@@ -115,7 +115,7 @@ async def test_a_track_has_the_size_of_the_cropped_picture(tmp_path: Path) -> No
     size = struct.pack(">2I", width << 16, height << 16)
     path.write_bytes(edited(path.read_bytes(), "moov/trak/tkhd", lambda tkhd: tkhd[:-8] + size))
     with probed(path) as track:
-        assert (track.facts.width, track.facts.height) == (width, height)
+        assert (track.metadata.width, track.metadata.height) == (width, height)
 
 
 @pytest.mark.parametrize(("parity", "first"), [("tff", 50), ("bff", 200)])
@@ -145,7 +145,7 @@ async def test_whatever_the_codec(tmp_path: Path, codec: str) -> None:
     with probed(path) as track:
         left, top = (width - 100) // 2 + 10, (height - 60) // 2 - 6
         assert track.cropping == Cropping(left, width - 100 - left, top, height - 60 - top)
-        assert track.facts.height == 60
+        assert track.metadata.height == 60
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ async def test_an_aperture_that_makes_no_sense_is_ignored(tmp_path: Path, apertu
     clap = box(b"clap", struct.pack(">4I4i", *aperture))
     path.write_bytes(with_in_entry(_render(tmp_path / "plain.mp4").read_bytes(), clap))
     with probed(path) as track:
-        assert (track.facts.width, track.facts.height) == (_WIDTH, _HEIGHT)
+        assert (track.metadata.width, track.metadata.height) == (_WIDTH, _HEIGHT)
 
 
 @pytest.mark.parametrize("side", [b"\x54\xcc", b"\x54\xdd", b"\x54\xbb", b"\x54\xaa"], ids=bytes.hex)

@@ -89,14 +89,14 @@ def _without_first(clip: _Clip, path: Path, count: int) -> Path:
 async def _is_right(pool: DecodePool, clip: _Clip, path: Path) -> None:
     """As many frames as come out, the last ones of the clip: their pictures say so."""
     async with pool.worker() as worker:
-        facts, units, end = await decode_file(worker, path)
-    assert facts.frames == _frames(path) < 80
-    assert facts.fps == pytest.approx(clip.rate, rel=1e-3)
-    assert facts.duration_ns == pytest.approx(facts.frames / clip.rate * 1e9, abs=2e6)
-    assert end.facts.frames == facts.frames
+        metadata, units, end = await decode_file(worker, path)
+    assert metadata.frames == _frames(path) < 80
+    assert metadata.fps == pytest.approx(clip.rate, rel=1e-3)
+    assert metadata.duration_ns == pytest.approx(metadata.frames / clip.rate * 1e9, abs=2e6)
+    assert end.metadata.frames == metadata.frames
     assert not [warning for warning in end.warnings if "decoded" in warning]
-    grid = whole(facts).grids[0]
-    first = 80 - facts.frames
+    grid = whole(metadata).grids[0]
+    first = 80 - metadata.frames
     for (_, unit), pixels in units.items():
         for frame in range(2):
             number = first + int(grid.frame_time_ns(unit, frame) * clip.rate / 1e9 + 1e-3)
@@ -126,11 +126,11 @@ async def test_leading_pictures_of_a_copied_part(
     day = Plan((Grid(0, 24 * 3600 * NS_PER_S, NS_PER_S, 2, 8, 4),), is_open=True)
     with opened(path) as file:
         async with pool.worker() as worker:
-            facts = await worker.probe(file)
+            metadata = await worker.probe(file)
         async with pool.worker() as worker:
             await worker.probe(ArrivingFile(file.fd, file.size_bytes), from_front=True)
             _, end = await decode_plan(worker, day)
-    assert end.facts == facts
+    assert end.metadata == metadata
 
 
 async def test_a_broadcast_that_one_joins_late(pool: DecodePool, clip: _Clip, tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ async def test_a_broadcast_that_one_joins_late(pool: DecodePool, clip: _Clip, tm
 
 async def test_nothing_is_left_out_of_a_whole_video(clip: _Clip) -> None:
     with probed(clip.path) as track:
-        assert track.facts.frames == 80
+        assert track.metadata.frames == 80
 
 
 @pytest.mark.parametrize("ending", ["mkv", "mp4"])
@@ -151,7 +151,7 @@ async def test_frames_that_follow_each_other_fast_at_first_count(tmp_path: Path,
     path = tmp_path / f"clip.{ending}"
     render(path, len(shown), rate=60, times=shown.__getitem__, options={"bf": "2", "b_strategy": "0"})
     with probed(path) as track:
-        assert track.facts.frames == len(shown)
+        assert track.metadata.frames == len(shown)
 
 
 async def test_leading_pictures_are_counted_off_an_index(tmp_path: Path, clip: _Clip) -> None:
@@ -159,4 +159,4 @@ async def test_leading_pictures_are_counted_off_an_index(tmp_path: Path, clip: _
     long = _clip(clip.codec, tmp_path / "long.mkv", 800, (64, 32))
     path = _without_first(long, tmp_path / "cut.mp4", 3)
     with probed(path) as track:
-        assert track.facts.frames == _frames(path) < 800
+        assert track.metadata.frames == _frames(path) < 800

@@ -17,7 +17,7 @@ from tubelet.service.decode.demux.matroska_clusters import Cluster, Clusters, vo
 from tubelet.service.decode.frames.decoder import Job, decode
 from tubelet.service.decode.probe.probe import probe
 from tubelet.service.types.plan import Grid, Plan
-from tubelet.service.types.video import NS_PER_S, DecodeEnd, VideoFacts
+from tubelet.service.types.video import NS_PER_S, DecodeEnd, VideoMetadata
 
 _SECONDS, _RATE, _GROUP = 60, 10, 20
 _SIZE = (160, 96)
@@ -97,18 +97,18 @@ def listed(path: Path) -> list[Cluster]:
     ]
 
 
-def decoded(source: Source, plan: Plan) -> tuple[VideoFacts, dict[tuple[int, int], np.ndarray], DecodeEnd]:
+def decoded(source: Source, plan: Plan) -> tuple[VideoMetadata, dict[tuple[int, int], np.ndarray], DecodeEnd]:
     with closing(source):
         track = probe(source, limits(), no_pulse)
         with closing(track):
             kept = Kept()
             end = decode(Job(source, track, plan, SMALL, False, limits()), kept, no_pulse)
-            return track.facts, kept.units, end
+            return track.metadata, kept.units, end
 
 
 def probed_duration_ns(path: Path) -> int:
     with probed(path) as track:
-        return track.facts.duration_ns
+        return track.metadata.duration_ns
 
 
 @pytest.fixture(params=["small", "large", "without sizes", "broken off"])
@@ -143,13 +143,13 @@ def test_one_is_found_before_any_time(clip: Path) -> None:
 def test_frames_are_those_of_the_whole_file(clip: Path, seed: int) -> None:
     start_ns = random.Random(seed).randrange(56 * NS_PER_S)
     for plan in (plan_of(start_ns, start_ns + 2 * NS_PER_S), plan_of(start_ns // 8, 58 * NS_PER_S)):
-        facts, units, end = decoded(FarSource(clip), plan)
-        expected_facts, expected, expected_end = decoded(source_of(clip), plan)
+        metadata, units, end = decoded(FarSource(clip), plan)
+        expected_metadata, expected, expected_end = decoded(source_of(clip), plan)
         assert units.keys() == expected.keys()
         assert all(np.array_equal(units[each], pixels) for each, pixels in expected.items())
         assert end.end_ns == expected_end.end_ns
-        assert facts.duration_ns == expected_facts.duration_ns
-        assert abs(facts.frames - expected_facts.frames) <= 2  # an estimate
+        assert metadata.duration_ns == expected_metadata.duration_ns
+        assert abs(metadata.frames - expected_metadata.frames) <= 2  # an estimate
 
 
 def test_no_frame_is_made_up_where_stamps_do_not_rise(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_a_track_that_counts_by_itself_is_read_through(tmp_path: Path) -> None:
     path.write_bytes(data)
     with closing(FarSource(path)) as source, closing(probe(source, limits(), no_pulse)) as track:
         assert track.clusters is None
-        assert track.facts.duration_ns == probed_duration_ns(path)
+        assert track.metadata.duration_ns == probed_duration_ns(path)
 
 
 def test_a_cluster_beyond_all_time_is_none(coded: Path, tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_a_cluster_beyond_all_time_is_none(coded: Path, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes() + b"\x1f\x43\xb6\x75\x8a\xe7\x88" + b"\xff" * 8)
     with closing(FarSource(path)) as source, closing(probe(source, limits(), no_pulse)) as track:
         assert track.clusters is not None
-        assert track.facts.duration_ns == probed_duration_ns(path)
+        assert track.metadata.duration_ns == probed_duration_ns(path)
 
 
 def test_little_is_read_for_a_part(coded: Path, tmp_path: Path) -> None:

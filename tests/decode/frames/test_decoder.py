@@ -53,12 +53,12 @@ async def test_each_time_gets_the_frame_shown_then(
     path = render(tmp_path / f"clip.{ending}", 100, rate=rate, options=options)
     ranges = Plan((piece(0.05, 0.9), piece(2.12, 2.13), piece(3.0, 3.9)))
     async with pool.worker() as worker:
-        facts, units, _ = await decode_file(worker, path)
+        metadata, units, _ = await decode_file(worker, path)
         some, _ = await decode_plan(worker, ranges)
-    assert facts.frames == 100
-    assert facts.duration_ns == pytest.approx(100 / rate * 1e9, abs=1e6)
-    assert facts.fps == pytest.approx(rate, rel=1e-3)
-    for plan, got in ((whole(facts), units), (ranges, some)):
+    assert metadata.frames == 100
+    assert metadata.duration_ns == pytest.approx(100 / rate * 1e9, abs=1e6)
+    assert metadata.fps == pytest.approx(rate, rel=1e-3)
+    for plan, got in ((whole(metadata), units), (ranges, some)):
         for (grid, unit), pixels in got.items():
             for frame in range(2):
                 expected = plan.grids[grid].frame_time_ns(unit, frame) * rate // 10**9
@@ -79,10 +79,10 @@ async def test_parts_with_clocks_of_their_own_follow_each_other(
             command += ["-output_ts_offset", str(offset_s), "-f", "mpegts", "-"]
             out.write(subprocess.run(command, check=True, capture_output=True).stdout)
     async with pool.worker() as worker:
-        facts, units, _ = await decode_file(worker, joined)
-    assert facts.frames == 20 * len(offsets_s)
-    assert facts.duration_ns == pytest.approx(2e9 * len(offsets_s), abs=1e8)
-    assert any("time stamps jump" in warning for warning in facts.warnings)
+        metadata, units, _ = await decode_file(worker, joined)
+    assert metadata.frames == 20 * len(offsets_s)
+    assert metadata.duration_ns == pytest.approx(2e9 * len(offsets_s), abs=1e8)
+    assert any("time stamps jump" in warning for warning in metadata.warnings)
     numbers = [number_of(frame) for _, unit in sorted(units.items()) for frame in unit]
     assert [after - before for before, after in pairwise(numbers) if after < before] == [-19] * (
         len(offsets_s) - 1
@@ -104,8 +104,8 @@ async def test_a_variable_rate_holds_each_frame_until_the_next(pool: DecodePool,
     shown = [0, 1, 2, 3, 20, 21, 22, 50, 51, 60]  # in tenths of a second
     path = render(tmp_path / "clip.mkv", 10, times=shown.__getitem__)
     async with pool.worker() as worker:
-        facts, units, _ = await decode_file(worker, path)
-    grid = whole(facts).grids[0]
+        metadata, units, _ = await decode_file(worker, path)
+    grid = whole(metadata).grids[0]
     for (_, unit), pixels in units.items():
         for frame in range(2):
             tenths = grid.frame_time_ns(unit, frame) / 10**8
@@ -158,8 +158,8 @@ async def test_a_range_after_a_long_gap_reads_from_its_key_frame(pool: DecodePoo
 async def test_one_frame_fills_a_whole_window(pool: DecodePool, tmp_path: Path) -> None:
     path = render(tmp_path / "clip.mp4", 1, rate=10)
     async with pool.worker() as worker:
-        facts, units, end = await decode_file(worker, path)
-    assert facts.duration_ns == end.end_ns == 10**8
+        metadata, units, end = await decode_file(worker, path)
+    assert metadata.duration_ns == end.end_ns == 10**8
     assert end.frames_decoded == 1
     assert len(units) == 8
     assert all(np.array_equal(pixels, units[0, 0]) for pixels in units.values())
@@ -170,11 +170,11 @@ async def test_a_file_that_breaks_off_is_cut_where_its_frames_end(pool: DecodePo
     path = tmp_path / "cut.mkv"
     path.write_bytes(whole_file.read_bytes()[: whole_file.stat().st_size * 6 // 10])
     async with pool.worker() as worker:
-        facts, units, end = await decode_file(worker, path)
-    assert any("header says 10.000 s" in warning for warning in facts.warnings)
-    plan = whole(facts).cut(end.end_ns)
+        metadata, units, end = await decode_file(worker, path)
+    assert any("header says 10.000 s" in warning for warning in metadata.warnings)
+    plan = whole(metadata).cut(end.end_ns)
     assert plan is not None
-    assert 0 < end.end_ns <= facts.duration_ns < 9 * 10**9
+    assert 0 < end.end_ns <= metadata.duration_ns < 9 * 10**9
     assert set(units) >= {(0, unit) for unit in range(plan.grids[0].num_units)}
 
 
@@ -186,10 +186,10 @@ async def test_a_damaged_video_goes_on_and_says_so(pool: DecodePool, tmp_path: P
     path = tmp_path / "damaged.avi"
     path.write_bytes(damaged)
     async with pool.worker() as worker:
-        facts, units, end = await decode_file(worker, path)
-    assert len(units) == whole(facts).grids[0].num_units
+        metadata, units, end = await decode_file(worker, path)
+    assert len(units) == whole(metadata).grids[0].num_units
     assert number_of(units[0, 0][0]) == 0
-    assert facts.warnings + end.warnings
+    assert metadata.warnings + end.warnings
 
 
 async def test_a_packet_that_claims_to_be_huge_ends_the_video(pool: DecodePool, tmp_path: Path) -> None:
@@ -201,9 +201,9 @@ async def test_a_packet_that_claims_to_be_huge_ends_the_video(pool: DecodePool, 
     content[start : start + 4] = (2**31).to_bytes(4, "little")
     path.write_bytes(content)
     async with pool.worker() as worker:
-        facts, units, _ = await decode_file(worker, path)
-    assert any("breaks off" in warning for warning in facts.warnings)
-    assert facts.duration_ns == 9 * 10**8
+        metadata, units, _ = await decode_file(worker, path)
+    assert any("breaks off" in warning for warning in metadata.warnings)
+    assert metadata.duration_ns == 9 * 10**8
     assert number_of(units[0, 7][1]) == 8
 
 

@@ -31,12 +31,12 @@ async def test_outcome(pool: DecodePool, name: str) -> None:
     warnings: tuple[str, ...] = ()
     try:
         async with pool.worker() as worker:
-            facts, units, end = await decode_file(worker, ODD / name)
-        plan = whole(facts).cut(end.end_ns)
+            metadata, units, end = await decode_file(worker, ODD / name)
+        plan = whole(metadata).cut(end.end_ns)
         assert plan is not None
         assert set(units) >= {(0, unit) for unit in range(plan.grids[0].num_units)}
         assert end.frames_decoded > 0
-        warnings = facts.warnings + end.warnings
+        warnings = metadata.warnings + end.warnings
     except ClientError as error:
         outcome = error.reason
     assert outcome == REFUSED.get(name, "DECODED")

@@ -16,7 +16,7 @@ from tests.support.videos import VIDEOS, decode_plan, opened
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.types.plan import Grid, Plan
-from tubelet.service.types.video import NS_PER_S, PixelFormat, VideoFacts
+from tubelet.service.types.video import NS_PER_S, PixelFormat, VideoMetadata
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -88,9 +88,9 @@ async def test_frames_are_those_that_ffmpeg_shows(pool: DecodePool, name: str) -
     unlike = _SPECIAL.get(name, _Unlike())
     async with pool.worker() as worker:
         with opened(VIDEOS / name) as file:
-            facts = await worker.probe(file)
-            shown = asyncio.create_task(_reference(name, facts, unlike))
-            plans = list(_plans(name, min(facts.duration_ns, _FIRST_S * NS_PER_S)))
+            metadata = await worker.probe(file)
+            shown = asyncio.create_task(_reference(name, metadata, unlike))
+            plans = list(_plans(name, min(metadata.duration_ns, _FIRST_S * NS_PER_S)))
             decoded = [await decode_plan(worker, plan, _FORMAT) for plan in plans]
     truth = await shown
     for plan, (units, end) in zip(plans, decoded, strict=True):
@@ -111,12 +111,12 @@ def _plans(name: str, duration_ns: int) -> list[Plan]:
     return [Plan((uniform,)), Plan((dense,)), Plan(tuple(some))]
 
 
-async def _reference(name: str, facts: VideoFacts, unlike: _Unlike) -> Reference:
+async def _reference(name: str, metadata: VideoMetadata, unlike: _Unlike) -> Reference:
     covers = (
         f"scale=w='if(gt(dar,1),floor({_SIZE}*dar+1e-4),{_SIZE})':"
         f"h='if(gt(dar,1),{_SIZE},floor({_SIZE}/dar+1e-4))':{EXACT}:in_color_matrix={unlike.matrix}"
     )
-    if facts.codec in _CHROMA_ON_THE_LEFT:
+    if metadata.codec in _CHROMA_ON_THE_LEFT:
         covers += ":in_h_chr_pos=0"
     cut = f"crop={_SIZE}:{_SIZE}:'floor((iw-ow)/2)':'floor((ih-oh)/2)':exact=1"
     filters = f"{unlike.before},{covers},{unlike.after},format=rgb24,{cut}"

@@ -138,8 +138,8 @@ async def test_gif_with_transparent_and_partial_frames(pool: DecodePool, tmp_pat
     over_black = f"format=gbrap,premultiply=inplace=1,format=gbrp,scale=64:64:{EXACT},format=rgb24"
     reference = ffmpeg_frames(path, over_black, 64, 64)
     async with pool.worker() as worker:
-        facts, units, _ = await decode_file(worker, path, pixel_format=PixelFormat(64, 64, "stretch"))
-    assert facts.frames == len(reference) == 10
+        metadata, units, _ = await decode_file(worker, path, pixel_format=PixelFormat(64, 64, "stretch"))
+    assert metadata.frames == len(reference) == 10
     for unit in range(8):  # 16 times in a second
         for frame in range(2):
             number = int((4 * unit + 2 * frame + 1) / 32 * 10)
@@ -167,8 +167,8 @@ async def test_transparency_beside_the_frames_of_webm(pool: DecodePool, tmp_path
     command = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", source, "-c:v", codec, "-auto-alt-ref", "0"]
     subprocess.run([*command, str(path)], check=True)
     async with pool.worker() as worker:
-        facts, units, end = await decode_file(worker, path, pixel_format=PixelFormat(64, 64, "stretch"))
-    assert (facts.frames, end.warnings) == (10, ())
+        metadata, units, end = await decode_file(worker, path, pixel_format=PixelFormat(64, 64, "stretch"))
+    assert (metadata.frames, end.warnings) == (10, ())
     for unit in units.values():
         assert unit[:, :, :28].max() <= 2
         assert unit[:, :, 36:].min() >= 250

@@ -17,7 +17,7 @@ from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode.pixels.rgb_converter import Painter
 from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.types.plan import Grid, Plan
-from tubelet.service.types.video import PixelFormat, VideoFacts
+from tubelet.service.types.video import PixelFormat, VideoMetadata
 
 _FRAMES, _RATE = 4, 25
 _BY_SWSCALE = PixelFormat(224, 224, "stretch")
@@ -41,8 +41,8 @@ def _turning(path: Path, size: tuple[int, int], first: str, stored: str) -> None
     subprocess.run([*command, "-c:v", "ffv1", str(path)], input=pixels, check=True)
 
 
-def _each_frame(facts: VideoFacts) -> Plan:
-    end = facts.duration_ns
+def _each_frame(metadata: VideoMetadata) -> Plan:
+    end = metadata.duration_ns
     return Plan((Grid(0, end, end, 1, _FRAMES, _FRAMES, True),))
 
 
@@ -62,8 +62,8 @@ async def test_frames_look_as_bwdif_makes_them(
     combed = ffmpeg_frames(path, f"il=l=d:c=d,{resized},il=l=i:c=i", 224, 224).astype(int)
     for pixel_format, within in ((_BY_SWSCALE, 2), (_BY_PILLOW, 2.5)):
         async with pool.worker() as worker:
-            facts, units, _ = await decode_file(worker, path, _each_frame, pixel_format)
-        assert (facts.width, facts.height, facts.frames) == (*size, _FRAMES)
+            metadata, units, _ = await decode_file(worker, path, _each_frame, pixel_format)
+        assert (metadata.width, metadata.height, metadata.frames) == (*size, _FRAMES)
         for number in range(_FRAMES):
             pixels = units[0, number][0]
             assert np.abs(pixels - right[number]).mean() <= within

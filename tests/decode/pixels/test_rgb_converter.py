@@ -16,7 +16,7 @@ from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode.demux.hwaccel import accelerator
 from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.types.plan import Grid, Plan
-from tubelet.service.types.video import CROPS, PixelFormat, VideoFacts
+from tubelet.service.types.video import CROPS, PixelFormat, VideoMetadata
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -32,10 +32,10 @@ async def pool() -> AsyncIterator[DecodePool]:
 
 async def _first_frame(
     pool: DecodePool, path: Path, pixel_format: PixelFormat = _SQUARE
-) -> tuple[VideoFacts, np.ndarray]:
+) -> tuple[VideoMetadata, np.ndarray]:
     async with pool.worker() as worker:
-        facts, units, _ = await decode_file(worker, path, pixel_format=pixel_format)
-    return facts, units[0, 0][0]
+        metadata, units, _ = await decode_file(worker, path, pixel_format=pixel_format)
+    return metadata, units[0, 0][0]
 
 
 def _patches(width: int, height: int) -> np.ndarray:
@@ -57,11 +57,11 @@ async def test_a_picture_is_shown_upright(
     pool: DecodePool, tmp_path: Path, degrees: int, hflip: bool, vflip: bool
 ) -> None:
     path = render(tmp_path / "clip.mp4", 2, paint=lambda _: _patches(128, 64), turn=(degrees, hflip, vflip))
-    facts, pixels = await _first_frame(pool, path)
+    metadata, pixels = await _first_frame(pool, path)
     shown = np.rot90(_PATCHES, degrees // 90)
     shown = shown[:, ::-1] if hflip else shown
     shown = shown[::-1] if vflip else shown
-    assert (facts.width, facts.height) == ((64, 128) if degrees % 180 else (128, 64))
+    assert (metadata.width, metadata.height) == ((64, 128) if degrees % 180 else (128, 64))
     assert np.abs(_seen(pixels) - shown).max() <= 12  # chroma at half size, and a lossy codec
 
 
@@ -72,16 +72,16 @@ async def test_a_picture_is_shown_upright(
 async def test_turned_phone_clips_look_as_in_ffmpeg(pool: DecodePool, name: str) -> None:
     path = found(name)
     pixel_format = PixelFormat(48, 32, "crop")
-    facts, pixels = await _first_frame(pool, path, pixel_format)
-    filters = crop_filters(facts.width, facts.height, pixel_format, "auto")
+    metadata, pixels = await _first_frame(pool, path, pixel_format)
+    filters = crop_filters(metadata.width, metadata.height, pixel_format, "auto")
     reference = ffmpeg_frames(path, filters, 32, 48)
     # ffmpeg turns the large picture and we the small one, whose chroma lies elsewhere by a fraction.
     assert min(np.abs(frame.astype(int) - pixels).mean() for frame in reference[:3]) <= 2
 
 
-def _crops(facts: VideoFacts) -> Plan:
+def _crops(metadata: VideoMetadata) -> Plan:
     """One frame, three times: the crops of a multi-view test."""
-    end = facts.duration_ns
+    end = metadata.duration_ns
     return Plan(tuple(Grid(0, end, end, 1, 1, 1, True, 0, crop) for crop in CROPS))
 
 
@@ -98,11 +98,11 @@ async def test_crops_lie_along_the_longer_side_as_in_ffmpeg(
     picture = np.asarray(town().crop((300, 400, 556, 528)).filter(ImageFilter.GaussianBlur(4)))
     path = render(tmp_path / "clip.mp4", 1, size=(256, 128), paint=lambda _: picture, turn=turn)
     async with pool.worker() as worker:
-        facts, units, _ = await decode_file(worker, path, _crops, pixel_format)
+        metadata, units, _ = await decode_file(worker, path, _crops, pixel_format)
     seen = [units[grid, 0][0].astype(int) for grid in range(3)]
     assert min(np.abs(seen[one] - seen[other]).mean() for one, other in ((0, 1), (1, 2), (0, 2))) > 10
     for crop, pixels in zip(CROPS, seen, strict=True):
-        filters = crop_filters(facts.width, facts.height, pixel_format, "auto", crop)
+        filters = crop_filters(metadata.width, metadata.height, pixel_format, "auto", crop)
         (reference,) = ffmpeg_frames(path, filters, pixel_format.width, pixel_format.height)
         assert np.abs(pixels - reference).mean() <= 2
 
@@ -130,8 +130,8 @@ async def test_crops_of_a_picture_that_pillow_resamples(pool: DecodePool, tmp_pa
 async def test_pixels_that_are_not_square_are_shown_wide(pool: DecodePool, tmp_path: Path) -> None:
     path = render(tmp_path / "clip.mkv", 2, size=(64, 64), aspect=Fraction(2))
     pixel_format = PixelFormat(64, 64, "crop")
-    facts, pixels = await _first_frame(pool, path, pixel_format)
-    assert (facts.width, facts.height) == (128, 64)
+    metadata, pixels = await _first_frame(pool, path, pixel_format)
+    assert (metadata.width, metadata.height) == (128, 64)
     reference = ffmpeg_frames(path, crop_filters(128, 64, pixel_format, "auto"), 64, 64)
     assert np.abs(pixels.astype(int) - reference[0]).mean() <= 2
 

@@ -65,11 +65,11 @@ async def _beside(pool: DecodePool, clip: Path, over: asyncio.Event) -> set[int]
     while not over.is_set():
         async with pool.worker() as worker:
             with opened(clip) as file:
-                facts = await worker.probe(file)
+                metadata = await worker.probe(file)
                 pids |= working_on(clip)
-                grid = whole(facts).grids[0]
+                grid = whole(metadata).grids[0]
                 numbers = []
-                async for unit in worker.decode(whole(facts), SMALL):
+                async for unit in worker.decode(whole(metadata), SMALL):
                     numbers.append(number_of(unit.pixels[0]))
                     unit.release()
         assert numbers == [grid.frame_time_ns(unit, 0) * 10 // NS_PER_S for unit in range(grid.num_units)]
@@ -158,12 +158,12 @@ async def test_the_fork_server_may_die(clip: Path) -> None:
         (pid,) = worker_pids()
         async with pool.worker() as worker:
             with opened(clip) as file:
-                facts = await worker.probe(file)
-                units = worker.decode(whole(facts), SMALL)
+                metadata = await worker.probe(file)
+                units = worker.decode(whole(metadata), SMALL)
                 (await anext(units)).release()
                 os.kill(first, signal.SIGKILL)
                 rest = [number_of(unit.pixels[0]) async for unit in units]
-        assert len(rest) == whole(facts).grids[0].num_units - 1
+        assert len(rest) == whole(metadata).grids[0].num_units - 1
         os.kill(pid, signal.SIGKILL)
         await died.wait()
         await is_right(pool, clip)

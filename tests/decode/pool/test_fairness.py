@@ -37,8 +37,8 @@ async def test_two_videos_at_once(clip: Path, tmp_path: Path) -> None:
             async with pool.worker() as worker:
                 await met.wait()
                 assert pool.busy_workers == 2
-                facts, units, _ = await decode_file(worker, path)
-            grid = whole(facts).grids[0]
+                metadata, units, _ = await decode_file(worker, path)
+            grid = whole(metadata).grids[0]
             numbers = {key[1]: number_of(pixels[0]) for key, pixels in units.items()}
             assert numbers == {
                 unit: grid.frame_time_ns(unit, 0) * rate // _SECOND for unit in range(grid.num_units)

@@ -71,10 +71,10 @@ async def test_one_that_is_cancelled_while_it_is_probed_anew_leaves_no_descripto
         for _ in range(3):
             with opened(clip) as file:
                 async with pool.worker() as worker:
-                    facts = await worker.probe(file, from_front=True)
+                    metadata = await worker.probe(file, from_front=True)
                     async for unit in worker.decode(endless, SMALL):
                         unit.release()  # what was known of the front is used up
-                    again = asyncio.ensure_future(anext(worker.decode(whole(facts), SMALL)))
+                    again = asyncio.ensure_future(anext(worker.decode(whole(metadata), SMALL)))
                     await asyncio.sleep(0)
                     again.cancel()
                     await asyncio.wait([again])
@@ -176,8 +176,8 @@ async def test_the_offset_of_the_upload_is_left_alone(pool: DecodePool, clip: Pa
     with opened(clip) as file:
         os.lseek(file.fd, 123, os.SEEK_SET)
         async with pool.worker() as worker:
-            facts = await worker.probe(file)
-        assert facts.size_bytes == clip.stat().st_size
+            metadata = await worker.probe(file)
+        assert metadata.size_bytes == clip.stat().st_size
         assert os.lseek(file.fd, 0, os.SEEK_CUR) == 123
 
 

@@ -52,7 +52,7 @@ async def spawner() -> AsyncIterator[Spawner]:
     await spawner.stop()
 
 
-_FACTS = {
+_METADATA = {
     "container": "mov",
     "codec": "h264",
     "width": 2,
@@ -77,14 +77,14 @@ _FACTS = {
         {"says": "unit", "job": 1, "grid": 0, "unit": 1, "slot": 0},
         {"says": "unit", "job": 2, "grid": 0, "unit": 1, "slot": 1},
         {"says": "unit", "job": 1, "grid": 0, "unit": 1},
-        {"says": "facts", "job": 1, "facts": _FACTS},
+        {"says": "metadata", "job": 1, "metadata": _METADATA},
         {
             "says": "end",
             "job": 1,
             "end_ns": 5,
             "frames_decoded": 1,
             "warnings": [],
-            "facts": _FACTS,
+            "metadata": _METADATA,
             "off_ns": 0,
         },
         {"says": "end", "job": 1, "end_ns": "soon", "frames_decoded": 1, "warnings": []},

@@ -50,8 +50,8 @@ async def test_videos_that_trickle_in_do_not_hold_all_workers(tmp_path: Path, cl
 
         async def decode(file: Trickle) -> list[int]:
             async with pool.worker(file) as worker:
-                facts = await worker.probe(file, from_front=True)
-                assert facts.frames == 0 or file.size_bytes is not None
+                metadata = await worker.probe(file, from_front=True)
+                assert metadata.frames == 0 or file.size_bytes is not None
                 return [number_of(kept(unit)[0]) async for unit in worker.decode(_open_ended(), SMALL)]
 
         under_way = [asyncio.create_task(decode(file)) for file in slow]

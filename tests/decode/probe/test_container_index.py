@@ -54,8 +54,8 @@ def test_it_says_what_the_packets_say(
 ) -> None:
     path = _clip(tmp_path, _MANY, options)
     by_index, by_packets = _both_ways(path, monkeypatch)
-    assert by_index.facts == by_packets.facts
-    assert by_index.facts.frames == _MANY
+    assert by_index.metadata == by_packets.metadata
+    assert by_index.metadata.frames == _MANY
     assert by_index.timeline == by_packets.timeline
     assert _places(by_index.keys) == _places(by_packets.keys)
 
@@ -68,8 +68,8 @@ def test_who_finds_no_way_back_from_the_end_begins_anew(
     whole = found("odd/androidx/sample_fragmented_seekable_multiple_sidx.mp4").read_bytes()
     path.write_bytes(whole[:21772] + whole[21804:])
     by_index, by_packets = _both_ways(path, monkeypatch)
-    assert by_index.facts == by_packets.facts
-    assert by_index.facts.frames == _MANY
+    assert by_index.metadata == by_packets.metadata
+    assert by_index.metadata.frames == _MANY
 
 
 def test_stamps_that_go_back_are_none(tmp_path: Path) -> None:

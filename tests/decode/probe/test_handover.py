@@ -47,7 +47,7 @@ def test_what_serves_nobody_is_not_left_open(tmp_path: Path, name: str, frames: 
         tmp_path / ("clip.avi" if codec == "mpeg4" else "clip.mkv"), frames, codec=codec, options=_KEYED
     )
     with probed(path) as track:
-        assert track.facts.frames == frames
+        assert track.metadata.frames == frames
         assert track.handover.take() is None
 
 

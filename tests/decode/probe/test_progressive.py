@@ -34,17 +34,17 @@ async def pool() -> AsyncIterator[DecodePool]:
 async def test_frames_do_not_depend_on_how_the_bytes_come(pool: DecodePool, name: str) -> None:
     with opened(VIDEOS / name) as file:
         async with pool.worker() as worker:
-            facts = await worker.probe(file)
-            if facts.duration_ns > _LONGEST_S * NS_PER_S:
+            metadata = await worker.probe(file)
+            if metadata.duration_ns > _LONGEST_S * NS_PER_S:
                 pytest.skip(f"it lasts longer than {_LONGEST_S} s")
-            window_ns = min(NS_PER_S, facts.duration_ns)
-            grid = Grid(0, facts.duration_ns, window_ns, 2, 8, 4)
+            window_ns = min(NS_PER_S, metadata.duration_ns)
+            grid = Grid(0, metadata.duration_ns, window_ns, 2, 8, 4)
             known, _ = await decode_plan(worker, Plan((grid,)))
         async with pool.worker() as worker:
             await worker.probe(ArrivingFile(file.fd, file.size_bytes), from_front=True)
             endless = Plan((Grid(0, _DAY_NS, window_ns, 2, 8, 4),), is_open=True)
             found, end = await decode_plan(worker, endless)
-    assert end.facts == facts
+    assert end.metadata == metadata
     assert found.keys() == known.keys() - _NOT_REACHED.get(name, set())
     for place, pixels in found.items():
         assert np.array_equal(pixels, known[place]), f"other frames in unit {place}"

@@ -43,11 +43,11 @@ async def test_headers_state_it(
         pytest.skip(f"PyAV has no {codec}")
     path = render(tmp_path / f"clip.{ending}", 30, rate=rate, codec=codec, options=options)
     async with pool.worker() as worker:
-        facts, units, _ = await decode_file(worker, path)
-    assert (facts.frames, facts.warnings) == (30, ())
-    assert facts.fps == pytest.approx(rate, rel=1e-3)
-    assert facts.duration_ns == pytest.approx(30 / rate * 1e9, abs=1e6)
-    grid = whole(facts).grids[0]
+        metadata, units, _ = await decode_file(worker, path)
+    assert (metadata.frames, metadata.warnings) == (30, ())
+    assert metadata.fps == pytest.approx(rate, rel=1e-3)
+    assert metadata.duration_ns == pytest.approx(30 / rate * 1e9, abs=1e6)
+    grid = whole(metadata).grids[0]
     for (_, unit), pixels in units.items():
         for frame in range(2):
             assert number_of(pixels[frame]) == int(grid.frame_time_ns(unit, frame) * rate / 1e9 + 1e-6)
@@ -68,9 +68,9 @@ async def test_a_clock_of_fields_or_ticks_is_no_frame_rate(
 ) -> None:
     path = _encoded(tmp_path / f"clip.{ending}", options)
     with probed(path) as track:
-        facts = track.facts
-    assert (facts.frames, facts.warnings) == (20, ())
-    assert (facts.fps, facts.duration_ns) == (pytest.approx(10), 2 * 10**9)
+        metadata = track.metadata
+    assert (metadata.frames, metadata.warnings) == (20, ())
+    assert (metadata.fps, metadata.duration_ns) == (pytest.approx(10), 2 * 10**9)
 
 
 @needs_ffmpeg
@@ -90,9 +90,9 @@ async def test_a_clock_of_fields_or_ticks_is_no_frame_rate(
 async def test_nothing_states_it(tmp_path: Path, ending: str, options: list[str]) -> None:
     path = _encoded(tmp_path / f"clip.{ending}", options)
     with probed(path) as track:
-        facts = track.facts
-    assert facts.warnings == ("nothing states the frame rate: 25 frames a second are assumed",)
-    assert (facts.fps, facts.frames, facts.duration_ns) == (pytest.approx(25), 20, 800_000_000)
+        metadata = track.metadata
+    assert metadata.warnings == ("nothing states the frame rate: 25 frames a second are assumed",)
+    assert (metadata.fps, metadata.frames, metadata.duration_ns) == (pytest.approx(25), 20, 800_000_000)
 
 
 def _encoded(path: Path, options: list[str]) -> Path:
