@@ -81,7 +81,7 @@ def test_the_example_of_json_output_is_json() -> None:
         "model",
         "version",
         "duration_s",
-        "frames_off_s",
+        "max_frame_offset_s",
         "labels",
         "segments",
         "warnings",

@@ -28,7 +28,7 @@ def answer_json(video: str, answer: Classification | Failure) -> dict[str, Any]:
                 "segments": [_segment_json(segment) for segment in answer.segments],
                 "fetched_bytes": answer.fetched_bytes,
                 "warnings": list(answer.warnings),
-                "frames_off_s": answer.off_ns / NS_PER_S,
+                "max_frame_offset_s": answer.max_frame_offset_ns / NS_PER_S,
             }
 
 
@@ -109,8 +109,8 @@ def notes_text(answer: Classification) -> Iterator[str]:
         yield f"warning: {printable(warning)}"
     if answer.fetched_bytes:
         yield f"fetched {answer.fetched_bytes} of {answer.metadata.size_bytes} bytes"
-    if answer.off_ns:
-        yield f"fast: frames up to {answer.off_ns / NS_PER_S:.3f} s off the wanted times"
+    if answer.max_frame_offset_ns:
+        yield f"fast: frames up to {answer.max_frame_offset_ns / NS_PER_S:.3f} s off the wanted times"
 
 
 def failure_text(video: str, failure: Failure) -> str:

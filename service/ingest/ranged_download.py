@@ -11,7 +11,7 @@ from tubelet.service.config.config import FetchConfig, UploadConfig
 from tubelet.service.errors import FetchFailed, UploadTooLarge
 from tubelet.service.ingest.readers import Ranged
 from tubelet.service.ingest.spooled_file import AnonymousFile, Growth
-from tubelet.service.types.byte_ranges import Spans
+from tubelet.service.types.byte_ranges import ByteRanges
 
 _PAUSE_S = 0.1  # before the second attempt; twice as long before each further one
 
@@ -42,7 +42,7 @@ class FetchedVideo:
         self._config = config
         self._max_bytes = upload.max_bytes
         self._storage = AnonymousFile(upload)
-        self._there = Spans()
+        self._there = ByteRanges()
         self._runs: list[_Run] = []
         self._growth = Growth()
         self._jumped_to = 0
@@ -54,7 +54,7 @@ class FetchedVideo:
 
     @property
     def is_whole(self) -> bool:
-        return self._there.end_of(0) == self.size_bytes
+        return self._there.contiguous_end(0) == self.size_bytes
 
     async def wait(self, start: int, end: int) -> tuple[int, int]:
         """Fetch what is missing of [start, end): -> [start, end) of what is there, at least that.
@@ -71,16 +71,16 @@ class FetchedVideo:
                 self._jumped_to = start
             end = min(end, self.size_bytes)
             self._fetch_ahead(start, end)
-            while (missing := self._there.end_of(start)) < end:
+            while (missing := self._there.contiguous_end(start)) < end:
                 await self._progress(missing, end)
         finally:
             self.waited_s += monotonic() - began
-        self._expected = self._there.end_of(start)
+        self._expected = self._there.contiguous_end(start)
         return start, self._expected
 
     async def whole(self) -> int:
         """Fetch all of it: its size in bytes."""
-        while (there := self._there.end_of(0)) < self.size_bytes:
+        while (there := self._there.contiguous_end(0)) < self.size_bytes:
             await self.wait(there, self.size_bytes)
         return self.size_bytes
 
@@ -106,7 +106,7 @@ class FetchedVideo:
     def _frontier(self, place: int) -> int:
         """Up to where all from this place on is there or on its way."""
         while True:
-            there = self._there.end_of(place)
+            there = self._there.contiguous_end(place)
             there = max([run.end for run in self._runs if run.place <= there < run.end], default=there)
             if there == place:
                 return place

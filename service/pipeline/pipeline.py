@@ -19,10 +19,10 @@ from tubelet.service.ingest.ingest import Account, Intake, Video
 from tubelet.service.metrics import Metrics
 from tubelet.service.pipeline.admission import Admission, Caller, Place
 from tubelet.service.pipeline.planner import (
+    can_plan_before_end,
     check_options,
-    knows_no_end,
-    make_open_plan,
     make_plan,
+    make_unbounded_plan,
     stride_warnings,
 )
 from tubelet.service.pipeline.registry import Catalogue
@@ -32,7 +32,14 @@ from tubelet.service.types.plan import Plan
 from tubelet.service.types.request import Options
 from tubelet.service.types.result import Activation, Classification, Progress, Segment
 from tubelet.service.types.uri import Uri
-from tubelet.service.types.video import NS_PER_S, DecodeEnd, PixelFormat, UnitFrames, VideoFile, VideoMetadata
+from tubelet.service.types.video import (
+    NS_PER_S,
+    DecodeSummary,
+    PixelFormat,
+    UnitFrames,
+    VideoFile,
+    VideoMetadata,
+)
 
 Event = VideoMetadata | Progress | Segment
 Emit = Callable[[Event], Awaitable[None]]
@@ -142,7 +149,7 @@ class Pipeline:
             stage_seconds=seconds,
             warnings=end.metadata.warnings + end.warnings + rounded,
             fetched_bytes=account.fetched_bytes,
-            off_ns=end.off_ns,
+            max_frame_offset_ns=end.max_frame_offset_ns,
             activation=Activation(model.spec.activation),
         )
 
@@ -158,9 +165,9 @@ class Pipeline:
         """Probe, plan and decode in one worker; units go to the engine, their windows to the outbox."""
         name = model.spec.name
         sampling, pixel_format = model.spec.sampling, _pixel_format(model.spec.preprocessing)
-        is_open = knows_no_end(options)
+        is_unbounded = can_plan_before_end(options)
         try:
-            if not is_open and file.size_bytes is None:
+            if not is_unbounded and file.size_bytes is None:
                 await file.whole()
             else:
                 await file.wait(0, 1)
@@ -168,10 +175,10 @@ class Pipeline:
             async with self._decoders.worker(file, options.priority, work.deadline) as worker:
                 seconds["queue"] = monotonic() - asked
                 with self._metrics.time("probe", name, seconds):
-                    metadata = await worker.probe(file, from_front=is_open)
-                if is_open:
+                    metadata = await worker.probe(file, from_front=is_unbounded)
+                if is_unbounded:
                     longest_ns = round(self._config.decode.max_duration_s * NS_PER_S)
-                    plan = make_open_plan(longest_ns, sampling, options)
+                    plan = make_unbounded_plan(longest_ns, sampling, options)
                 else:
                     plan = make_plan(metadata, sampling, options)
                 with self._metrics.time("decode", name, seconds):
@@ -205,7 +212,7 @@ class Pipeline:
         assert end is not None  # decode ended without an error
         self._metrics.frames_decoded.labels(work.model).inc(end.frames_decoded)
         # Where stamps contradict each other, frames may have gone on for longer than the metadata says.
-        if not plan.holds_for(end.metadata.duration_ns) and not windows.has_started:
+        if not plan.fits(end.metadata.duration_ns) and not windows.has_started:
             windows.abandon()
             return end.metadata
         cut = plan.cut(end.end_ns)
@@ -242,11 +249,11 @@ async def _tell(emit: Emit, account: Account, event: Event) -> None:
 
 async def respond(
     outbox: Outbox, decoding: asyncio.Task[None], options: Options, emit: Emit, model: HostedModel
-) -> tuple[DecodeEnd, SegmentAssembler, tuple[Segment, ...]]:
+) -> tuple[DecodeSummary, SegmentAssembler, tuple[Segment, ...]]:
     """Turn windows into segments as their logits come, in the order of time."""
     segments: list[Segment] = []
     activation = Activation(model.spec.activation)
-    end: DecodeEnd | None = None
+    end: DecodeSummary | None = None
     assembler, total_s, stated, was_emitted, shown = None, 0.0, False, False, monotonic()
 
     async def give(ready: Iterator[Segment]) -> None:
@@ -260,7 +267,7 @@ async def respond(
                 assembler = SegmentAssembler(
                     plan, model.spec.labels, options.top_k, options.score_threshold, activation
                 )
-                stated = plan.is_open  # by a header, which may know no more than the first part of it
+                stated = plan.is_unbounded  # by a header, which may know no more than the first part of it
                 total_s = (metadata.duration_ns if stated else plan.total_ns) / NS_PER_S
                 if not was_emitted:
                     await emit(metadata)

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from tubelet.models.spec import Preprocessing, Sampling
 from tubelet.service.errors import MalformedOption
-from tubelet.service.types.plan import Grid, Plan
+from tubelet.service.types.plan import Plan, SamplingGrid
 from tubelet.service.types.request import Options, Sliding, Views, WholeVideo
 from tubelet.service.types.video import CROPS, NS_PER_S, Crop, VideoMetadata, to_ns
 
@@ -51,7 +51,7 @@ def make_plan(metadata: VideoMetadata, sampling: Sampling, options: Options) -> 
         MalformedOption: a range that starts after the video's end.
     """
     ranges = _ranges(metadata.duration_ns, options.ranges_ns)
-    return Plan(tuple(_lagging(grid, sampling) for grid in _grids(ranges, sampling, options)))
+    return Plan(tuple(_with_frame_offset(grid, sampling) for grid in _grids(ranges, sampling, options)))
 
 
 def stride_warnings(duration_ns: int, sampling: Sampling, options: Options) -> tuple[str, ...]:
@@ -74,12 +74,12 @@ def stride_warnings(duration_ns: int, sampling: Sampling, options: Options) -> t
     )
 
 
-def knows_no_end(options: Options) -> bool:
+def can_plan_before_end(options: Options) -> bool:
     """Can frames be planned before it is known when the video ends, and where its key frames are?"""
     return isinstance(options.windowing, Sliding) and not options.ranges_ns and not options.fast
 
 
-def make_open_plan(max_duration_ns: int, sampling: Sampling, options: Options) -> Plan:
+def make_unbounded_plan(max_duration_ns: int, sampling: Sampling, options: Options) -> Plan:
     """What ``make_plan`` makes for such options, for a video that may go on for so long.
 
     Cut to the end of a video that is no shorter than a window, it is the same.
@@ -87,14 +87,14 @@ def make_open_plan(max_duration_ns: int, sampling: Sampling, options: Options) -
     assert isinstance(options.windowing, Sliding)
     window, stride = _lengths(options.windowing, sampling)
     grid = _sliding(0, max(max_duration_ns, window), window, stride, sampling)
-    return Plan((_lagging(grid, sampling),), is_open=True)
+    return Plan((_with_frame_offset(grid, sampling),), is_unbounded=True)
 
 
-def _lagging(grid: Grid, sampling: Sampling) -> Grid:
-    return replace(grid, lag_ns=_LAG_NS if sampling.position == "start" else None)
+def _with_frame_offset(grid: SamplingGrid, sampling: Sampling) -> SamplingGrid:
+    return replace(grid, frame_offset_ns=_LAG_NS if sampling.position == "start" else None)
 
 
-def _grids(ranges: list[tuple[int, int]], sampling: Sampling, options: Options) -> Iterator[Grid]:
+def _grids(ranges: list[tuple[int, int]], sampling: Sampling, options: Options) -> Iterator[SamplingGrid]:
     match options.windowing:
         case WholeVideo():
             yield from (_whole(start, end, sampling) for start, end in ranges)
@@ -124,9 +124,9 @@ def _lengths(sliding: Sliding, sampling: Sampling) -> tuple[int, int]:
     return window, default if sliding.stride_ns is None else sliding.stride_ns
 
 
-def _whole(start: int, end: int, sampling: Sampling) -> Grid:
+def _whole(start: int, end: int, sampling: Sampling) -> SamplingGrid:
     views = -(-(end - start) // to_ns(sampling.max_window_s))
-    return Grid(
+    return SamplingGrid(
         start_ns=start,
         end_ns=end,
         window_ns=(end - start) // views,
@@ -137,13 +137,13 @@ def _whole(start: int, end: int, sampling: Sampling) -> Grid:
     )
 
 
-def _sliding(start: int, end: int, window_ns: int, stride_ns: int, sampling: Sampling) -> Grid:
+def _sliding(start: int, end: int, window_ns: int, stride_ns: int, sampling: Sampling) -> SamplingGrid:
     units = sampling.units_per_window
     fitting_ns = min(window_ns, end - start)
     # A stride of a whole number of units lets overlapping windows share them. In a range of a few nanoseconds
     # it is one of them at least, so that no segment is empty.
     stride_units = max(_stride_units(window_ns, stride_ns, units), -(-units // fitting_ns))
-    return Grid(
+    return SamplingGrid(
         start_ns=start,
         end_ns=end,
         window_ns=fitting_ns,
@@ -157,11 +157,11 @@ def _stride_units(window_ns: int, stride_ns: int, units: int) -> int:
     return max(1, round(stride_ns * units / window_ns))
 
 
-def _views(start: int, end: int, views: Views, sampling: Sampling) -> Iterator[Grid]:
+def _views(start: int, end: int, views: Views, sampling: Sampling) -> Iterator[SamplingGrid]:
     window_ns = min(to_ns(sampling.window_s), end - start)
     for view_ns in _spread(start, end - window_ns, views.clips):
         for crop in _CROPS[views.crops]:
-            yield Grid(
+            yield SamplingGrid(
                 start_ns=start,
                 end_ns=end,
                 window_ns=window_ns,

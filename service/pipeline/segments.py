@@ -65,7 +65,7 @@ class SegmentAssembler:
                 del self._windows[known]
             if (self._grids[-1], windows[-1]) not in self._windows:
                 return
-            if self._plan.is_open and not grid.is_settled(self._segment, self._units):
+            if self._plan.is_unbounded and not grid.is_settled(self._segment, self._units):
                 return
             needed = [self._windows[view, window] for view in self._grids for window in windows]
             logits = np.mean(needed, axis=0, dtype=float)

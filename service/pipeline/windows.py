@@ -8,7 +8,7 @@ from tubelet.service.engine.model_runner import Embedding, Logits
 from tubelet.service.engine.session import VideoWork
 from tubelet.service.errors import VideoTooLarge
 from tubelet.service.types.plan import Plan
-from tubelet.service.types.video import DecodeEnd, UnitFrames, VideoMetadata
+from tubelet.service.types.video import DecodeSummary, UnitFrames, VideoMetadata
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Ended:
     """The frames ended; later windows follow this plan, cut to where they did."""
 
     plan: Plan
-    end: DecodeEnd
+    end: DecodeSummary
 
 
 Outbox = asyncio.Queue[Planned | StartedWindow | Ended | None]
@@ -57,7 +57,7 @@ class WindowStarter:
     """
 
     def __init__(self, plan: Plan, work: VideoWork, outbox: Outbox, most: int) -> None:
-        if not plan.is_open:
+        if not plan.is_unbounded:
             _check(sum(grid.num_windows for grid in plan.grids), most)
         self._plan = plan
         self._most, self._count = most, 0
@@ -90,7 +90,7 @@ class WindowStarter:
             for _, embedding in row.recent:
                 embedding.cancel()
 
-    def finish(self, cut: Plan, end: DecodeEnd) -> None:
+    def finish(self, cut: Plan, end: DecodeSummary) -> None:
         """All units came: a grid that ends early has a last window that was not started yet."""
         self._plan = cut
         self._outbox.put_nowait(Ended(cut, end))

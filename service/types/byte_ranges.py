@@ -3,7 +3,7 @@
 from bisect import bisect_left, bisect_right
 
 
-class Spans:
+class ByteRanges:
     def __init__(self) -> None:
         self._starts: list[int] = []
         self._ends: list[int] = []
@@ -18,7 +18,7 @@ class Spans:
             start, end = min(start, self._starts[first]), max(end, self._ends[last - 1])
         self._starts[first:last], self._ends[first:last] = [start], [end]
 
-    def end_of(self, place: int) -> int:
+    def contiguous_end(self, place: int) -> int:
         """Up to where all bytes from ``place`` on are there; ``place`` itself if that one is not."""
         found = bisect_right(self._starts, place) - 1
         return max(place, self._ends[found]) if found >= 0 else place

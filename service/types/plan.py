@@ -14,11 +14,11 @@ from tubelet.service.types.video import Crop
 
 
 @dataclass(frozen=True, slots=True)
-class Grid:
+class SamplingGrid:
     """One time range cut into units, windows and segments: an arithmetic object, never a list.
 
     Unit u covers [start + u * unit, start + (u + 1) * unit); its t frames are sampled in equal parts of it,
-    each ``lag_ns`` after the start of its part, or in the middle where that is None. Window w is S
+    each ``frame_offset_ns`` after the start of its part, or in the middle where that is None. Window w is S
     consecutive units; windows start every ``stride_units``, the last one ends with the last unit.
     Segment i starts every ``stride_units`` too; its logits are the mean of the windows that contain its
     middle. ``one_segment`` makes the whole range one segment, its windows being views. A grid with
@@ -35,7 +35,7 @@ class Grid:
     one_segment: bool = False
     view_ns: int | None = None
     crop: Crop = "centre"
-    lag_ns: int | None = None
+    frame_offset_ns: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.start_ns < self.end_ns:
@@ -78,8 +78,8 @@ class Grid:
         """When frame ``frame`` (0..t-1) of unit ``unit`` is sampled."""
         sampled = unit * self.frames_per_unit + frame
         frames_per_window = self.frames_per_unit * self.units_per_window
-        if self.lag_ns is not None:
-            return self.first_ns + sampled * self.window_ns // frames_per_window + self.lag_ns
+        if self.frame_offset_ns is not None:
+            return self.first_ns + sampled * self.window_ns // frames_per_window + self.frame_offset_ns
         return self.first_ns + (2 * sampled + 1) * self.window_ns // (2 * frames_per_window)
 
     def window_start(self, window: int) -> int:
@@ -128,7 +128,7 @@ class Grid:
         """Do a segment's range and windows stay as they are, the range being at least so many units long?"""
         return 2 * num_units >= (2 * segment + 3) * self.stride_units
 
-    def cut(self, end_ns: int) -> "Grid":
+    def cut(self, end_ns: int) -> "SamplingGrid":
         """The same grid over a range that ends early; one window at least remains."""
         return replace(self, end_ns=max(min(end_ns, self.end_ns), self.start_ns + self.window_ns))
 
@@ -141,8 +141,8 @@ class Plan:
     known: its one grid goes on for as long as a video may last, until it is cut.
     """
 
-    grids: tuple[Grid, ...]
-    is_open: bool = False
+    grids: tuple[SamplingGrid, ...]
+    is_unbounded: bool = False
 
     def __post_init__(self) -> None:
         if not self.grids:
@@ -162,19 +162,19 @@ class Plan:
         """How many units are being filled, at most, while one walks through the video."""
         return max(_units_under_way(self.grids))
 
-    def passes(self, at_once: int) -> Iterator[tuple[int, "Plan"]]:
+    def split_by_memory(self, at_once: int) -> Iterator[tuple[int, "Plan"]]:
         """The plan in parts that fill no more units at once, each with the number of its first grid."""
         first = 0
         while first < len(self.grids):
             rest = self.grids[first:]
             fitting = takewhile(lambda units: units <= at_once, _units_under_way(rest))
-            part = Plan(rest[: len(list(fitting))], self.is_open)
+            part = Plan(rest[: len(list(fitting))], self.is_unbounded)
             yield first, part
             first += len(part.grids)
 
-    def holds_for(self, duration_ns: int) -> bool:
+    def fits(self, duration_ns: int) -> bool:
         """Is it the right plan for a video that lasts so long? An open one's window must fit into it."""
-        return not self.is_open or self.grids[0].window_ns <= duration_ns
+        return not self.is_unbounded or self.grids[0].window_ns <= duration_ns
 
     def has(self, grid: int, unit: int) -> bool:
         return grid in range(len(self.grids)) and unit in range(self.grids[grid].num_units)
@@ -193,7 +193,7 @@ class Plan:
         return Plan(grids) if grids else None
 
 
-def _units_under_way(grids: tuple[Grid, ...]) -> Iterator[int]:
+def _units_under_way(grids: tuple[SamplingGrid, ...]) -> Iterator[int]:
     """How many units, one a grid, are being filled as each grid starts."""
     ends_ns: list[int] = []  # a heap
     for grid in grids:

@@ -58,6 +58,6 @@ class Classification:
     labels: tuple[Label, ...]
     stage_seconds: dict[str, float]
     warnings: tuple[str, ...] = ()
-    off_ns: int = 0  # how far frames were taken from the times wanted, at most; 0 unless fast was asked for
+    max_frame_offset_ns: int = 0  # how far frames were from the wanted times, at most; 0 without ``fast``
     fetched_bytes: int = 0  # of a video at a URI
     activation: Activation = Activation.SOFTMAX

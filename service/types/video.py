@@ -149,11 +149,11 @@ class UnitFrames:
 
 
 @dataclass(frozen=True, slots=True)
-class DecodeEnd:
+class DecodeSummary:
     """What the decoder says when it is through: where the frames really ended, and what went wrong."""
 
     end_ns: int
     frames_decoded: int
     warnings: tuple[str, ...]
     metadata: VideoMetadata  # of the whole video, which may have been on its way before
-    off_ns: int = 0  # how far frames were taken from the times wanted, at most
+    max_frame_offset_ns: int = 0  # how far frames were taken from the times wanted, at most

@@ -201,7 +201,7 @@ def classification_to_proto(answer: Classification) -> pb.Classification:
         labels=_labels_to_proto(answer.labels),
         stage_seconds=answer.stage_seconds,
         warnings=answer.warnings,
-        frames_off=to_duration(answer.off_ns),
+        max_frame_offset=to_duration(answer.max_frame_offset_ns),
         fetched_bytes=answer.fetched_bytes,
         activation=activation_to_proto(answer.activation),
     )
@@ -216,7 +216,7 @@ def classification_from_proto(message: pb.Classification) -> Classification:
         labels=_labels_from_proto(message.labels),
         stage_seconds=dict(message.stage_seconds),
         warnings=tuple(message.warnings),
-        off_ns=from_duration(message.frames_off),
+        max_frame_offset_ns=from_duration(message.max_frame_offset),
         fetched_bytes=message.fetched_bytes,
         activation=activation_from_proto(message.activation),
     )

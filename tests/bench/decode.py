@@ -42,7 +42,7 @@ from tests.bench.footage import (
 )
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode.pool.pool import DecodePool
-from tubelet.service.types.plan import Grid
+from tubelet.service.types.plan import SamplingGrid
 from tubelet.service.types.video import NS_PER_S
 
 # And how often a round measures each: the slow ones take most of the time.
@@ -82,9 +82,11 @@ def requests(clip: Clip) -> dict[str, Request]:
     dense_ns = min(end_ns, DENSE_S * NS_PER_S)
     start_ns = (end_ns - dense_ns) // 2
     grids = {
-        "uniform 16": Grid(0, end_ns, end_ns, 2, 8, 8),
-        "uniform 32": Grid(0, end_ns, end_ns, 2, 16, 16),
-        f"dense, {dense_ns // NS_PER_S} s": Grid(start_ns, start_ns + dense_ns, 2 * NS_PER_S, 2, 8, 8),
+        "uniform 16": SamplingGrid(0, end_ns, end_ns, 2, 8, 8),
+        "uniform 32": SamplingGrid(0, end_ns, end_ns, 2, 16, 16),
+        f"dense, {dense_ns // NS_PER_S} s": SamplingGrid(
+            start_ns, start_ns + dense_ns, 2 * NS_PER_S, 2, 8, 8
+        ),
     }
     return {name: Request(clip.width, clip.height, grid) for name, grid in grids.items()}
 

@@ -23,7 +23,7 @@ from torchvision.transforms.v2 import functional as F
 
 from tests.support.videos import opened
 from tubelet.service.decode.pool.pool import DecodePool
-from tubelet.service.types.plan import Grid, Plan
+from tubelet.service.types.plan import Plan, SamplingGrid
 from tubelet.service.types.video import NS_PER_S, PixelFormat
 
 OURS = "tubelet"
@@ -38,7 +38,7 @@ class Request:
 
     width: int
     height: int
-    grid: Grid
+    grid: SamplingGrid
 
     @property
     def times_ns(self) -> list[int]:

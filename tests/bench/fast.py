@@ -59,7 +59,7 @@ def row(name: str, exact: Side, fast: Side) -> tuple[str, ...]:
         f"{fast.frames:.0f}",
         f"{statistics.mean(a == b for a, b in segments):.3f} of {len(segments)}",
         f"{statistics.mean(a.labels[0].name == b.labels[0].name for a, b in pairs):.3f} of {len(pairs)}",
-        f"{max(answer.off_ns for answer in fast.answers) / NS_PER_S:.2f}",
+        f"{max(answer.max_frame_offset_ns for answer in fast.answers) / NS_PER_S:.2f}",
     )
 
 

@@ -16,7 +16,7 @@ from tubelet.service.config.config import MIB, DecodeConfig
 from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.decode.pool.watchdog import Death
 from tubelet.service.errors import ClientError, DecoderDied
-from tubelet.service.types.plan import Grid, Plan
+from tubelet.service.types.plan import Plan, SamplingGrid
 from tubelet.service.types.video import NS_PER_S, PixelFormat, VideoMetadata
 
 CONFIG = DecodeConfig(
@@ -133,20 +133,20 @@ async def _decoded(pool: DecodePool, file: _Bytes, chance: Random) -> str:
     from_front = chance.random() < 0.5
     async with pool.worker(file) as worker:
         metadata = await worker.probe(file, from_front=from_front)
-        plan = _open_plan() if from_front else _plan(metadata, chance)
+        plan = _unbounded_plan() if from_front else _plan(metadata, chance)
         async for unit in worker.decode(plan, _SHAPE, fast=chance.random() < 0.2):
             unit.release()
     assert worker.end is not None
     return "OK, with warnings" if metadata.warnings + worker.end.warnings else "OK"
 
 
-def _open_plan() -> Plan:
+def _unbounded_plan() -> Plan:
     longest_ns = round(CONFIG.max_duration_s * NS_PER_S)
-    return Plan((Grid(0, longest_ns, 2 * NS_PER_S, 2, 8, 4),), is_open=True)
+    return Plan((SamplingGrid(0, longest_ns, 2 * NS_PER_S, 2, 8, 4),), is_unbounded=True)
 
 
 def _plan(metadata: VideoMetadata, chance: Random) -> Plan:
     """A window over all of it, or over some part."""
     start = chance.choice((0, chance.randrange(metadata.duration_ns)))
     length = metadata.duration_ns - start
-    return Plan((Grid(start, metadata.duration_ns, length, 2, 8, 8),))
+    return Plan((SamplingGrid(start, metadata.duration_ns, length, 2, 8, 8),))

@@ -24,7 +24,7 @@ from tubelet.service.server.app import open_stages
 from tubelet.service.types.plan import Plan
 from tubelet.service.types.request import Options
 from tubelet.service.types.result import Classification, Label, Segment
-from tubelet.service.types.video import NS_PER_S, DecodeEnd, UnitFrames, VideoMetadata
+from tubelet.service.types.video import NS_PER_S, DecodeSummary, UnitFrames, VideoMetadata
 from tubelet.service.wire.convert import classification_from_proto
 from tubelet.v1 import classification_pb2
 
@@ -79,7 +79,7 @@ async def test_while_windows_become_segments() -> None:
     outbox.put_nowait(Planned(METADATA, plan))
     for window in windows:
         outbox.put_nowait(StartedWindow(0, window, 0, known))
-    outbox.put_nowait(Ended(plan, DecodeEnd(METADATA.duration_ns, SEGMENTS, (), METADATA)))
+    outbox.put_nowait(Ended(plan, DecodeSummary(METADATA.duration_ns, SEGMENTS, (), METADATA)))
     outbox.put_nowait(None)
     with others() as turns:
         _, _, segments = await respond(outbox, decoding, Options(), ignore, model)

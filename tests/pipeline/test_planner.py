@@ -13,7 +13,7 @@ from torchvision.datasets.video_utils import VideoClips
 from tubelet.models.spec import Preprocessing, Sampling
 from tubelet.service.errors import MalformedOption
 from tubelet.service.pipeline.planner import check_options, make_plan, stride_warnings
-from tubelet.service.types.plan import Grid, Plan
+from tubelet.service.types.plan import Plan, SamplingGrid
 from tubelet.service.types.request import Options, Sliding, Views, WholeVideo
 from tubelet.service.types.video import NS_PER_S, VideoMetadata
 
@@ -167,13 +167,13 @@ def test_a_range_behind_the_end_names_the_end() -> None:
 
 
 @st.composite
-def grids(draw: st.DrawFn) -> Grid:
+def grids(draw: st.DrawFn) -> SamplingGrid:
     window_ns = draw(st.integers(1_000_000, 5 * NS_PER_S))
     units = draw(st.integers(1, 16))
     start = draw(st.integers(0, NS_PER_S))
     end = start + window_ns + draw(st.integers(0, 40 * window_ns))
     one_segment = draw(st.booleans())
-    return Grid(
+    return SamplingGrid(
         start_ns=start,
         end_ns=end,
         window_ns=window_ns,
@@ -186,7 +186,7 @@ def grids(draw: st.DrawFn) -> Grid:
 
 
 @given(grids())
-def test_every_unit_is_in_a_window_and_every_segment_has_windows(grid: Grid) -> None:
+def test_every_unit_is_in_a_window_and_every_segment_has_windows(grid: SamplingGrid) -> None:
     covered = {unit for window in range(grid.num_windows) for unit in grid.window_units(window)}
     assert covered == set(range(grid.num_units))
     ends = {unit: grid.window_ending_at(unit) for unit in range(grid.num_units)}
@@ -198,7 +198,7 @@ def test_every_unit_is_in_a_window_and_every_segment_has_windows(grid: Grid) -> 
 
 
 @given(grids())
-def test_segments_tile_the_range_and_average_the_windows_over_their_middle(grid: Grid) -> None:
+def test_segments_tile_the_range_and_average_the_windows_over_their_middle(grid: SamplingGrid) -> None:
     ranges = [grid.segment_range_ns(segment) for segment in range(grid.num_segments)]
     assert ranges[0][0] == grid.start_ns
     assert ranges[-1][1] == grid.end_ns
@@ -225,7 +225,7 @@ def test_what_is_known_of_a_segment_stays_when_the_video_goes_on(
 ) -> None:
     """A segment of an open plan is given once its windows are complete and it is settled."""
     known, whole, open_ended = (
-        Grid(0, end, units_per_window, 1, units_per_window, min(stride, units_per_window))
+        SamplingGrid(0, end, units_per_window, 1, units_per_window, min(stride, units_per_window))
         for end in (units_per_window + units, units_per_window + units + more, 10**6)
     )
     for segment in range(known.num_segments):
@@ -245,12 +245,14 @@ def plans_of_views(draw: st.DrawFn) -> Plan:
     window_ns, units, frames = draw(st.integers(1, 10**10)), draw(st.integers(1, 6)), draw(st.integers(1, 4))
     starts = sorted(draw(st.lists(st.integers(0, 10**11), min_size=1, max_size=12)))
     end_ns = starts[-1] + window_ns
-    return Plan(tuple(Grid(0, end_ns, window_ns, frames, units, units, True, view_ns) for view_ns in starts))
+    return Plan(
+        tuple(SamplingGrid(0, end_ns, window_ns, frames, units, units, True, view_ns) for view_ns in starts)
+    )
 
 
 @given(plans_of_views(), st.integers(1, 5))
 def test_a_pass_fills_no_more_units_at_once_than_there_are_slots(plan: Plan, slots: int) -> None:
-    passes = list(plan.passes(slots))
+    passes = list(plan.split_by_memory(slots))
     assert tuple(grid for _, part in passes for grid in part.grids) == plan.grids
     assert [plan.grids[first] for first, _ in passes] == [part.grids[0] for _, part in passes]
     for _, part in passes:
@@ -261,8 +263,10 @@ def test_a_pass_fills_no_more_units_at_once_than_there_are_slots(plan: Plan, slo
 
 
 def test_views_of_a_range_stay_together_when_the_video_ends_early() -> None:
-    view = partial(Grid, 10, 50, 10, 1, 2, 2, True)
-    plan = Plan((Grid(0, 8, 8, 1, 2, 2), view(10), view(25), view(40), Grid(60, 70, 10, 1, 2, 2)))
+    view = partial(SamplingGrid, 10, 50, 10, 1, 2, 2, True)
+    plan = Plan(
+        (SamplingGrid(0, 8, 8, 1, 2, 2), view(10), view(25), view(40), SamplingGrid(60, 70, 10, 1, 2, 2))
+    )
     assert [plan.views(grid) for grid in range(5)] == [range(1), *[range(1, 4)] * 3, range(4, 5)]
     cut = plan.cut(31)
     assert cut is not None
@@ -273,19 +277,19 @@ def test_views_of_a_range_stay_together_when_the_video_ends_early() -> None:
 @pytest.mark.parametrize(
     "grids",
     [
-        (Grid(0, 10, 10, 1, 1, 1), Grid(5, 15, 10, 1, 1, 1)),
-        (Grid(0, 10, 5, 1, 1, 1), Grid(0, 10, 5, 1, 1, 1)),
-        (Grid(0, 10, 5, 1, 1, 1, True, 5), Grid(0, 10, 5, 1, 1, 1, True, 0)),
-        (Grid(0, 10, 5, 1, 1, 1, True, 0), Grid(5, 20, 5, 1, 1, 1, True, 6)),
+        (SamplingGrid(0, 10, 10, 1, 1, 1), SamplingGrid(5, 15, 10, 1, 1, 1)),
+        (SamplingGrid(0, 10, 5, 1, 1, 1), SamplingGrid(0, 10, 5, 1, 1, 1)),
+        (SamplingGrid(0, 10, 5, 1, 1, 1, True, 5), SamplingGrid(0, 10, 5, 1, 1, 1, True, 0)),
+        (SamplingGrid(0, 10, 5, 1, 1, 1, True, 0), SamplingGrid(5, 20, 5, 1, 1, 1, True, 6)),
     ],
 )
-def test_ranges_may_not_overlap_and_views_are_in_order(grids: tuple[Grid, ...]) -> None:
+def test_ranges_may_not_overlap_and_views_are_in_order(grids: tuple[SamplingGrid, ...]) -> None:
     with pytest.raises(ValueError, match="grids overlap"):
         Plan(grids)
 
 
 @given(grids(), st.floats(0, 1))
-def test_a_cut_keeps_what_was_already_started(grid: Grid, part: float) -> None:
+def test_a_cut_keeps_what_was_already_started(grid: SamplingGrid, part: float) -> None:
     cut = grid.cut(grid.start_ns + round(part * (grid.end_ns - grid.start_ns)))
     assert cut.num_units >= cut.units_per_window
     for unit in range(cut.num_units - 1):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tubelet.service.pipeline.segments import SegmentAssembler
-from tubelet.service.types.plan import Grid, Plan
+from tubelet.service.types.plan import Plan, SamplingGrid
 from tubelet.service.types.result import Activation
 
 LABELS = ("a", "b", "c")
@@ -13,7 +13,7 @@ LABELS = ("a", "b", "c")
 
 def plan(end_ns: int, *, one_segment: bool = False) -> Plan:
     """Units of 1 ns, windows of 4 units every 2."""
-    return Plan((Grid(0, end_ns, 4, 1, 4, 2, one_segment=one_segment),))
+    return Plan((SamplingGrid(0, end_ns, 4, 1, 4, 2, one_segment=one_segment),))
 
 
 def logits(*scores: float) -> np.ndarray:
@@ -77,8 +77,10 @@ def test_views_of_a_whole_video_are_one_segment() -> None:
 
 
 def test_views_that_overlap_share_one_segment_of_their_mean() -> None:
-    views = tuple(Grid(2, 12, 4, 1, 4, 4, one_segment=True, view_ns=view_ns) for view_ns in (2, 3, 8))
-    assembler = SegmentAssembler(Plan((Grid(0, 2, 2, 1, 4, 4), *views)), LABELS, top_k=3, score_threshold=0)
+    views = tuple(SamplingGrid(2, 12, 4, 1, 4, 4, one_segment=True, view_ns=view_ns) for view_ns in (2, 3, 8))
+    assembler = SegmentAssembler(
+        Plan((SamplingGrid(0, 2, 2, 1, 4, 4), *views)), LABELS, top_k=3, score_threshold=0
+    )
     assert [segment.end_ns for segment in assembler.add(0, 0, logits(1, 1, 1))] == [2]
     seen = [np.array([6.0, 0.0, 0.0]), np.array([0.0, 3.0, 0.0]), np.array([0.0, 0.0, 0.0])]
     assert [list(assembler.add(grid, 0, seen[grid - 1])) for grid in (1, 2)] == [[], []]
@@ -90,7 +92,7 @@ def test_views_that_overlap_share_one_segment_of_their_mean() -> None:
 
 
 def test_views_that_a_video_ended_before_are_not_waited_for() -> None:
-    views = tuple(Grid(0, 12, 4, 1, 4, 4, one_segment=True, view_ns=view_ns) for view_ns in (0, 4, 8))
+    views = tuple(SamplingGrid(0, 12, 4, 1, 4, 4, one_segment=True, view_ns=view_ns) for view_ns in (0, 4, 8))
     assembler = SegmentAssembler(Plan(views), LABELS, top_k=1, score_threshold=0)
     assert list(assembler.add(0, 0, logits(1, 1, 1))) == []
     cut = Plan(views).cut(7)

@@ -25,8 +25,8 @@ from tubelet.service.decode.demux.byte_source import Source
 from tubelet.service.decode.limits import Limits
 from tubelet.service.decode.pool.pool import DecodePool, Worker
 from tubelet.service.decode.probe.probe import Track, probe
-from tubelet.service.types.plan import Grid, Plan
-from tubelet.service.types.video import NS_PER_S, Crop, DecodeEnd, PixelFormat, UnitFrames, VideoMetadata
+from tubelet.service.types.plan import Plan, SamplingGrid
+from tubelet.service.types.video import NS_PER_S, Crop, DecodeSummary, PixelFormat, UnitFrames, VideoMetadata
 
 VIDEOS = Path(__file__).resolve().parents[3] / "shared" / "videos"
 SMALL = PixelFormat(64, 64, "stretch")
@@ -98,13 +98,15 @@ def whole(
     """Windows over the whole video, the second half of each shared with the next."""
     window_ns = min(int(window_s * 1e9), metadata.duration_ns)
     stride = max(1, units_per_window // 2)
-    return Plan((Grid(0, metadata.duration_ns, window_ns, frames_per_unit, units_per_window, stride),))
+    return Plan(
+        (SamplingGrid(0, metadata.duration_ns, window_ns, frames_per_unit, units_per_window, stride),)
+    )
 
 
-def piece(start_s: float, end_s: float, frames_per_unit: int = 2, units_per_window: int = 4) -> Grid:
+def piece(start_s: float, end_s: float, frames_per_unit: int = 2, units_per_window: int = 4) -> SamplingGrid:
     """One window over a range."""
     start, end = int(start_s * 1e9), int(end_s * 1e9)
-    return Grid(start, end, end - start, frames_per_unit, units_per_window, units_per_window)
+    return SamplingGrid(start, end, end - start, frames_per_unit, units_per_window, units_per_window)
 
 
 async def decode_file(
@@ -112,7 +114,7 @@ async def decode_file(
     path: Path,
     plan: Plan | Callable[[VideoMetadata], Plan] = whole,
     pixel_format: PixelFormat = SMALL,
-) -> tuple[VideoMetadata, dict[tuple[int, int], np.ndarray], DecodeEnd]:
+) -> tuple[VideoMetadata, dict[tuple[int, int], np.ndarray], DecodeSummary]:
     """Facts, the pixels of each (grid, unit), and the end."""
     with opened(path) as file:
         metadata = await worker.probe(file)
@@ -122,7 +124,7 @@ async def decode_file(
 
 async def decode_plan(
     worker: Worker, plan: Plan, pixel_format: PixelFormat = SMALL
-) -> tuple[dict[tuple[int, int], np.ndarray], DecodeEnd]:
+) -> tuple[dict[tuple[int, int], np.ndarray], DecodeSummary]:
     """The pixels of each (grid, unit) of a video that has been probed, and the end."""
     units = {}
     async for unit in worker.decode(plan, pixel_format):

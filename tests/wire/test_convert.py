@@ -73,7 +73,7 @@ def test_ranges_are_counted_before_they_are_read() -> None:
         labels=labels,
         stage_seconds=st.dictionaries(st.sampled_from(["probe", "decode"]), st.floats(0, 100)),
         warnings=st.lists(st.text(max_size=9), max_size=2).map(tuple),
-        off_ns=times,
+        max_frame_offset_ns=times,
         activation=activations,
     )
 )

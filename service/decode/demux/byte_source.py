@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 
-from tubelet.service.types.byte_ranges import Spans
+from tubelet.service.types.byte_ranges import ByteRanges
 
 
 class Source:
@@ -18,7 +18,7 @@ class Source:
     ) -> None:
         self._fd = fd
         self._ask = ask
-        self._spans = Spans()
+        self._spans = ByteRanges()
         self.size_bytes = size_bytes  # None: not known yet
         if ask is None:
             self.size_bytes = os.fstat(fd).st_size
@@ -34,7 +34,7 @@ class Source:
 
     @property
     def is_whole(self) -> bool:
-        return self.size_bytes is not None and self._spans.end_of(0) == self.size_bytes
+        return self.size_bytes is not None and self._spans.contiguous_end(0) == self.size_bytes
 
     def arrived(self, start: int, end: int, size_bytes: int | None) -> None:
         """These bytes are there; the file's size may be known by now."""
@@ -43,11 +43,11 @@ class Source:
 
     def end(self) -> None:
         """No more will come, whatever the file's size is."""
-        self.size_bytes = self._spans.end_of(0)
+        self.size_bytes = self._spans.contiguous_end(0)
 
     def read(self, place: int, count: int) -> bytes:
         """At most ``count`` bytes, at least one unless the file ends there."""
-        while (end := self._spans.end_of(place)) == place:
+        while (end := self._spans.contiguous_end(place)) == place:
             if self.size_bytes is not None and place >= self.size_bytes:
                 return b""
             assert self._ask is not None
@@ -65,6 +65,6 @@ class Source:
         """The size of the file; where it is not known yet, once every byte is there."""
         while self.size_bytes is None:
             assert self._ask is not None
-            there = self._spans.end_of(0)
+            there = self._spans.contiguous_end(0)
             self._ask(there, there + 1)
         return self.size_bytes

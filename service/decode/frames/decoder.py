@@ -25,7 +25,7 @@ from tubelet.service.decode.probe.probe import Track
 from tubelet.service.decode.probe.stream_head import Opening
 from tubelet.service.decode.protocol import Refusal
 from tubelet.service.types.plan import Plan
-from tubelet.service.types.video import NS_PER_S, DecodeEnd, PixelFormat, VideoMetadata
+from tubelet.service.types.video import NS_PER_S, DecodeSummary, PixelFormat, VideoMetadata
 
 _Walk = Callable[[Opening, Assembly], int | None]
 
@@ -49,7 +49,7 @@ class Job:
         return Opening(Stream(container, number, self.limits, pulse, unsmoothed=self.fast, clusters=clusters))
 
 
-def decode(job: Job, slots: Slots, pulse: Callable[[], None]) -> DecodeEnd:
+def decode(job: Job, slots: Slots, pulse: Callable[[], None]) -> DecodeSummary:
     """Announce the plan's units as they end; ``pulse`` is called for each packet.
 
     A video that ends early cuts the plan; one that ends before the plan begins is corrupt. Where the whole
@@ -66,10 +66,10 @@ def decode(job: Job, slots: Slots, pulse: Callable[[], None]) -> DecodeEnd:
         job.pixel_format, job.track.aspect, {grid.crop for grid in job.plan.grids}, job.track.cropping
     )
     with closing(Assembly(job.plan, snap, painter.paint, slots)) as assembly:
-        return replace(_decode(job, assembly, snap, pulse), off_ns=snap.worst_ns)
+        return replace(_decode(job, assembly, snap, pulse), max_frame_offset_ns=snap.worst_ns)
 
 
-def _decode(job: Job, assembly: Assembly, snap: Exact | Snap, pulse: Callable[[], None]) -> DecodeEnd:
+def _decode(job: Job, assembly: Assembly, snap: Exact | Snap, pulse: Callable[[], None]) -> DecodeSummary:
     track, plan = job.track, job.plan
     opening = track.handover.take()
     front = opening if track.is_front else None
@@ -97,11 +97,11 @@ def _decode(job: Job, assembly: Assembly, snap: Exact | Snap, pulse: Callable[[]
             if front is not None:
                 metadata = _learned(front, stream, job, end_ns)
             warnings: list[str] = []
-            if end_ns is None or not plan.holds_for(metadata.duration_ns):
+            if end_ns is None or not plan.fits(metadata.duration_ns):
                 end_ns = metadata.duration_ns
             else:
                 end_ns, warnings = _finish(assembly, plan, track.timeline, metadata.duration_ns, end_ns)
-            return DecodeEnd(end_ns, decoded, (*stream.warnings(), *warnings), metadata)
+            return DecodeSummary(end_ns, decoded, (*stream.warnings(), *warnings), metadata)
     raise AssertionError("the last walk takes frames in whatever order they come")
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from tubelet.service.decode.protocol import ProtocolError
 from tubelet.service.types.plan import Plan
-from tubelet.service.types.video import DecodeEnd, PixelFormat, UnitFrames
+from tubelet.service.types.video import DecodeSummary, PixelFormat, UnitFrames
 
 
 class FrameMemory:
@@ -93,7 +93,7 @@ class Walk:
             "slots": self.memory.slots,
             "pixel_format": asdict(self._pixel_format),
             "grids": [asdict(grid) for grid in self._plan.grids],
-            "is_open": self._plan.is_open,
+            "is_unbounded": self._plan.is_unbounded,
         }
 
     def unit(self, grid: int, unit: int, slot: int) -> UnitFrames:
@@ -110,20 +110,20 @@ class Walk:
         self._said[grid] = unit + 1
         return self.memory.hand_out(grid, unit, slot, partial(self._on_release, self))
 
-    def check_end(self, end: DecodeEnd) -> None:
+    def check_end(self, end: DecodeSummary) -> None:
         """
         Raises:
             ProtocolError: units are missing that the plan has before this end.
         """
-        cut = self._plan.cut(end.end_ns) if self._plan.holds_for(end.metadata.duration_ns) else None
+        cut = self._plan.cut(end.end_ns) if self._plan.fits(end.metadata.duration_ns) else None
         for grid, due in enumerate(cut.grids if cut is not None else ()):
             if (said := self._said.get(grid, 0)) < due.num_units:
                 raise ProtocolError(f"an end after {said} of {due.num_units} units of grid {grid}")
 
 
-def passes(plan: Plan, pixel_format: PixelFormat, memory_bytes: int) -> Iterator[tuple[int, Plan]]:
+def split_by_memory(plan: Plan, pixel_format: PixelFormat, memory_bytes: int) -> Iterator[tuple[int, Plan]]:
     """The plan in parts that the memory has slots for, with the number of each one's first grid."""
-    return plan.passes(_slots(plan, pixel_format, memory_bytes))
+    return plan.split_by_memory(_slots(plan, pixel_format, memory_bytes))
 
 
 def _slots(plan: Plan, pixel_format: PixelFormat, memory_bytes: int) -> int:

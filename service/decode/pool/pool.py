@@ -16,7 +16,7 @@ from tubelet.service.fair_queue import Claim, FairQueue
 from tubelet.service.types.plan import Plan
 from tubelet.service.types.request import Priority
 from tubelet.service.types.video import (
-    DecodeEnd,
+    DecodeSummary,
     PixelFormat,
     Protection,
     UnitFrames,
@@ -38,7 +38,7 @@ class Worker:
 
     def __init__(self, process: WorkerProcess) -> None:
         self._process = process
-        self.end: DecodeEnd | None = None
+        self.end: DecodeSummary | None = None
 
     async def probe(self, file: VideoFile, *, from_front: bool = False) -> VideoMetadata:
         """The metadata of a video, whose descriptor's offset is neither used nor moved.
@@ -66,20 +66,20 @@ class Worker:
             CorruptVideo, UnsupportedVideo, VideoTooLarge, DecoderDied.
         """
         self.end = None
-        ends: list[DecodeEnd] = []
-        for first, part in self._process.passes(plan, pixel_format):
+        ends: list[DecodeSummary] = []
+        for first, part in self._process.split_by_memory(plan, pixel_format):
             if ends and ends[-1].end_ns <= part.grids[0].first_ns:
                 break
             self._process.decode(part, pixel_format, fast=fast)
             while isinstance(found := await self._process.next_unit(), UnitFrames):
                 yield replace(found, grid=first + found.grid) if first else found
             ends.append(found)
-        self.end = DecodeEnd(
+        self.end = DecodeSummary(
             end_ns=min(end.end_ns for end in ends),
             frames_decoded=sum(end.frames_decoded for end in ends),
             warnings=tuple(dict.fromkeys(warning for end in ends for warning in end.warnings)),
             metadata=ends[-1].metadata,
-            off_ns=max(end.off_ns for end in ends),
+            max_frame_offset_ns=max(end.max_frame_offset_ns for end in ends),
         )
 
 

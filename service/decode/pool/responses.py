@@ -13,7 +13,7 @@ from tubelet.service.errors import (
     UnsupportedVideo,
     VideoTooLarge,
 )
-from tubelet.service.types.video import DecodeEnd, Protection, VideoMetadata
+from tubelet.service.types.video import DecodeSummary, Protection, VideoMetadata
 
 _MAX_TEXT = 500  # characters of a sentence that a worker may make us pass on or log
 _MAX_WARNINGS = 20
@@ -36,13 +36,13 @@ def video_metadata(said: dict[str, Any]) -> VideoMetadata:
     )
 
 
-def decode_end(said: dict[str, Any]) -> DecodeEnd:
-    return DecodeEnd(
+def decode_summary(said: dict[str, Any]) -> DecodeSummary:
+    return DecodeSummary(
         int(said["end_ns"]),
         int(said["frames_decoded"]),
         _warnings(said),
         video_metadata(said["metadata"]),
-        int(said["off_ns"]),
+        int(said["max_frame_offset_ns"]),
     )
 
 

@@ -21,7 +21,7 @@ from tubelet.service.decode.protocol import ProtocolError, Unpacker, pack
 from tubelet.service.errors import DecoderDied, TubeletError
 from tubelet.service.types.plan import Plan
 from tubelet.service.types.video import (
-    DecodeEnd,
+    DecodeSummary,
     PixelFormat,
     Protection,
     UnitFrames,
@@ -153,13 +153,13 @@ class WorkerProcess(asyncio.Protocol):
         self._walk.memory.close_file()
         self._ask({"unit", "end", "refused"}, "decode", **self._walk.order(), fast=fast)
 
-    def passes(self, plan: Plan, pixel_format: PixelFormat) -> Iterator[tuple[int, Plan]]:
+    def split_by_memory(self, plan: Plan, pixel_format: PixelFormat) -> Iterator[tuple[int, Plan]]:
         """The plan in parts that ``decode`` has memory for, with the number of each one's first grid."""
-        return decode_run.passes(plan, pixel_format, self._config.shared_memory_bytes)
+        return decode_run.split_by_memory(plan, pixel_format, self._config.shared_memory_bytes)
 
-    async def next_unit(self) -> UnitFrames | DecodeEnd:
+    async def next_unit(self) -> UnitFrames | DecodeSummary:
         found = await self._inbox_next()
-        assert isinstance(found, UnitFrames | DecodeEnd)
+        assert isinstance(found, UnitFrames | DecodeSummary)
         return found
 
     async def leave(self) -> None:
@@ -254,7 +254,7 @@ class WorkerProcess(asyncio.Protocol):
                 return responses.video_metadata(message["metadata"])
             case "end":
                 assert self._walk is not None
-                end = responses.decode_end(message)
+                end = responses.decode_summary(message)
                 self._walk.check_end(end)
                 return end
             case "refused":

@@ -29,7 +29,7 @@ from tubelet.service.decode.prctl import call_itself
 from tubelet.service.decode.probe.probe import Track, probe, probe_front
 from tubelet.service.decode.protocol import Refusal, Unpacker, pack
 from tubelet.service.decode.worker import sandbox
-from tubelet.service.types.plan import Grid, Plan
+from tubelet.service.types.plan import Plan, SamplingGrid
 from tubelet.service.types.video import PixelFormat
 
 # The video; for a moment the file that it moves to; the shared memory, and mmap's own copy of that.
@@ -227,7 +227,7 @@ class _Job:
     def _decode(self, message: dict[str, Any]) -> None:
         fd = self._link.take_file()
         pixel_format = PixelFormat(**message["pixel_format"])
-        plan = Plan(tuple(Grid(**grid) for grid in message["grids"]), message["is_open"])
+        plan = Plan(tuple(SamplingGrid(**grid) for grid in message["grids"]), message["is_unbounded"])
         unit_shape = (plan.grids[0].frames_per_unit, pixel_format.height, pixel_format.width, 3)
         self._memory_number = message["memory"]
         self._slots = _SharedSlots(self, fd, message["slots"], unit_shape)

@@ -22,7 +22,7 @@ from tests.support.videos import (
 )
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode.pool.pool import DecodePool
-from tubelet.service.types.plan import Grid, Plan
+from tubelet.service.types.plan import Plan, SamplingGrid
 from tubelet.service.types.video import NS_PER_S
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -123,7 +123,7 @@ async def test_leading_pictures_of_a_copied_part(
     command = ["ffmpeg", "-nostdin", "-v", "error", "-ss", "2.05", "-i", str(clip.path), "-c", "copy"]
     subprocess.run([*command, str(path)], check=True)
     await _is_right(pool, clip, path)
-    day = Plan((Grid(0, 24 * 3600 * NS_PER_S, NS_PER_S, 2, 8, 4),), is_open=True)
+    day = Plan((SamplingGrid(0, 24 * 3600 * NS_PER_S, NS_PER_S, 2, 8, 4),), is_unbounded=True)
     with opened(path) as file:
         async with pool.worker() as worker:
             metadata = await worker.probe(file)

@@ -16,8 +16,8 @@ from tubelet.service.decode.demux.container import BUFFER_BYTES
 from tubelet.service.decode.demux.matroska_clusters import Cluster, Clusters, void
 from tubelet.service.decode.frames.decoder import Job, decode
 from tubelet.service.decode.probe.probe import probe
-from tubelet.service.types.plan import Grid, Plan
-from tubelet.service.types.video import NS_PER_S, DecodeEnd, VideoMetadata
+from tubelet.service.types.plan import Plan, SamplingGrid
+from tubelet.service.types.video import NS_PER_S, DecodeSummary, VideoMetadata
 
 _SECONDS, _RATE, _GROUP = 60, 10, 20
 _SIZE = (160, 96)
@@ -97,7 +97,9 @@ def listed(path: Path) -> list[Cluster]:
     ]
 
 
-def decoded(source: Source, plan: Plan) -> tuple[VideoMetadata, dict[tuple[int, int], np.ndarray], DecodeEnd]:
+def decoded(
+    source: Source, plan: Plan
+) -> tuple[VideoMetadata, dict[tuple[int, int], np.ndarray], DecodeSummary]:
     with closing(source):
         track = probe(source, limits(), no_pulse)
         with closing(track):
@@ -123,7 +125,7 @@ def clip(request: pytest.FixtureRequest, coded: Path, tmp_path: Path) -> Path:
 
 
 def plan_of(start_ns: int, end_ns: int) -> Plan:
-    return Plan((Grid(start_ns, end_ns, end_ns - start_ns, 2, 4, 4),))
+    return Plan((SamplingGrid(start_ns, end_ns, end_ns - start_ns, 2, 4, 4),))
 
 
 def test_one_is_found_before_any_time(clip: Path) -> None:

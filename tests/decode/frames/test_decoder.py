@@ -22,7 +22,7 @@ from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.decode.probe.probe import probe
 from tubelet.service.decode.protocol import Refusal
 from tubelet.service.errors import CorruptVideo
-from tubelet.service.types.plan import Grid, Plan
+from tubelet.service.types.plan import Plan, SamplingGrid
 from tubelet.service.types.video import PixelFormat
 
 
@@ -117,7 +117,7 @@ async def test_views_that_overlap_get_each_the_frames_of_its_times(
     clip: Path, shared_memory_bytes: int
 ) -> None:
     starts = (0.4, 0.45, 0.8, 1.7, 2.0, 9.9, 9.9, 9.9)
-    view = partial(Grid, 0, 12 * 10**9, 2 * 10**9, 2, 4, 4, True)
+    view = partial(SamplingGrid, 0, 12 * 10**9, 2 * 10**9, 2, 4, 4, True)
     plan = Plan(tuple(view(int(start * 1e9)) for start in starts))
     big = PixelFormat(256, 256, "stretch")  # a unit of 2 frames is 384 KiB: two slots in a MiB
     config = DecodeConfig(workers=1, shared_memory_bytes=shared_memory_bytes)
@@ -138,7 +138,7 @@ async def test_passes_beyond_what_can_be_decoded_are_cut_off(tmp_path: Path) -> 
     first, last = len(damaged) * 6 // 10, damaged.rindex(b"idx1")
     damaged[first:last] = bytes(last - first)
     path.write_bytes(damaged)
-    view = partial(Grid, 0, 10 * 10**9, 10**9, 2, 4, 4, True)
+    view = partial(SamplingGrid, 0, 10 * 10**9, 10**9, 2, 4, 4, True)
     plan = Plan((view(0), *[view(9 * 10**9)] * 3))
     config = DecodeConfig(workers=1, shared_memory_bytes=MIB)
     async with DecodePool(config) as pool, pool.worker() as worker:
@@ -238,7 +238,7 @@ async def test_a_file_of_damaged_streams_is_read_a_few_times_only(tmp_path: Path
 
 async def test_a_plan_behind_the_last_frame_is_refused(pool: DecodePool, tmp_path: Path) -> None:
     path = render(tmp_path / "clip.mp4", 10)
-    late = Plan((Grid(20 * 10**9, 21 * 10**9, 10**9, 2, 4, 4),))
+    late = Plan((SamplingGrid(20 * 10**9, 21 * 10**9, 10**9, 2, 4, 4),))
     async with pool.worker() as worker:
         with pytest.raises(CorruptVideo):
             await decode_file(worker, path, late)

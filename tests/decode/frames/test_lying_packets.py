@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.videos import EXACT, decode_file, ffmpeg_frames, render
 from tubelet.service.decode.pool.pool import DecodePool
-from tubelet.service.types.plan import Grid, Plan
+from tubelet.service.types.plan import Plan, SamplingGrid
 from tubelet.service.types.video import NS_PER_S
 
 _FRAMES, _RATE = 150, 25
@@ -114,4 +114,4 @@ async def test_frames_do_not_depend_on_the_plan(
 def _at(numbers: list[int]) -> Plan:
     """The frames of these numbers, each for itself."""
     times = [number * NS_PER_S // _RATE + NS_PER_S // (2 * _RATE) for number in numbers]
-    return Plan(tuple(Grid(time, time + NS_PER_S // 100, NS_PER_S // 100, 1, 1, 1) for time in times))
+    return Plan(tuple(SamplingGrid(time, time + NS_PER_S // 100, NS_PER_S // 100, 1, 1, 1) for time in times))

@@ -15,7 +15,7 @@ from tests.support.odd_video_outcomes import DECODED, REAL
 from tests.support.videos import VIDEOS, decode_plan, opened
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode.pool.pool import DecodePool
-from tubelet.service.types.plan import Grid, Plan
+from tubelet.service.types.plan import Plan, SamplingGrid
 from tubelet.service.types.video import NS_PER_S, PixelFormat, VideoMetadata
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -104,10 +104,13 @@ async def test_frames_are_those_that_ffmpeg_shows(pool: DecodePool, name: str) -
 
 def _plans(name: str, duration_ns: int) -> list[Plan]:
     """One window over all of it; dense ones, half over each other; windows over some ranges."""
-    uniform = Grid(0, duration_ns, duration_ns, 2, 8, 8, True)
-    dense = Grid(0, duration_ns, min(NS_PER_S, duration_ns), 2, 8, 4)
+    uniform = SamplingGrid(0, duration_ns, duration_ns, 2, 8, 8, True)
+    dense = SamplingGrid(0, duration_ns, min(NS_PER_S, duration_ns), 2, 8, 4)
     cuts = sorted(random.Random(name).sample(range(duration_ns), 6))
-    some = [Grid(start, end, end - start, 2, 3, 3) for start, end in zip(cuts[::2], cuts[1::2], strict=True)]
+    some = [
+        SamplingGrid(start, end, end - start, 2, 3, 3)
+        for start, end in zip(cuts[::2], cuts[1::2], strict=True)
+    ]
     return [Plan((uniform,)), Plan((dense,)), Plan(tuple(some))]
 
 

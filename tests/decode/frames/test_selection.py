@@ -11,7 +11,7 @@ import pytest_asyncio
 from tests.support.videos import SMALL, decode_file, kept, number_of, opened, piece, render
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode.pool.pool import DecodePool
-from tubelet.service.types.plan import Grid, Plan
+from tubelet.service.types.plan import Plan, SamplingGrid
 from tubelet.service.types.video import NS_PER_S
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -118,7 +118,7 @@ async def test_few_frames_are_decoded_for_few_times(
     path = _clip(clips, coding)
     second = NS_PER_S
     times = [number * second * 30 // _RATE + second * 5 // _RATE for number in range(5)]
-    plan = Plan(tuple(Grid(time, time + second // 100, second // 100, 1, 1, 1) for time in times))
+    plan = Plan(tuple(SamplingGrid(time, time + second // 100, second // 100, 1, 1, 1) for time in times))
     async with pool.worker() as worker:
         _, units, end = await decode_file(worker, path, plan)
     assert [number_of(pixels[0]) for pixels in units.values()] == [5, 35, 65, 95, 125]
@@ -140,14 +140,14 @@ async def test_key_frames_will_do_if_they_are_near(
 ) -> None:
     path = _clip(clips, "b-frames")
     start, end = (frame * NS_PER_S // _RATE for frame in shown)
-    plan = Plan((Grid(start, end, end - start, 1, 4, 4),))
+    plan = Plan((SamplingGrid(start, end, end - start, 1, 4, 4),))
     async with pool.worker() as worker:
         with opened(path) as file:
             await worker.probe(file)
             found = [number_of(kept(unit)[0]) async for unit in worker.decode(plan, SMALL, fast=True)]
     assert worker.end is not None
     assert found == expected
-    assert worker.end.off_ns == off * NS_PER_S // _RATE
+    assert worker.end.max_frame_offset_ns == off * NS_PER_S // _RATE
 
 
 async def test_views_that_snap_to_one_key_frame(pool: DecodePool, clips: Path) -> None:
@@ -167,7 +167,7 @@ async def test_views_that_snap_to_one_key_frame(pool: DecodePool, clips: Path) -
 
 async def test_fast_costs_a_frame_each_where_there_are_key_frames(pool: DecodePool, clips: Path) -> None:
     path = _clip(clips, "no b-frames")
-    plan = Plan((Grid(0, 6 * NS_PER_S, 6 * NS_PER_S, 1, 5, 5),))
+    plan = Plan((SamplingGrid(0, 6 * NS_PER_S, 6 * NS_PER_S, 1, 5, 5),))
     async with pool.worker() as worker:
         with opened(path) as file:
             await worker.probe(file)

@@ -16,7 +16,7 @@ from tests.support.videos import decode_file, ffmpeg_frames, flagged
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode.pixels.rgb_converter import Painter
 from tubelet.service.decode.pool.pool import DecodePool
-from tubelet.service.types.plan import Grid, Plan
+from tubelet.service.types.plan import Plan, SamplingGrid
 from tubelet.service.types.video import PixelFormat, VideoMetadata
 
 _FRAMES, _RATE = 4, 25
@@ -43,7 +43,7 @@ def _turning(path: Path, size: tuple[int, int], first: str, stored: str) -> None
 
 def _each_frame(metadata: VideoMetadata) -> Plan:
     end = metadata.duration_ns
-    return Plan((Grid(0, end, end, 1, _FRAMES, _FRAMES, True),))
+    return Plan((SamplingGrid(0, end, end, 1, _FRAMES, _FRAMES, True),))
 
 
 @pytest.mark.asyncio(loop_scope="module")

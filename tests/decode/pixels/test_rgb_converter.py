@@ -15,7 +15,7 @@ from tests.support.videos import crop_filters, decode_file, ffmpeg_frames, found
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode.demux.hwaccel import accelerator
 from tubelet.service.decode.pool.pool import DecodePool
-from tubelet.service.types.plan import Grid, Plan
+from tubelet.service.types.plan import Plan, SamplingGrid
 from tubelet.service.types.video import CROPS, PixelFormat, VideoMetadata
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -82,7 +82,7 @@ async def test_turned_phone_clips_look_as_in_ffmpeg(pool: DecodePool, name: str)
 def _crops(metadata: VideoMetadata) -> Plan:
     """One frame, three times: the crops of a multi-view test."""
     end = metadata.duration_ns
-    return Plan(tuple(Grid(0, end, end, 1, 1, 1, True, 0, crop) for crop in CROPS))
+    return Plan(tuple(SamplingGrid(0, end, end, 1, 1, 1, True, 0, crop) for crop in CROPS))
 
 
 @pytest.mark.parametrize("turn", [(0, False, False), (90, False, False)], ids=["landscape", "portrait"])

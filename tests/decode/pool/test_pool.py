@@ -24,7 +24,7 @@ from tests.support.videos import (
 from tubelet.service.config.config import MIB, DecodeConfig
 from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.decode.pool.worker_process import Death
-from tubelet.service.types.plan import Grid, Plan
+from tubelet.service.types.plan import Plan, SamplingGrid
 from tubelet.service.types.video import PixelFormat, UnitFrames
 
 _SECOND = 10**9
@@ -67,7 +67,7 @@ async def _cancelled(pool: DecodePool, clip: Path, where: str) -> None:
 async def test_one_that_is_cancelled_while_it_is_probed_anew_leaves_no_descriptor(clip: Path) -> None:
     async with DecodePool(DecodeConfig(workers=1)) as pool:
         (pid,) = worker_pids()
-        endless = Plan((piece(0, 3600),), is_open=True)
+        endless = Plan((piece(0, 3600),), is_unbounded=True)
         for _ in range(3):
             with opened(clip) as file:
                 async with pool.worker() as worker:
@@ -139,7 +139,9 @@ async def test_views_wait_for_a_slot_while_they_fill_another(clip: Path) -> None
     """A worker that holds one of the two slots itself is not taken for one that hangs."""
     config = DecodeConfig(workers=1, shared_memory_bytes=MIB, heartbeat_timeout_s=_SILENCE_S)
     big = PixelFormat(256, 256, "stretch")
-    plan = Plan(tuple(Grid(0, 9 * _SECOND, 8 * _SECOND, 2, 4, 4, True, start) for start in (0, _SECOND)))
+    plan = Plan(
+        tuple(SamplingGrid(0, 9 * _SECOND, 8 * _SECOND, 2, 4, 4, True, start) for start in (0, _SECOND))
+    )
     async with DecodePool(config) as pool, pool.worker() as worker:
         with opened(clip) as file:
             await worker.probe(file)

@@ -85,7 +85,7 @@ _METADATA = {
             "frames_decoded": 1,
             "warnings": [],
             "metadata": _METADATA,
-            "off_ns": 0,
+            "max_frame_offset_ns": 0,
         },
         {"says": "end", "job": 1, "end_ns": "soon", "frames_decoded": 1, "warnings": []},
         {"says": "end", "job": 1, "end_ns": 1e999, "frames_decoded": 1, "warnings": []},

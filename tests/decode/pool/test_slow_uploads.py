@@ -8,7 +8,7 @@ from tests.support.videos import SMALL, is_right, kept, number_of, render, worke
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.decode.pool.worker_process import Death
-from tubelet.service.types.plan import Grid, Plan
+from tubelet.service.types.plan import Plan, SamplingGrid
 
 _SECOND = 10**9
 
@@ -95,4 +95,4 @@ async def test_whoever_waits_for_bytes_is_neither_at_work_nor_silent(tmp_path: P
 
 
 def _open_ended() -> Plan:
-    return Plan((Grid(0, 3600 * _SECOND, 2 * _SECOND, 2, 8, 4),), is_open=True)
+    return Plan((SamplingGrid(0, 3600 * _SECOND, 2 * _SECOND, 2, 8, 4),), is_unbounded=True)

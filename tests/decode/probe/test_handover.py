@@ -10,7 +10,7 @@ import pytest
 from tests.support.videos import decode_file, decode_plan, number_of, opened, probed, render, whole
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode.pool.pool import DecodePool
-from tubelet.service.types.plan import Grid, Plan
+from tubelet.service.types.plan import Plan, SamplingGrid
 from tubelet.service.types.video import NS_PER_S
 
 _RATE = 10
@@ -58,7 +58,9 @@ async def test_damage_at_the_beginning_costs_those_nothing_who_begin_later(tmp_p
     )
     start_ns, end_ns = 17 * NS_PER_S, 18 * NS_PER_S
     async with DecodePool(DecodeConfig(workers=1)) as pool, pool.worker() as worker:
-        _, units, end = await decode_file(worker, path, Plan((Grid(start_ns, end_ns, NS_PER_S, 1, 5, 5),)))
+        _, units, end = await decode_file(
+            worker, path, Plan((SamplingGrid(start_ns, end_ns, NS_PER_S, 1, 5, 5),))
+        )
     assert [number_of(pixels[0]) for pixels in units.values()] == [171, 173, 175, 177, 179]
     assert end.warnings == ()
     assert end.frames_decoded == 30  # from the key frame on

@@ -10,7 +10,7 @@ from tests.support.odd_video_outcomes import DECODED, REAL
 from tests.support.videos import VIDEOS, ArrivingFile, decode_plan, opened
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode.pool.pool import DecodePool
-from tubelet.service.types.plan import Grid, Plan
+from tubelet.service.types.plan import Plan, SamplingGrid
 from tubelet.service.types.video import NS_PER_S
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -38,11 +38,11 @@ async def test_frames_do_not_depend_on_how_the_bytes_come(pool: DecodePool, name
             if metadata.duration_ns > _LONGEST_S * NS_PER_S:
                 pytest.skip(f"it lasts longer than {_LONGEST_S} s")
             window_ns = min(NS_PER_S, metadata.duration_ns)
-            grid = Grid(0, metadata.duration_ns, window_ns, 2, 8, 4)
+            grid = SamplingGrid(0, metadata.duration_ns, window_ns, 2, 8, 4)
             known, _ = await decode_plan(worker, Plan((grid,)))
         async with pool.worker() as worker:
             await worker.probe(ArrivingFile(file.fd, file.size_bytes), from_front=True)
-            endless = Plan((Grid(0, _DAY_NS, window_ns, 2, 8, 4),), is_open=True)
+            endless = Plan((SamplingGrid(0, _DAY_NS, window_ns, 2, 8, 4),), is_unbounded=True)
             found, end = await decode_plan(worker, endless)
     assert end.metadata == metadata
     assert found.keys() == known.keys() - _NOT_REACHED.get(name, set())
