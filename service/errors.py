@@ -5,7 +5,7 @@
     │   ├── MalformedOption             INVALID_ARGUMENT     an option that makes no sense
     │   ├── MalformedMessage            INVALID_ARGUMENT     not a message of the method, or too large a one
     │   ├── MessageOutOfOrder           INVALID_ARGUMENT     a chunk before the options, or options twice
-    │   ├── UploadSilent                DEADLINE_EXCEEDED    no byte for too long
+    │   ├── UploadIdleTimeout           DEADLINE_EXCEEDED    no byte for too long
     │   ├── EmptyUpload                 INVALID_ARGUMENT     no bytes
     │   ├── NotAVideo                   INVALID_ARGUMENT     not a media file that we know
     │   ├── UnsupportedVideo            INVALID_ARGUMENT     known, but not taken: container, codec
@@ -24,7 +24,7 @@
     ├── StorageFull                     RESOURCE_EXHAUSTED   the server's disk has no room; retry later
     ├── ServerStopped                   UNAVAILABLE          it ends, and did not have the time; try another
     ├── NoDevice                        UNAVAILABLE          every device that has the model failed
-    ├── DecoderDied                     INTERNAL             the worker crashed or hung
+    ├── DecoderCrashed                  INTERNAL             the worker crashed or hung
     └── InternalError                   INTERNAL             ours; the client sees a fixed text and an id
 
 The message of every class but InternalError is written for the client.
@@ -78,9 +78,9 @@ class MessageOutOfOrder(ClientError):
     before_work = True
 
 
-class UploadSilent(ClientError):
+class UploadIdleTimeout(ClientError):
     code = grpc.StatusCode.DEADLINE_EXCEEDED
-    reason = "UPLOAD_SILENT"
+    reason = "UPLOAD_IDLE_TIMEOUT"
 
 
 class EmptyUpload(ClientError):
@@ -168,8 +168,8 @@ class StorageFull(TubeletError):
     retry_after_s = 5.0
 
 
-class DecoderDied(TubeletError):
-    reason = "DECODER_DIED"
+class DecoderCrashed(TubeletError):
+    reason = "DECODER_CRASHED"
 
 
 class ServerStopped(TubeletError):

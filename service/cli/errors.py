@@ -79,18 +79,18 @@ def _judged(error: Exception) -> tuple[dict[str, str], int]:
 
 def mendable() -> Iterator[_Kind]:
     """Errors whose messages are good enough to be the end of it; what is quick to import comes first."""
-    yield BadConfig, "INVALID_ARGUMENT", "BAD_CONFIGURATION", 2
+    yield BadConfig, "INVALID_ARGUMENT", "INVALID_CONFIGURATION", 2
     yield OSError, "FAILED_PRECONDITION", "SYSTEM_ERROR", 1
 
     from tubelet.service.cli.evaluation.dataset import BadData
     from tubelet.service.cli.evaluation.evaluate import NothingClassified, Stopped
     from tubelet.service.cli.runs.results_log import ResultsInUse, ResultsMismatch
 
-    yield BadData, "INVALID_ARGUMENT", "BAD_DATA", 2
+    yield BadData, "INVALID_ARGUMENT", "INVALID_DATASET", 2
     yield ResultsMismatch, "FAILED_PRECONDITION", "RESULTS_MISMATCH", 2
     yield ResultsInUse, "FAILED_PRECONDITION", "RESULTS_IN_USE", 2
-    yield Stopped, "ABORTED", "STOPPED", 2
-    yield NothingClassified, "FAILED_PRECONDITION", "NOTHING_CLASSIFIED", 1
+    yield Stopped, "ABORTED", "EVALUATION_ABORTED", 2
+    yield NothingClassified, "FAILED_PRECONDITION", "ALL_VIDEOS_FAILED", 1
 
     from tubelet.models.checkpoints.foreign_checkpoint import CannotImport
     from tubelet.models.errors import MissingExtra
@@ -108,5 +108,5 @@ def mendable() -> Iterator[_Kind]:
     yield CannotRemove, "FAILED_PRECONDITION", "CANNOT_REMOVE", 1
     yield MissingExtra, "FAILED_PRECONDITION", "MISSING_EXTRA", 1
     for kind in (NotThere, NoSuchDevice, UnsupportedPrecision):
-        yield kind, "INVALID_ARGUMENT", "BAD_CONFIGURATION", 1
+        yield kind, "INVALID_ARGUMENT", "INVALID_CONFIGURATION", 1
     yield NoDeviceLeft, "UNAVAILABLE", "NO_DEVICE", 1

@@ -9,7 +9,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as ProtoMessage
 
-from tubelet.service.errors import MalformedMessage, MessageOutOfOrder, UploadSilent
+from tubelet.service.errors import MalformedMessage, MessageOutOfOrder, UploadIdleTimeout
 from tubelet.service.ingest.spooled_file import Piece
 from tubelet.v1 import video_classifier_pb2 as pb
 from tubelet.v1.classification_pb2 import ClassifyOptions
@@ -49,7 +49,7 @@ async def options_of(messages: AsyncIterator[Message], context: Context, silence
     """The first message's.
 
     Raises:
-        MessageOutOfOrder, MalformedMessage, UploadSilent.
+        MessageOutOfOrder, MalformedMessage, UploadIdleTimeout.
     """
     async with _silent_for_at_most(silence_s):
         first = await anext(messages, None)
@@ -67,7 +67,7 @@ async def chunks_of(
     """What the messages after the options hold, up to their end.
 
     Raises:
-        MessageOutOfOrder, MalformedMessage, UploadSilent.
+        MessageOutOfOrder, MalformedMessage, UploadIdleTimeout.
     """
     is_empty, loop = True, asyncio.get_running_loop()
     # One timer for all of them: to make one for each costs as much as to write a small one.
@@ -98,7 +98,7 @@ async def _silent_for_at_most(silence_s: float) -> AsyncIterator[asyncio.Timeout
         async with asyncio.timeout(silence_s) as timeout:
             yield timeout
     except TimeoutError:
-        raise UploadSilent(
+        raise UploadIdleTimeout(
             f"no byte of the upload came for {silence_s:g} s, which is the limit", limit=f"{silence_s:g}"
         ) from None
 

@@ -119,7 +119,7 @@ def test_a_configuration_with_which_no_server_starts_is_a_sentence(file: Path) -
     file.write_text("[server]\nprt = 1\n")
     done = CliRunner().invoke(app, ["config", "--config", str(file), "--json"])
     assert done.exit_code == 2
-    assert json.loads(done.stdout)["error"]["reason"] == "BAD_CONFIGURATION"
+    assert json.loads(done.stdout)["error"]["reason"] == "INVALID_CONFIGURATION"
     assert "server.prt: no such key (closest: server.port)" in done.stderr
 
 

@@ -242,7 +242,7 @@ def test_a_dead_decoder_costs_its_own_messageonly(served: Served, client: Client
         os.kill(pid, signal.SIGKILL)
     # Whoever gets a worker that is just dying hears of it; then there are new ones.
     found = [outcome(client, sample) for _ in range(len(workers) + 1)]
-    assert set(found) <= {"", "DECODER_DIED"}
+    assert set(found) <= {"", "DECODER_CRASHED"}
     assert found[-1] == ""
     # One that had been told to end anyway does not count.
     assert deaths < served.metric("tubelet_decoder_failures_total") <= deaths + len(workers)

@@ -112,10 +112,10 @@ def test_a_silent_upload_gives_its_place_back(messages: list[pb.ClassifyRequest]
             VideoClassifierStub(channel).Classify(silent(), timeout=60)
         is_over.set()
         error = from_rpc_error(caught.value, served.target)
-        assert (error.code, error.reason) == ("DEADLINE_EXCEEDED", "UPLOAD_SILENT")
+        assert (error.code, error.reason) == ("DEADLINE_EXCEEDED", "UPLOAD_IDLE_TIMEOUT")
         assert error.metadata["limit"] == "0.5"
         wait_until(served, "tubelet_videos_in_flight", 0)
-        assert served.metric("tubelet_failed_requests_total", reason="UPLOAD_SILENT") == 1
+        assert served.metric("tubelet_failed_requests_total", reason="UPLOAD_IDLE_TIMEOUT") == 1
 
 
 def test_an_upload_that_is_cancelled_before_its_first_byte_was_not_an_empty_one(

@@ -15,7 +15,7 @@ from tests.fuzz.mutate import mutant
 from tubelet.service.config.config import MIB, DecodeConfig
 from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.decode.pool.watchdog import Death
-from tubelet.service.errors import ClientError, DecoderDied
+from tubelet.service.errors import ClientError, DecoderCrashed
 from tubelet.service.types.plan import Plan, SamplingGrid
 from tubelet.service.types.video import NS_PER_S, PixelFormat, VideoMetadata
 
@@ -115,7 +115,7 @@ async def _one(pool: DecodePool, clips: list[bytes], seed: int, report: Report) 
         outcome = "HUNG"
     except ClientError as error:
         outcome = error.reason
-    except DecoderDied as error:
+    except DecoderCrashed as error:
         report.crashes[seed] = str(error)
         outcome = error.reason
     except Exception as error:

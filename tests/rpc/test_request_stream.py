@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support.running_server import OPTIONS
-from tubelet.service.errors import UploadSilent
+from tubelet.service.errors import UploadIdleTimeout
 from tubelet.service.rpc.request_stream import chunks_of, options_of
 from tubelet.v1 import video_classifier_pb2 as pb
 
@@ -49,7 +49,7 @@ async def test_a_client_may_be_silent_while_nobody_asks() -> None:
 
 
 async def test_options_that_do_not_come() -> None:
-    with pytest.raises(UploadSilent, match="no byte of the upload came for 0 s"):
+    with pytest.raises(UploadIdleTimeout, match="no byte of the upload came for 0 s"):
         await options_of(sent(then_silent=True), PATIENT, 0)
 
 
@@ -58,5 +58,5 @@ async def test_options_that_do_not_come() -> None:
 )
 async def test_bytes_that_do_not_come(messages: AsyncIterator[Message]) -> None:
     chunks = chunks_of(messages, PATIENT, 0)
-    with pytest.raises(UploadSilent):
+    with pytest.raises(UploadIdleTimeout):
         assert [bytes(chunk) async for chunk in chunks] == []

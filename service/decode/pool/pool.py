@@ -47,7 +47,7 @@ class Worker:
         goes well with an open plan; without it, all packets have been read.
 
         Raises:
-            NotAVideo, UnsupportedVideo, NoVideoStream, CorruptVideo, VideoTooLarge, DecoderDied, or what
+            NotAVideo, UnsupportedVideo, NoVideoStream, CorruptVideo, VideoTooLarge, DecoderCrashed, or what
             ``file`` raises.
         """
         return await self._process.probe(file, from_front=from_front)
@@ -63,7 +63,7 @@ class Worker:
         smooth the edges of blocks.
 
         Raises:
-            CorruptVideo, UnsupportedVideo, VideoTooLarge, DecoderDied.
+            CorruptVideo, UnsupportedVideo, VideoTooLarge, DecoderCrashed.
         """
         self.end = None
         ends: list[DecodeSummary] = []

@@ -16,7 +16,7 @@ from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode.limits import Limits
 from tubelet.service.decode.prctl import adopt_orphans
 from tubelet.service.decode.protocol import MAX_PACKET_BYTES
-from tubelet.service.errors import DecoderDied
+from tubelet.service.errors import DecoderCrashed
 
 
 class Child:
@@ -52,12 +52,12 @@ _FIRST_RETRY_S, _LAST_RETRY_S = 0.1, 10.0
 
 
 async def until_started(start: Callable[[], Awaitable[None]], what: str) -> None:
-    """Call ``start`` until it raises neither DecoderDied nor OSError, more and more rarely."""
+    """Call ``start`` until it raises neither DecoderCrashed nor OSError, more and more rarely."""
     wait_s = _FIRST_RETRY_S
     while True:
         try:
             return await start()
-        except (DecoderDied, OSError) as error:
+        except (DecoderCrashed, OSError) as error:
             _log.error("%s does not start, next attempt in %g s: %r", what, wait_s, error)
         await asyncio.sleep(wait_s)
         wait_s = min(2 * wait_s, _LAST_RETRY_S)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from enum import StrEnum
 
 from tubelet.service.config.config import DecodeConfig
-from tubelet.service.errors import DecoderDied, TubeletError, VideoTooLarge
+from tubelet.service.errors import DecoderCrashed, TubeletError, VideoTooLarge
 
 
 class Death(StrEnum):
@@ -42,10 +42,10 @@ def error_for(death: Death, config: DecodeConfig, value: float | None = None) ->
             )
         case Death.SILENT:
             limit = config.heartbeat_timeout_s
-            return DecoderDied(
+            return DecoderCrashed(
                 f"the decoder showed no progress with this video for {limit:g} s", limit=limit, value=found
             )
-    return DecoderDied("the decoder stopped while it worked on this video")
+    return DecoderCrashed("the decoder stopped while it worked on this video")
 
 
 _CPU_SLACK_S = 1.0  # a worker refuses by itself between packets; this is for one that is inside a long call

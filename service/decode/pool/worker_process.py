@@ -18,7 +18,7 @@ from tubelet.service.decode.pool.decode_run import Walk
 from tubelet.service.decode.pool.spawner import Spawner
 from tubelet.service.decode.pool.watchdog import Death, Watchdog, error_for
 from tubelet.service.decode.protocol import ProtocolError, Unpacker, pack
-from tubelet.service.errors import DecoderDied, TubeletError
+from tubelet.service.errors import DecoderCrashed, TubeletError
 from tubelet.service.types.plan import Plan
 from tubelet.service.types.video import (
     DecodeSummary,
@@ -105,7 +105,7 @@ class WorkerProcess(asyncio.Protocol):
 
         Raises:
             OSError: no process can be started.
-            DecoderDied: it ended, or did not answer within ``_START_S``.
+            DecoderCrashed: it ended, or did not answer within ``_START_S``.
         """
         self._process, messages, self._files = await spawner.spawn()
         self.is_alive = True
@@ -119,7 +119,7 @@ class WorkerProcess(asyncio.Protocol):
             self.end()
             await self.gone()
             if isinstance(error, TimeoutError):
-                raise DecoderDied(f"a decoder did not start within {_START_S:g} s") from None
+                raise DecoderCrashed(f"a decoder did not start within {_START_S:g} s") from None
             raise
 
     async def probe(self, file: VideoFile, *, from_front: bool) -> VideoMetadata:

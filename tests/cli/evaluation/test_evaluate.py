@@ -156,4 +156,4 @@ def test_nothing_that_can_be_classified(served: Served, tmp_path: Path) -> None:
     assert done.exit_code == 1
     assert "skipped static/bad.mp4" in done.stderr
     assert "nothing could be classified" in done.stderr
-    assert json.loads(done.stdout)["error"]["reason"] == "NOTHING_CLASSIFIED"
+    assert json.loads(done.stdout)["error"]["reason"] == "ALL_VIDEOS_FAILED"

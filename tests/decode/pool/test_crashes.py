@@ -24,7 +24,7 @@ from tests.support.videos import (
 from tubelet.service.config.config import MIB, DecodeConfig
 from tubelet.service.decode.pool.pool import DecodePool, Worker
 from tubelet.service.decode.pool.watchdog import Death
-from tubelet.service.errors import DecoderDied, TubeletError, VideoTooLarge
+from tubelet.service.errors import DecoderCrashed, TubeletError, VideoTooLarge
 from tubelet.service.types.video import NS_PER_S, PixelFormat
 
 
@@ -79,10 +79,10 @@ async def _beside(pool: DecodePool, clip: Path, over: asyncio.Event) -> set[int]
 @pytest.mark.parametrize(
     ("video", "hurt", "limits", "error", "says", "death"),
     [
-        ("clip", _signal(signal.SIGSEGV), {}, DecoderDied, "stopped", Death.CRASHED),
-        ("clip", _signal(signal.SIGKILL), {}, DecoderDied, "stopped", Death.CRASHED),
-        ("clip", _signal(signal.SIGSTOP), {"heartbeat_timeout_s": 3}, DecoderDied, "for 3 s", Death.SILENT),
-        ("endless", _unhurt, {"heartbeat_timeout_s": 3}, DecoderDied, "for 3 s", Death.SILENT),
+        ("clip", _signal(signal.SIGSEGV), {}, DecoderCrashed, "stopped", Death.CRASHED),
+        ("clip", _signal(signal.SIGKILL), {}, DecoderCrashed, "stopped", Death.CRASHED),
+        ("clip", _signal(signal.SIGSTOP), {"heartbeat_timeout_s": 3}, DecoderCrashed, "for 3 s", Death.SILENT),
+        ("endless", _unhurt, {"heartbeat_timeout_s": 3}, DecoderCrashed, "for 3 s", Death.SILENT),
         ("endless", _unhurt, {"max_wall_s": 4}, VideoTooLarge, "more than 4 s", Death.WALL_TIME),
         ("endless", _unhurt, {"max_cpu_s": 0.5}, VideoTooLarge, "0.5 s of processor", Death.CPU_TIME),
         (

@@ -15,7 +15,7 @@ from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode.pool.spawner import Spawner
 from tubelet.service.decode.pool.worker_process import Death, WorkerProcess
 from tubelet.service.decode.protocol import ProtocolError, Unpacker, pack
-from tubelet.service.errors import DecoderDied
+from tubelet.service.errors import DecoderCrashed
 from tubelet.service.types.video import UnitFrames
 
 _json = st.recursive(
@@ -113,7 +113,7 @@ async def test_a_worker_that_makes_no_sense_is_killed(
     await process.next_unit()  # unit 0 in slot 0 is ours now
     process.data_received(pack(said))
     assert not process.is_alive
-    with pytest.raises(DecoderDied):
+    with pytest.raises(DecoderCrashed):
         await _until_it_ends(process)
     assert "status -9" in await process.gone()
     await asyncio.sleep(0)

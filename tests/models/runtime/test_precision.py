@@ -100,7 +100,7 @@ def test_classify_refuses_a_precision_that_the_cpu_lacks(
     done = CliRunner().invoke(app, ["classify", str(SAMPLE_CLIP), "--json"])
     sentence = f"engine.precision is {precision}, but {says}; it has fp32 (auto takes that)"
     assert done.exit_code == 1
-    error = {"code": "INVALID_ARGUMENT", "reason": "BAD_CONFIGURATION", "message": sentence}
+    error = {"code": "INVALID_ARGUMENT", "reason": "INVALID_CONFIGURATION", "message": sentence}
     assert json.loads(done.stdout) == {"error": error}
     assert sentence in done.stderr
 
