@@ -21,8 +21,8 @@ class Fetcher:
     def __init__(self, config: FetchConfig) -> None:
         self._config = config
         self._prefixes = tuple(parse_prefix(prefix) for prefix in config.allow)
-        self._places = asyncio.Semaphore(config.max_concurrent_videos)
-        self._ways: dict[Scheme, Open] = {}
+        self._slots = asyncio.Semaphore(config.max_concurrent_videos)
+        self._openers: dict[Scheme, Open] = {}
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> "Fetcher":
@@ -31,7 +31,7 @@ class Fetcher:
             MissingExtra: a prefix needs a library that is not installed.
         """
         async with AsyncExitStack() as stack:
-            self._ways = await _ways(self._config, self._prefixes, stack)
+            self._openers = await _openers(self._config, self._prefixes, stack)
             self._stack = stack.pop_all()
         return self
 
@@ -56,32 +56,32 @@ class Fetcher:
             UriNotAllowed, UriNotFound, FetchFailed, EmptyUpload.
         """
         self.check(uri)
-        async with self._places, self._ways[uri.scheme](uri) as opened:
+        async with self._slots, self._openers[uri.scheme](uri) as opened:
             yield opened
 
 
-async def _ways(
+async def _openers(
     config: FetchConfig, prefixes: tuple[Prefix, ...], stack: AsyncExitStack
 ) -> dict[Scheme, Open]:
     """How to open URIs of the schemes that are allowed, whose libraries alone are imported."""
-    schemes = {prefix.place.scheme for prefix in prefixes}
-    ways: dict[Scheme, Open] = {}
+    schemes = {prefix.uri.scheme for prefix in prefixes}
+    openers: dict[Scheme, Open] = {}
     if "file" in schemes:
-        ways["file"] = LocalFiles(prefixes).open
+        openers["file"] = LocalFiles(prefixes).open
     if schemes & {"http", "https"}:
         with _extra("http"):
             from tubelet.service.ingest.http import WebServers
         servers = await stack.enter_async_context(WebServers(config, prefixes))
-        ways["http"] = ways["https"] = servers.open
+        openers["http"] = openers["https"] = servers.open
     if "s3" in schemes:
         with _extra("s3"):
             from tubelet.service.ingest.s3 import s3_objects
-        ways["s3"] = await stack.enter_async_context(s3_objects(config))
+        openers["s3"] = await stack.enter_async_context(s3_objects(config))
     if "gs" in schemes:
         with _extra("gs"):
             from tubelet.service.ingest.gcs import gs_objects
-        ways["gs"] = await stack.enter_async_context(gs_objects(config))
-    return ways
+        openers["gs"] = await stack.enter_async_context(gs_objects(config))
+    return openers
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from yarl import URL
 from tubelet.service.config.config import FetchConfig
 from tubelet.service.errors import EmptyUpload, FetchFailed, UriChanged, UriNotAllowed, UriNotFound
 from tubelet.service.ingest.readers import Streamed
-from tubelet.service.ingest.ssrf_guard import guarded_socket
+from tubelet.service.ingest.ssrf_guard import filtering_socket_factory
 from tubelet.service.types.uri import Prefix, Uri, is_covered, parse_uri
 
 _AS_NUMBERS = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
@@ -79,13 +79,14 @@ class WebServers:
     def __init__(self, config: FetchConfig, prefixes: Iterable[Prefix]) -> None:
         self.timeout_s = config.timeout_s
         self._config = config
-        self._prefixes = [prefix for prefix in prefixes if prefix.place.scheme in ("http", "https")]
+        self._prefixes = [prefix for prefix in prefixes if prefix.uri.scheme in ("http", "https")]
 
     async def __aenter__(self) -> "WebServers":
         self._resolver = Resolver(self._config.max_concurrent_videos)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                resolver=self._resolver, socket_factory=guarded_socket(self._config.allowed_private_networks)
+                resolver=self._resolver,
+                socket_factory=filtering_socket_factory(self._config.allowed_private_networks),
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self.timeout_s, sock_read=self.timeout_s),
@@ -104,14 +105,14 @@ class WebServers:
         Raises:
             UriNotFound, UriNotAllowed, FetchFailed, EmptyUpload.
         """
-        place, answer = await self.ask(uri, {"Range": _range(0, self._config.block_bytes)})
+        location, answer = await self.ask(uri, {"Range": _range(0, self._config.block_bytes)})
         async with answer:
             if answer.status == 200:
                 yield Streamed(_pieces(answer, deadline=None))
             elif answer.status == 416:
                 raise EmptyUpload("the video is empty: its server has no first byte of it")
             else:
-                yield RangedFile(self, uri, place, answer)
+                yield RangedFile(self, uri, location, answer)
 
     async def ask(self, uri: Uri, headers: dict[str, str]) -> tuple[Uri, aiohttp.ClientResponse]:
         """The answer, and where it came from in the end.
@@ -119,33 +120,33 @@ class WebServers:
         Raises:
             UriNotFound, UriNotAllowed, FetchFailed.
         """
-        place = uri
+        location = uri
         for _ in range(1 + _MAX_REDIRECTS):
-            answer = await self._get(place, headers)
+            answer = await self._get(location, headers)
             if answer.status not in _REDIRECTS:
                 _check(answer)
-                return place, answer
+                return location, answer
             answer.close()
-            place = self._redirected(place, answer.headers.get("Location", ""))
+            location = self._redirected(location, answer.headers.get("Location", ""))
         raise FetchFailed(f"the server of the URI redirects more than {_MAX_REDIRECTS} times")
 
-    async def _get(self, place: Uri, headers: dict[str, str]) -> aiohttp.ClientResponse:
+    async def _get(self, location: Uri, headers: dict[str, str]) -> aiohttp.ClientResponse:
         try:
             async with asyncio.timeout(self.timeout_s):
                 return await self._session.get(
-                    URL(place.url, encoded=True), headers=headers, allow_redirects=False
+                    URL(location.url, encoded=True), headers=headers, allow_redirects=False
                 )
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
-            _log.info("%s: %s", place, type(error).__name__ if place.query else repr(error))
+            _log.info("%s: %s", location, type(error).__name__ if location.query else repr(error))
             raise FetchFailed("the server of the URI cannot be reached, or does not answer") from error
 
-    def _redirected(self, place: Uri, location: str) -> Uri:
+    def _redirected(self, source: Uri, location: str) -> Uri:
         try:
-            target = parse_uri(urldefrag(urljoin(place.url, location)).url)
+            target = parse_uri(urldefrag(urljoin(source.url, location)).url)
         except ValueError:
             target = None
         if target is None or not is_covered(target, self._prefixes):
-            _log.info("%s redirects to where fetch.allow does not lead: %s", place, target)
+            _log.info("%s redirects to where fetch.allow does not lead: %s", source, target)
             raise UriNotAllowed("the URI redirects to where this server does not fetch from", field="uri")
         return target
 
@@ -153,7 +154,7 @@ class WebServers:
 class RangedFile:
     """One version of a file, by its first range; a ``tubelet.service.ingest.readers.Ranged``."""
 
-    def __init__(self, servers: WebServers, uri: Uri, place: Uri, first: aiohttp.ClientResponse) -> None:
+    def __init__(self, servers: WebServers, uri: Uri, location: Uri, first: aiohttp.ClientResponse) -> None:
         """
         Raises:
             FetchFailed: it is no range from the file's first byte on.
@@ -163,7 +164,7 @@ class RangedFile:
             raise FetchFailed(f"the server of the URI sent a range from byte {start} on, not from byte 0")
         self._servers = servers
         self._uri = uri
-        self._place = place
+        self._location = location
         self._first: aiohttp.ClientResponse | None = first
         self._version = _version(first)
 
@@ -188,11 +189,11 @@ class RangedFile:
         if self._version.startswith('"'):  # a strong one
             headers["If-Range"] = self._version
         try:
-            self._place, answer = await self._servers.ask(self._place, headers)
+            self._location, answer = await self._servers.ask(self._location, headers)
         except (UriNotFound, FetchFailed) as error:
-            if self._place == self._uri:
+            if self._location == self._uri:
                 raise
-            self._place = self._uri  # that a redirect led to may be good for a while only
+            self._location = self._uri  # that a redirect led to may be good for a while only
             raise FetchFailed(error.message) from error
         return answer
 

@@ -9,7 +9,7 @@ from typing import Literal
 from tubelet.service.config.config import Config
 from tubelet.service.ingest.fetcher import Fetcher
 from tubelet.service.ingest.local_file import LocalVideo
-from tubelet.service.ingest.ranged_download import FetchedVideo, fetch
+from tubelet.service.ingest.ranged_download import RangedDownload, fetch
 from tubelet.service.ingest.readers import Ranged, Streamed
 from tubelet.service.ingest.spooled_file import Piece
 from tubelet.service.ingest.upload import Upload, receive
@@ -22,20 +22,20 @@ Video = AsyncIterator[Piece] | Uri
 
 
 @dataclass(slots=True)
-class Account:
+class RequestTimings:
     """What one request cost: wall seconds by stage, and bytes that were fetched."""
 
     model: str  # that answers it
     seconds: dict[str, float] = field(default_factory=dict)
-    told_s: float = 0.0  # for which a client that reads slowly was waited for
+    client_wait_s: float = 0.0  # for which a client that reads slowly was waited for
     fetched_bytes: int = 0
 
-    def own_s(self, total_s: float) -> float:
+    def server_s(self, total_s: float) -> float:
         """Of so much time, what did not go by at the client's pace."""
-        return max(0.0, total_s - self.seconds.get("upload", 0.0) - self.told_s)
+        return max(0.0, total_s - self.seconds.get("upload", 0.0) - self.client_wait_s)
 
 
-class Intake:
+class Ingest:
     """Opens videos; they are there, or come, as long as the context lasts."""
 
     def __init__(self, config: Config, fetcher: Fetcher, metrics: Metrics) -> None:
@@ -52,13 +52,13 @@ class Intake:
             self._fetcher.check(video)
 
     @asynccontextmanager
-    async def open(self, video: Video, account: Account) -> AsyncIterator[VideoFile]:
+    async def open(self, video: Video, timings: RequestTimings) -> AsyncIterator[VideoFile]:
         """
         Raises:
             UriNotAllowed, UriNotFound, FetchFailed, EmptyUpload, StorageFull.
         """
         if not isinstance(video, Uri):
-            async with self._received(video, "upload", account) as file:
+            async with self._received(video, "upload", timings) as file:
                 yield file
             return
         async with self._fetcher.open(video) as opened:
@@ -66,20 +66,20 @@ class Intake:
                 case LocalVideo():
                     yield opened
                 case Streamed(chunks):
-                    async with self._received(chunks, "fetch", account) as file:
+                    async with self._received(chunks, "fetch", timings) as file:
                         yield file
                 case _:
-                    async with self._fetched(opened, account) as file:
+                    async with self._fetched(opened, timings) as file:
                         yield file
 
     @asynccontextmanager
     async def _received(
-        self, chunks: AsyncIterator[Piece], stage: Literal["upload", "fetch"], account: Account
+        self, chunks: AsyncIterator[Piece], stage: Literal["upload", "fetch"], timings: RequestTimings
     ) -> AsyncIterator[Upload]:
         """Account for bytes that come from the front, beside which decoding may go on."""
 
         async def watch() -> None:
-            with self._metrics.time(stage, account.model, account.seconds):
+            with self._metrics.time(stage, timings.model, timings.seconds):
                 await file.whole()
 
         async with receive(chunks, self._config.upload) as file:
@@ -90,21 +90,21 @@ class Intake:
             finally:
                 coming.cancel()
                 await asyncio.wait([coming])
-                self._count(stage, file.arrived_bytes, account)
+                self._count(stage, file.arrived_bytes, timings)
 
     @asynccontextmanager
-    async def _fetched(self, remote: Ranged, account: Account) -> AsyncIterator[FetchedVideo]:
+    async def _fetched(self, remote: Ranged, timings: RequestTimings) -> AsyncIterator[RangedDownload]:
         """Account for bytes that come as they are asked for, by the time that somebody waited for them."""
         async with fetch(remote, self._config.fetch, self._config.upload) as file:
             try:
                 yield file
             finally:
-                self._metrics.add_time("fetch", account.model, file.waited_s, account.seconds)
-                self._count("fetch", file.fetched_bytes, account)
+                self._metrics.add_time("fetch", timings.model, file.waited_s, timings.seconds)
+                self._count("fetch", file.fetched_bytes, timings)
 
-    def _count(self, stage: Literal["upload", "fetch"], count: int, account: Account) -> None:
+    def _count(self, stage: Literal["upload", "fetch"], count: int, timings: RequestTimings) -> None:
         if stage == "fetch":
-            account.fetched_bytes = count
+            timings.fetched_bytes = count
             self._metrics.fetched_bytes.inc(count)
         else:
             self._metrics.uploaded_bytes.inc(count)

@@ -30,7 +30,7 @@ class LocalFiles:
 
     def __init__(self, prefixes: Iterable[Prefix]) -> None:
         self._folders = [
-            os.path.realpath(prefix.place.key) for prefix in prefixes if prefix.place.scheme == "file"
+            os.path.realpath(prefix.uri.key) for prefix in prefixes if prefix.uri.scheme == "file"
         ]
 
     @asynccontextmanager
@@ -54,15 +54,15 @@ class LocalFiles:
 
     def _open(self, path: str) -> int:
         """What was looked at is what is opened, whatever becomes of the path in between."""
-        place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        path_fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
         try:
-            real = os.readlink(f"/proc/self/fd/{place}")
+            real = os.readlink(f"/proc/self/fd/{path_fd}")
             if not any(
                 real == folder or real.startswith(folder.rstrip("/") + "/") for folder in self._folders
             ):
                 raise UriNotAllowed("the file lies outside of what this server may read", field="uri")
-            if not stat.S_ISREG(os.fstat(place).st_mode):
+            if not stat.S_ISREG(os.fstat(path_fd).st_mode):
                 raise FileNotFoundError(path)
-            return os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_CLOEXEC)
+            return os.open(f"/proc/self/fd/{path_fd}", os.O_RDONLY | os.O_CLOEXEC)
         finally:
-            os.close(place)
+            os.close(path_fd)

@@ -10,7 +10,7 @@ from time import monotonic
 from tubelet.service.config.config import FetchConfig, UploadConfig
 from tubelet.service.errors import FetchFailed, UploadTooLarge
 from tubelet.service.ingest.readers import Ranged
-from tubelet.service.ingest.spooled_file import AnonymousFile, Growth
+from tubelet.service.ingest.spooled_file import AnonymousFile, Arrival
 from tubelet.service.types.byte_ranges import ByteRanges
 
 _PAUSE_S = 0.1  # before the second attempt; twice as long before each further one
@@ -19,15 +19,15 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
-class _Run:
-    """[start, end) on its way; all up to ``place`` has come."""
+class _RangeFetch:
+    """[start, end) on its way; all up to ``offset`` has come."""
 
-    place: int
+    offset: int
     end: int
     task: "asyncio.Task[None]" = field(init=False)
 
 
-class FetchedVideo:
+class RangedDownload:
     """A ``tubelet.service.types.video.VideoFile`` of known size.
 
     Where it is read on and on, as much is fetched ahead as was read since the last jump, up to
@@ -43,8 +43,8 @@ class FetchedVideo:
         self._max_bytes = upload.max_bytes
         self._storage = AnonymousFile(upload)
         self._there = ByteRanges()
-        self._runs: list[_Run] = []
-        self._growth = Growth()
+        self._runs: list[_RangeFetch] = []
+        self._arrival = Arrival()
         self._jumped_to = 0
         self._expected = 0  # where the reader goes on if it does not jump
 
@@ -98,74 +98,74 @@ class FetchedVideo:
     def _fetch_ahead(self, start: int, end: int) -> None:
         """See to it that [start, end) is there or on its way, and half of what shall be fetched ahead."""
         ahead = min(start - self._jumped_to, self._config.read_ahead_bytes)
-        frontier = self._frontier(start)
+        frontier = self._scheduled_end(start)
         if frontier < max(end, min(start + ahead // 2, self.size_bytes)):
             least = min(max(frontier + self._config.block_bytes, end), self.size_bytes)
-            self._begin(frontier, least, min(max(least, start + ahead), self.size_bytes))
+            self._start_range(frontier, least, min(max(least, start + ahead), self.size_bytes))
 
-    def _frontier(self, place: int) -> int:
-        """Up to where all from this place on is there or on its way."""
+    def _scheduled_end(self, offset: int) -> int:
+        """Up to where all from this offset on is there or on its way."""
         while True:
-            there = self._there.contiguous_end(place)
-            there = max([run.end for run in self._runs if run.place <= there < run.end], default=there)
-            if there == place:
-                return place
-            place = there
+            there = self._there.contiguous_end(offset)
+            there = max([run.end for run in self._runs if run.offset <= there < run.end], default=there)
+            if there == offset:
+                return offset
+            offset = there
 
-    def _begin(self, start: int, least: int, most: int) -> None:
-        """Fetch from ``start`` to ``most``, or to ``least`` if the limit leaves no more."""
-        on_its_way = sum(run.end - run.place for run in self._runs)
+    def _start_range(self, start: int, min_end: int, max_end: int) -> None:
+        """Fetch from ``start`` to ``max_end``, or to ``min_end`` if the limit leaves no more."""
+        on_its_way = sum(run.end - run.offset for run in self._runs)
         left = self._max_bytes - self.fetched_bytes - on_its_way
-        if least - start > left:
+        if min_end - start > left:
             raise UploadTooLarge(
                 f"more than the limit of {self._max_bytes} bytes would have to be fetched of the video",
                 limit=self._max_bytes,
-                value=f">={self._max_bytes - left + least - start}",
+                value=f">={self._max_bytes - left + min_end - start}",
             )
-        after = [run.place for run in self._runs if run.place > start]
+        after = [run.offset for run in self._runs if run.offset > start]
         after += [there] if (there := self._there.next_start(start)) is not None else []
-        run = _Run(start, min([start + left, most, *after]))
+        run = _RangeFetch(start, min([start + left, max_end, *after]))
         self._runs.append(run)
         run.task = asyncio.create_task(self._fetch(run))
-        run.task.add_done_callback(_know_the_outcome)
+        run.task.add_done_callback(_ignore_unawaited_error)
 
     async def _progress(self, missing: int, end: int) -> None:
         """Wait for the next piece of the run that brings what is missing."""
-        run = next((run for run in self._runs if run.place <= missing < run.end), None)
+        run = next((run for run in self._runs if run.offset <= missing < run.end), None)
         if run is None:
             self._fetch_ahead(missing, end)
             return
-        await self._growth.more(run.task)
+        await self._arrival.wait(run.task)
 
-    async def _fetch(self, run: _Run) -> None:
+    async def _fetch(self, run: _RangeFetch) -> None:
         failures = 0
         try:
-            while run.place < run.end:
+            while run.offset < run.end:
                 try:
                     await self._read_on(run)
                 except FetchFailed as error:
                     failures += 1
                     if failures == self._config.attempts:
                         raise
-                    _log.info("attempt %d at bytes %d to %d: %s", failures, run.place, run.end, error)
+                    _log.info("attempt %d at bytes %d to %d: %s", failures, run.offset, run.end, error)
                     await asyncio.sleep(_PAUSE_S * 2 ** (failures - 1))
         finally:
             self._runs.remove(run)
 
-    async def _read_on(self, run: _Run) -> None:
-        async with aclosing(self._remote.read(run.place, run.end)) as pieces:
+    async def _read_on(self, run: _RangeFetch) -> None:
+        async with aclosing(self._remote.read(run.offset, run.end)) as pieces:
             async for piece in pieces:
                 self.fetched_bytes += len(piece)
-                await self._storage.write(run.place, [piece])
-                self._there.add(run.place, run.place + len(piece))
-                run.place += len(piece)
-                self._growth.grew()
+                await self._storage.write(run.offset, [piece])
+                self._there.add(run.offset, run.offset + len(piece))
+                run.offset += len(piece)
+                self._arrival.notify()
 
 
 @asynccontextmanager
-async def fetch(remote: Ranged, config: FetchConfig, upload: UploadConfig) -> AsyncIterator[FetchedVideo]:
+async def fetch(remote: Ranged, config: FetchConfig, upload: UploadConfig) -> AsyncIterator[RangedDownload]:
     """The file lives as long as the context."""
-    video = FetchedVideo(remote, config, upload)
+    video = RangedDownload(remote, config, upload)
     video.start()
     try:
         yield video
@@ -173,7 +173,7 @@ async def fetch(remote: Ranged, config: FetchConfig, upload: UploadConfig) -> As
         await video.stop()
 
 
-def _know_the_outcome(task: "asyncio.Task[None]") -> None:
+def _ignore_unawaited_error(task: "asyncio.Task[None]") -> None:
     """What nobody waited for may fail: whoever needs it asks again."""
     if not task.cancelled():
         task.exception()

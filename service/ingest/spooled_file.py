@@ -12,17 +12,17 @@ from tubelet.service.config.config import UploadConfig
 from tubelet.service.errors import StorageFull
 
 
-class Growth:
-    """``grew`` wakes everybody who waits for ``more``."""
+class Arrival:
+    """``notify`` wakes everybody who waits for ``more``."""
 
     def __init__(self) -> None:
         self._next = asyncio.Event()
 
-    def grew(self) -> None:
+    def notify(self) -> None:
         self._next.set()
         self._next = asyncio.Event()
 
-    async def more(self, bringer: "asyncio.Task[None]") -> None:
+    async def wait(self, bringer: "asyncio.Task[None]") -> None:
         """Wait until there is more, or until the task ends, and raise what it failed with."""
         grown = asyncio.ensure_future(self._next.wait())
         try:
@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 class AnonymousFile:
     """``fd`` has no name in any file system. It becomes another when the file moves to disk.
 
-    What lies between the places that were written takes no room.
+    What lies between the offsets that were written takes no room.
     """
 
     def __init__(self, config: UploadConfig) -> None:
@@ -57,27 +57,27 @@ class AnonymousFile:
         """Whether so much more is written at once, rather than by a thread that a disk may keep waiting."""
         return self._in_memory and self._written_bytes + more_bytes <= self._config.memory_bytes
 
-    async def write(self, place: int, pieces: Sequence[Piece]) -> None:
-        """Write pieces that follow each other; each place is written once.
+    async def write(self, offset: int, pieces: Sequence[Piece]) -> None:
+        """Write pieces that follow each other; each offset is written once.
 
         Raises:
             StorageFull: the disk has no room for them.
         """
         async with self._moving:
             with self._full_disk_named():
-                await self._write(place, pieces)
+                await self._write(offset, pieces)
 
-    async def _write(self, place: int, pieces: Sequence[Piece]) -> None:
+    async def _write(self, offset: int, pieces: Sequence[Piece]) -> None:
         count = sum(map(len, pieces))
         if self.stays_in_memory(count):
-            _write_all(self.fd, place, pieces)
+            _write_all(self.fd, offset, pieces)
         else:
             if self._in_memory:
                 memory_fd = self.fd
                 self.fd = _copy_to_disk(memory_fd, self._config)
                 os.close(memory_fd)
                 self._in_memory = False
-            await _finish_in_thread(self.fd, place, pieces)
+            await _finish_in_thread(self.fd, offset, pieces)
         self._written_bytes += count
 
     @contextmanager
@@ -118,9 +118,9 @@ def _written(fd: int) -> Iterator[tuple[int, int]]:
         yield start, end
 
 
-async def _finish_in_thread(fd: int, place: int, pieces: Sequence[Piece]) -> None:
+async def _finish_in_thread(fd: int, offset: int, pieces: Sequence[Piece]) -> None:
     """Write in a thread; a cancellation waits for it, since ``fd`` must not be closed under a write."""
-    writing = asyncio.ensure_future(asyncio.to_thread(_write_all, fd, place, pieces))
+    writing = asyncio.ensure_future(asyncio.to_thread(_write_all, fd, offset, pieces))
     try:
         await asyncio.shield(writing)
     except asyncio.CancelledError:
@@ -128,9 +128,9 @@ async def _finish_in_thread(fd: int, place: int, pieces: Sequence[Piece]) -> Non
         raise
 
 
-def _write_all(fd: int, place: int, pieces: Sequence[Piece]) -> None:
+def _write_all(fd: int, offset: int, pieces: Sequence[Piece]) -> None:
     for piece in pieces:
         view = memoryview(piece)
         while view:
-            written = os.pwrite(fd, view, place)
-            place, view = place + written, view[written:]
+            written = os.pwrite(fd, view, offset)
+            offset, view = offset + written, view[written:]

@@ -17,7 +17,7 @@ _LAST_32_BITS = (IPv6Network("::/96"), _TRANSLATED)  # the first: IPv4-compatibl
 _UNICAST = IPv6Network("2000::/3")  # all of IPv6 that is public: IANA's registry of its address space
 
 
-class RefusedAddress(OSError):
+class BlockedAddress(OSError):
     """Nothing was sent there."""
 
 
@@ -25,21 +25,21 @@ def may_connect(address: str, networks: Iterable[Network]) -> bool:
     """Is it public, or in one of these networks?"""
     return all(
         _is_public(each) or any(each in network for network in networks)
-        for each in _meant(ip_address(address))
+        for each in _embedded_addresses(ip_address(address))
     )
 
 
-def guarded_socket(networks: Iterable[Network]) -> Callable[[tuple[Any, ...]], socket.socket]:
+def filtering_socket_factory(networks: Iterable[Network]) -> Callable[[tuple[Any, ...]], socket.socket]:
     """Makes the socket for an address as ``socket.getaddrinfo`` describes it.
 
     Raises:
-        RefusedAddress
+        BlockedAddress
     """
 
     def make(address_info: tuple[Any, ...]) -> socket.socket:
         family, kind, protocol, _, (host, *_) = address_info
         if not may_connect(host, networks):
-            raise RefusedAddress(f"{host} is neither public nor in fetch.allowed_private_networks")
+            raise BlockedAddress(f"{host} is neither public nor in fetch.allowed_private_networks")
         return socket.socket(family, kind, protocol)
 
     return make
@@ -50,7 +50,7 @@ def _is_public(address: Address) -> bool:
     return is_given_out and address.is_global and not address.is_multicast
 
 
-def _meant(address: Address) -> Iterator[Address]:
+def _embedded_addresses(address: Address) -> Iterator[Address]:
     """The address, and those of IPv4 that it carries."""
     if isinstance(address, IPv4Address):
         yield address

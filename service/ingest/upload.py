@@ -6,17 +6,17 @@ from contextlib import asynccontextmanager
 
 from tubelet.service.config.config import UploadConfig
 from tubelet.service.errors import EmptyUpload, UploadTooLarge
-from tubelet.service.ingest.spooled_file import AnonymousFile, Growth, Piece
+from tubelet.service.ingest.spooled_file import AnonymousFile, Arrival, Piece
 
 _AHEAD_BYTES = 4 << 20  # that wait for a disk; then so does who brings them: fewer writes cost less
 _PIECE_BYTES = 256  # of memory that a piece takes beside its content
 _GATHER_S = 0.002  # before a write to disk: a thread's turn costs more than a small message
 
 
-class Spool:
+class WriteBuffer:
     """``wrote`` hears how many bytes are in the file. What waits for the disk is written in one go.
 
-    ``failed`` hears that a write went wrong while nobody waited for it; ``end`` says what.
+    ``failed`` hears that a write went wrong while nobody waited for it; ``flush`` says what.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class Spool:
         self._waiting_bytes = 0
         self._writing: asyncio.Task[None] | None = None
 
-    async def put(self, chunk: Piece) -> None:
+    async def write(self, chunk: Piece) -> None:
         """
         Raises:
             StorageFull, OSError: a chunk before it could not be written.
@@ -38,7 +38,7 @@ class Spool:
         if not chunk:
             return
         if self._writing is not None and self._writing.done():
-            await self.end()
+            await self.flush()
         if self._writing is None and self._storage.stays_in_memory(len(chunk)):
             await self._write([chunk])
             return
@@ -48,9 +48,9 @@ class Spool:
             self._writing = asyncio.create_task(self._write_on())
             self._writing.add_done_callback(self._hear)
         elif self._waiting_bytes > _AHEAD_BYTES:
-            await self.end()
+            await self.flush()
 
-    async def end(self) -> None:
+    async def flush(self) -> None:
         """Wait until all is in the file.
 
         Raises:
@@ -89,9 +89,9 @@ class Upload:
         self.size_bytes: int | None = None  # None: more may come
         self._config = config
         self._storage = AnonymousFile(config)
-        self._spool = Spool(self._storage, self._wrote, self._give_up)
+        self._buffer = WriteBuffer(self._storage, self._wrote, self._give_up)
         self._arrived = 0
-        self._growth = Growth()
+        self._arrival = Arrival()
         self._is_given_up = False
         self._filling: asyncio.Task[None]
         self._stopping: asyncio.Task[None]
@@ -115,7 +115,7 @@ class Upload:
             UploadTooLarge, EmptyUpload, StorageFull, or whatever ended the chunks.
         """
         while self._arrived <= start and self.size_bytes is None:
-            await self._growth.more(self._filling)
+            await self._arrival.wait(self._filling)
         return 0, self._arrived
 
     async def whole(self) -> int:
@@ -140,7 +140,7 @@ class Upload:
         await asyncio.wait((self._filling,))
         if not self._filling.cancelled():
             self._filling.exception()  # whoever wanted to know has asked
-        await self._spool.stop()
+        await self._buffer.stop()
         self._storage.close()
 
     async def _fill(self, chunks: AsyncIterator[Piece]) -> None:
@@ -154,11 +154,11 @@ class Upload:
                         limit=self._config.max_bytes,
                         value=f">={size}",
                     )
-                await self._spool.put(chunk)
-            await self._spool.end()
+                await self._buffer.write(chunk)
+            await self._buffer.flush()
         except asyncio.CancelledError:
             if self._is_given_up:
-                await self._spool.end()  # which says why
+                await self._buffer.flush()  # which says why
             raise
         if size == 0:
             raise EmptyUpload("the video is empty: no byte came")
@@ -166,7 +166,7 @@ class Upload:
 
     def _wrote(self, count: int) -> None:
         self._arrived = count
-        self._growth.grew()
+        self._arrival.notify()
 
     def _give_up(self) -> None:
         """More may not come for long, or never."""

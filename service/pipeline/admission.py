@@ -13,11 +13,13 @@ from tubelet.service.errors import ClientOverloaded, DeadlineTooShort, Overloade
 
 T = TypeVar("T")
 
-_REMEMBERED = 64  # videos answered last
-_ENOUGH = 8  # of them to know what a video costs
-_SURE = 0.75  # of the time that is left: what is expected to take all of it is late as often as not
-_WRONG = 0.5  # an expectation of which a video takes less than so much did not hold
-_SILENT_S = 1.0  # a client of whom nothing came for so long is not at it
+_HISTORY = 64  # videos answered last
+_MIN_SAMPLES = 8  # of them to know what a video costs
+_DEADLINE_MARGIN = (
+    0.75  # of the time that is left: what is expected to take all of it is late as often as not
+)
+_OVERESTIMATE_RATIO = 0.5  # an expectation of which a video takes less than so much did not hold
+_CLIENT_IDLE_S = 1.0  # a client of whom nothing came for so long is not at it
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,27 +31,32 @@ class Caller:
 
 
 @dataclass(slots=True, eq=False)
-class Place:
+class AdmissionTicket:
     """One of the videos in flight: when it came, so many were, itself included."""
 
     position: int
     deadline: float | None = None  # monotonic: an answer is of no use afterwards
-    late_s: float | None = None  # a trial, let in although expected to take so long, which is too long
-    took_s: float | None = None  # wall seconds that the server worked for it, once it is answered
-    gave_up_s: float | None = None  # or that it had worked when the client would not wait any longer
-    awaited_since: float | None = field(default_factory=monotonic)  # None: the client is not waited for
+    predicted_s: float | None = None  # a probe, let in although expected to take so long, which is too long
+    server_s: float | None = None  # wall seconds that the server worked for it, once it is answered
+    server_s_at_cancel: float | None = None  # or that it had worked when the client would not wait any longer
+    waiting_for_client_since: float | None = field(
+        default_factory=monotonic
+    )  # None: the client is not waited for
 
-    async def heard(self, chunks: AsyncIterator[T]) -> AsyncIterator[T]:
+    async def track_chunks(self, chunks: AsyncIterator[T]) -> AsyncIterator[T]:
         """The chunks as they come, up to the last of which the client is waited for."""
         async for chunk in chunks:
-            self.awaited_since = None
+            self.waiting_for_client_since = None
             yield chunk
-            self.awaited_since = monotonic()
-        self.awaited_since = None
+            self.waiting_for_client_since = monotonic()
+        self.waiting_for_client_since = None
 
     @property
-    def is_silent(self) -> bool:
-        return self.awaited_since is not None and monotonic() - self.awaited_since >= _SILENT_S
+    def is_client_idle(self) -> bool:
+        return (
+            self.waiting_for_client_since is not None
+            and monotonic() - self.waiting_for_client_since >= _CLIENT_IDLE_S
+        )
 
 
 class Admission:
@@ -58,7 +65,7 @@ class Admission:
     What the n-th video in flight takes, divided by n, is what one costs the whole machine, however it shares
     its time (Little's law). The median of the last ones tells when one more would be answered.
 
-    Who is refused teaches nothing, so one at a time is let in although it is expected to be late: a trial.
+    Who is refused teaches nothing, so one at a time is let in although it is expected to be late: a probe.
     Each that is answered much sooner makes room for one more, until one is late: expectations that do not
     hold soon keep nobody out, and where they hold next to nothing is lost. One whose client is silent costs
     nothing and tells nothing: the next one need not wait for it.
@@ -67,45 +74,47 @@ class Admission:
     def __init__(self, config: ServerConfig) -> None:
         self._config = config
         self._in_flight = 0
-        self._trials: set[Place] = set()  # among them
-        self._max_trials = 1
+        self._probes: set[AdmissionTicket] = set()  # among them
+        self._max_probes = 1
         self._by_client: Counter[str] = Counter()
-        self._costs_s: deque[float] = deque(maxlen=_REMEMBERED)
+        self._costs_s: deque[float] = deque(maxlen=_HISTORY)
 
     @contextmanager
-    def place(self, caller: Caller) -> Iterator[Place]:
+    def admit(self, caller: Caller) -> Iterator[AdmissionTicket]:
         """
         Raises:
             Overloaded, ClientOverloaded, DeadlineTooShort.
         """
         self._check_limits(caller)
         deadline = None if caller.remaining_s is None else monotonic() + caller.remaining_s
-        place = Place(self._in_flight + 1, deadline, self._late_s(caller))
+        ticket = AdmissionTicket(self._in_flight + 1, deadline, self._predict_s(caller))
         self._in_flight += 1
-        if place.late_s is not None:
-            self._trials.add(place)
+        if ticket.predicted_s is not None:
+            self._probes.add(ticket)
         self._by_client[caller.name] += 1
         try:
-            yield place
+            yield ticket
         finally:
             self._in_flight -= 1
-            self._trials.discard(place)
+            self._probes.discard(ticket)
             self._by_client[caller.name] -= 1
             if not self._by_client[caller.name]:
                 del self._by_client[caller.name]
-            self._learn(place)
+            self._record(ticket)
 
-    def _learn(self, place: Place) -> None:
-        if place.took_s is not None:
-            self._costs_s.append(place.took_s / place.position)
-            if place.late_s is not None and place.took_s < _WRONG * place.late_s:
-                self._max_trials += 1
-        elif place.gave_up_s is not None:
+    def _record(self, ticket: AdmissionTicket) -> None:
+        if ticket.server_s is not None:
+            self._costs_s.append(ticket.server_s / ticket.position)
+            if ticket.predicted_s is not None and ticket.server_s < _OVERESTIMATE_RATIO * ticket.predicted_s:
+                self._max_probes += 1
+        elif ticket.server_s_at_cancel is not None:
             # It would have cost more than that; nobody who leaves early makes videos look cheap, or dear.
-            if self._costs_s and place.gave_up_s / place.position > statistics.median(self._costs_s):
-                self._costs_s.append(place.gave_up_s / place.position)
-            if place.late_s is not None:
-                self._max_trials = 1
+            if self._costs_s and ticket.server_s_at_cancel / ticket.position > statistics.median(
+                self._costs_s
+            ):
+                self._costs_s.append(ticket.server_s_at_cancel / ticket.position)
+            if ticket.predicted_s is not None:
+                self._max_probes = 1
 
     def _check_limits(self, caller: Caller) -> None:
         config = self._config
@@ -127,18 +136,18 @@ class Admission:
                 value=of_client,
             )
 
-    def _late_s(self, caller: Caller) -> float | None:
-        """How long a trial is expected to take; None for who is expected to be in time.
+    def _predict_s(self, caller: Caller) -> float | None:
+        """How long a probe is expected to take; None for who is expected to be in time.
 
         Raises:
             DeadlineTooShort
         """
-        if caller.remaining_s is None or len(self._costs_s) < _ENOUGH:
+        if caller.remaining_s is None or len(self._costs_s) < _MIN_SAMPLES:
             return None
         expected_s = statistics.median(self._costs_s) * (self._in_flight + 1)
-        if expected_s <= _SURE * caller.remaining_s:
+        if expected_s <= _DEADLINE_MARGIN * caller.remaining_s:
             return None
-        if sum(not trial.is_silent for trial in self._trials) < self._max_trials:
+        if sum(not probe.is_client_idle for probe in self._probes) < self._max_probes:
             return expected_s
         raise DeadlineTooShort(
             f"an answer is expected after {expected_s:.2f} s, the call's deadline is in "

@@ -15,9 +15,9 @@ from tubelet.service.engine.engine import Engine
 from tubelet.service.engine.served_model import HostedModel
 from tubelet.service.engine.session import VideoWork
 from tubelet.service.errors import CorruptVideo, InternalError, TubeletError
-from tubelet.service.ingest.ingest import Account, Intake, Video
+from tubelet.service.ingest.ingest import Ingest, RequestTimings, Video
 from tubelet.service.metrics import Metrics
-from tubelet.service.pipeline.admission import Admission, Caller, Place
+from tubelet.service.pipeline.admission import Admission, AdmissionTicket, Caller
 from tubelet.service.pipeline.planner import (
     can_plan_before_end,
     check_options,
@@ -27,7 +27,13 @@ from tubelet.service.pipeline.planner import (
 )
 from tubelet.service.pipeline.registry import Catalogue
 from tubelet.service.pipeline.segments import SegmentAssembler
-from tubelet.service.pipeline.windows import Ended, Outbox, Planned, StartedWindow, WindowStarter
+from tubelet.service.pipeline.windows import (
+    DecodingEnded,
+    DecodingEvents,
+    Planned,
+    StartedWindow,
+    WindowStarter,
+)
 from tubelet.service.types.plan import Plan
 from tubelet.service.types.request import Options
 from tubelet.service.types.result import Activation, Classification, Progress, Segment
@@ -45,7 +51,7 @@ Event = VideoMetadata | Progress | Segment
 Emit = Callable[[Event], Awaitable[None]]
 
 _PROGRESS_INTERVAL_S = 0.5
-_TURN_S = 0.01  # then others have theirs
+_YIELD_INTERVAL_S = 0.01  # then others have theirs
 
 logger = logging.getLogger(__name__)
 
@@ -57,59 +63,59 @@ class Pipeline:
         self,
         config: Config,
         catalogue: Catalogue,
-        intake: Intake,
+        ingest: Ingest,
         decoders: DecodePool,
         engine: Engine,
         metrics: Metrics,
     ) -> None:
         self.catalogue = catalogue
         self._config = config
-        self._intake = intake
+        self._ingest = ingest
         self._decoders = decoders
         self._engine = engine
         self._metrics = metrics
         self._admission = Admission(config.server)
 
     @contextmanager
-    def place(self, caller: Caller) -> Iterator[Place]:
-        """A place for a video in flight: to be had before anything is read of what its client sends.
+    def admit(self, caller: Caller) -> Iterator[AdmissionTicket]:
+        """A ticket for a video in flight: to be had before anything is read of what its client sends.
 
         Raises:
             Overloaded, ClientOverloaded, DeadlineTooShort.
         """
-        with self._admission.place(caller) as place, self._metrics.videos_in_flight.track_inprogress():
-            yield place
+        with self._admission.admit(caller) as ticket, self._metrics.videos_in_flight.track_inprogress():
+            yield ticket
 
     async def classify(
-        self, video: Video, options: Options, emit: Emit, place: Place | None = None
+        self, video: Video, options: Options, emit: Emit, ticket: AdmissionTicket | None = None
     ) -> Classification:
         """Classify one video; ``emit`` gets its metadata, then segments and progress as they are known.
 
-        It needs no place where the pipeline is not shared with strangers.
+        It needs no ticket where the pipeline is not shared with strangers.
 
         Raises:
             tubelet.service.errors.TubeletError: whatever the client has to hear of.
         """
-        place = place or Place(position=1)
-        with insides_hidden():
-            self._intake.check(video)
+        ticket = ticket or AdmissionTicket(position=1)
+        with mask_internal_errors():
+            self._ingest.check(video)
             model = self.catalogue.find(options.model, options.version)
             check_options(model.spec.sampling, model.spec.preprocessing, options)
-            account, began = Account(model.spec.name), monotonic()
+            timings, began = RequestTimings(model.spec.name), monotonic()
             if isinstance(video, Uri):
-                place.awaited_since = None
-            elif place.late_s is not None:  # of no other place anybody asks
-                video = place.heard(video)
-            work = self._engine.work(model, options.priority, place.deadline, self._metrics)
+                ticket.waiting_for_client_since = None
+            elif ticket.predicted_s is not None:  # of no other ticket anybody asks
+                video = ticket.track_chunks(video)
+            work = self._engine.work(model, options.priority, ticket.deadline, self._metrics)
             try:
                 with model.in_use():
-                    answer = await self._run(video, options, emit, model, work, account)
+                    answer = await self._run(video, options, emit, model, work, timings)
             except asyncio.CancelledError:
                 # What comes at the client's pace says nothing of ours: neither does what never came.
-                if "upload" in account.seconds or isinstance(video, Uri):
-                    place.gave_up_s = account.own_s(monotonic() - began)
+                if "upload" in timings.seconds or isinstance(video, Uri):
+                    ticket.server_s_at_cancel = timings.server_s(monotonic() - began)
                 raise
-            place.took_s = account.own_s(answer.stage_seconds["total"])
+            ticket.server_s = timings.server_s(answer.stage_seconds["total"])
             return answer
 
     def forget(self) -> None:
@@ -123,19 +129,19 @@ class Pipeline:
         emit: Emit,
         model: HostedModel,
         work: VideoWork,
-        account: Account,
+        timings: RequestTimings,
     ) -> Classification:
-        seconds = account.seconds
-        outbox: Outbox = asyncio.Queue()
+        seconds = timings.seconds
+        events: DecodingEvents = asyncio.Queue()
         async with AsyncExitStack() as stack:
-            stack.enter_context(self._metrics.time("total", account.model, seconds))
-            file = await stack.enter_async_context(self._intake.open(video, account))
-            decoding = asyncio.create_task(self._decode(file, model, options, work, outbox, seconds))
+            stack.enter_context(self._metrics.time("total", timings.model, seconds))
+            file = await stack.enter_async_context(self._ingest.open(video, timings))
+            decoding = asyncio.create_task(self._decode(file, model, options, work, events, seconds))
             # Unwound in reverse: the decoder has let go of the file before it is closed.
             stack.push_async_callback(_stop, decoding)
             stack.callback(work.cancel)
-            tell = partial(_tell, emit, account)
-            end, assembler, segments = await respond(outbox, decoding, options, tell, model)
+            emit_timed = partial(_emit_timed, emit, timings)
+            end, assembler, segments = await emit_segments(events, decoding, options, emit_timed, model)
         self._metrics.video_seconds.inc(end.metadata.duration_s)
         rounded = stride_warnings(end.metadata.duration_ns, model.spec.sampling, options)
         seconds["queue"] += work.account.queue_s
@@ -148,7 +154,7 @@ class Pipeline:
             labels=assembler.video_labels(),
             stage_seconds=seconds,
             warnings=end.metadata.warnings + end.warnings + rounded,
-            fetched_bytes=account.fetched_bytes,
+            fetched_bytes=timings.fetched_bytes,
             max_frame_offset_ns=end.max_frame_offset_ns,
             activation=Activation(model.spec.activation),
         )
@@ -159,10 +165,10 @@ class Pipeline:
         model: HostedModel,
         options: Options,
         work: VideoWork,
-        outbox: Outbox,
+        events: DecodingEvents,
         seconds: dict[str, float],
     ) -> None:
-        """Probe, plan and decode in one worker; units go to the engine, their windows to the outbox."""
+        """Probe, plan and decode in one worker; units go to the engine, their windows to the events."""
         name = model.spec.name
         sampling, pixel_format = model.spec.sampling, _pixel_format(model.spec.preprocessing)
         is_unbounded = can_plan_before_end(options)
@@ -183,31 +189,31 @@ class Pipeline:
                     plan = make_plan(metadata, sampling, options)
                 with self._metrics.time("decode", name, seconds):
                     units = partial(worker.decode, pixel_format=pixel_format, fast=options.fast)
-                    shorter = await self._walk(worker, units, Planned(metadata, plan), work, outbox)
+                    shorter = await self._decode_plan(worker, units, Planned(metadata, plan), work, events)
                     if shorter is not None:
                         plan = make_plan(shorter, sampling, options)
-                        await self._walk(worker, units, Planned(shorter, plan), work, outbox)
+                        await self._decode_plan(worker, units, Planned(shorter, plan), work, events)
         finally:
-            outbox.put_nowait(None)
+            events.put_nowait(None)
 
-    async def _walk(
+    async def _decode_plan(
         self,
         worker: Worker,
         units: Callable[[Plan], AsyncIterator[UnitFrames]],
         planned: Planned,
         work: VideoWork,
-        outbox: Outbox,
+        events: DecodingEvents,
     ) -> VideoMetadata | None:
         """Decode what a plan wants. The metadata if it does not hold by them: nothing has come of it."""
-        outbox.put_nowait(planned)
+        events.put_nowait(planned)
         plan = planned.plan
-        windows = WindowStarter(plan, work, outbox, self._config.decode.max_windows)
-        turn = monotonic()
+        windows = WindowStarter(plan, work, events, self._config.decode.max_windows)
+        last_yield_at = monotonic()
         async for unit in units(plan):
             windows.add(unit)
-            if monotonic() - turn >= _TURN_S:  # a thousand units may be there at once
+            if monotonic() - last_yield_at >= _YIELD_INTERVAL_S:  # a thousand units may be there at once
                 await asyncio.sleep(0)
-                turn = monotonic()
+                last_yield_at = monotonic()
         end = worker.end
         assert end is not None  # decode ended without an error
         self._metrics.frames_decoded.labels(work.model).inc(end.frames_decoded)
@@ -223,7 +229,7 @@ class Pipeline:
 
 
 @contextmanager
-def insides_hidden() -> Iterator[None]:
+def mask_internal_errors() -> Iterator[None]:
     """What is not in the error tree is ours: logged here, a fixed text for the client."""
     try:
         yield
@@ -238,56 +244,64 @@ def insides_hidden() -> Iterator[None]:
         raise InternalError(error_id) from error
 
 
-async def _tell(emit: Emit, account: Account, event: Event) -> None:
+async def _emit_timed(emit: Emit, timings: RequestTimings, event: Event) -> None:
     """Emit it, and account for the time until the client takes it."""
     began = monotonic()
     try:
         await emit(event)
     finally:
-        account.told_s += monotonic() - began
+        timings.client_wait_s += monotonic() - began
 
 
-async def respond(
-    outbox: Outbox, decoding: asyncio.Task[None], options: Options, emit: Emit, model: HostedModel
+async def emit_segments(
+    events: DecodingEvents, decoding: asyncio.Task[None], options: Options, emit: Emit, model: HostedModel
 ) -> tuple[DecodeSummary, SegmentAssembler, tuple[Segment, ...]]:
     """Turn windows into segments as their logits come, in the order of time."""
     segments: list[Segment] = []
     activation = Activation(model.spec.activation)
     end: DecodeSummary | None = None
-    assembler, total_s, stated, was_emitted, shown = None, 0.0, False, False, monotonic()
+    assembler, total_s, is_header_duration, was_emitted, last_progress_at = (
+        None,
+        0.0,
+        False,
+        False,
+        monotonic(),
+    )
 
-    async def give(ready: Iterator[Segment]) -> None:
+    async def emit_all(ready: Iterator[Segment]) -> None:
         for segment in ready:
             segments.append(segment)
             await emit(segment)
 
-    while (item := await outbox.get()) is not None:
+    while (item := await events.get()) is not None:
         match item:
             case Planned(metadata, plan):
                 assembler = SegmentAssembler(
                     plan, model.spec.labels, options.top_k, options.score_threshold, activation
                 )
-                stated = plan.is_unbounded  # by a header, which may know no more than the first part of it
-                total_s = (metadata.duration_ns if stated else plan.total_ns) / NS_PER_S
+                is_header_duration = (
+                    plan.is_unbounded
+                )  # by a header, which may know no more than the first part of it
+                total_s = (metadata.duration_ns if is_header_duration else plan.total_ns) / NS_PER_S
                 if not was_emitted:
                     await emit(metadata)
                 was_emitted = True
             case StartedWindow(grid, window, decoded_ns, logits):
                 assert assembler is not None
                 await asyncio.sleep(0)  # others have their turn, also where all logits are there at once
-                await give(assembler.add(grid, window, await logits))
-                if monotonic() - shown >= _PROGRESS_INTERVAL_S:
-                    shown = monotonic()
+                await emit_all(assembler.add(grid, window, await logits))
+                if monotonic() - last_progress_at >= _PROGRESS_INTERVAL_S:
+                    last_progress_at = monotonic()
                     decoded_s = decoded_ns / NS_PER_S
-                    is_known = not stated or decoded_s <= total_s
+                    is_known = not is_header_duration or decoded_s <= total_s
                     await emit(Progress(decoded_s, total_s if is_known else 0.0))
-            case Ended(plan, end):
+            case DecodingEnded(plan, end):
                 assert assembler is not None
                 assembler.cut(plan)
     await decoding  # raises what stopped it early
     assert end is not None
     assert assembler is not None
-    await give(assembler.finish())
+    await emit_all(assembler.finish())
     return end, assembler, tuple(segments)
 
 

@@ -30,19 +30,19 @@ class StartedWindow:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class DecodingEnded:
     """The frames ended; later windows follow this plan, cut to where they did."""
 
     plan: Plan
     end: DecodeSummary
 
 
-Outbox = asyncio.Queue[Planned | StartedWindow | Ended | None]
+DecodingEvents = asyncio.Queue[Planned | StartedWindow | DecodingEnded | None]
 """From the decoding side of a request to its responding side; None: nothing more comes."""
 
 
 @dataclass(slots=True)
-class _Row:
+class _RecentUnits:
     """The last units of a grid, which come in order; a window is S of them in a row."""
 
     recent: deque[tuple[int, asyncio.Future[Embedding]]]
@@ -56,45 +56,45 @@ class WindowStarter:
         VideoTooLarge: there are more than ``most`` windows. Two frames can claim to last for a day.
     """
 
-    def __init__(self, plan: Plan, work: VideoWork, outbox: Outbox, most: int) -> None:
+    def __init__(self, plan: Plan, work: VideoWork, events: DecodingEvents, most: int) -> None:
         if not plan.is_unbounded:
             _check(sum(grid.num_windows for grid in plan.grids), most)
         self._plan = plan
         self._most, self._count = most, 0
         self._work = work
-        self._outbox = outbox
+        self._events = events
         self._decoded_ns = 0
-        self._rows: dict[int, _Row] = {}
+        self._recent_units: dict[int, _RecentUnits] = {}
 
     def add(self, unit: UnitFrames) -> None:
         """Queue the next unit, and the window that it completes."""
         grid = self._plan.grids[unit.grid]
-        if unit.grid not in self._rows:
-            self._rows[unit.grid] = _Row(deque(maxlen=grid.units_per_window))
+        if unit.grid not in self._recent_units:
+            self._recent_units[unit.grid] = _RecentUnits(deque(maxlen=grid.units_per_window))
         self._decoded_ns += grid.window_ns // grid.units_per_window
-        self._rows[unit.grid].recent.append((unit.unit, self._work.encode(unit)))
+        self._recent_units[unit.grid].recent.append((unit.unit, self._work.encode(unit)))
         window = grid.window_ending_at(unit.unit)
         if window is not None:
             self._start(unit.grid, window)
             if window == grid.num_windows - 1:
-                del self._rows[unit.grid]
+                del self._recent_units[unit.grid]
 
     @property
     def has_started(self) -> bool:
-        """Has whoever reads the outbox heard of a window?"""
+        """Has whoever reads the events heard of a window?"""
         return self._count > 0
 
     def abandon(self) -> None:
         """Forget all units; no window is started yet."""
-        for row in self._rows.values():
+        for row in self._recent_units.values():
             for _, embedding in row.recent:
                 embedding.cancel()
 
     def finish(self, cut: Plan, end: DecodeSummary) -> None:
         """All units came: a grid that ends early has a last window that was not started yet."""
         self._plan = cut
-        self._outbox.put_nowait(Ended(cut, end))
-        for grid, row in self._rows.items():
+        self._events.put_nowait(DecodingEnded(cut, end))
+        for grid, row in self._recent_units.items():
             last = cut.grids[grid].num_windows - 1
             if row.started < last:
                 self._start(grid, last)
@@ -102,12 +102,12 @@ class WindowStarter:
     def _start(self, grid: int, window: int) -> None:
         self._count += 1
         _check(self._count, self._most)
-        row = self._rows[grid]
+        row = self._recent_units[grid]
         row.started = window
         units = self._plan.grids[grid].window_units(window)
         embeddings = [embedding for unit, embedding in row.recent if unit in units]
         logits = asyncio.create_task(self._work.classify(embeddings))
-        self._outbox.put_nowait(StartedWindow(grid, window, self._decoded_ns, logits))
+        self._events.put_nowait(StartedWindow(grid, window, self._decoded_ns, logits))
 
 
 def _check(windows: int, most: int) -> None:

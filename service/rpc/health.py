@@ -22,7 +22,7 @@ class Health(_Servicer):
         self._is_ready = self._is_leaving = False
         self._change = asyncio.Event()
 
-    async def tell(self, *, ready: bool) -> None:
+    async def set_ready(self, *, ready: bool) -> None:
         self._is_ready = ready
         for service in self._services:
             await self.set(service, self._status(service))
@@ -32,7 +32,7 @@ class Health(_Servicer):
     async def leave(self) -> None:
         """Say NOT_SERVING to all who watch, and end their calls, which clients keep as long as they live."""
         self._is_leaving = True
-        await self.tell(ready=False)
+        await self.set_ready(ready=False)
 
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:  # noqa: N802
         told = None

@@ -22,7 +22,7 @@ _MAX_PARSED_BYTES = 1 << 18  # of a message beside a chunk: 2,000 ranges and the
 
 # A client whose deadline passes cancels the call, and its cancellation may get here before our own timer.
 _DEADLINE_SLACK_S = 0.05
-_ROUNDS_TO_HEAR_A_CANCELLATION = 3
+_ROUNDS_BEFORE_CANCELLATION = 3
 
 
 def parser(kind: type[M]) -> Callable[[bytes], M]:
@@ -45,24 +45,26 @@ def parser(kind: type[M]) -> Callable[[bytes], M]:
     return parse
 
 
-async def options_of(messages: AsyncIterator[Message], context: Context, silence_s: float) -> ClassifyOptions:
+async def read_options(
+    messages: AsyncIterator[Message], context: Context, idle_timeout_s: float
+) -> ClassifyOptions:
     """The first message's.
 
     Raises:
         MessageOutOfOrder, MalformedMessage, UploadIdleTimeout.
     """
-    async with _silent_for_at_most(silence_s):
+    async with _upload_idle_timeout(idle_timeout_s):
         first = await anext(messages, None)
     if first is None:
-        await _hear_the_end(context, is_likely=True)
+        await _await_pending_cancellation(context, is_likely=True)
     if first is None or isinstance(first, memoryview) or first.WhichOneof("part") != "options":
         found = "none" if first is None else _part(first) or "an empty one"
         raise MessageOutOfOrder(f"the first message must hold the options; found: {found}")
     return first.options
 
 
-async def chunks_of(
-    messages: AsyncIterator[Message], context: Context, silence_s: float
+async def read_chunks(
+    messages: AsyncIterator[Message], context: Context, idle_timeout_s: float
 ) -> AsyncIterator[Piece]:
     """What the messages after the options hold, up to their end.
 
@@ -71,13 +73,13 @@ async def chunks_of(
     """
     is_empty, loop = True, asyncio.get_running_loop()
     # One timer for all of them: to make one for each costs as much as to write a small one.
-    async with _silent_for_at_most(silence_s) as timeout:
+    async with _upload_idle_timeout(idle_timeout_s) as timeout:
         while chunk := await _next_chunk(messages):
             is_empty = False
             timeout.reschedule(None)  # now the client waits for us
             yield chunk
-            timeout.reschedule(loop.time() + silence_s)
-    await _hear_the_end(context, is_likely=is_empty)
+            timeout.reschedule(loop.time() + idle_timeout_s)
+    await _await_pending_cancellation(context, is_likely=is_empty)
 
 
 async def _next_chunk(messages: AsyncIterator[Message]) -> Piece | None:
@@ -92,24 +94,25 @@ async def _next_chunk(messages: AsyncIterator[Message]) -> Piece | None:
 
 
 @asynccontextmanager
-async def _silent_for_at_most(silence_s: float) -> AsyncIterator[asyncio.Timeout]:
+async def _upload_idle_timeout(idle_timeout_s: float) -> AsyncIterator[asyncio.Timeout]:
     """While a client is waited for, and only then: it may have to wait for us too."""
     try:
-        async with asyncio.timeout(silence_s) as timeout:
+        async with asyncio.timeout(idle_timeout_s) as timeout:
             yield timeout
     except TimeoutError:
         raise UploadIdleTimeout(
-            f"no byte of the upload came for {silence_s:g} s, which is the limit", limit=f"{silence_s:g}"
+            f"no byte of the upload came for {idle_timeout_s:g} s, which is the limit",
+            limit=f"{idle_timeout_s:g}",
         ) from None
 
 
-async def _hear_the_end(context: Context, *, is_likely: bool) -> None:
+async def _await_pending_cancellation(context: Context, *, is_likely: bool) -> None:
     """Wait for a cancellation that may be on its way.
 
     The stream of a call that was cancelled or ran out of time ends as that of a complete one does, and the
     end of the call is heard a moment later: it must come before any work on half a file.
     """
-    for _ in range(_ROUNDS_TO_HEAR_A_CANCELLATION):
+    for _ in range(_ROUNDS_BEFORE_CANCELLATION):
         await asyncio.sleep(0)
     if is_likely or is_out_of_time(context):
         await asyncio.sleep(_DEADLINE_SLACK_S)
@@ -130,17 +133,17 @@ _TAG = b"\x12"  # field 2, of bytes
 _LENGTH_BYTES = 5  # at most: messages have less than 2 GiB
 
 
-def chunk_or(parse: Callable[[bytes], Parsed]) -> Callable[[bytes], Parsed | memoryview]:
+def parse_unless_chunk(parse: Callable[[bytes], Parsed]) -> Callable[[bytes], Parsed | memoryview]:
     """Read a message that holds a chunk and nothing else without a copy, and parse any other one."""
 
     def read(message: bytes) -> Parsed | memoryview:
-        chunk = chunk_of(message)
+        chunk = chunk_payload(message)
         return parse(message) if chunk is None else chunk
 
     return read
 
 
-def chunk_of(message: bytes) -> memoryview | None:
+def chunk_payload(message: bytes) -> memoryview | None:
     """What a message holds that is ``chunk`` alone; None for any other one."""
     if message[:1] != _TAG:
         return None

@@ -19,15 +19,15 @@ from tubelet.service.errors import (
 )
 from tubelet.service.metrics import Metrics
 from tubelet.service.pipeline.admission import Caller
-from tubelet.service.pipeline.pipeline import Emit, Event, Pipeline, insides_hidden
+from tubelet.service.pipeline.pipeline import Emit, Event, Pipeline, mask_internal_errors
 from tubelet.service.rpc.request_stream import (
     Context,
     Message,
-    chunk_or,
-    chunks_of,
     is_out_of_time,
-    options_of,
+    parse_unless_chunk,
     parser,
+    read_chunks,
+    read_options,
 )
 from tubelet.service.types.result import Activation, Classification, Progress, Segment
 from tubelet.service.types.video import VideoMetadata, to_ns
@@ -65,10 +65,10 @@ class _Call:
 class Servicer(VideoClassifierServicer):
     """Answers the RPCs of tubelet.v1.VideoClassifier with one pipeline."""
 
-    def __init__(self, pipeline: Pipeline, metrics: Metrics, silence_s: float) -> None:
+    def __init__(self, pipeline: Pipeline, metrics: Metrics, idle_timeout_s: float) -> None:
         self._pipeline = pipeline
         self._metrics = metrics
-        self._silence_s = silence_s  # of an upload
+        self._idle_timeout_s = idle_timeout_s  # of an upload
         self._answering: set[asyncio.Task[Any]] = set()
         self._has_ended = False
 
@@ -87,7 +87,7 @@ class Servicer(VideoClassifierServicer):
         async def work(call: _Call) -> pb.ClassifyResponse:
             answer = await self._classify(call, request_iterator, context, ignore)
             response = pb.ClassifyResponse()
-            await tell(answer, response.classification)
+            await fill_message(answer, response.classification)
             return response
 
         return await self._answer(_Call("Classify"), context, work)
@@ -99,7 +99,7 @@ class Servicer(VideoClassifierServicer):
         async def work(call: _Call) -> None:
             answer = await self._classify(call, request_iterator, context, send)
             response = pb.ClassifyStreamingResponse()
-            await tell(answer, response.classification)
+            await fill_message(answer, response.classification)
             await context.write(response)
 
         await self._answer(_Call("ClassifyStreaming"), context, work)
@@ -112,7 +112,7 @@ class Servicer(VideoClassifierServicer):
             catalogue = self._pipeline.catalogue
             return pb.ListModelsResponse(
                 models=[self._model(model) for model in catalogue],
-                not_loaded=[_described(spec) for spec in catalogue.not_loaded],
+                not_loaded=[_model_message(spec) for spec in catalogue.not_loaded],
             )
 
         return await self._answer(_Call("ListModels"), context, work)
@@ -136,23 +136,23 @@ class Servicer(VideoClassifierServicer):
     async def _classify(
         self, call: _Call, messages: AsyncIterator[Message], context: Context, emit: Emit
     ) -> Classification:
-        with self._pipeline.place(_caller(context)) as place:
-            asked = await options_of(messages, context, self._silence_s)
+        with self._pipeline.admit(_caller(context)) as ticket:
+            asked = await read_options(messages, context, self._idle_timeout_s)
             options, uri = options_from_proto(asked), uri_from_proto(asked)
             call.model = self._pipeline.catalogue.find(options.model, options.version).spec.name
             if uri is None:
-                chunks = chunks_of(messages, context, self._silence_s)
-                return await self._pipeline.classify(chunks, options, emit, place)
-            answer = self._pipeline.classify(uri, options, emit, place)
-            return await _unless_more_comes(messages, answer)
+                chunks = read_chunks(messages, context, self._idle_timeout_s)
+                return await self._pipeline.classify(chunks, options, emit, ticket)
+            answer = self._pipeline.classify(uri, options, emit, ticket)
+            return await _refuse_further_messages(messages, answer)
 
     async def _answer(self, call: _Call, context: Context, work: Callable[[_Call], Awaitable[T]]) -> T:
         code, task = grpc.StatusCode.OK, asyncio.current_task()
         assert task is not None
         self._answering.add(task)
         try:
-            with insides_hidden():
-                return await self._unless_ended(work(call))
+            with mask_internal_errors():
+                return await self._unless_stopped(work(call))
         except TubeletError as error:
             code = error.code
             if error.before_work:
@@ -169,7 +169,7 @@ class Servicer(VideoClassifierServicer):
             self._answering.discard(task)
             self._metrics.requests.labels(call.method, call.model, code.name).inc()
 
-    async def _unless_ended(self, work: Awaitable[T]) -> T:
+    async def _unless_stopped(self, work: Awaitable[T]) -> T:
         """
         Raises:
             ServerStopped: the call was cancelled for that.
@@ -183,7 +183,7 @@ class Servicer(VideoClassifierServicer):
             raise ServerStopped("the server stops before it could answer; try again") from None
 
     def _model(self, model: HostedModel) -> model_pb2.Model:
-        described = _described(model.spec)
+        described = _model_message(model.spec)
         described.device = ",".join(model.devices)
         described.dtype = model.precision
         described.is_default = self._pipeline.catalogue.is_default(model)
@@ -199,12 +199,12 @@ def add_to(server: grpc.aio.Server, servicer: VideoClassifierServicer) -> None:
     handlers = {
         "Classify": grpc.stream_unary_rpc_method_handler(
             servicer.Classify,
-            request_deserializer=chunk_or(parser(pb.ClassifyRequest)),
+            request_deserializer=parse_unless_chunk(parser(pb.ClassifyRequest)),
             response_serializer=pb.ClassifyResponse.SerializeToString,
         ),
         "ClassifyStreaming": grpc.stream_stream_rpc_method_handler(
             servicer.ClassifyStreaming,
-            request_deserializer=chunk_or(parser(pb.ClassifyStreamingRequest)),
+            request_deserializer=parse_unless_chunk(parser(pb.ClassifyStreamingRequest)),
             response_serializer=pb.ClassifyStreamingResponse.SerializeToString,
         ),
         "ListModels": grpc.unary_unary_rpc_method_handler(
@@ -223,7 +223,7 @@ def add_to(server: grpc.aio.Server, servicer: VideoClassifierServicer) -> None:
     registry.add_registered_method_handlers(SERVICE, handlers)
 
 
-async def _unless_more_comes(messages: AsyncIterator[Message], work: Coroutine[None, None, T]) -> T:
+async def _refuse_further_messages(messages: AsyncIterator[Message], work: Coroutine[None, None, T]) -> T:
     """The work's result; the end of the messages is not waited for."""
     working, hearing = asyncio.create_task(work), asyncio.ensure_future(anext(messages, None))
     try:
@@ -244,7 +244,7 @@ def _caller(context: Context) -> Caller:
     return Caller(name, context.time_remaining())
 
 
-async def tell(answer: Classification, message: classification_pb2.Classification) -> None:
+async def fill_message(answer: Classification, message: classification_pb2.Classification) -> None:
     """All of the answer in its message; others have their turns meanwhile, for a day has 86,400 segments."""
     message.CopyFrom(classification_to_proto(replace(answer, segments=())))
     for first in range(0, len(answer.segments), _SEGMENTS_AT_ONCE):
@@ -253,7 +253,7 @@ async def tell(answer: Classification, message: classification_pb2.Classificatio
         await asyncio.sleep(0)
 
 
-def _described(spec: ModelSpec) -> model_pb2.Model:
+def _model_message(spec: ModelSpec) -> model_pb2.Model:
     """What is known of a model, whether or not it is loaded."""
     sampling = spec.sampling
     return model_pb2.Model(

@@ -17,7 +17,7 @@ from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.engine.engine import Engine
 from tubelet.service.errors import UploadTooLarge, VideoTooLarge
 from tubelet.service.ingest.fetcher import Fetcher
-from tubelet.service.ingest.ingest import Intake
+from tubelet.service.ingest.ingest import Ingest
 from tubelet.service.metrics import Metrics
 from tubelet.service.pipeline.pipeline import Event, Pipeline
 from tubelet.service.pipeline.registry import Catalogue
@@ -81,8 +81,8 @@ async def open_stages(config: Config, metrics: Metrics) -> AsyncIterator[Stages]
         await shelf.refresh(config.models)
 
         def pipeline(metrics: Metrics) -> Pipeline:
-            intake = Intake(config, fetcher, metrics)
-            return Pipeline(config, catalogue, intake, decoders, engine, metrics)
+            ingest = Ingest(config, fetcher, metrics)
+            return Pipeline(config, catalogue, ingest, decoders, engine, metrics)
 
         yield Stages(pipeline(metrics), pipeline(Metrics()), decoders, shelf, is_over)
 
@@ -109,7 +109,7 @@ async def open_server(config: Config) -> AsyncIterator[RunningServer]:
         await stages.decoders.forget_busy()
         metrics.count_decoder_seconds(lambda: stages.decoders.busy_s)
         readiness.state = State.READY
-        await health.tell(ready=True)
+        await health.set_ready(ready=True)
         logger.info("ready after %.1f s", monotonic() - started)
         watching = asyncio.create_task(_unready_when(stages.is_over, health, readiness))
         try:
@@ -123,7 +123,7 @@ async def open_server(config: Config) -> AsyncIterator[RunningServer]:
 async def _unready_when(is_over: asyncio.Event, health: Health, readiness: Readiness) -> None:
     await is_over.wait()
     readiness.state = State.NO_DEVICE
-    await health.tell(ready=False)
+    await health.set_ready(ready=False)
 
 
 def _bound(config: Config, addresses: tuple[str, ...]) -> tuple[grpc.aio.Server, int]:
@@ -173,7 +173,7 @@ async def _serving(
     servicer = Servicer(pipeline, metrics, config.upload.idle_timeout_s)
     add_to(server, servicer)
     health = Health(SERVICE)
-    await health.tell(ready=False)
+    await health.set_ready(ready=False)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     reflection.enable_server_reflection((SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME), server)
     await server.start()

@@ -18,12 +18,12 @@ class ByteRanges:
             start, end = min(start, self._starts[first]), max(end, self._ends[last - 1])
         self._starts[first:last], self._ends[first:last] = [start], [end]
 
-    def contiguous_end(self, place: int) -> int:
-        """Up to where all bytes from ``place`` on are there; ``place`` itself if that one is not."""
-        found = bisect_right(self._starts, place) - 1
-        return max(place, self._ends[found]) if found >= 0 else place
+    def contiguous_end(self, offset: int) -> int:
+        """Up to where all bytes from ``offset`` on are there; ``offset`` itself if that one is not."""
+        found = bisect_right(self._starts, offset) - 1
+        return max(offset, self._ends[found]) if found >= 0 else offset
 
-    def next_start(self, place: int) -> int | None:
-        """Where the first range after this place begins."""
-        found = bisect_right(self._starts, place)
+    def next_start(self, offset: int) -> int | None:
+        """Where the first range after this offset begins."""
+        found = bisect_right(self._starts, offset)
         return self._starts[found] if found < len(self._starts) else None

@@ -86,13 +86,13 @@ def parse_uri(text: str) -> Uri:
 class Prefix:
     """Of URIs, up to the end of a path's segment; without a host, of those on any host's usual port."""
 
-    place: Uri
+    uri: Uri
 
     def covers(self, uri: Uri) -> bool:
-        place = self.place
-        if (uri.scheme, uri.port) != (place.scheme, place.port) or place.host not in ("", uri.host):
+        prefix = self.uri
+        if (uri.scheme, uri.port) != (prefix.scheme, prefix.port) or prefix.host not in ("", uri.host):
             return False
-        folder = place.path.rstrip("/")
+        folder = prefix.path.rstrip("/")
         return uri.path == folder or uri.path.startswith(f"{folder}/")
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.support.spooled import backing
 from tubelet.service.config.config import FetchConfig, UploadConfig
 from tubelet.service.errors import FetchFailed, UploadTooLarge, UriChanged
-from tubelet.service.ingest.ranged_download import FetchedVideo, fetch
+from tubelet.service.ingest.ranged_download import RangedDownload, fetch
 from tubelet.service.ingest.spooled_file import AnonymousFile
 
 _BLOCK = 4096
@@ -35,19 +35,19 @@ class Bytes:
 
     async def read(self, start: int, end: int) -> AsyncGenerator[bytes]:
         self.asked.append((start, end))
-        for place in range(start, end, 1000):
-            if place >= self.gate_at:
+        for offset in range(start, end, 1000):
+            if offset >= self.gate_at:
                 await self.gate.wait()
             if self._faults and (fault := self._faults.pop(0)) is not None:
                 raise fault
-            yield self.content[place : min(place + 1000, end)]
+            yield self.content[offset : min(offset + 1000, end)]
 
 
 def content(blocks: float) -> bytes:
     return bytes(number * 7 % 251 for number in range(int(blocks * _BLOCK)))
 
 
-async def check(video: FetchedVideo, remote: Bytes, start: int, end: int) -> int:
+async def check(video: RangedDownload, remote: Bytes, start: int, end: int) -> int:
     """Ask for bytes, and see that they are there: up to where."""
     begins, ends = await video.wait(start, end)
     assert begins <= start < min(end, remote.size_bytes) <= ends
@@ -56,16 +56,16 @@ async def check(video: FetchedVideo, remote: Bytes, start: int, end: int) -> int
 
 
 @given(
-    places=st.lists(st.tuples(st.integers(0, 40_000), st.integers(1, 9000)), max_size=12),
+    ranges=st.lists(st.tuples(st.integers(0, 40_000), st.integers(1, 9000)), max_size=12),
     size=st.integers(1, 40_000),
     memory_bytes=st.integers(0, 50_000),
 )
 async def test_any_order_of_reading_gets_the_bytes_each_once(
-    places: list[tuple[int, int]], size: int, memory_bytes: int
+    ranges: list[tuple[int, int]], size: int, memory_bytes: int
 ) -> None:
     remote = Bytes(content(10)[:size])
     async with fetch(remote, _CONFIG, UploadConfig(memory_bytes=memory_bytes)) as video:
-        for start, count in places:
+        for start, count in ranges:
             await check(video, remote, start % size, start % size + count)
         assert await video.whole() == size
         assert video.is_whole
@@ -77,11 +77,11 @@ async def test_any_order_of_reading_gets_the_bytes_each_once(
 async def test_reading_on_fetches_ahead_and_a_jump_does_not() -> None:
     remote = Bytes(content(1000))
     async with fetch(remote, _CONFIG, UploadConfig()) as video:
-        place = 0
-        while place < 10 * _BLOCK:
-            place = await check(video, remote, place, place + 1000)
+        offset = 0
+        while offset < 10 * _BLOCK:
+            offset = await check(video, remote, offset, offset + 1000)
         assert len(remote.asked) <= 6  # it doubles: 1, 2, 4, 8 blocks, or so
-        assert video.fetched_bytes <= 3 * place
+        assert video.fetched_bytes <= 3 * offset
         await check(video, remote, 500 * _BLOCK, 500 * _BLOCK + 1000)
         assert remote.asked[-1] == (500 * _BLOCK, 501 * _BLOCK)
         await check(video, remote, 990 * _BLOCK, 1000 * _BLOCK)
@@ -91,21 +91,21 @@ async def test_reading_on_fetches_ahead_and_a_jump_does_not() -> None:
 async def test_reading_ahead_has_a_limit() -> None:
     remote = Bytes(content(400))
     async with fetch(remote, _CONFIG, UploadConfig()) as video:
-        place = 0
-        while place < 200 * _BLOCK:
-            place = await check(video, remote, place, place + 1000)
-            assert video.fetched_bytes <= place + _CONFIG.read_ahead_bytes + 2 * _BLOCK
+        offset = 0
+        while offset < 200 * _BLOCK:
+            offset = await check(video, remote, offset, offset + 1000)
+            assert video.fetched_bytes <= offset + _CONFIG.read_ahead_bytes + 2 * _BLOCK
     assert max(end - start for start, end in remote.asked) <= _CONFIG.read_ahead_bytes + _BLOCK
 
 
 async def test_who_waits_for_the_same_bytes_shares_them() -> None:
     remote = Bytes(content(20))
     async with fetch(remote, _CONFIG, UploadConfig()) as video:
-        place = 5 * _BLOCK
-        waits = [check(video, remote, place + 10 * number, place + 1000) for number in range(5)]
+        offset = 5 * _BLOCK
+        waits = [check(video, remote, offset + 10 * number, offset + 1000) for number in range(5)]
         await asyncio.gather(*waits)
         assert video.fetched_bytes == 2 * _BLOCK  # with the first one, which is always wanted
-    assert sorted(remote.asked) == [(0, _BLOCK), (place, place + _BLOCK)]
+    assert sorted(remote.asked) == [(0, _BLOCK), (offset, offset + _BLOCK)]
 
 
 async def test_bytes_are_told_of_before_their_range_is_through() -> None:

@@ -5,7 +5,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from tubelet.service.ingest.ssrf_guard import RefusedAddress, guarded_socket, may_connect
+from tubelet.service.ingest.ssrf_guard import BlockedAddress, filtering_socket_factory, may_connect
 
 _NETWORKS = (ip_network("10.1.0.0/16"), ip_network("fd00:1::/32"))
 
@@ -49,8 +49,8 @@ _NETWORKS = (ip_network("10.1.0.0/16"), ip_network("fd00:1::/32"))
 def test_refused(address: str) -> None:
     assert not may_connect(address, ())
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with pytest.raises(RefusedAddress):
-        guarded_socket(())((family, socket.SOCK_STREAM, 0, "", (address, 80)))
+    with pytest.raises(BlockedAddress):
+        filtering_socket_factory(())((family, socket.SOCK_STREAM, 0, "", (address, 80)))
 
 
 @pytest.mark.parametrize(
@@ -78,5 +78,5 @@ def test_networks_that_the_operator_names(address: str, may: bool) -> None:
 
 def test_an_allowed_address_gets_its_socket() -> None:
     info = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("10.1.2.3", 80))
-    with guarded_socket(_NETWORKS)(info) as made:
+    with filtering_socket_factory(_NETWORKS)(info) as made:
         assert made.family == socket.AF_INET

@@ -16,10 +16,16 @@ from tubelet.service.decode.pool.pool import Worker
 from tubelet.service.engine.served_model import HostedModel
 from tubelet.service.metrics import Metrics
 from tubelet.service.pipeline import pipeline
-from tubelet.service.pipeline.pipeline import Event, respond
+from tubelet.service.pipeline.pipeline import Event, emit_segments
 from tubelet.service.pipeline.planner import make_plan
-from tubelet.service.pipeline.windows import Ended, Outbox, Planned, StartedWindow, WindowStarter
-from tubelet.service.rpc.servicer import tell
+from tubelet.service.pipeline.windows import (
+    DecodingEnded,
+    DecodingEvents,
+    Planned,
+    StartedWindow,
+    WindowStarter,
+)
+from tubelet.service.rpc.servicer import fill_message
 from tubelet.service.server.app import open_stages
 from tubelet.service.types.plan import Plan
 from tubelet.service.types.request import Options
@@ -52,7 +58,7 @@ async def test_while_an_answer_is_written() -> None:
     answer = Classification(METADATA, "camera-motion", "1.0.0", segments, labels, {"total": 1.0}, ())
     message = classification_pb2.Classification()
     with others() as turns:
-        await tell(answer, message)
+        await fill_message(answer, message)
     assert turns[0] >= SEGMENTS / 100 - 1
     assert classification_from_proto(message) == answer
 
@@ -75,21 +81,21 @@ async def test_while_windows_become_segments() -> None:
     known, decoding = asyncio.create_task(logits()), asyncio.create_task(nothing())
     await asyncio.wait((known, decoding))
     windows = range(plan.grids[0].num_windows)
-    outbox: Outbox = asyncio.Queue()
-    outbox.put_nowait(Planned(METADATA, plan))
+    events: DecodingEvents = asyncio.Queue()
+    events.put_nowait(Planned(METADATA, plan))
     for window in windows:
-        outbox.put_nowait(StartedWindow(0, window, 0, known))
-    outbox.put_nowait(Ended(plan, DecodeSummary(METADATA.duration_ns, SEGMENTS, (), METADATA)))
-    outbox.put_nowait(None)
+        events.put_nowait(StartedWindow(0, window, 0, known))
+    events.put_nowait(DecodingEnded(plan, DecodeSummary(METADATA.duration_ns, SEGMENTS, (), METADATA)))
+    events.put_nowait(None)
     with others() as turns:
-        _, _, segments = await respond(outbox, decoding, Options(), ignore, model)
+        _, _, segments = await emit_segments(events, decoding, Options(), ignore, model)
     assert segments[-1].end_ns == METADATA.duration_ns
     assert turns[0] >= len(windows) - 1
 
 
 async def test_while_units_are_queued(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many of them the decoder has put there; each takes as long as a turn may here."""
-    monkeypatch.setattr(pipeline, "_TURN_S", 0.0)
+    monkeypatch.setattr(pipeline, "_YIELD_INTERVAL_S", 0.0)
     decode, queue = Worker.decode, WindowStarter.add
     at: list[int] = []
 

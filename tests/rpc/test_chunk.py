@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tubelet.service.rpc.request_stream import chunk_of, chunk_or
+from tubelet.service.rpc.request_stream import chunk_payload, parse_unless_chunk
 from tubelet.service.rpc.servicer import add_to
 from tubelet.v1 import video_classifier_pb2 as pb
 from tubelet.v1.classification_pb2 import ClassifyOptions
@@ -23,7 +23,7 @@ def test_a_chunk_is_found_without_a_copy(
     message: type[pb.ClassifyRequest | pb.ClassifyStreamingRequest], size: int
 ) -> None:
     sent = message(chunk=bytes(range(256)) * (size // 256) + bytes(size % 256)).SerializeToString()
-    found = chunk_of(sent)
+    found = chunk_payload(sent)
     assert isinstance(found, memoryview)
     assert found.obj is sent
     assert found == message.FromString(sent).chunk
@@ -43,13 +43,13 @@ def test_a_chunk_is_found_without_a_copy(
     ],
 )
 def test_whatever_else_is_parsed(sent: bytes) -> None:
-    assert chunk_of(sent) is None
-    assert chunk_or(len)(sent) == len(sent)
+    assert chunk_payload(sent) is None
+    assert parse_unless_chunk(len)(sent) == len(sent)
 
 
 @given(st.one_of(st.binary(), st.binary().map(lambda rest: b"\x12" + rest)))
 def test_any_bytes_are_read_as_protobuf_reads_them(sent: bytes) -> None:
-    found = chunk_of(sent)
+    found = chunk_payload(sent)
     if found is not None:
         assert pb.ClassifyRequest.FromString(sent) == pb.ClassifyRequest(chunk=bytes(found))
 

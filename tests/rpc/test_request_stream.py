@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.running_server import OPTIONS
 from tubelet.service.errors import UploadIdleTimeout
-from tubelet.service.rpc.request_stream import chunks_of, options_of
+from tubelet.service.rpc.request_stream import read_chunks, read_options
 from tubelet.v1 import video_classifier_pb2 as pb
 
 Message = pb.ClassifyRequest | memoryview
@@ -39,9 +39,9 @@ async def empty_ones() -> AsyncIterator[Message]:
 
 async def test_a_client_may_be_silent_while_nobody_asks() -> None:
     messages = sent(OPTIONS, memoryview(b"a"), pb.ClassifyRequest(chunk=b"b"))
-    assert await options_of(messages, PATIENT, 0) == OPTIONS.options
+    assert await read_options(messages, PATIENT, 0) == OPTIONS.options
     found = []
-    async for chunk in chunks_of(messages, PATIENT, 0):
+    async for chunk in read_chunks(messages, PATIENT, 0):
         for _ in range(5):  # so long that a limit that still ran would be over
             await asyncio.sleep(0)
         found.append(bytes(chunk))
@@ -50,13 +50,13 @@ async def test_a_client_may_be_silent_while_nobody_asks() -> None:
 
 async def test_options_that_do_not_come() -> None:
     with pytest.raises(UploadIdleTimeout, match="no byte of the upload came for 0 s"):
-        await options_of(sent(then_silent=True), PATIENT, 0)
+        await read_options(sent(then_silent=True), PATIENT, 0)
 
 
 @pytest.mark.parametrize(
     "messages", [sent(memoryview(b"a"), then_silent=True), empty_ones()], ids=["nothing", "empty chunks"]
 )
 async def test_bytes_that_do_not_come(messages: AsyncIterator[Message]) -> None:
-    chunks = chunks_of(messages, PATIENT, 0)
+    chunks = read_chunks(messages, PATIENT, 0)
     with pytest.raises(UploadIdleTimeout):
         assert [bytes(chunk) async for chunk in chunks] == []

@@ -21,7 +21,7 @@ from tubelet.service.engine.scheduler import Batch, Crowd, Schedule
 from tubelet.service.engine.stage_queue import Account, Item, Lane
 from tubelet.service.errors import ClientOverloaded, DeadlineTooShort, Overloaded
 from tubelet.service.fair_queue import Claim, FairQueue
-from tubelet.service.pipeline.admission import Admission, Caller, Place
+from tubelet.service.pipeline.admission import Admission, AdmissionTicket, Caller
 
 
 @dataclass(eq=False, slots=True)
@@ -29,8 +29,8 @@ class _Request:
     """A video that was let in."""
 
     video: Video
-    place: Place
-    stay: AbstractContextManager[Place]
+    ticket: AdmissionTicket
+    stay: AbstractContextManager[AdmissionTicket]
     units: Claim[Any]
     windows: Claim[Any]
     on_end: Callable[[], None]
@@ -94,9 +94,9 @@ class Server:
         self._clock.at(video.arrival_s, lambda: self._arrive(video, on_end))
 
     def _arrive(self, video: Video, on_end: Callable[[], None]) -> None:
-        stay = self._admission.place(Caller("", video.deadline_s))
+        stay = self._admission.admit(Caller("", video.deadline_s))
         try:
-            place = stay.__enter__()
+            ticket = stay.__enter__()
         except (Overloaded, ClientOverloaded, DeadlineTooShort) as refusal:
             video.is_refused = video.is_over = True
             video.retry_after_s = refusal.retry_after_s
@@ -104,7 +104,7 @@ class Server:
             return
         deadline = None if video.deadline_s is None else video.arrival_s + video.deadline_s
         units: Claim[Any] = SizedClaim(video, deadline, video.units_per_window)
-        request = _Request(video, place, stay, units, SizedClaim(video, deadline), on_end)
+        request = _Request(video, ticket, stay, units, SizedClaim(video, deadline), on_end)
         if deadline is not None:
             self._clock.at(deadline, lambda: self._give_up(request))
         self._waiting.put(SizedClaim(video, deadline), request)
@@ -113,7 +113,7 @@ class Server:
     def _give_up(self, request: _Request) -> None:
         if request.video.is_over:
             return
-        request.place.gave_up_s = self._clock.now - request.video.arrival_s
+        request.ticket.server_s_at_cancel = self._clock.now - request.video.arrival_s
         for future in request.pending:
             future.cancel()
         self._end(request)
@@ -254,5 +254,5 @@ class Server:
         request.classified += 1
         if request.classified == request.video.windows:
             request.video.answered_s = self._clock.now
-            request.place.took_s = request.video.latency_s
+            request.ticket.server_s = request.video.latency_s
             self._end(request)
