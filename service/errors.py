@@ -1,33 +1,33 @@
-"""Every error that a client can meet. Each knows its gRPC code and a stable reason.
+"""Every error that a client can get, with its gRPC code and a stable reason.
 
     TubeletError
-    ├── ClientError                     what the client sent or asked for
-    │   ├── MalformedOption             INVALID_ARGUMENT     an option that makes no sense
-    │   ├── MalformedMessage            INVALID_ARGUMENT     not a message of the method, or too large a one
+    ├── ClientError                     the request or its video is at fault
+    │   ├── MalformedOption             INVALID_ARGUMENT     an option has a value that is not allowed
+    │   ├── MalformedMessage            INVALID_ARGUMENT     a message cannot be parsed, or is too large
     │   ├── MessageOutOfOrder           INVALID_ARGUMENT     a chunk before the options, or options twice
-    │   ├── UploadIdleTimeout           DEADLINE_EXCEEDED    no byte for too long
-    │   ├── EmptyUpload                 INVALID_ARGUMENT     no bytes
-    │   ├── NotAVideo                   INVALID_ARGUMENT     not a media file that we know
-    │   ├── UnsupportedVideo            INVALID_ARGUMENT     known, but not taken: container, codec
-    │   ├── NoVideoStream               INVALID_ARGUMENT     sound only, or cover art only
-    │   ├── CorruptVideo                INVALID_ARGUMENT     a video stream of which nothing decodes
-    │   ├── UnknownModel                NOT_FOUND
-    │   ├── UriNotAllowed               PERMISSION_DENIED    this server does not fetch from there
-    │   ├── UriNotFound                 NOT_FOUND            no file, or none that this server may read
-    │   ├── UriChanged                  ABORTED              another file came there while it was read
-    │   ├── UploadTooLarge              RESOURCE_EXHAUSTED   more bytes than the limit
-    │   └── VideoTooLarge               FAILED_PRECONDITION  more pixels, frames, time, memory than allowed
-    ├── FetchFailed                     UNAVAILABLE          where the video is does not answer as it should
+    │   ├── UploadIdleTimeout           DEADLINE_EXCEEDED    no byte of the upload arrived for too long
+    │   ├── EmptyUpload                 INVALID_ARGUMENT     the video has no bytes
+    │   ├── NotAVideo                   INVALID_ARGUMENT     no media file of a known format
+    │   ├── UnsupportedVideo            INVALID_ARGUMENT     a known, but unsupported container or codec
+    │   ├── NoVideoStream               INVALID_ARGUMENT     the file has sound or cover art only
+    │   ├── CorruptVideo                INVALID_ARGUMENT     no frame of the video can be decoded
+    │   ├── UnknownModel                NOT_FOUND            the server has no such model
+    │   ├── UriNotAllowed               PERMISSION_DENIED    the server may not fetch this URI
+    │   ├── UriNotFound                 NOT_FOUND            no file at the URI, or the server may not read it
+    │   ├── UriChanged                  ABORTED              the file at the URI changed while it was read
+    │   ├── UploadTooLarge              RESOURCE_EXHAUSTED   the video has more bytes than the limit
+    │   └── VideoTooLarge               FAILED_PRECONDITION  more pixels, frames, time or memory than allowed
+    ├── FetchFailed                     UNAVAILABLE          the server of the URI failed or did not answer
     ├── Overloaded                      RESOURCE_EXHAUSTED   too many videos in flight; retry later
     │   ├── ClientOverloaded            RESOURCE_EXHAUSTED   too many videos of this client in flight
-    │   └── DeadlineTooShort            RESOURCE_EXHAUSTED   the answer would come too late; retry later
-    ├── StorageFull                     RESOURCE_EXHAUSTED   the server's disk has no room; retry later
-    ├── ServerStopped                   UNAVAILABLE          it ends, and did not have the time; try another
+    │   └── DeadlineTooShort            RESOURCE_EXHAUSTED   the answer would come after the call's deadline
+    ├── StorageFull                     RESOURCE_EXHAUSTED   the server's disk is full; retry later
+    ├── ServerStopped                   UNAVAILABLE          the server shut down before it could answer
     ├── NoDevice                        UNAVAILABLE          every device that has the model failed
-    ├── DecoderCrashed                  INTERNAL             the worker crashed or hung
-    └── InternalError                   INTERNAL             ours; the client sees a fixed text and an id
+    ├── DecoderCrashed                  INTERNAL             the decode worker crashed or hung on this video
+    └── InternalError                   INTERNAL             a fault of the server; the client gets an id
 
-The message of every class but InternalError is written for the client.
+Messages are written for the client. Only InternalError has a fixed text, since its cause may be confidential.
 """
 
 from collections.abc import Sequence
@@ -35,15 +35,17 @@ from typing import ClassVar
 
 import grpc
 
-_MAX_QUOTED = 100  # characters of what a client sent
-_MAX_LISTED = 20  # names of what there is
+_MAX_QUOTED = 100  # characters of a client's text in a message
+_MAX_LISTED = 20  # names in a message
 
 
 class TubeletError(Exception):
-    """The root. ``reason`` is the stable ErrorInfo.reason; ``metadata`` holds limits and values found.
+    """The base of all errors that a client can get.
 
-    ``before_work`` errors refuse a request before its body is read; where ``retry_after_s`` is set, trying
-    again then may help.
+    ``message`` is the sentence for the client. ``reason`` is the stable ``ErrorInfo.reason``. ``field`` names
+    the option at fault, if one is. ``metadata`` holds the limit and the value found. ``before_work`` is true
+    for errors that reject a request before its video is read. ``retry_after_s`` is set where a retry after
+    that time may succeed.
     """
 
     code: ClassVar[grpc.StatusCode] = grpc.StatusCode.INTERNAL
@@ -59,90 +61,128 @@ class TubeletError(Exception):
 
 
 class ClientError(TubeletError):
+    """The base of errors whose cause is the request or its video."""
+
     code = grpc.StatusCode.INVALID_ARGUMENT
     reason = "INVALID_ARGUMENT"
 
 
 class MalformedOption(ClientError):
+    """An option has a value that is not allowed; ``field`` names the option."""
+
     reason = "MALFORMED_OPTION"
     before_work = True
 
 
 class MalformedMessage(ClientError):
+    """A message is not one of the method's type, or is too large."""
+
     reason = "MALFORMED_MESSAGE"
     before_work = True
 
 
 class MessageOutOfOrder(ClientError):
+    """The messages of an upload are not its options, once, and then chunks."""
+
     reason = "MESSAGE_OUT_OF_ORDER"
     before_work = True
 
 
 class UploadIdleTimeout(ClientError):
+    """No byte of an upload arrived within the idle timeout."""
+
     code = grpc.StatusCode.DEADLINE_EXCEEDED
     reason = "UPLOAD_IDLE_TIMEOUT"
 
 
 class EmptyUpload(ClientError):
+    """The video has no bytes."""
+
     reason = "EMPTY_UPLOAD"
 
 
 class NotAVideo(ClientError):
+    """The file is not a media file of a known format."""
+
     reason = "NOT_A_VIDEO"
 
 
 class UnsupportedVideo(ClientError):
+    """The container or codec is known, but not supported, or the video is encrypted."""
+
     reason = "UNSUPPORTED_VIDEO"
 
 
 class NoVideoStream(ClientError):
+    """The file has no video stream, but only sound or cover art."""
+
     reason = "NO_VIDEO_STREAM"
 
 
 class CorruptVideo(ClientError):
+    """The video stream is damaged so that no frame that is needed can be decoded."""
+
     reason = "CORRUPT_VIDEO"
 
 
 class UnknownModel(ClientError):
+    """The server has not loaded a model of this name and version."""
+
     code = grpc.StatusCode.NOT_FOUND
     reason = "UNKNOWN_MODEL"
     before_work = True
 
 
 class UriNotAllowed(ClientError):
+    """The URI, or one that it redirects to, is not covered by the server's ``fetch.allow``."""
+
     code = grpc.StatusCode.PERMISSION_DENIED
     reason = "URI_NOT_ALLOWED"
     before_work = True
 
 
 class UriNotFound(ClientError):
+    """There is no file at the URI, or the server may not read it."""
+
     code = grpc.StatusCode.NOT_FOUND
     reason = "URI_NOT_FOUND"
 
 
 class UriChanged(ClientError):
+    """The file at the URI was replaced while the server read it."""
+
     code = grpc.StatusCode.ABORTED
     reason = "URI_CHANGED"
 
 
 class UploadTooLarge(ClientError):
+    """The video has more bytes than ``upload.max_bytes``."""
+
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
     reason = "UPLOAD_TOO_LARGE"
 
 
 class VideoTooLarge(ClientError):
+    """The video exceeds a limit on pixels, frames, duration, windows, memory or decoding time."""
+
     code = grpc.StatusCode.FAILED_PRECONDITION
     reason = "VIDEO_TOO_LARGE"
 
 
 class FetchFailed(TubeletError):
-    """It tells a refused address, an unknown name and a closed port not apart: that would map a network."""
+    """The server of the URI failed, or could not be reached.
+
+    The message does not distinguish a blocked address, an unknown host and a closed port: a client could scan
+    the server's network by it.
+    """
 
     code = grpc.StatusCode.UNAVAILABLE
     reason = "FETCH_FAILED"
 
 
 class Overloaded(TubeletError):
+    """The server has as many videos in flight as it may have; a retry after ``retry_after_s`` may succeed."""
+
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
     reason = "OVERLOADED"
     before_work = True
@@ -153,15 +193,19 @@ class Overloaded(TubeletError):
 
 
 class ClientOverloaded(Overloaded):
+    """This client has as many videos in flight as it may have."""
+
     reason = "CLIENT_OVERLOADED"
 
 
 class DeadlineTooShort(Overloaded):
+    """The answer is predicted to come after the call's deadline."""
+
     reason = "DEADLINE_TOO_SHORT"
 
 
 class StorageFull(TubeletError):
-    """The server has no room to store the video: other videos free theirs when they are answered."""
+    """The server has no room to store the video; other videos free theirs when they are answered."""
 
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
     reason = "STORAGE_FULL"
@@ -169,11 +213,13 @@ class StorageFull(TubeletError):
 
 
 class DecoderCrashed(TubeletError):
+    """The decode worker crashed or hung while it decoded this video."""
+
     reason = "DECODER_CRASHED"
 
 
 class ServerStopped(TubeletError):
-    """Another one may be there: at once behind the same name, soon where this one begins anew."""
+    """The server shut down before it could answer; another server, or this one restarted, may answer."""
 
     code = grpc.StatusCode.UNAVAILABLE
     reason = "SERVER_STOPPED"
@@ -181,30 +227,32 @@ class ServerStopped(TubeletError):
 
 
 class NoDevice(TubeletError):
+    """Every device that has the model failed."""
+
     code = grpc.StatusCode.UNAVAILABLE
     reason = "NO_DEVICE"
 
 
 class InternalError(TubeletError):
-    """Built where an unexpected exception is caught and logged under ``error_id``."""
+    """An unexpected error of the server; its log has the traceback under ``error_id``."""
 
     def __init__(self, error_id: str) -> None:
         super().__init__(f"internal error; ask the operator for log entry {error_id}", error_id=error_id)
 
 
 def quoted(text: str) -> str:
-    """For a message: of what is long, the beginning."""
+    """Quote ``text`` for a message; a long one is cut."""
     return repr(text if len(text) <= _MAX_QUOTED else f"{text[:_MAX_QUOTED]}…")
 
 
 def listed(names: Sequence[str]) -> str:
-    """For a message: of many names, the first ones, and how many more there are."""
+    """Join ``names`` for a message; of many, only the first ones, and how many more there are."""
     more = len(names) - _MAX_LISTED
     return ", ".join(names[:_MAX_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 def reasons() -> frozenset[str]:
-    """All reasons of the tree: the closed set of the ``reason`` label in the metrics."""
+    """Return the reasons of all errors: the closed set of the ``reason`` label in the metrics."""
     found, pending = set(), [TubeletError]
     while pending:
         error = pending.pop()

@@ -36,7 +36,7 @@ class AdmissionTicket:
 
     position: int
     deadline: float | None = None  # monotonic: an answer is of no use afterwards
-    predicted_s: float | None = None  # a probe, let in although expected to take so long, which is too long
+    predicted_s: float | None = None  # a trial, let in although expected to take so long, which is too long
     server_s: float | None = None  # wall seconds that the server worked for it, once it is answered
     server_s_at_cancel: float | None = None  # or that it had worked when the client would not wait any longer
     waiting_for_client_since: float | None = field(
@@ -65,7 +65,7 @@ class Admission:
     What the n-th video in flight takes, divided by n, is what one costs the whole machine, however it shares
     its time (Little's law). The median of the last ones tells when one more would be answered.
 
-    Who is refused teaches nothing, so one at a time is let in although it is expected to be late: a probe.
+    Who is refused teaches nothing, so one at a time is let in although it is expected to be late: a trial.
     Each that is answered much sooner makes room for one more, until one is late: expectations that do not
     hold soon keep nobody out, and where they hold next to nothing is lost. One whose client is silent costs
     nothing and tells nothing: the next one need not wait for it.
@@ -74,8 +74,8 @@ class Admission:
     def __init__(self, config: ServerConfig) -> None:
         self._config = config
         self._in_flight = 0
-        self._probes: set[AdmissionTicket] = set()  # among them
-        self._max_probes = 1
+        self._trials: set[AdmissionTicket] = set()  # among them
+        self._max_trials = 1
         self._by_client: Counter[str] = Counter()
         self._costs_s: deque[float] = deque(maxlen=_HISTORY)
 
@@ -90,13 +90,13 @@ class Admission:
         ticket = AdmissionTicket(self._in_flight + 1, deadline, self._predict_s(caller))
         self._in_flight += 1
         if ticket.predicted_s is not None:
-            self._probes.add(ticket)
+            self._trials.add(ticket)
         self._by_client[caller.name] += 1
         try:
             yield ticket
         finally:
             self._in_flight -= 1
-            self._probes.discard(ticket)
+            self._trials.discard(ticket)
             self._by_client[caller.name] -= 1
             if not self._by_client[caller.name]:
                 del self._by_client[caller.name]
@@ -106,7 +106,7 @@ class Admission:
         if ticket.server_s is not None:
             self._costs_s.append(ticket.server_s / ticket.position)
             if ticket.predicted_s is not None and ticket.server_s < _OVERESTIMATE_RATIO * ticket.predicted_s:
-                self._max_probes += 1
+                self._max_trials += 1
         elif ticket.server_s_at_cancel is not None:
             # It would have cost more than that; nobody who leaves early makes videos look cheap, or dear.
             if self._costs_s and ticket.server_s_at_cancel / ticket.position > statistics.median(
@@ -114,7 +114,7 @@ class Admission:
             ):
                 self._costs_s.append(ticket.server_s_at_cancel / ticket.position)
             if ticket.predicted_s is not None:
-                self._max_probes = 1
+                self._max_trials = 1
 
     def _check_limits(self, caller: Caller) -> None:
         config = self._config
@@ -137,7 +137,7 @@ class Admission:
             )
 
     def _predict_s(self, caller: Caller) -> float | None:
-        """How long a probe is expected to take; None for who is expected to be in time.
+        """How long a trial is expected to take; None for who is expected to be in time.
 
         Raises:
             DeadlineTooShort
@@ -147,7 +147,7 @@ class Admission:
         expected_s = statistics.median(self._costs_s) * (self._in_flight + 1)
         if expected_s <= _DEADLINE_MARGIN * caller.remaining_s:
             return None
-        if sum(not probe.is_client_idle for probe in self._probes) < self._max_probes:
+        if sum(not trial.is_client_idle for trial in self._trials) < self._max_trials:
             return expected_s
         raise DeadlineTooShort(
             f"an answer is expected after {expected_s:.2f} s, the call's deadline is in "

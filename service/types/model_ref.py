@@ -1,4 +1,4 @@
-"""A model as requests, commands and the configuration name it: NAME, or NAME:VERSION to pin a version."""
+"""References to models in requests, commands and the configuration: NAME, or NAME:VERSION."""
 
 from dataclasses import dataclass
 
@@ -7,17 +7,17 @@ _PARTS = 2
 
 @dataclass(frozen=True, slots=True)
 class ModelRef:
-    """A model's name and version. An empty name stands for the default, an empty version for none pinned."""
+    """A model's name and version; an empty name means the default model, an empty version any version."""
 
     name: str = ""
     version: str = ""
 
     @classmethod
     def parse(cls, text: str, version: str = "") -> "ModelRef":
-        """Read NAME or NAME:VERSION; ``version`` is one that was given beside the text.
+        """Parse ``text``, NAME or NAME:VERSION; ``version`` is one that was given separately.
 
         Raises:
-            ValueError: the text is neither, or names another version than the one beside it.
+            ValueError: ``text`` is neither, or its version differs from ``version``.
         """
         parts = text.split(":")
         if len(parts) > _PARTS or (len(parts) == _PARTS and not all(parts)):
@@ -31,13 +31,14 @@ class ModelRef:
         return f"{self.name}:{self.version}" if self.version else self.name
 
     def includes(self, name: str, version: str) -> bool:
-        """Whether the reference names this version; one without a version names all of them."""
+        """Whether the reference names this model and version; without a version it names all versions."""
         return self.name == name and self.version in ("", version)
 
     def or_default(self, default: "ModelRef") -> "ModelRef":
-        """Fill in the default's name where there is none, and its version where the names are the same.
+        """Return the reference with the name of ``default`` where it has none.
 
-        A pinned default so pins its model for requests that name the model, too.
+        The version of ``default`` is taken too, if the names are equal and the reference has no version. So a
+        default of NAME:VERSION also applies to requests for NAME.
         """
         name = self.name or default.name
         return ModelRef(name, self.version or (default.version if name == default.name else ""))

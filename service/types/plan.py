@@ -1,4 +1,4 @@
-"""What a request wants of a video: units, windows and segments, as arithmetic over time ranges.
+"""The plan of a request: the frames, units, windows and segments of a video, computed from time ranges.
 
 Times are integer nanoseconds from the first presented frame of the video (``_ns``).
 S units in a window, t frames in a unit, T = S * t frames in a window.
@@ -15,15 +15,15 @@ from tubelet.service.types.video import Crop
 
 @dataclass(frozen=True, slots=True)
 class SamplingGrid:
-    """One time range cut into units, windows and segments: an arithmetic object, never a list.
+    """One time range divided into units, windows and segments; all are computed, none are stored.
 
-    Unit u covers [start + u * unit, start + (u + 1) * unit); its t frames are sampled in equal parts of it,
-    each ``frame_offset_ns`` after the start of its part, or in the middle where that is None. Window w is S
-    consecutive units; windows start every ``stride_units``, the last one ends with the last unit.
-    Segment i starts every ``stride_units`` too; its logits are the mean of the windows that contain its
-    middle. ``one_segment`` makes the whole range one segment, its windows being views. A grid with
-    ``view_ns`` has the one window that starts there, and shares its segment with all grids over its range.
-    ``crop`` is what its frames show.
+    Unit u covers [start + u * unit, start + (u + 1) * unit). It is divided into t equal parts with one frame
+    each, ``frame_offset_ns`` after the start of the part, or in its middle if that is None. Window w is S
+    consecutive units. Windows start every ``stride_units``; the last one ends with the last unit. Segments
+    start every ``stride_units`` too. The logits of a segment are the mean of the windows that contain its
+    middle. With ``one_segment`` the whole range is one segment, and its windows are views of it. A grid with
+    ``view_ns`` has a single window that starts there, and shares its segment with all grids over its range.
+    ``crop`` is the part of the picture that the frames show.
     """
 
     start_ns: int
@@ -39,22 +39,22 @@ class SamplingGrid:
 
     def __post_init__(self) -> None:
         if not 0 <= self.start_ns < self.end_ns:
-            raise ValueError(f"a grid needs a range: {self}")
+            raise ValueError(f"the range of a sampling grid is empty or negative: {self}")
         if not 0 < self.window_ns <= self.end_ns - self.start_ns:
-            raise ValueError(f"a window must fit into its range: {self}")
+            raise ValueError(f"the window is empty or longer than its range: {self}")
         if not 1 <= self.stride_units <= self.units_per_window:
             raise ValueError(f"the stride must be 1 to {self.units_per_window} units: {self}")
         if self.view_ns is not None and not (self.one_segment and self.start_ns <= self.view_ns):
-            raise ValueError(f"a view lies in its range, which is one segment: {self}")
+            raise ValueError(f"a view must lie in its range, and the range must be one segment: {self}")
 
     @property
     def first_ns(self) -> int:
-        """Where unit 0 starts."""
+        """The start of unit 0."""
         return self.start_ns if self.view_ns is None else self.view_ns
 
     @property
     def frame_spacing_ns(self) -> int:
-        """From one sampled frame to the next."""
+        """The time from one sampled frame to the next."""
         return self.window_ns // (self.frames_per_unit * self.units_per_window)
 
     @property
@@ -71,11 +71,11 @@ class SamplingGrid:
     def num_segments(self) -> int:
         if self.one_segment:
             return 1
-        # A tail of less than half a stride joins the segment before it.
+        # A tail of less than half a stride belongs to the segment before it.
         return max(1, (2 * self.num_units + self.stride_units) // (2 * self.stride_units))
 
     def frame_time_ns(self, unit: int, frame: int) -> int:
-        """When frame ``frame`` (0..t-1) of unit ``unit`` is sampled."""
+        """Return the time at which frame ``frame`` (0..t-1) of unit ``unit`` is sampled."""
         sampled = unit * self.frames_per_unit + frame
         frames_per_window = self.frames_per_unit * self.units_per_window
         if self.frame_offset_ns is not None:
@@ -83,22 +83,23 @@ class SamplingGrid:
         return self.first_ns + (2 * sampled + 1) * self.window_ns // (2 * frames_per_window)
 
     def window_start(self, window: int) -> int:
-        """The first unit of a window."""
+        """Return the first unit of ``window``."""
         return min(window * self.stride_units, self.num_units - self.units_per_window)
 
     def window_units(self, window: int) -> range:
+        """Return the units of ``window``."""
         first = self.window_start(window)
         return range(first, first + self.units_per_window)
 
     def window_ending_at(self, unit: int) -> int | None:
-        """The window whose last unit this is, if there is one."""
+        """Return the window whose last unit is ``unit``, or None."""
         if unit == self.num_units - 1:
             return self.num_windows - 1
         window, rest = divmod(unit + 1 - self.units_per_window, self.stride_units)
         return window if rest == 0 and window >= 0 else None
 
     def segment_range_ns(self, segment: int) -> tuple[int, int]:
-        """[start, end) of a segment; the last one ends where the range ends."""
+        """Return the time range [start, end) of ``segment``; the last one ends with the grid's range."""
         last = segment == self.num_segments - 1
         stride_ns = self.window_ns * self.stride_units
         start = self.start_ns + segment * stride_ns // self.units_per_window
@@ -106,10 +107,10 @@ class SamplingGrid:
         return start, end
 
     def segment_windows(self, segment: int) -> range:
-        """The windows whose logits a segment averages.
+        """Return the windows whose mean logits are those of ``segment``.
 
-        The last window may start before its stride; for all segments but the last it counts from there only,
-        so that what is known of them does not change with what comes after.
+        The last window may start less than a stride after the one before it. Only the last segment counts it
+        from its true start, so that earlier segments do not change when the video goes on.
         """
         if self.one_segment:
             return range(self.num_windows)
@@ -125,20 +126,20 @@ class SamplingGrid:
         return range(min(first, final), min(last, final) + 1)
 
     def is_settled(self, segment: int, num_units: int) -> bool:
-        """Do a segment's range and windows stay as they are, the range being at least so many units long?"""
+        """Whether ``segment`` can no longer change, given that the range has at least ``num_units`` units."""
         return 2 * num_units >= (2 * segment + 3) * self.stride_units
 
     def cut(self, end_ns: int) -> "SamplingGrid":
-        """The same grid over a range that ends early; one window at least remains."""
+        """Return the grid for a range that ends at ``end_ns``, but not before its first window."""
         return replace(self, end_ns=max(min(end_ns, self.end_ns), self.start_ns + self.window_ns))
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a request wants of a video: grids in the order of time, over ranges that do not overlap.
+    """The sampling grids of a request, in the order of time, over ranges that do not overlap.
 
-    Several grids over one range are its views, which may overlap. An open plan is of a video whose end is not
-    known: its one grid goes on for as long as a video may last, until it is cut.
+    Several grids over one range are its views, which may overlap. An unbounded plan is for a video whose end
+    is not known: its single grid is as long as a video may be, and is cut when the video ends.
     """
 
     grids: tuple[SamplingGrid, ...]
@@ -146,24 +147,27 @@ class Plan:
 
     def __post_init__(self) -> None:
         if not self.grids:
-            raise ValueError("a plan needs a grid")
+            raise ValueError("a plan needs at least one sampling grid")
         for before, after in pairwise(self.grids):
             are_views = before.view_ns is not None and after.start_ns == before.start_ns
             if after.first_ns < (before.first_ns if are_views else before.end_ns):
-                raise ValueError(f"grids overlap: {before} and {after}")
+                raise ValueError(f"sampling grids overlap: {before} and {after}")
 
     @property
     def total_ns(self) -> int:
-        """What all units cover, a time once for each unit that covers it."""
+        """The total duration of all units; a time that several units cover counts for each."""
         return sum(grid.num_units * grid.window_ns // grid.units_per_window for grid in self.grids)
 
     @property
     def units_at_once(self) -> int:
-        """How many units are being filled, at most, while one walks through the video."""
+        """The most units that are incomplete at one time while the video is decoded from start to end."""
         return max(_units_under_way(self.grids))
 
     def split_by_memory(self, at_once: int) -> Iterator[tuple[int, "Plan"]]:
-        """The plan in parts that fill no more units at once, each with the number of its first grid."""
+        """Split the plan into parts with at most ``at_once`` incomplete units at one time.
+
+        Each part comes with the number of its first grid.
+        """
         first = 0
         while first < len(self.grids):
             rest = self.grids[first:]
@@ -173,14 +177,15 @@ class Plan:
             first += len(part.grids)
 
     def fits(self, duration_ns: int) -> bool:
-        """Is it the right plan for a video that lasts so long? An open one's window must fit into it."""
+        """Whether the plan fits a video of ``duration_ns``; an unbounded one needs at least one window."""
         return not self.is_unbounded or self.grids[0].window_ns <= duration_ns
 
     def has(self, grid: int, unit: int) -> bool:
+        """Whether the plan has this unit of this grid."""
         return grid in range(len(self.grids)) and unit in range(self.grids[grid].num_units)
 
     def views(self, grid: int) -> range:
-        """The numbers of all grids over the range of this one."""
+        """Return the numbers of all grids over the range of ``grid``."""
         start_ns = self.grids[grid].start_ns
         return range(
             bisect_left(self.grids, start_ns, key=lambda each: each.start_ns),
@@ -188,13 +193,13 @@ class Plan:
         )
 
     def cut(self, end_ns: int) -> "Plan | None":
-        """The same plan for a video that ends early; None if nothing of it is left."""
+        """Return the plan for a video that ends at ``end_ns``; None if no grid starts before that."""
         grids = tuple(grid.cut(end_ns) for grid in self.grids if grid.first_ns < end_ns)
         return Plan(grids) if grids else None
 
 
 def _units_under_way(grids: tuple[SamplingGrid, ...]) -> Iterator[int]:
-    """How many units, one a grid, are being filled as each grid starts."""
+    """Yield the number of incomplete units, one for each grid, at the start of each grid."""
     ends_ns: list[int] = []  # a heap
     for grid in grids:
         while ends_ns and ends_ns[0] <= grid.first_ns:

@@ -1,4 +1,4 @@
-"""What a video was classified as: labels, segments, progress, the whole answer."""
+"""The answer for a video: labels, segments, progress, classification."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -8,12 +8,14 @@ from tubelet.service.types.video import NS_PER_S, VideoMetadata
 
 @dataclass(frozen=True, slots=True)
 class Label:
+    """A class of the model and its score, 0 to 1."""
+
     name: str
     score: float
 
 
 class Activation(Enum):
-    """How logits become scores: over all labels together, or for each label by itself (multi-label)."""
+    """How logits become scores: softmax over all labels, or a sigmoid for each label (multi-label)."""
 
     SOFTMAX = "softmax"
     SIGMOID = "sigmoid"
@@ -21,7 +23,7 @@ class Activation(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Labels of the time range [start_ns, end_ns)."""
+    """The labels of the time range [start_ns, end_ns), best first."""
 
     start_ns: int
     end_ns: int
@@ -41,7 +43,10 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a video is: seconds of it decoded, and seconds that the plan covers, view by view."""
+    """Progress of decoding: seconds decoded, and seconds to decode in total; each view counts.
+
+    ``total_s`` is 0 while the end of the video is not known.
+    """
 
     decoded_s: float
     total_s: float
@@ -49,15 +54,15 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """The whole answer for one video."""
+    """The answer for one video: the labels of its segments and of the whole video."""
 
     metadata: VideoMetadata
     model: str
     version: str
     segments: tuple[Segment, ...]
     labels: tuple[Label, ...]
-    stage_seconds: dict[str, float]
+    stage_seconds: dict[str, float]  # wall time of each stage
     warnings: tuple[str, ...] = ()
-    max_frame_offset_ns: int = 0  # how far frames were from the wanted times, at most; 0 without ``fast``
-    fetched_bytes: int = 0  # of a video at a URI
+    max_frame_offset_ns: int = 0  # largest distance of a frame from the time wanted; 0 without ``fast``
+    fetched_bytes: int = 0  # of a video at a URI; 0 for an upload
     activation: Activation = Activation.SOFTMAX

@@ -1,23 +1,23 @@
-"""Where a server is: what people write, and the form that gRPC takes. Pure text, nothing is looked up."""
+"""Addresses of servers: parses what users write into what gRPC takes. No name is resolved."""
 
 import re
 from ipaddress import AddressValueError, IPv6Address
 
 DEFAULT_PORT = 8500
 
-_GRPC_NAMES = ("dns:///", "xds:///", "unix:", "unix-abstract:", "ipv4:", "ipv6:")  # of gRPC's resolvers
+_GRPC_NAMES = ("dns:///", "xds:///", "unix:", "unix-abstract:", "ipv4:", "ipv6:")  # gRPC's resolvers
 _HOST = re.compile(r"[^\s/@?#:\[\]\\%]+")
 _WANTED = "a server's address is HOST, HOST:PORT or [IPV6]:PORT"
 
 
 def parse_target(text: str) -> str:
-    """Return HOST:PORT for a server's address; the port is 8500 where the text has none.
+    """Parse a server's address into HOST:PORT; the port is 8500 where ``text`` has none.
 
-    ``http://`` and a slash at the end are dropped, an IPv6 address gets its brackets. Names that only gRPC
-    resolves, such as ``dns:///tubelet:8500``, stay as they are.
+    ``http://`` and a trailing slash are dropped, an IPv6 address gets brackets. Names for gRPC's own
+    resolvers, such as ``dns:///tubelet:8500``, are kept.
 
     Raises:
-        ValueError: a sentence that says what is wrong with it.
+        ValueError: ``text`` is not an address; the message says why.
     """
     written = text.strip()
     if written.startswith(_GRPC_NAMES):
@@ -32,7 +32,7 @@ def parse_target(text: str) -> str:
 
 
 def _split(authority: str, text: str) -> tuple[str, int]:
-    if _is_ipv6(authority):  # as it is, without brackets
+    if _is_ipv6(authority):  # without brackets
         return f"[{authority}]", DEFAULT_PORT
     if authority.startswith("["):
         address, bracket, rest = authority[1:].partition("]")
@@ -62,10 +62,10 @@ def _is_ipv6(text: str) -> bool:
 
 
 def plain_host(text: str) -> str:
-    """Return a host as written in the configuration, without the brackets that an IPv6 address may have.
+    """Return the host of the configuration without the brackets of an IPv6 address.
 
     Raises:
-        ValueError: it is neither an address nor a name, or has a port.
+        ValueError: ``text`` is neither an address nor a name, or has a port.
     """
     bare = text.removeprefix("[").removesuffix("]") if text[:1] == "[" and text[-1:] == "]" else text
     try:

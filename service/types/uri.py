@@ -1,7 +1,7 @@
-"""Where a video is: URIs, and prefixes of those that may be fetched. Pure text, nothing is looked up.
+"""URIs of videos, and prefixes of URIs that may be fetched (RFC 3986). No name is resolved.
 
-Only one way to read a URI is let through (RFC 3986): what two programs may take for different places, such as
-a user name before the host or a path with dots in it, encoded or not, is refused.
+A URI that two programs may read differently is refused, such as one with a user name before the host, or with
+``.`` or ``..`` in its path, encoded or not.
 """
 
 import re
@@ -12,9 +12,10 @@ from urllib.parse import quote, unquote
 
 Scheme = Literal["file", "http", "https", "s3", "gs"]
 SCHEMES: tuple[Scheme, ...] = ("file", "http", "https", "s3", "gs")
+_STARTS = ", ".join(f"{scheme}://" for scheme in SCHEMES)
 _PORTS = {"http": 80, "https": 443}
 
-_MAX_CHARACTERS = 8192  # signed URLs have some two thousand
+_MAX_CHARACTERS = 8192  # signed URLs have about 2,000
 _SHAPE = re.compile(r"([^:/?#]+)://([^/?#]*)([^?#]*)(?:\?([^#]*))?", re.DOTALL)
 _BEGINNING = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?|\[[0-9A-Fa-f:.]+\]")
@@ -24,13 +25,13 @@ _IN_QUERY = _IN_PATH + "?"
 
 
 def is_uri(video: str) -> bool:
-    """Is it meant as a URI, be it of a scheme that is not taken, and not as the path of a local file?"""
+    """Whether ``video`` is a URI, of whatever scheme, rather than the path of a local file."""
     return _BEGINNING.match(video) is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Uri:
-    """``path`` and ``query`` are percent-encoded; ``host`` is the bucket of an object store."""
+    """The parts of a URI: ``path`` and ``query`` are percent-encoded; ``host`` may be a bucket's name."""
 
     scheme: Scheme
     host: str
@@ -39,56 +40,59 @@ class Uri:
     query: str = ""
 
     def __str__(self) -> str:
-        """For logs: without the query, which may be a signature."""
+        """Return the URI without its query, for logs: the query may hold a signature."""
         return f"{self.scheme}://{self.authority}{self.path}"
 
     @property
     def authority(self) -> str:
+        """The host, and the port unless it is the scheme's own."""
         is_usual = self.port is None or self.port == _PORTS.get(self.scheme)
         return self.host if is_usual else f"{self.host}:{self.port}"
 
     @property
     def url(self) -> str:
-        """All of it."""
+        """The complete URI, with its query."""
         return f"{self}?{self.query}" if self.query else str(self)
 
     @property
     def key(self) -> str:
-        """The path in plain text."""
+        """The path, with percent-encoding decoded."""
         return unquote(self.path)
 
 
 def parse_uri(text: str) -> Uri:
-    """
+    """Parse ``text`` into a URI whose parts are written in one way only.
+
     Raises:
-        ValueError: a sentence that says what is wrong with it.
+        ValueError: ``text`` is not a URI that is supported; the message says why.
     """
     if len(text) > _MAX_CHARACTERS:
-        raise ValueError(f"a URI of {len(text)} characters is longer than {_MAX_CHARACTERS}")
+        raise ValueError(f"the URI has {len(text)} characters; the limit is {_MAX_CHARACTERS}")
     found = _SHAPE.fullmatch(text)
     if found is None or found[1].lower() not in SCHEMES:
-        raise ValueError(f"a URI begins with one of {', '.join(f'{each}://' for each in SCHEMES)}, has no #")
+        raise ValueError(f"unsupported URI: it must start with one of {_STARTS} and contain no #")
     scheme = cast(Scheme, found[1].lower())
     host, port = _authority(scheme, found[2])
     if scheme == "file" and not found[3]:
-        raise ValueError("a URI of file:// needs a path")
+        raise ValueError("a file:// URI needs a path: file:///PATH")
     path, query = found[3] or "/", found[4] or ""
     if _FORBIDDEN.search(path + query):
-        raise ValueError("a URI has no control characters, no backslash and no % but before two hex digits")
+        raise ValueError("the URI contains a control character, a backslash or a % without two hex digits")
     if _climbs(path):
-        raise ValueError("the path of a URI has no ., no .. and no zero byte in it, encoded or not")
+        raise ValueError("the path of the URI contains ., .. or a zero byte, perhaps encoded")
     if query and scheme not in _PORTS:
-        raise ValueError(f"a URI of {scheme}:// has no query; a ? in a name is written %3F")
+        raise ValueError(f"a {scheme}:// URI must not have a query; write a ? in a name as %3F")
     return Uri(scheme, host, port, quote(path, safe=_IN_PATH), quote(query, safe=_IN_QUERY))
 
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """Of URIs, up to the end of a path's segment; without a host, of those on any host's usual port."""
+    """A prefix of URIs, whole path segments only; without a host, it covers all hosts on the usual port."""
 
     uri: Uri
 
     def covers(self, uri: Uri) -> bool:
+        """Whether ``uri`` starts with this prefix."""
         prefix = self.uri
         if (uri.scheme, uri.port) != (prefix.scheme, prefix.port) or prefix.host not in ("", uri.host):
             return False
@@ -97,54 +101,56 @@ class Prefix:
 
 
 def parse_prefix(text: str) -> Prefix:
-    """
+    """Parse ``text`` into a prefix; ``https://`` alone covers all hosts.
+
     Raises:
-        ValueError: it is no URI, or has a query.
+        ValueError: ``text`` is not a URI that is supported, or has a query.
     """
     scheme, separator, rest = text.partition("://")
     is_any_host = rest.strip("/") == "" and scheme.lower() != "file"
     uri = parse_uri(f"{scheme}{separator}any" if is_any_host else text)
     if uri.query:
-        raise ValueError("a prefix has no query")
+        raise ValueError("a prefix must not have a query")
     return Prefix(Uri(uri.scheme, "", uri.port, "/") if is_any_host else uri)
 
 
 def is_covered(uri: Uri, prefixes: Iterable[Prefix]) -> bool:
+    """Whether any of ``prefixes`` covers ``uri``."""
     return any(prefix.covers(uri) for prefix in prefixes)
 
 
 def _authority(scheme: Scheme, text: str) -> tuple[str, int | None]:
-    """The host, in lower case where that makes no difference, and the port."""
+    """Parse a URI's authority into host and port; the host is in lower case where case does not matter."""
     if scheme == "file":
         if text.lower() not in ("", "localhost"):
-            raise ValueError("a URI of file:// names no other machine: file:///PATH")
+            raise ValueError("a file:// URI must not name a host: file:///PATH")
         return "", None
     if "@" in text:
-        raise ValueError("a URI must not carry a user name or password")
+        raise ValueError("the URI must not contain a user name or password")
     host, _, number = text.partition(":") if not text.startswith("[") else _after_bracket(text)
     host = host.removesuffix(".")
     if not _HOST.fullmatch(host):
-        raise ValueError(f"a URI of {scheme}:// needs a host of letters, digits, dots and dashes")
+        raise ValueError(f"a {scheme}:// URI needs a host of letters, digits, dots and dashes")
     if scheme not in _PORTS:
         if number:
-            raise ValueError(f"a URI of {scheme}:// has no port")
+            raise ValueError(f"a {scheme}:// URI must not have a port")
         return host, None
     if number and not (number.isascii() and number.isdigit() and 0 < int(number) < 1 << 16):
-        raise ValueError("the port of a URI is a number from 1 to 65535")
+        raise ValueError("the port of the URI must be a number from 1 to 65535")
     return host.lower(), int(number) if number else _PORTS[scheme]
 
 
 def _after_bracket(text: str) -> tuple[str, str, str]:
     address, _, rest = text.partition("]")
     if rest and not rest.startswith(":"):
-        raise ValueError("a URI needs a colon between the address in brackets and the port")
+        raise ValueError("the URI needs a colon between the address in brackets and the port")
     return f"{address}]", ":", rest[1:]
 
 
 def _climbs(path: str) -> bool:
-    """Would some program take a segment for . or .., or stop at a zero byte?
+    """Whether some program may read a segment of ``path`` as ``.`` or ``..``, or stop at a zero byte.
 
-    Some decode twice, or leave out what is after a ;.
+    Some programs decode a path twice, or drop what follows a semicolon.
     """
     while True:
         if any(segment.partition(";")[0] in (".", "..") for segment in re.split(r"[/\\]", path)):

@@ -1,4 +1,4 @@
-"""The frozen values that stages hand to each other, checked at birth. No torch, no protos.
+"""The video, its metadata and its decoded frames, as frozen values that are checked when they are made.
 
 Times are integer nanoseconds from the first presented frame of the video (``_ns``).
 t frames in a unit, H W C pixels.
@@ -27,16 +27,16 @@ def to_ns(seconds: float) -> int:
 
 
 Crop = Literal["start", "centre", "end"]
-"""Which part of the resized picture a model sees: it moves along the side that has more to spare."""
+"""The part of the resized picture that a model sees: the crop moves along the side with the larger margin."""
 CROPS: tuple[Crop, ...] = ("start", "centre", "end")
 
 Stage = Literal["upload", "fetch", "probe", "decode", "queue", "encode", "classify", "total"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
-"""What is timed of a request, in the order of the pipeline."""
+"""The stages of a request whose time is measured, in the order of the pipeline."""
 
 
 class Protection(StrEnum):
-    """A layer between a worker that a video has taken over and everything else."""
+    """A layer of the sandbox around a decode worker, in case a video exploits a fault in the decoder."""
 
     RLIMITS = "rlimits"
     LANDLOCK = "landlock"
@@ -44,11 +44,11 @@ class Protection(StrEnum):
 
 
 class VideoFile(Protocol):
-    """The bytes of a video in a seekable file, of which some may be missing still.
+    """A video's bytes in a seekable file, of which some may not have arrived yet.
 
-    Whoever reads them uses the places that ``wait`` has told of, all of them once ``is_whole``. ``fd`` may
-    become another with the same bytes after any wait. ``size_bytes`` is None as long as it is not known: as
-    long as bytes come from the front, all of them. Where it is known, those at any place can be asked for.
+    Only byte ranges that ``wait`` has returned may be read, or all bytes once ``is_whole`` is true. ``fd``
+    may change during any wait; the new file has the same bytes. ``size_bytes`` is None while an upload goes
+    on: its bytes arrive in order. Once the size is known, ``wait`` may ask for any bytes.
     """
 
     @property
@@ -61,19 +61,23 @@ class VideoFile(Protocol):
     def is_whole(self) -> bool: ...
 
     async def wait(self, start: int, end: int) -> tuple[int, int]:
-        """Wait for the byte at ``start`` (better, all up to ``end``) or the file's end: what is there."""
+        """Wait for the byte at ``start``, if possible for all up to ``end``.
+
+        Return the range [start, end) that has arrived; it is shorter where the file ends.
+        """
         ...
 
     async def whole(self) -> int:
-        """Wait for all of it: its size in bytes."""
+        """Wait for all bytes; return the size of the file in bytes."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class VideoMetadata:
-    """What a video is: its display size after rotation, and the times that its packets really span.
+    """What is known of a video: its container and codec, displayed size, frame rate and duration.
 
-    While it is on its way, what its header says; zero for what that leaves open.
+    The values come from the packets, not from the header. Only while the video is still arriving, they are
+    the header's, and 0 where the header says nothing. Width and height are those after rotation.
     """
 
     container: str
@@ -88,7 +92,7 @@ class VideoMetadata:
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.height < 1 or self.duration_ns < 0:
-            raise ValueError(f"a video has a size, and no negative duration: {self}")
+            raise ValueError(f"a video must be at least 1 x 1 pixels and have no negative duration: {self}")
 
     @property
     def duration_s(self) -> float:
@@ -98,29 +102,30 @@ class VideoMetadata:
 
 @dataclass(frozen=True, slots=True)
 class PixelFormat:
-    """What the decoder makes of a frame: RGB uint8 at the model's size.
+    """How the decoder turns a frame into the model's input: RGB uint8, ``height`` x ``width``.
 
-    The picture is resized until it covers the resized size (``crop``) or fills it (``stretch``); then a crop
-    is cut out of it. The centre goes up and left or to the even pixel where it lies between two. ``swscale``
-    resamples while it converts colours, the others afterwards in RGB; where the resized picture is smaller
-    than the crop, the rest of it is black.
+    ``resize`` says how the picture is brought to the size ``resized``: ``crop`` keeps its proportions and
+    covers that size, ``stretch`` fills it exactly. Then a crop of ``height`` x ``width`` is cut out; a
+    picture smaller than the crop gets black borders. ``resample`` is the filter: ``swscale`` resamples while
+    it converts colours, the others resample the RGB picture. ``crop_rounding`` says which pixel is the centre
+    where it lies between two: ``down`` the upper left, ``half_even`` the even one.
     """
 
     height: int
     width: int
     resize: Literal["crop", "stretch"]
-    resize_height: int | None = None  # None: as high and wide as the result
+    resize_height: int | None = None  # None: the height of the result; likewise the width
     resize_width: int | None = None
     resample: Literal["swscale", "bilinear", "bicubic", "lanczos", "nearest", "bilinear_aliased"] = "swscale"
     crop_rounding: Literal["down", "half_even"] = "down"
 
     @property
     def resized(self) -> tuple[int, int]:
-        """(height, width) that the resized picture covers or fills."""
+        """The size (height, width) that the resized picture covers or fills."""
         return self.resize_height or self.height, self.resize_width or self.width
 
     def corner(self, crop: Crop, height: int, width: int) -> tuple[int, int]:
-        """Where a crop begins in a picture resized to this size: (top, left)."""
+        """Return the (top, left) corner of ``crop`` in a picture of ``height`` x ``width``."""
         down, across = height - self.height, width - self.width
         if crop == "centre" or max(down, across) <= 0:
             return self._half(down), self._half(across)
@@ -136,7 +141,7 @@ class PixelFormat:
 
 @dataclass(frozen=True, slots=True)
 class UnitFrames:
-    """The t frames of one unit, as a view of shared memory that ``release`` gives back to the decoder."""
+    """The t frames of one unit, in shared memory of the decode worker until ``release`` is called."""
 
     grid: int
     unit: int
@@ -150,10 +155,10 @@ class UnitFrames:
 
 @dataclass(frozen=True, slots=True)
 class DecodeSummary:
-    """What the decoder says when it is through: where the frames really ended, and what went wrong."""
+    """The result of decoding a plan: where the frames ended, how many were decoded, and warnings."""
 
     end_ns: int
     frames_decoded: int
     warnings: tuple[str, ...]
-    metadata: VideoMetadata  # of the whole video, which may have been on its way before
-    max_frame_offset_ns: int = 0  # how far frames were taken from the times wanted, at most
+    metadata: VideoMetadata  # of the complete video, which may still have been arriving when it was probed
+    max_frame_offset_ns: int = 0  # largest distance of a frame from the time wanted

@@ -205,7 +205,7 @@ def test_the_demo_names_a_wrong_configuration() -> None:
 def test_a_scheme_that_is_not_taken_is_told_which_are(served: Served) -> None:
     done = tubelet("classify", "ftp://a/b.mp4", "--server", served.target)
     assert done.returncode == 1
-    assert "a URI begins with one of file://, http://" in done.stderr
+    assert "it must start with one of file://, http://" in done.stderr
 
 
 def test_a_uri_that_is_not_allowed_comes_with_a_command_to_paste(

@@ -365,4 +365,4 @@ def test_a_library_that_is_missing_is_one_sentence(tmp_path: Path) -> None:
     assert "pip install 'tubelet[http]'" in done.stderr
     assert "Traceback" not in done.stderr
     wrong = tubelet("serve", TUBELET_FETCH__ALLOW='["good.example"]')
-    assert "fetch.allow: a URI begins with one of" in wrong.stderr
+    assert "fetch.allow: unsupported URI: it must start with one of" in wrong.stderr

@@ -192,7 +192,7 @@ async def test_a_client_is_waited_for_until_its_last_chunk_came() -> None:
 
     async with open_stages(load_config(None), Metrics()) as stages:
         with stages.pipeline.admit(Caller()) as ticket:
-            ticket.predicted_s = 1.0  # a probe
+            ticket.predicted_s = 1.0  # a trial
             await stages.pipeline.classify(chunks(), Options(), ignore, ticket)
     assert waited[:3] == [True] * 3
     assert set(waited[3:]) == {False}

@@ -16,13 +16,13 @@ from tubelet.service.types.model_ref import ModelRef
         ("", "2", "", "2"),
     ],
 )
-def test_references(text: str, version: str, name: str, pinned: str) -> None:
+def test_references_are_parsed(text: str, version: str, name: str, pinned: str) -> None:
     reference = ModelRef.parse(text, version)
     assert (reference.name, reference.version) == (name, pinned)
 
 
 @pytest.mark.parametrize("text", [":", "vit:", ":1", "a:b:c", "hf:org/name:1"])
-def test_what_is_no_reference(text: str) -> None:
+def test_invalid_references_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=f"NAME or NAME:VERSION, not '{text}'"):
         ModelRef.parse(text)
 
@@ -32,7 +32,7 @@ def test_a_reference_is_written_as_it_is_read(text: str) -> None:
     assert str(ModelRef.parse(text)) == text
 
 
-def test_two_versions_that_differ() -> None:
+def test_two_different_versions_are_refused() -> None:
     with pytest.raises(ValueError, match="the model is 'vit:1', but the version beside it is '2'"):
         ModelRef.parse("vit:1", "2")
 
@@ -48,9 +48,9 @@ def test_two_versions_that_differ() -> None:
         ("", "vit", "vit"),
     ],
 )
-def test_a_pinned_default_pins_its_name(asked: str, default: str, meant: str) -> None:
+def test_a_pinned_default_applies_to_its_name(asked: str, default: str, meant: str) -> None:
     assert str(ModelRef.parse(asked).or_default(ModelRef.parse(default))) == meant
 
 
-def test_a_version_alone_is_one_of_the_default() -> None:
+def test_a_version_without_a_name_is_the_default_models() -> None:
     assert ModelRef("", "2").or_default(ModelRef("vit", "1")) == ModelRef("vit", "2")

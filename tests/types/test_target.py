@@ -1,4 +1,4 @@
-"""Where a server is, as people write it."""
+"""Addresses of servers, as users write them."""
 
 import pytest
 from hypothesis import given
@@ -27,7 +27,7 @@ from tubelet.service.types.target import parse_target
         ("unix:/run/tubelet.sock", "unix:/run/tubelet.sock"),
     ],
 )
-def test_spellings(text: str, target: str) -> None:
+def test_addresses_are_parsed(text: str, target: str) -> None:
     assert parse_target(text) == target
     assert parse_target(target) == target
 
@@ -52,7 +52,7 @@ def test_spellings(text: str, target: str) -> None:
         ("https://host:8500", "there is no TLS yet; name the server without https://"),
     ],
 )
-def test_what_is_no_address(text: str, says: str) -> None:
+def test_invalid_addresses_say_why(text: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         parse_target(text)
     with pytest.raises(ValueError, match=says):
@@ -60,7 +60,7 @@ def test_what_is_no_address(text: str, says: str) -> None:
 
 
 @given(st.text(alphabet="a1:[]/.%@h tp", max_size=20))
-def test_any_text_is_an_address_or_is_refused(text: str) -> None:
+def test_any_text_is_parsed_or_refused(text: str) -> None:
     try:
         target = parse_target(text)
     except ValueError:
@@ -72,7 +72,7 @@ def test_any_text_is_an_address_or_is_refused(text: str) -> None:
     assert parse_target(target) == target
 
 
-def test_a_command_names_the_option() -> None:
+def test_a_command_names_the_option_with_the_address() -> None:
     done = tubelet("models", "list", "--server", "https://localhost", COLUMNS="200")
     assert done.returncode == 2
     assert "'--server': https://localhost: there is no TLS yet" in done.stderr

@@ -1,4 +1,4 @@
-"""URIs are read in one way only, and a prefix covers what lies below it and nothing else."""
+"""Parsing of URIs, which has one result only, and of prefixes that cover them."""
 
 import pytest
 
@@ -20,16 +20,16 @@ from tubelet.service.types.uri import is_uri, parse_prefix, parse_uri
         ("file://localhost/srv/a..mp4", "file:///srv/a..mp4"),
     ],
 )
-def test_what_a_uri_means(text: str, url: str) -> None:
+def test_uris_are_normalised(text: str, url: str) -> None:
     assert parse_uri(text).url == url
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("clip.mp4", "begins with one of"),
-        ("ftp://good.example/a", "begins with one of"),
-        ("https:/good.example/a", "begins with one of"),
+        ("clip.mp4", "must start with one of"),
+        ("ftp://good.example/a", "must start with one of"),
+        ("https:/good.example/a", "must start with one of"),
         ("https://good.example/a#t=1", "no #"),
         ("https://user:secret@good.example/a", "user name or password"),
         ("https://good.example@evil.example/a", "user name or password"),
@@ -39,33 +39,33 @@ def test_what_a_uri_means(text: str, url: str) -> None:
         ("https://good example/a", "needs a host"),
         ("https://gооd.example/a", "needs a host"),  # two of its letters are Cyrillic
         ("https://good.example%2eevil/a", "needs a host"),
-        ("https://good.example:port/a", "port of a URI"),
-        ("https://good.example:0/a", "port of a URI"),
-        ("https://good.example:65536/a", "port of a URI"),
-        ("https://good.example:²/a", "port of a URI"),
+        ("https://good.example:port/a", "port of the URI"),
+        ("https://good.example:0/a", "port of the URI"),
+        ("https://good.example:65536/a", "port of the URI"),
+        ("https://good.example:²/a", "port of the URI"),
         ("https://[::1]evil.example/a", "colon between"),
-        ("https://good.example/a/../b", "no ., no .. and no zero byte"),
-        ("https://good.example/a/%2e%2E/b", "no ., no .. and no zero byte"),
-        ("https://good.example/a/%252e%252e/b", "no ., no .. and no zero byte"),
-        ("https://good.example/a/..%2fb", "no ., no .. and no zero byte"),
-        ("https://good.example/a/..%5cb", "no ., no .. and no zero byte"),
-        ("https://good.example/a/..;x=1/b", "no ., no .. and no zero byte"),
-        ("https://good.example/./a", "no ., no .. and no zero byte"),
-        ("https://good.example/a\\..\\b", "no backslash"),
-        ("https://good.example/a\nb", "no control characters"),
-        ("https://good.example/a?b\r\nHost: evil", "no control characters"),
+        ("https://good.example/a/../b", "contains ., .. or a zero byte"),
+        ("https://good.example/a/%2e%2E/b", "contains ., .. or a zero byte"),
+        ("https://good.example/a/%252e%252e/b", "contains ., .. or a zero byte"),
+        ("https://good.example/a/..%2fb", "contains ., .. or a zero byte"),
+        ("https://good.example/a/..%5cb", "contains ., .. or a zero byte"),
+        ("https://good.example/a/..;x=1/b", "contains ., .. or a zero byte"),
+        ("https://good.example/./a", "contains ., .. or a zero byte"),
+        ("https://good.example/a\\..\\b", "a backslash"),
+        ("https://good.example/a\nb", "a control character"),
+        ("https://good.example/a?b\r\nHost: evil", "a control character"),
         ("https://good.example/100%", "two hex digits"),
-        ("file:///srv/%00.mp4", "no ., no .. and no zero byte"),
-        ("file://other.machine/srv/a.mp4", "names no other machine"),
+        ("file:///srv/%00.mp4", "contains ., .. or a zero byte"),
+        ("file://other.machine/srv/a.mp4", "must not name a host"),
         ("file://", "needs a path"),
-        ("file:///srv/a.mp4?x", "has no query"),
-        ("s3://bucket:9000/a", "has no port"),
-        ("s3://arn:aws:s3:eu-west-1:1:accesspoint/a", "has no port"),
-        ("s3://bucket/a?versionId=3", "has no query"),
-        ("https://good.example/" + "a" * 9000, "longer than 8192"),
+        ("file:///srv/a.mp4?x", "must not have a query"),
+        ("s3://bucket:9000/a", "must not have a port"),
+        ("s3://arn:aws:s3:eu-west-1:1:accesspoint/a", "must not have a port"),
+        ("s3://bucket/a?versionId=3", "must not have a query"),
+        ("https://good.example/" + "a" * 9000, "the limit is 8192"),
     ],
 )
-def test_what_is_refused_says_why(text: str, says: str) -> None:
+def test_refused_uris_say_why(text: str, says: str) -> None:
     with pytest.raises(ValueError, match=says.replace(".", r"\.")):
         parse_uri(text)
 
@@ -109,19 +109,19 @@ def test_what_is_refused_says_why(text: str, says: str) -> None:
         ("file:///", ["file:///etc/passwd"], []),
     ],
 )
-def test_what_a_prefix_covers(prefix: str, covered: list[str], not_covered: list[str]) -> None:
-    place = parse_prefix(prefix)
-    assert [uri for uri in covered if not place.covers(parse_uri(uri))] == []
-    assert [uri for uri in not_covered if place.covers(parse_uri(uri))] == []
+def test_prefixes_cover_whole_path_segments(prefix: str, covered: list[str], not_covered: list[str]) -> None:
+    parsed = parse_prefix(prefix)
+    assert [uri for uri in covered if not parsed.covers(parse_uri(uri))] == []
+    assert [uri for uri in not_covered if parsed.covers(parse_uri(uri))] == []
 
 
 @pytest.mark.parametrize("prefix", ["good.example", "https://good.example/?a", "https://a@b/", "file://"])
-def test_what_is_no_prefix(prefix: str) -> None:
+def test_invalid_prefixes_are_refused(prefix: str) -> None:
     with pytest.raises(ValueError, match=r"URI|prefix"):
         parse_prefix(prefix)
 
 
-def test_a_log_has_no_signature() -> None:
+def test_logs_leave_out_the_signature() -> None:
     uri = parse_uri("https://good.example/a.mp4?X-Amz-Signature=secret")
     assert str(uri) == "https://good.example/a.mp4"
     assert uri.url.endswith("?X-Amz-Signature=secret")
@@ -138,5 +138,5 @@ def test_a_log_has_no_signature() -> None:
         ("https", False),
     ],
 )
-def test_a_path_stays_a_path(video: str, is_one: bool) -> None:
+def test_paths_are_not_taken_for_uris(video: str, is_one: bool) -> None:
     assert is_uri(video) == is_one
