@@ -1,4 +1,4 @@
-"""The Python client, sync and asyncio. It imports neither torch nor PyAV.
+"""The Python client, blocking and for asyncio; it imports neither torch nor PyAV.
 
 with Client("localhost:8500") as client:
     print(client.classify("clip.mp4").labels[0])
@@ -37,7 +37,7 @@ from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierStub
 __all__ = ["AsyncClient", "Client", "Options", "ServerError", "Video"]
 
 Video = str | os.PathLike[str] | bytes | BinaryIO
-"""A path, the bytes of a file, a file open for reading; or a URI that the server may fetch, such as https://..."""
+"""A path, the bytes of a file, a file open for reading, or a URI for the server to fetch (https://...)."""
 
 Event = VideoMetadata | Progress | Segment | Classification
 
@@ -47,11 +47,11 @@ _CHANNEL_OPTIONS = [("grpc.max_receive_message_length", -1)]
 
 
 class Client:
-    """Blocking calls; one client may be shared by threads. Errors of the call are ServerError.
+    """A client whose calls block; threads may share it. Failed calls raise ServerError.
 
-    ``target`` is HOST, HOST:PORT or [IPV6]:PORT; the port is 8500 where none is named. A video at a path, in
-    bytes or at a URI is sent again when the server says that this helps, as one without room does, within
-    ``timeout_s``; without a timeout, until the server has room. ``retries=False`` raises the first refusal.
+    ``target`` is HOST, HOST:PORT or [IPV6]:PORT; the default port is 8500. If the server asks for a retry,
+    for example because it is overloaded, the video is sent again within ``timeout_s``, or without limit if
+    that is None. A file that is open is never sent again. ``retries=False`` raises the first error instead.
     """
 
     def __init__(self, target: str, *, retries: bool = True) -> None:
@@ -69,7 +69,7 @@ class Client:
     def classify(
         self, video: Video, options: Options = _DEFAULTS, timeout_s: float | None = None
     ) -> Classification:
-        """Upload a video and wait for its classification."""
+        """Upload ``video`` and wait for its classification, for at most ``timeout_s`` seconds."""
         retries = Retries(timeout_s)
         while True:
             try:
@@ -103,21 +103,21 @@ class Client:
 
     def _pause_s(self, video: Video, retries: Retries, error: ServerError) -> float:
         if not self.retries or not isinstance(video, str | bytes | os.PathLike):
-            raise error  # a file that is open may not be read again
+            raise error  # an open file cannot be read a second time
         return retries.pause_s(error)
 
     def models(self, timeout_s: float | None = None) -> tuple[Model, ...]:
-        """The models that the server answers with, the default first."""
+        """Return the models that the server has loaded, the default first."""
         with _server_errors(self.target):
             return tuple(self._stub.ListModels(pb.ListModelsRequest(), timeout=timeout_s).models)
 
     def models_not_loaded(self, timeout_s: float | None = None) -> tuple[Model, ...]:
-        """The models of the server's installation that it has not loaded."""
+        """Return the models that are installed on the server but not loaded."""
         with _server_errors(self.target):
             return tuple(self._stub.ListModels(pb.ListModelsRequest(), timeout=timeout_s).not_loaded)
 
     def model(self, name: str, version: str = "", timeout_s: float | None = None) -> Model:
-        """One of the loaded models, by NAME or NAME:VERSION; no version is the default's or the newest."""
+        """Return a loaded model by NAME or NAME:VERSION; without a version, the default's or the newest."""
         with _server_errors(self.target):
             return self._stub.GetModel(
                 pb.GetModelRequest(name=name, version=version), timeout=timeout_s
@@ -125,10 +125,10 @@ class Client:
 
 
 class AsyncClient:
-    """The same calls for asyncio.
+    """A client for asyncio, with the calls of ``Client``.
 
-    They wait for the blocking channel's, since a client of grpc.aio may lose the status of a server that
-    answers before the upload is through (grpc/grpc issue 36066), as ours does when it refuses one.
+    It uses a blocking channel in threads, since grpc.aio may lose the status of a server that answers before
+    the upload is complete, as ours does when it rejects one (grpc/grpc issue 36066).
     """
 
     def __init__(self, target: str, *, retries: bool = True) -> None:
@@ -143,7 +143,7 @@ class AsyncClient:
     async def classify(
         self, video: Video, options: Options = _DEFAULTS, timeout_s: float | None = None
     ) -> Classification:
-        """Upload a video and wait for its classification."""
+        """Upload ``video`` and wait for its classification, for at most ``timeout_s`` seconds."""
         retries = Retries(timeout_s)
         while True:
             try:
@@ -181,17 +181,20 @@ class AsyncClient:
                 await asyncio.sleep(self._client._pause_s(video, retries, error))
 
     async def models(self, timeout_s: float | None = None) -> tuple[Model, ...]:
+        """Return the models that the server has loaded, the default first."""
         return await asyncio.to_thread(self._client.models, timeout_s)
 
     async def models_not_loaded(self, timeout_s: float | None = None) -> tuple[Model, ...]:
+        """Return the models that are installed on the server but not loaded."""
         return await asyncio.to_thread(self._client.models_not_loaded, timeout_s)
 
     async def model(self, name: str, version: str = "", timeout_s: float | None = None) -> Model:
+        """Return a loaded model by NAME or NAME:VERSION; without a version, the default's or the newest."""
         return await asyncio.to_thread(self._client.model, name, version, timeout_s)
 
 
 async def _ended(call: Any) -> Any:
-    """The result of a call of the blocking channel; whoever stops waiting cancels it."""
+    """Wait for the result of a blocking channel's call; cancelling the wait cancels the call."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     call.add_done_callback(lambda _: loop.call_soon_threadsafe(ended.set))
@@ -223,7 +226,7 @@ def _streaming_requests(video: Video, options: Options) -> Iterator[pb.ClassifyS
 
 
 def read_video(video: Video) -> tuple[str, Iterator[bytes]]:
-    """Return a video's URI or its chunks; the other one is empty.
+    """Return the URI of ``video``, or its chunks; the other one is empty.
 
     Raises:
         OSError: the file cannot be opened.
@@ -234,9 +237,9 @@ def read_video(video: Video) -> tuple[str, Iterator[bytes]]:
 
 
 def _chunks(video: Video) -> Iterator[bytes]:
-    """A path is opened at once, so that its errors are the caller's, and closed with the iterator.
+    """Return the chunks of ``video``. A path is opened here, so that the caller gets its errors.
 
-    gRPC reads it on a thread that may go on for a moment when the call has already ended.
+    The iterator closes the file: gRPC reads it on a thread that may outlive the call for a moment.
     """
     match video:
         case bytes():
@@ -263,4 +266,6 @@ def _event_from_proto(response: pb.ClassifyStreamingResponse) -> Event:
         case "classification":
             return classification_from_proto(response.classification)
         case unknown:
-            raise ValueError(f"the server sent an event that this client does not know: {unknown}")
+            raise ValueError(
+                f"the server sent an event of an unknown kind: {unknown}; the client may be too old"
+            )

@@ -1,1 +1,1 @@
-"""Values to protos and back, errors to gRPC statuses: shared by the server and the client."""
+"""Conversion of values to protos and of errors to gRPC statuses, and back, for the server and the client."""

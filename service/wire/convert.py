@@ -1,4 +1,4 @@
-"""Proto messages <-> our values, for the servicer and the client; light enough for a client to import."""
+"""Conversion between proto messages and the values of ``tubelet.service.types``."""
 
 from collections.abc import Iterable
 
@@ -14,12 +14,14 @@ from tubelet.v1 import classification_pb2 as pb
 from tubelet.v1 import model_pb2
 
 _MAX_TOP_K = 1000
-_MAX_RANGES = 2_000  # planning ten times as many would keep all other videos waiting
+_MAX_RANGES = 2_000  # planning ten times as many would block the event loop
 _PRIORITIES = {
     Priority.LOW: pb.PRIORITY_LOW,
     Priority.NORMAL: pb.PRIORITY_NORMAL,
     Priority.HIGH: pb.PRIORITY_HIGH,
 }
+
+_PRIORITY_NAMES = ", ".join(priority.name for priority in Priority)
 
 _ACTIVATIONS = {
     Activation.SOFTMAX: model_pb2.ACTIVATION_SOFTMAX,
@@ -28,36 +30,39 @@ _ACTIVATIONS = {
 
 
 def to_duration(ns: int) -> Duration:
+    """Convert nanoseconds to a protobuf Duration."""
     seconds, nanos = divmod(ns, NS_PER_S)
     return Duration(seconds=seconds, nanos=nanos)
 
 
 def from_duration(duration: Duration) -> int:
+    """Convert a protobuf Duration to nanoseconds."""
     return duration.seconds * NS_PER_S + duration.nanos
 
 
 def options_from_proto(message: pb.ClassifyOptions) -> Options:
-    """
+    """Convert a client's options, all but the URI.
+
     Raises:
-        MalformedOption: a value that no video could satisfy.
+        MalformedOption: a value is not allowed for any video.
     """
     if message.top_k > _MAX_TOP_K:
         raise MalformedOption(
-            f"top_k is {message.top_k}, the limit is {_MAX_TOP_K}",
+            f"top_k is {message.top_k}; the limit is {_MAX_TOP_K}",
             field="top_k",
             limit=_MAX_TOP_K,
             value=message.top_k,
         )
     if not 0 <= message.score_threshold <= 1:
         raise MalformedOption(
-            f"score_threshold is {message.score_threshold:g}, it must be 0 to 1",
+            f"score_threshold is {message.score_threshold:g}; it must be 0 to 1",
             field="score_threshold",
             limit="0..1",
             value=message.score_threshold,
         )
-    if len(message.ranges) > _MAX_RANGES:  # before any is read: a message may hold two million
+    if len(message.ranges) > _MAX_RANGES:  # before any is converted: a message may hold two million
         raise MalformedOption(
-            f"{len(message.ranges)} time ranges are more than {_MAX_RANGES}",
+            f"{len(message.ranges)} time ranges were given; the limit is {_MAX_RANGES}",
             field="ranges",
             limit=_MAX_RANGES,
             value=len(message.ranges),
@@ -76,10 +81,10 @@ def options_from_proto(message: pb.ClassifyOptions) -> Options:
 
 
 def model_from_proto(model: str, version: str) -> ModelRef:
-    """Read a request's model, NAME or NAME:VERSION, and the version in the field beside it.
+    """Parse the fields ``model`` (NAME or NAME:VERSION) and ``version`` of a request.
 
     Raises:
-        MalformedOption: it is neither, or the two versions differ.
+        MalformedOption: ``model`` is neither, or the two versions differ.
     """
     try:
         return ModelRef.parse(model, version)
@@ -93,13 +98,16 @@ def _priority_from_proto(number: int) -> Priority:
     for priority, known in _PRIORITIES.items():
         if number == known:
             return priority
-    raise MalformedOption(f"priority is {number}, which is not one", field="priority", value=number)
+    raise MalformedOption(
+        f"priority {number} is not one of {_PRIORITY_NAMES}", field="priority", value=number
+    )
 
 
 def uri_from_proto(message: pb.ClassifyOptions) -> Uri | None:
-    """
+    """Return the URI of a request, or None if the video is uploaded.
+
     Raises:
-        MalformedOption: it is none.
+        MalformedOption: the URI cannot be parsed, or is not supported.
     """
     try:
         return parse_uri(message.uri) if message.uri else None
@@ -108,6 +116,7 @@ def uri_from_proto(message: pb.ClassifyOptions) -> Uri | None:
 
 
 def options_to_proto(options: Options, uri: str = "") -> pb.ClassifyOptions:
+    """Convert options for a request; ``uri`` is that of the video, if it has one."""
     message = pb.ClassifyOptions(
         model=options.model,
         version=options.version,
@@ -163,7 +172,7 @@ def activation_to_proto(activation: Activation) -> model_pb2.Activation:
 
 
 def activation_from_proto(number: int) -> Activation:
-    """The activation of a message; softmax where a server names none."""
+    """Convert a message's activation; servers that send none use softmax."""
     return Activation.SIGMOID if number == model_pb2.ACTIVATION_SIGMOID else Activation.SOFTMAX
 
 
@@ -228,7 +237,7 @@ def _windowing_from_proto(message: pb.ClassifyOptions) -> WholeVideo | Sliding |
             return WholeVideo()
         case "views":
             return Views(clips=message.views.clips or 1, crops=message.views.crops or 1)
-    sliding = message.sliding  # of absent lengths when it is absent
+    sliding = message.sliding  # without window and stride if it is absent
     return Sliding(
         window_ns=from_duration(sliding.window) if sliding.HasField("window") else None,
         stride_ns=from_duration(sliding.stride) if sliding.HasField("stride") else None,

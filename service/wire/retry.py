@@ -1,4 +1,4 @@
-"""Whether and when a client makes a failed call again."""
+"""Retries of failed calls: whether and when a client calls again."""
 
 import random
 from collections import Counter
@@ -7,14 +7,14 @@ from time import monotonic
 from tubelet.service.errors import StorageFull
 from tubelet.service.wire.status import CONNECTION_LOST, ServerError
 
-# Tries of one video, by the reason of the failure. A server that was lost may have been started anew;
-# where its disk is full, the video may be larger than the disk. Other reasons have no limit.
+# The most tries of a video, by the reason of its failure. After a lost connection, the server may have been
+# restarted; if its disk is full, the video may be larger than the disk. Other reasons have no limit.
 _MAX_TRIES = {CONNECTION_LOST: 2, StorageFull.reason: 3}
-_JITTER = 1.5  # times as long, at most: calls that were refused together do not come back together
+_JITTER = 1.5  # largest factor that lengthens a pause, so that rejected calls do not return together
 
 
 class Retries:
-    """The tries of one call: how much time is left for the next one, and how long to wait before it."""
+    """The retries of one call, within the caller's timeout ``timeout_s``."""
 
     def __init__(self, timeout_s: float | None = None) -> None:
         self._deadline = None if timeout_s is None else monotonic() + timeout_s
@@ -22,14 +22,14 @@ class Retries:
 
     @property
     def timeout_s(self) -> float | None:
-        """The seconds that are left of the caller's timeout; None: there is none."""
+        """The seconds left of the caller's timeout; None if there is no timeout."""
         return None if self._deadline is None else max(0.0, self._deadline - monotonic())
 
     def pause_s(self, error: ServerError) -> float:
         """Return how many seconds to wait before the next try.
 
         Raises:
-            ServerError: ``error`` itself, where no other try may help, or none fits into the timeout.
+            ServerError: ``error`` itself, if no retry may succeed, or none fits into the timeout.
         """
         self._failed[error.reason] += 1
         max_tries = _MAX_TRIES.get(error.reason)

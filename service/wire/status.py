@@ -1,4 +1,4 @@
-"""Errors as rich gRPC statuses (google.rpc, see AIP-193), and back again for the client."""
+"""Conversion of errors to rich gRPC statuses (google.rpc, AIP-193), and back for the client."""
 
 import os
 from typing import cast
@@ -16,26 +16,26 @@ from tubelet.service.types.target import DEFAULT_PORT
 
 DOMAIN = "tubelet"
 SERVER_UNREACHABLE = "SERVER_UNREACHABLE"
-"""The reason of a ServerError that the client makes: no tubelet server answers there."""
+"""Reason of a ServerError made by the client: no tubelet server answers at the address."""
 CONNECTION_LOST = "CONNECTION_LOST"
-"""The reason of a ServerError that the client makes: a server answered, but not to the end of the call."""
+"""Reason of a ServerError made by the client: the connection broke during the call."""
 
-# A client that is told more than 8 KiB sees nothing of it. The message is there three times, once in
-# percent-encoding, which takes three bytes for one, and all but that in base64.
+# gRPC clients drop statuses of more than 8 KiB. A status holds the message three times: once percent-encoded,
+# at up to three bytes for one, and twice in base64.
 _MAX_MESSAGE_BYTES = 1000
 _MAX_VALUE_BYTES = 200
 _CUT = "…"
 
-_PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")  # in the order in which gRPC takes them
+_PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")  # in the order in which gRPC reads them
 
-# A frame's type is the fourth byte of what came: of "HTTP/1.1", and of "<!DOCTYPE" as HTTP/0.9 has it.
+# gRPC takes the fourth byte of an HTTP/1 answer for a frame type: P of "HTTP/1.1", O of "<!DOCTYPE".
 _SIGNS_OF_HTTP = ("http1.x server", f"got frame type {ord('P')})", f"got frame type {ord('O')})")
 
 
 def to_status(error: TubeletError) -> grpc.Status:
-    """ErrorInfo always; BadRequest where a field is at fault; RetryInfo where trying again helps.
+    """Convert ``error`` to a gRPC status; long messages and values are cut.
 
-    Of a long message or value there is the beginning.
+    Its details are ErrorInfo, BadRequest if a field is at fault, and RetryInfo if a retry may succeed.
     """
     message = _cut(error.message, _MAX_MESSAGE_BYTES)
     metadata = {key: _cut(value, _MAX_VALUE_BYTES) for key, value in error.metadata.items()}
@@ -63,11 +63,11 @@ def _cut(text: str, max_bytes: int) -> str:
 
 
 class ServerError(Exception):
-    """What the server answered instead of a classification.
+    """A call to a server failed; raised by the client.
 
-    ``reason`` is stable: the server's own, SERVER_UNREACHABLE, CONNECTION_LOST, or empty
-    where gRPC itself gave up, as it does after a timeout. ``retry_after_s`` is set where trying again then
-    may help.
+    ``code`` is the name of the gRPC status code. ``reason`` is stable: the server's own, SERVER_UNREACHABLE,
+    CONNECTION_LOST, or empty for errors of gRPC itself, such as a timeout. ``metadata`` holds the limit and
+    the value found. ``retry_after_s`` is set if a retry after that time may succeed.
     """
 
     def __init__(
@@ -87,8 +87,8 @@ class ServerError(Exception):
 
 
 def from_rpc_error(error: grpc.RpcError, target: str) -> ServerError:
-    """Read the details that ``to_status`` wrote; without them, say what is wrong with the connection."""
-    # Both kinds of channel raise errors that are calls as well, which grpc's own types do not say.
+    """Convert a gRPC error to a ServerError; without details from ``to_status``, describe the connection."""
+    # Errors of both kinds of channel are calls too, which the types of grpc do not declare.
     call = cast(grpc.Call, error)
     reason, metadata, retry_after_s = "", {}, None
     status = rpc_status.from_call(call)
@@ -105,22 +105,25 @@ def from_rpc_error(error: grpc.RpcError, target: str) -> ServerError:
 
 
 def _proxy_hint() -> str:
-    """Name the variable by which gRPC connects through a proxy, to servers on this machine too."""
+    """Return a hint that names the environment variable that makes gRPC use a proxy, or an empty string."""
     proxy = next((name for name in _PROXIES if os.environ.get(name)), None)
     return f"{proxy} is set: no_proxy must name servers that are not behind that proxy" if proxy else ""
 
 
 def _connection_failure(code: grpc.StatusCode, details: str, target: str) -> tuple[str, str]:
-    """Return reason and sentence for a call that no tubelet server answered, by gRPC's ``details``."""
+    """Return the reason and the message for a call that no tubelet server answered."""
     if code == grpc.StatusCode.UNIMPLEMENTED:
-        return SERVER_UNREACHABLE, f"what answers at {target} is no tubelet server of this version: {details}"
+        return (
+            SERVER_UNREACHABLE,
+            f"the server at {target} is not a tubelet server of this version: {details}",
+        )
     if any(sign in details for sign in _SIGNS_OF_HTTP):
         return SERVER_UNREACHABLE, (
-            f"{target} answers HTTP, not gRPC: that looks like the metrics port; "
+            f"{target} answers HTTP, not gRPC: this looks like the metrics port; "
             f"the gRPC port is {DEFAULT_PORT} by default"
         )
     if "Failed parsing HTTP/2" in details:
-        return SERVER_UNREACHABLE, f"what answers at {target} is no tubelet server: it does not speak gRPC"
+        return SERVER_UNREACHABLE, f"the server at {target} is not a tubelet server: it does not speak gRPC"
     if "failed to connect" in details:
         hint = _proxy_hint() or "is `tubelet serve` running?"
         return SERVER_UNREACHABLE, f"no tubelet server answers at {target}; {hint}"

@@ -137,7 +137,7 @@ def test_more_windows_than_the_limit(ranges_ns: tuple[tuple[int, int], ...]) -> 
             Options(top_k=100_000),
             "INVALID_ARGUMENT",
             "MALFORMED_OPTION",
-            "top_k is 100000, the limit is 1000",
+            "top_k is 100000; the limit is 1000",
         ),
         (Options(score_threshold=1.5), "INVALID_ARGUMENT", "MALFORMED_OPTION", "score_threshold is 1.5"),
         (

@@ -110,7 +110,7 @@ def test_what_is_no_tubelet_server_is_named() -> None:
     with greeting(b"SSH-2.0-OpenSSH_9.6\r\n") as target:
         assert "does not speak gRPC" in refusal(target).message
     with other_grpc() as target:
-        assert f"what answers at {target} is no tubelet server" in refusal(target).message
+        assert f"the server at {target} is not a tubelet server" in refusal(target).message
 
 
 def test_a_proxy_that_is_in_the_way_is_named(nobody: str) -> None:

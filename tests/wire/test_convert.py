@@ -58,7 +58,7 @@ def test_options(options: Options) -> None:
 def test_ranges_are_counted_before_they_are_read() -> None:
     ranges = [pb.TimeRange()] * 2000
     assert len(options_from_proto(pb.ClassifyOptions(ranges=ranges)).ranges_ns) == 2000
-    with pytest.raises(MalformedOption, match="2001 time ranges are more than 2000") as refused:
+    with pytest.raises(MalformedOption, match="2001 time ranges were given; the limit is 2000") as refused:
         options_from_proto(pb.ClassifyOptions(ranges=[*ranges, pb.TimeRange()]))
     assert (refused.value.field, refused.value.metadata) == ("ranges", {"limit": "2000", "value": "2001"})
 

@@ -26,10 +26,10 @@ if _version_not_supported:
 
 
 class VideoClassifierStub(object):
-    """Videos in, class labels for their time segments and for the whole of them out.
+    """Classifies videos: returns class labels for the segments of a video and for the whole video.
 
-    Errors carry google.rpc.ErrorInfo with a stable reason and the domain "tubelet", google.rpc.BadRequest where a field
-    is at fault, and google.rpc.RetryInfo where trying again later helps.
+    Errors carry google.rpc.ErrorInfo with a stable reason and the domain "tubelet", google.rpc.BadRequest if a field is
+    at fault, and google.rpc.RetryInfo if a retry may succeed.
     """
 
     def __init__(self, channel):
@@ -61,38 +61,38 @@ class VideoClassifierStub(object):
 
 
 class VideoClassifierServicer(object):
-    """Videos in, class labels for their time segments and for the whole of them out.
+    """Classifies videos: returns class labels for the segments of a video and for the whole video.
 
-    Errors carry google.rpc.ErrorInfo with a stable reason and the domain "tubelet", google.rpc.BadRequest where a field
-    is at fault, and google.rpc.RetryInfo where trying again later helps.
+    Errors carry google.rpc.ErrorInfo with a stable reason and the domain "tubelet", google.rpc.BadRequest if a field is
+    at fault, and google.rpc.RetryInfo if a retry may succeed.
     """
 
     def Classify(self, request_iterator, context):
-        """Upload a video, get its classification. The first message holds the options, all others chunks; none follow where
-        the options say where the video is.
+        """Upload a video and get its classification. The first message holds the options, all others chunks of the video. If
+        the options have a URI, no message follows them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ClassifyStreaming(self, request_iterator, context):
-        """The same, with progress and each segment as soon as it is known, then the classification. With sliding windows
-        and a container that is written from the front (Matroska, WebM, MPEG-TS, fragmented or fast-start mp4, FLV),
-        that is while the video is being uploaded, as a live stream may be.
+        """Like Classify, but also returns progress and each segment as soon as it is known, then the classification. With
+        sliding windows and a container that can be read from the start (Matroska, WebM, MPEG-TS, fragmented or fast-start
+        mp4, FLV), segments come while the video is being uploaded; it may be a live stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """The models that this server answers with.
+        """List the models that this server has loaded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """One of them; NOT_FOUND names the ones there are.
+        """Get one loaded model. The message of NOT_FOUND names the models that are available.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -130,10 +130,10 @@ def add_VideoClassifierServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class VideoClassifier(object):
-    """Videos in, class labels for their time segments and for the whole of them out.
+    """Classifies videos: returns class labels for the segments of a video and for the whole video.
 
-    Errors carry google.rpc.ErrorInfo with a stable reason and the domain "tubelet", google.rpc.BadRequest where a field
-    is at fault, and google.rpc.RetryInfo where trying again later helps.
+    Errors carry google.rpc.ErrorInfo with a stable reason and the domain "tubelet", google.rpc.BadRequest if a field is
+    at fault, and google.rpc.RetryInfo if a retry may succeed.
     """
 
     @staticmethod
