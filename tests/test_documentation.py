@@ -56,6 +56,10 @@ def test_old_names_are_listed_with_their_new_ones() -> None:
         old, new = ({row[place] for row in rows if row[0] == kind} for place in (1, 2))
         assert new <= known
         assert old.isdisjoint(known)
+    written = set(re.findall(r"`([A-Z_]+)`", README))
+    reasons_before, reasons_now = ({row[place] for row in rows if row[0] == "reason"} for place in (1, 2))
+    assert reasons_now <= written
+    assert reasons_before.isdisjoint(written)
 
 
 def test_reasons_are_all_named_and_exist() -> None:

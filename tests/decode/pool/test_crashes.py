@@ -81,7 +81,14 @@ async def _beside(pool: DecodePool, clip: Path, over: asyncio.Event) -> set[int]
     [
         ("clip", _signal(signal.SIGSEGV), {}, DecoderCrashed, "stopped", Death.CRASHED),
         ("clip", _signal(signal.SIGKILL), {}, DecoderCrashed, "stopped", Death.CRASHED),
-        ("clip", _signal(signal.SIGSTOP), {"heartbeat_timeout_s": 3}, DecoderCrashed, "for 3 s", Death.SILENT),
+        (
+            "clip",
+            _signal(signal.SIGSTOP),
+            {"heartbeat_timeout_s": 3},
+            DecoderCrashed,
+            "for 3 s",
+            Death.SILENT,
+        ),
         ("endless", _unhurt, {"heartbeat_timeout_s": 3}, DecoderCrashed, "for 3 s", Death.SILENT),
         ("endless", _unhurt, {"max_wall_s": 4}, VideoTooLarge, "more than 4 s", Death.WALL_TIME),
         ("endless", _unhurt, {"max_cpu_s": 0.5}, VideoTooLarge, "0.5 s of processor", Death.CPU_TIME),
