@@ -94,6 +94,18 @@ def test_answers_go_whole_to_a_file(
     )
 
 
+def test_what_reads_a_pipe_has_the_terminal_for_itself(served: Served, clip: Path) -> None:
+    piped = ("sh", "-c", '"$0" "$@" | cut -c 1-60', TUBELET)
+    names = (clip.name, "missing.mp4", *([clip.name] * 5))
+    command = ("classify", *names, "--json", "--server", served.target)
+    with terminal(*command, command=piped, folder=clip.parent) as shown:
+        assert shown.wait() == 0
+    assert sum(line.startswith('{"video": "pan.mp4", "model": ') for line in shown.lines) == 6
+    assert sum(line.startswith('{"video": "missing.mp4", "error": ') for line in shown.lines) == 1
+    assert "6 classified, 1 failed, in 0:" in shown.text
+    assert BAR.encode() not in shown.raw
+
+
 @pytest.mark.parametrize("columns", [80, 200])
 def test_one_file(served: Served, clip: Path, columns: int) -> None:
     with terminal(

@@ -1,6 +1,7 @@
 """What ``classify`` does: ask for each video, write answers as they come, keep them in a file."""
 
 import os
+import stat
 from asyncio import CancelledError
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
@@ -90,7 +91,8 @@ async def classify_all(
             if run.numbers:
                 with errors.status("connecting" if server else "loading models, starting decode workers"):
                     ask = await stack.enter_async_context(_asking(options, server, config))
-                await stack.enter_async_context(run.region.shown())
+                if not _is_piped(output):
+                    await stack.enter_async_context(run.region.shown())
                 videos = [sources[number].name for number in run.numbers]
                 items = await stack.enter_async_context(aclosing(ask_each(ask, videos, options, jobs)))
                 try:
@@ -202,6 +204,14 @@ def _resume(
         done = f"{len(sources) - len(todo)} of {len(sources)} videos are done already{note}"
         errors.print(f"resumed: {done}, in {output.out}")
     return todo, failed
+
+
+def _is_piped(output: OutputOptions) -> bool:
+    """Whether another program reads the answers: it may write to the same terminal, over the progress."""
+    try:
+        return (output.as_json or output.out is None) and stat.S_ISFIFO(os.fstat(1).st_mode)
+    except OSError:  # standard output is closed
+        return False
 
 
 def _asking(options: Options, server: str | None, config: Config) -> AbstractAsyncContextManager[Ask]:
