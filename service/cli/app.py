@@ -1,4 +1,4 @@
-"""The command line. No logic: every command gathers what it needs and prints what comes."""
+"""The command line: declares every command and its arguments, and calls the code that does the work."""
 
 import asyncio
 import importlib.metadata
@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from tubelet.service.cli.classify.command import classify
-from tubelet.service.cli.errors import told
+from tubelet.service.cli.errors import report_errors
 from tubelet.service.cli.help import Commands, examples
 from tubelet.service.cli.options import (
     Clips,
@@ -32,27 +32,32 @@ from tubelet.service.cli.options import (
 from tubelet.service.config.config import load_config
 
 app = Commands()
-models_app = Commands(help="The models that can answer.")
+models_app = Commands(help="List, import, check and remove models.")
 app.add_typer(models_app, name="models")
 
 
 Host = Annotated[
     str | None,
-    typer.Option("--host", metavar="HOST", help="Address or name to listen at; '::' is all, IPv6 and IPv4."),
+    typer.Option(
+        "--host", metavar="HOST", help="Address or name to listen at; '::' is every address, IPv6 and IPv4."
+    ),
 ]
-Port = Annotated[int | None, typer.Option("--port", metavar="PORT", help="gRPC port; 0 picks a free one.")]
+Port = Annotated[
+    int | None, typer.Option("--port", metavar="PORT", help="Port for gRPC; 0 picks a free one.")
+]
 MetricsPort = Annotated[
     int | None,
     typer.Option(
         "--metrics-port",
         metavar="PORT",
-        help="HTTP port of /metrics, /healthz and /readyz; 0 picks a free one.",
+        help="Port for HTTP: /metrics, /healthz and /readyz; 0 picks a free one.",
     ),
 ]
 
 
-def _version(is_asked: bool) -> None:
-    if is_asked:
+def _print_version(is_requested: bool) -> None:
+    """Print the version and exit, if ``--version`` was given."""
+    if is_requested:
         typer.echo(f"tubelet {importlib.metadata.version('tubelet')}")
         raise typer.Exit
 
@@ -61,13 +66,14 @@ def _version(is_asked: bool) -> None:
 def main(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
-    """Class labels for videos and their time segments."""
-    if context.invoked_subcommand != "serve":  # whose log is the place for what gRPC says
+    """Classify videos: labels for time segments and for whole videos."""
+    if context.invoked_subcommand != "serve":  # serve has a log, where gRPC's own messages belong
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    # A container's user may have no home. Some libraries fail then, others make a folder that is called ~.
+    # A container's user may have no home. Then some libraries fail, and others create a folder called "~".
     if not os.path.isabs(os.path.expanduser("~")):
         os.environ["HOME"] = "/nonexistent"
 
@@ -79,9 +85,9 @@ def serve(
     port: Port = None,
     metrics_port: MetricsPort = None,
 ) -> None:
-    """Answer gRPC calls until SIGTERM or Ctrl-C, then drain; a second one ends at once."""
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the models are about to be read
-    # Imports take seconds, in which a container's first process would not hear it: by default it is deaf.
+    """Run the server until SIGTERM or Ctrl-C, then finish calls in flight; a second signal ends at once."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the models are about to be read anyway
+    # The imports take seconds, in which a container's first process would ignore SIGTERM by default.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     from tubelet.service.server import process
     from tubelet.service.server.app import RunningServer
@@ -91,10 +97,10 @@ def serve(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     def ready(running: RunningServer) -> None:
-        where = f"gRPC on port {running.port}, metrics on port {running.metrics_port}"
-        typer.echo(f"ready: {where} of {listed(running.addresses)}")
+        ports = f"gRPC on port {running.port}, metrics on port {running.metrics_port}"
+        typer.echo(f"ready: {ports} of {listed(running.addresses)}")
 
-    with told():
+    with report_errors():
         read = partial(load_config, config, server=server)
         process.serve(read(), ready, read)
 
@@ -110,10 +116,10 @@ def show_config(
     metrics_port: MetricsPort = None,
     as_json: Json = False,
 ) -> None:
-    """Print the configuration that serve would have, as TOML, and where each value comes from."""
+    """Print the configuration that serve would use, as TOML, and the origin of each value."""
     from tubelet.service.cli.config_report import print_config
 
-    with told(as_json=as_json):
+    with report_errors(as_json=as_json):
         print_config(config, {"server": _server_flags(host, port, metrics_port)}, as_json=as_json)
 
 
@@ -132,7 +138,9 @@ app.command(
     )
 )
 def evaluate(
-    data: Annotated[Path, typer.Argument(help="A folder of class folders, or a list of paths and labels.")],
+    data: Annotated[
+        Path, typer.Argument(help="A folder with a folder for each class, or a list of paths and labels.")
+    ],
     model: ModelOption = "",
     version: ModelVersion = "",
     clips: Clips = None,
@@ -142,27 +150,29 @@ def evaluate(
     as_json: Json = False,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Keeps answers and report; default: evaluation-NAME-VERSION."),
+        typer.Option(
+            metavar="FOLDER", help="Folder for answers and report; default: evaluation-NAME-VERSION."
+        ),
     ] = None,
 ) -> None:
-    """Measure a model on labelled videos; run again, it resumes. Exit status 1 when none was classified."""
-    from tubelet.service.cli.evaluation.evaluate import evaluate as measure
+    """Measure a model's accuracy on labelled videos. Run it again to continue. Exit status 1: all failed."""
+    from tubelet.service.cli.evaluation.evaluate import run_evaluation
     from tubelet.service.types.request import Options, Sliding
 
-    wanted = model_ref(model, version)
-    options = Options(wanted.name, wanted.version, windowing=views(clips, crops) or Sliding())
-    with told(as_json=as_json):
-        asyncio.run(measure(data, options, out, server, load_config(config), as_json=as_json))
+    ref = model_ref(model, version)
+    options = Options(ref.name, ref.version, windowing=views(clips, crops) or Sliding())
+    with report_errors(as_json=as_json):
+        asyncio.run(run_evaluation(data, options, out, server, load_config(config), as_json=as_json))
 
 
 @models_app.command(
     "list", epilog=examples("tubelet models list", "tubelet models list --server localhost:8500 --json")
 )
 def list_models(server: ServerAddress = None, config: ConfigFile = None, as_json: Json = False) -> None:
-    """The models of a server, or of this installation."""
+    """List the models of a server, or of this installation."""
     from tubelet.service.cli.models.listing import print_models
 
-    with told(as_json=as_json):
+    with report_errors(as_json=as_json):
         asyncio.run(print_models(server, load_config(config), as_json=as_json))
 
 
@@ -179,29 +189,29 @@ def import_model(
         typer.Argument(help=r"hf:ORG/NAME\[@REVISION], torchvision:NAME[:WEIGHTS], a folder or a file."),
     ],
     name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Its name in the store. Without it: the source's.")
+        str | None, typer.Option(metavar="NAME", help="Name in the store; default: the source's.")
     ] = None,
-    version: Annotated[str, typer.Option(metavar="VERSION", help="Its version in the store.")] = "1",
+    version: Annotated[str, typer.Option(metavar="VERSION", help="Version in the store.")] = "1",
     labels: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="A file with one label a line, or imagenet-1k or kinetics-400."),
+        typer.Option(metavar="FILE", help="A file with one label a line, or imagenet-1k, or kinetics-400."),
     ] = None,
     weights: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="With torchvision:NAME: the state dict of a fine-tuned model."),
+        typer.Option(metavar="FILE", help="With torchvision:NAME: the state dict of your fine-tuned model."),
     ] = None,
     activation: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="softmax, or sigmoid: each label has a score of its own. Without it: what the config says.",
+            help="softmax, or sigmoid for independent labels; default: the checkpoint's.",
         ),
     ] = None,
     licence: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Its licence. Without it: the source's, or unknown.")
+        str | None, typer.Option(metavar="TEXT", help="Licence; default: the source's, or unknown.")
     ] = None,
     description: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="What it is. Without it: what the source says.")
+        str | None, typer.Option(metavar="TEXT", help="Description; default: the source's.")
     ] = None,
     window: Annotated[
         float | None,
@@ -209,36 +219,36 @@ def import_model(
             min=0.01,
             callback=seconds_in_range,
             metavar="SECONDS",
-            help="How much time a window spans. Without it: what the checkpoint says, or the family.",
+            help="Length of a window; default: the checkpoint's, or its family's.",
         ),
     ] = None,
     inflate_to: Annotated[
         str | None,
-        typer.Option("--inflate-to", metavar="factorised", help="Start a video model with an image ViT."),
+        typer.Option("--inflate-to", metavar="factorised", help="Make a video model of an image ViT."),
     ] = None,
     frames: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="With --inflate-to: frames of a window; default 32."),
+        typer.Option(min=1, metavar="N", help="With --inflate-to: frames in a window; default: 32."),
     ] = None,
     tubelet: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="With --inflate-to: frames of a tubelet; default 2."),
+        typer.Option(min=1, metavar="N", help="With --inflate-to: frames in a tubelet; default: 2."),
     ] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Overwrite that version.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Overwrite the version if it exists.")] = False,
     config: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
-    """Bring somebody else's checkpoint into the store, with its labels and preprocessing."""
-    from tubelet.service.cli.models.commands import import_model as bring
+    """Import a checkpoint of another project into the store, with its labels and preprocessing."""
+    from tubelet.service.cli.models import commands
 
     if activation not in (None, "softmax", "sigmoid"):
-        raise typer.BadParameter(f"--activation takes softmax or sigmoid, not {activation!r}")
+        raise typer.BadParameter(f"--activation must be softmax or sigmoid; found {activation!r}")
     if inflate_to not in (None, "factorised"):
-        raise typer.BadParameter(f"--inflate-to takes 'factorised', not {inflate_to!r}")
+        raise typer.BadParameter(f"--inflate-to must be factorised; found {inflate_to!r}")
     if inflate_to is None and (frames, tubelet) != (None, None):
-        raise typer.BadParameter("--frames and --tubelet go with --inflate-to factorised")
-    with told(as_json=as_json):
-        bring(
+        raise typer.BadParameter("--frames and --tubelet need --inflate-to factorised")
+    with report_errors(as_json=as_json):
+        commands.import_model(
             source,
             load_config(config),
             name=name,
@@ -261,11 +271,11 @@ def import_model(
 def verify_model(
     name: ModelName, version: ModelVersion = "", config: ConfigFile = None, as_json: Json = False
 ) -> None:
-    """Compare a model's files and logits with what was written; exit status 1 if they differ."""
-    from tubelet.service.cli.models.commands import verify_model as verify
+    """Check that a model's files and logits are as they were written; exit status 1 if not."""
+    from tubelet.service.cli.models import commands
 
-    with told(as_json=as_json):
-        same = verify(model_ref(name, version), load_config(config), as_json=as_json)
+    with report_errors(as_json=as_json):
+        same = commands.verify_model(model_ref(name, version), load_config(config), as_json=as_json)
     raise typer.Exit(0 if same else 1)
 
 
@@ -275,11 +285,11 @@ def verify_model(
 def show_model(
     name: ModelName, version: ModelVersion = "", config: ConfigFile = None, as_json: Json = False
 ) -> None:
-    """All that is known of a model of this installation."""
-    from tubelet.service.cli.models.commands import show_model as show
+    """Print all that is known about a model of this installation."""
+    from tubelet.service.cli.models import commands
 
-    with told(as_json=as_json):
-        show(model_ref(name, version), load_config(config), as_json=as_json)
+    with report_errors(as_json=as_json):
+        commands.show_model(model_ref(name, version), load_config(config), as_json=as_json)
 
 
 @models_app.command(
@@ -289,38 +299,38 @@ def show_model(
 def remove_model(
     name: Annotated[str, typer.Argument(metavar="NAME[:VERSION]", help="A model of the store.")],
     all_versions: Annotated[
-        bool, typer.Option("--all-versions", help="All of them, if NAME has several.")
+        bool, typer.Option("--all-versions", help="Remove all versions of NAME.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Remove it without being asked.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     config: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
-    """Remove a version of a model from the store."""
-    from tubelet.service.cli.models.commands import remove_model as remove
+    """Remove a version of a model from the store, for good."""
+    from tubelet.service.cli.models import commands
 
     model = model_ref(name, "")
     if all_versions and model.version:
-        raise typer.BadParameter("--all-versions goes with a NAME without a version")
-    with told(as_json=as_json):
-        wanted = load_config(config)
-        remove(model, wanted, all_versions=all_versions, is_confirmed=yes, as_json=as_json)
+        raise typer.BadParameter("--all-versions needs a NAME without a version")
+    with report_errors(as_json=as_json):
+        settings = load_config(config)
+        commands.remove_model(model, settings, all_versions=all_versions, is_confirmed=yes, as_json=as_json)
 
 
 @app.command(epilog=examples("tubelet demo", "tubelet demo clip.mp4"))
 def demo(
-    video: Annotated[str | None, typer.Argument(help="A file; a short sample when none is named.")] = None,
+    video: Annotated[str | None, typer.Argument(help="A video file; default: a short sample clip.")] = None,
 ) -> None:
-    """Start a server on free ports, classify a video through it, show its metrics, stop."""
+    """Start a server on free ports, classify a video through it, print some of its metrics, and stop."""
     console = Console(highlight=False, soft_wrap=True)
-    console.print("Starting a server on free ports; to load libraries and models takes some seconds.")
-    from tubelet.service.cli.demo import demo as show
+    console.print("Starting a server on free ports; loading libraries and models takes some seconds.")
+    from tubelet.service.cli.demo import run_demo
 
     server = {"host": "127.0.0.1", "port": 0, "metrics_port": 0}
-    with told():
-        asyncio.run(show(video, load_config(server=server), console))
+    with report_errors():
+        asyncio.run(run_demo(video, load_config(server=server), console))
 
 
 def _server_flags(host: str | None, port: int | None, metrics_port: int | None) -> dict[str, str | int]:
-    """The keys of the configuration's ``server`` table that flags set."""
+    """Return the keys of the configuration's ``server`` table that were given as flags."""
     flags = {"host": host, "port": port, "metrics_port": metrics_port}
     return {key: value for key, value in flags.items() if value is not None}

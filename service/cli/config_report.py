@@ -1,4 +1,4 @@
-"""The command ``tubelet config``: every key in force, its value, and where the value came from."""
+"""``tubelet config``: every key of the configuration, its value, and the origin of the value."""
 
 import json
 import tomllib
@@ -18,16 +18,16 @@ Flags = Mapping[str, Mapping[str, Any]]
 _Path = tuple[str, ...]
 
 _MASK = "***"
-# Of fetch.options, all else may hold a secret: the libraries that take them have many names for one.
+# Keys of fetch.options without secrets. Libraries have many names for secrets, so all others are masked.
 _SHOWN_OPTIONS = ("endpoint_url", "project", "region_name")
-_LONGEST_ALIGNED = 60  # characters of an assignment; a longer one has its comment right after it
+_MAX_ALIGNED_LENGTH = 60  # characters of an assignment; a longer one has its comment right after it
 
 _out = Console(highlight=False, markup=False, soft_wrap=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A key of the configuration as it is in force; ``source`` names the file, the variable or the flag."""
+    """A key of the configuration with its value; ``source`` names the file, variable or flag that set it."""
 
     key: str
     value: Any
@@ -37,10 +37,10 @@ class Setting:
 
 
 def print_config(path: Path | None, flags: Flags, *, as_json: bool) -> None:
-    """Print the configuration that a server started with this file and these flags has.
+    """Print the configuration of a server that is started with this file and these flags.
 
     Raises:
-        tubelet.service.config.problems.BadConfig: with which no server starts.
+        tubelet.service.config.problems.BadConfig: no server would start with it.
     """
     found = settings(path, flags)
     if as_json:
@@ -53,10 +53,10 @@ def print_config(path: Path | None, flags: Flags, *, as_json: bool) -> None:
 
 
 def settings(path: Path | None, flags: Flags) -> list[Setting]:
-    """All keys in force, table by table; values of ``fetch.options`` that may be secret are masked.
+    """Return all keys, table by table; values of ``fetch.options`` that may be secret are masked.
 
     Raises:
-        tubelet.service.config.problems.BadConfig: an unknown key, a value out of its range, or no such file.
+        tubelet.service.config.problems.BadConfig: an unknown key, a wrong value, or no such file.
     """
     config = load_config(path, **flags)
     origins = _origins(path, flags)
@@ -70,7 +70,7 @@ def settings(path: Path | None, flags: Flags) -> list[Setting]:
 
 
 def _origins(path: Path | None, flags: Flags) -> dict[_Path, tuple[Any, str]]:
-    """The origin and source of each key that is set; what is set last beats the others."""
+    """Return the origin and source of each key that is set: flags beat the environment, that the file."""
     content = tomllib.loads(path.read_text(encoding="utf-8")) if path else {}
     return {
         **{key: ("file", str(path)) for key, _ in _leaves(content)},
@@ -84,7 +84,7 @@ def _origins(path: Path | None, flags: Flags) -> dict[_Path, tuple[Any, str]]:
 
 
 def _leaves(value: Any, path: _Path = ()) -> Iterator[tuple[_Path, Any]]:
-    """The values of nested tables by their paths; an empty table is a value."""
+    """Yield the values of nested tables with their paths; an empty table counts as a value."""
     if isinstance(value, Mapping) and (value or not path):
         for key, each in value.items():
             yield from _leaves(each, (*path, key))
@@ -93,22 +93,25 @@ def _leaves(value: Any, path: _Path = ()) -> Iterator[tuple[_Path, Any]]:
 
 
 def _value_at(tables: Any, path: _Path) -> Any:
+    """Return the value at ``path`` in nested tables; None if there is none."""
     for key in path:
         tables = tables.get(key) if isinstance(tables, Mapping) else None
     return tables
 
 
 def _masked(path: _Path, value: Any) -> Any:
+    """Return the value, or ``***`` if it may be a secret."""
     if path[:2] != ("fetch", "options") or isinstance(value, bool | Mapping):
         return value
-    # A URL may carry a password, or a signature in its query.
+    # A URL may hold a password, or a signature in its query.
     is_plain = path[-1] in _SHOWN_OPTIONS and not {"@", "?"} & set(str(value))
     return value if is_plain else _MASK
 
 
 def _print_table(rows: list[Setting]) -> None:
+    """Print the settings of a table as lines of TOML, with their origins as aligned comments."""
     lines = [_assignment(row) for row in rows]
-    width = max((len(line) for line in lines if len(line) <= _LONGEST_ALIGNED), default=0)
+    width = max((len(line) for line in lines if len(line) <= _MAX_ALIGNED_LENGTH), default=0)
     for row, line in zip(rows, lines, strict=True):
         is_default = row.origin == "default"
         comment = f"# {' '.join(filter(None, (row.origin, row.source)))}"
@@ -118,11 +121,12 @@ def _print_table(rows: list[Setting]) -> None:
 
 
 def _assignment(row: Setting) -> str:
-    """A line of TOML, which has no word for a value that is not set."""
+    """Format a setting as a line of TOML; TOML cannot express an unset value, so that is a comment."""
     name = row.key.rpartition(".")[2]
     return f"# {name} is not set" if row.value is None else f"{name} = {_toml(row.value)}"
 
 
 def _toml(value: Any) -> str:
+    """Format a value as in TOML."""
     # Strings, numbers, booleans, arrays of these and an empty table are written alike in JSON and TOML.
     return "not set" if value is None else json.dumps(value, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""``tubelet demo``: a real server, the real client, a real video, and what Prometheus would see of it."""
+"""``tubelet demo``: a real server, the real client, a real video, and some of the server's metrics."""
 
 import asyncio
 import urllib.request
@@ -11,7 +11,7 @@ from prometheus_client.samples import Sample
 from rich.console import Console
 
 from tubelet.service.cli.output import labels_text, metadata_text, segment_text, stages_text
-from tubelet.service.cli.runs.runner import Event, asking_server
+from tubelet.service.cli.runs.runner import Event, open_remote
 from tubelet.service.config.config import Config
 from tubelet.service.server.app import SAMPLE_CLIP, open_server
 from tubelet.service.types.request import Options
@@ -19,7 +19,7 @@ from tubelet.service.types.result import Progress, Segment
 from tubelet.service.types.uri import is_uri
 from tubelet.service.types.video import STAGES, VideoMetadata
 
-_SHOWN = (
+_SHOWN_SERIES = (
     "tubelet_requests_total",
     "tubelet_stage_seconds_sum",
     "tubelet_batch_units_count",
@@ -31,13 +31,13 @@ _SHOWN = (
 _NEXT = """
 Next:
   tubelet serve                                  start a server: gRPC on port 8500, metrics on port 8502
-  tubelet classify VIDEO... --server localhost   classify videos of yours through it
-  tubelet models list                            see the models that can answer
-  tubelet --help                                 see all commands"""
+  tubelet classify VIDEO... --server localhost   classify your videos through it
+  tubelet models list                            list the models
+  tubelet --help                                 list all commands"""
 
 
-async def demo(video: str | None, config: Config, console: Console) -> None:
-    """Serve, upload ``video`` (a sample where none is named), print what comes back.
+async def run_demo(video: str | None, config: Config, console: Console) -> None:
+    """Start a server, upload ``video`` (None: a sample clip), print its labels and some metrics.
 
     Raises:
         tubelet.service.client.ServerError, OSError: the video cannot be classified or read.
@@ -46,12 +46,12 @@ async def demo(video: str | None, config: Config, console: Console) -> None:
         _check(video)
     async with AsyncExitStack() as stack:
         clip = video or stack.enter_context(as_file(SAMPLE_CLIP))
-        with console.status("models, decode workers, warm-up"):
+        with console.status("loading models, starting decode workers, warming up"):
             server = await stack.enter_async_context(open_server(config))
         console.print(
             f"A server is ready: gRPC on port {server.port}, metrics on port {server.metrics_port}."
         )
-        ask = await stack.enter_async_context(asking_server(f"127.0.0.1:{server.port}"))
+        classify_video = await stack.enter_async_context(open_remote(f"127.0.0.1:{server.port}"))
 
         async def show(event: Event) -> None:
             match event:
@@ -63,44 +63,45 @@ async def demo(video: str | None, config: Config, console: Console) -> None:
                     pass
 
         console.print(f"\nUploading {clip} through the Python client; segments as they arrive:")
-        answer = await ask(str(clip), Options(top_k=3), show)
+        answer = await classify_video(str(clip), Options(top_k=3), show)
         console.print(f"  {'whole video':21}  {labels_text(answer.labels)}")
         for warning in answer.warnings:
             console.print(f"  warning: {warning}")
         console.print(f"Answered by {answer.model} {answer.version}; {stages_text(answer)}")
-        console.print(
-            f"\nWhat Prometheus sees at http://127.0.0.1:{server.metrics_port}/metrics (a few series):"
-        )
-        for line in await asyncio.to_thread(_series, server.metrics_port):
+        console.print(f"\nSome of the metrics at http://127.0.0.1:{server.metrics_port}/metrics:")
+        for line in await asyncio.to_thread(_scrape, server.metrics_port):
             console.print(f"  {line}", markup=False)
         console.print(_NEXT, markup=False)
 
 
 def _check(video: str) -> None:
-    """Before a server is started for it."""
+    """Check that the file can be read, before a server is started for it."""
     if is_uri(video):
-        raise OSError(f"the demo uploads a file, by its path; {video} is a URI")
+        raise OSError(f"the demo uploads a file; {video} is a URI")
     try:
         Path(video).open("rb").close()
     except OSError as error:
         raise OSError(f"cannot read {video}: {error.strerror}") from error
 
 
-def _series(metrics_port: int) -> list[str]:
+def _scrape(metrics_port: int) -> list[str]:
+    """Read the metrics page and return the lines of a few series."""
     with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics", timeout=10) as response:
         text = response.read().decode()
     shown = [
         sample
         for family in text_string_to_metric_families(text)
         for sample in sorted(family.samples, key=_stage_number)
-        if sample.name in _SHOWN
+        if sample.name in _SHOWN_SERIES
     ]
-    return [f"{sample.name}{_braces(sample.labels)} {sample.value:g}" for sample in shown]
+    return [f"{sample.name}{_labels_suffix(sample.labels)} {sample.value:g}" for sample in shown]
 
 
 def _stage_number(sample: Sample) -> int:
+    """Return the position of the sample's stage, to sort by; 0 if it has no stage."""
     return STAGES.index(sample.labels["stage"]) if "stage" in sample.labels else 0
 
 
-def _braces(labels: dict[str, str]) -> str:
+def _labels_suffix(labels: dict[str, str]) -> str:
+    """Format labels as Prometheus writes them after a name."""
     return f"{{{','.join(f'{key}={value!r}' for key, value in labels.items())}}}" if labels else ""

@@ -1,4 +1,4 @@
-"""What went wrong, told to whoever typed the command: a sentence, an exit status, an object for machines."""
+"""Errors that a user can fix: a sentence on standard error, an exit status, with ``--json`` an object."""
 
 import json
 import os
@@ -14,48 +14,49 @@ from tubelet.service.config.problems import BadConfig
 
 _errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
-_NOT_READ = 128 + signal.SIGPIPE  # the exit status of what SIGPIPE ends, as shells have it
+_BROKEN_PIPE_STATUS = 128 + signal.SIGPIPE  # as shells report a process that SIGPIPE killed
 
-_Kind = tuple[type[Exception], str, str, int]
-"""Of an error: its class, code, reason and the exit status; code and reason are named as a server's are."""
+ErrorRow = tuple[type[Exception], str, str, int]
+"""An error class, its code and reason (named as a server's errors are), and the command's exit status."""
 
 
 @contextmanager
-def told(*, as_json: bool = False) -> Iterator[None]:
-    """What a user can mend ends in a sentence on standard error and an exit status, not in a traceback.
+def report_errors(*, as_json: bool = False) -> Iterator[None]:
+    """Print an error that the user can fix as one sentence and exit; let any other error raise.
 
-    As JSON, an object on standard output says it, too.
+    With ``as_json``, print it as an object on standard output, too.
     """
     try:
         yield
-        if sys.stdout is not None:  # closed by the caller
+        if sys.stdout is not None:  # None: the caller closed it
             sys.stdout.flush()
     except typer.Exit:
         raise
-    except BrokenPipeError:  # nothing reads on, as with ``| head -1``
+    except BrokenPipeError:  # the reader has gone, as with ``| head -1``
         _discard_output()
-        raise typer.Exit(_NOT_READ) from None
+        raise typer.Exit(_BROKEN_PIPE_STATUS) from None
     except Exception as error:
-        said, status = _judged(error)
+        described, status = _describe(error)
         if not status:
             raise
         for sentence in _sentences(error):
             _errors.print(sentence)
         if as_json:
             try:
-                print(json.dumps({"error": said}), flush=True)
+                print(json.dumps({"error": described}), flush=True)
             except OSError:  # standard output is what failed
                 _discard_output()
         raise typer.Exit(status) from None
 
 
 def _discard_output() -> None:
-    """Send what is still to be written nowhere, or the end of Python would fail to write it."""
+    """Redirect standard output to the null device; otherwise Python would fail to flush it at exit."""
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def _sentences(error: Exception) -> tuple[str, ...]:
+    """Return the sentences to print for the error; a wrong configuration has one for each problem."""
     from tubelet.service.client import ServerError
 
     if isinstance(error, BadConfig):
@@ -65,32 +66,32 @@ def _sentences(error: Exception) -> tuple[str, ...]:
     return (str(error),)
 
 
-def _judged(error: Exception) -> tuple[dict[str, str], int]:
-    """What a machine is told, and the exit status: 0 for what the messages are not good enough for."""
+def _describe(error: Exception) -> tuple[dict[str, str], int]:
+    """Return the JSON object and the exit status for an error; status 0: users cannot fix it."""
     from tubelet.service.client import ServerError
 
     if isinstance(error, ServerError):
         return {"code": error.code, "reason": error.reason, "message": error.message}, 1
-    for kind, code, reason, status in mendable():
+    for kind, code, reason, status in user_errors():
         if isinstance(error, kind):
             return {"code": code, "reason": reason, "message": str(error)}, status
     return {}, 0
 
 
-def mendable() -> Iterator[_Kind]:
-    """Errors whose messages are good enough to be the end of it; what is quick to import comes first."""
+def user_errors() -> Iterator[ErrorRow]:
+    """Yield the errors that users can fix, those that are quick to import first."""
     yield BadConfig, "INVALID_ARGUMENT", "INVALID_CONFIGURATION", 2
     yield OSError, "FAILED_PRECONDITION", "SYSTEM_ERROR", 1
 
-    from tubelet.service.cli.evaluation.dataset import BadData
-    from tubelet.service.cli.evaluation.evaluate import NothingClassified, Stopped
+    from tubelet.service.cli.evaluation.dataset import InvalidDataset
+    from tubelet.service.cli.evaluation.evaluate import AllVideosFailed, EvaluationAborted
     from tubelet.service.cli.runs.results_log import ResultsInUse, ResultsMismatch
 
-    yield BadData, "INVALID_ARGUMENT", "INVALID_DATASET", 2
+    yield InvalidDataset, "INVALID_ARGUMENT", "INVALID_DATASET", 2
     yield ResultsMismatch, "FAILED_PRECONDITION", "RESULTS_MISMATCH", 2
     yield ResultsInUse, "FAILED_PRECONDITION", "RESULTS_IN_USE", 2
-    yield Stopped, "ABORTED", "EVALUATION_ABORTED", 2
-    yield NothingClassified, "FAILED_PRECONDITION", "ALL_VIDEOS_FAILED", 1
+    yield EvaluationAborted, "ABORTED", "EVALUATION_ABORTED", 2
+    yield AllVideosFailed, "FAILED_PRECONDITION", "ALL_VIDEOS_FAILED", 1
 
     from tubelet.models.checkpoints.foreign_checkpoint import CannotImport
     from tubelet.models.errors import MissingExtra

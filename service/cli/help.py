@@ -1,4 +1,4 @@
-"""Commands with readable help pages, which refuse a flag's old name with its new one."""
+"""Commands with readable help pages; a flag's old name is rejected with its new one."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,24 +10,28 @@ from tubelet.service.config.renamed import RENAMED_FLAGS
 
 
 class Commands(typer.Typer):
-    """A table of commands whose help pages are readable; ``-h`` asks for one, too."""
+    """A group of commands with readable help pages, which ``-h`` shows, too."""
 
     def __init__(self, **settings: Any) -> None:
         names = {"help_option_names": ["-h", "--help"]}
         super().__init__(cls=_Group, no_args_is_help=True, context_settings=names, **settings)
 
     def command(self, name: str | None = None, **settings: Any) -> Callable[[Any], Any]:
+        """Register a function as a command with a readable help page."""
         settings.setdefault("cls", _Command)
         return super().command(name, **settings)
 
 
 def examples(*commands: str) -> str:
-    """The end of a command's help page, one command a line."""
+    """Format example commands as the end of a help page, one a line."""
     return "\n".join(["Examples:", *(f"  {command}" for command in commands)]).replace("[", r"\[")
 
 
 class _Command(TyperCommand):
+    """A command with a readable help page, which rejects old names of its flags."""
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments; raise BadParameter for a flag that was renamed."""
         own = {flag for param in self.params for flag in param.opts}
         for old, new in RENAMED_FLAGS.items():
             if new in own and any(arg.partition("=")[0] == old for arg in args):
@@ -35,20 +39,22 @@ class _Command(TyperCommand):
         return super().parse_args(ctx, args)
 
     def get_params(self, ctx: Any) -> list[Any]:
-        return [_readable(param) for param in super().get_params(ctx)]
+        return [_without_type(param) for param in super().get_params(ctx)]
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """Write VIDEO..., not {VIDEO}...: typer puts what is required in braces."""
+        """Write VIDEO... instead of {VIDEO}...: typer puts required arguments in braces."""
         return [piece.replace("{", "").replace("}", "") for piece in super().collect_usage_pieces(ctx)]
 
 
 class _Group(TyperGroup):
+    """A group of commands with a readable help page."""
+
     def get_params(self, ctx: Any) -> list[Any]:
-        return [_readable(param) for param in super().get_params(ctx)]
+        return [_without_type(param) for param in super().get_params(ctx)]
 
 
-def _readable(param: Any) -> Any:
-    """Leave out the type of a flag and of an argument, whose name says enough."""
+def _without_type(param: Any) -> Any:
+    """Hide the type of a flag or an argument: its name says enough."""
     if isinstance(param, TyperOption) and param.is_flag:
         param.metavar = ""
     if isinstance(param, TyperArgument):

@@ -1,4 +1,4 @@
-"""Options that several commands share, and how their values are read."""
+"""Options that several commands share, and the parsing of their values."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 
 def _target(server: str | None) -> str | None:
+    """Parse the value of ``--server``."""
     try:
         return None if server is None else parse_target(server)
     except ValueError as error:
@@ -20,7 +21,10 @@ def _target(server: str | None) -> str | None:
 
 
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="A TOML file; see the README.")
+    Path | None,
+    typer.Option(
+        "--config", metavar="FILE", help="Configuration file (TOML); deploy/README.md lists its keys."
+    ),
 ]
 ServerAddress = Annotated[
     str | None,
@@ -28,40 +32,45 @@ ServerAddress = Annotated[
         "--server",
         metavar="HOST[:PORT]",
         callback=_target,
-        help="A server's address; port 8500 if none is named. Without it, this process answers.",
+        help="Address of a tubelet server; default port 8500. Without it, this process does the work.",
     ),
 ]
 ModelName = Annotated[
-    str, typer.Argument(metavar="NAME[:VERSION]", help="A model, the newest version if none.")
+    str, typer.Argument(metavar="NAME[:VERSION]", help="A model; without VERSION, its newest one.")
 ]
 ModelOption = Annotated[
     str,
-    typer.Option("--model", metavar="NAME[:VERSION]", help="A model and its version; empty: the default."),
+    typer.Option("--model", metavar="NAME[:VERSION]", help="Model to use; without it, the default model."),
 ]
 ModelVersion = Annotated[
-    str, typer.Option("--version", metavar="VERSION", help="The model's version, as in NAME:VERSION.")
+    str, typer.Option("--version", metavar="VERSION", help="Version of the model; the same as NAME:VERSION.")
 ]
 Clips = Annotated[
     int | None,
-    typer.Option(min=1, metavar="N", help="Views: windows spread evenly over the video, averaged."),
+    typer.Option(
+        min=1, metavar="N", help="Multi-view: average N windows that are spread evenly over the video."
+    ),
 ]
 Crops = Annotated[
     int | None,
-    typer.Option(metavar="1|3", help="Views: crops of each, 1 (centre) or 3 (along the longer side)."),
+    typer.Option(
+        metavar="1|3", help="Multi-view: crops of each window, 1 (centre) or 3 (along the longer side)."
+    ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object a line; errors, too.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line; errors, too.")]
 
-_MOST_S = 1e9  # some thirty years; in nanoseconds, far more has no room in 64 bits
+_MAX_SECONDS = 1e9  # about thirty years; in nanoseconds, more does not fit into 64 bits
 
 
 def seconds_in_range(number: float | None) -> float | None:
-    """Refuse NaN and what is as good as infinite, which ``float`` reads, too."""
-    if number is not None and not abs(number) <= _MOST_S:
-        raise typer.BadParameter(f"wants seconds, at most {_MOST_S:,.0f} of them; found {number:g}")
+    """Return ``number``, a time in seconds; reject NaN and huge numbers, which ``float`` accepts."""
+    if number is not None and not abs(number) <= _MAX_SECONDS:
+        raise typer.BadParameter(f"must be a time of at most {_MAX_SECONDS:,.0f} seconds; found {number:g}")
     return number
 
 
 def model_ref(text: str, version: str) -> ModelRef:
+    """Parse ``NAME[:VERSION]`` and the value of ``--version``."""
     try:
         return ModelRef.parse(text, version)
     except ValueError as error:
@@ -69,36 +78,38 @@ def model_ref(text: str, version: str) -> ModelRef:
 
 
 def views(clips: int | None, crops: int | None) -> "Views | None":
+    """Return the multi-view options; None if neither ``clips`` nor ``crops`` is given."""
     from tubelet.service.types.request import Views
 
     return None if clips is None and crops is None else Views(clips or 1, 1 if crops is None else crops)
 
 
 def check_exclusive(*groups: dict[str, bool]) -> None:
-    """Refuse flags of more than one group; each group says of its flags whether they were given.
+    """Check that flags of at most one group were given; a group maps each flag to whether it was given.
 
     Raises:
-        typer.BadParameter: it names the flags that were given.
+        typer.BadParameter: flags of several groups were given; the message names them.
     """
     given = [" and ".join(flag for flag, is_given in group.items() if is_given) for group in groups]
     first, *others = [flags for flags in given if flags] or [""]
     if others:
-        verb = "do" if " and " in first else "does"
-        raise typer.BadParameter(f"{first} {verb} not go with {' or '.join(others)}")
+        raise typer.BadParameter(f"{first} cannot be combined with {' or '.join(others)}")
 
 
 def nanoseconds(seconds: float | None) -> int | None:
+    """Convert seconds to nanoseconds; None stays None."""
     return None if seconds is None else round(seconds * 1e9)
 
 
 def time_range(text: str) -> tuple[int, int]:
+    """Parse ``START-END`` in seconds into nanoseconds."""
     start, dash, end = text.partition("-")
     try:
         seconds = float(start), float(end)
-        if not dash or not all(abs(each) <= _MOST_S for each in seconds):
+        if not dash or not all(abs(each) <= _MAX_SECONDS for each in seconds):
             raise ValueError
         return round(seconds[0] * 1e9), round(seconds[1] * 1e9)
     except ValueError:
         raise typer.BadParameter(
-            f"--range wants START-END in seconds, such as 1.5-4; found {text!r}"
+            f"--range must be START-END in seconds, such as 1.5-4; found {text!r}"
         ) from None

@@ -12,7 +12,7 @@ NO_LABEL = "(none above the threshold)"
 
 
 def answer_json(video: str, answer: Classification | Failure) -> dict[str, Any]:
-    """The object that ``--json`` prints for a video."""
+    """Return the object that ``--json`` prints for a video."""
     match answer:
         case Failure(code, reason, message):
             error = {"code": code, "reason": reason, "message": decodable(message)}
@@ -35,7 +35,7 @@ def answer_json(video: str, answer: Classification | Failure) -> dict[str, Any]:
 def interrupted_json(
     video: str, metadata: VideoMetadata | None, segments: Iterable[Segment]
 ) -> dict[str, Any]:
-    """The object for a video that was interrupted: what was known of it."""
+    """Return the object that ``--json`` prints for an interrupted video, with the segments so far."""
     return {
         "video": decodable(video),
         "interrupted": True,
@@ -45,7 +45,7 @@ def interrupted_json(
 
 
 def event_json(video: str, event: Event) -> dict[str, Any]:
-    """The object that ``--json --stream`` prints for an event of a video."""
+    """Return the object that ``--json --stream`` prints for an event of a video."""
     match event:
         case VideoMetadata():
             content = {
@@ -67,26 +67,26 @@ def event_json(video: str, event: Event) -> dict[str, Any]:
 
 
 def decodable(text: str) -> str:
-    r"""The text with ``\xE9`` for each byte of a file name that is not UTF-8: any reader takes it then."""
+    r"""Return ``text`` as valid UTF-8: ``\xE9`` stands for each byte of a file name that is not UTF-8."""
     return os.fsencode(text).decode(errors="backslashreplace")
 
 
 def printable(text: str) -> str:
-    r"""The text in one line without control characters, which a terminal would obey: ``\x1b`` for each."""
+    r"""Return ``text`` in one line, safe for a terminal: control characters are escaped, as in ``\x1b``."""
     return "".join(
         each if each.isprintable() else each.encode("unicode_escape").decode() for each in decodable(text)
     )
 
 
 def clock(time_ns: int) -> str:
-    """A time as h:mm:ss.t, such as 0:29:59.5."""
+    """Format a time as h:mm:ss.t, such as 0:29:59.5."""
     tenths = round(time_ns * 10 / NS_PER_S)
     minutes, tenths = divmod(tenths, 600)
     return f"{minutes // 60}:{minutes % 60:02}:{tenths // 10:02}.{tenths % 10}"
 
 
 def metadata_text(metadata: VideoMetadata) -> str:
-    """Format a video's metadata as one line; fields that its header leaves open are left out."""
+    """Format a video's metadata in one line; what its header does not say (0) is left out."""
     duration = f"{clock(metadata.duration_ns)}, " if metadata.duration_ns else ""
     rate = f"{metadata.fps:.4g} fps, " if metadata.fps else ""
     count = f"{metadata.frames} frames, " if metadata.frames else ""
@@ -96,38 +96,44 @@ def metadata_text(metadata: VideoMetadata) -> str:
 
 
 def segment_text(segment: Segment) -> str:
+    """Format a segment as an indented line: its time range, then its labels."""
     return f"  {span_text(segment.start_ns, segment.end_ns)}  {labels_text(segment.labels)}"
 
 
 def span_text(start_ns: int, end_ns: int) -> str:
+    """Format a time range."""
     return f"{clock(start_ns)} - {clock(end_ns)}"
 
 
 def notes_text(answer: Classification) -> Iterator[str]:
-    """The lines below an answer: what was wrong with the video, and what its answer cost."""
+    """Yield the lines below an answer: warnings, bytes fetched, and how inexact the frames were."""
     for warning in answer.warnings:
         yield f"warning: {printable(warning)}"
     if answer.fetched_bytes:
         yield f"fetched {answer.fetched_bytes} of {answer.metadata.size_bytes} bytes"
     if answer.max_frame_offset_ns:
-        yield f"fast: frames up to {answer.max_frame_offset_ns / NS_PER_S:.3f} s off the wanted times"
+        yield f"fast: frames up to {answer.max_frame_offset_ns / NS_PER_S:.3f} s off the requested times"
 
 
 def failure_text(video: str, failure: Failure) -> str:
+    """Format a failure in one line: the video, the message, code and reason."""
     reason = f", {failure.reason}" if failure.reason else ""
     return printable(f"{video}: {failure.message} ({failure.code}{reason})")
 
 
 def stages_text(answer: Classification) -> str:
+    """Format the time that each stage of a request took."""
     seconds = answer.stage_seconds
     return ", ".join(f"{stage} {seconds[stage] * 1000:.0f} ms" for stage in STAGES if stage in seconds)
 
 
 def labels_text(labels: Iterable[Label]) -> str:
+    """Format labels with their scores."""
     return "  ".join(f"{label.name} {label.score:.2f}" for label in labels) or NO_LABEL
 
 
 def _segment_json(segment: Segment) -> dict[str, Any]:
+    """Return the JSON object of a segment."""
     return {
         "start_s": segment.start_s,
         "end_s": segment.end_s,
@@ -136,4 +142,5 @@ def _segment_json(segment: Segment) -> dict[str, Any]:
 
 
 def _labels_json(labels: Iterable[Label]) -> list[dict[str, Any]]:
+    """Return the JSON objects of labels."""
     return [{"label": label.name, "score": label.score} for label in labels]

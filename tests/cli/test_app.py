@@ -1,4 +1,4 @@
-"""The commands as a user runs them: real processes, real exit codes."""
+"""The commands in processes of their own, with their exit codes."""
 
 import json
 import re
@@ -21,7 +21,7 @@ from tubelet.service.types.uri import is_covered, parse_prefix, parse_uri
 
 @pytest.fixture
 def clips(tmp_path: Path) -> tuple[str, str]:
-    """A good clip and a bad one."""
+    """A valid clip and an invalid one."""
     good, bad = tmp_path / "good.mp4", tmp_path / "bad.mp4"
     good.write_bytes(pan(2.0))
     bad.write_text("not a video")
@@ -29,7 +29,9 @@ def clips(tmp_path: Path) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("where", ["a server", "this process"])
-def test_classify_prints_an_object_a_video(served: Served, clips: tuple[str, str], where: str) -> None:
+def test_classify_json_prints_one_object_for_each_video(
+    served: Served, clips: tuple[str, str], where: str
+) -> None:
     good, bad = clips
     server = ("--server", served.target) if where == "a server" else ()
     done = tubelet("classify", bad, good, "missing.mp4", "--json", "--in-order", *server)
@@ -48,7 +50,7 @@ def test_classify_prints_an_object_a_video(served: Served, clips: tuple[str, str
 
 
 @pytest.mark.parametrize("where", ["a server", "this process"])
-def test_a_model_that_is_not_there_is_an_object_a_video(served: Served, where: str) -> None:
+def test_unknown_model_fails_each_video_in_json(served: Served, where: str) -> None:
     server = ("--server", served.target) if where == "a server" else ()
     sample = str(SAMPLE_CLIP)
     done = tubelet("classify", sample, sample, "--model", "nope", "--json", *server)
@@ -60,7 +62,7 @@ def test_a_model_that_is_not_there_is_an_object_a_video(served: Served, where: s
         assert "no model 'nope'" in row["error"]["message"]
 
 
-def test_classify_prints_text_for_people(served: Served, clips: tuple[str, str]) -> None:
+def test_classify_prints_text_by_default(served: Served, clips: tuple[str, str]) -> None:
     ok = {"method": "ClassifyStreaming", "code": "OK"}
     before = served.metric("tubelet_requests_total", **ok)
     done = tubelet("classify", clips[0], "--server", served.target, "--whole-video", "--top-k", "1")
@@ -71,7 +73,7 @@ def test_classify_prints_text_for_people(served: Served, clips: tuple[str, str])
     assert "whole video" in done.stdout
 
 
-def test_more_videos_than_the_server_takes_wait_for_their_turn(clips: tuple[str, str]) -> None:
+def test_videos_above_the_server_limit_are_retried(clips: tuple[str, str]) -> None:
     with serving(TUBELET_SERVER__MAX_VIDEOS_IN_FLIGHT="1", TUBELET_SERVER__RETRY_AFTER_S="0.2") as (
         _,
         target,
@@ -81,34 +83,35 @@ def test_more_videos_than_the_server_takes_wait_for_their_turn(clips: tuple[str,
     assert [json.loads(line)["labels"][0]["label"] for line in done.stdout.splitlines()] == 6 * ["pan_right"]
 
 
-def test_views_are_one_segment_and_exclude_other_windows(served: Served, clips: tuple[str, str]) -> None:
+def test_multi_view_gives_one_segment_and_excludes_windows(served: Served, clips: tuple[str, str]) -> None:
     command = ("classify", clips[0], "--server", served.target, "--json")
     answer = json.loads(tubelet(*command, "--clips", "3", "--crops", "3").stdout)
     assert [(segment["start_s"], segment["end_s"]) for segment in answer["segments"]] == [(0, 2)]
     assert answer["labels"][0]["label"] == "pan_right"
     rounded = json.loads(tubelet(*command, "--window", "1", "--stride", "0.01").stdout)
     assert rounded["warnings"][0].startswith("the stride of 0.01 s was rounded to 0.25 s: ")
-    refused = json.loads(tubelet(*command, "--crops", "2").stdout)
-    assert "2 crops are neither 1 nor 3" in refused["error"]["message"]
+    rejected = json.loads(tubelet(*command, "--crops", "2").stdout)
+    assert "2 crops are neither 1 nor 3" in rejected["error"]["message"]
     assert tubelet(*command, "--clips", "3", "--stride", "1").returncode == 2
 
 
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        ("--clips 3 --window 2", "--window does not go with --clips"),
-        ("--crops 3 --whole-video", "--whole-video does not go with --crops"),
-        ("--window 2 --stride 1 --clips 3", "--window and --stride do not go with --clips"),
+        ("--clips 3 --window 2", "--window cannot be combined with --clips"),
+        ("--crops 3 --whole-video", "--whole-video cannot be combined with --crops"),
+        ("--window 2 --stride 1 --clips 3", "--window and --stride cannot be combined with --clips"),
         (
             "--whole-video --stride 1 --clips 3 --crops 1",
-            "--whole-video does not go with --stride or --clips and --crops",
+            "--whole-video cannot be combined with --stride or --clips and --crops",
         ),
     ],
 )
-def test_flags_that_exclude_each_other_are_named(flags: str, says: str) -> None:
+def test_conflicting_flags_are_named(flags: str, says: str) -> None:
     done = CliRunner().invoke(app, ["classify", "x", *flags.split()], env={"TERMINAL_WIDTH": "200"})
     assert done.exit_code == 2
-    assert f"Invalid value: {says} " in done.stderr
+    message = " ".join(done.stderr.replace("\u2502", " ").split())  # without the box around it
+    assert f"Invalid value: {says} " in message
 
 
 @pytest.mark.parametrize(
@@ -123,7 +126,7 @@ def test_flags_that_exclude_each_other_are_named(flags: str, says: str) -> None:
         ("models import", "--window", "inf"),
     ],
 )
-def test_seconds_that_are_no_time_are_named(command: str, option: str, value: str) -> None:
+def test_invalid_times_are_rejected(command: str, option: str, value: str) -> None:
     done = CliRunner().invoke(app, [*command.split(), "x", option, value])
     said = " ".join(done.stderr.replace("\u2502", " ").split())
     assert done.exit_code == 2, said
@@ -131,7 +134,7 @@ def test_seconds_that_are_no_time_are_named(command: str, option: str, value: st
     assert value in said.partition("found")[2]
 
 
-def test_models_of_a_server_and_of_this_installation(served: Served) -> None:
+def test_models_list_of_server_and_of_installation(served: Served) -> None:
     here = tubelet("models", "list", "--json")
     there = tubelet("models", "list", "--json", "--server", served.target)
     by_name = [
@@ -146,7 +149,7 @@ def test_models_of_a_server_and_of_this_installation(served: Served) -> None:
 
 
 @pytest.mark.parametrize("command", [["models", "list"], ["classify", "CLIP"], ["evaluate", "CLIP"]])
-def test_who_asks_a_server_does_not_wait_for_torch(
+def test_commands_with_server_do_not_import_torch(
     served: Served, clips: tuple[str, str], command: list[str]
 ) -> None:
     """Importing it takes longer than the answer."""
@@ -164,7 +167,7 @@ print(status, {{"torch", "av", "transformers"}} & sys.modules.keys())
     assert done.stdout.splitlines()[-1] in ("None set()", "0 set()"), done.stderr
 
 
-def test_the_demo_shows_true_labels_and_metrics() -> None:
+def test_demo_prints_labels_and_metrics() -> None:
     done = tubelet("demo", COLUMNS="200")
     assert done.returncode == 0, done.stderr
     for label in ("static", "pan_right", "zoom_in", "tilt_up", "roll_cw"):
@@ -185,37 +188,37 @@ def test_the_demo_shows_true_labels_and_metrics() -> None:
     ("video", "says"),
     [
         ("/nope", "cannot read /nope: No such file or directory"),
-        ("file:///nope", "by its path; file:///nope is a URI"),
+        ("file:///nope", "the demo uploads a file; file:///nope is a URI"),
     ],
 )
-def test_the_demo_looks_at_the_file_first(video: str, says: str) -> None:
+def test_demo_checks_the_file_before_it_starts_a_server(video: str, says: str) -> None:
     done = tubelet("demo", video)
     assert done.returncode == 1
     assert says in done.stderr
     assert "ready" not in done.stdout
 
 
-def test_the_demo_names_a_wrong_configuration() -> None:
+def test_demo_names_the_wrong_setting() -> None:
     done = tubelet("demo", TUBELET_SERVER__DRAIN_S="-5")
     assert done.returncode == 2
     assert "server.drain_s" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_scheme_that_is_not_taken_is_told_which_are(served: Served) -> None:
+def test_unsupported_uri_scheme_names_the_supported_ones(served: Served) -> None:
     done = tubelet("classify", "ftp://a/b.mp4", "--server", served.target)
     assert done.returncode == 1
     assert "it must start with one of file://, http://" in done.stderr
 
 
-def test_a_uri_that_is_not_allowed_comes_with_a_command_to_paste(
+def test_uri_that_is_not_allowed_gives_a_command_that_allows_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri = (tmp_path / "a clip.mp4").as_uri()
     other = "https://media.example.com:8443/clips/a.mp4?token=1&x=2"
-    refused = tubelet("classify", uri, other, "--json")
-    assert refused.returncode == 1
-    first, second = (json.loads(line)["error"] for line in refused.stdout.splitlines())
+    rejected = tubelet("classify", uri, other, "--json")
+    assert rejected.returncode == 1
+    first, second = (json.loads(line)["error"] for line in rejected.stdout.splitlines())
     assert (first["code"], first["reason"]) == ("PERMISSION_DENIED", "URI_NOT_ALLOWED")
     prefix = """TUBELET_FETCH__ALLOW='["https://media.example.com:8443/"]'"""
     assert second["message"].endswith(f"to allow it: {prefix} tubelet classify '{other}'")

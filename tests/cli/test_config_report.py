@@ -1,4 +1,4 @@
-"""``tubelet config``: what is in force, and where it came from."""
+"""``tubelet config``: every value and its origin."""
 
 import json
 import subprocess
@@ -45,7 +45,7 @@ def rows(*arguments: object) -> dict[str, dict[str, Any]]:
     return {row.pop("key"): row for row in found}
 
 
-def test_each_value_says_where_it_came_from(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_config_names_the_origin_of_each_value(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUBELET_SERVER__METRICS_PORT", "2")
     monkeypatch.setenv("TUBELET_SERVER", '{"metrics_port": 3, "retry_after_s": 9}')
     monkeypatch.setenv("tubelet_models__load", '["vit:2"]')
@@ -71,7 +71,7 @@ def test_each_value_says_where_it_came_from(file: Path, monkeypatch: pytest.Monk
     }
 
 
-def test_all_that_is_printed_is_what_a_server_reads(file: Path) -> None:
+def test_config_equals_what_a_server_reads(file: Path) -> None:
     config = load_config(file).model_dump(mode="json")
     for key, row in rows("--config", file).items():
         if not key.startswith("fetch.options"):
@@ -82,8 +82,8 @@ def test_all_that_is_printed_is_what_a_server_reads(file: Path) -> None:
     }
 
 
-def test_what_is_printed_is_a_configuration_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the same values: one that is not set is a comment."""
+def test_config_output_is_a_configuration_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has the same values; an unset one is a comment."""
     monkeypatch.setenv("TUBELET_FETCH__ALLOW", '["https://a.example/ü", "s3://b"]')
     monkeypatch.setenv("TUBELET_MODELS__DEFAULT", "camera-motion:1.1.0")
     config, text = load_config(), printed()
@@ -115,7 +115,7 @@ def test_secrets_are_masked(file: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert "hush" not in printed("--config", file)
 
 
-def test_a_configuration_with_which_no_server_starts_is_a_sentence(file: Path) -> None:
+def test_invalid_configuration_is_one_sentence(file: Path) -> None:
     file.write_text("[server]\nprt = 1\n")
     done = CliRunner().invoke(app, ["config", "--config", str(file), "--json"])
     assert done.exit_code == 2
@@ -123,7 +123,7 @@ def test_a_configuration_with_which_no_server_starts_is_a_sentence(file: Path) -
     assert "server.prt: no such key (closest: server.port)" in done.stderr
 
 
-def test_it_needs_neither_torch_nor_pyav() -> None:
+def test_config_imports_neither_torch_nor_pyav() -> None:
     program = (
         "import sys; from tubelet.service.cli.app import app; app(['config'], standalone_mode=False); "
         "assert not {'torch', 'av', 'grpc'} & set(sys.modules)"

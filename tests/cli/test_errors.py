@@ -1,4 +1,4 @@
-"""What stops a command: a sentence on standard error, with ``--json`` an object on standard output, too."""
+"""Errors of commands: a sentence on standard error, and with ``--json`` an object on standard output."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from tubelet.models.repository.repository import ZOO
 from tubelet.service.cli.app import app
-from tubelet.service.cli.errors import mendable
+from tubelet.service.cli.errors import user_errors
 from tubelet.service.server.app import SAMPLE_CLIP
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
@@ -17,7 +17,7 @@ README = (Path(__file__).parents[2] / "README.md").read_text()
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """One whose model is newer than the embedded one, and damaged."""
+    """A store with one model, which is damaged."""
     folder = tmp_path / "store" / "broken" / "1"
     folder.mkdir(parents=True)
     spec = (ZOO / "camera-motion" / "model.toml").read_text()
@@ -50,7 +50,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("classify CLIP --model broken", 1, "FAILED_PRECONDITION", "BROKEN_MODEL", "has sha256"),
     ],
 )
-def test_a_machine_is_told_what_stops_a_command(
+def test_command_errors_are_one_sentence_and_one_json_object(
     store: Path, tmp_path: Path, command: str, status: int, code: str, reason: str, says: str
 ) -> None:
     data = tmp_path / "data.csv"
@@ -71,7 +71,7 @@ def test_a_machine_is_told_what_stops_a_command(
     assert says in for_people.stderr
 
 
-def test_the_reasons_are_those_of_the_readme() -> None:
+def test_readme_names_all_reasons_of_commands() -> None:
     said = README.split("## Commands")[1].split("**Evaluate.**")[0]
-    ours = {reason for _, _, reason, _ in mendable()} - {"NO_DEVICE"}  # which only a server meets
+    ours = {reason for _, _, reason, _ in user_errors()} - {"NO_DEVICE"}  # which only a server meets
     assert {reason for reason in ours if f"`{reason}`" not in said} == set()

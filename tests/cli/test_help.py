@@ -1,4 +1,4 @@
-"""Help pages: of every command, by either flag, with examples that its own options take."""
+"""Help pages of all commands: ``-h`` and ``--help``, and examples that the command accepts."""
 
 import shlex
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ def page(*arguments: str) -> str:
 
 
 @pytest.mark.parametrize("path", [(), ("models",), *COMMANDS], ids=" ".join)
-def test_a_page_is_readable(path: tuple[str, ...]) -> None:
+def test_help_page_is_readable(path: tuple[str, ...]) -> None:
     said = page(*path, "-h")
     assert said == page(*path, "--help")
     assert "<bool>" not in said
@@ -39,7 +39,7 @@ def test_a_page_is_readable(path: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
-def test_a_page_ends_with_two_examples_that_the_command_takes(path: tuple[str, ...]) -> None:
+def test_help_page_ends_with_two_valid_examples(path: tuple[str, ...]) -> None:
     end = [line.strip() for line in page(*path, "-h").split("Examples:")[1].splitlines() if line.strip()]
     assert len(end) == 2
     options = {flag for param in COMMANDS[path].params for flag in param.opts}
@@ -49,6 +49,6 @@ def test_a_page_ends_with_two_examples_that_the_command_takes(path: tuple[str, .
         assert {word for word in words if word.startswith("-") and word != "-"} <= options
 
 
-def test_what_stands_in_brackets_is_shown() -> None:
+def test_help_page_shows_brackets() -> None:
     assert "hf:ORG/NAME[@REVISION]" in page("models", "import", "-h")
     assert "[VIDEO]..." in page("classify", "-h")

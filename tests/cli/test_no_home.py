@@ -1,4 +1,4 @@
-"""A user id without an entry and without HOME, as in containers: commands work as with HOME=/nonexistent."""
+"""Commands of a user id without an account and without HOME, as in containers."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def readable() -> None:
         pytest.skip(f"another user cannot run {TUBELET}: {done.stderr.splitlines()[-1]}")
 
 
-def test_the_models_are_the_embedded_ones() -> None:
+def test_models_list_without_home_has_the_embedded_models() -> None:
     done = as_nobody(TUBELET, "models", "list", "--json")
     assert (done.returncode, done.stderr) == (0, "")
     assert [row["model"] for row in map(json.loads, done.stdout.splitlines()) if row["default"]] == [
@@ -45,13 +45,13 @@ def test_the_models_are_the_embedded_ones() -> None:
     ]
 
 
-def test_no_server_is_one_sentence() -> None:
+def test_unreachable_server_without_home_is_one_sentence() -> None:
     done = as_nobody(TUBELET, "models", "list", "--server", "localhost:1")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "no tubelet server answers at localhost:1; is `tubelet serve` running?\n"
 
 
-def test_a_video_is_classified() -> None:
+def test_classify_works_without_home() -> None:
     again = "import subprocess, sys; sys.exit(subprocess.run([sys.executable, '-c', '']).returncode)"
     if as_nobody(sys.executable, "-c", again).returncode:
         pytest.skip(f"another user cannot start decode workers with {Path(sys.executable).resolve()}")

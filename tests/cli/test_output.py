@@ -1,4 +1,4 @@
-"""What people are shown of a video."""
+"""The text that describes a video."""
 
 from dataclasses import replace
 
@@ -18,5 +18,5 @@ METADATA = VideoMetadata("matroska", "h264", 320, 240, 25.0, 50, 2_000_000_000, 
         (replace(METADATA, frames=0, fps=0.0, duration_ns=0), "320x240, h264 in matroska"),
     ],
 )
-def test_what_a_header_leaves_open_is_left_out(metadata: VideoMetadata, text: str) -> None:
+def test_metadata_text_leaves_out_unknown_values(metadata: VideoMetadata, text: str) -> None:
     assert metadata_text(metadata) == text

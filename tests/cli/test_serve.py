@@ -1,4 +1,4 @@
-"""A server's process: its configuration, its ports, and the signals that it hears."""
+"""The server's process: configuration, ports and signals."""
 
 import fcntl
 import itertools
@@ -68,7 +68,7 @@ from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierStub
         ("[upload]\ndirectory = '/nowhere'\n", {}, "upload.directory"),
     ],
 )
-def test_a_wrong_configuration_is_named(
+def test_serve_names_the_wrong_setting(
     tmp_path: Path, toml: str, environment: dict[str, str], says: str
 ) -> None:
     (tmp_path / "tubelet.toml").write_text(toml)
@@ -79,7 +79,7 @@ def test_a_wrong_configuration_is_named(
 
 
 @pytest.mark.parametrize("option", ["--port", "--metrics-port"])
-def test_a_port_that_is_taken_is_one_sentence_before_models_are_loaded(
+def test_occupied_port_is_one_sentence_before_models_load(
     served: Served, tmp_path: Path, option: str
 ) -> None:
     (tmp_path / "tubelet.toml").write_text("[models]\ndefault = 'nobody'\n")
@@ -99,7 +99,7 @@ def video(tmp_path: Path) -> Path:
     return path
 
 
-def test_serve_gets_ready_answers_and_drains_on_sigterm(video: Path) -> None:
+def test_serve_answers_and_drains_on_sigterm(video: Path) -> None:
     with serving() as (_, target):
         done = tubelet("classify", str(video), "--server", target, "--json")
         assert json.loads(done.stdout)["labels"][0]["label"] == "pan_right"
@@ -126,8 +126,8 @@ def test_serve_ends_on_sigterm_before_it_is_ready(tmp_path: Path, moment: str) -
     assert "Traceback" not in log.read_text()
 
 
-def test_a_second_ctrl_c_ends_serve_at_once(video: Path) -> None:
-    """In a terminal, with a call in flight that would be waited for for an hour."""
+def test_second_ctrl_c_ends_serve_at_once(video: Path) -> None:
+    """In a terminal, with a call in flight and an hour to drain."""
     terminal, ours = pty.openpty()
     with (
         os.fdopen(terminal, "rb", buffering=0) as screen,
@@ -179,13 +179,13 @@ def _page(metrics_port: int, name: str) -> tuple[int, str]:
 
 
 def _catches_sigterm(pid: int) -> bool:
-    """Has the process a handler of its own? proc_pid_status(5)"""
+    """Return whether the process handles the signal itself, see proc_pid_status(5)."""
     mask = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
     return mask is not None and bool(int(mask[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
-def test_serve_changes_its_models_on_sighup_while_it_answers(video: Path, tmp_path: Path) -> None:
-    """No request fails, and the next ones are answered by the new version."""
+def test_serve_reloads_models_on_sighup_while_it_answers(video: Path, tmp_path: Path) -> None:
+    """No request fails, and the new version answers the next ones."""
     folder = tmp_path / "store" / "camera-motion" / "99"
     (tmp_path / "store").mkdir()
     with (
@@ -211,8 +211,8 @@ def test_serve_changes_its_models_on_sighup_while_it_answers(video: Path, tmp_pa
         answers_until(old)
 
 
-def test_serve_goes_back_to_a_version_by_one_line_and_sighup(video: Path, tmp_path: Path) -> None:
-    """A pin to a version that is not there is one line in the log, and costs nothing else."""
+def test_serve_rolls_back_a_version_on_sighup(video: Path, tmp_path: Path) -> None:
+    """A pin to a missing version is one line in the log, and changes nothing."""
     config, store, log = tmp_path / "tubelet.toml", tmp_path / "store", tmp_path / "log"
     for version in ("1", "2"):
         folder = store / "camera-motion" / version
@@ -246,8 +246,8 @@ def test_serve_goes_back_to_a_version_by_one_line_and_sighup(video: Path, tmp_pa
         assert client.classify(str(video)).version == "1"
 
 
-def test_serve_ends_on_sigterm_while_a_model_is_loaded(tmp_path: Path) -> None:
-    """Its weights never come to their end, as where they are beyond a network that is gone."""
+def test_serve_ends_on_sigterm_while_a_model_loads(tmp_path: Path) -> None:
+    """Reading its weights never ends, as on a network that is gone."""
     folder = tmp_path / "store" / "camera-motion" / "99"
     (tmp_path / "store").mkdir()
     with serving(TUBELET_MODELS__STORE=str(tmp_path / "store")) as (process, _):
@@ -260,7 +260,7 @@ def test_serve_ends_on_sigterm_while_a_model_is_loaded(tmp_path: Path) -> None:
     weights.close()
 
 
-def test_a_configuration_that_became_wrong_is_a_line_a_problem(tmp_path: Path) -> None:
+def test_invalid_configuration_on_sighup_is_logged_line_by_line(tmp_path: Path) -> None:
     config, log = tmp_path / "tubelet.toml", tmp_path / "log"
     config.touch()
     with log.open("w") as file, serving("--config", str(config), log=file) as (process, _):

@@ -1,4 +1,4 @@
-"""``tubelet classify`` in a terminal: the screen that a person sees, and what is redirected from it."""
+"""``tubelet classify`` in a terminal: the rendered screen, and redirected output."""
 
 import json
 import os
@@ -26,7 +26,7 @@ BAR = "━"
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A camera that pans for two seconds."""
+    """A clip of two seconds in which the camera pans."""
     path = tmp_path_factory.mktemp("clip") / "pan.mp4"
     path.write_bytes(pan(2.0))
     return path
@@ -34,7 +34,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def stream() -> bytes:
-    """The sample clip in a container that is decoded while it arrives."""
+    """The sample clip in a container that can be decoded while it arrives."""
     buffer = BytesIO()
     with av.open(str(SAMPLE_CLIP)) as source, av.open(buffer, "w", format="matroska") as target:
         output = target.add_stream_from_template(source.streams.video[0])
@@ -47,7 +47,7 @@ def stream() -> bytes:
 
 @contextmanager
 def reading(fifo: Path, *arguments: str, columns: int = 80) -> Iterator[tuple[Terminal, int]]:
-    """A ``classify`` in a terminal whose standard input is a pipe; its end for writing."""
+    """Run ``classify`` in a terminal on a pipe; yield the terminal and the pipe's write end."""
     os.mkfifo(fifo)
     end = os.open(fifo, os.O_RDWR)
     command = ("sh", "-c", f'exec "$0" "$@" < {fifo}', TUBELET, "classify")
@@ -59,7 +59,7 @@ def reading(fifo: Path, *arguments: str, columns: int = 80) -> Iterator[tuple[Te
 
 
 def blocks(shown: Terminal) -> list[str]:
-    """The names of the answers on the screen, from top to bottom."""
+    """Return the names of the answers on the screen, from top to bottom."""
     return [line.split(": ")[0] for line in shown.lines if " fps, " in line or ", h264" in line]
 
 
@@ -73,7 +73,7 @@ def test_json_is_printed_in_a_terminal(served: Served, clip: Path) -> None:
 
 
 @pytest.mark.parametrize("form", [(), ("--json",)])
-def test_answers_go_whole_to_a_file(
+def test_redirected_output_is_complete(
     served: Served, clip: Path, tmp_path: Path, form: tuple[str, ...]
 ) -> None:
     command = ("classify", str(clip), "missing.mp4", "--server", served.target, *form)
@@ -107,7 +107,7 @@ def test_what_reads_a_pipe_has_the_terminal_for_itself(served: Served, clip: Pat
 
 
 @pytest.mark.parametrize("columns", [80, 200])
-def test_one_file(served: Served, clip: Path, columns: int) -> None:
+def test_screen_of_one_file(served: Served, clip: Path, columns: int) -> None:
     with terminal(
         "classify", clip.name, "--server", served.target, columns=columns, folder=clip.parent
     ) as shown:
@@ -124,7 +124,7 @@ def test_one_file(served: Served, clip: Path, columns: int) -> None:
 
 
 @pytest.mark.parametrize("columns", [80, 200])
-def test_140_files(served: Served, tmp_path: Path, columns: int) -> None:
+def test_screen_of_140_files(served: Served, tmp_path: Path, columns: int) -> None:
     names = [f"{number:03}.mp4" for number in range(140)]
     short = pan(0.4, (160, 120))
     for name in names:
@@ -143,7 +143,7 @@ def test_140_files(served: Served, tmp_path: Path, columns: int) -> None:
 
 
 @pytest.mark.parametrize("columns", [80, 200])
-def test_names_that_are_long_or_odd(served: Served, clip: Path, tmp_path: Path, columns: int) -> None:
+def test_screen_of_long_and_odd_names(served: Served, clip: Path, tmp_path: Path, columns: int) -> None:
     long = "n" * 196 + ".mp4"
     odd = [b"caf\xe9.mp4", b"a\nb.mp4", b"\x1b[2Jclear.mp4", "映画.mp4".encode()]
     for name in (long.encode(), *odd):
@@ -159,7 +159,7 @@ def test_names_that_are_long_or_odd(served: Served, clip: Path, tmp_path: Path, 
     assert BAR not in shown.text
 
 
-def test_a_name_that_is_not_utf8_is_valid_json(served: Served, clip: Path, tmp_path: Path) -> None:
+def test_name_that_is_not_utf8_is_valid_json(served: Served, clip: Path, tmp_path: Path) -> None:
     shutil.copy(clip, tmp_path / os.fsdecode(b"caf\xe9.mp4"))
     command = (
         TUBELET,
@@ -178,7 +178,7 @@ def test_a_name_that_is_not_utf8_is_valid_json(served: Served, clip: Path, tmp_p
         json.dumps(each, ensure_ascii=False).encode("utf-8", "strict")
 
 
-def test_the_same_video_twice(served: Served, clip: Path) -> None:
+def test_same_video_twice_is_classified_twice(served: Served, clip: Path) -> None:
     with terminal("classify", str(clip), str(clip), "--server", served.target, columns=200) as shown:
         assert shown.wait() == 0
     assert blocks(shown) == [str(clip)] * 2
@@ -189,7 +189,7 @@ def test_the_same_video_twice(served: Served, clip: Path) -> None:
     ("environment", "colours", "bars"),
     [({}, True, True), ({"NO_COLOR": "1"}, False, True), ({"TERM": "dumb"}, False, False)],
 )
-def test_colours_are_for_terminals_that_have_them(
+def test_colours_and_bars_depend_on_the_terminal(
     served: Served, clip: Path, environment: dict[str, str], colours: bool, bars: bool
 ) -> None:
     with terminal("classify", str(clip), "--server", served.target, environment=environment) as shown:
@@ -201,7 +201,7 @@ def test_colours_are_for_terminals_that_have_them(
 
 
 @pytest.mark.parametrize("columns", [80, 200])
-def test_lines_appear_while_a_video_is_in_progress(
+def test_lines_appear_while_a_video_is_decoded(
     served: Served, stream: bytes, tmp_path: Path, columns: int
 ) -> None:
     command = ("-", "--server", served.target)
@@ -237,7 +237,7 @@ def test_ctrl_c_leaves_no_process_behind(stream: bytes, tmp_path: Path) -> None:
     ]
 
 
-def test_an_evaluation_says_how_to_continue_it(served: Served, clip: Path, tmp_path: Path) -> None:
+def test_interrupted_evaluation_says_how_to_continue(served: Served, clip: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "endless.mp4")
     held = os.open(tmp_path / "endless.mp4", os.O_RDWR)
     (tmp_path / "data.csv").write_text(f"{clip},pan_right\nendless.mp4,pan_right\n")
@@ -252,12 +252,12 @@ def test_an_evaluation_says_how_to_continue_it(served: Served, clip: Path, tmp_p
     assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) == 2
 
 
-def test_a_second_ctrl_c_ends_at_once() -> None:
+def test_second_ctrl_c_ends_a_command_at_once() -> None:
     script = """
 import asyncio
-from tubelet.service.cli.runs.interruption import cancelled_by_ctrl_c
+from tubelet.service.cli.runs.interruption import cancel_on_ctrl_c
 async def main():
-    with cancelled_by_ctrl_c():
+    with cancel_on_ctrl_c():
         print("begun", flush=True)
         try:
             await asyncio.sleep(1000)
@@ -279,7 +279,7 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("in_order", [False, True])
-def test_answers_come_in_the_order_of_ending_or_asked(
+def test_answers_come_as_completed_or_in_order(
     served: Served, clip: Path, stream: bytes, tmp_path: Path, in_order: bool
 ) -> None:
     order = ("--in-order",) if in_order else ()
@@ -295,13 +295,13 @@ def test_answers_come_in_the_order_of_ending_or_asked(
 
 
 def _end_of_input(end: int) -> None:
-    """Put something that cannot be written to in the place of the pipe's end for writing."""
+    """Replace the write end of the pipe by something that cannot be written."""
     with open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), end)
 
 
 @pytest.mark.parametrize("command", ["classify CLIP CLIP CLIP --server SERVER", "models list"])
-def test_a_reader_that_goes_away_is_no_error(served: Served, clip: Path, command: str) -> None:
+def test_closed_pipe_is_no_error(served: Served, clip: Path, command: str) -> None:
     words = command.replace("CLIP", str(clip)).replace("SERVER", served.target)
     done = subprocess.run(
         f"{TUBELET} {words} | true", shell=True, capture_output=True, text=True, timeout=100
@@ -310,7 +310,7 @@ def test_a_reader_that_goes_away_is_no_error(served: Served, clip: Path, command
 
 
 @pytest.mark.parametrize("form", [(), ("--json",)])
-def test_standard_output_on_a_full_disk_is_one_sentence(
+def test_full_disk_for_standard_output_is_one_sentence(
     served: Served, clip: Path, form: tuple[str, ...]
 ) -> None:
     command = [TUBELET, "classify", str(clip), "--server", served.target, *form]

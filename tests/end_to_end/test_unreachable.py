@@ -17,7 +17,7 @@ from tests.support.breakable_connection import wire_to
 from tests.support.cli_process import tubelet
 from tests.support.running_server import Served, wait_until
 from tests.support.sample_clip import pan
-from tubelet.service.cli.runs.runner import Answer, Failure, ask_each, asking_server
+from tubelet.service.cli.runs.runner import Answer, Failure, open_remote, run_as_completed
 from tubelet.service.client import AsyncClient, Client, ServerError
 from tubelet.service.server.app import SAMPLE_CLIP
 from tubelet.service.types.request import Options
@@ -136,8 +136,8 @@ async def test_what_was_answered_before_the_server_went_stays(served: Served, tm
     answers: list[Answer] = []
 
     async def ask_them(target: str) -> None:
-        async with asking_server(target) as ask:
-            async for _, item in ask_each(ask, videos, Options(), 4):
+        async with open_remote(target) as classify_video:
+            async for _, item in run_as_completed(classify_video, videos, Options(), 4):
                 if isinstance(item, Classification | Failure):
                     answers.append(item)
 
@@ -156,8 +156,10 @@ async def test_a_video_is_asked_for_once_more_after_a_lost_connection(served: Se
     clip.write_bytes(pan(2.0))
 
     async def answer(breaks: int) -> tuple[Answer, int]:
-        async with wire_to(served.server.port, breaks) as wire, asking_server(wire.target) as ask:
-            *_, (_, found) = [each async for each in ask_each(ask, [str(clip)], Options(), 1)]
+        async with wire_to(served.server.port, breaks) as wire, open_remote(wire.target) as classify_video:
+            *_, (_, found) = [
+                each async for each in run_as_completed(classify_video, [str(clip)], Options(), 1)
+            ]
             assert isinstance(found, Classification | Failure)
             return found, wire.connections
 

@@ -1,4 +1,4 @@
-"""The command as a user runs it: a process of its own."""
+"""The ``tubelet`` command in a process of its own."""
 
 import os
 import signal
@@ -13,6 +13,7 @@ TUBELET = str(Path(sys.executable).with_name("tubelet"))
 
 
 def tubelet(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end."""
     return subprocess.run(
         [TUBELET, *arguments], capture_output=True, text=True, timeout=100, env=os.environ | environment
     )
@@ -22,7 +23,7 @@ def tubelet(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
 def serving(
     *arguments: str, log: int | IO[str] = subprocess.DEVNULL, **environment: str
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The server's process, ready, and where it listens; it has to drain well at the end."""
+    """Start ``tubelet serve``; yield the ready process and its address. It must drain at the end."""
     with subprocess.Popen(
         [TUBELET, "serve", "--port", "0", "--metrics-port", "0", *arguments],
         stdout=subprocess.PIPE,

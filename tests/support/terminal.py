@@ -1,4 +1,4 @@
-"""A command in a terminal: a real pseudo-terminal, and its screen as pyte renders it."""
+"""A command in a real pseudo-terminal, and its screen as pyte renders it."""
 
 import fcntl
 import os
@@ -20,11 +20,11 @@ from tests.support.cli_process import TUBELET
 
 CTRL_C = "\x03"
 _HISTORY = 20_000  # lines that scrolled off the screen
-_PATIENCE_S = 100.0  # for what must come
+_TIMEOUT_S = 100.0  # until the expected output comes
 
 
 class Terminal:
-    """``status`` is None until the command has ended."""
+    """A running command and its screen."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", fd: int, columns: int, rows: int) -> None:
         self.process = process
@@ -35,38 +35,40 @@ class Terminal:
 
     @property
     def lines(self) -> list[str]:
-        """All that a person sees, scrolled back to the beginning; without the empty lines at the end."""
+        """The lines of the screen and of what scrolled off it, without empty lines at the end."""
         columns = self.screen.columns
         above = ["".join(row[column].data for column in range(columns)) for row in self.screen.history.top]
         return "\n".join(line.rstrip() for line in [*above, *self.screen.display]).rstrip().splitlines()
 
     @property
     def text(self) -> str:
+        """The lines as one text."""
         return "\n".join(self.lines)
 
     def type(self, text: str) -> None:
+        """Send text as if typed."""
         os.write(self._fd, text.encode())
 
     def wait_for(self, text: str) -> None:
-        """Read until the text is on the screen or has scrolled off it."""
-        deadline = monotonic() + _PATIENCE_S
+        """Read until the text is on the screen, or has been there."""
+        deadline = monotonic() + _TIMEOUT_S
         while text not in self.text:
-            assert self._read(deadline), f"it ended without {text!r}:\n{self.text}"
+            assert self._read(deadline), f"the command ended without {text!r}:\n{self.text}"
 
     def wait(self) -> int:
-        """Read to the end: the exit status."""
-        deadline = monotonic() + _PATIENCE_S
+        """Read to the end, and return the exit status."""
+        deadline = monotonic() + _TIMEOUT_S
         while self._read(deadline):
             pass
-        return self.process.wait(timeout=_PATIENCE_S)
+        return self.process.wait(timeout=_TIMEOUT_S)
 
     def _read(self, deadline: float) -> bool:
-        """Some of its output; False at the end."""
+        """Read some output; return False at the end."""
         ready, _, _ = select.select([self._fd], [], [], max(0.0, deadline - monotonic()))
-        assert ready, f"nothing more came of it:\n{self.text}"
+        assert ready, f"no more output came:\n{self.text}"
         try:
             content = os.read(self._fd, 1 << 16)
-        except OSError:  # EIO: nobody has the terminal open any more
+        except OSError:  # EIO: no process has the terminal open any more
             return False
         self.raw += content
         self._stream.feed(content)
@@ -83,12 +85,17 @@ def terminal(
     stdout: IO[bytes] | None = None,
     environment: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Terminal]:
-    """Run ``tubelet`` with these arguments; ``stdout`` redirects its standard output to a file."""
+    """Run ``tubelet`` in a terminal; ``stdout`` redirects its standard output to a file."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     plain = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "COLUMNS", "LINES")}
     process = subprocess.Popen(
-        ["setsid", "--ctty", *command, *arguments],  # standard input's terminal is the one of its Ctrl-C
+        [
+            "setsid",
+            "--ctty",
+            *command,
+            *arguments,
+        ],  # the terminal of its standard input is the one that Ctrl-C is typed in
         stdin=slave,
         stdout=slave if stdout is None else stdout,
         stderr=slave,

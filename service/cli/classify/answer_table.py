@@ -1,4 +1,4 @@
-"""The text of an answer in aligned columns; on a terminal with colour and bars for the scores."""
+"""Answers as text in aligned columns; on a terminal, with colours and bars for scores."""
 
 from collections.abc import Sequence
 
@@ -18,25 +18,26 @@ _GAP = "  "
 
 
 class AnswerTable:
-    """Writes the answer of one video, line by line; columns become as wide as what they have held so far.
+    """The answer of one video as a table, printed line by line; columns grow with their widest label.
 
-    Lines that are written one by one are aligned if no label is wider than ``label_width``.
+    Lines that are printed one by one stay aligned if no label is wider than ``label_width``.
     """
 
     def __init__(self, console: Console, label_width: int = 0) -> None:
         self._console = console
-        # Elsewhere lines are not wrapped, and nothing but text is written.
+        # Anything else than a terminal gets plain text in unbroken lines.
         self._is_terminal = console.is_terminal and not console.is_dumb_terminal
         self._has_bars = self._is_terminal and not console.options.ascii_only
         self._widths = [label_width]
 
     def header(self, name: str, metadata: VideoMetadata | None) -> None:
+        """Print the video's name and metadata."""
         line = Text(printable(name), "bold")
         line.append(f": {metadata_text(metadata)}" if metadata else "", "none")
         self._print(line)
 
     def rows(self, lines: Sequence[Line]) -> None:
-        """Write lines below each other; they are aligned with each other and with those before."""
+        """Print lines, aligned with each other and with those before."""
         for line in lines:
             self._fit(_labels(line))
         for line in lines:
@@ -49,22 +50,25 @@ class AnswerTable:
             self._print(row)
 
     def end(self, answer: Classification) -> None:
+        """Print the labels of the whole video, and notes."""
         self._fit(answer.labels)
         self._print(self._row(Text(f"{'whole video':{_SPAN_WIDTH}}", "bold"), answer.labels))
         for note in notes_text(answer):
             self.note(note)
 
     def note(self, text: str) -> None:
+        """Print an indented remark."""
         self._print(Text(f"{_GAP}{text}", "yellow"))
 
     def _fit(self, labels: Sequence[Label]) -> None:
+        """Widen the columns so that the labels fit."""
         for column, label in enumerate(labels):
             if column == len(self._widths):
                 self._widths.append(0)
             self._widths[column] = max(self._widths[column], cell_len(label.name))
 
     def _row(self, span: Text, labels: Sequence[Label]) -> Text:
-        """The time, then labels with their scores; on a terminal, those without room go below the first."""
+        """Format a time range and its labels; on a terminal, labels that do not fit go to the next line."""
         row = Text(_GAP) + span
         if not labels:
             return row.append(f"{_GAP}{NO_LABEL}", "dim")
@@ -79,6 +83,7 @@ class AnswerTable:
         return row
 
     def _cell(self, label: Label, width: int, *, is_best: bool) -> Text:
+        """Format a label with its score; the best one has a bar on a terminal."""
         name = label.name + " " * (width - cell_len(label.name))
         cell = Text(f"{_GAP}{name} {label.score:.2f}", "" if is_best else "dim")
         if is_best and self._has_bars:
@@ -86,17 +91,20 @@ class AnswerTable:
         return cell
 
     def _print(self, line: Text) -> None:
+        """Print a line without trailing space, and without breaking it."""
         line.rstrip()
         self._console.print(line, soft_wrap=True)
 
 
 def _labels(line: Line) -> Sequence[Label]:
+    """Return the labels of a line: all of a segment's, the best one of merged segments."""
     if isinstance(line, MergedSegment):
         return () if line.best is None else (line.best,)
     return line.labels
 
 
 def _bar(score: float) -> str:
+    """Draw a score from 0 to 1 as a bar."""
     eighths = round(min(max(score, 0.0), 1.0) * _BAR_WIDTH * 8)
     full, rest = divmod(eighths, 8)
     return ("█" * full + (_EIGHTHS[rest] if rest else "")).ljust(_BAR_WIDTH)

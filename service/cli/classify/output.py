@@ -1,4 +1,4 @@
-"""What ``classify`` writes to standard output: text for people, or JSON as answers or events come."""
+"""Standard output of ``tubelet classify``: text, or JSON for answers and events."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -12,7 +12,7 @@ from tubelet.service.cli.classify.merged_segments import Line, SegmentMerger, me
 from tubelet.service.cli.output import answer_json, clock, event_json, interrupted_json
 from tubelet.service.cli.runs.live_region import LiveRegion
 from tubelet.service.cli.runs.progress import RunProgress, VideoInProgress
-from tubelet.service.cli.runs.runner import Answer, Begun, Event, Failure
+from tubelet.service.cli.runs.runner import Answer, Event, Failure, Started
 from tubelet.service.types.result import Segment
 from tubelet.service.types.video import VideoMetadata
 
@@ -20,23 +20,25 @@ _LABEL_WIDTH = 12  # of a table whose lines are written before all labels are kn
 
 
 class Output(Protocol):
-    """Gets each event and answer after ``RunProgress`` has taken it into account."""
+    """A form of output: gets each event and answer after ``RunProgress`` has counted it."""
 
-    def event(self, number: int, event: Begun | Event) -> None: ...
+    def event(self, number: int, event: Started | Event) -> None:
+        """Print an event of the video with this number, or wait for more."""
+        ...
 
     def answer(self, number: int, answer: Answer, before: VideoInProgress) -> None:
-        """Take the answer of a video, and what was known ``before`` it."""
+        """Print the answer of a video; ``before`` is what was known until then."""
         ...
 
     def interrupted(self, videos: dict[int, VideoInProgress]) -> None:
-        """Write what is known of the videos in progress, by their indices."""
+        """Print what is known of the videos in progress, by their numbers."""
         ...
 
 
 class NoOutput:
-    """Nothing: the answers go elsewhere."""
+    """Output that prints nothing: the answers go to a file."""
 
-    def event(self, number: int, event: Begun | Event) -> None: ...
+    def event(self, number: int, event: Started | Event) -> None: ...
 
     def answer(self, number: int, answer: Answer, before: VideoInProgress) -> None: ...
 
@@ -44,15 +46,15 @@ class NoOutput:
 
 
 class JsonOutput:
-    """An object a video; with ``stream``, an object an event before it."""
+    """JSON output: one object for each video; with ``stream``, one for each event before it."""
 
     def __init__(self, run: RunProgress, region: LiveRegion, *, stream: bool) -> None:
         self._run = run
         self._region = region
         self._stream = stream
 
-    def event(self, number: int, event: Begun | Event) -> None:
-        if self._stream and not isinstance(event, Begun):
+    def event(self, number: int, event: Started | Event) -> None:
+        if self._stream and not isinstance(event, Started):
             self._print(event_json(self._run.videos[number], event))
 
     def answer(self, number: int, answer: Answer, before: VideoInProgress) -> None:
@@ -63,18 +65,18 @@ class JsonOutput:
             self._print(interrupted_json(self._run.videos[number], video.metadata, video.segments))
 
     def _print(self, content: dict[str, Any]) -> None:
-        with self._region.lifted(), _errors_named():
+        with self._region.hidden(), _naming_standard_output():
             print(json.dumps(content), flush=True)
 
 
 class StandardOutput(Console):
-    """Standard output for text; a reader that went away is an error, where rich would end the process."""
+    """A console on standard output that raises BrokenPipeError where rich would end the process."""
 
     def __init__(self) -> None:
         super().__init__(highlight=False, markup=False)
 
     def print(self, *objects: Any, **style: Any) -> None:
-        with _errors_named():
+        with _naming_standard_output():
             super().print(*objects, **style)
 
     def on_broken_pipe(self) -> None:
@@ -82,8 +84,8 @@ class StandardOutput(Console):
 
 
 @contextmanager
-def _errors_named() -> Iterator[None]:
-    """Say of an error that it is one of standard output."""
+def _naming_standard_output() -> Iterator[None]:
+    """Say in the message of an OSError that standard output could not be written."""
     try:
         yield
     except BrokenPipeError:
@@ -93,35 +95,35 @@ def _errors_named() -> Iterator[None]:
 
 
 class TextOutput:
-    """A block a video when it ends. Of one that is in progress alone, lines are written as they are known."""
+    """Text output: one block for each video that ends; a single video is printed line by line."""
 
     def __init__(self, run: RunProgress, region: LiveRegion, console: Console, *, merged: bool) -> None:
         self._run = run
         self._region = region
         self._console = console
         self._merged = merged
-        self._open: _OpenBlock | None = None
+        self._open: _OpenBlock | None = None  # of the single video
 
-    def event(self, number: int, event: Begun | Event) -> None:
-        only_one = self._run.only_one
-        if only_one is None:
+    def event(self, number: int, event: Started | Event) -> None:
+        single_video = self._run.single_video
+        if single_video is None:
             return
-        video = self._run.in_progress[only_one]
+        video = self._run.in_progress[single_video]
         if isinstance(event, VideoMetadata):
             self._open = None
         if self._open is None and video.metadata is not None:
-            with self._region.lifted():
+            with self._region.hidden():
                 table = AnswerTable(self._console, _LABEL_WIDTH)
-                self._open = _OpenBlock(table, self._run.videos[only_one], video, merged=self._merged)
+                self._open = _OpenBlock(table, self._run.videos[single_video], video, merged=self._merged)
         elif self._open is not None and isinstance(event, Segment):
-            with self._region.lifted():
+            with self._region.hidden():
                 self._open.add(event)
 
     def answer(self, number: int, answer: Answer, before: VideoInProgress) -> None:
         block, self._open = self._open, None
         if isinstance(answer, Failure):
             return
-        with self._region.lifted():
+        with self._region.hidden():
             if block is not None:
                 block.end(answer.segments[len(before.segments) :])
                 table = block.table
@@ -144,11 +146,12 @@ class TextOutput:
             table.note(f"interrupted after {clock(video.done_ns)}")
 
     def _lines(self, segments: Iterable[Segment]) -> list[Line]:
+        """Return the lines for the segments, merged if that is wanted."""
         return list(merge_segments(segments) if self._merged else segments)
 
 
 class _OpenBlock:
-    """The block of a video whose lines are written as they are known."""
+    """The block of a single video, printed line by line."""
 
     def __init__(self, table: AnswerTable, name: str, video: VideoInProgress, *, merged: bool) -> None:
         self.table = table
@@ -158,12 +161,13 @@ class _OpenBlock:
             self.add(segment)
 
     def add(self, segment: Segment) -> None:
+        """Print the line that the segment completes, if it completes one."""
         line = segment if self._merger is None else self._merger.add(segment)
         if line is not None:
             self.table.rows([line])
 
     def end(self, rest: Iterable[Segment]) -> None:
-        """Write what is not written yet, and the segments that came with the answer alone."""
+        """Print the last lines; ``rest`` are the segments that came only with the answer."""
         for segment in rest:
             self.add(segment)
         line = None if self._merger is None else self._merger.finish()
@@ -171,15 +175,15 @@ class _OpenBlock:
             self.table.rows([line])
 
 
-class InOrder:
-    """Holds answers back until all before them, in the order asked, are there."""
+class OrderedOutput:
+    """Output in the order of the arguments: holds answers back until all before them are there."""
 
     def __init__(self, output: Output) -> None:
         self._output = output
         self._held: dict[int, tuple[Answer, VideoInProgress]] = {}
         self._next = 0
 
-    def event(self, number: int, event: Begun | Event) -> None:
+    def event(self, number: int, event: Started | Event) -> None:
         self._output.event(number, event)
 
     def answer(self, number: int, answer: Answer, before: VideoInProgress) -> None:

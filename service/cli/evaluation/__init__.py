@@ -1,1 +1,1 @@
-"""``tubelet evaluate``: a model's accuracy on labelled videos."""
+"""``tubelet evaluate``: measures a model's accuracy on labelled videos."""

@@ -1,23 +1,23 @@
-"""A confusion matrix as a picture.
+"""A confusion matrix drawn as a picture: rows are true labels, columns predicted ones.
 
-n classes; rows are true labels, columns predicted ones, colours a row's shares.
+n classes. The colour of a cell is its share of the row.
 """
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-# Pixels, but for the length of a label.
+# In pixels.
 _SIDE, _MIN_CELL, _MAX_CELL = 960, 14, 60
 _GAP = 8
 _TITLE_TEXT, _LABEL_TEXT, _MIN_TEXT = 18, 15, 9
-_MAX_LABEL = 32  # characters; a longer one is cut
+_MAX_LABEL = 32  # in characters; a longer label is cut
 
 _PAPER, _INK, _LINE = (255, 255, 255), (30, 30, 30), (222, 226, 232)
-_FULL = np.array((16, 64, 140))  # the colour of a whole row in one cell; paper is that of none
+_FULL = np.array((16, 64, 140))  # the colour of a share of 1; a share of 0 is paper
 
 
 def draw_confusion(labels: tuple[str, ...], counts: np.ndarray) -> Image.Image:
-    """(n, n) counts, by true and by predicted label -> RGB"""
+    """Draw ``counts``, (n, n) by true and predicted label, as an RGB picture."""
     cell = min(max(_SIDE // len(labels), _MIN_CELL), _MAX_CELL)
     size = min(_LABEL_TEXT, cell - 2)
     names = [
@@ -46,10 +46,11 @@ def draw_confusion(labels: tuple[str, ...], counts: np.ndarray) -> Image.Image:
 def _draw_cell(
     draw: ImageDraw.ImageDraw, corner: tuple[int, int], cell: int, count: int, share: float
 ) -> None:
+    """Draw a cell with its count, coloured by its share of the row."""
     x, y = corner
     red, green, blue = (np.array(_PAPER) + share * (_FULL - _PAPER)).round().astype(int).tolist()
     draw.rectangle((x, y, x + cell, y + cell), fill=(red, green, blue), outline=_LINE)
-    # As large as the cell allows, and none where that is too small to read.
+    # As large as fits; no text where it would be too small to read.
     size = min(_LABEL_TEXT + 3, (cell - 4) * 8 // (5 * max(2, len(str(count)))))
     if count and size >= _MIN_TEXT:
         ink = _PAPER if share > 0.5 else _INK
@@ -57,7 +58,7 @@ def _draw_cell(
 
 
 def _text(text: str, size: int) -> Image.Image:
-    """A line of text, cut out."""
+    """Draw a line of text as a picture of its size."""
     font = ImageFont.load_default(size)
     left, top, right, bottom = font.getbbox(text)
     picture = Image.new("RGB", (round(right - left) + 2, round(bottom - top) + 2), _PAPER)

@@ -1,1 +1,1 @@
-"""``tubelet models``: list, show, import, verify and remove them."""
+"""``tubelet models``: list, show, import, verify and remove models."""

@@ -1,4 +1,4 @@
-"""The commands ``models import``, ``show``, ``verify`` and ``remove``."""
+"""``tubelet models import``, ``show``, ``verify`` and ``remove``."""
 
 import json
 import sys
@@ -46,10 +46,10 @@ def import_model(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Bring a checkpoint into the store; ``inflated`` is (frames, tubelet) of a video model to start with it.
+    """Import a checkpoint; ``inflated`` is (frames, tubelet) of a video model to make of it.
 
     Raises:
-        CannotImport: the message says what is wrong; the store is as it was.
+        CannotImport: the message says what is wrong; the store is unchanged.
     """
     with _errors.status(f"reading {source}"):
         named = None if labels is None else read_labels(labels)
@@ -70,8 +70,8 @@ def import_model(
         _errors.print(f"warning: {warning}")
     if foreign.untrained:
         _errors.print(
-            f"warning: the checkpoint has nothing for {' and '.join(foreign.untrained)}: random weights, "
-            "to be trained before the labels mean anything"
+            f"warning: the checkpoint has no weights for {' and '.join(foreign.untrained)}: that part is "
+            "random, and must be trained before the labels mean anything"
         )
     if as_json:
         report = {"untrained": foreign.untrained, "warnings": foreign.warnings}
@@ -82,10 +82,10 @@ def import_model(
 
 
 def verify_model(model: ModelRef, config: Config, *, as_json: bool) -> bool:
-    """Compare a model's files and logits with what was written beside them; True if they are the same.
+    """Compare a model's files and logits with those it was written with; return whether they are the same.
 
     Raises:
-        UnknownModel, BrokenModel: it is not there, or its files were changed.
+        UnknownModel, BrokenModel: there is no such model, or its files were changed.
     """
     entry = open_store(config).find(model.name, model.version)
     entry.verify(LABELS)
@@ -97,22 +97,23 @@ def verify_model(model: ModelRef, config: Config, *, as_json: bool) -> bool:
         print(json.dumps(report))
     else:
         _out.print(
-            f"{entry.spec.name} {entry.spec.version}: {WEIGHTS} and {LABELS} are those written; logits are "
-            f"{'' if same else 'NOT '}the same ({apart:.1e} of the largest apart, {TOLERANCE:g} allowed)"
+            f"{entry.spec.name} {entry.spec.version}: {WEIGHTS} and {LABELS} are unchanged; logits are "
+            f"{'' if same else 'NOT '}the same (relative difference {apart:.1e}, {TOLERANCE:g} allowed)"
         )
     return same
 
 
 def show_model(model: ModelRef, config: Config, *, as_json: bool) -> None:
-    """
+    """Print all that is known about a model.
+
     Raises:
-        UnknownModel, BrokenModel: it is not there, or cannot be used.
+        UnknownModel, BrokenModel: there is no such model, or it cannot be used.
     """
     entry = open_store(config).find(model.name, model.version)
     parameters = sum(p.numel() for p in entry.outline().parameters())
     flops = window_flops(entry.dims, entry.spec.preprocessing, entry.spec.sampling, len(entry.spec.labels))
     devices = choose_devices(config.engine.device)
-    facts = {
+    properties = {
         **spec_json(entry.spec),
         "dims": asdict(entry.dims),
         "sampling": asdict(entry.spec.sampling),
@@ -125,10 +126,10 @@ def show_model(model: ModelRef, config: Config, *, as_json: bool) -> None:
         "folder": str(entry.folder),
     }
     if as_json:
-        print(json.dumps(facts))
+        print(json.dumps(properties))
         return
     table = Table(box=None, show_header=False)
-    for key, value in facts.items():
+    for key, value in properties.items():
         if value:
             table.add_row(key, _text(value))
     _out.print(table)
@@ -137,12 +138,12 @@ def show_model(model: ModelRef, config: Config, *, as_json: bool) -> None:
 def remove_model(
     model: ModelRef, config: Config, *, all_versions: bool, is_confirmed: bool, as_json: bool
 ) -> None:
-    """Remove a version of a model from the store, or all of them.
+    """Remove one version of a model from the store, or all of them.
 
     Raises:
         tubelet.models.repository.repository.UnknownModel: the store has no such model or version.
-        CannotRemove: it comes with the package, several versions could be meant, nobody
-            confirmed it, or the file system does not let it go.
+        CannotRemove: the model comes with the package, several versions match, it was not confirmed, or the
+            file system does not allow it.
     """
     root = config.models.store
     chosen = _chosen(model, root, all_versions=all_versions)
@@ -164,25 +165,27 @@ def remove_model(
 
 
 def _chosen(model: ModelRef, root: Path, *, all_versions: bool) -> tuple[StoredVersion, ...]:
+    """Return the versions to remove."""
     named = stored_versions(root, model.name)
     found = tuple(each for each in named if model.includes(each.name, each.version))
     if not found:
         if any(model.includes(spec.name, spec.version) for spec in ModelStore().specs()):
             raise CannotRemove(
-                f"{model} comes with tubelet and stays; models.default and models.load say what is loaded"
+                f"{model} comes with tubelet and cannot be removed; models.default and models.load "
+                "choose what is loaded"
             )
         raise UnknownModel(model.name, model.version, tuple(map(str, named)))
     if len(found) > 1 and not all_versions:
         versions = ", ".join(map(str, found))
         raise CannotRemove(
-            f"{model} has {len(found)} versions in {root}, {versions}: name one, or give --all-versions"
+            f"{model} has {len(found)} versions in {root}: {versions}; name one, or add --all-versions"
         )
     return found
 
 
-def _warnings(leaving: Collection[StoredVersion], wanted: ModelsConfig) -> list[str]:
-    """What of the configuration means models that are leaving, and nothing else."""
-    gone = {version.folder for version in leaving}
+def _warnings(removed: Collection[StoredVersion], wanted: ModelsConfig) -> list[str]:
+    """Return a warning for each key of the configuration that matches no model after the removal."""
+    gone = {version.folder for version in removed}
     store = ModelStore(ZOO, wanted.store)
     left = [spec for spec in store.specs() if store.find(spec.name, spec.version).folder not in gone]
     keys = [
@@ -190,22 +193,28 @@ def _warnings(leaving: Collection[StoredVersion], wanted: ModelsConfig) -> list[
         *(("models.load names", ref) for ref in wanted.load_refs),
     ]
     return [
-        f"{key} {str(ref)!r}, of which nothing is left: no server starts with this configuration"
+        f"{key} {str(ref)!r}, which will not exist: no server starts with this configuration"
         for key, ref in keys
-        if any(ref.includes(version.name, version.version) for version in leaving)
+        if any(ref.includes(version.name, version.version) for version in removed)
         and not any(ref.includes(spec.name, spec.version) for spec in left)
     ]
 
 
-def _confirm(leaving: Collection[StoredVersion]) -> None:
+def _confirm(removed: Collection[StoredVersion]) -> None:
+    """Ask for confirmation in the terminal.
+
+    Raises:
+        CannotRemove: the answer is no, or there is no terminal.
+    """
     if not sys.stdin.isatty():
-        raise CannotRemove("nothing was removed: --yes confirms it where no terminal can be asked")
-    listed = ", ".join(f"{version} ({decimal(version.size_bytes)})" for version in leaving)
+        raise CannotRemove("nothing was removed: without a terminal, confirm with --yes")
+    listed = ", ".join(f"{version} ({decimal(version.size_bytes)})" for version in removed)
     if not Confirm.ask(f"Remove {listed} for good?", console=_errors, default=False):
         raise CannotRemove("nothing was removed")
 
 
 def _text(value: object) -> str:
+    """Format a value for people; long lists are shortened."""
     match value:
         case dict():
             return ", ".join(f"{key} {_text(each)}" for key, each in value.items() if each is not None)

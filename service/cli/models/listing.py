@@ -1,4 +1,4 @@
-"""What ``models list`` does: the models of a server, or of this installation."""
+"""``tubelet models list``: the models of a server, or of this installation."""
 
 import json
 from dataclasses import asdict
@@ -16,14 +16,15 @@ if TYPE_CHECKING:
     from tubelet.models.spec import ModelSpec
 
 _errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-# As wide as a table wants to be, whatever the terminal: half a name is of no use.
+# As wide as needed, however narrow the terminal: a cut name is of no use.
 _table = Console(highlight=False, markup=False, width=1000)
 
 
 async def print_models(server: str | None, config: Config, *, as_json: bool) -> None:
-    """
+    """Print the models of a server, or of this installation; loaded ones come first.
+
     Raises:
-        tubelet.service.client.ServerError: the server cannot be asked.
+        tubelet.service.client.ServerError: the server does not answer.
     """
     rows = await _server_models(server) if server else _store_models(config)
     rows.sort(key=lambda row: not row["loaded"])
@@ -47,18 +48,15 @@ async def print_models(server: str | None, config: Config, *, as_json: bool) -> 
 
 
 def open_store(config: Config) -> "ModelStore":
-    """The models of this installation; those that cannot be used are named on standard error.
-
-    So is a store that is not there, with which a server would not start.
-    """
-    # Imported late: the list of a server needs none of torch, which takes seconds.
+    """Return the models of this installation; report broken ones, and a missing store, on standard error."""
+    # Imported late: listing a server's models does not need torch, whose import takes seconds.
     from tubelet.models.repository.repository import ZOO, ModelStore
     from tubelet.service.server.model_manager import NotThere, check_folder
 
     try:
         check_folder(config.models)
     except NotThere as error:
-        _errors.print(f"the embedded models only: {error}")
+        _errors.print(f"only the embedded models are listed: {error}")
     store = ModelStore(ZOO, config.models.store)
     for problem in store.broken:
         _errors.print(f"left out: {problem}")
@@ -66,6 +64,7 @@ def open_store(config: Config) -> "ModelStore":
 
 
 def spec_json(spec: "ModelSpec") -> dict[str, Any]:
+    """Return the object that ``--json`` prints for a model."""
     return {
         "model": spec.name,
         "version": spec.version,
@@ -82,6 +81,7 @@ def spec_json(spec: "ModelSpec") -> dict[str, Any]:
 
 
 async def _server_models(server: str) -> list[dict[str, Any]]:
+    """Return the models of a server; ``loaded`` are those that answer requests."""
     async with AsyncClient(server) as client:
         loaded, not_loaded = await client.models(), await client.models_not_loaded()
     return [_model_json(model) | {"loaded": True} for model in loaded] + [
@@ -90,7 +90,7 @@ async def _server_models(server: str) -> list[dict[str, Any]]:
 
 
 def _model_json(model: Model) -> dict[str, Any]:
-    """A server's model as ``spec_json`` has it."""
+    """Return the object of ``spec_json`` for a server's model."""
     return {
         "model": model.name,
         "version": model.version,
@@ -110,7 +110,7 @@ def _model_json(model: Model) -> dict[str, Any]:
 
 
 def _store_models(config: Config) -> list[dict[str, Any]]:
-    """The models of this installation; ``loaded`` are those that a server loads with this configuration."""
+    """Return the models of this installation; ``loaded`` are those that a server would load."""
     from tubelet.models.repository.model_folder import BrokenModel
     from tubelet.models.repository.repository import UnknownModel
     from tubelet.service.server.model_manager import wanted_entries
@@ -119,7 +119,7 @@ def _store_models(config: Config) -> list[dict[str, Any]]:
     try:
         default, *others = (entry.spec for entry in wanted_entries(store, config.models))
     except (UnknownModel, BrokenModel) as error:
-        _errors.print(f"models.default is {config.models.default!r}, with which no server starts: {error}")
+        _errors.print(f"models.default is {config.models.default!r}; no server starts with it: {error}")
         return [spec_json(spec) | {"default": False, "loaded": False} for spec in store.specs()]
     return [
         spec_json(spec) | {"default": spec == default, "loaded": spec in (default, *others)}

@@ -1,4 +1,4 @@
-"""Ctrl-C: the first cancels a task, the second ends the process at once."""
+"""Handling of Ctrl-C: the first cancels a task, the second ends the process at once."""
 
 import os
 import signal
@@ -7,23 +7,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-INTERRUPTED = 130  # the exit status of what SIGINT ends, as shells have it
+INTERRUPTED = 130  # as shells report a process that SIGINT killed
 
 _SHOW_CURSOR = b"\x1b[?25h"
 
 
 class Interruption:
-    """``happened`` once Ctrl-C was pressed."""
+    """Whether Ctrl-C was pressed: ``happened``."""
 
     def __init__(self) -> None:
         self.happened = False
 
 
 @contextmanager
-def cancelled_by_ctrl_c() -> Iterator[Interruption]:
-    """Have Ctrl-C cancel the current task; leaving the context swallows that cancellation.
+def cancel_on_ctrl_c() -> Iterator[Interruption]:
+    """Let Ctrl-C cancel the current task; leaving the context swallows that cancellation.
 
-    A second Ctrl-C ends the process without any clean-up: its children are killed by the kernel.
+    A second Ctrl-C ends the process without clean-up; the kernel kills its children.
     """
     task, loop = current_task(), get_running_loop()
     assert task is not None
@@ -43,12 +43,13 @@ def cancelled_by_ctrl_c() -> Iterator[Interruption]:
             raise
         task.uncancel()
     finally:
-        # Once it happened the handler stays, for the clean-up that is still to come.
+        # After Ctrl-C the handler stays: the clean-up is still to come.
         if not interruption.happened:
             signal.signal(signal.SIGINT, before)
 
 
 def _end_at_once() -> None:
+    """End the process, with the terminal's cursor visible again."""
     if os.isatty(2):
         os.write(2, _SHOW_CURSOR)
     os._exit(INTERRUPTED)

@@ -1,4 +1,4 @@
-"""Lines at the bottom of a terminal that are redrawn in place, with all other output above them."""
+"""Lines at the bottom of a terminal that are redrawn in place; all other output goes above them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -11,7 +11,7 @@ _REFRESH_S = 0.2
 
 
 class LiveRegion:
-    """What ``render`` returns, on the terminal of ``console``; nothing where that is no terminal."""
+    """Shows what ``render`` returns at the bottom of the console's terminal; without a terminal, nothing."""
 
     def __init__(self, console: Console, render: Callable[[], RenderableType]) -> None:
         self._console = console
@@ -20,7 +20,7 @@ class LiveRegion:
 
     @asynccontextmanager
     async def shown(self) -> AsyncIterator[None]:
-        """Show the region, and redraw it as time goes by."""
+        """Show the region and redraw it regularly, until the context ends."""
         if not self._console.is_terminal or self._console.is_dumb_terminal:
             yield
             return
@@ -33,8 +33,8 @@ class LiveRegion:
             self._erase()
 
     @contextmanager
-    def lifted(self) -> Iterator[None]:
-        """Take the region off the screen while something else is written there."""
+    def hidden(self) -> Iterator[None]:
+        """Take the region off the screen while other output is written."""
         if self._live is None:
             yield
             return
@@ -45,25 +45,28 @@ class LiveRegion:
             self._draw()
 
     async def _redraw(self) -> None:
+        """Redraw the region regularly, until cancelled."""
         while True:
             await asyncio.sleep(_REFRESH_S)
             if self._live is not None:
                 self._live.refresh()
 
     def _draw(self) -> None:
-        # A new one each time: one that is started again takes its old lines for lines on the screen.
+        """Draw the region below the cursor."""
+        # A new one each time: a restarted Live would erase lines that are not its own any more.
         self._live = Live(
             get_renderable=self._render,
             console=self._console,
             auto_refresh=False,
             transient=True,
-            # Rich would send standard output to the console of standard error.
+            # Otherwise rich sends standard output to the console, which is standard error.
             redirect_stdout=False,
             redirect_stderr=False,
         )
         self._live.start(refresh=True)
 
     def _erase(self) -> None:
+        """Remove the region from the screen, if it is there."""
         if self._live is not None:
             self._live.stop()
             self._live = None

@@ -1,4 +1,4 @@
-"""One way to ask for a classification, whether a server answers or this process does."""
+"""Classification of videos by a server or by a pipeline in this process, several at a time."""
 
 import asyncio
 import json
@@ -26,16 +26,16 @@ from tubelet.service.wire.status import SERVER_UNREACHABLE
 
 Event = VideoMetadata | Progress | Segment
 Emit = Callable[[Event], Awaitable[None]]
-Ask = Callable[[str, Options, Emit], Awaitable[Classification]]
-"""Of a video by its path, its URI or ``STANDARD_INPUT``."""
+ClassifyVideo = Callable[[str, Options, Emit], Awaitable[Classification]]
+"""Classifies a video, given by its path, its URI or ``STANDARD_INPUT``; events go to ``Emit``."""
 
 _CHUNK_BYTES = 1 << 20
-_MAX_QUEUED = 100  # events and answers that wait to be consumed
+_MAX_QUEUED = 100  # events and answers that the consumer has not taken yet
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a video has no classification, wherever it failed."""
+    """The error of a video that could not be classified."""
 
     code: str
     reason: str
@@ -46,13 +46,13 @@ Answer = Classification | Failure
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
-    """The first event of a video: it is being classified from now on."""
+class Started:
+    """The first event of a video: its classification starts."""
 
 
 @dataclass(frozen=True, slots=True)
-class AskedModel:
-    """What must be known of a model to judge its answers."""
+class ModelInfo:
+    """The properties of a model that are needed to interpret its answers."""
 
     name: str
     version: str
@@ -61,23 +61,27 @@ class AskedModel:
 
 
 @asynccontextmanager
-async def asking_server(target: str) -> AsyncIterator[Ask]:
-    """Ask a server; where it has no room, a video is asked for again when it says so, until it has."""
-    async with AsyncClient(target, retries=False) as client:  # also after the first events, which come again
+async def open_remote(target: str) -> AsyncIterator[ClassifyVideo]:
+    """Open a connection to a server, and yield a function that classifies a video there.
 
-        async def ask(video: str, options: Options, emit: Emit) -> Classification:
+    A video that the server has no room for is retried whenever the server says, until it is accepted.
+    """
+    # The client itself would not retry after the first event; here, events of a retry come again.
+    async with AsyncClient(target, retries=False) as client:
+
+        async def classify_video(video: str, options: Options, emit: Emit) -> Classification:
             retries = Retries()
             while True:
                 try:
-                    return await ask_once(video, options, emit)
+                    return await classify_once(video, options, emit)
                 except ServerError as error:
-                    if video == STANDARD_INPUT:  # what was read of it cannot be read again
+                    if video == STANDARD_INPUT:  # it cannot be read again
                         raise
                     await asyncio.sleep(retries.pause_s(error))
 
-        async def ask_once(video: str, options: Options, emit: Emit) -> Classification:
+        async def classify_once(video: str, options: Options, emit: Emit) -> Classification:
             answer = None
-            # To its end: a stream that is left after the answer counts as cancelled on the server.
+            # Read to its end: on the server, a stream that is left after the answer counts as cancelled.
             upload = _standard_input() if video == STANDARD_INPUT else video
             async for event in client.stream(upload, options):
                 if isinstance(event, Classification):
@@ -88,14 +92,14 @@ async def asking_server(target: str) -> AsyncIterator[Ask]:
                 raise ServerError("INTERNAL", "", "the server ended the stream without a classification", {})
             return answer
 
-        yield ask
+        yield classify_video
 
 
 @asynccontextmanager
-async def asking_here(config: Config, model: str = "", version: str = "") -> AsyncIterator[Ask]:
-    """The same pipeline in this process, without gRPC, with one model: the default if none is named.
+async def open_local(config: Config, model: str = "", version: str = "") -> AsyncIterator[ClassifyVideo]:
+    """Start a pipeline with one model in this process, and yield a function that classifies a video.
 
-    Where there is no such model, each video is refused, as a server does it.
+    An empty ``model`` is the default one. If there is no such model, each video is rejected, as by a server.
     """
     # Imported late: a client of a server needs neither torch nor the models.
     from tubelet.models.repository.repository import UnknownModel as NotInStore
@@ -105,75 +109,75 @@ async def asking_here(config: Config, model: str = "", version: str = "") -> Asy
     wanted = ModelRef.parse(model, version).or_default(config.models.default_ref)
     only = config.models.model_copy(update={"default": str(wanted), "load": (str(wanted),)})
     async with AsyncExitStack() as stack:
-        stages, absent = None, ""
+        stages, problem = None, ""
         opening = open_stages(config.model_copy(update={"models": only}), Metrics())
         try:
             stages = await stack.enter_async_context(opening)
         except NotInStore as error:
-            absent = str(error)
+            problem = str(error)
 
-        async def ask(video: str, options: Options, emit: Emit) -> Classification:
+        async def classify_video(video: str, options: Options, emit: Emit) -> Classification:
             if stages is None:
-                raise UnknownModel(absent, field="model", value=str(wanted))
+                raise UnknownModel(problem, field="model", value=str(wanted))
             pipeline = stages.pipeline
             if video == STANDARD_INPUT:
-                return await pipeline.classify(_arriving_chunks(_standard_input()), options, emit)
+                return await pipeline.classify(_pipe_chunks(_standard_input()), options, emit)
             if is_uri(video):
-                uri = _uri(video)
-                _check_allowed(uri, config.fetch)
+                uri = _parse_uri(video)
+                _check_uri_is_allowed(uri, config.fetch)
                 return await pipeline.classify(uri, options, emit)
-            # Opened here: a file that cannot be read is the asker's trouble, not the pipeline's.
-            with _opened(video) as file:
-                return await pipeline.classify(_chunks(file), options, emit)
+            # Opened here, so that an unreadable file is an OSError, not an internal error of the pipeline.
+            with _open_file(video) as file:
+                return await pipeline.classify(_file_chunks(file), options, emit)
 
-        yield ask
+        yield classify_video
 
 
-async def find_model(server: str | None, config: Config, name: str, version: str) -> AskedModel:
-    """The model that a request for this name and version is answered by; both may be empty.
+async def find_model(server: str | None, config: Config, name: str, version: str) -> ModelInfo:
+    """Return the model that answers requests for ``name`` and ``version``; either may be empty.
 
     Raises:
-        tubelet.service.client.ServerError: the server cannot be asked, or has no such model.
-        tubelet.models.repository.repository.UnknownModel: the store has none.
+        tubelet.service.client.ServerError: the server does not answer, or has no such model.
+        tubelet.models.repository.repository.UnknownModel: the store has no such model.
     """
     if server:
         async with AsyncClient(server) as client:
             model = await client.model(name, version)
             activation = activation_from_proto(model.activation)
-            return AskedModel(model.name, model.version, tuple(model.labels), activation)
+            return ModelInfo(model.name, model.version, tuple(model.labels), activation)
     from tubelet.models.repository.repository import ZOO, ModelStore
 
     wanted = ModelRef.parse(name, version).or_default(config.models.default_ref)
     spec = ModelStore(ZOO, config.models.store).find(wanted.name, wanted.version).spec
-    return AskedModel(spec.name, spec.version, spec.labels, Activation(spec.activation))
+    return ModelInfo(spec.name, spec.version, spec.labels, Activation(spec.activation))
 
 
-async def ask_each(
-    ask: Ask, videos: Sequence[str], options: Options, at_once: int
-) -> AsyncGenerator[tuple[int, Begun | Event | Answer], None]:
-    """Classify ``videos``, ``at_once`` of them at a time; each item has the index of its video.
+async def run_as_completed(
+    classify_video: ClassifyVideo, videos: Sequence[str], options: Options, jobs: int
+) -> AsyncGenerator[tuple[int, Started | Event | Answer], None]:
+    """Classify ``videos``, ``jobs`` at a time; yield items, each with the index of its video.
 
-    A video's items are ``Begun``, events and its answer; answers come in the order of ending. If a video is
-    asked for once more, its metadata comes again. One failure stops no other video. A slow consumer slows the
+    A video's items are ``Started``, its events and its answer; answers come as they are ready. If a video is
+    retried, its metadata comes again. One failure does not stop other videos. A slow consumer slows the
     videos down.
 
     Raises:
-        ServerError: no server answers any more; what was answered until then came first.
+        ServerError: no server answers any more; the answers until then were yielded.
     """
-    items: asyncio.Queue[tuple[int, Begun | Event | Answer | Exception]] = asyncio.Queue(_MAX_QUEUED)
+    items: asyncio.Queue[tuple[int, Started | Event | Answer | Exception]] = asyncio.Queue(_MAX_QUEUED)
 
     async def classify(number: int) -> None:
         async def forward(event: Event) -> None:
             await items.put((number, event))
 
-        await items.put((number, Begun()))
+        await items.put((number, Started()))
         try:
-            await items.put((number, await _ask_one(ask, videos[number], options, forward)))
+            await items.put((number, await _classify_one(classify_video, videos[number], options, forward)))
         except Exception as error:
             await items.put((number, error))
 
     waiting = iter(range(len(videos)))
-    running = {number: asyncio.create_task(classify(number)) for number in islice(waiting, at_once)}
+    running = {number: asyncio.create_task(classify(number)) for number in islice(waiting, jobs)}
     try:
         while running:
             number, item = await items.get()
@@ -190,6 +194,7 @@ async def ask_each(
 
 
 def _answers_queued(items: asyncio.Queue[tuple[int, Any]]) -> Iterator[tuple[int, Answer]]:
+    """Take all items out of the queue and yield the answers among them."""
     while not items.empty():
         number, item = items.get_nowait()
         if isinstance(item, Classification | Failure):
@@ -197,20 +202,20 @@ def _answers_queued(items: asyncio.Queue[tuple[int, Any]]) -> Iterator[tuple[int
 
 
 async def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancel what still runs, and wait for its end."""
+    """Cancel the tasks and wait until they have ended."""
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _ask_one(ask: Ask, video: str, options: Options, emit: Emit) -> Answer:
-    """Ask for a video.
+async def _classify_one(classify_video: ClassifyVideo, video: str, options: Options, emit: Emit) -> Answer:
+    """Classify a video; an error becomes a Failure.
 
     Raises:
-        ServerError: no server answers, so that it makes no sense to ask for other videos.
+        ServerError: no server answers, so that other videos would fail, too.
     """
     try:
-        return await ask(video, options, emit)
+        return await classify_video(video, options, emit)
     except TubeletError as error:
         return Failure(error.code.name, error.reason, error.message)
     except ServerError as error:
@@ -221,40 +226,44 @@ async def _ask_one(ask: Ask, video: str, options: Options, emit: Emit) -> Answer
         return Failure("INVALID_ARGUMENT", "FILE_NOT_READABLE", error.strerror or str(error))
 
 
-def _uri(video: str) -> Uri:
+def _parse_uri(video: str) -> Uri:
+    """Parse a URI; raise MalformedOption if it is not one."""
     try:
         return parse_uri(video)
     except ValueError as error:
         raise MalformedOption(str(error), field="uri") from None
 
 
-def _check_allowed(uri: Uri, config: FetchConfig) -> None:
-    """
+def _check_uri_is_allowed(uri: Uri, config: FetchConfig) -> None:
+    """Check that ``fetch.allow`` covers the URI.
+
     Raises:
-        UriNotAllowed: it says how to allow the URI, with a command to paste.
+        UriNotAllowed: it does not; the message has a command to paste that allows it.
     """
     if is_covered(uri, map(parse_prefix, config.allow)):
         return
     folder = f"{uri.path.rpartition('/')[0]}/" if uri.scheme == "file" else "/"
     allow = quote(json.dumps([*config.allow, f"{uri.scheme}://{uri.authority}{folder}"]))
     command = f"TUBELET_FETCH__ALLOW={allow} tubelet classify {quote(uri.url)}"
-    raise UriNotAllowed(f"fetch.allow does not list this place; to allow it: {command}", field="uri")
+    raise UriNotAllowed(f"fetch.allow does not cover this URI; to allow it: {command}", field="uri")
 
 
-def _opened(path: str) -> BinaryIO:
+def _open_file(path: str) -> BinaryIO:
     return open(path, "rb")
 
 
 def _standard_input() -> BinaryIO:
-    """Standard input without a buffer, whose lock a thread that waits for input would hold at the end."""
+    """Open standard input unbuffered: a buffer's lock, held by a waiting thread, would block the exit."""
     return open(0, "rb", buffering=0, closefd=False)
 
 
-async def _arriving_chunks(file: BinaryIO) -> AsyncIterator[bytes]:
+async def _pipe_chunks(file: BinaryIO) -> AsyncIterator[bytes]:
+    """Yield chunks of a pipe; each is read on a thread, since it may have to be waited for."""
     while chunk := await in_own_thread(partial(file.read, _CHUNK_BYTES)):
         yield chunk
 
 
-async def _chunks(file: BinaryIO) -> AsyncIterator[bytes]:
+async def _file_chunks(file: BinaryIO) -> AsyncIterator[bytes]:
+    """Yield chunks of a regular file."""
     while chunk := file.read(_CHUNK_BYTES):
         yield chunk

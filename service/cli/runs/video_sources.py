@@ -1,4 +1,4 @@
-"""The videos that a command line names: paths, URIs, folders, lists of them and standard input."""
+"""The videos that a command line names: by paths, URIs, folders, lists and standard input."""
 
 import os
 import stat
@@ -11,7 +11,7 @@ from tubelet.service.types.uri import is_uri
 
 STANDARD_INPUT = "-"
 
-# Endings of files that are taken for videos in a folder. A file that is named itself may have any ending.
+# The extensions of videos in a folder. A file that is named itself may have any.
 VIDEO_EXTENSIONS = (
     *("264", "265", "3g2", "3gp", "asf", "avi", "cmfv", "flv", "gif", "h264", "h265", "hevc", "ivf", "m2ts"),
     *("m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "mts", "mxf", "obu", "ogv", "ts", "webm", "wmv"),
@@ -20,55 +20,60 @@ VIDEO_EXTENSIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Something to classify, by the name that its answer carries; ``problem`` says why it cannot be."""
+    """A video to classify, by the name that its answer carries; ``problem`` says why it cannot be read."""
 
     name: str
     problem: str | None = None
 
 
-def find_videos(named: Iterable[str], list_file: str | None, *, recursive: bool) -> list[Source]:
-    """The videos of the command line and of a list, in their order, with the folders' own in between.
+def find_videos(names: Iterable[str], list_file: str | None, *, recursive: bool) -> list[Source]:
+    """Return the videos of ``names`` and of a list, in order; a folder stands for the videos in it.
 
-    ``list_file`` names a video a line, and may be standard input. What cannot be read becomes a source with a
+    ``list_file`` holds one name a line; ``-`` is standard input. What cannot be read becomes a source with a
     problem.
     """
     is_input_taken = list_file == STANDARD_INPUT
-    listed = [] if list_file is None else _of_list(list_file)
+    listed = [] if list_file is None else _read_list(list_file)
     found: list[Source] = []
-    for source in [*(Source(name) for name in named), *listed]:
+    for source in [*(Source(name) for name in names), *listed]:
         if source.problem is not None:
             found.append(source)
         elif source.name == STANDARD_INPUT:
-            found.append(_standard_input(is_input_taken))
+            found.append(_standard_input_source(is_input_taken))
             is_input_taken = True
         elif is_uri(source.name):
-            found.append(_uri(source.name))
+            found.append(_uri_source(source.name))
         elif not os.path.isdir(source.name):
             found.append(source)
         elif recursive:
-            found += _of_folder(source.name)
+            found += _search_folder(source.name)
         else:
-            found.append(Source(source.name, "is a folder; with -r, the videos in it are classified"))
+            found.append(Source(source.name, "is a folder; -r classifies the videos in it"))
     return found
 
 
-def _uri(name: str) -> Source:
+def _uri_source(name: str) -> Source:
+    """Return the source of a URI."""
     try:
         name.encode()
     except UnicodeEncodeError:
-        return Source(name, "is no URI: it has a byte that is not UTF-8; a URI has %E9 for it, say")
+        return Source(name, "not a URI: it has a byte that is not UTF-8; percent-encode it, as in %E9")
     return Source(name)
 
 
-def _standard_input(is_taken: bool) -> Source:
+def _standard_input_source(is_taken: bool) -> Source:
+    """Return the source of standard input, unless an earlier argument takes it or it is a terminal."""
     if is_taken:
-        return Source(STANDARD_INPUT, "standard input can be read once, and something before reads it")
+        return Source(
+            STANDARD_INPUT, "standard input can be read only once, and an earlier argument reads it"
+        )
     if sys.stdin is not None and sys.stdin.isatty():
         return Source(STANDARD_INPUT, "standard input is a terminal; pipe a video into it")
     return Source(STANDARD_INPUT)
 
 
-def _of_list(list_file: str) -> list[Source]:
+def _read_list(list_file: str) -> list[Source]:
+    """Return the videos that a list names, one a line."""
     try:
         content = sys.stdin.buffer.read() if list_file == STANDARD_INPUT else Path(list_file).read_bytes()
     except OSError as error:
@@ -77,21 +82,24 @@ def _of_list(list_file: str) -> list[Source]:
     return [Source(name) for name in names if name.strip()] or [Source(list_file, "the list names no videos")]
 
 
-def _of_folder(folder: str) -> Iterator[Source]:
-    found = list(_walk(folder))
+def _search_folder(folder: str) -> Iterator[Source]:
+    """Yield the videos in a folder, or a source that says that there are none."""
+    found = list(_find_files(folder))
     yield from found
     if not found:
-        endings = ", ".join(f".{ending}" for ending in VIDEO_EXTENSIONS)
-        yield Source(folder, f"the folder has no videos: no file in it ends in one of {endings}")
+        extensions = ", ".join(f".{extension}" for extension in VIDEO_EXTENSIONS)
+        yield Source(
+            folder, f"the folder has no videos: no file in it has one of the extensions {extensions}"
+        )
 
 
-def _walk(top: str) -> Iterator[Source]:
-    """Videos sorted by name, files before folders; nothing hidden, and nothing twice through links."""
+def _find_files(top: str) -> Iterator[Source]:
+    """Yield the videos below ``top``, files before folders, by name; skip hidden ones and repeated links."""
     seen: set[str] = set()
     folders = [top]
     while folders:
         folder = folders.pop()
-        if not _is_new(folder, seen):
+        if not _add_new(folder, seen):
             continue
         try:
             names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
@@ -100,11 +108,11 @@ def _walk(top: str) -> Iterator[Source]:
             continue
         paths = [os.path.join(folder, name) for name in names]
         folders += reversed([path for path in paths if os.path.isdir(path)])
-        yield from (Source(path) for path in paths if _is_video(path) and _is_new(path, seen))
+        yield from (Source(path) for path in paths if _is_video(path) and _add_new(path, seen))
 
 
-def _is_new(path: str, seen: set[str]) -> bool:
-    """Whether the path leads to something that is not in ``seen``, where it is from now on."""
+def _add_new(path: str, seen: set[str]) -> bool:
+    """Add the path's target to ``seen``, and return whether it was not there yet."""
     real = os.path.realpath(path)
     is_new = real not in seen
     seen.add(real)
@@ -112,10 +120,10 @@ def _is_new(path: str, seen: set[str]) -> bool:
 
 
 def _is_video(path: str) -> bool:
-    """Whether the name ends like a video's, and the path is a file or a link that leads nowhere."""
+    """Return whether the path has a video's extension, and is a file or a broken link."""
     if os.path.splitext(path)[1].lower().lstrip(".") not in VIDEO_EXTENSIONS:
         return False
     try:
         return stat.S_ISREG(os.stat(path).st_mode)
-    except OSError:  # it is reported when it is read
+    except OSError:  # a broken link is reported when it is read
         return True

@@ -1,4 +1,4 @@
-"""Neighbours with the same best label become one line of text."""
+"""Merging of neighbouring segments with the same best label."""
 
 import pytest
 
@@ -27,11 +27,11 @@ NONE1, NONE2 = segment(50, 60), segment(60, 70)
         ([LATER, NONE1, NONE2], [LATER, MergedSegment(50, 70, None, 0.0, 0.0, 2)]),
     ],
 )
-def test_equal_neighbours_are_merged(segments: list[Segment], lines: list[Line]) -> None:
+def test_neighbours_with_equal_labels_are_merged(segments: list[Segment], lines: list[Line]) -> None:
     assert list(merge_segments(segments)) == lines
 
 
-def test_a_line_is_there_once_the_label_changes() -> None:
+def test_line_is_complete_when_the_label_changes() -> None:
     merger = SegmentMerger()
     assert merger.add(A1) is None
     assert merger.add(A2) is None

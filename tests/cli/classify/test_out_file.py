@@ -1,4 +1,4 @@
-"""``tubelet classify --out``: what is kept, asked again and refused."""
+"""``tubelet classify --out``: results that are written, continued and rejected."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ from tubelet.service.cli.runs.results_log import open_results
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two good videos and a bad one."""
+    """A folder of two valid videos and an invalid one."""
     (tmp_path / "clips").mkdir()
     for name in ("a.mp4", "b.mp4"):
         (tmp_path / "clips" / name).write_bytes(pan(1.0))
@@ -27,7 +27,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def classify(served: Served, *arguments: str) -> Result:
-    """The command in this process, which spares each call the start of another."""
+    """Run the command in this process, which is faster than starting another."""
     return CliRunner().invoke(
         app, ["classify", "-r", "clips", "--server", served.target, "--out", "out.jsonl", *arguments]
     )
@@ -41,7 +41,7 @@ def asked(served: Served) -> float:
     return served.metric("tubelet_requests_total", method="ClassifyStreaming")
 
 
-def test_results_are_kept_and_continued(served: Served, folder: Path) -> None:
+def test_out_file_is_written_and_continued(served: Served, folder: Path) -> None:
     first = classify(served)
     assert first.exit_code == 1
     assert first.stdout == ""
@@ -56,7 +56,7 @@ def test_results_are_kept_and_continued(served: Served, folder: Path) -> None:
     before = asked(served)
     again = classify(served)
     assert again.exit_code == 1  # one failed, although not now
-    assert "3 of 3 videos are done already (1 failed; --retry-failed asks for them again)" in again.stderr
+    assert "3 of 3 videos are done already (1 failed; --retry-failed classifies them again)" in again.stderr
     assert asked(served) == before
     assert len(results()) == 3
 
@@ -75,24 +75,24 @@ def test_results_are_kept_and_continued(served: Served, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("option", [("--top-k", "5"), ("--whole-video",), ("--range", "0-1"), ("--fast",)])
-def test_results_of_other_options_are_refused(served: Served, folder: Path, option: tuple[str, ...]) -> None:
+def test_out_file_of_other_options_is_rejected(served: Served, folder: Path, option: tuple[str, ...]) -> None:
     classify(served)
     whole = Path("out.jsonl").read_bytes()
-    refused = classify(served, *option, "--json")
-    assert refused.exit_code == 2
-    assert json.loads(refused.stdout)["error"]["reason"] == "RESULTS_MISMATCH"
-    assert "out.jsonl holds results of other settings (" in refused.stderr
+    rejected = classify(served, *option, "--json")
+    assert rejected.exit_code == 2
+    assert json.loads(rejected.stdout)["error"]["reason"] == "RESULTS_MISMATCH"
+    assert "out.jsonl holds results of other settings (" in rejected.stderr
     assert Path("out.jsonl").read_bytes() == whole
 
 
-def test_results_that_another_run_writes_are_refused(served: Served, folder: Path) -> None:
+def test_out_file_in_use_is_rejected(served: Served, folder: Path) -> None:
     with open_results(Path("out.jsonl"), {}, dict):
-        refused = classify(served)
-    assert refused.exit_code == 2
-    assert "another run writes to out.jsonl" in refused.stderr
+        rejected = classify(served)
+    assert rejected.exit_code == 2
+    assert "another run is writing to out.jsonl" in rejected.stderr
 
 
-def test_a_server_that_is_gone_is_no_result(served: Served, folder: Path) -> None:
+def test_lost_server_is_not_written_as_a_result(served: Served, folder: Path) -> None:
     assert (
         CliRunner()
         .invoke(app, ["classify", "clips/a.mp4", "--out", "x.jsonl", "--server", "127.0.0.1:1"])
@@ -102,28 +102,28 @@ def test_a_server_that_is_gone_is_no_result(served: Served, folder: Path) -> Non
     assert not Path("x.jsonl").exists()
 
 
-def test_a_full_disk_is_said_and_the_rest_is_printed(served: Served, folder: Path) -> None:
-    """A limit of 1 KiB on the size of files stands for the disk."""
+def test_full_disk_for_out_file_prints_the_rest(served: Served, folder: Path) -> None:
+    """A limit of 1 KiB on the size of files imitates the full disk."""
     videos = ["clips/a.mp4"] * 6
     command = [TUBELET, "classify", *videos, "--out", "out.jsonl", "--server", served.target]
     limited = ["bash", "-c", 'ulimit -f 1; exec "$0" "$@"', *command]
     done = subprocess.run(limited, capture_output=True, text=True, timeout=100)
     assert done.returncode == 1
-    assert "cannot write out.jsonl: File too large; further answers are printed" in done.stderr
+    assert "cannot write out.jsonl: File too large; the answers from here on are printed" in done.stderr
     printed = [json.loads(line)["video"] for line in done.stdout.splitlines()]
     assert printed
     assert printed + [result["video"] for result in results()] == videos
 
 
 @pytest.mark.parametrize("out", ["clips", "/dev/null", "clips/a.mp4/x", "clips/a.mp4"])
-def test_what_cannot_be_continued_is_one_sentence(served: Served, folder: Path, out: str) -> None:
+def test_out_that_is_not_a_regular_file_is_one_sentence(served: Served, folder: Path, out: str) -> None:
     done = classify(served, "--out", out)
     assert done.exit_code in (1, 2)
     (sentence,) = done.stderr.splitlines()
     assert out in sentence
 
 
-def test_what_is_no_video_is_said_and_the_rest_goes_on(served: Served, folder: Path) -> None:
+def test_unreadable_arguments_fail_and_the_others_go_on(served: Served, folder: Path) -> None:
     (folder / "empty").mkdir()
     (folder / "list").write_text("clips/b.mp4\nnot there.mp4\n")
     done = CliRunner().invoke(
@@ -131,7 +131,7 @@ def test_what_is_no_video_is_said_and_the_rest_goes_on(served: Served, folder: P
         ["classify", "clips", "empty", "clips/a.mp4", "--from-file", "list", "--server", served.target],
     )
     assert done.exit_code == 1
-    assert "clips: is a folder; with -r, the videos in it are classified" in done.stderr
+    assert "clips: is a folder; -r classifies the videos in it" in done.stderr
     assert "not there.mp4: No such file or directory" in done.stderr
     assert "2 classified, 3 failed" in done.stderr
     assert done.stdout.count("whole video") == 2
@@ -141,7 +141,7 @@ def test_what_is_no_video_is_said_and_the_rest_goes_on(served: Served, folder: P
 
 
 @pytest.mark.parametrize("arguments", [(), ("x", "--stream"), ("x", "--retry-failed")])
-def test_options_that_need_another_name_it(arguments: tuple[str, ...]) -> None:
+def test_options_that_need_another_option_name_it(arguments: tuple[str, ...]) -> None:
     done = CliRunner().invoke(app, ["classify", *arguments])
     assert done.exit_code == 2
     assert any(name in done.stderr for name in ("--from-file", "--json", "--out"))

@@ -1,4 +1,4 @@
-"""``tubelet evaluate`` with real videos on a real server: exit codes, what is said, what lies on disk."""
+"""``tubelet evaluate`` with real videos on a real server: exit codes, messages and files."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ from tubelet.service.client import Client
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Two pans to the right, one of them said to be a tilt, one in a folder further down; and a bad file."""
+    """Pans to the right: one labelled as a tilt, one in a nested folder; and an invalid file."""
     folder = tmp_path / "data"
     for name in ("pan_right/a.mp4", "pan_right/more/b.mp4", "tilt_up/wrong.mp4"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -29,7 +29,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def evaluate(*arguments: str) -> Result:
-    """The command in this process, which spares each call the start of another."""
+    """Run the command in this process, which is faster than starting another."""
     return CliRunner().invoke(app, ["evaluate", *arguments])
 
 
@@ -42,7 +42,7 @@ def answered(served: Served) -> float:
     return served.metric("tubelet_requests_total", method="ClassifyStreaming", code="OK")
 
 
-def test_a_folder_of_class_folders(served: Served, data: Path, tmp_path: Path) -> None:
+def test_evaluate_folder_of_class_folders(served: Served, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = (str(data), "--server", served.target, "--out", str(out))
     report = evaluated(evaluate(*command, "--json"))
@@ -71,7 +71,7 @@ def test_a_folder_of_class_folders(served: Served, data: Path, tmp_path: Path) -
     assert ["2", "tilt_up", "1", "."] in rows
 
 
-def test_an_evaluation_resumes_with_what_is_not_done(served: Served, data: Path, tmp_path: Path) -> None:
+def test_evaluation_resumes_with_remaining_videos(served: Served, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = (str(data), "--server", served.target, "--out", str(out), "--json")
     first = evaluated(evaluate(*command))
@@ -101,7 +101,7 @@ def test_an_evaluation_resumes_with_what_is_not_done(served: Served, data: Path,
     assert "clips was None, is 2" in other.stderr
 
 
-def test_a_csv_in_this_process_with_views(data: Path, tmp_path: Path) -> None:
+def test_evaluate_csv_in_process_with_views(data: Path, tmp_path: Path) -> None:
     table = data / "labels.csv"
     table.write_text("pan_right/a.mp4,pan_right\npan_right/gone.mp4,tilt_up\n")
     views = ("--clips", "2", "--crops", "3", "--model", "camera-motion", "--out", str(tmp_path / "out"))
@@ -113,9 +113,7 @@ def test_a_csv_in_this_process_with_views(data: Path, tmp_path: Path) -> None:
     assert "gone.mp4: No such file" in done.stderr
 
 
-def test_a_list_of_numbers_as_other_projects_write_it(
-    served: Served, client: Client, data: Path, tmp_path: Path
-) -> None:
+def test_evaluate_list_with_class_numbers(served: Served, client: Client, data: Path, tmp_path: Path) -> None:
     labels = list(client.model("camera-motion").labels)
     right, up = labels.index("pan_right"), labels.index("tilt_up")
     (data / "a clip.mp4").write_bytes(pan(1.0))
@@ -125,7 +123,7 @@ def test_a_list_of_numbers_as_other_projects_write_it(
     assert report["confusion"] == {"labels": ["pan_right", "tilt_up"], "counts": [[2, 0], [1, 0]]}
 
 
-def test_labels_that_the_model_does_not_have(served: Served, data: Path, tmp_path: Path) -> None:
+def test_unknown_labels_stop_an_evaluation(served: Served, data: Path, tmp_path: Path) -> None:
     (data / "pan_right").rename(data / "Pan right")
     done = evaluate(str(data), "--server", served.target, "--out", str(tmp_path / "out"))
     assert done.exit_code == 2
@@ -133,13 +131,13 @@ def test_labels_that_the_model_does_not_have(served: Served, data: Path, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
-def test_data_that_is_not_there() -> None:
+def test_missing_dataset_is_one_sentence() -> None:
     done = evaluate("/nope")
     assert done.exit_code == 2
     assert done.stderr == "/nope cannot be read: No such file or directory\n"
 
 
-def test_options_that_no_request_can_have_stop_it(served: Served, data: Path, tmp_path: Path) -> None:
+def test_invalid_options_stop_an_evaluation(served: Served, data: Path, tmp_path: Path) -> None:
     command = (str(data), "--server", served.target, "--out", str(tmp_path / "out"), "--json")
     done = evaluate(*command, "--crops", "2")
     assert done.exit_code == 2
@@ -148,12 +146,12 @@ def test_options_that_no_request_can_have_stop_it(served: Served, data: Path, tm
     assert evaluated(evaluate(*command, "--crops", "3"))["crops"] == 3
 
 
-def test_nothing_that_can_be_classified(served: Served, tmp_path: Path) -> None:
+def test_evaluation_without_classified_videos_fails(served: Served, tmp_path: Path) -> None:
     (tmp_path / "data" / "static").mkdir(parents=True)
     (tmp_path / "data" / "static" / "bad.mp4").write_text("not a video")
     command = (str(tmp_path / "data"), "--server", served.target, "--out", str(tmp_path / "out"))
     done = evaluate(*command, "--json")
     assert done.exit_code == 1
     assert "skipped static/bad.mp4" in done.stderr
-    assert "nothing could be classified" in done.stderr
+    assert "no video could be classified" in done.stderr
     assert json.loads(done.stdout)["error"]["reason"] == "ALL_VIDEOS_FAILED"

@@ -1,4 +1,4 @@
-"""The parts of an evaluation: data that is read, answers that are kept, figures and their picture."""
+"""The parts of an evaluation: the dataset, the figures and the picture."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tubelet.service.cli.evaluation.confusion_matrix import draw_confusion
-from tubelet.service.cli.evaluation.dataset import BadData, read_labelled, with_model_labels
+from tubelet.service.cli.evaluation.dataset import InvalidDataset, read_labelled, with_model_labels
 from tubelet.service.cli.evaluation.report import Outcome, make_report, report_text
 
 LABELS = ("a", "b", "c", "d", "e", "f", "g")
@@ -33,16 +33,16 @@ def test_csv_with_and_without_a_header(tmp_path: Path, table: str) -> None:
     [
         (b"", "names no videos"),
         (b"path,label\n", "names no videos"),
-        (b"1.mp4,a\n2.mp4\n", "line 2: wants path,label; found '2.mp4'"),
-        (b"1.mp4 3\n\n2.mp4\n", "line 3: wants path,label; found '2.mp4'"),
+        (b"1.mp4,a\n2.mp4\n", "line 2: must be path,label; found '2.mp4'"),
+        (b"1.mp4 3\n\n2.mp4\n", "line 3: must be path,label; found '2.mp4'"),
         (b"1.mp4 3\n1.mp4 4\n", "names 1.mp4 twice"),
         (b"1.mp4,a\n1.mp4,b\n", "names 1.mp4 twice"),
         (b"\x89PNG\xff\xfe", "neither a folder nor a list"),
     ],
 )
-def test_data_that_cannot_be_read(tmp_path: Path, content: bytes, says: str) -> None:
+def test_invalid_dataset_is_described(tmp_path: Path, content: bytes, says: str) -> None:
     (tmp_path / "data").write_bytes(content)
-    with pytest.raises(BadData, match=says):
+    with pytest.raises(InvalidDataset, match=says):
         read_labelled(tmp_path / "data")
 
 
@@ -59,7 +59,7 @@ def test_data_that_cannot_be_read(tmp_path: Path, content: bytes, says: str) -> 
         ("1.mp4,0\n2.mp4,1\n", [("1.mp4", "0"), ("2.mp4", "1")]),
     ],
 )
-def test_lists_as_other_projects_write_them(
+def test_lists_of_pyslowfast_and_mmaction2(
     tmp_path: Path, listed: str, videos: list[tuple[str, str]]
 ) -> None:
     (tmp_path / "val.txt").write_text(listed, newline="")
@@ -68,35 +68,35 @@ def test_lists_as_other_projects_write_them(
     assert [video.video for video in found] == [str(tmp_path / name) for name, _ in videos]
 
 
-def test_numbers_are_classes_of_the_model_from_0(tmp_path: Path) -> None:
+def test_class_numbers_count_from_0(tmp_path: Path) -> None:
     (tmp_path / "val.txt").write_text("1.mp4 0\n2.mp4 2\n")
     videos = read_labelled(tmp_path / "val.txt")
     assert [video.label for video in with_model_labels(videos, "k3", ("a", "b", "c"))] == ["a", "c"]
     assert [video.label for video in with_model_labels(videos, "k3", ("2", "1", "0"))] == ["0", "2"]  # names
-    with pytest.raises(BadData, match="has class 2, but the classes of k2 are 0 to 1"):
+    with pytest.raises(InvalidDataset, match="has class 2, but k2 has the classes 0 to 1"):
         with_model_labels(videos, "k2", ("a", "b"))
     (tmp_path / "val.txt").write_text("1.mp4 0\n2.mp4 b\n")
-    with pytest.raises(BadData, match="k3 has no label '0'"):
+    with pytest.raises(InvalidDataset, match="k3 has no label '0'"):
         with_model_labels(read_labelled(tmp_path / "val.txt"), "k3", ("a", "b", "c"))
 
 
-def test_the_folder_of_an_evaluation_is_no_class(tmp_path: Path) -> None:
+def test_folder_of_an_evaluation_is_not_a_class(tmp_path: Path) -> None:
     for name in ("a/1.mp4", "evaluation/results.jsonl", "evaluation/confusion.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert [video.name for video in read_labelled(tmp_path)] == ["a/1.mp4"]
 
 
-def test_unknown_labels_are_named_with_the_closest(tmp_path: Path) -> None:
+def test_unknown_labels_are_named_with_the_most_similar(tmp_path: Path) -> None:
     (tmp_path / "data.csv").write_text("1,riding_a_bike\n2,xyz\n3,abseiling\n")
-    with pytest.raises(BadData) as refused:
+    with pytest.raises(InvalidDataset) as refused:
         with_model_labels(read_labelled(tmp_path / "data.csv"), "k400", ("abseiling", "riding a bike"))
     named, had = str(refused.value).split("; ")
     assert named == "k400 has no label 'riding_a_bike' (closest: 'riding a bike'), 'xyz'"
     assert had == "it has: abseiling, riding a bike"
 
 
-def test_figures() -> None:
+def test_report_figures() -> None:
     outcomes = [
         Outcome("b", ("b", "a", "c", "d", "e")),
         Outcome("b", ("a", "c", "d", "e", "b")),
@@ -120,14 +120,14 @@ def test_figures() -> None:
     ]
 
 
-def test_top_5_says_nothing_of_five_labels() -> None:
+def test_five_labels_have_no_top_5() -> None:
     outcomes = [Outcome("a", ("b", "a", "c", "d", "e"))]
     assert make_report(outcomes, LABELS[:5]).top5 is None
     assert "top 5" not in report_text(make_report(outcomes, LABELS[:5]))
     assert "top 5  1.000" in report_text(make_report(outcomes, LABELS[:6]))
 
 
-def test_many_classes_have_a_table_but_no_matrix_in_the_text() -> None:
+def test_many_classes_have_no_matrix_in_text() -> None:
     labels = tuple(f"class {number}" for number in range(21))
     text = report_text(make_report([Outcome(label, (label,)) for label in labels], labels))
     assert "class 20       1   1.000      1.000" in text
@@ -135,7 +135,7 @@ def test_many_classes_have_a_table_but_no_matrix_in_the_text() -> None:
 
 
 @pytest.mark.parametrize("classes", [1, 2, 10, 200])
-def test_the_picture_colours_cells_by_their_share_of_the_row(classes: int) -> None:
+def test_picture_colours_cells_by_share_of_row(classes: int) -> None:
     labels = tuple(f"{number} " + "long " * (number % 20) for number in range(classes))
     counts = np.diag(np.arange(1, classes + 1) * 1000)
     counts[0, -1] = counts[0, 0]

@@ -1,4 +1,4 @@
-"""``tubelet models import``, ``show``, ``verify``: a checkpoint from a folder to answers about a video."""
+"""``tubelet models import``, ``show``, ``list`` and ``verify``."""
 
 import json
 import re
@@ -40,7 +40,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return tubelet(*map(str, arguments))
 
 
-def test_an_imported_model_answers(store: Path, theirs: Path) -> None:
+def test_imported_model_classifies(store: Path, theirs: Path) -> None:
     done = run("models", "import", theirs, "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
@@ -65,8 +65,8 @@ def test_an_imported_model_answers(store: Path, theirs: Path) -> None:
     assert {label["label"] for label in answer["labels"]} <= set(LABELS)
 
 
-def test_what_is_said_of_a_model_is_kept(store: Path, theirs: Path) -> None:
-    """Its source is the one that was named, not the last part of it."""
+def test_licence_and_description_are_stored(store: Path, theirs: Path) -> None:
+    """The source is stored as given, not only its last part."""
     described = ("--licence", "CC-BY-NC-4.0", "--description", 'Ours: "fights"\nand none.')
     assert run("models", "import", theirs, "--name", "a", *described).returncode == 0
     shown = json.loads(run("models", "show", "a", "--json").stdout)
@@ -75,8 +75,8 @@ def test_what_is_said_of_a_model_is_kept(store: Path, theirs: Path) -> None:
     assert "CC-BY-NC-4.0" in (store / "a" / "1" / "CARD.md").read_text()
 
 
-def test_show_tells_what_a_model_costs_and_where_it_runs() -> None:
-    """The embedded one, by hand: 4 units of a tubelet of 4 x 8 x 8 over 36 places, a class token each."""
+def test_show_prints_cost_and_device() -> None:
+    """By hand: 4 units of one tubelet, of 36 patches of 4 x 8 x 8 and a class token."""
     done = run("models", "show", "camera-motion", "--json")
     facts = json.loads(done.stdout)
     tokens, width, hidden = 37, 160, 480
@@ -92,7 +92,7 @@ def test_show_tells_what_a_model_costs_and_where_it_runs() -> None:
     assert facts["precision"] == str(choose_dtype("auto", *devices)).removeprefix("torch.")
 
 
-def test_what_is_there_is_kept_unless_it_is_to_be_replaced(store: Path, theirs: Path) -> None:
+def test_import_needs_replace_to_overwrite(store: Path, theirs: Path) -> None:
     assert run("models", "import", theirs, "--name", "a").returncode == 0
     before = (store / "a" / "1" / "weights.safetensors").read_bytes()
     again = run("models", "import", theirs, "--name", "a")
@@ -104,7 +104,7 @@ def test_what_is_there_is_kept_unless_it_is_to_be_replaced(store: Path, theirs: 
     assert [spec.version for spec in ModelStore(store).specs()] == ["1", "2"]
 
 
-def test_a_change_of_the_logits_is_found(store: Path, theirs: Path) -> None:
+def test_verify_finds_changed_logits(store: Path, theirs: Path) -> None:
     assert run("models", "import", theirs, "--name", "a").returncode == 0
     spec = store / "a" / "1" / "model.toml"
     text = spec.read_text()
@@ -116,7 +116,7 @@ def test_a_change_of_the_logits_is_found(store: Path, theirs: Path) -> None:
 
 
 def embedded(store: Path, version: str) -> Path:
-    """A copy of the default model, as another version of it."""
+    """Store a copy of the default model as another version of it."""
     folder = store / "camera-motion" / version
     shutil.copytree(ZOO / "camera-motion", folder)
     spec = folder / "model.toml"
@@ -124,15 +124,17 @@ def embedded(store: Path, version: str) -> Path:
     return folder
 
 
-def test_one_version_is_the_default(store: Path) -> None:
+def test_list_marks_one_version_as_default(store: Path) -> None:
     embedded(store, "99")
     rows = [json.loads(line) for line in run("models", "list", "--json").stdout.splitlines()]
     assert [row["version"] for row in rows if row["default"]] == ["99"]
     assert [row["version"] for row in rows if row["loaded"]] == ["99"]
 
 
-def test_a_version_is_pinned(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the configuration for what names no version, and by each command."""
+def test_version_is_pinned_by_configuration_and_commands(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The configuration pins it for requests without a version, and so does each command."""
     embedded(store, "99")
     (ours,) = {spec.version for spec in ModelStore().specs() if spec.name == "camera-motion"}
     shown = run("models", "show", f"camera-motion:{ours}", "--json")
@@ -153,24 +155,24 @@ def test_a_version_is_pinned(store: Path, monkeypatch: pytest.MonkeyPatch) -> No
         (("camera-motion:",), "NAME or NAME:VERSION, not 'camera-motion:'"),
     ],
 )
-def test_a_reference_that_makes_no_sense(arguments: tuple[str, ...], says: str) -> None:
+def test_invalid_model_reference_is_rejected(arguments: tuple[str, ...], says: str) -> None:
     done = CliRunner().invoke(app, ["models", "show", *arguments], env={"COLUMNS": "300"})
     assert done.exit_code == 2
     assert says in done.stderr
 
 
-def test_a_default_that_is_not_there_is_said(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_list_reports_a_missing_default(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     embedded(store, "99")
     monkeypatch.setenv("TUBELET_MODELS__DEFAULT", "camera-motion:3")
     done = run("models", "list")
     assert done.returncode == 0
-    assert "models.default is 'camera-motion:3', with which no server starts" in done.stderr
+    assert "models.default is 'camera-motion:3'; no server starts with it" in done.stderr
     assert "it has camera-motion:" in done.stderr
     assert "camera-motion:99" in done.stderr
     assert " default" not in done.stdout
 
 
-def test_a_store_that_is_not_there_is_named(store: Path) -> None:
+def test_list_reports_a_missing_store(store: Path) -> None:
     done = run("models", "list", "--json")
     assert done.returncode == 0
     assert f"models.store is {str(store)!r}, but there is no such folder" in done.stderr
@@ -180,8 +182,8 @@ def test_a_store_that_is_not_there_is_named(store: Path) -> None:
 
 
 @pytest.mark.parametrize("file", ["weights.safetensors", "labels.txt"])
-def test_a_damaged_model_is_not_the_same(store: Path, file: str) -> None:
-    """Neither is one that was left out for it, and it is not said to be absent."""
+def test_verify_rejects_a_damaged_model(store: Path, file: str) -> None:
+    """A model that is left out because it is damaged is not reported as missing."""
     (embedded(store, "99") / file).write_text("damaged")
     done = run("models", "verify", "camera-motion", "--version", "99", "--json")
     assert done.returncode == 1
@@ -192,7 +194,7 @@ def test_a_damaged_model_is_not_the_same(store: Path, file: str) -> None:
     assert "no model" not in done.stderr
 
 
-def test_bad_sources_end_in_one_sentence(store: Path, tmp_path: Path) -> None:
+def test_invalid_source_is_one_sentence(store: Path, tmp_path: Path) -> None:
     done = run("models", "import", tmp_path / "nothing")
     assert done.returncode == 1
     assert "is no folder and no file" in " ".join(done.stderr.split())
@@ -201,7 +203,7 @@ def test_bad_sources_end_in_one_sentence(store: Path, tmp_path: Path) -> None:
 
 
 @torch.inference_mode()
-def test_an_image_model_starts_a_video_model(tmp_path: Path) -> None:
+def test_import_inflates_an_image_model(tmp_path: Path) -> None:
     save("vit", tmp_path / "theirs")
     image = read_source(str(tmp_path / "theirs"))
     video = inflate(image, frames=8, tubelet=2)
@@ -220,7 +222,7 @@ def test_an_image_model_starts_a_video_model(tmp_path: Path) -> None:
         inflate(video, frames=8, tubelet=2)
 
 
-def test_random_weights_are_named(store: Path, tmp_path: Path) -> None:
+def test_import_warns_of_random_weights(store: Path, tmp_path: Path) -> None:
     save("vit", tmp_path / "theirs")
     command = ("models", "import", tmp_path / "theirs", "--json")
     whole = run(*command, "--name", "image")
@@ -229,7 +231,7 @@ def test_random_weights_are_named(store: Path, tmp_path: Path) -> None:
     start = run(*command, "--name", "video", "--inflate-to", "factorised", "--frames", "8")
     assert start.returncode == 0, start.stderr
     assert json.loads(start.stdout)["untrained"] == ["temporal"]
-    assert "the checkpoint has nothing for temporal: random weights" in start.stderr
+    assert "the checkpoint has no weights for temporal: that part is random" in start.stderr
 
 
 @pytest.mark.parametrize(
@@ -241,11 +243,11 @@ def test_random_weights_are_named(store: Path, tmp_path: Path) -> None:
         ("/weights/vit.pth", "vit"),
     ],
 )
-def test_names_come_from_sources(source: str, name: str) -> None:
+def test_default_name_comes_from_the_source(source: str, name: str) -> None:
     assert default_name(source) == name
 
 
-def test_a_hub_that_is_not_there_says_what_to_fetch(store: Path, tmp_path: Path) -> None:
+def test_unreachable_hub_says_what_to_download(store: Path, tmp_path: Path) -> None:
     done = tubelet("models", "import", "hf:some/model", HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path))
     assert done.returncode == 1
     said = " ".join(done.stderr.split())

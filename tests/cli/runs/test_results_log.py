@@ -1,4 +1,4 @@
-"""Files of results that a later run continues: what is kept, dropped, refused and locked."""
+"""Files of results that a later run continues."""
 
 import json
 import multiprocessing
@@ -42,14 +42,14 @@ def test_results_are_continued(path: Path) -> None:
         assert results.done["y.mp4"] == ["c"]  # the last one counts
 
 
-def test_results_of_an_older_evaluation_are_continued(tmp_path: Path) -> None:
+def test_results_of_an_older_version_are_continued(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     path.write_text('{"asked": {"model": "m", "clips": 1}}\n{"video": "x.mp4", "labels": ["a"]}\n')
     with open_results(path, SETTINGS, labels) as results:
         assert results.done == {"x.mp4": ["a"]}
 
 
-def test_a_torn_last_line_is_dropped(path: Path) -> None:
+def test_incomplete_last_line_is_dropped(path: Path) -> None:
     whole = path.read_bytes()
     for end in range(1, len(whole)):
         path.write_bytes(whole[:end])
@@ -60,7 +60,7 @@ def test_a_torn_last_line_is_dropped(path: Path) -> None:
         assert names == [*[None, "x.mp4", "y.mp4"][:whole_lines], "z.mp4"]
 
 
-def test_other_settings_are_named(path: Path) -> None:
+def test_other_settings_are_rejected_by_name(path: Path) -> None:
     before = path.read_bytes()
     with (
         pytest.raises(ResultsMismatch, match="clips was 1, is 2"),
@@ -70,7 +70,7 @@ def test_other_settings_are_named(path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_a_file_without_results_takes_other_settings(tmp_path: Path) -> None:
+def test_file_without_results_takes_new_settings(tmp_path: Path) -> None:
     for clips in (1, 2):
         with open_results(tmp_path / "results.jsonl", {"clips": clips}, labels):
             pass
@@ -80,15 +80,15 @@ def test_a_file_without_results_takes_other_settings(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", ["{}\n", "[]\n", "1\n", "a line\n", "no end", '{"asked": {}}\n{"asked": {}}\n', "\0" * 9]
 )
-def test_files_of_others_are_left_alone(tmp_path: Path, content: str) -> None:
+def test_other_files_are_not_overwritten(tmp_path: Path, content: str) -> None:
     path = tmp_path / "results.jsonl"
     path.write_text(content)
-    with pytest.raises(ResultsMismatch, match="does not hold"), open_results(path, SETTINGS, labels):
+    with pytest.raises(ResultsMismatch, match="is not a file of"), open_results(path, SETTINGS, labels):
         pass
     assert path.read_text() == content
 
 
-def test_one_run_at_a_time(path: Path) -> None:
+def test_second_run_on_a_file_is_rejected(path: Path) -> None:
     first = open_results(path, SETTINGS, labels)
     with first, pytest.raises(ResultsInUse, match="another run"), open_results(path, SETTINGS, labels):
         pass
@@ -107,7 +107,7 @@ def _fill(path: Path) -> None:
             raise SystemExit(7) from None
 
 
-def test_a_result_without_room_leaves_nothing_behind(path: Path) -> None:
+def test_failed_write_leaves_the_file_unchanged(path: Path) -> None:
     before = path.read_bytes()
     process = multiprocessing.get_context("spawn").Process(target=_fill, args=(path,))
     process.start()
@@ -116,7 +116,7 @@ def test_a_result_without_room_leaves_nothing_behind(path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_unwritable_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path in (tmp_path / "file" / "results.jsonl", tmp_path, Path("/dev/null")):
         with pytest.raises(OSError, match=str(path)), open_results(path, SETTINGS, labels):

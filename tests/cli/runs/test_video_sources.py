@@ -1,4 +1,4 @@
-"""What a command line names: files, folders, lists, standard input."""
+"""Videos that a command line names: files, folders, lists, standard input."""
 
 import io
 import os
@@ -12,7 +12,7 @@ from tubelet.service.cli.runs.video_sources import find_videos
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with videos at two depths, and with what is not one of them."""
+    """A folder with videos at two depths, and with other files."""
     for name in ("b.MP4", "a.mkv", "z/c.webm", "notes.txt", ".hidden.mp4", ".git/d.mp4", "empty/notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -21,24 +21,24 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def names(*named: str, list_file: str | None = None, recursive: bool = True) -> list[str]:
-    """The names of the videos; of what cannot be read, what is said."""
+    """Return the names of the videos, with the problem of each that cannot be read."""
     found = find_videos(named, list_file, recursive=recursive)
     return [source.name if source.problem is None else f"{source.name}: {source.problem}" for source in found]
 
 
-def test_a_folder_has_videos_by_their_endings(folder: Path) -> None:
+def test_folder_is_searched_by_extension(folder: Path) -> None:
     assert names(".") == ["./a.mkv", "./b.MP4", "./z/c.webm"]
     assert names("z", "notes.txt", "https://a/b/") == ["z/c.webm", "notes.txt", "https://a/b/"]
     assert names("z/c.webm", "z/c.webm") == ["z/c.webm", "z/c.webm"]
 
 
-def test_a_folder_that_gives_nothing_says_why(folder: Path) -> None:
+def test_folder_without_videos_says_why(folder: Path) -> None:
     assert names("a.mkv", "z", recursive=False) == [
         "a.mkv",
-        "z: is a folder; with -r, the videos in it are classified",
+        "z: is a folder; -r classifies the videos in it",
     ]
     (said,) = names("empty")
-    assert said.startswith("empty: the folder has no videos: no file in it ends in one of .264, ")
+    assert said.startswith("empty: the folder has no videos: no file in it has one of the extensions .264, ")
 
 
 def test_links_are_followed_once(folder: Path) -> None:
@@ -50,7 +50,7 @@ def test_links_are_followed_once(folder: Path) -> None:
     assert names(".") == ["./a.mkv", "./b.MP4", "./other/again.webm", "./other/self.mp4"]
 
 
-def test_a_list_names_videos_and_folders(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_list_names_videos_and_folders(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "list").write_bytes(b"a.mkv\r\n\nnot there.mp4\nz\ncaf\xe9.mp4")
     videos = ["a.mkv", "not there.mp4", "z/c.webm", os.fsdecode(b"caf\xe9.mp4")]
     assert names("b.MP4", list_file="list") == ["b.MP4", *videos]
@@ -60,13 +60,13 @@ def test_a_list_names_videos_and_folders(folder: Path, monkeypatch: pytest.Monke
     assert names(list_file="notes.txt") == ["notes.txt: the list names no videos"]
 
 
-def test_standard_input_is_read_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_second_standard_input_is_rejected(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a.mkv\n")))
-    twice = "-: standard input can be read once, and something before reads it"
+    twice = "-: standard input can be read only once, and an earlier argument reads it"
     assert names("-", "a.mkv", "-") == ["-", "a.mkv", twice]
     assert names("-", list_file="-") == [twice, "a.mkv"]
 
 
-def test_a_uri_that_is_not_utf8_is_refused() -> None:
+def test_uri_that_is_not_utf8_is_rejected() -> None:
     (said,) = names(os.fsdecode(b"https://a/\xe9.mp4"))
-    assert "is no URI: it has a byte that is not UTF-8" in said
+    assert "not a URI: it has a byte that is not UTF-8" in said

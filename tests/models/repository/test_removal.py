@@ -63,11 +63,11 @@ def test_a_version_is_removed_and_said(store: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("vit", "--yes"), "vit has 2 versions in STORE, vit:1, vit:2: name one, or give --all-versions"),
+        (("vit", "--yes"), "vit has 2 versions in STORE: vit:1, vit:2; name one, or add --all-versions"),
         (("vit:3", "--yes"), "no model 'vit:3' in the store; it has vit:1, vit:2"),
         (("nobody", "--yes"), "no model 'nobody' in the store"),
-        (("camera-motion", "--yes"), "camera-motion comes with tubelet and stays"),
-        (("vit:1",), "nothing was removed: --yes confirms it where no terminal can be asked"),
+        (("camera-motion", "--yes"), "camera-motion comes with tubelet and cannot be removed"),
+        (("vit:1",), "nothing was removed: without a terminal, confirm with --yes"),
     ],
 )
 def test_what_is_not_clear_removes_nothing(store: Path, arguments: tuple[str, ...], says: str) -> None:
@@ -108,8 +108,8 @@ def test_a_broken_version_can_be_removed_too(store: Path) -> None:
 @pytest.mark.parametrize(
     ("environment", "says"),
     [
-        ({"TUBELET_MODELS__DEFAULT": "vit:1"}, "models.default is 'vit:1', of which nothing is left"),
-        ({"TUBELET_MODELS__LOAD": '["vit:1", "vit"]'}, "models.load names 'vit:1', of which nothing is left"),
+        ({"TUBELET_MODELS__DEFAULT": "vit:1"}, "models.default is 'vit:1', which will not exist"),
+        ({"TUBELET_MODELS__LOAD": '["vit:1", "vit"]'}, "models.load names 'vit:1', which will not exist"),
         ({"TUBELET_MODELS__DEFAULT": "vit"}, ""),
     ],
 )
