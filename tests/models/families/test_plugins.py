@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,21 @@ def test_a_model_of_another_package_is_read_as_it_was_written(store: Path, model
     read = ModelStore(store).load("colours", "", device=torch.device("cpu")).model
     units = torch.randint(0, 256, (4, 1, 16, 16, 3), dtype=torch.uint8)
     assert torch.equal(read.encode(units), model.encode(units))
+
+
+def test_the_code_of_the_readme_writes_a_model_that_is_read(
+    tmp_path: Path, site: Path, model: VideoModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(site)
+    monkeypatch.chdir(tmp_path)
+    torch.save(model.state_dict(), "colours.pt")
+    readme = (Path(__file__).parents[3] / "models" / "README.md").read_text()
+    (code,) = (
+        block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "write_folder" in block
+    )
+    exec(code, {})
+    read = ModelStore(tmp_path / "store").load("colours", "", device=torch.device("cpu")).model
+    assert all(map(torch.equal, read.state_dict().values(), model.state_dict().values()))
 
 
 def test_the_command_classifies_with_it(store: Path, site: Path, sample: bytes, tmp_path: Path) -> None:
