@@ -116,7 +116,7 @@ async def test_pool_has_its_workers_and_the_fork_server_as_processes() -> None:
 async def test_busy_time_of_workers_can_be_reset(clip: Path) -> None:
     async with DecodePool(DecodeConfig(workers=1)) as pool:
         await is_right(pool, clip)
-        await pool.forget_busy()
+        await pool.reset_busy_time()
         assert pool.busy_s == 0
         await is_right(pool, clip)
         assert pool.busy_s > 0

@@ -1,7 +1,12 @@
-"""Videos into unit frames, in a pool of worker processes: the only place where a client's bytes are parsed.
+"""Decoding of videos into unit frames, in sandboxed processes: the only place that parses clients' bytes.
 
-``pool.DecodePool`` is the parent's side. ``forkserver`` is the main module of the process that workers are
-forked of, ``worker`` what they do; what these import besides (``probe``, ``frames``, ``container``,
-``pixels``, ``sandbox``) is never imported by the parent, and they import neither torch nor grpc. ``protocol``
-and ``clock`` are pure.
+    pool     the parent's side: worker processes, their limits, and the sessions that requests hold on them
+    worker   the worker process: fork server, sandbox, and the loop that probes and decodes videos
+    frames   decoding of exactly the frames that a plan asks for, assembled into units
+    probe    metadata, packet statistics and key frames of a video, before any frame of it is decoded
+    pixels   conversion of a decoded frame into RGB of the model's size
+    demux    containers, streams, packets and time stamps, through PyAV
+
+``limits``, ``protocol`` and ``prctl`` are shared by both sides. The parent never imports PyAV; a worker never
+imports torch or gRPC.
 """

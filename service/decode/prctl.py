@@ -1,4 +1,4 @@
-"""Who dies with whom, and under which name: what processes arrange with the kernel. Linux only."""
+"""Wrappers of prctl(2), for Linux: end with the parent, adopt orphaned descendants, name the process."""
 
 import ctypes
 import os
@@ -9,25 +9,26 @@ _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 
 
-def die_with(parent_pid: int) -> None:
-    """Have the kernel kill this process when its parent ends, however that ends; prctl(2)."""
+def kill_with_parent(parent_pid: int) -> None:
+    """Have the kernel kill this process when its parent, the process ``parent_pid``, ends for any reason."""
     prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent_pid:  # it ended before the line above
-        raise SystemExit("the parent is gone")
+    if os.getppid() != parent_pid:  # the parent ended before the line above
+        raise SystemExit("the parent process has ended")
 
 
-def adopt_orphans() -> None:
+def become_subreaper() -> None:
     """Become the parent of every descendant whose own parent ends."""
     prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def call_itself(name: str) -> None:
-    """What ps and top show for this process: 15 characters at most."""
+def set_process_name(name: str) -> None:
+    """Set the ``name`` that ps and top show for this process; the kernel keeps 15 characters."""
     prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()))
 
 
 def prctl(option: int, value: int | ctypes.c_char_p) -> None:
-    """
+    """Call prctl(2) with ``option`` and ``value``.
+
     Raises:
         OSError: the kernel refuses.
     """

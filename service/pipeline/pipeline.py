@@ -10,7 +10,7 @@ from time import monotonic
 
 from tubelet.models.spec import Preprocessing
 from tubelet.service.config.config import Config
-from tubelet.service.decode.pool.pool import DecodePool, Worker
+from tubelet.service.decode.pool.pool import DecodePool, DecodeSession
 from tubelet.service.engine.engine import Engine
 from tubelet.service.engine.served_model import HostedModel
 from tubelet.service.engine.session import VideoWork
@@ -181,7 +181,7 @@ class Pipeline:
             async with self._decoders.worker(file, options.priority, work.deadline) as worker:
                 seconds["queue"] = monotonic() - asked
                 with self._metrics.time("probe", name, seconds):
-                    metadata = await worker.probe(file, from_front=is_unbounded)
+                    metadata = await worker.probe(file, header_only=is_unbounded)
                 if is_unbounded:
                     longest_ns = round(self._config.decode.max_duration_s * NS_PER_S)
                     plan = make_unbounded_plan(longest_ns, sampling, options)
@@ -198,7 +198,7 @@ class Pipeline:
 
     async def _decode_plan(
         self,
-        worker: Worker,
+        worker: DecodeSession,
         units: Callable[[Plan], AsyncIterator[UnitFrames]],
         planned: Planned,
         work: VideoWork,

@@ -106,7 +106,7 @@ async def open_server(config: Config) -> AsyncIterator[RunningServer]:
         stages = await stack.enter_async_context(open_stages(config, metrics))
         health = await stack.enter_async_context(_serving(server, config, stages.pipeline, metrics))
         await _warm_up(stages.warm_up)
-        await stages.decoders.forget_busy()
+        await stages.decoders.reset_busy_time()
         metrics.count_decoder_seconds(lambda: stages.decoders.busy_s)
         readiness.state = State.READY
         await health.set_ready(ready=True)
@@ -206,7 +206,7 @@ async def _warm_up(pipeline: Pipeline) -> None:
 def _decoders(config: Config, metrics: Metrics, engine: Engine) -> DecodePool:
     pool = DecodePool(
         config.decode,
-        on_worker_death=lambda death: metrics.decoder_failures.labels(death.value).inc(),
+        on_worker_failure=lambda death: metrics.decoder_failures.labels(death.value).inc(),
         on_work=lambda at_work: engine.decoders_at_work(at_work * config.decode.threads),
     )
     metrics.watch_decoders(lambda: pool.busy_workers, lambda: pool.protections, lambda: pool.process_ids)

@@ -14,7 +14,7 @@ import psutil
 from tests.fuzz.mutate import mutant
 from tubelet.service.config.config import MIB, DecodeConfig
 from tubelet.service.decode.pool.pool import DecodePool
-from tubelet.service.decode.pool.watchdog import Death
+from tubelet.service.decode.pool.watchdog import WorkerFailure
 from tubelet.service.errors import ClientError, DecoderCrashed
 from tubelet.service.types.plan import Plan, SamplingGrid
 from tubelet.service.types.video import NS_PER_S, PixelFormat, VideoMetadata
@@ -84,7 +84,7 @@ async def run_campaign(
     waiting = iter(seeds)
     config = CONFIG.model_copy(update={"workers": workers})
 
-    def died(death: Death) -> None:
+    def died(death: WorkerFailure) -> None:
         report.deaths[death.value] += 1
 
     async with DecodePool(config, died) as pool:
@@ -130,10 +130,10 @@ async def _one(pool: DecodePool, clips: list[bytes], seed: int, report: Report) 
 
 
 async def _decoded(pool: DecodePool, file: _Bytes, chance: Random) -> str:
-    from_front = chance.random() < 0.5
+    header_only = chance.random() < 0.5
     async with pool.worker(file) as worker:
-        metadata = await worker.probe(file, from_front=from_front)
-        plan = _unbounded_plan() if from_front else _plan(metadata, chance)
+        metadata = await worker.probe(file, header_only=header_only)
+        plan = _unbounded_plan() if header_only else _plan(metadata, chance)
         async for unit in worker.decode(plan, _SHAPE, fast=chance.random() < 0.2):
             unit.release()
     assert worker.end is not None

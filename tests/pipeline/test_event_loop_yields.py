@@ -12,7 +12,7 @@ import pytest
 from tests.support.sample_clip import pan
 from tubelet.models.repository.repository import ModelStore
 from tubelet.service.config.config import load_config
-from tubelet.service.decode.pool.pool import Worker
+from tubelet.service.decode.pool.pool import DecodeSession
 from tubelet.service.engine.served_model import HostedModel
 from tubelet.service.metrics import Metrics
 from tubelet.service.pipeline import pipeline
@@ -96,10 +96,10 @@ async def test_while_windows_become_segments() -> None:
 async def test_while_units_are_queued(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many of them the decoder has put there; each takes as long as a turn may here."""
     monkeypatch.setattr(pipeline, "_YIELD_INTERVAL_S", 0.0)
-    decode, queue = Worker.decode, WindowStarter.add
+    decode, queue = DecodeSession.decode, WindowStarter.add
     at: list[int] = []
 
-    async def decode_first(worker: Worker, plan: Plan, **how: Any) -> AsyncIterator[UnitFrames]:
+    async def decode_first(worker: DecodeSession, plan: Plan, **how: Any) -> AsyncIterator[UnitFrames]:
         for unit in [unit async for unit in decode(worker, plan, **how)]:
             yield unit
 
@@ -113,7 +113,7 @@ async def test_while_units_are_queued(monkeypatch: pytest.MonkeyPatch) -> None:
     async def ignore(_: Event) -> None:
         pass
 
-    monkeypatch.setattr(Worker, "decode", decode_first)
+    monkeypatch.setattr(DecodeSession, "decode", decode_first)
     monkeypatch.setattr(WindowStarter, "add", add)
     async with open_stages(load_config(None), Metrics()) as stages:
         with others() as turns:

@@ -1,4 +1,4 @@
-"""Real videos that cost far more than they weigh, in FFmpeg itself: no help from the code under test."""
+"""Small valid videos that cost FFmpeg much time or memory to decode."""
 
 import io
 from fractions import Fraction
@@ -11,10 +11,10 @@ from PIL import Image
 _RATE = 10
 
 
-def long_call(path: Path, frames: int) -> Path:
-    """Four seconds; in the middle a packet of ``frames`` pictures of 2048 x 2048, decoded in one call.
+def render_long_call(path: Path, frames: int) -> Path:
+    """Write four seconds of H.264; one packet holds ``frames`` frames of 2048 x 2048, decoded in one call.
 
-    Each is a "nothing has changed" of 26 bytes, and takes more than half a millisecond.
+    Each of these frames repeats the last one: it has 26 bytes, and takes more than half a millisecond.
     """
     size = 2048
     encoder = av.CodecContext.create("libx264", "w")
@@ -28,22 +28,24 @@ def long_call(path: Path, frames: int) -> Path:
         frame.pts = number
         pictures += [bytes(packet) for packet in encoder.encode(frame)]
     first, *unchanged = pictures
-    return _packed(path, "libx264", size, [first, *unchanged, unchanged[-1] * frames, *unchanged])
+    return _mux(path, "libx264", size, [first, *unchanged, unchanged[-1] * frames, *unchanged])
 
 
-def grows(path: Path, side: int) -> Path:
-    """PNG pictures in a mov: small ones, then a black one of ``side`` x ``side``."""
+def render_growing_frames(path: Path, side: int) -> Path:
+    """Write a mov of PNG frames: ten small ones, then ten black ones of ``side`` x ``side``."""
     small, large = _png(64), _png(side)
-    return _packed(path, "png", 64, [small] * 10 + [large] * 10)
+    return _mux(path, "png", 64, [small] * 10 + [large] * 10)
 
 
 def _png(side: int) -> bytes:
+    """Return a black PNG image of ``side`` x ``side``."""
     out = io.BytesIO()
     Image.new("RGB", (side, side)).save(out, "png")
     return out.getvalue()
 
 
-def _packed(path: Path, codec: str, size: int, packets: list[bytes]) -> Path:
+def _mux(path: Path, codec: str, size: int, packets: list[bytes]) -> Path:
+    """Write ``packets`` into a container, one a frame period."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=_RATE)
         assert isinstance(stream, av.VideoStream)

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from tubelet.service.config.config import GIB, KIB, MIB, Config
-from tubelet.service.decode.pool.watchdog import Death
+from tubelet.service.decode.pool.watchdog import WorkerFailure
 from tubelet.service.engine.embedding_cache import Outcome
 from tubelet.service.metrics import GroupMemory, Metrics
 from tubelet.service.types.video import Protection, Stage
@@ -27,7 +27,7 @@ COMMAND = "python -m tests.support.deploy_reference"
 LABEL_VALUES: dict[str, tuple[str, ...]] = {
     "stage": get_args(Stage),
     "outcome": get_args(Outcome),
-    "cause": tuple(Death),
+    "cause": tuple(WorkerFailure),
     "protection": tuple(Protection),
     "measure": get_args(get_type_hints(GroupMemory)["measure"]),
 }

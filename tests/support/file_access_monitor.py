@@ -1,4 +1,4 @@
-"""Who opens a file below a folder: what the kernel says, inotify(7)."""
+"""A monitor of the files that any process opens in a folder, by inotify(7)."""
 
 import ctypes
 import os
@@ -7,11 +7,11 @@ from pathlib import Path
 
 _IN_OPEN = 0x20
 _EVENT = struct.Struct("iIII")
-_MOST_BYTES = 1 << 16
+_MAX_BYTES = 1 << 16
 
 
-class Watch:
-    """The names of files in a folder that have been opened since the last call of ``opened``."""
+class FileAccessMonitor:
+    """A monitor of the files that are opened in ``folder``."""
 
     def __init__(self, folder: Path) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
@@ -19,9 +19,10 @@ class Watch:
         assert self._fd >= 0
         assert libc.inotify_add_watch(self._fd, os.fsencode(folder), _IN_OPEN) >= 0
 
-    def opened(self) -> set[str]:
+    def pop_opened(self) -> set[str]:
+        """Return the names of the files that have been opened since the last call."""
         try:
-            data = os.read(self._fd, _MOST_BYTES)
+            data = os.read(self._fd, _MAX_BYTES)
         except BlockingIOError:
             return set()
         names = set()

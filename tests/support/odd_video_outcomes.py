@@ -1,4 +1,4 @@
-"""The collection of clips, and what becomes of every odd file: decoded, with warnings or not, or refused."""
+"""The expected outcome of every odd clip: decoded, decoded with warnings, or rejected with a reason."""
 
 from tests.support.videos import VIDEOS
 
@@ -30,9 +30,9 @@ REFUSED = {name: reason for reason, names in _REFUSED.items() for name in names.
 REAL = sorted(str(path.relative_to(VIDEOS)) for path in (VIDEOS / "real").rglob("*") if path.is_file())
 DECODED = [f"odd/{name}" for name in FILES if name not in REFUSED]
 
-# Decoded, with warnings that say so; all other files without any.
+# Files decoded with a warning that contains the key; all other files decode without warnings.
 _WARNED = {
-    # garbage for a time stamp: 300 million years
+    # a garbage time stamp of 300 million years
     "the time stamps jump": "corpus/bug498380.ogv corpus/bug523816.ogv",
     "packets are marked as corrupt": """
         fate/catfight-cvid-pal8-partial.mp4 fate/demo.mp4 fate/displaymatrix.mp4""",

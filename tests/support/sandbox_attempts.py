@@ -1,8 +1,8 @@
-"""A process that enters the workers' sandbox and tries what a hijacked worker would.
+"""A program that enters the workers' sandbox and attempts what a hijacked worker would.
 
-``python -m tests.support.sandbox_attempts JSON``, where JSON says the layers to enter, and a file, a port
-and a process that are there.
-It says on standard error, as JSON, how each attempt ended: an error number's name, or "done".
+``python -m tests.support.sandbox_attempts JSON``, where JSON names the layers to enter, and a file, a port
+and a process that exist. The program prints the outcome of each attempt to standard error, as JSON: the name
+of an error number, or "done".
 """
 
 import ctypes
@@ -38,7 +38,8 @@ _PTRACE_ATTACH = 16
 _SIGCHLD = 17
 
 
-def call(name: str, *arguments: int | bytes) -> int:
+def system_call(name: str, *arguments: int | bytes) -> int:
+    """Make the system call ``name`` directly, without the C library's wrapper."""
     number = _CALLS[name][os.uname().machine == "aarch64"]
     result = _LIBC.syscall(ctypes.c_long(number), *arguments)
     if result == -1:
@@ -52,7 +53,7 @@ def fork() -> None:
 
 
 def clone() -> None:
-    if call("clone", _SIGCHLD, 0, 0, 0, 0) == 0:
+    if system_call("clone", _SIGCHLD, 0, 0, 0, 0) == 0:
         os._exit(0)
 
 
@@ -77,7 +78,7 @@ def map_executable() -> None:
 def raise_limit() -> None:
     try:
         resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    except ValueError as error:  # Python's word for EPERM
+    except ValueError as error:  # Python reports EPERM as ValueError here
         raise PermissionError(errno.EPERM, str(error)) from error
 
 
@@ -86,12 +87,12 @@ def grow_file(path: str) -> None:
         file.write(b"x")
 
 
-def forbidden(path: str, port: int, pid: int) -> dict[str, Callable[[], Any]]:
-    """What must not work, by name."""
+def forbidden_attempts(path: str, port: int, pid: int) -> dict[str, Callable[[], Any]]:
+    """Return the attempts that the sandbox must deny, by name."""
     return {
         "read a file": lambda: open(path, "rb").close(),
         "write a file": lambda: grow_file(path),
-        "openat2": lambda: call("openat2", _O_RDONLY_AT_CWD, path.encode(), bytes(24), 24),
+        "openat2": lambda: system_call("openat2", _O_RDONLY_AT_CWD, path.encode(), bytes(24), 24),
         "list a folder": lambda: os.listdir(os.path.dirname(path)),
         "stat a file": lambda: os.stat(path),
         "remove a file": lambda: os.unlink(path),
@@ -103,20 +104,20 @@ def forbidden(path: str, port: int, pid: int) -> dict[str, Callable[[], Any]]:
         "fork": fork,
         "clone": clone,
         "signal another": lambda: os.kill(pid, 0),
-        "ptrace": lambda: call("ptrace", _PTRACE_ATTACH, pid, 0, 0),
-        "read another's memory": lambda: call("process_vm_readv", pid, 0, 0, 0, 0, 0),
+        "ptrace": lambda: system_call("ptrace", _PTRACE_ATTACH, pid, 0, 0),
+        "read another's memory": lambda: system_call("process_vm_readv", pid, 0, 0, 0, 0, 0),
         "executable memory": map_executable,
         "memory file": lambda: os.close(os.memfd_create("x")),
-        "new namespace": lambda: call("unshare", 0x10000000),
-        "io_uring": lambda: call("io_uring_setup", 1, bytes(120)),
-        "bpf": lambda: call("bpf", 0, bytes(120), 120),
+        "new namespace": lambda: system_call("unshare", 0x10000000),
+        "io_uring": lambda: system_call("io_uring_setup", 1, bytes(120)),
+        "bpf": lambda: system_call("bpf", 0, bytes(120), 120),
         "more address space": raise_limit,
         "write to standard output": lambda: os.write(1, b"x"),
     }
 
 
-def allowed(shared_fd: int) -> dict[str, Callable[[], Any]]:
-    """What a worker needs beside PyAV."""
+def allowed_attempts(shared_fd: int) -> dict[str, Callable[[], Any]]:
+    """Return what a worker needs beside PyAV and the sandbox must allow, by name."""
     return {
         "allocate": lambda: np.ones(64 << 20, np.uint8).sum(),
         "map shared memory": lambda: mmap.mmap(shared_fd, mmap.PAGESIZE).close(),
@@ -126,36 +127,37 @@ def allowed(shared_fd: int) -> dict[str, Callable[[], Any]]:
     }
 
 
-def attempt(what: Callable[[], Any]) -> str:
+def outcome_of(action: Callable[[], Any]) -> str:
+    """Call ``action``; return the name of its error number, or "done"."""
     try:
-        what()
+        action()
     except OSError as error:
         return errno.errorcode[error.errno or 0]
     return "done"
 
 
-def main(said: dict[str, Any]) -> None:
+def main(request: dict[str, Any]) -> None:
     shared_fd = os.memfd_create("shared")
     os.ftruncate(shared_fd, mmap.PAGESIZE)
     sandbox.prepare()
     in_force: list[str] = []
-    match said["layers"]:
+    match request["layers"]:
         case "all":
             in_force = list(sandbox.enter(2 * GIB, _DESCRIPTORS))
         case "landlock":
-            in_force = ["landlock"] * sandbox.landlock()
+            in_force = ["landlock"] * sandbox.enter_landlock()
         case "seccomp":
-            in_force = ["seccomp"] * sandbox.seccomp()
-    found = {
+            in_force = ["seccomp"] * sandbox.enter_seccomp()
+    outcomes = {
         "in_force": in_force,
         "forbidden": {
-            name: attempt(what)
-            for name, what in forbidden(said["path"], said["port"], said["pid"]).items()
-            if name not in said["without"]
+            name: outcome_of(action)
+            for name, action in forbidden_attempts(request["path"], request["port"], request["pid"]).items()
+            if name not in request["without"]
         },
-        "allowed": {name: attempt(what) for name, what in allowed(shared_fd).items()},
+        "allowed": {name: outcome_of(action) for name, action in allowed_attempts(shared_fd).items()},
     }
-    print(json.dumps(found), file=sys.stderr, flush=True)
+    print(json.dumps(outcomes), file=sys.stderr, flush=True)
     os._exit(0)
 
 

@@ -23,7 +23,7 @@ from tests.support.ffmpeg_reference import EXACT
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode.demux.byte_source import Source
 from tubelet.service.decode.limits import Limits
-from tubelet.service.decode.pool.pool import DecodePool, Worker
+from tubelet.service.decode.pool.pool import DecodePool, DecodeSession
 from tubelet.service.decode.probe.probe import Track, probe
 from tubelet.service.types.plan import Plan, SamplingGrid
 from tubelet.service.types.video import NS_PER_S, Crop, DecodeSummary, PixelFormat, UnitFrames, VideoMetadata
@@ -110,7 +110,7 @@ def piece(start_s: float, end_s: float, frames_per_unit: int = 2, units_per_wind
 
 
 async def decode_file(
-    worker: Worker,
+    worker: DecodeSession,
     path: Path,
     plan: Plan | Callable[[VideoMetadata], Plan] = whole,
     pixel_format: PixelFormat = SMALL,
@@ -123,7 +123,7 @@ async def decode_file(
 
 
 async def decode_plan(
-    worker: Worker, plan: Plan, pixel_format: PixelFormat = SMALL
+    worker: DecodeSession, plan: Plan, pixel_format: PixelFormat = SMALL
 ) -> tuple[dict[tuple[int, int], np.ndarray], DecodeSummary]:
     """The pixels of each (grid, unit) of a video that has been probed, and the end."""
     units = {}

@@ -16,7 +16,7 @@ from av.video.stream import VideoStream
 
 from tubelet.service.decode.demux.byte_source import Source
 from tubelet.service.decode.demux.timestamps import exact
-from tubelet.service.decode.protocol import Refusal
+from tubelet.service.decode.protocol import VideoRejected
 
 # What PyAV raises on hostile bytes: its own errors, which also derive from OSError and others, and what its
 # accessors raise when a header's values don't fit (zero time bases, text that is no text, huge numbers).
@@ -118,10 +118,10 @@ def open_container(source: Source, hwaccel: HWAccel | None = None) -> InputConta
     """Open it as one of ``FORMATS``; whatever other file it names stays closed.
 
     Raises:
-        Refusal: NOT_A_VIDEO, UNSUPPORTED_VIDEO.
+        VideoRejected: NOT_A_VIDEO, UNSUPPORTED_VIDEO.
     """
     if source.size_bytes == 0:
-        raise Refusal("NOT_A_VIDEO", "the file is empty")
+        raise VideoRejected("NOT_A_VIDEO", "the file is empty")
     options = {
         "format_whitelist": ",".join(FORMATS),
         "protocol_whitelist": "none",
@@ -141,9 +141,9 @@ def open_container(source: Source, hwaccel: HWAccel | None = None) -> InputConta
         raise
     except (av.error.ArgumentError, PermissionError) as error:
         # FFmpeg's answer to a format outside the whitelist, and to a file that names another.
-        raise Refusal("UNSUPPORTED_VIDEO", f"the file is none of these: {_TAKEN}") from error
+        raise VideoRejected("UNSUPPORTED_VIDEO", f"the file is none of these: {_TAKEN}") from error
     except MEDIA_ERRORS as error:
-        raise Refusal("NOT_A_VIDEO", "the file is not a video, or its header is damaged") from error
+        raise VideoRejected("NOT_A_VIDEO", "the file is not a video, or its header is damaged") from error
     # PyAV asks for it; it makes up stamps by reading ahead without a bound, and Clock needs none.
     container.flags &= ~Flags.gen_pts.value
     return container
@@ -171,7 +171,7 @@ def candidates(container: InputContainer) -> list[int]:
     """The numbers of the streams that may be the video, the likeliest first.
 
     Raises:
-        Refusal: NO_VIDEO_STREAM, UNSUPPORTED_VIDEO.
+        VideoRejected: NO_VIDEO_STREAM, UNSUPPORTED_VIDEO.
     """
     real = [stream for stream in container.streams.video if not stream.disposition & _NO_VIDEO]
     if not real:
@@ -179,10 +179,10 @@ def candidates(container: InputContainer) -> list[int]:
         count = len(container.streams)
         streams = "1 stream" if count == 1 else f"{count} streams"
         found = "only a still cover picture" if pictures else f"{streams}, none of video"
-        raise Refusal("NO_VIDEO_STREAM", f"the file has no video stream: {found}")
+        raise VideoRejected("NO_VIDEO_STREAM", f"the file has no video stream: {found}")
     known = [stream for stream in real if stream.codec_context is not None]
     if not known:
-        raise Refusal("UNSUPPORTED_VIDEO", "the video's codec is not one that can be decoded")
+        raise VideoRejected("UNSUPPORTED_VIDEO", "the video's codec is not one that can be decoded")
     known.sort(key=_likelihood, reverse=True)
     return [stream.index for stream in known]
 
@@ -191,7 +191,7 @@ def only_stream(container: InputContainer, index: int) -> VideoStream:
     """One stream of those; all others are not even read.
 
     Raises:
-        Refusal: CORRUPT_VIDEO, it is gone on a second reading.
+        VideoRejected: CORRUPT_VIDEO, it is gone on a second reading.
     """
     found = None
     for stream in container.streams:
@@ -200,7 +200,7 @@ def only_stream(container: InputContainer, index: int) -> VideoStream:
         else:
             stream.discard = Discard.all
     if found is None:
-        raise Refusal("CORRUPT_VIDEO", "the video's stream is gone on second reading")
+        raise VideoRejected("CORRUPT_VIDEO", "the video's stream is gone on second reading")
     return found
 
 

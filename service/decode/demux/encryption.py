@@ -12,7 +12,7 @@ from av.video.stream import VideoStream
 
 from tubelet.service.decode.demux.byte_source import Source
 from tubelet.service.decode.demux.mp4_boxes import in_entry, inside, movie_box, sample_descriptions
-from tubelet.service.decode.protocol import Refusal
+from tubelet.service.decode.protocol import VideoRejected
 
 _SIDE_DATA = "encryption_info"  # FFmpeg's of a packet of mp4: its scheme comes first
 _WEBM_KEY = "ENC_KEY_ID"  # FFmpeg's of a stream of Matroska
@@ -32,16 +32,18 @@ def is_encrypted(packet: Packet) -> bool:
 
 
 def check_encryption(stream: VideoStream, first: Packet) -> None:
-    """Raise ``Refusal`` UNSUPPORTED_VIDEO where the first packet of a stream is encrypted."""
+    """Raise ``VideoRejected`` UNSUPPORTED_VIDEO where the first packet of a stream is encrypted."""
     if is_encrypted(first):
         raise encrypted(_text(bytes(first.get_sidedata(_SIDE_DATA))[:4]))
     if any(name.upper() == _WEBM_KEY for name in stream.metadata):
         raise encrypted("WebM")
 
 
-def encrypted(scheme: str) -> Refusal:
+def encrypted(scheme: str) -> VideoRejected:
     """The refusal of a video that this scheme encrypts."""
-    return Refusal("UNSUPPORTED_VIDEO", f"the video is encrypted ({scheme}); it can be taken once decrypted")
+    return VideoRejected(
+        "UNSUPPORTED_VIDEO", f"the video is encrypted ({scheme}); it can be taken once decrypted"
+    )
 
 
 def stated_scheme(source: Source) -> str | None:

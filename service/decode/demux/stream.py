@@ -152,7 +152,7 @@ class Stream:
         return self._decode(packet)
 
     def check_frames(self, frames: int) -> None:
-        """Raise ``Refusal`` VIDEO_TOO_LARGE when there are more than the limit."""
+        """Raise ``VideoRejected`` VIDEO_TOO_LARGE when there are more than the limit."""
         check_frames(frames, self._limits)
 
     def drain(self) -> list[VideoFrame]:

@@ -23,7 +23,7 @@ from tubelet.service.decode.pixels.rgb_converter import Painter
 from tubelet.service.decode.probe.metadata import metadata_of
 from tubelet.service.decode.probe.probe import Track
 from tubelet.service.decode.probe.stream_head import Opening
-from tubelet.service.decode.protocol import Refusal
+from tubelet.service.decode.protocol import VideoRejected
 from tubelet.service.types.plan import Plan
 from tubelet.service.types.video import NS_PER_S, DecodeSummary, PixelFormat, VideoMetadata
 
@@ -58,7 +58,7 @@ def decode(job: Job, slots: Slots, pulse: Callable[[], None]) -> DecodeSummary:
     shorter than a window it does not hold, and the last units do not come.
 
     Raises:
-        Refusal: CORRUPT_VIDEO, VIDEO_TOO_LARGE, UNSUPPORTED_VIDEO.
+        VideoRejected: CORRUPT_VIDEO, VIDEO_TOO_LARGE, UNSUPPORTED_VIDEO.
     """
     keys, timeline = job.track.keys, job.track.timeline
     snap = Snap(keys, timeline) if job.fast and keys is not None else Exact()
@@ -221,7 +221,7 @@ def _finish(
 ) -> tuple[int, list[str]]:
     """Serve what is still wanted by the last frame, in a plan cut to where frames end: there, warnings."""
     if assembly.held is None:
-        raise Refusal("CORRUPT_VIDEO", "not one frame of the range asked for can be decoded")
+        raise VideoRejected("CORRUPT_VIDEO", "not one frame of the range asked for can be decoded")
     warnings = []
     frame_ns = timeline.to_ns(timeline.origin + timeline.frame_ticks)
     if abs(end_ns - duration_ns) <= frame_ns:
@@ -230,6 +230,8 @@ def _finish(
         warnings.append(f"decoded frames end at {end_ns / NS_PER_S:.3f} s of {duration_ns / NS_PER_S:.3f} s")
     rest = plan.cut(end_ns)
     if rest is None:
-        raise Refusal("CORRUPT_VIDEO", f"frames end at {end_ns / NS_PER_S:.3f} s, before the range asked for")
+        raise VideoRejected(
+            "CORRUPT_VIDEO", f"frames end at {end_ns / NS_PER_S:.3f} s, before the range asked for"
+        )
     assembly.finish(rest)
     return end_ns, warnings

@@ -22,7 +22,7 @@ from tubelet.service.decode.pixels.deinterlace import FieldSeparator
 from tubelet.service.decode.pixels.orientation import Area, orientation
 from tubelet.service.decode.pixels.resample import resample
 from tubelet.service.decode.pixels.tone_mapping import Tone, tone
-from tubelet.service.decode.protocol import Refusal
+from tubelet.service.decode.protocol import VideoRejected
 from tubelet.service.types.video import Crop, PixelFormat
 
 _MAX_ASPECT = 16  # pixels wider than this, or a longer side beyond this many targets, are squeezed to it
@@ -49,14 +49,14 @@ class Painter:
     def paint(self, frame: VideoFrame) -> "Picture":
         """
         Raises:
-            Refusal: UNSUPPORTED_VIDEO, the stored pixel format has no conversion.
+            VideoRejected: UNSUPPORTED_VIDEO, the stored pixel format has no conversion.
         """
         try:
             return self._painted(self._cropper.cropped(in_memory(frame)))
         except MemoryError:
             raise
         except FFmpegError as error:
-            raise Refusal(
+            raise VideoRejected(
                 "UNSUPPORTED_VIDEO", f"pixels stored as {frame.format.name} are not taken"
             ) from error
 

@@ -1,1 +1,1 @@
-"""The server's side of decoding: worker processes, their watchdog, and the videos they get."""
+"""The parent's side of decoding: worker processes, their limits, and the sessions that use them."""

@@ -1,64 +1,67 @@
-"""The bytes of a video that is on its way, told to its worker as they come."""
+"""The byte feed: tells a worker which bytes have arrived of a video that is still being uploaded."""
 
 import asyncio
 from collections.abc import Callable
 
 from tubelet.service.types.video import VideoFile
 
-_PATIENCE_S = 0.05  # a worker that waits for longer than this is one less that works
+_OVERDUE_AFTER_S = 0.05  # a worker that waits longer for bytes is replaced by another until they arrive
 
 
-class Supply:
-    """Serves one worker with one file until ``stop``.
+class ByteFeed:
+    """Serves one worker's requests for bytes of one file, until ``stop``.
 
-    ``tell`` gets the range that is there when it is; ``on_wait`` is called when that takes long, and
-    ``on_error`` with what ended the file before its time.
+    ``on_bytes`` is called with the range that is available once a request can be served, ``on_overdue`` when
+    that takes long, and ``on_error`` with the exception that ended the file early.
     """
 
     def __init__(
         self,
         file: VideoFile,
-        tell: Callable[[int, int], None],
-        on_wait: Callable[[], None],
+        on_bytes: Callable[[int, int], None],
+        on_overdue: Callable[[], None],
         on_error: Callable[[Exception], None],
     ) -> None:
         self.file = file
-        self.is_waiting = False
-        self._tell, self._on_wait, self._on_error = tell, on_wait, on_error
-        self._serving: asyncio.Task[None] | None = None
+        self.is_overdue = False
+        self._on_bytes, self._on_overdue, self._on_error = on_bytes, on_overdue, on_error
+        self._task: asyncio.Task[None] | None = None
 
     @property
-    def is_pending(self) -> bool:
-        """The worker waits for bytes."""
-        return self._serving is not None
+    def is_requested(self) -> bool:
+        """Whether the worker waits for bytes."""
+        return self._task is not None
 
-    def need(self, start: int, end: int) -> None:
-        """The worker cannot go on without some of these bytes.
+    def request(self, start: int, end: int) -> None:
+        """Begin to wait for some of the bytes from ``start`` to ``end``, which the worker needs to go on.
 
         Raises:
-            ValueError: it waits for others already, or there can be no such bytes.
+            ValueError: another request is still open, or the range is empty or negative.
         """
-        if self._serving is not None or not 0 <= start < end:
-            raise ValueError(f"bytes {start} to {end} are not to be had")
-        self._serving = asyncio.create_task(self._serve(start, end))
+        if self._task is not None or not 0 <= start < end:
+            raise ValueError(f"invalid request for bytes {start} to {end}")
+        self._task = asyncio.create_task(self._serve(start, end))
 
     def stop(self) -> None:
-        if self._serving is not None:
-            self._serving.cancel()
+        """Cancel the open request, if any."""
+        if self._task is not None:
+            self._task.cancel()
 
     async def _serve(self, start: int, end: int) -> None:
-        late = asyncio.get_running_loop().call_later(_PATIENCE_S, self._wait)
+        """Wait until some of the bytes from ``start`` to ``end`` are available, and report which."""
+        overdue_timer = asyncio.get_running_loop().call_later(_OVERDUE_AFTER_S, self._mark_overdue)
         try:
-            there = await self.file.wait(start, end)
+            available = await self.file.wait(start, end)
         except Exception as error:
             self._on_error(error)
             return
         finally:
-            late.cancel()
-            self.is_waiting = False
-        self._serving = None
-        self._tell(*there)
+            overdue_timer.cancel()
+            self.is_overdue = False
+        self._task = None
+        self._on_bytes(*available)
 
-    def _wait(self) -> None:
-        self.is_waiting = True
-        self._on_wait()
+    def _mark_overdue(self) -> None:
+        """Mark the open request as overdue, and report that."""
+        self.is_overdue = True
+        self._on_overdue()

@@ -1,4 +1,4 @@
-"""The pool of worker processes: one video at a time each, and a dead one costs only the video it had."""
+"""The pool of decode workers: each process decodes one video at a time, and a crash costs only that video."""
 
 import asyncio
 import logging
@@ -9,8 +9,8 @@ from dataclasses import replace
 from time import monotonic
 
 from tubelet.service.config.config import DecodeConfig
-from tubelet.service.decode.pool.spawner import Spawner, until_started
-from tubelet.service.decode.pool.watchdog import Death
+from tubelet.service.decode.pool.spawner import Spawner, retry_until_started
+from tubelet.service.decode.pool.watchdog import WorkerFailure
 from tubelet.service.decode.pool.worker_process import WorkerProcess
 from tubelet.service.fair_queue import Claim, FairQueue
 from tubelet.service.types.plan import Plan
@@ -24,43 +24,45 @@ from tubelet.service.types.video import (
     VideoMetadata,
 )
 
-_LEARN = 0.1
-_LONG_NICENESS = 5  # a third of the processor time of one that is not nice, where both want it
+_NEWEST_WEIGHT = 0.1  # of the latest video in the running mean of session times
+_LONG_VIDEO_NICENESS = (
+    5  # beside a process of niceness 0, one of niceness 5 gets a third of the processor time
+)
 
 _log = logging.getLogger(__name__)
 
 
-class Worker:
-    """A worker as one request has it, for one video: probe, then decode.
+class DecodeSession:
+    """One request's exclusive use of a worker process, for one video: probe it, then decode it.
 
-    ``end`` is there once ``decode`` is through.
+    ``end`` is None until ``decode`` has yielded its last unit.
     """
 
     def __init__(self, process: WorkerProcess) -> None:
         self._process = process
         self.end: DecodeSummary | None = None
 
-    async def probe(self, file: VideoFile, *, from_front: bool = False) -> VideoMetadata:
-        """The metadata of a video, whose descriptor's offset is neither used nor moved.
+    async def probe(self, file: VideoFile, *, header_only: bool = False) -> VideoMetadata:
+        """Return the metadata of the video in ``file``, whose descriptor's offset is neither used nor moved.
 
-        ``from_front`` takes the header's word for them, does not wait for more of the file than it takes, and
-        goes well with an open plan; without it, all packets have been read.
+        By default, the worker reads all packets first. With ``header_only``, it trusts the file's header and
+        waits for no more bytes than the header takes; use that with an unbounded plan.
 
         Raises:
-            NotAVideo, UnsupportedVideo, NoVideoStream, CorruptVideo, VideoTooLarge, DecoderCrashed, or what
-            ``file`` raises.
+            NotAVideo, UnsupportedVideo, NoVideoStream, CorruptVideo, VideoTooLarge, DecoderCrashed, or any
+            error that ``file`` raises.
         """
-        return await self._process.probe(file, from_front=from_front)
+        return await self._process.probe(file, header_only=header_only)
 
     async def decode(
         self, plan: Plan, pixel_format: PixelFormat, *, fast: bool = False
     ) -> AsyncIterator[UnitFrames]:
-        """The plan's units as they end, each to be released by the one who takes it.
+        """Yield the units of ``plan`` as they are decoded; the caller releases each of them.
 
-        Views that overlap so much that their units do not fit into the shared memory take several passes.
-        Where the video ends earlier than the probe said, units stop where ``plan.cut(end.end_ns)`` does. The
-        worker waits when no slot is free. ``fast`` takes key frames for what they are near to, and does not
-        smooth the edges of blocks.
+        The worker waits while no slot of the shared memory is free. A plan whose units overlap so much that
+        they do not fit into that memory is decoded in several passes. If the video ends earlier than the
+        probe said, the units stop where ``plan.cut(end.end_ns)`` stops. ``fast`` uses key frames near the
+        planned times instead of exact frames, and skips the codec's loop filter.
 
         Raises:
             CorruptVideo, UnsupportedVideo, VideoTooLarge, DecoderCrashed.
@@ -84,37 +86,39 @@ class Worker:
 
 
 class DecodePool:
-    """``config.workers`` processes between ``async with`` and its end.
+    """``config.workers`` worker processes, started and stopped by ``async with``.
 
-    ``on_worker_death`` is called for each that ended without being asked to, ``on_work`` with how many are at
-    work whenever that changes: not waiting for a video, for its bytes, or for a free slot. One that has had
-    ``config.max_videos_per_worker`` videos makes room for another. Where videos wait, one that has had its
-    worker for ``config.long_video_after_s`` goes on beside another, at a lower priority of the system, so
-    that a few long videos do not keep all short ones waiting. ``protections`` are those of the last worker
-    that was started.
+    ``on_worker_failure`` is called with the cause for each worker that ends without being asked to.
+    ``on_work`` is called with the number of working workers whenever that changes; a worker that waits for a
+    video, for a video's bytes or for a free slot does not work. ``protections`` are those of the worker that
+    was started last.
+
+    A worker that has decoded ``config.max_videos_per_worker`` videos is replaced. A video that holds its
+    worker for ``config.long_video_after_s`` while others wait is deprioritized: it goes on at a lower process
+    priority, and the pool starts another worker beside it. So a few long videos do not block all short ones.
     """
 
     def __init__(
         self,
         config: DecodeConfig,
-        on_worker_death: Callable[[Death], None] = lambda death: None,
-        on_work: Callable[[int], None] = lambda at_work: None,
+        on_worker_failure: Callable[[WorkerFailure], None] = lambda failure: None,
+        on_work: Callable[[int], None] = lambda num_working: None,
     ) -> None:
         self._config = config
-        self._on_worker_death = on_worker_death
+        self._on_worker_failure = on_worker_failure
         self._on_work = on_work
-        self._at_work = 0
+        self._num_working = 0
         self.protections: frozenset[Protection] = frozenset()
         self._spawner = Spawner(config)
         self._processes: set[WorkerProcess] = set()
-        self._free: deque[WorkerProcess] = deque()  # dead ones too: they are skipped
+        self._free: deque[WorkerProcess] = deque()  # may hold dead ones, which are skipped
         self._waiting: FairQueue[asyncio.Future[WorkerProcess]] = FairQueue()
-        self._patience: asyncio.TimerHandle | None = None
+        self._long_video_timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._busy_before_s = 0.0
-        self._video_s = 0.0  # for which a video has its worker, in the running mean
-        self._starting = 0
-        self._uploading = 0  # videos with a worker that are on their way still
+        self._past_busy_s = 0.0  # of processes that are gone
+        self._mean_session_s = 0.0  # running mean of how long a video holds its worker
+        self._num_starting = 0
+        self._num_uploading = 0  # videos that hold a worker while they are still being uploaded
 
     async def __aenter__(self) -> "DecodePool":
         await self._spawner.start()
@@ -133,30 +137,32 @@ class DecodePool:
     async def __aexit__(self, *_: object) -> None:
         await self._stop()
 
-    # The metrics' thread asks for these too, while the set changes: a copy of it is looked at.
+    # The thread that serves metrics reads these properties while the set changes: they iterate over a copy.
 
     @property
     def free_workers(self) -> int:
-        return sum(process.is_alive and not process.is_taken for process in tuple(self._processes))
+        """The number of live workers that hold no video."""
+        return sum(process.is_alive and not process.is_assigned for process in tuple(self._processes))
 
     @property
     def busy_workers(self) -> int:
-        return sum(process.is_alive and process.is_taken for process in tuple(self._processes))
+        """The number of live workers that hold a video."""
+        return sum(process.is_alive and process.is_assigned for process in tuple(self._processes))
 
     @property
     def busy_s(self) -> float:
-        """For how long workers have worked, in sum: not while they waited for videos or free slots."""
-        return self._busy_before_s + sum(process.busy_s for process in tuple(self._processes))
+        """The total working time of all workers, without the time they waited for videos or free slots."""
+        return self._past_busy_s + sum(process.busy_s for process in tuple(self._processes))
 
     @property
     def process_ids(self) -> tuple[int, ...]:
-        """Those of the fork server and of all workers."""
+        """The process ids of the fork server and of all workers."""
         return (*self._spawner.process_ids, *(process.pid for process in tuple(self._processes)))
 
-    async def forget_busy(self) -> None:
-        """Count ``busy_s`` from now on, once all workers have left their videos."""
+    async def reset_busy_time(self) -> None:
+        """Wait until all workers have stopped their last videos, then count ``busy_s`` from zero."""
         await asyncio.gather(*self._tasks)
-        self._busy_before_s -= self.busy_s
+        self._past_busy_s -= self.busy_s
 
     @asynccontextmanager
     async def worker(
@@ -164,162 +170,182 @@ class DecodePool:
         file: VideoFile | None = None,
         priority: Priority = Priority.NORMAL,
         deadline: float | None = None,
-    ) -> AsyncIterator[Worker]:
-        """Wait for a free worker; leaving stops whatever it does. ``deadline`` is on the monotonic clock.
+    ) -> AsyncIterator[DecodeSession]:
+        """Wait for a free worker and hold it for the context; leaving it stops the video.
 
-        First come, first served within a priority. Of videos that are on their way, no more than
-        ``config.max_uploading_videos`` have one at the same time; for the others it is waited until they are
-        there.
+        Videos of one ``priority`` are served in order of arrival; ``deadline`` is on the monotonic clock. At
+        most ``config.max_uploading_videos`` videos hold a worker while they are still being uploaded. Any
+        further video waits for the rest of its ``file`` first.
         """
-        async with self._upload_place(file):
-            process = await self._next_free(Claim(priority, deadline))
+        async with self._upload_slot(file):
+            process = await self._acquire(Claim(priority, deadline))
             try:
-                yield Worker(process)
+                yield DecodeSession(process)
             finally:
-                self._in_background(self._give_back(process))
+                self._in_background(self._release(process))
 
-    async def _next_free(self, claim: Claim[asyncio.Future[WorkerProcess]]) -> WorkerProcess:
-        turn: asyncio.Future[WorkerProcess] = asyncio.get_running_loop().create_future()
-        self._waiting.put(claim, turn)
-        self._hand_out()
+    async def _acquire(self, claim: Claim[asyncio.Future[WorkerProcess]]) -> WorkerProcess:
+        """Wait until a worker is assigned to ``claim``."""
+        assigned: asyncio.Future[WorkerProcess] = asyncio.get_running_loop().create_future()
+        self._waiting.put(claim, assigned)
+        self._assign_workers()
         try:
-            return await turn
+            return await assigned
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self._in_background(self._give_back(turn.result()))
+            if assigned.done() and not assigned.cancelled():
+                self._in_background(self._release(assigned.result()))
             else:
                 self._waiting.drop(claim)
-                self._watch_patience()  # nobody may be left who has lost it
+                self._arm_long_video_timer()  # this may have been the last video that waited
             raise
 
-    def _hand_out(self) -> None:
-        """Free workers to those who wait."""
+    def _assign_workers(self) -> None:
+        """Assign free workers to the videos that wait."""
         while self._free and len(self._waiting):
             process = self._free[0]
             if not process.is_alive:
                 self._free.popleft()
                 continue
-            turn = self._waiting.take(monotonic(), self._video_s / self._config.workers)
-            if not turn.cancelled():
+            assigned = self._waiting.take(monotonic(), self._mean_session_s / self._config.workers)
+            if not assigned.cancelled():
                 self._free.popleft()
-                process.take()
-                turn.set_result(process)
-        self._watch_patience()
+                process.assign()
+                assigned.set_result(process)
+        self._arm_long_video_timer()
 
-    def _watch_patience(self) -> None:
-        """See to it that the next video to have had its worker for too long is noticed."""
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
-        long = sum(process.is_long for process in self._processes)
-        if not len(self._waiting) or long >= self._config.max_long_videos:
+    def _arm_long_video_timer(self) -> None:
+        """Set the timer for the next video that becomes a long one, if any video waits for a worker."""
+        if self._long_video_timer is not None:
+            self._long_video_timer.cancel()
+            self._long_video_timer = None
+        num_long = sum(process.is_deprioritized for process in self._processes)
+        if not len(self._waiting) or num_long >= self._config.max_long_videos:
             return
-        short = [each for each in self._processes if each.is_alive and each.is_taken and not each.is_long]
+        short = [
+            each
+            for each in self._processes
+            if each.is_alive and each.is_assigned and not each.is_deprioritized
+        ]
         if short:
-            first = min(short, key=lambda process: process.taken_at)
-            wait_s = first.taken_at + self._config.long_video_after_s - monotonic()
-            self._patience = asyncio.get_running_loop().call_later(wait_s, self._outlast, first)
+            first = min(short, key=lambda process: process.assigned_at)
+            wait_s = first.assigned_at + self._config.long_video_after_s - monotonic()
+            self._long_video_timer = asyncio.get_running_loop().call_later(wait_s, self._on_long_video, first)
 
-    def _outlast(self, process: WorkerProcess) -> None:
-        """It has had its video for too long: another works beside it."""
-        if process.is_alive and process.is_taken:
-            process.make_long(_LONG_NICENESS)
-            self._fill()
-        self._watch_patience()
+    def _on_long_video(self, process: WorkerProcess) -> None:
+        """Deprioritize a worker whose video runs long, and start another one beside it."""
+        if process.is_alive and process.is_assigned:
+            process.deprioritize(_LONG_VIDEO_NICENESS)
+            self._spawn_missing()
+        self._arm_long_video_timer()
 
     @asynccontextmanager
-    async def _upload_place(self, file: VideoFile | None) -> AsyncIterator[None]:
+    async def _upload_slot(self, file: VideoFile | None) -> AsyncIterator[None]:
+        """Take a slot for a video still being uploaded; if none is free, wait for all of ``file``."""
         if file is None or file.size_bytes is not None:
             yield
-        elif self._uploading >= self._config.max_uploading_videos:
+        elif self._num_uploading >= self._config.max_uploading_videos:
             await file.whole()
             yield
         else:
-            self._uploading += 1
+            self._num_uploading += 1
             try:
                 yield
             finally:
-                self._uploading -= 1
+                self._num_uploading -= 1
 
-    async def _give_back(self, process: WorkerProcess) -> None:
-        self._video_s += _LEARN * (monotonic() - process.taken_at - self._video_s)
-        is_over = self._working() > self._config.workers  # it stood in for one that is back at work
-        if process.is_alive and (process.is_spent or process.is_long or is_over):
-            process.end()
-            self._in_background(self._bury(process, None))
-            self._fill()
+    async def _release(self, process: WorkerProcess) -> None:
+        """Stop the session of ``process`` and free the worker, or replace it."""
+        self._mean_session_s += _NEWEST_WEIGHT * (monotonic() - process.assigned_at - self._mean_session_s)
+        is_surplus = self._count_active() > self._config.workers  # it replaced one that works again
+        if process.is_alive and (process.has_reached_video_limit or process.is_deprioritized or is_surplus):
+            process.kill()
+            self._in_background(self._reap(process, None))
+            self._spawn_missing()
         else:
-            await process.leave()
-            process.is_taken = False
+            await process.end_session()
+            process.is_assigned = False
             self._free.append(process)
-            self._hand_out()
+            self._assign_workers()
 
-    def _working(self) -> int:
-        """Workers that can work, neither wait for the bytes of an upload nor have a long video."""
+    def _count_active(self) -> int:
+        """Count the live workers that neither wait for the bytes of an upload nor decode a long video."""
         return sum(
-            process.is_alive and not process.is_waiting and not process.is_long for process in self._processes
+            process.is_alive and not process.is_waiting_for_upload and not process.is_deprioritized
+            for process in self._processes
         )
 
-    def _fill(self) -> None:
-        """Start what is missing. Who waits for bytes is stood in for, or slow clients would hold them all."""
-        while self._working() + self._starting < self._config.workers:
-            self._starting += 1
+    def _spawn_missing(self) -> None:
+        """Start workers until ``config.workers`` are active.
+
+        A worker that waits for an upload does not count: otherwise slow clients would hold all workers.
+        """
+        while self._count_active() + self._num_starting < self._config.workers:
+            self._num_starting += 1
             self._in_background(self._start_one())
 
     async def _start_one(self) -> None:
+        """Start a worker, however many attempts that takes."""
         try:
-            await until_started(self._start, "a decode worker")
+            await retry_until_started(self._start, "a decode worker")
         finally:
-            self._starting -= 1
+            self._num_starting -= 1
 
     async def _start(self) -> None:
-        process = WorkerProcess(self._config, self._died, self._fill, self._works)
+        """Start a worker and add it to the free ones."""
+        process = WorkerProcess(self._config, self._on_failure, self._spawn_missing, self._on_work_changed)
         await process.start(self._spawner)
         if process.is_alive:
             self.protections = process.protections
             self._processes.add(process)
             self._free.append(process)
-            self._hand_out()
+            self._assign_workers()
 
-    def _died(self, process: WorkerProcess, death: Death) -> None:
-        self._on_worker_death(death)
-        self._fill()
-        self._in_background(self._bury(process, death))
+    def _on_failure(self, process: WorkerProcess, failure: WorkerFailure) -> None:
+        """Report and replace a worker that failed."""
+        self._on_worker_failure(failure)
+        self._spawn_missing()
+        self._in_background(self._reap(process, failure))
 
-    async def _bury(self, process: WorkerProcess, death: Death | None) -> None:
-        how = await process.gone()
-        if death is not None:
-            _log.warning("a decode worker ended, %s: %s", death, how)
+    async def _reap(self, process: WorkerProcess, failure: WorkerFailure | None) -> None:
+        """Wait until ``process`` has exited, log its ``failure`` if any, and remove it from the pool."""
+        exit_text = await process.wait_until_exited()
+        if failure is not None:
+            _log.warning("a decode worker failed, cause %s: %s", failure, exit_text)
         self._processes.discard(process)
-        self._busy_before_s += process.busy_s
+        self._past_busy_s += process.busy_s
 
-    def _works(self, change: int) -> None:
-        self._at_work += change
-        self._on_work(self._at_work)
+    def _on_work_changed(self, change: int) -> None:
+        """Report that the number of working workers has changed by ``change``."""
+        self._num_working += change
+        self._on_work(self._num_working)
 
     def _log_protections(self) -> None:
-        _log.info("decode workers are held by %s", ", ".join(sorted(self.protections)))
+        """Log which layers of the sandbox protect the workers, and which this host lacks."""
+        _log.info("decode sandbox: %s", ", ".join(sorted(self.protections)))
         missing = set(Protection) - self.protections
         if missing:
-            _log.warning("decode workers are not held by %s: not to be had here", ", ".join(sorted(missing)))
+            _log.warning("decode sandbox layers unavailable on this host: %s", ", ".join(sorted(missing)))
 
     async def _stop(self) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-        self._end_all()  # before the tasks: from now on nobody's death is a reason to start another
+        """Kill all workers and the fork server, and wait until they have exited."""
+        if self._long_video_timer is not None:
+            self._long_video_timer.cancel()
+        self._kill_all()  # before the tasks: then no end of a worker starts another one
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._end_all()
-        await asyncio.gather(*(process.gone() for process in self._processes))
+        self._kill_all()
+        await asyncio.gather(*(process.wait_until_exited() for process in self._processes))
         self._processes.clear()
         await self._spawner.stop()
 
-    def _end_all(self) -> None:
+    def _kill_all(self) -> None:
+        """Kill every worker, as an end that was asked for."""
         for process in self._processes:
-            process.end()
+            process.kill()
 
     def _in_background(self, work: Coroutine[None, None, None]) -> None:
+        """Run ``work`` in a task that the pool keeps until it is done."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

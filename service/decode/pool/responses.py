@@ -1,6 +1,7 @@
-"""A worker's answers -> our values, with nothing in them taken on trust.
+"""Checked conversion of a worker's messages into our values: the worker may have been taken over.
 
-Whatever does not fit raises LookupError, TypeError, ValueError, AttributeError or OverflowError.
+Each function raises LookupError, TypeError, ValueError, AttributeError or OverflowError if its message does
+not have the expected form.
 """
 
 from typing import Any
@@ -15,52 +16,56 @@ from tubelet.service.errors import (
 )
 from tubelet.service.types.video import DecodeSummary, Protection, VideoMetadata
 
-_MAX_TEXT = 500  # characters of a sentence that a worker may make us pass on or log
+_MAX_TEXT = 500  # characters of a worker's text that we pass on or log
 _MAX_WARNINGS = 20
-_REFUSALS: dict[str, type[ClientError]] = {
+_REJECTIONS: dict[str, type[ClientError]] = {
     error.reason: error for error in (NotAVideo, UnsupportedVideo, NoVideoStream, CorruptVideo, VideoTooLarge)
 }
 
 
-def video_metadata(said: dict[str, Any]) -> VideoMetadata:
+def parse_metadata(message: dict[str, Any]) -> VideoMetadata:
+    """Convert the fields that describe a video."""
     return VideoMetadata(
-        container=text(said["container"]),
-        codec=text(said["codec"]),
-        width=int(said["width"]),
-        height=int(said["height"]),
-        fps=float(said["fps"]),
-        frames=int(said["frames"]),
-        duration_ns=int(said["duration_ns"]),
-        size_bytes=int(said["size_bytes"]),
-        warnings=_warnings(said),
+        container=limited_text(message["container"]),
+        codec=limited_text(message["codec"]),
+        width=int(message["width"]),
+        height=int(message["height"]),
+        fps=float(message["fps"]),
+        frames=int(message["frames"]),
+        duration_ns=int(message["duration_ns"]),
+        size_bytes=int(message["size_bytes"]),
+        warnings=_parse_warnings(message),
     )
 
 
-def decode_summary(said: dict[str, Any]) -> DecodeSummary:
+def parse_summary(message: dict[str, Any]) -> DecodeSummary:
+    """Convert the message at the end of a decode run."""
     return DecodeSummary(
-        int(said["end_ns"]),
-        int(said["frames_decoded"]),
-        _warnings(said),
-        video_metadata(said["metadata"]),
-        int(said["max_frame_offset_ns"]),
+        int(message["end_ns"]),
+        int(message["frames_decoded"]),
+        _parse_warnings(message),
+        parse_metadata(message["metadata"]),
+        int(message["max_frame_offset_ns"]),
     )
 
 
-def protections(said: dict[str, Any]) -> frozenset[Protection]:
-    return frozenset(Protection(name) for name in said["protections"])
+def parse_protections(message: dict[str, Any]) -> frozenset[Protection]:
+    """Convert the names of the sandbox layers that a worker has entered."""
+    return frozenset(Protection(name) for name in message["protections"])
 
 
-def refusal(said: dict[str, Any]) -> ClientError:
-    """The error for the client; only a limit and the value found come along."""
-    known = {"limit", "value"} & said["metadata"].keys()
-    metadata = {key: text(said["metadata"][key]) for key in sorted(known)}
-    return _REFUSALS[said["reason"]](text(said["message"]), **metadata)
+def parse_rejection(message: dict[str, Any]) -> ClientError:
+    """Convert a rejected video into the client's error; of its metadata, only limit and value are kept."""
+    known = {"limit", "value"} & message["metadata"].keys()
+    metadata = {key: limited_text(message["metadata"][key]) for key in sorted(known)}
+    return _REJECTIONS[message["reason"]](limited_text(message["message"]), **metadata)
 
 
-def text(said: object) -> str:
-    """Of any length -> of a bounded one."""
-    return str(said)[:_MAX_TEXT]
+def limited_text(value: object) -> str:
+    """Return ``value`` as text, cut after ``_MAX_TEXT`` characters."""
+    return str(value)[:_MAX_TEXT]
 
 
-def _warnings(said: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(text(warning) for warning in said["warnings"][:_MAX_WARNINGS])
+def _parse_warnings(message: dict[str, Any]) -> tuple[str, ...]:
+    """Convert the first ``_MAX_WARNINGS`` warnings of a message."""
+    return tuple(limited_text(warning) for warning in message["warnings"][:_MAX_WARNINGS])

@@ -1,4 +1,4 @@
-"""The fork server as its pool has it: what it is told, the little it inherits, and how it is asked."""
+"""The parent's side of the fork server: starting it with few privileges, and asking it for new workers."""
 
 import asyncio
 import json
@@ -14,31 +14,33 @@ from dataclasses import fields
 
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode.limits import Limits
-from tubelet.service.decode.prctl import adopt_orphans
+from tubelet.service.decode.prctl import become_subreaper
 from tubelet.service.decode.protocol import MAX_PACKET_BYTES
 from tubelet.service.errors import DecoderCrashed
 
 
 class Child:
-    """A process that somebody forked for us. ``returncode`` is as ``asyncio.subprocess`` has it."""
+    """A child process that the fork server has forked; ``returncode`` is that of ``asyncio.subprocess``."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self.returncode: int | None = None
-        self._ending: asyncio.Task[int] | None = None
+        self._reaping: asyncio.Task[int] | None = None
 
     def kill(self) -> None:
+        """Kill the process, unless it has ended."""
         if self.returncode is None:
             os.kill(self.pid, signal.SIGKILL)
 
     async def wait(self) -> int:
-        """Until it has ended; then its number is free again."""
-        if self._ending is None:
-            self._ending = asyncio.create_task(self._reap())
-        return await asyncio.shield(self._ending)
+        """Wait until the process has ended, reap it, and return its exit status."""
+        if self._reaping is None:
+            self._reaping = asyncio.create_task(self._reap())
+        return await asyncio.shield(self._reaping)
 
     async def _reap(self) -> int:
-        # Only waited for in the thread: were it reaped there, we could kill another process with its number.
+        # The thread only waits. If it reaped the process, the kernel could give its id to another one, which
+        # ``kill`` would then hit.
         await asyncio.to_thread(os.waitid, os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
         self.returncode = self._status()
         return self.returncode
@@ -48,71 +50,73 @@ class Child:
 
 
 _log = logging.getLogger(__name__)
-_FIRST_RETRY_S, _LAST_RETRY_S = 0.1, 10.0
+_FIRST_RETRY_S, _MAX_RETRY_S = 0.1, 10.0
 
 
-async def until_started(start: Callable[[], Awaitable[None]], what: str) -> None:
-    """Call ``start`` until it raises neither DecoderCrashed nor OSError, more and more rarely."""
+async def retry_until_started(start: Callable[[], Awaitable[None]], what: str) -> None:
+    """Call ``start`` until it raises neither DecoderCrashed nor OSError; the log names ``what`` it starts."""
     wait_s = _FIRST_RETRY_S
     while True:
         try:
             return await start()
         except (DecoderCrashed, OSError) as error:
-            _log.error("%s does not start, next attempt in %g s: %r", what, wait_s, error)
+            _log.error("could not start %s, next attempt in %g s: %r", what, wait_s, error)
         await asyncio.sleep(wait_s)
-        wait_s = min(2 * wait_s, _LAST_RETRY_S)
+        wait_s = min(2 * wait_s, _MAX_RETRY_S)
 
 
-_NAME = "the fork server of the decoders"
-_ALIVE_PER_SILENCE = 4  # how often a worker shows life in the time after which it would count as hung
-_LAUNCH_S = 30.0  # a machine under load may need long to import everything; one that needs longer never will
-_FORK_S = 10.0
+_NAME = "the fork server of the decode workers"
+_HEARTBEATS_PER_TIMEOUT = 4  # that a working worker sends in the time after which it would count as hung
+_START_TIMEOUT_S = 30.0  # a loaded machine may take long to import everything; beyond this, it never will
+_FORK_TIMEOUT_S = 10.0
 
 Spawned = tuple[Child, socket.socket, socket.socket]
-"""A worker, and our ends of its sockets for messages and for descriptors, both non-blocking."""
+"""A new worker, and our ends of its sockets for messages and for descriptors, both non-blocking."""
 
 
 class Spawner:
-    """Keeps one fork server running between ``start`` and ``stop``; workers outlive it."""
+    """A fork server that is kept running from ``start`` to ``stop``; workers survive its end."""
 
     def __init__(self, config: DecodeConfig) -> None:
         self.config = config
-        self.process_ids: tuple[int, ...] = ()  # the fork server's, once there is one
-        self._lock = asyncio.Lock()  # held by whoever talks to the fork server, or starts it
-        self._asking: set[asyncio.Task[Spawned]] = set()
+        self.process_ids: tuple[int, ...] = ()  # the fork server's, once it has been started
+        self._lock = asyncio.Lock()  # held while the fork server is asked, or started again
+        self._forks: set[asyncio.Task[Spawned]] = set()
         self._children: set[Child] = set()
 
     async def start(self) -> None:
-        """
+        """Start the fork server, and wait until it is ready.
+
         Raises:
-            OSError: it ended, or was not ready within ``_LAUNCH_S``.
+            OSError: it ended, or was not ready within ``_START_TIMEOUT_S``.
         """
-        adopt_orphans()
+        become_subreaper()
         await self._launch()
-        self._keeping = asyncio.create_task(self._keep())
+        self._supervisor = asyncio.create_task(self._supervise())
 
     async def spawn(self) -> Spawned:
         """Fork a worker.
 
         Raises:
-            OSError: there is no fork server just now, or it cannot fork.
+            OSError: the fork server is not running at the moment, or cannot fork.
         """
-        # Whoever is cancelled while it is asked leaves it in order: the answer is taken all the same.
-        asking = asyncio.create_task(self._ask())
-        self._asking.add(asking)
-        asking.add_done_callback(self._asking.discard)
-        return await asyncio.shield(asking)
+        # A cancelled caller must not leave the reply for the next one: the task receives it in any case.
+        fork = asyncio.create_task(self._request_fork())
+        self._forks.add(fork)
+        fork.add_done_callback(self._forks.discard)
+        return await asyncio.shield(fork)
 
     async def stop(self) -> None:
-        """Nothing is left of it, nor of any worker."""
-        self._keeping.cancel()
-        await asyncio.gather(self._keeping, *self._asking, return_exceptions=True)
-        await self._end()
+        """Kill the fork server and all workers, and wait until they have ended."""
+        self._supervisor.cancel()
+        await asyncio.gather(self._supervisor, *self._forks, return_exceptions=True)
+        await self._shut_down()
         for child in self._children:
             child.kill()
         await asyncio.gather(*(child.wait() for child in self._children))
 
     async def _launch(self) -> None:
+        """Start the process of the fork server, and wait until it is ready."""
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.setblocking(False)
         with theirs:
@@ -124,28 +128,30 @@ class Spawner:
                     stdout=DEVNULL,
                     env=_environment(),
                     pass_fds=(theirs.fileno(),),
-                    start_new_session=True,  # a Ctrl-C is for the server, which lets videos in flight end
+                    start_new_session=True,  # Ctrl-C must reach the server alone, which finishes its videos
                 )
             except BaseException:
                 self._control.close()
                 raise
         self.process_ids = (self._server.pid,)
         try:
-            if not await self._hear(_LAUNCH_S):
-                raise OSError(f"{_NAME} ended, or was not ready within {_LAUNCH_S:g} s")
+            if not await self._receive(_START_TIMEOUT_S):
+                raise OSError(f"{_NAME} ended, or was not ready within {_START_TIMEOUT_S:g} s")
         except BaseException:
-            await self._end()
+            await self._shut_down()
             raise
 
-    async def _keep(self) -> None:
+    async def _supervise(self) -> None:
+        """Start another fork server whenever one ends."""
         while True:
             status = await self._server.wait()
-            _log.warning("%s ended with status %d: another is started", _NAME, status)
+            _log.warning("%s ended with status %d and is started again", _NAME, status)
             async with self._lock:
                 self._control.close()
-                await until_started(self._launch, _NAME)
+                await retry_until_started(self._launch, _NAME)
 
-    async def _ask(self) -> Spawned:
+    async def _request_fork(self) -> Spawned:
+        """Send the fork server the worker's ends of two new sockets, and receive the worker's process id."""
         async with self._lock:
             messages, their_messages = socket.socketpair()
             files, their_files = socket.socketpair()
@@ -153,55 +159,61 @@ class Spawner:
                 with their_messages, their_files:
                     theirs = [their_messages.fileno(), their_files.fileno()]
                     socket.send_fds(self._control, [b"fork"], theirs)
-                    said = await self._hear(_FORK_S)
-                if not said.isdecimal():
-                    raise OSError(f"{_NAME} did not fork: {said or 'it is gone'}")
+                    reply = await self._receive(_FORK_TIMEOUT_S)
+                if not reply.isdecimal():
+                    raise OSError(f"{_NAME} did not fork: {reply or 'it has ended'}")
             except OSError:
                 messages.close()
                 files.close()
                 raise
-            child = Child(int(said))
+            child = Child(int(reply))
             self._children = {child, *(other for other in self._children if other.returncode is None)}
         messages.setblocking(False)
         files.setblocking(False)
         return child, messages, files
 
-    async def _hear(self, patience_s: float) -> str:
-        """Its next packet; empty when it has ended, or is ended now since it says nothing."""
+    async def _receive(self, timeout_s: float) -> str:
+        """Return the fork server's next packet; empty if it has ended, or is killed after ``timeout_s``."""
         try:
-            async with asyncio.timeout(patience_s):
-                said = await asyncio.get_running_loop().sock_recv(self._control, MAX_PACKET_BYTES)
+            async with asyncio.timeout(timeout_s):
+                packet = await asyncio.get_running_loop().sock_recv(self._control, MAX_PACKET_BYTES)
         except ConnectionError:
             return ""
         except TimeoutError:
             self._kill()
             return ""
-        return said.decode()
+        return packet.decode()
 
-    async def _end(self) -> None:
+    async def _shut_down(self) -> None:
+        """Kill the fork server, and wait until it has ended."""
         self._kill()
         await self._server.wait()
         self._control.close()
 
     def _kill(self) -> None:
+        """Kill the fork server, unless it has ended."""
         with suppress(ProcessLookupError):
             self._server.kill()
 
 
 def _settings(config: DecodeConfig, control_fd: int) -> str:
+    """Return the command line argument of the fork server: its settings and those of all workers, as JSON."""
     return json.dumps(
         {
             "server_pid": os.getpid(),
             "control_fd": control_fd,
             "memory_bytes": config.memory_bytes,
-            "alive_every_s": config.heartbeat_timeout_s / _ALIVE_PER_SILENCE,
+            "heartbeat_interval_s": config.heartbeat_timeout_s / _HEARTBEATS_PER_TIMEOUT,
             "limits": config.model_dump(include={field.name for field in fields(Limits)}),
         }
     )
 
 
 def _environment() -> dict[str, str]:
-    """Nothing of ours but where modules are; threads of numpy and their heaps would cost address space."""
+    """Return the environment of the fork server: the module path alone of ours, and one thread a library.
+
+    Idle threads of numpy's libraries and their heaps would cost address space, which is limited.
+    """
     return {
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         "PYTHONDONTWRITEBYTECODE": "1",

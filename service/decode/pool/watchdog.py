@@ -1,4 +1,4 @@
-"""What a worker costs while it owes an answer: time without a word, time for one video, time in sum."""
+"""The limits on a worker while it owes a response: silence, and wall and processor time for each video."""
 
 import asyncio
 import time
@@ -9,38 +9,38 @@ from tubelet.service.config.config import DecodeConfig
 from tubelet.service.errors import DecoderCrashed, TubeletError, VideoTooLarge
 
 
-class Death(StrEnum):
-    """A closed set, for metrics."""
+class WorkerFailure(StrEnum):
+    """Why a worker ended or was killed. The values are label values of a metric."""
 
-    CRASHED = "crashed"  # by a signal, or by a mistake of ours
-    SILENT = "hung"  # it showed no sign of life while it owed an answer
-    STUCK = "stop_timeout"  # it did not leave a video alone when told to
-    BROKEN = "protocol_error"  # it said what makes no sense
-    MEMORY = "oom"  # its address space was used up
-    CPU_TIME = "cpu_time"  # its video used up the processor time, inside one call of FFmpeg
-    WALL_TIME = "wall_time"  # its video used up the wall time
+    CRASHED = "crashed"  # killed by a signal, or ended by a bug of ours
+    HUNG = "hung"  # sent nothing for too long while it owed a response
+    STOP_TIMEOUT = "stop_timeout"  # did not stop its video in time when asked to
+    PROTOCOL_ERROR = "protocol_error"  # violated the protocol
+    OOM = "oom"  # used up its address space
+    CPU_TIME = "cpu_time"  # exceeded the video's processor time, inside one call of FFmpeg
+    WALL_TIME = "wall_time"  # exceeded the video's wall time
 
 
-def error_for(death: Death, config: DecodeConfig, value: float | None = None) -> TubeletError:
-    """For the client; ``value`` is what was found where a limit was broken."""
+def client_error(failure: WorkerFailure, config: DecodeConfig, value: float | None = None) -> TubeletError:
+    """Return the client's error for ``failure``; ``value`` is what was measured against the limit."""
     found = "" if value is None else f"{value:.3f}"
-    match death:
-        case Death.MEMORY:
+    match failure:
+        case WorkerFailure.OOM:
             limit = config.memory_bytes
             return VideoTooLarge(
                 f"the video needs more than {limit} bytes of memory to decode", limit=limit, value=f">{limit}"
             )
-        case Death.CPU_TIME:
+        case WorkerFailure.CPU_TIME:
             limit = config.max_cpu_s
             return VideoTooLarge(
                 f"the video needs more than {limit:g} s of processor time to decode", limit=limit, value=found
             )
-        case Death.WALL_TIME:
+        case WorkerFailure.WALL_TIME:
             limit = config.max_wall_s
             return VideoTooLarge(
                 f"the video keeps a decoder busy for more than {limit:g} s", limit=limit, value=found
             )
-        case Death.SILENT:
+        case WorkerFailure.HUNG:
             limit = config.heartbeat_timeout_s
             return DecoderCrashed(
                 f"the decoder showed no progress with this video for {limit:g} s", limit=limit, value=found
@@ -48,100 +48,103 @@ def error_for(death: Death, config: DecodeConfig, value: float | None = None) ->
     return DecoderCrashed("the decoder stopped while it worked on this video")
 
 
-_CPU_SLACK_S = 1.0  # a worker refuses by itself between packets; this is for one that is inside a long call
-_SHORTEST_S = 0.05  # between two looks at a clock that the worker may not be moving
+_CPU_SLACK_S = 1.0  # a worker checks its limit between packets; the watchdog covers one inside a long call
+_MIN_CHECK_INTERVAL_S = 0.05  # the worker's processor clock may stand still, just below its limit
 
 
 class Watchdog:
-    """Calls ``on_excess`` with what a worker breaks between ``watch`` and ``rest``, and the seconds found.
+    """Limits on one worker, checked by a timer from ``arm`` to ``disarm``.
 
-    ``heartbeat_timeout_s`` counts from the last ``watch``; ``max_wall_s`` and ``max_cpu_s`` from ``begin``,
-    the wall time only while it is watched. ``on_work`` hears 1 when an answer begins to be owed, -1 when none
-    is.
+    ``on_exceeded`` is called with the failure and the seconds measured when a limit is exceeded.
+    ``heartbeat_timeout_s`` counts from the last call of ``arm``. ``max_wall_s`` and ``max_cpu_s`` count from
+    ``start_video``, the wall time only while the watchdog is armed. ``on_work`` is called with 1 when the
+    watchdog becomes armed and with -1 when it becomes disarmed.
     """
 
     def __init__(
         self,
         config: DecodeConfig,
-        on_excess: Callable[[Death, float], None],
+        on_exceeded: Callable[[WorkerFailure, float], None],
         on_work: Callable[[int], None],
     ) -> None:
         self._config = config
-        self._on_excess = on_excess
+        self._on_exceeded = on_exceeded
         self._on_work = on_work
         self._timer: asyncio.TimerHandle | None = None
-        self._since: float | None = None
-        self._busy_before_s = 0.0
+        self._armed_at: float | None = None
+        self._past_busy_s = 0.0
         self._pid: int | None = None
-        self._busy_at_begin_s = 0.0
-        self._cpu_at_begin_s = 0.0
+        self._busy_at_start_s = 0.0
+        self._cpu_at_start_s = 0.0
 
     @property
     def busy_s(self) -> float:
-        """The time between ``watch`` and ``rest`` in sum, seconds."""
-        return self._busy_before_s + (0.0 if self._since is None else time.monotonic() - self._since)
+        """The total time for which the watchdog has been armed, in seconds."""
+        return self._past_busy_s + (0.0 if self._armed_at is None else time.monotonic() - self._armed_at)
 
-    def begin(self, pid: int) -> None:
-        """A video begins in this process."""
+    def start_video(self, pid: int) -> None:
+        """Count wall and processor time from now on, for a new video in process ``pid``."""
         self._pid = pid
-        self._busy_at_begin_s, self._cpu_at_begin_s = self.busy_s, _cpu_s(pid)
+        self._busy_at_start_s, self._cpu_at_start_s = self.busy_s, _cpu_s(pid)
 
-    def watch(self) -> None:
-        """An answer is owed from now on, or a sign of life has come."""
-        if self._since is None:
+    def arm(self) -> None:
+        """Expect a response from now on; while armed, restart the count of silence."""
+        if self._armed_at is None:
             self._on_work(1)
-        self._busy_before_s = self.busy_s
-        self._since = time.monotonic()
+        self._past_busy_s = self.busy_s
+        self._armed_at = time.monotonic()
         if self._timer is None:
-            self._look_again()
+            self._set_timer()
 
-    def rest(self) -> None:
-        """Nothing is owed."""
-        if self._since is not None:
-            self._busy_before_s = self.busy_s
-            self._since = None
+    def disarm(self) -> None:
+        """Expect no response until the next call of ``arm``."""
+        if self._armed_at is not None:
+            self._past_busy_s = self.busy_s
+            self._armed_at = None
             self._on_work(-1)
 
-    def end(self) -> None:
-        """Nothing will be owed any more."""
-        self.rest()
+    def stop(self) -> None:
+        """Disarm for good, and cancel the timer."""
+        self.disarm()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    # A timer is set once and left alone, since signs of life come by the hundred: each puts off what is due,
-    # nothing brings it forward, and a timer that finds itself too early is set again.
+    # The timer is not moved at each message, since hundreds of them arrive. A message can only postpone a
+    # limit, never bring it forward, so a timer that fires too early is simply set again.
 
-    def _look(self) -> None:
+    def _check(self) -> None:
+        """Report a limit that is exceeded; otherwise set the timer again."""
         self._timer = None
-        if self._since is None:
+        if self._armed_at is None:
             return
-        for death, spent_s, limit_s, _ in self._accounts():
-            if spent_s >= limit_s:
-                self._on_excess(death, spent_s)
+        for failure, used_s, limit_s, _ in self._limits():
+            if used_s >= limit_s:
+                self._on_exceeded(failure, used_s)
                 return
-        self._look_again()
+        self._set_timer()
 
-    def _look_again(self) -> None:
-        in_s = min((limit_s - spent_s) / rate for _, spent_s, limit_s, rate in self._accounts())
-        self._timer = asyncio.get_running_loop().call_later(max(in_s, _SHORTEST_S), self._look)
+    def _set_timer(self) -> None:
+        """Set the timer for the earliest moment at which a limit can be exceeded."""
+        wait_s = min((limit_s - used_s) / rate for _, used_s, limit_s, rate in self._limits())
+        self._timer = asyncio.get_running_loop().call_later(max(wait_s, _MIN_CHECK_INTERVAL_S), self._check)
 
-    def _accounts(self) -> list[tuple[Death, float, float, int]]:
-        """What it means, seconds spent, seconds granted, how many are spent in a second at most."""
-        assert self._since is not None
-        config, silent_s = self._config, time.monotonic() - self._since
-        accounts = [(Death.SILENT, silent_s, config.heartbeat_timeout_s, 1)]
+    def _limits(self) -> list[tuple[WorkerFailure, float, float, int]]:
+        """Return rows of (failure, seconds used, limit in seconds, most seconds used in a second)."""
+        assert self._armed_at is not None
+        config, silent_s = self._config, time.monotonic() - self._armed_at
+        rows = [(WorkerFailure.HUNG, silent_s, config.heartbeat_timeout_s, 1)]
         if self._pid is not None:
-            wall_s, cpu_s = self.busy_s - self._busy_at_begin_s, _cpu_s(self._pid) - self._cpu_at_begin_s
-            accounts.append((Death.WALL_TIME, wall_s, config.max_wall_s, 1))
-            accounts.append((Death.CPU_TIME, cpu_s, config.max_cpu_s + _CPU_SLACK_S, config.threads))
-        return accounts
+            wall_s, cpu_s = self.busy_s - self._busy_at_start_s, _cpu_s(self._pid) - self._cpu_at_start_s
+            rows.append((WorkerFailure.WALL_TIME, wall_s, config.max_wall_s, 1))
+            rows.append((WorkerFailure.CPU_TIME, cpu_s, config.max_cpu_s + _CPU_SLACK_S, config.threads))
+        return rows
 
 
 def _cpu_s(pid: int) -> float:
-    """Processor time of all threads of a process; 0 where it has ended or the kernel does not tell.
+    """Return the processor time of all threads of process ``pid``; 0 if it has ended or cannot be measured.
 
-    The clock's number is that of clock_getcpuclockid(3), made as the C library makes it.
+    The id of its clock is computed as clock_getcpuclockid(3) computes it.
     """
     try:
         return time.clock_gettime(~pid << 3 | 2)

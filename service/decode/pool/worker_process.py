@@ -1,6 +1,6 @@
-"""One worker process as its parent sees it: started, listened to, watched, and killed when it fails.
+"""The parent's side of one worker process: starting it, exchanging messages, and killing it on failure.
 
-What a worker says is checked at arrival: it may have been taken over by the bytes it parses.
+Every message of a worker is checked on arrival: the bytes that a worker parses may have taken it over.
 """
 
 import asyncio
@@ -13,10 +13,10 @@ from typing import Any
 
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode.pool import decode_run, responses
-from tubelet.service.decode.pool.byte_feed import Supply
-from tubelet.service.decode.pool.decode_run import Walk
+from tubelet.service.decode.pool.byte_feed import ByteFeed
+from tubelet.service.decode.pool.decode_run import DecodeRun
 from tubelet.service.decode.pool.spawner import Spawner
-from tubelet.service.decode.pool.watchdog import Death, Watchdog, error_for
+from tubelet.service.decode.pool.watchdog import Watchdog, WorkerFailure, client_error
 from tubelet.service.decode.protocol import ProtocolError, Unpacker, pack
 from tubelet.service.errors import DecoderCrashed, TubeletError
 from tubelet.service.types.plan import Plan
@@ -29,167 +29,174 @@ from tubelet.service.types.video import (
     VideoMetadata,
 )
 
-_START_S = 30.0  # a machine under load may need long to start a process; one that needs longer never will
-_STOP_S = 2.0  # how long a worker may take to leave a video alone
+_START_TIMEOUT_S = 30.0  # a loaded machine may take long to start a process; beyond this, it never will
+_STOP_TIMEOUT_S = 2.0  # for a worker to stop its video
 _MAX_MESSAGE_BYTES = 1 << 16
 
 
 class WorkerProcess(asyncio.Protocol):
-    """A process from ``start`` to ``end``.
+    """A worker process, from ``start`` to ``kill``.
 
-    ``on_death`` is called once if it ends without being asked to, ``on_wait`` when it begins to wait for the
-    bytes of a video that is on its way, ``on_work`` with 1 when it begins to work and with -1 when it rests.
+    ``on_failure`` is called once if the process ends without being asked to. ``on_upload_wait`` is called
+    when it begins to wait for bytes of a video that is still being uploaded. ``on_work`` is called with 1
+    when it begins to work and with -1 when it pauses.
     """
 
     def __init__(
         self,
         config: DecodeConfig,
-        on_death: Callable[["WorkerProcess", Death], None],
-        on_wait: Callable[[], None] = lambda: None,
+        on_failure: Callable[["WorkerProcess", WorkerFailure], None],
+        on_upload_wait: Callable[[], None] = lambda: None,
         on_work: Callable[[int], None] = lambda change: None,
     ) -> None:
         self.is_alive = False
-        self.is_taken = False  # by a video; the pool's mark
-        self.taken_at = 0.0
-        self.is_long = False  # others do not wait for its video to end
-        self.protections: frozenset[Protection] = frozenset()  # what stands between it and everything else
+        self.is_assigned = False  # to a video; set by the pool
+        self.assigned_at = 0.0
+        self.is_deprioritized = False  # other videos do not wait for the end of its video
+        self.protections: frozenset[Protection] = frozenset()  # the sandbox layers that it has entered
         self._config = config
-        self._on_death = on_death
-        self._on_wait = on_wait
+        self._on_failure = on_failure
+        self._on_upload_wait = on_upload_wait
         self._unpacker = Unpacker(_MAX_MESSAGE_BYTES)
-        self._inbox: asyncio.Queue[object] = asyncio.Queue()
-        self._job = 0
-        self._in_job = False
-        self._awaited: frozenset[str] = frozenset()
-        self._supply: Supply | None = None
+        self._inbox: asyncio.Queue[object] = asyncio.Queue()  # of values and errors
+        self._session_id = 0  # counts the videos
+        self._in_session = False
+        self._expected: frozenset[str] = frozenset()  # the types of message that the worker owes one of
+        self._byte_feed: ByteFeed | None = None
         self._sent_fd = -1
-        self._walk: Walk | None = None
-        self._walks = 0
-        self._is_ready = False
-        self._watchdog = Watchdog(config, self._exceeded, on_work)
-        self._death = Death.CRASHED
-        self._error = error_for(Death.CRASHED, config)
+        self._run: DecodeRun | None = None
+        self._num_runs = 0
+        self._is_in_service = False  # from ready until killed: an end in between is a failure to report
+        self._watchdog = Watchdog(config, self._on_limit_exceeded, on_work)
+        self._failure = WorkerFailure.CRASHED
+        self._error = client_error(WorkerFailure.CRASHED, config)
         self._detail = ""
 
     @property
     def pid(self) -> int:
+        """The id of the process."""
         return self._process.pid
 
     @property
-    def is_waiting(self) -> bool:
-        """It can do nothing until more of its video has come."""
-        return self._supply is not None and self._supply.is_waiting
+    def is_waiting_for_upload(self) -> bool:
+        """Whether the worker is held up because bytes of its video have not been uploaded yet."""
+        return self._byte_feed is not None and self._byte_feed.is_overdue
 
     @property
     def busy_s(self) -> float:
-        """For how long it has owed an answer, seconds; waiting for a free slot is not being busy."""
+        """The total time for which the worker owed a response and did not wait for a free slot or bytes."""
         return self._watchdog.busy_s
 
     @property
-    def is_spent(self) -> bool:
-        """It has had as many videos as one worker shall have."""
-        return self._job >= self._config.max_videos_per_worker
+    def has_reached_video_limit(self) -> bool:
+        """Whether the worker has had ``max_videos_per_worker`` videos."""
+        return self._session_id >= self._config.max_videos_per_worker
 
-    def take(self) -> None:
-        """A video has it."""
-        self.is_taken, self.taken_at = True, monotonic()
+    def assign(self) -> None:
+        """Mark the worker as assigned to a video."""
+        self.is_assigned, self.assigned_at = True, monotonic()
 
-    def make_long(self, niceness: int) -> None:
-        """Let others go first from now on; the system does not let it be undone."""
-        self.is_long = True
+    def deprioritize(self, niceness: int) -> None:
+        """Lower the priority of the process for good: an unprivileged process cannot raise it again."""
+        self.is_deprioritized = True
         with suppress(ProcessLookupError):
             os.setpriority(os.PRIO_PROCESS, self._process.pid, niceness)
 
     async def start(self, spawner: Spawner) -> None:
-        """Start the process and wait until it listens.
+        """Start the process and wait until it is ready.
 
         Raises:
             OSError: no process can be started.
-            DecoderCrashed: it ended, or did not answer within ``_START_S``.
+            DecoderCrashed: the process ended, or was not ready within ``_START_TIMEOUT_S``.
         """
         self._process, messages, self._files = await spawner.spawn()
         self.is_alive = True
-        self._awaited = frozenset({"ready"})
+        self._expected = frozenset({"ready"})
         loop = asyncio.get_running_loop()
         self._transport, _ = await loop.create_connection(lambda: self, sock=messages)
         try:
-            async with asyncio.timeout(_START_S):
-                await self._inbox_next()
-        except BaseException as error:  # also of who is cancelled the moment it gets ready: nobody has it
-            self.end()
-            await self.gone()
+            async with asyncio.timeout(_START_TIMEOUT_S):
+                await self._next_response()
+        except BaseException as error:  # also if cancelled just as it gets ready, for then nobody owns it
+            self.kill()
+            await self.wait_until_exited()
             if isinstance(error, TimeoutError):
-                raise DecoderCrashed(f"a decoder did not start within {_START_S:g} s") from None
+                raise DecoderCrashed(f"a decoder did not start within {_START_TIMEOUT_S:g} s") from None
             raise
 
-    async def probe(self, file: VideoFile, *, from_front: bool) -> VideoMetadata:
-        """Begin a video."""
+    async def probe(self, file: VideoFile, *, header_only: bool) -> VideoMetadata:
+        """Start a session with the video in ``file``, and return its metadata."""
         self._check_alive()
-        if self._in_job:
+        if self._in_session:
             raise RuntimeError("a worker has one video at a time")
-        self._job += 1
-        self._in_job = True
-        self._supply = Supply(file, self._bytes_are_there, self._on_wait, self._inbox.put_nowait)
+        self._session_id += 1
+        self._in_session = True
+        self._byte_feed = ByteFeed(
+            file, self._send_bytes_available, self._on_upload_wait, self._inbox.put_nowait
+        )
         self._sent_fd = file.fd
-        self._watchdog.begin(self._process.pid)
-        self._send_file(file.fd)
-        self._ask(
-            {"metadata", "refused"},
+        self._watchdog.start_video(self._process.pid)
+        self._send_descriptor(file.fd)
+        self._request(
+            {"probed", "rejected"},
             "probe",
-            from_front=from_front,
+            header_only=header_only,
             size=file.size_bytes,
             is_whole=file.is_whole,
         )
-        metadata = await self._inbox_next()
+        metadata = await self._next_response()
         assert isinstance(metadata, VideoMetadata)
         return metadata
 
     def decode(self, plan: Plan, pixel_format: PixelFormat, *, fast: bool = False) -> None:
-        """Begin to walk through the video; ``next_unit`` has what comes of it."""
+        """Start to decode ``plan``; ``next_unit`` returns what is decoded."""
         self._check_alive()
-        self._walks += 1
-        self._walk = Walk(self._walks, plan, pixel_format, self._config.shared_memory_bytes, self._released)
-        self._send_file(self._walk.memory.fd)
-        self._walk.memory.close_file()
-        self._ask({"unit", "end", "refused"}, "decode", **self._walk.order(), fast=fast)
+        self._num_runs += 1
+        self._run = DecodeRun(
+            self._num_runs, plan, pixel_format, self._config.shared_memory_bytes, self._send_release
+        )
+        self._send_descriptor(self._run.memory.fd)
+        self._run.memory.close_file()
+        self._request({"unit", "end", "rejected"}, "decode", **self._run.to_message(), fast=fast)
 
     def split_by_memory(self, plan: Plan, pixel_format: PixelFormat) -> Iterator[tuple[int, Plan]]:
-        """The plan in parts that ``decode`` has memory for, with the number of each one's first grid."""
+        """Yield parts of ``plan`` that fit into the shared memory, each with the number of its first grid."""
         return decode_run.split_by_memory(plan, pixel_format, self._config.shared_memory_bytes)
 
     async def next_unit(self) -> UnitFrames | DecodeSummary:
-        found = await self._inbox_next()
+        """Wait for the next decoded unit, or for the end of the run."""
+        found = await self._next_response()
         assert isinstance(found, UnitFrames | DecodeSummary)
         return found
 
-    async def leave(self) -> None:
-        """Make it forget the video. One that does not do so soon is killed."""
-        self._walk = None
-        self._stop_supply()
-        self._inbox.put_nowait(RuntimeError("the worker has been given back"))  # to whoever still waits
+    async def end_session(self) -> None:
+        """Stop the worker's video, so that it can take another; kill the worker if that takes too long."""
+        self._run = None
+        self._stop_byte_feed()
+        self._inbox.put_nowait(RuntimeError("the session has ended"))  # for a caller that still waits
         self._inbox = asyncio.Queue()
-        if not self._in_job or not self.is_alive:
+        if not self._in_session or not self.is_alive:
             return
-        self._in_job = False
-        self._ask({"stopped"}, "stop")
+        self._in_session = False
+        self._request({"stopped"}, "stop")
         try:
-            async with asyncio.timeout(_STOP_S):
-                await self._inbox_next()
+            async with asyncio.timeout(_STOP_TIMEOUT_S):
+                await self._next_response()
         except TimeoutError:
-            self._fail(Death.STUCK)
-        except TubeletError:  # it died of whatever it broke: the video's client has gone
+            self._fail(WorkerFailure.STOP_TIMEOUT)
+        except TubeletError:  # the worker has failed; the client that it matters to is gone
             return
 
-    def end(self) -> None:
-        """Kill it, being asked to."""
-        self._is_ready = False
-        self._fail(Death.CRASHED)
-        self._process.kill()  # one that was dead for us may still be on its way out
+    def kill(self) -> None:
+        """Kill the process on purpose: its end is not reported as a failure."""
+        self._is_in_service = False
+        self._fail(WorkerFailure.CRASHED)
+        self._process.kill()  # after a failure, too, the process may not have exited yet
 
-    async def gone(self) -> str:
-        """Wait until nothing is left of it; what is known of its end, for the log."""
+    async def wait_until_exited(self) -> str:
+        """Wait until the process has exited; return its exit status and details for the log."""
         try:
-            async with asyncio.timeout(_STOP_S):
+            async with asyncio.timeout(_STOP_TIMEOUT_S):
                 status = await self._process.wait()
         except TimeoutError:
             self._process.kill()
@@ -197,139 +204,163 @@ class WorkerProcess(asyncio.Protocol):
         self._files.close()
         return f"status {status} {self._detail}".rstrip()
 
-    # What asyncio calls.
+    # Called by asyncio.
 
     def data_received(self, data: bytes) -> None:
+        """Handle the messages that ``data`` completes; one that makes no sense is a failure of the worker."""
         try:
             for message in self._unpacker.feed(data):
-                self._hear(message)
+                self._on_message(message)
         except (ProtocolError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
-            self._fail(Death.BROKEN, repr(error))
+            self._fail(WorkerFailure.PROTOCOL_ERROR, repr(error))
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Clean up after the process, and report its failure if nobody killed it."""
         self.is_alive = False
-        self._walk = None  # with its memory, for whoever holds none of its frames
-        self._watchdog.end()
-        self._stop_supply()
+        self._run = None  # lets go of its memory, unless frames of it are still held
+        self._watchdog.stop()
+        self._stop_byte_feed()
         self._inbox.put_nowait(self._error)
-        if self._is_ready:
-            self._on_death(self, self._death)
+        if self._is_in_service:
+            self._on_failure(self, self._failure)
 
-    # Listening.
+    # Receiving.
 
-    def _hear(self, message: dict[str, Any]) -> None:
-        says = message["says"]
-        if message["job"] != self._job:
-            raise ProtocolError(f"{says} about job {message['job']} in job {self._job}")
-        if says == "failed":
-            self._detail = responses.text(message["detail"])
-            return
-        if says == "need" and self._supply is not None and "stopped" not in self._awaited:
-            self._supply.need(int(message["start"]), int(message["end"]))
-            self._watchdog.rest()
-            return
-        if says == "exhausted":
-            self._fail(Death.MEMORY, message["detail"])
-            return
-        if says == "alive" or (says not in self._awaited and "stopped" in self._awaited):
-            self._watch()
-            return
-        if says not in self._awaited:
-            raise ProtocolError(f"{says} is not one of {sorted(self._awaited)}")
-        self._inbox.put_nowait(self._understand(says, message))
-        if says != "unit":
-            self._awaited = frozenset()
-        self._watch()
+    def _on_message(self, message: dict[str, Any]) -> None:
+        """Handle one message of the worker.
 
-    def _understand(self, says: str, message: dict[str, Any]) -> object:
-        match says:
+        Raises:
+            ProtocolError: the message belongs to another session, or is of a type that is not expected.
+            LookupError, TypeError, ValueError, AttributeError, OverflowError: it does not have its form.
+        """
+        message_type = message["type"]
+        if message["session"] != self._session_id:
+            raise ProtocolError(
+                f"{message_type} for session {message['session']} in session {self._session_id}"
+            )
+        if message_type == "failed":
+            self._detail = responses.limited_text(message["detail"])
+            return
+        if message_type == "bytes_needed" and self._byte_feed is not None and "stopped" not in self._expected:
+            self._byte_feed.request(int(message["start"]), int(message["end"]))
+            self._watchdog.disarm()
+            return
+        if message_type == "out_of_memory":
+            self._fail(WorkerFailure.OOM, message["detail"])
+            return
+        if message_type == "heartbeat" or (
+            message_type not in self._expected and "stopped" in self._expected
+        ):
+            self._update_watchdog()
+            return
+        if message_type not in self._expected:
+            raise ProtocolError(f"{message_type} is not one of {sorted(self._expected)}")
+        self._inbox.put_nowait(self._parse(message_type, message))
+        if message_type != "unit":
+            self._expected = frozenset()
+        self._update_watchdog()
+
+    def _parse(self, message_type: str, message: dict[str, Any]) -> object:
+        """Convert a message into the value, or the error, that the caller who waits for it gets."""
+        match message_type:
             case "ready":
-                self._is_ready = True
-                self.protections = responses.protections(message)
-                return says
+                self._is_in_service = True
+                self.protections = responses.parse_protections(message)
+                return message_type
             case "unit":
-                assert self._walk is not None
-                return self._walk.unit(int(message["grid"]), int(message["unit"]), int(message["slot"]))
-            case "metadata":
-                return responses.video_metadata(message["metadata"])
+                assert self._run is not None
+                return self._run.receive_unit(
+                    int(message["grid"]), int(message["unit"]), int(message["slot"])
+                )
+            case "probed":
+                return responses.parse_metadata(message["metadata"])
             case "end":
-                assert self._walk is not None
-                end = responses.decode_summary(message)
-                self._walk.check_end(end)
+                assert self._run is not None
+                end = responses.parse_summary(message)
+                self._run.check_end(end)
                 return end
-            case "refused":
-                return responses.refusal(message)
-        return says
+            case "rejected":
+                return responses.parse_rejection(message)
+        return message_type
 
-    async def _inbox_next(self) -> object:
+    async def _next_response(self) -> object:
+        """Wait for the next value, or raise the error that arrives instead."""
         found = await self._inbox.get()
         if isinstance(found, Exception):
             raise found
         return found
 
-    # Talking.
+    # Sending.
 
-    def _bytes_are_there(self, start: int, end: int) -> None:
-        assert self._supply is not None
-        file = self._supply.file
+    def _send_bytes_available(self, start: int, end: int) -> None:
+        """Announce the bytes from ``start`` to ``end``; if they moved to another file, send that first."""
+        assert self._byte_feed is not None
+        file = self._byte_feed.file
         if file.fd != self._sent_fd:
             self._sent_fd = file.fd
-            self._send_file(file.fd)
-            self._say("file")
-        self._say("have", start=start, end=end, size=file.size_bytes)
-        self._watch()
+            self._send_descriptor(file.fd)
+            self._send("file_moved")
+        self._send("bytes_available", start=start, end=end, size=file.size_bytes)
+        self._update_watchdog()
 
-    def _stop_supply(self) -> None:
-        if self._supply is not None:
-            self._supply.stop()
-            self._supply = None
+    def _stop_byte_feed(self) -> None:
+        """Serve no more requests for bytes."""
+        if self._byte_feed is not None:
+            self._byte_feed.stop()
+            self._byte_feed = None
 
-    def _ask(self, answers: set[str], says: str, **content: object) -> None:
-        if self._awaited and says != "stop":
-            raise RuntimeError(f"{says} while the worker still owes one of {sorted(self._awaited)}")
-        self._awaited = frozenset(answers)
-        self._say(says, **content)
-        self._watch()
+    def _request(self, expected: set[str], message_type: str, **content: object) -> None:
+        """Send a message that the worker answers with one of the ``expected`` types."""
+        if self._expected and message_type != "stop":
+            raise RuntimeError(f"{message_type} while the worker still owes one of {sorted(self._expected)}")
+        self._expected = frozenset(expected)
+        self._send(message_type, **content)
+        self._update_watchdog()
 
-    def _say(self, says: str, **content: object) -> None:
+    def _send(self, message_type: str, **content: object) -> None:
+        """Send a message, unless the connection is closed."""
         if not self._transport.is_closing():
-            self._transport.write(pack({"says": says, "job": self._job, **content}))
+            self._transport.write(pack({"type": message_type, "session": self._session_id, **content}))
 
-    def _send_file(self, fd: int) -> None:
+    def _send_descriptor(self, fd: int) -> None:
+        """Send a copy of the descriptor ``fd`` over the second socket."""
         try:
             socket.send_fds(self._files, [b"f"], [fd])
         except (BrokenPipeError, ConnectionError, BlockingIOError):
-            self._fail(Death.BROKEN, "it takes no descriptors")
+            self._fail(WorkerFailure.PROTOCOL_ERROR, "the worker does not receive descriptors")
 
-    def _released(self, walk: Walk, slot: int) -> None:
-        if walk is self._walk and self.is_alive:
-            self._say("release", memory=walk.memory.number, slot=slot)
-            self._watch()
+    def _send_release(self, run: DecodeRun, slot: int) -> None:
+        """Tell the worker that ``slot`` is free again, if ``run`` is still the current one."""
+        if run is self._run and self.is_alive:
+            self._send("release", run=run.memory.run_id, slot=slot)
+            self._update_watchdog()
 
     # Watching.
 
-    def _watch(self) -> None:
-        """It has just shown life, or been given something to do: may it be silent from now on?"""
-        waits_for_slot = self._walk is not None and self._walk.memory.is_full
-        waits_for_bytes = self._supply is not None and self._supply.is_pending
-        if self.is_alive and self._awaited and not waits_for_slot and not waits_for_bytes:
-            self._watchdog.watch()
+    def _update_watchdog(self) -> None:
+        """Arm the watchdog if the worker has something to do; otherwise, disarm it."""
+        waits_for_slot = self._run is not None and self._run.memory.is_full
+        waits_for_bytes = self._byte_feed is not None and self._byte_feed.is_requested
+        if self.is_alive and self._expected and not waits_for_slot and not waits_for_bytes:
+            self._watchdog.arm()
         else:
-            self._watchdog.rest()
+            self._watchdog.disarm()
 
-    def _exceeded(self, death: Death, value: float) -> None:
-        self._fail(death, f"after {value:.3f} s", value)
+    def _on_limit_exceeded(self, failure: WorkerFailure, value: float) -> None:
+        """Kill the worker because it exceeded a limit after ``value`` seconds."""
+        self._fail(failure, f"after {value:.3f} s", value)
 
-    def _fail(self, death: Death, detail: str = "", value: float | None = None) -> None:
-        """Kill it; ``connection_lost`` follows."""
+    def _fail(self, failure: WorkerFailure, detail: str = "", value: float | None = None) -> None:
+        """Kill the worker for ``failure``, and keep the error for its client; ``connection_lost`` follows."""
         if self.is_alive:
             self.is_alive = False
-            self._death, self._detail = death, responses.text(detail)
-            self._error = error_for(death, self._config, value)
-            self._watchdog.end()
+            self._failure, self._detail = failure, responses.limited_text(detail)
+            self._error = client_error(failure, self._config, value)
+            self._watchdog.stop()
             self._transport.abort()
             self._process.kill()
 
     def _check_alive(self) -> None:
+        """Raise the worker's error if it has failed."""
         if not self.is_alive:
             raise self._error

@@ -39,7 +39,7 @@ def tally_of_index(stream: Stream, head: Sequence[Packet], at_least: int, *, may
     from none of them where a list of them comes first (``sidx``).
 
     Raises:
-        Refusal: VIDEO_TOO_LARGE.
+        VideoRejected: VIDEO_TOO_LARGE.
     """
     count, stated = len(stream.stream.index_entries), stream.stream.frames
     front = stream.tally

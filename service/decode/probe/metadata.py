@@ -14,7 +14,7 @@ def metadata_of(stream: Stream, head: Head, tally: Tally, size_bytes: int, limit
     """By a tally of all packets.
 
     Raises:
-        Refusal: VIDEO_TOO_LARGE.
+        VideoRejected: VIDEO_TOO_LARGE.
     """
     span = _span(tally, head)
     duration_ns = head.timeline.to_ns(head.timeline.origin + span)

@@ -20,7 +20,7 @@ from tubelet.service.decode.probe.container_index import is_indexed_to_the_end, 
 from tubelet.service.decode.probe.metadata import header_metadata, metadata_of
 from tubelet.service.decode.probe.seek_index import find_clusters, tally_by_seeking
 from tubelet.service.decode.probe.stream_head import Handover, Head, Opening, read_head, stated_rate
-from tubelet.service.decode.protocol import Refusal
+from tubelet.service.decode.protocol import VideoRejected
 from tubelet.service.types.video import VideoMetadata
 
 # Codecs whose key frames need nothing that came before; older ones mark such that do.
@@ -80,7 +80,7 @@ def probe_front(source: Source, limits: Limits, pulse: Callable[[], None]) -> Tr
     A file that is on its way is waited for where it cannot be decoded from the front.
 
     Raises:
-        Refusal: NOT_A_VIDEO, UNSUPPORTED_VIDEO, NO_VIDEO_STREAM, VIDEO_TOO_LARGE, CORRUPT_VIDEO.
+        VideoRejected: NOT_A_VIDEO, UNSUPPORTED_VIDEO, NO_VIDEO_STREAM, VIDEO_TOO_LARGE, CORRUPT_VIDEO.
     """
     if source.size_bytes is None and not plays_from_front(source):
         source.wait_for_size()
@@ -91,7 +91,7 @@ def probe_front(source: Source, limits: Limits, pulse: Callable[[], None]) -> Tr
             metadata = header_metadata(stream, head, limits)
             track = _track(stream, head, metadata, Tally())
             return replace(track, is_front=True, handover=Handover(Opening(stream, head)))
-    except Refusal:
+    except VideoRejected:
         # What is missing may stand at the end, or another stream may have frames.
         return probe(source, limits, pulse)
 
@@ -103,12 +103,12 @@ def probe(source: Source, limits: Limits, pulse: Callable[[], None]) -> Track:
     are, if the file's index does.
 
     Raises:
-        Refusal: NOT_A_VIDEO, UNSUPPORTED_VIDEO, NO_VIDEO_STREAM, VIDEO_TOO_LARGE, CORRUPT_VIDEO.
+        VideoRejected: NOT_A_VIDEO, UNSUPPORTED_VIDEO, NO_VIDEO_STREAM, VIDEO_TOO_LARGE, CORRUPT_VIDEO.
     """
     source.wait_for_size()
     try:
         return _probe(source, limits, pulse)
-    except Refusal as refusal:
+    except VideoRejected as refusal:
         scheme = stated_scheme(source) if refusal.reason in _MAY_BE_ENCRYPTED else None
         if scheme is None:
             raise
@@ -139,7 +139,7 @@ def _probe(source: Source, limits: Limits, pulse: Callable[[], None]) -> Track:
                 return replace(track, handover=Handover(Opening(stream, head)))
             reader.close()
             return track
-        except Refusal as refusal:
+        except VideoRejected as refusal:
             if refusal.reason != "CORRUPT_VIDEO":
                 raise
             refusals.append(refusal)

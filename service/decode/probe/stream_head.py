@@ -10,7 +10,7 @@ from tubelet.service.decode.demux.encryption import check_encryption
 from tubelet.service.decode.demux.leading_packets import Lead
 from tubelet.service.decode.demux.stream import Stream
 from tubelet.service.decode.demux.timestamps import Timeline, exact
-from tubelet.service.decode.protocol import Refusal
+from tubelet.service.decode.protocol import VideoRejected
 
 _USUAL_RATE = Fraction(25)  # frames a second when neither stamps nor header tell, as in FFmpeg's raw demuxers
 _RATES = (Fraction(1, 3600), Fraction(1000))  # a header's rate outside of these is no rate
@@ -36,7 +36,7 @@ class Head:
 def read_head(stream: Stream) -> Head:
     """
     Raises:
-        Refusal: CORRUPT_VIDEO, UNSUPPORTED_VIDEO, VIDEO_TOO_LARGE.
+        VideoRejected: CORRUPT_VIDEO, UNSUPPORTED_VIDEO, VIDEO_TOO_LARGE.
     """
     read: list[Packet] = []
     frames: list[VideoFrame] = []
@@ -50,7 +50,9 @@ def read_head(stream: Stream) -> Head:
         read.append(packet)
         frames = stream.decode(packet)
     if not frames:
-        raise Refusal("CORRUPT_VIDEO", f"not one frame of the video's {len(read)} packets can be decoded")
+        raise VideoRejected(
+            "CORRUPT_VIDEO", f"not one frame of the video's {len(read)} packets can be decoded"
+        )
     timeline = _timeline(stream, frames[0])
     slack = max(1, int(_SLACK_S / timeline.time_base)) if stream.may_reorder else 0
     lead = Lead(frames[0], read, slack, early_lack_stamps=stream.early_lack_stamps)
@@ -86,7 +88,7 @@ def _timeline(stream: Stream, first: VideoFrame) -> Timeline:
     rate = stated_rate(stream)
     time_base = stream.time_base or 1 / rate
     if time_base <= 0:
-        raise Refusal("CORRUPT_VIDEO", "the video's stream has no clock")
+        raise VideoRejected("CORRUPT_VIDEO", "the video's stream has no clock")
     stamps = (first.pts, first.dts, stream.tally.earliest)
     return Timeline(
         time_base=time_base,

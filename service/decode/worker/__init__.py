@@ -1,1 +1,1 @@
-"""The worker's side of decoding: the fork server, the sandbox, and the loop that obeys the pool."""
+"""The worker's side of decoding: fork server, sandbox, and the loop that probes and decodes videos."""

@@ -1,12 +1,11 @@
-"""The fork server: a process with everything imported that forks workers of itself, in milliseconds.
+"""The fork server: a process that has imported everything, and forks workers of itself in milliseconds.
 
-It holds no video and hears only its parent, over a socket of packets: each brings the two descriptors that
-are a new worker's ends of its sockets, and is answered with the worker's process number, or with what went
-wrong.
+It handles no video and listens only to its parent, over a socket of packets. Each packet brings two
+descriptors, a new worker's ends of its sockets; the reply is the worker's process id, or an error message.
 
-A worker is forked twice over: the process between ends at once, so that the worker becomes the child of the
-nearest subreaper, which the server has made itself. So the end of this process costs no worker, and the
-server waits for its workers, and they die with it, as if it had forked them itself.
+A worker is forked twice: the intermediate process ends at once, so that the worker becomes the child of the
+nearest subreaper, which is the server. So workers survive the end of the fork server. The server waits for
+them, and they end with it, as if it had forked them itself.
 """
 
 import contextlib
@@ -19,18 +18,19 @@ import traceback
 from typing import Any
 
 from tubelet.service.decode.limits import Limits
-from tubelet.service.decode.prctl import call_itself, die_with
+from tubelet.service.decode.prctl import kill_with_parent, set_process_name
 from tubelet.service.decode.protocol import MAX_PACKET_BYTES
 from tubelet.service.decode.worker import worker
 
 
 def main(values: dict[str, Any]) -> None:
+    """Fork a worker for each packet until the server closes the socket; ``values`` are the settings."""
     control = socket.socket(fileno=values.pop("control_fd"))
     settings = worker.Settings(**{**values, "limits": Limits(**values["limits"])})
-    die_with(settings.server_pid)
-    call_itself("tubelet-forks")
+    kill_with_parent(settings.server_pid)
+    set_process_name("tubelet-forks")
     worker.prepare()
-    # What is there now stays: collections pass it over, so that its pages stay shared with the workers.
+    # The garbage collector then ignores the objects of now, so that their pages stay shared with the workers.
     gc.collect()
     gc.freeze()
     control.send(b"ready")
@@ -38,41 +38,41 @@ def main(values: dict[str, Any]) -> None:
         packet, descriptors, _, _ = socket.recv_fds(control, MAX_PACKET_BYTES, 2)
         if not packet:
             return
-        forked = _fork(settings, control, descriptors)
+        reply = _fork(settings, control, descriptors)
         for descriptor in descriptors:
-            os.close(descriptor)  # first: while a copy is open, the worker's end goes unnoticed
-        control.send(forked)
+            os.close(descriptor)  # before the reply: an open copy would hide that the worker has ended
+        control.send(reply)
 
 
 def _fork(settings: worker.Settings, control: socket.socket, descriptors: list[int]) -> bytes:
-    """The number of a new worker that is the server's child."""
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
+    """Fork a worker that becomes the server's child; return its process id, or an error message."""
+    our_end, their_end = socket.socketpair()
+    with our_end, their_end:
         try:
-            between = os.fork()
+            intermediate_pid = os.fork()
         except OSError as error:
             return str(error).encode()[:MAX_PACKET_BYTES]
-        if between == 0:
-            ours.close()
-            _become_worker(settings, control, descriptors, theirs)
-        theirs.close()
-        os.waitpid(between, 0)
-        # Empty where the second fork failed. Our end is closed after that: it tells the worker to go on.
-        return ours.recv(MAX_PACKET_BYTES) or b"the process between could not fork"
+        if intermediate_pid == 0:
+            our_end.close()
+            _become_worker(settings, control, descriptors, their_end)
+        their_end.close()
+        os.waitpid(intermediate_pid, 0)
+        # Empty if the second fork failed. The worker goes on when our end is closed, which is after the wait.
+        return our_end.recv(MAX_PACKET_BYTES) or b"the intermediate process could not fork"
 
 
 def _become_worker(
-    settings: worker.Settings, control: socket.socket, descriptors: list[int], theirs: socket.socket
+    settings: worker.Settings, control: socket.socket, descriptors: list[int], their_end: socket.socket
 ) -> None:
-    """Does not return: neither in the process between nor in the worker."""
+    """Fork the worker from the intermediate process, and run it; neither process returns from here."""
     status = 1
     try:
         if os.fork() == 0:
             control.close()
-            with theirs:
-                theirs.send(str(os.getpid()).encode())
-                theirs.recv(1)
-            die_with(settings.server_pid)
+            with their_end:
+                their_end.send(str(os.getpid()).encode())
+                their_end.recv(1)
+            kill_with_parent(settings.server_pid)
             worker.main(settings, *descriptors)
         status = 0
     except SystemExit as end:

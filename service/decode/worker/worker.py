@@ -1,7 +1,7 @@
-"""The worker process: takes one video after the other from its parent, and holds nothing between them.
+"""The worker process: decodes one video after another for its parent, and keeps nothing between them.
 
-Forked by ``forkserver``, which has imported and prepared everything. It ends with its parent: on the socket's
-end, or by the kernel while FFmpeg is busy.
+The fork server forks it, with everything imported and prepared. It ends with its parent: when the socket is
+closed or, while FFmpeg is busy, by a signal of the kernel.
 """
 
 import gc
@@ -25,74 +25,76 @@ from tubelet.service.decode.demux.hwaccel import accelerator
 from tubelet.service.decode.frames.decoder import Job, decode
 from tubelet.service.decode.limits import Limits
 from tubelet.service.decode.pixels.resample import preload
-from tubelet.service.decode.prctl import call_itself
+from tubelet.service.decode.prctl import set_process_name
 from tubelet.service.decode.probe.probe import Track, probe, probe_front
-from tubelet.service.decode.protocol import Refusal, Unpacker, pack
+from tubelet.service.decode.protocol import Unpacker, VideoRejected, pack
 from tubelet.service.decode.worker import sandbox
 from tubelet.service.types.plan import Plan, SamplingGrid
 from tubelet.service.types.video import PixelFormat
 
-# The video; for a moment the file that it moves to; the shared memory, and mmap's own copy of that.
-_DESCRIPTORS_FOR_A_VIDEO = 4
+# The video, briefly the file that it moves to, the shared memory, and mmap's own copy of its descriptor.
+_DESCRIPTORS_PER_VIDEO = 4
 
 
-class _Stopped(Exception):
-    """The parent wants no more of this video."""
+class _SessionStopped(Exception):
+    """The parent has asked to stop the video."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the server decides for all of its workers."""
+    """The settings that the server gives to all of its workers."""
 
     server_pid: int
     memory_bytes: int
-    alive_every_s: float
+    heartbeat_interval_s: float
     limits: Limits
 
 
-class _Link:
-    """The worker's end of the two sockets. Its parent's end is this process's end."""
+class _Connection:
+    """The worker's ends of the two sockets; the process exits when the parent closes its ends."""
 
     def __init__(self, settings: Settings, messages_fd: int, files_fd: int) -> None:
         self._socket = socket.socket(fileno=messages_fd)
         self._files = socket.socket(fileno=files_fd)
         self._unpacker = Unpacker()
         self._received: list[dict[str, Any]] = []
-        self._said_at = time.monotonic()
-        self._alive_every_s = settings.alive_every_s
+        self._last_sent_at = time.monotonic()
+        self._heartbeat_interval_s = settings.heartbeat_interval_s
 
-    def say(self, says: str, job: int, **content: object) -> None:
+    def send(self, message_type: str, session_id: int, **content: object) -> None:
+        """Send a message about session ``session_id``."""
         try:
-            self._socket.sendall(pack({"says": says, "job": job, **content}))
+            self._socket.sendall(pack({"type": message_type, "session": session_id, **content}))
         except ConnectionError:
             raise SystemExit from None
-        self._said_at = time.monotonic()
+        self._last_sent_at = time.monotonic()
 
-    def say_alive(self, job: int) -> None:
-        """Say so when nothing has been said for a while."""
-        if time.monotonic() - self._said_at >= self._alive_every_s:
-            self.say("alive", job)
+    def send_heartbeat(self, session_id: int) -> None:
+        """Send a heartbeat if nothing has been sent for ``heartbeat_interval_s``."""
+        if time.monotonic() - self._last_sent_at >= self._heartbeat_interval_s:
+            self.send("heartbeat", session_id)
 
-    def hear(self) -> dict[str, Any]:
+    def receive(self) -> dict[str, Any]:
         """Wait for the next message."""
         while not self._received:
-            self._receive()
+            self._read_socket()
         return self._received.pop(0)
 
-    def hear_now(self) -> dict[str, Any] | None:
-        """The next message if there is one."""
+    def receive_nowait(self) -> dict[str, Any] | None:
+        """Return the next message, or None if none has arrived."""
         if not self._received and select.select([self._socket], [], [], 0)[0]:
-            self._receive()
+            self._read_socket()
         return self._received.pop(0) if self._received else None
 
-    def take_file(self) -> int:
-        """The descriptor that came with a message."""
+    def receive_descriptor(self) -> int:
+        """Return the descriptor that came with a message."""
         _, files, _, _ = socket.recv_fds(self._files, 1, 1)
         if not files:
-            raise SystemExit("no descriptor came")
+            raise SystemExit("the parent sent no descriptor")
         return files[0]
 
-    def _receive(self) -> None:
+    def _read_socket(self) -> None:
+        """Wait for data, and collect the messages that it completes."""
         try:
             data = self._socket.recv(1 << 16)
         except ConnectionError:
@@ -103,147 +105,161 @@ class _Link:
 
 
 class _SharedSlots:
-    """Slots of shared memory, one unit each; a free one is waited for, which is the flow control."""
+    """Slots of shared memory for one unit each; waiting for a free one is the flow control."""
 
-    def __init__(self, job: "_Job", fd: int, slots: int, unit_shape: tuple[int, ...]) -> None:
-        self._job = job
+    def __init__(self, session: "_Session", fd: int, slots: int, unit_shape: tuple[int, ...]) -> None:
+        self._session = session
         self._fd = fd
         unit_bytes = int(np.prod(unit_shape))
         memory = mmap.mmap(fd, slots * unit_bytes)
         self._units = np.ndarray((slots, *unit_shape), np.uint8, buffer=memory)
-        self._free = list(range(slots))[::-1]  # used from the end: the lowest slots stay in the cache
+        self._free = list(range(slots))[::-1]  # used from its end: the lowest slots stay in the cache
 
     def acquire(self) -> tuple[int, np.ndarray]:
+        """Wait for a free slot; return its number and its frames, (t, H, W, C)."""
         while not self._free:
-            self._job.wait()
+            self._session.handle_next()
         slot = self._free.pop()
         return slot, self._units[slot]
 
     def announce(self, grid: int, unit: int, slot: int) -> None:
-        self._job.say("unit", grid=grid, unit=unit, slot=slot)
+        """Tell the parent that ``slot`` holds a finished unit."""
+        self._session.send("unit", grid=grid, unit=unit, slot=slot)
 
     def release(self, slot: int) -> None:
+        """Mark ``slot`` as free."""
         self._free.append(slot)
 
     def close(self) -> None:
-        os.close(self._fd)  # the mapping goes with the last view of it
+        """Close the descriptor; the mapping goes with the last view of it."""
+        os.close(self._fd)
 
 
-class _Job:
-    """One video: the messages about it from the probe to the stop."""
+class _Session:
+    """One video that the worker serves, from its probe to its stop."""
 
-    def __init__(self, link: _Link, settings: Settings, number: int) -> None:
-        self._link = link
+    def __init__(self, connection: _Connection, settings: Settings, session_id: int) -> None:
+        self._connection = connection
         self._limits = settings.limits
-        self._number = number
-        self._upload_fd = link.take_file()
+        self._id = session_id
+        self._upload_fd = connection.receive_descriptor()
         self._waits_for_bytes = False
         self._is_stopped = False
         self._track: Track | None = None
         self._slots: _SharedSlots | None = None
-        self._memory_number = 0
+        self._run_id = 0
         self._cpu_at_start_s = time.process_time()
 
-    def run(self, from_front: bool, size_bytes: int | None, is_whole: bool) -> None:
-        """Serve it until the parent has enough of it."""
-        self._source = Source(self._upload_fd, None if is_whole else self._need, size_bytes)
-        find_track = probe_front if from_front else probe
+    def run(self, header_only: bool, size_bytes: int | None, is_whole: bool) -> None:
+        """Probe the video, then handle the parent's messages until it stops the session."""
+        self._source = Source(self._upload_fd, None if is_whole else self._request_bytes, size_bytes)
+        find_track = probe_front if header_only else probe
         try:
-            self._answer(lambda: self._probe(find_track))
+            self._run_or_reject(lambda: self._probe(find_track))
             while True:
-                self._obey(self._link.hear())
-        except _Stopped:
+                self._handle(self._connection.receive())
+        except _SessionStopped:
             return
         finally:
             if self._track is not None:
                 self._track.close()
             self._source.close()
 
-    def say(self, says: str, **content: object) -> None:
-        self._link.say(says, self._number, **content)
+    def send(self, message_type: str, **content: object) -> None:
+        """Send a message about this session."""
+        self._connection.send(message_type, self._id, **content)
 
-    def wait(self) -> None:
-        """Obey the parent's next message."""
-        self._obey(self._link.hear())
+    def handle_next(self) -> None:
+        """Wait for the parent's next message, and handle it."""
+        self._handle(self._connection.receive())
 
-    def pulse(self) -> None:
-        """Between packets: obey what has come, show life, hold the limit on processor time."""
+    def heartbeat(self) -> None:
+        """Handle messages that have arrived, send a heartbeat, and check ``max_cpu_s``, between packets."""
         self._check_stopped()
-        while (message := self._link.hear_now()) is not None:
-            self._obey(message)
-        self._link.say_alive(self._number)
+        while (message := self._connection.receive_nowait()) is not None:
+            self._handle(message)
+        self._connection.send_heartbeat(self._id)
         used_s = time.process_time() - self._cpu_at_start_s
         if used_s > self._limits.max_cpu_s:
-            raise Refusal(
+            raise VideoRejected(
                 "VIDEO_TOO_LARGE",
                 f"the video needs more than {self._limits.max_cpu_s:g} s of processor time to decode",
                 limit=self._limits.max_cpu_s,
                 value=used_s,
             )
 
-    def _obey(self, message: dict[str, Any]) -> None:
+    def _handle(self, message: dict[str, Any]) -> None:
+        """Do what a message of the parent asks for."""
         match message:
-            case {"says": "stop"}:
+            case {"type": "stop"}:
                 self._is_stopped = True
                 self._source.end()
-                raise _Stopped
-            case {"says": "release", "slot": slot, "memory": memory}:
-                # One for a walk that is through says nothing about the slots of the next.
-                if self._slots is not None and memory == self._memory_number:
+                raise _SessionStopped
+            case {"type": "release", "slot": slot, "run": run_id}:
+                # A late release of an earlier run is not about a slot of this one.
+                if self._slots is not None and run_id == self._run_id:
                     self._slots.release(slot)
-            case {"says": "have", "start": start, "end": end, "size": size}:
+            case {"type": "bytes_available", "start": start, "end": end, "size": size}:
                 self._waits_for_bytes = False
                 self._source.arrived(start, end, size)
-            case {"says": "file"}:
-                self._source.move(self._link.take_file())
-            case {"says": "decode"}:
-                self._answer(lambda: self._decode(message))
+            case {"type": "file_moved"}:
+                self._source.move(self._connection.receive_descriptor())
+            case {"type": "decode"}:
+                self._run_or_reject(lambda: self._decode(message))
             case _:
-                raise SystemExit(f"the parent said {message}")
+                raise SystemExit(f"unexpected message from the parent: {message}")
 
-    def _need(self, start: int, end: int) -> None:
-        """Wait for some of these bytes."""
+    def _request_bytes(self, start: int, end: int) -> None:
+        """Wait until some of the bytes from ``start`` to ``end`` are available."""
         self._waits_for_bytes = True
-        self.say("need", start=start, end=end)
+        self.send("bytes_needed", start=start, end=end)
         while self._waits_for_bytes:
-            self.wait()
+            self.handle_next()
 
-    def _answer(self, work: Callable[[], None]) -> None:
+    def _run_or_reject(self, work: Callable[[], None]) -> None:
+        """Call ``work``; if it rejects the video, tell the parent."""
         try:
             work()
-        except Refusal as refusal:
+        except VideoRejected as rejection:
             self._check_stopped()
-            self.say("refused", reason=refusal.reason, message=refusal.message, metadata=refusal.metadata)
+            self.send(
+                "rejected", reason=rejection.reason, message=rejection.message, metadata=rejection.metadata
+            )
 
     def _check_stopped(self) -> None:
-        """Where a read was stopped, FFmpeg may call the file damaged instead of passing that on."""
+        """Raise ``_SessionStopped`` if the session has been stopped.
+
+        When a stop interrupts a read, FFmpeg may report a damaged file instead of passing the exception on.
+        """
         if self._is_stopped:
-            raise _Stopped
+            raise _SessionStopped
 
     def _probe(self, find_track: Callable[[Source, Limits, Callable[[], None]], Track]) -> None:
-        self._track = find_track(self._source, self._limits, self.pulse)
-        self.say("metadata", metadata=asdict(self._track.metadata))
+        """Probe the video with ``find_track``, and send its metadata."""
+        self._track = find_track(self._source, self._limits, self.heartbeat)
+        self.send("probed", metadata=asdict(self._track.metadata))
 
     def _decode(self, message: dict[str, Any]) -> None:
-        fd = self._link.take_file()
+        """Decode the plan in ``message`` into its shared memory, and send the end."""
+        fd = self._connection.receive_descriptor()
         pixel_format = PixelFormat(**message["pixel_format"])
         plan = Plan(tuple(SamplingGrid(**grid) for grid in message["grids"]), message["is_unbounded"])
         unit_shape = (plan.grids[0].frames_per_unit, pixel_format.height, pixel_format.width, 3)
-        self._memory_number = message["memory"]
+        self._run_id = message["run"]
         self._slots = _SharedSlots(self, fd, message["slots"], unit_shape)
         try:
-            track = self._track or probe(self._source, self._limits, self.pulse)
+            track = self._track or probe(self._source, self._limits, self.heartbeat)
             self._track = None if track.is_front else track
             job = Job(self._source, track, plan, pixel_format, message["fast"], self._limits)
-            end = decode(job, self._slots, self.pulse)
+            end = decode(job, self._slots, self.heartbeat)
         finally:
             self._slots.close()
             self._slots = None
-        self.say("end", **asdict(end))
+        self.send("end", **asdict(end))
 
 
 def prepare() -> None:
-    """What every worker needs done and can have from the process that it is forked of."""
+    """Do once, in the fork server, what all workers need and inherit."""
     # Before any codec is opened: with PyAV's own callback, closing a frame-threaded codec early deadlocks.
     av.logging.restore_default_callback()
     av.logging.set_libav_level(av.logging.PANIC)
@@ -252,45 +268,51 @@ def prepare() -> None:
 
 
 def main(settings: Settings, messages_fd: int, files_fd: int) -> None:
-    """Serve until the parent's end; the descriptors are stream sockets.
+    """Serve videos until the parent closes the two stream sockets.
 
     Raises:
-        SystemExit: in the end, always.
+        SystemExit: always, in the end.
     """
-    call_itself("tubelet-decoder")
-    sandbox.first_to_go()
-    link = _Link(settings, messages_fd, files_fd)
-    highest = max(messages_fd, files_fd)
+    set_process_name("tubelet-decoder")
+    sandbox.prefer_for_oom_kill()
+    connection = _Connection(settings, messages_fd, files_fd)
+    highest_fd = max(messages_fd, files_fd)
     if accelerator(settings.limits.hardware) is None:
-        protections = sandbox.enter(settings.memory_bytes, highest + 1 + _DESCRIPTORS_FOR_A_VIDEO)
+        protections = sandbox.enter(settings.memory_bytes, highest_fd + 1 + _DESCRIPTORS_PER_VIDEO)
     else:
-        protections = ()  # a driver opens files, maps much memory and talks to the kernel all the time
-    link.say("ready", 0, protections=protections)
+        protections = ()  # a GPU driver opens files, maps much memory, and makes system calls all the time
+    connection.send("ready", 0, protections=protections)
     while True:
-        message = link.hear()
-        if message["says"] == "probe":
-            _serve(link, settings, message)
+        message = connection.receive()
+        if message["type"] == "probe":
+            _serve_video(connection, settings, message)
 
 
-def _serve(link: _Link, settings: Settings, message: dict[str, Any]) -> None:
-    number = message["job"]
+def _serve_video(connection: _Connection, settings: Settings, message: dict[str, Any]) -> None:
+    """Serve the video of a probe ``message``; exit after an error that may have damaged the process."""
+    session_id = message["session"]
     try:
-        _Job(link, settings, number).run(message["from_front"], message["size"], message["is_whole"])
+        _Session(connection, settings, session_id).run(
+            message["header_only"], message["size"], message["is_whole"]
+        )
     except MemoryError as error:
-        # FFmpeg may be in pieces after that: this process takes no other video.
-        link.say("exhausted", number, detail=_where(error))
+        # FFmpeg may be in an invalid state: this process must take no other video.
+        connection.send("out_of_memory", session_id, detail=_describe(error))
         raise SystemExit(1) from None
     except Exception as error:
-        link.say("failed", number, detail=_where(error))
+        connection.send("failed", session_id, detail=_describe(error))
         raise SystemExit(1) from None
-    # PyAV's objects hold each other, and with them decoded frames: much memory, yet too few objects for the
-    # collector to come by itself.
+    # PyAV's objects refer to each other, and hold decoded frames: much memory, but too few objects for the
+    # garbage collector to run by itself.
     gc.collect()
-    link.say("stopped", number)
+    connection.send("stopped", session_id)
 
 
-def _where(error: Exception) -> str:
-    """Not as a traceback: where standard error is a file, the limit on files forbids to write there."""
-    steps = traceback.extract_tb(error.__traceback__)
-    where = " < ".join(f"{step.filename}:{step.lineno}" for step in reversed(steps[-6:]))
+def _describe(error: Exception) -> str:
+    """Return ``error`` and the lines that raised it, as one line.
+
+    A printed traceback would fail where standard error is a file: the sandbox forbids to write to files.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    where = " < ".join(f"{frame.filename}:{frame.lineno}" for frame in reversed(frames[-6:]))
     return f"{error!r} at {where}"

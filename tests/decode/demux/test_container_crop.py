@@ -21,7 +21,7 @@ from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode.demux.container_crop import WHOLE, Cropping
 from tubelet.service.decode.pixels.rgb_converter import Painter
 from tubelet.service.decode.pool.pool import DecodePool
-from tubelet.service.decode.protocol import Refusal
+from tubelet.service.decode.protocol import VideoRejected
 from tubelet.service.types.video import PixelFormat
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -175,6 +175,6 @@ async def test_sides_larger_than_the_picture_are_refused(tmp_path: Path, side: b
     data = bytearray(path.read_bytes())
     data[data.index(side + b"\x81") + 3] = 255
     path.write_bytes(data)
-    with pytest.raises(Refusal) as refused, probed(path):
+    with pytest.raises(VideoRejected) as refused, probed(path):
         pass
     assert refused.value.reason == "NOT_A_VIDEO"

@@ -9,7 +9,7 @@ import pytest
 from tests.support.videos import decode_file, probed, remux, render
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode.pool.pool import DecodePool
-from tubelet.service.decode.protocol import Refusal
+from tubelet.service.decode.protocol import VideoRejected
 from tubelet.service.errors import UnsupportedVideo
 
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
@@ -20,7 +20,7 @@ _TS_PACKET = 188
 
 
 def _is_refused(path: Path, scheme: str) -> None:
-    with pytest.raises(Refusal) as refused, probed(path):
+    with pytest.raises(VideoRejected) as refused, probed(path):
         pass
     assert refused.value.reason == "UNSUPPORTED_VIDEO"
     assert f"encrypted ({scheme})" in refused.value.message
@@ -115,7 +115,7 @@ def test_boxes_of_wrong_sizes(tmp_path: Path, size: int) -> None:
     path = tmp_path / "clip.mp4"
     head = b"\0\0\0\x10ftypisom\0\0\0\0"
     path.write_bytes(head + size.to_bytes(4) + b"moov" + (size.to_bytes(4) + b"trak") * 1000)
-    with pytest.raises(Refusal) as refused, probed(path):
+    with pytest.raises(VideoRejected) as refused, probed(path):
         pass
     assert refused.value.reason in ("NOT_A_VIDEO", "NO_VIDEO_STREAM")
     assert "encrypted" not in refused.value.message

@@ -128,7 +128,7 @@ async def test_leading_pictures_of_a_copied_part(
         async with pool.worker() as worker:
             metadata = await worker.probe(file)
         async with pool.worker() as worker:
-            await worker.probe(ArrivingFile(file.fd, file.size_bytes), from_front=True)
+            await worker.probe(ArrivingFile(file.fd, file.size_bytes), header_only=True)
             _, end = await decode_plan(worker, day)
     assert end.metadata == metadata
 

@@ -20,7 +20,7 @@ from tubelet.service.decode.demux.byte_source import Source
 from tubelet.service.decode.demux.container import BUFFER_BYTES
 from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.decode.probe.probe import probe
-from tubelet.service.decode.protocol import Refusal
+from tubelet.service.decode.protocol import VideoRejected
 from tubelet.service.errors import CorruptVideo
 from tubelet.service.types.plan import Plan, SamplingGrid
 from tubelet.service.types.video import PixelFormat
@@ -230,7 +230,7 @@ async def test_a_file_of_damaged_streams_is_read_a_few_times_only(tmp_path: Path
             file.mux(packet)
     with (
         closing(_Counted(os.open(path, os.O_RDONLY))) as source,
-        pytest.raises(Refusal, match="not one frame"),
+        pytest.raises(VideoRejected, match="not one frame"),
     ):
         probe(source, limits(), lambda: None)
     assert 1 <= source.openings <= 3

@@ -10,12 +10,12 @@ from tests.support.odd_video_outcomes import FILES, ODD, REFUSED, WARNED, WARNIN
 from tests.support.videos import decode_file, whole
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode.pool.pool import DecodePool
-from tubelet.service.decode.pool.worker_process import Death
+from tubelet.service.decode.pool.worker_process import WorkerFailure
 from tubelet.service.errors import ClientError
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-_deaths: list[Death] = []
+_deaths: list[WorkerFailure] = []
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -1,4 +1,4 @@
-"""Videos take turns at the workers: who comes first, who waits, and who is helped past a long one."""
+"""Fair use of the workers: the order of service, priorities, and short videos beside long ones."""
 
 import asyncio
 import os
@@ -28,7 +28,7 @@ from tubelet.service.types.video import PixelFormat
 _SECOND = 10**9
 
 
-async def test_two_videos_at_once(clip: Path, tmp_path: Path) -> None:
+async def test_two_workers_decode_two_videos_at_once(clip: Path, tmp_path: Path) -> None:
     other = render(tmp_path / "other.mkv", 100, rate=5, size=(256, 128))
     async with DecodePool(DecodeConfig(workers=2)) as pool:
         met = asyncio.Barrier(2)
@@ -48,7 +48,7 @@ async def test_two_videos_at_once(clip: Path, tmp_path: Path) -> None:
         assert len(worker_pids()) == 2
 
 
-async def test_first_come_first_served(pool: DecodePool, clip: Path) -> None:
+async def test_videos_are_served_in_order_of_arrival(pool: DecodePool, clip: Path) -> None:
     order: list[int] = []
 
     async def one(number: int) -> None:
@@ -60,8 +60,8 @@ async def test_first_come_first_served(pool: DecodePool, clip: Path) -> None:
     assert order == [0, 1, 2, 3]
 
 
-async def test_a_long_video_lets_others_decode_beside_it(clip: Path) -> None:
-    """One whose frames nobody takes has its worker for ever; then it is ended for its niceness."""
+async def test_long_video_lets_others_decode_beside_it(clip: Path) -> None:
+    """A video whose frames are not read holds its worker; that worker is replaced when the video ends."""
     async with DecodePool(DecodeConfig(workers=1, long_video_after_s=0.2, max_long_videos=1)) as pool:
         (pid,) = worker_pids()
         with opened(clip) as file:
@@ -69,7 +69,7 @@ async def test_a_long_video_lets_others_decode_beside_it(clip: Path) -> None:
                 plan = whole(await worker.probe(file))
                 units = worker.decode(plan, SMALL)
                 (await anext(units)).release()
-                assert worker_pids() == [pid]  # nobody waits
+                assert worker_pids() == [pid]  # no video waits
                 await is_right(pool, clip)
                 assert os.getpriority(os.PRIO_PROCESS, pid) > os.getpriority(os.PRIO_PROCESS, 0)
                 rest = [number_of(kept(unit)[0]) async for unit in units]
@@ -80,15 +80,15 @@ async def test_a_long_video_lets_others_decode_beside_it(clip: Path) -> None:
 
 
 @pytest.mark.parametrize("is_killed", [False, True])
-async def test_it_tells_how_many_workers_are_at_work(clip: Path, is_killed: bool) -> None:
-    """Not those that wait for a video or for a free slot, nor a dead one."""
-    told: list[int] = []
-    rested = asyncio.Event()
+async def test_number_of_working_workers_is_reported(clip: Path, is_killed: bool) -> None:
+    """Workers that wait for a video or for a free slot, and dead ones, do not count."""
+    reported: list[int] = []
+    is_idle = asyncio.Event()
 
-    def on_work(at_work: int) -> None:
-        told.append(at_work)
-        if not at_work:
-            rested.set()
+    def on_work(num_working: int) -> None:
+        reported.append(num_working)
+        if not num_working:
+            is_idle.set()
 
     config = DecodeConfig(workers=1, shared_memory_bytes=MIB)
     big = PixelFormat(256, 256, "stretch")  # two slots
@@ -98,36 +98,36 @@ async def test_it_tells_how_many_workers_are_at_work(clip: Path, is_killed: bool
             with opened(clip) as file:
                 units = worker.decode(whole(await worker.probe(file)), big)
             held = [await anext(units), await anext(units)]
-            assert told[-1] == 0
+            assert reported[-1] == 0
             held[0].release()
-            assert told[-1] == 1
-            rested.clear()
+            assert reported[-1] == 1
+            is_idle.clear()
             if is_killed:
                 os.kill(pid, signal.SIGKILL)
-            await rested.wait()
+            await is_idle.wait()
         await is_right(pool, clip)
-        assert told[-1] == 0
-    assert set(told) == {0, 1}
+        assert reported[-1] == 0
+    assert set(reported) == {0, 1}
 
 
-async def test_nobody_loses_patience_for_who_waits_no_more(clip: Path) -> None:
-    async def wait_for_one() -> None:
+async def test_long_video_timer_stops_when_no_video_waits(clip: Path) -> None:
+    async def wait_for_worker() -> None:
         async with pool.worker():
             pass
 
     async with DecodePool(DecodeConfig(workers=1, long_video_after_s=3600)) as pool:
         async with pool.worker():
-            waiting = [asyncio.create_task(wait_for_one()) for _ in range(2)]
-            await asyncio.sleep(0)  # now both wait
+            waiting = [asyncio.create_task(wait_for_worker()) for _ in range(2)]
+            await asyncio.sleep(0)  # both wait now
             for each in waiting:
-                assert pool._patience is not None
+                assert pool._long_video_timer is not None
                 each.cancel()
                 await asyncio.wait([each])
-            assert pool._patience is None
+            assert pool._long_video_timer is None
         await is_right(pool, clip)
 
 
-async def test_no_more_than_so_many_are_long(clip: Path) -> None:
+async def test_number_of_long_videos_is_limited(clip: Path) -> None:
     async with DecodePool(DecodeConfig(workers=1, long_video_after_s=0.05, max_long_videos=1)) as pool:
         async with pool.worker(), pool.worker():
             with pytest.raises(TimeoutError):
@@ -137,7 +137,7 @@ async def test_no_more_than_so_many_are_long(clip: Path) -> None:
         await is_right(pool, clip)
 
 
-async def test_high_priority_comes_first(clip: Path) -> None:
+async def test_high_priority_is_served_first(clip: Path) -> None:
     served: list[Priority] = []
 
     async def one(priority: Priority) -> None:
@@ -153,12 +153,12 @@ async def test_high_priority_comes_first(clip: Path) -> None:
     assert served == [Priority.HIGH, Priority.NORMAL, Priority.LOW]
 
 
-async def test_who_is_cancelled_with_a_worker_in_hand_gives_it_back(clip: Path) -> None:
+async def test_worker_assigned_to_a_cancelled_request_is_released(clip: Path) -> None:
     async with DecodePool(DecodeConfig(workers=1)) as pool:
         async with pool.worker():
-            waiting = asyncio.create_task(_holds(pool))
+            waiting = asyncio.create_task(_hold_a_worker(pool))
             await asyncio.sleep(0)
-        while pool.busy_workers:  # given back, and handed to who waits: who has not woken up yet
+        while pool.busy_workers:  # released, and assigned to the waiting task before that task runs again
             await asyncio.sleep(0)
             if waiting.done():
                 break
@@ -167,6 +167,6 @@ async def test_who_is_cancelled_with_a_worker_in_hand_gives_it_back(clip: Path) 
         await is_right(pool, clip)
 
 
-async def _holds(pool: DecodePool) -> None:
+async def _hold_a_worker(pool: DecodePool) -> None:
     async with pool.worker():
         await asyncio.sleep(10)

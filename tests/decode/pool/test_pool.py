@@ -1,4 +1,4 @@
-"""The pool of workers: what a video does and leaves, and one that is cancelled, hurts no other."""
+"""The pool of workers: no video affects the next one, whether it ends, is cancelled or is abandoned."""
 
 import asyncio
 import gc
@@ -23,57 +23,57 @@ from tests.support.videos import (
 )
 from tubelet.service.config.config import MIB, DecodeConfig
 from tubelet.service.decode.pool.pool import DecodePool
-from tubelet.service.decode.pool.worker_process import Death
+from tubelet.service.decode.pool.worker_process import WorkerFailure
 from tubelet.service.types.plan import Plan, SamplingGrid
 from tubelet.service.types.video import PixelFormat, UnitFrames
 
 _SECOND = 10**9
-_SILENCE_S = 3.0  # that counts as hanging; on a busy machine, a worker at work may be silent for long
+_SILENCE_S = 3.0  # then a worker counts as hung; on a busy machine, a working one may be silent for long
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize("where", ["probe", "first unit", "middle"])
-async def test_a_cancelled_video_leaves_nothing_to_the_next(clip: Path, where: str, threads: int) -> None:
+@pytest.mark.parametrize("stage", ["probe", "first unit", "middle"])
+async def test_cancelled_video_does_not_affect_the_next(clip: Path, stage: str, threads: int) -> None:
     async with DecodePool(DecodeConfig(workers=1, threads=threads)) as pool:
         (pid,) = worker_pids()
         for _ in range(5):
-            await _cancelled(pool, clip, where)
+            await _decode_and_cancel(pool, clip, stage)
             await is_right(pool, clip)
         assert worker_pids() == [pid]
 
 
-async def _cancelled(pool: DecodePool, clip: Path, where: str) -> None:
+async def _decode_and_cancel(pool: DecodePool, clip: Path, stage: str) -> None:
     reached = asyncio.Event()
 
-    async def one() -> None:
+    async def decode_until_cancelled() -> None:
         with opened(clip) as file:
             async with pool.worker() as worker:
-                if where == "probe":
+                if stage == "probe":
                     reached.set()
                 plan = whole(await worker.probe(file))
                 async for unit in worker.decode(plan, SMALL):
-                    if where == "first unit" or unit.unit == 20:
+                    if stage == "first unit" or unit.unit == 20:
                         reached.set()
                         await asyncio.Event().wait()
                     unit.release()
 
-    task = asyncio.create_task(one())
+    task = asyncio.create_task(decode_until_cancelled())
     await reached.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
 
 
-async def test_one_that_is_cancelled_while_it_is_probed_anew_leaves_no_descriptor(clip: Path) -> None:
+async def test_cancelling_a_second_probe_leaks_no_descriptor(clip: Path) -> None:
     async with DecodePool(DecodeConfig(workers=1)) as pool:
         (pid,) = worker_pids()
         endless = Plan((piece(0, 3600),), is_unbounded=True)
         for _ in range(3):
             with opened(clip) as file:
                 async with pool.worker() as worker:
-                    metadata = await worker.probe(file, from_front=True)
+                    metadata = await worker.probe(file, header_only=True)
                     async for unit in worker.decode(endless, SMALL):
-                        unit.release()  # what was known of the front is used up
+                        unit.release()  # the result of the first probe is used up
                     again = asyncio.ensure_future(anext(worker.decode(whole(metadata), SMALL)))
                     await asyncio.sleep(0)
                     again.cancel()
@@ -83,7 +83,7 @@ async def test_one_that_is_cancelled_while_it_is_probed_anew_leaves_no_descripto
             assert not [name for name in files if "memfd" in name]
 
 
-async def test_leaving_the_loop_early_stops_the_walk(pool: DecodePool, clip: Path) -> None:
+async def test_leaving_the_loop_early_stops_decoding(pool: DecodePool, clip: Path) -> None:
     (pid,) = worker_pids()
     with opened(clip) as file:
         async with pool.worker() as worker:
@@ -94,7 +94,7 @@ async def test_leaving_the_loop_early_stops_the_walk(pool: DecodePool, clip: Pat
     assert worker_pids() == [pid]
 
 
-async def test_frames_outlive_the_video_that_they_are_of(pool: DecodePool, clip: Path) -> None:
+async def test_frames_stay_valid_after_their_session(pool: DecodePool, clip: Path) -> None:
     held: list[UnitFrames] = []
     with opened(clip) as file:
         async with pool.worker() as worker:
@@ -107,7 +107,7 @@ async def test_frames_outlive_the_video_that_they_are_of(pool: DecodePool, clip:
         unit.release()
 
 
-async def test_no_free_slot_no_decoding(clip: Path) -> None:
+async def test_worker_pauses_without_a_free_slot(clip: Path) -> None:
     config = DecodeConfig(workers=1, shared_memory_bytes=MIB, heartbeat_timeout_s=_SILENCE_S)
     big = PixelFormat(256, 256, "stretch")  # a unit of 2 frames is 384 KiB: two slots
     async with DecodePool(config) as pool:
@@ -117,8 +117,8 @@ async def test_no_free_slot_no_decoding(clip: Path) -> None:
                 units = worker.decode(whole(await worker.probe(file)), big)
             held = [await anext(units), await anext(units)]
             waiting = asyncio.ensure_future(anext(units))
-            # Longer than the silence that counts as hanging: one that waits for a slot does not hang, nor
-            # does its video cost anything.
+            # Longer than the silence after which a worker counts as hung: one that waits for a slot does not
+            # count as hung, and uses no processor time.
             done, _ = await asyncio.wait([waiting], timeout=1.2 * config.heartbeat_timeout_s)
             busy_s, cpu_s = pool.busy_s, sum(worker_process.cpu_times()[:2])
             more, _ = await asyncio.wait([waiting], timeout=0.5)
@@ -135,8 +135,8 @@ async def test_no_free_slot_no_decoding(clip: Path) -> None:
             assert pool.busy_s > busy_s
 
 
-async def test_views_wait_for_a_slot_while_they_fill_another(clip: Path) -> None:
-    """A worker that holds one of the two slots itself is not taken for one that hangs."""
+async def test_overlapping_views_wait_for_a_free_slot(clip: Path) -> None:
+    """A worker that fills one of the two slots itself does not count as hung while it waits."""
     config = DecodeConfig(workers=1, shared_memory_bytes=MIB, heartbeat_timeout_s=_SILENCE_S)
     big = PixelFormat(256, 256, "stretch")
     plan = Plan(
@@ -167,14 +167,14 @@ async def test_views_wait_for_a_slot_while_they_fill_another(clip: Path) -> None
     ]
 
 
-async def test_a_unit_larger_than_the_shared_memory(clip: Path) -> None:
+async def test_unit_larger_than_the_shared_memory_is_decoded(clip: Path) -> None:
     async with DecodePool(DecodeConfig(workers=1, shared_memory_bytes=MIB)) as pool, pool.worker() as worker:
         plan = Plan((piece(0, 2),))
         _, units, _ = await decode_file(worker, clip, plan, PixelFormat(600, 600, "stretch"))
     assert [number_of(units[0, unit][0]) for unit in range(4)] == [1, 6, 11, 16]
 
 
-async def test_the_offset_of_the_upload_is_left_alone(pool: DecodePool, clip: Path) -> None:
+async def test_probe_keeps_the_offset_of_the_file(pool: DecodePool, clip: Path) -> None:
     with opened(clip) as file:
         os.lseek(file.fd, 123, os.SEEK_SET)
         async with pool.worker() as worker:
@@ -183,15 +183,15 @@ async def test_the_offset_of_the_upload_is_left_alone(pool: DecodePool, clip: Pa
         assert os.lseek(file.fd, 0, os.SEEK_CUR) == 123
 
 
-async def test_nothing_is_left_behind(clip: Path) -> None:
-    await _is_right_in_a_pool(clip)  # what the loop keeps for good is there after the first
-    gc.collect()  # what other tests have left
-    before = _descriptors()
-    deaths: asyncio.Queue[Death] = asyncio.Queue()
-    async with DecodePool(DecodeConfig(workers=2), deaths.put_nowait) as pool:
+async def test_pool_leaks_no_process_and_no_descriptor(clip: Path) -> None:
+    await _decode_in_a_new_pool(clip)  # the first pool opens what the event loop keeps for good
+    gc.collect()  # objects of earlier tests
+    before = _num_descriptors()
+    failures: asyncio.Queue[WorkerFailure] = asyncio.Queue()
+    async with DecodePool(DecodeConfig(workers=2), failures.put_nowait) as pool:
         for pid in worker_pids():
             os.kill(pid, signal.SIGKILL)
-            await deaths.get()
+            await failures.get()
         await asyncio.gather(*(is_right(pool, clip) for _ in range(6)))
         with opened(clip) as file:
             async with pool.worker() as worker:
@@ -199,28 +199,28 @@ async def test_nothing_is_left_behind(clip: Path) -> None:
         async with pool.worker(), pool.worker():
             in_workers = [psutil.Process(pid).num_fds() for pid in worker_pids()]
     assert worker_pids() == []
-    gc.collect()  # the unit of the walk that was left
-    assert _descriptors() == before
-    assert in_workers == [5, 5]  # three standard ones and two sockets
+    gc.collect()  # the unit of the run that was abandoned
+    assert _num_descriptors() == before
+    assert in_workers == [5, 5]  # three standard streams and two sockets
 
 
-async def test_memory_does_not_grow_with_videos(pool: DecodePool, tmp_path: Path) -> None:
+async def test_worker_memory_does_not_grow_with_videos(pool: DecodePool, tmp_path: Path) -> None:
     clip = render(tmp_path / "clip.mp4", 60, size=(1280, 720), options={"preset": "ultrafast"})
     process = psutil.Process(worker_pids()[0])
     in_use: list[int] = []
     for _ in range(12):
         async with pool.worker() as worker:
             await decode_file(worker, clip)
-        async with pool.worker():  # the one before is forgotten
+        async with pool.worker():  # the session before has ended
             in_use.append(process.memory_info().rss)
-    # What one video needed is kept for the next ones. A decoder and its frames are more than 8 MiB.
+    # The allocator keeps what one video needed for the next. A leaked decoder with its frames exceeds 8 MiB.
     assert in_use[-1] - in_use[5] < 8 * MIB
 
 
-async def _is_right_in_a_pool(clip: Path) -> None:
+async def _decode_in_a_new_pool(clip: Path) -> None:
     async with DecodePool(DecodeConfig(workers=1)) as pool:
         await is_right(pool, clip)
 
 
-def _descriptors() -> int:
+def _num_descriptors() -> int:
     return psutil.Process().num_fds()

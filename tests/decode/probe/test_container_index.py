@@ -9,7 +9,7 @@ from tests.support.videos import found, probed, remux, render
 from tubelet.service.decode.demux.packet_stats import KeyFrames
 from tubelet.service.decode.probe import probe as probing
 from tubelet.service.decode.probe.probe import Track
-from tubelet.service.decode.protocol import Refusal
+from tubelet.service.decode.protocol import VideoRejected
 
 _FRAGMENTS = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
 _MANY = 600  # frames: more than are read one by one where there is an index
@@ -85,6 +85,6 @@ def test_stamps_that_go_back_are_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize("options", [{}, _FRAGMENTS], ids=["whole", "fragments"])
 def test_it_is_held_to_the_limit_on_frames(tmp_path: Path, options: dict[str, str]) -> None:
     path = _clip(tmp_path, _MANY, options)
-    with pytest.raises(Refusal) as refused, probed(path, max_frames=_MANY - 1):
+    with pytest.raises(VideoRejected) as refused, probed(path, max_frames=_MANY - 1):
         pass
     assert (refused.value.reason, refused.value.metadata["limit"]) == ("VIDEO_TOO_LARGE", _MANY - 1)

@@ -41,7 +41,7 @@ async def test_frames_do_not_depend_on_how_the_bytes_come(pool: DecodePool, name
             grid = SamplingGrid(0, metadata.duration_ns, window_ns, 2, 8, 4)
             known, _ = await decode_plan(worker, Plan((grid,)))
         async with pool.worker() as worker:
-            await worker.probe(ArrivingFile(file.fd, file.size_bytes), from_front=True)
+            await worker.probe(ArrivingFile(file.fd, file.size_bytes), header_only=True)
             endless = Plan((SamplingGrid(0, _DAY_NS, window_ns, 2, 8, 4),), is_unbounded=True)
             found, end = await decode_plan(worker, endless)
     assert end.metadata == metadata

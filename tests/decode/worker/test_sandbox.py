@@ -1,4 +1,4 @@
-"""The sandbox of the workers: what it forbids, layer by layer, and that videos decode in it."""
+"""The workers' sandbox: what each layer denies, and that videos decode inside it."""
 
 import json
 import logging
@@ -16,7 +16,7 @@ import seccompy
 from tests.support.videos import decode_file, fork_server_pid, is_right, render, worker_pids
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode.pool.pool import DecodePool
-from tubelet.service.decode.pool.watchdog import Death
+from tubelet.service.decode.pool.watchdog import WorkerFailure
 from tubelet.service.types.video import Protection
 
 
@@ -33,10 +33,10 @@ needs_landlock = pytest.mark.skipif(_landlock_abi() < 6, reason="the kernel's La
 needs_seccomp = pytest.mark.skipif(not SECCOMP, reason="the kernel has no seccomp filters")
 
 
-def _tried(layers: str, path: Path, without: tuple[str, ...] = ()) -> dict[str, Any]:
-    """What comes of the attempts of ``tests.support.sandbox_attempts``."""
+def _run_attempts(layers: str, path: Path, without: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Run ``tests.support.sandbox_attempts`` in a process, and return the outcome of each attempt."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        said = {
+        request = {
             "layers": layers,
             "path": str(path),
             "port": listener.getsockname()[1],
@@ -44,7 +44,7 @@ def _tried(layers: str, path: Path, without: tuple[str, ...] = ()) -> dict[str, 
             "without": without,
         }
         done = subprocess.run(
-            [sys.executable, "-m", "tests.support.sandbox_attempts", json.dumps(said)],
+            [sys.executable, "-m", "tests.support.sandbox_attempts", json.dumps(request)],
             capture_output=True,
             text=True,
             check=True,
@@ -55,11 +55,11 @@ def _tried(layers: str, path: Path, without: tuple[str, ...] = ()) -> dict[str, 
 @pytest.fixture
 def canary(tmp_path: Path) -> Path:
     path = tmp_path / "canary"
-    path.write_text("sings")
+    path.write_text("unchanged")
     return path
 
 
-# Without a sandbox, to execute would end the process, and what is had of the others varies with the machine.
+# Without a sandbox, executing another program would end the process; the others depend on the machine.
 _ENDS_OR_VARIES = (
     "execute",
     "io_uring",
@@ -71,45 +71,45 @@ _ENDS_OR_VARIES = (
 )
 
 
-def test_without_the_sandbox_it_works(canary: Path) -> None:
-    tried = _tried("none", canary, without=_ENDS_OR_VARIES)
-    assert set(tried["forbidden"].values()) == {"done"}
-    assert set(tried["allowed"].values()) == {"done"}
+def test_every_attempt_succeeds_without_the_sandbox(canary: Path) -> None:
+    outcomes = _run_attempts("none", canary, without=_ENDS_OR_VARIES)
+    assert set(outcomes["forbidden"].values()) == {"done"}
+    assert set(outcomes["allowed"].values()) == {"done"}
 
 
 @needs_seccomp
-def test_nothing_but_descriptors(canary: Path) -> None:
-    tried = _tried("all", canary)
-    assert tried["in_force"] == [
+def test_all_layers_together_deny_every_forbidden_attempt(canary: Path) -> None:
+    outcomes = _run_attempts("all", canary)
+    assert outcomes["in_force"] == [
         Protection.RLIMITS,
         *([Protection.LANDLOCK] if LANDLOCK else []),
         Protection.SECCOMP,
     ]
-    assert set(tried["forbidden"].values()) == {"EPERM"}, tried["forbidden"]
-    assert set(tried["allowed"].values()) == {"done"}
-    assert canary.read_text() == "sings"
+    assert set(outcomes["forbidden"].values()) == {"EPERM"}, outcomes["forbidden"]
+    assert set(outcomes["allowed"].values()) == {"done"}
+    assert canary.read_text() == "unchanged"
 
 
 @needs_seccomp
-def test_seccomp_alone(canary: Path) -> None:
-    tried = _tried("seccomp", canary)
-    assert tried["in_force"] == ["seccomp"]
-    assert set(tried["forbidden"].values()) == {"EPERM"}, tried["forbidden"]
-    assert set(tried["allowed"].values()) == {"done"}
+def test_seccomp_alone_denies_every_forbidden_attempt(canary: Path) -> None:
+    outcomes = _run_attempts("seccomp", canary)
+    assert outcomes["in_force"] == ["seccomp"]
+    assert set(outcomes["forbidden"].values()) == {"EPERM"}, outcomes["forbidden"]
+    assert set(outcomes["allowed"].values()) == {"done"}
 
 
 @needs_landlock
-def test_landlock_alone(canary: Path) -> None:
-    tried = _tried("landlock", canary)
-    assert tried["in_force"] == ["landlock"]
+def test_landlock_alone_denies_files_ports_and_processes(canary: Path) -> None:
+    outcomes = _run_attempts("landlock", canary)
+    assert outcomes["in_force"] == ["landlock"]
     names = ("read a file", "write a file", "list a folder", "remove a file", "connect", "listen", "execute")
-    assert {tried["forbidden"][name] for name in names} == {"EACCES"}, tried["forbidden"]
-    assert {tried["forbidden"][name] for name in ("signal another", "ptrace")} == {"EPERM"}
-    assert set(tried["allowed"].values()) == {"done"}
-    assert canary.read_text() == "sings"
+    assert {outcomes["forbidden"][name] for name in names} == {"EACCES"}, outcomes["forbidden"]
+    assert {outcomes["forbidden"][name] for name in ("signal another", "ptrace")} == {"EPERM"}
+    assert set(outcomes["allowed"].values()) == {"done"}
+    assert canary.read_text() == "unchanged"
 
 
-async def test_workers_are_in_it(caplog: pytest.LogCaptureFixture) -> None:
+async def test_workers_enter_the_sandbox(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     async with DecodePool(DecodeConfig(workers=2)) as pool:
         assert pool.protections == {
@@ -117,14 +117,16 @@ async def test_workers_are_in_it(caplog: pytest.LogCaptureFixture) -> None:
             *([Protection.LANDLOCK] if LANDLOCK else []),
             *([Protection.SECCOMP] if SECCOMP else []),
         }
-        said = "decode workers are held by " + ", ".join(sorted(pool.protections))
-        assert said in [record.getMessage() for record in caplog.records]
+        message = "decode sandbox: " + ", ".join(sorted(pool.protections))
+        assert message in [record.getMessage() for record in caplog.records]
         for pid in worker_pids():
             status = _status(pid)
             assert status["NoNewPrivs"] == "1"
             assert status["Seccomp"] == ("2" if SECCOMP else "0")
             assert Path(f"/proc/{pid}/oom_score_adj").read_text().strip() == "1000"
-        assert _status(fork_server_pid())["Threads"] == "1"  # or a fork of it could hold locks for ever
+        assert (
+            _status(fork_server_pid())["Threads"] == "1"
+        )  # with more threads, a forked worker could inherit locked locks
 
 
 def _status(pid: int) -> dict[str, str]:
@@ -144,7 +146,7 @@ def _status(pid: int) -> dict[str, str]:
         ("avi", "mpeg4", "yuv420p"),
     ],
 )
-async def test_videos_decode_in_it(
+async def test_rendered_videos_decode_in_the_sandbox(
     ending: str, codec: str, pix_fmt: str, threads: int, tmp_path: Path
 ) -> None:
     clip = render(tmp_path / f"clip.{ending}", 60, codec=codec, pix_fmt=pix_fmt)
@@ -153,14 +155,14 @@ async def test_videos_decode_in_it(
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-async def test_real_videos_decode_in_it(videos: Path, threads: int) -> None:
-    """Not one of them is stopped by what the sandbox denies: no decoder dies."""
-    deaths: list[Death] = []
-    async with DecodePool(DecodeConfig(workers=1, threads=threads), deaths.append) as pool:
+async def test_real_videos_decode_in_the_sandbox(videos: Path, threads: int) -> None:
+    """The sandbox denies nothing that these videos need: no worker fails."""
+    failures: list[WorkerFailure] = []
+    async with DecodePool(DecodeConfig(workers=1, threads=threads), failures.append) as pool:
         for path in sorted((videos / "real").iterdir()):
             if path.is_file():
                 async with pool.worker() as worker:
                     _, units, end = await decode_file(worker, path)
                 assert units
                 assert not end.warnings
-    assert deaths == []
+    assert failures == []
