@@ -1,4 +1,4 @@
-"""Wires everything, starts and stops it: the only place where objects are built."""
+"""The server: builds all parts, starts and stops them. No other module builds them."""
 
 import asyncio
 import importlib.resources
@@ -29,30 +29,30 @@ from tubelet.service.server.monitoring import Readiness, State, open_monitoring
 from tubelet.service.types.request import Options
 
 SAMPLE_CLIP = importlib.resources.files("tubelet.service.server") / "warmup.mp4"
-"""A few seconds of camera moves over a picture that the project drew itself: for warm-up and demo."""
+"""A clip of a few seconds for warm-up and demo: camera moves over a picture that the project drew itself."""
 
-_LAST_WORDS_S = 1.0  # for clients to hear that there is no more time for them
-_PING_INTERVAL_MS = 10_000  # the shortest that a client may have
+_LAST_ANSWERS_S = 1.0  # for calls that are ended when the time to drain is over to be answered
+_PING_INTERVAL_MS = 10_000  # the shortest interval at which clients may ping
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """What answers: models on their devices, decoders, and the line through them."""
+    """The parts that answer requests: models on their devices, decode workers, and the pipeline over them."""
 
     pipeline: Pipeline
-    warm_up: Pipeline  # through the same models and decoders, but counted in no metric
+    warm_up: Pipeline  # with the same models and decoders, counted in no metric
     decoders: DecodePool
     shelf: Shelf
-    is_over: asyncio.Event  # no device is left
+    is_over: asyncio.Event  # set once no device is left
 
 
 @dataclass(frozen=True, slots=True)
 class RunningServer:
-    """A server that is ready: where it listens, and what it serves with."""
+    """A server that is ready: its addresses, ports and parts."""
 
-    addresses: tuple[str, ...]  # "::" alone is every one, IPv6 and IPv4
+    addresses: tuple[str, ...]  # "::" alone is all addresses, IPv6 and IPv4
     port: int
     metrics_port: int
     stages: Stages
@@ -61,12 +61,12 @@ class RunningServer:
 
 @asynccontextmanager
 async def open_stages(config: Config, metrics: Metrics) -> AsyncIterator[Stages]:
-    """Models loaded and decoders started; both are gone when the context ends.
+    """Load the models and start the decode workers; both are stopped when the context ends.
 
     Raises:
         UnknownModel, BrokenModel: the default model cannot be served.
         NotThere: the configuration names a store or models that are not there.
-        tubelet.models.errors.MissingExtra: neither that nor the URIs that are allowed, without a library.
+        tubelet.models.errors.MissingExtra: the default model, or a URI that is allowed, needs a library.
     """
     is_over = asyncio.Event()
 
@@ -89,10 +89,10 @@ async def open_stages(config: Config, metrics: Metrics) -> AsyncIterator[Stages]
 
 @asynccontextmanager
 async def open_server(config: Config) -> AsyncIterator[RunningServer]:
-    """A server that is ready; leaving the context drains it.
+    """Start a server and wait until it is ready; it drains when the context ends.
 
-    Draining: health turns to NOT_SERVING, new calls are refused, those in flight have
-    ``server.drain_s`` to end and are told then that there is no more time.
+    Draining: health turns to NOT_SERVING, new calls are refused, and calls in flight have ``server.drain_s``
+    to end. Then they are answered ``SERVER_STOPPED``.
     """
     started = monotonic()
     metrics, readiness = Metrics(), Readiness()
@@ -101,7 +101,7 @@ async def open_server(config: Config) -> AsyncIterator[RunningServer]:
     async with AsyncExitStack() as stack:
         monitoring = open_monitoring(addresses, config.server.metrics_port, metrics.registry, readiness)
         metrics_port = await stack.enter_async_context(monitoring)
-        # Bound before the models are loaded, which takes seconds: a port that is taken is known at once.
+        # Bound before the models are loaded, which takes seconds: a taken port is an error at once.
         server, port = _bound(config, addresses)
         stages = await stack.enter_async_context(open_stages(config, metrics))
         health = await stack.enter_async_context(_serving(server, config, stages.pipeline, metrics))
@@ -121,41 +121,42 @@ async def open_server(config: Config) -> AsyncIterator[RunningServer]:
 
 
 async def _unready_when(is_over: asyncio.Event, health: Health, readiness: Readiness) -> None:
+    """Turn health and readiness off once ``is_over`` is set."""
     await is_over.wait()
     readiness.state = State.NO_DEVICE
     await health.set_ready(ready=False)
 
 
 def _bound(config: Config, addresses: tuple[str, ...]) -> tuple[grpc.aio.Server, int]:
-    """Make a gRPC server that has its port at each address, and return that port too.
+    """Make a gRPC server that has bound its port at each address; return it and the port.
 
     Raises:
         OSError: the port cannot be bound.
     """
     limits = config.server
     server = grpc.aio.server(
-        # Of a call of any method gRPC keeps a message that is on its way in memory, before we hear of it. Far
-        # out, since gRPC says neither why it refuses nor when to come back, to health checks too.
+        # gRPC holds a message of each call in memory before our code sees the call. The limit is far out,
+        # since gRPC gives neither a reason nor a time to try again, and refuses health checks too.
         maximum_concurrent_rpcs=limits.max_videos_in_flight + limits.max_other_calls,
         options=[
             ("grpc.max_receive_message_length", limits.max_message_bytes),
             ("grpc.max_send_message_length", -1),
-            # Clients hold channels for hours; ended now and then, they find new replicas. Calls under way go
+            # Clients hold channels for hours; ended now and then, they find new replicas. Calls in flight go
             # on, however long they are: the grace is unlimited unless it is set.
             ("grpc.max_connection_age_ms", round(limits.max_connection_age_s * 1000)),
             ("grpc.max_concurrent_streams", limits.max_calls_per_connection),
-            # A client that is gone without a word gives its place back; those that ask us are not sent away.
+            # A client that vanished is noticed by pings and its calls end; clients may ping the server, too.
             ("grpc.keepalive_time_ms", round(limits.keepalive_s * 1000)),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_ping_interval_without_data_ms", _PING_INTERVAL_MS),
-            # What clients may send ahead is in our memory; gRPC itself would raise it without a bound.
+            # Bytes that clients send ahead are in our memory; gRPC would raise the window without a bound.
             ("grpc.http2.lookahead_bytes", limits.flow_control_window_bytes),
             ("grpc.http2.bdp_probe", 0),
-            # Two servers on one port would share its connections silently.
+            # Else two servers on one port would silently share its connections.
             ("grpc.so_reuseport", 0),
         ],
     )
-    # Bound once before: gRPC would not say what is wrong with an address.
+    # Bound once before gRPC does, which would not say what is wrong with an address.
     port = choose_port(addresses, limits.port, "--port")
     for address in addresses:
         try:
@@ -169,7 +170,7 @@ def _bound(config: Config, addresses: tuple[str, ...]) -> tuple[grpc.aio.Server,
 async def _serving(
     server: grpc.aio.Server, config: Config, pipeline: Pipeline, metrics: Metrics
 ) -> AsyncIterator[Health]:
-    """The server answers, but says NOT_SERVING: its health. It drains at the end."""
+    """Start to answer calls, with a health of NOT_SERVING, which is yielded; drain when the context ends."""
     servicer = Servicer(pipeline, metrics, config.upload.idle_timeout_s)
     add_to(server, servicer)
     health = Health(SERVICE)
@@ -181,12 +182,12 @@ async def _serving(
         yield health
     finally:
         ending = asyncio.get_running_loop().call_later(config.server.drain_s, servicer.end_calls)
-        await server.stop(config.server.drain_s + _LAST_WORDS_S)
+        await server.stop(config.server.drain_s + _LAST_ANSWERS_S)
         ending.cancel()
 
 
 async def _warm_up(pipeline: Pipeline) -> None:
-    """The default model answers a real clip through all stages before anybody else is let in."""
+    """Classify the sample clip with the default model, through all stages, before the server is ready."""
 
     async def chunks() -> AsyncIterator[bytes]:
         yield SAMPLE_CLIP.read_bytes()
@@ -198,12 +199,13 @@ async def _warm_up(pipeline: Pipeline) -> None:
         await pipeline.classify(chunks(), Options(), ignore)
     except (VideoTooLarge, UploadTooLarge) as error:
         logger.warning(
-            "the first video will take longer, for the clip that warms up is over a limit: %s", error
+            "warm-up skipped, so the first video will take longer: the sample clip exceeds a limit: %s", error
         )
     pipeline.forget()  # the demo uploads the same clip, and shows what a first answer costs
 
 
 def _decoders(config: Config, metrics: Metrics, engine: Engine) -> DecodePool:
+    """Make the pool of decode workers, which metrics and engine watch."""
     pool = DecodePool(
         config.decode,
         on_worker_failure=lambda death: metrics.decoder_failures.labels(death.value).inc(),

@@ -1,6 +1,6 @@
-"""Where the server listens: one spelling of a host for gRPC and for HTTP.
+"""Addresses and ports at which the server listens, for gRPC and for HTTP alike.
 
-``::`` and ``0.0.0.0`` both mean every address of the machine, IPv6 and IPv4, as gRPC has it.
+``::`` and ``0.0.0.0`` both mean all addresses of the machine, IPv6 and IPv4, as in gRPC.
 """
 
 import socket
@@ -10,11 +10,11 @@ from errno import EADDRINUSE
 from ipaddress import ip_address
 
 _LOOPBACK = ("::1", "127.0.0.1")  # RFC 6761 makes localhost both, whatever /etc/hosts says
-_ATTEMPTS = 20  # at a port that is free at each of several addresses
+_ATTEMPTS = 20  # to find a port that is free at each of several addresses
 
 
 def resolve(host: str) -> tuple[str, ...]:
-    """Find the addresses of this machine that a host stands for.
+    """Return the addresses of this machine that ``host`` stands for.
 
     Raises:
         OSError: the name is unknown, or none of its addresses is one of this machine.
@@ -32,7 +32,7 @@ def resolve(host: str) -> tuple[str, ...]:
 
 
 def listed(addresses: Sequence[str]) -> str:
-    """Name the addresses that a server listens at, for people."""
+    """Return the addresses in words, for logs and the terminal."""
     if "::" in addresses:
         return "all addresses, IPv6 and IPv4"
     return "all addresses, IPv4 alone" if "0.0.0.0" in addresses else " and ".join(addresses)
@@ -47,7 +47,7 @@ def bind(sock: socket.socket, address: str, port: int) -> None:
     """Bind a TCP socket; at ``::`` it takes IPv4 too.
 
     Raises:
-        OSError
+        OSError: the address or the port cannot be bound.
     """
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if sock.family == socket.AF_INET6:
@@ -57,6 +57,7 @@ def bind(sock: socket.socket, address: str, port: int) -> None:
 
 
 def family(address: str) -> socket.AddressFamily:
+    """Return the address family of an IP address."""
     return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
@@ -66,7 +67,7 @@ def choose_port(addresses: Sequence[str], port: int, flag: str) -> int:
     0 stays 0 for a single address: then the system picks one as it binds.
 
     Raises:
-        OSError: the port cannot be had. The sentence names ``flag``, which chooses another one.
+        OSError: the port cannot be bound. The sentence names ``flag``, which chooses another one.
     """
     if not port and len(addresses) == 1:
         return 0
@@ -84,20 +85,25 @@ def choose_port(addresses: Sequence[str], port: int, flag: str) -> int:
                 found = sock.getsockname()[1]
             else:
                 return found
-    raise OSError(f"cannot listen on {' and '.join(addresses)}: found no port that is free at each")
+    raise OSError(f"cannot listen on {' and '.join(addresses)}: found no port that is free at all of them")
 
 
 def cannot_listen(address: str, port: int, flag: str, error: OSError) -> OSError:
-    """Describe why a socket could not be bound."""
+    """Make the error of a socket that could not be bound, with the flag that helps."""
     remedy = f"; {flag} chooses another port" if error.errno == EADDRINUSE else ""
     return OSError(f"cannot listen on {with_port(address, port)}: {error.strerror}{remedy}")
 
 
 def _looked_up(host: str) -> Iterator[str]:
+    """Yield the IP addresses of ``host``.
+
+    Raises:
+        OSError: the name is unknown or malformed.
+    """
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no name of a host"
+        why = error.strerror if isinstance(error, OSError) else "it is not a valid host name"
         raise OSError(f"cannot listen on {host}: {why}") from error
     for *_, where in found:
         scope = where[3] if len(where) > 3 else 0  # of a link-local address: its interface
@@ -105,7 +111,7 @@ def _looked_up(host: str) -> Iterator[str]:
 
 
 def _binds(address: str) -> str | None:
-    """Say why no socket can be bound to an address; None where one can."""
+    """Return why no socket can be bound to ``address``, None if one can."""
     try:
         with socket.socket(family(address), socket.SOCK_STREAM) as sock:
             bind(sock, address, 0)

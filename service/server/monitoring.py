@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 _MAX_CONNECTIONS = 100  # each has a thread; one more is closed at once
-_CONNECTION_S = 30.0  # after which a connection is closed, however slow its client is
+_CONNECTION_S = 30.0  # age at which a connection is closed, however slow its client is
 
 logger = logging.getLogger(__name__)
 
 
 class State(StrEnum):
-    """Whether the server takes calls, in the words of ``/readyz``."""
+    """The states of a server, in the words of ``/readyz``; it takes calls when READY."""
 
     STARTING = "starting"
     READY = "ready"
@@ -38,7 +38,7 @@ class State(StrEnum):
 
 @dataclass(slots=True)
 class Readiness:
-    """The state of the server, as it changes."""
+    """Holder of the server's current state, which the server updates and ``/readyz`` shows."""
 
     state: State = State.STARTING
 
@@ -51,7 +51,7 @@ class Readiness:
 async def open_monitoring(
     addresses: Sequence[str], port: int, registry: CollectorRegistry, readiness: Readiness
 ) -> AsyncIterator[int]:
-    """Answer HTTP at these addresses until the context ends; its value is the port. 0 takes a free one.
+    """Answer HTTP at ``addresses`` until the context ends, and yield the port; ``port`` 0 takes a free one.
 
     Raises:
         OSError: the port cannot be bound.
@@ -78,7 +78,7 @@ async def open_monitoring(
 
 
 def make_app(registry: CollectorRegistry, readiness: Readiness) -> "WSGIApplication":
-    """Make the WSGI application: three pages, each for GET and HEAD."""
+    """Make the WSGI application with the three pages, each for GET and HEAD."""
     pages: dict[str, WSGIApplication] = {
         "/metrics": make_wsgi_app(registry),
         "/healthz": lambda _, start: _text(start, "200 OK", "alive"),
@@ -108,7 +108,7 @@ def make_app(registry: CollectorRegistry, readiness: Readiness) -> "WSGIApplicat
 def _head(
     page: "WSGIApplication", environ: "WSGIEnvironment", start_response: "StartResponse"
 ) -> Iterable[bytes]:
-    """Answer as to GET, with the length of the body in its place."""
+    """Answer HEAD: the headers of GET and the length of its body, without the body."""
     said: list[Any] = []
 
     def start(status: str, headers: list[tuple[str, str]], exc_info: object = None, /) -> Callable[..., Any]:
@@ -124,12 +124,13 @@ def _head(
 def _text(
     start_response: "StartResponse", status: str, text: str, headers: Sequence[tuple[str, str]] = ()
 ) -> Iterable[bytes]:
+    """Answer with one line of plain text."""
     start_response(status, [("Content-Type", "text/plain; charset=utf-8"), *headers])
     return [f"{text}\n".encode()]
 
 
 class _Handler(WSGIRequestHandler):
-    """Handles one connection. What goes wrong with it is its client's affair, and is not logged."""
+    """Handler of one connection. Its errors are the client's, and are not logged."""
 
     timeout = _CONNECTION_S  # of a read or a write
 
@@ -141,21 +142,21 @@ class _Handler(WSGIRequestHandler):
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """Serves HTTP at one address, a thread a connection."""
+    """HTTP server at one address, with a thread for each connection."""
 
     daemon_threads = True
     request_queue_size = _MAX_CONNECTIONS
 
     def __init__(self, address: str, port: int, app: "WSGIApplication") -> None:
         self.address_family = family(address)
-        self._accepted_at: dict[socket.socket, float] = {}  # open connections
+        self._accepted_at: dict[socket.socket, float] = {}  # of the open connections
         super().__init__((address, port), _Handler)
         self.set_app(app)
 
     def server_bind(self) -> None:
         bind(self.socket, *self.server_address[:2])  # pyright: ignore[reportArgumentType]: TCP's are str, int
         self.server_address = self.socket.getsockname()
-        # The base class asks a name server for the name of this machine, which may take long.
+        # The base class would ask a name server for the name of this machine, which may take long.
         self.server_name, self.server_port = self.socket.getsockname()[:2]
         self.setup_environ()
 
@@ -170,11 +171,11 @@ class _Server(ThreadingMixIn, WSGIServer):
         super().shutdown_request(request)
 
     def service_actions(self) -> None:
-        """Close the connections that are overdue. Called by the base class, again and again."""
+        """Close the connections that are too old. The base class calls this again and again."""
         overdue = monotonic() - _CONNECTION_S
         for request, accepted_at in tuple(self._accepted_at.items()):
             if accepted_at < overdue:
-                with suppress(OSError):  # closed meanwhile
+                with suppress(OSError):  # its client has closed it
                     request.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:

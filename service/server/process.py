@@ -1,4 +1,4 @@
-"""A server's process: SIGTERM or SIGINT drains it, a second one ends it at once, SIGHUP rereads models."""
+"""The server's process: SIGTERM or SIGINT drains it, a second one ends it at once, SIGHUP reloads models."""
 
 import asyncio
 import gc
@@ -22,17 +22,17 @@ logger = logging.getLogger(__name__)
 
 
 class NoDeviceLeft(RuntimeError):
-    """Every device failed: only another process may do better."""
+    """The server ended because every device failed; a new process may do better."""
 
 
 def serve(config: Config, ready: Callable[[RunningServer], None], reread: Callable[[], Config]) -> None:
-    """As ``run_until_signal``; the process ends, too, where a model is being loaded then.
+    """Run ``run_until_signal``, and end the process even while a model is still being loaded in a thread.
 
     Raises:
-        NoDeviceLeft
+        NoDeviceLeft: the server ended because every device failed.
     """
     asyncio.run(run_until_signal(config, ready, reread))
-    if is_any_at_work():  # a thread in torch's code aborts the process where Python ends before it does
+    if is_any_at_work():  # Python's own end would abort in a thread that still runs torch's code
         logging.shutdown()
         sys.stdout.flush()
         os._exit(0)
@@ -41,13 +41,14 @@ def serve(config: Config, ready: Callable[[RunningServer], None], reread: Callab
 async def run_until_signal(
     config: Config, ready: Callable[[RunningServer], None], reread: Callable[[], Config]
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then drain. SIGHUP rereads the models, and which of them are wanted.
+    """Serve until SIGTERM or SIGINT, then drain. SIGHUP calls ``reread`` and reloads the models.
 
-    A second SIGTERM or SIGINT ends the process at once, with the exit status 128 + its number, as shells have
-    it for a process that a signal ended: 130 for SIGINT, 143 for SIGTERM.
+    ``ready`` is called once the server takes calls. A second SIGTERM or SIGINT ends the process at once, with
+    the exit status 128 + its number, as shells have it for a process that a signal ended: 130 for SIGINT, 143
+    for SIGTERM.
 
     Raises:
-        NoDeviceLeft: it ended because nothing can be computed any more.
+        NoDeviceLeft: the server ended because every device failed.
     """
     stop, change = asyncio.Event(), asyncio.Event()
     starting = asyncio.current_task()
@@ -57,7 +58,7 @@ async def run_until_signal(
     def end() -> None:
         nonlocal is_given_up
         if not is_ready and not is_given_up:
-            is_given_up = starting.cancel()  # loading models that nobody will ask
+            is_given_up = starting.cancel()  # stop loading models
         stop.set()
         for number in _ENDING:
             loop.remove_signal_handler(number)
@@ -67,7 +68,7 @@ async def run_until_signal(
     for number in _ENDING:
         loop.add_signal_handler(number, end)
     loop.add_signal_handler(signal.SIGHUP, change.set)
-    # What was imported stays: a collection that walks through it stops all calls for a tenth of a second.
+    # Imported modules stay: a garbage collection that visits them stops all calls for a tenth of a second.
     gc.collect()
     gc.freeze()
     try:
@@ -83,14 +84,14 @@ async def run_until_signal(
         if not is_given_up:
             raise
         starting.uncancel()
-        logger.info("stopped before it was ready")
+        logger.info("stopped before the server was ready")
         return
     if server.stages.is_over.is_set():
-        raise NoDeviceLeft("every device failed; the log says how")
+        raise NoDeviceLeft("every device failed; the log has the errors")
 
 
 def _end_at_once(number: int, _: FrameType | None) -> None:
-    """Leave calls in flight without an answer. The kernel kills the decoders: they end with this process."""
+    """End the process without answers for calls in flight. The kernel ends the decode workers with it."""
     os._exit(128 + number)
 
 
@@ -101,7 +102,7 @@ async def _until(
     config: Config,
     reread: Callable[[], Config],
 ) -> None:
-    """Serve what is wanted as it changes, until somebody ends it or nothing is left to serve with."""
+    """Reload models at each ``change``, until ``stop`` is set or no device is left."""
     ends = [asyncio.create_task(event.wait()) for event in (stop, server.stages.is_over)]
     following = asyncio.create_task(_follow(change, server.stages.shelf, config, reread))
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -110,23 +111,21 @@ async def _until(
 
 
 async def _follow(change: asyncio.Event, shelf: Shelf, config: Config, reread: Callable[[], Config]) -> None:
-    """Whatever is wrong with what was reread, the models that are served go on."""
+    """Reload the models each time ``change`` is set; after an error, which is logged, nothing changes."""
     while await change.wait():
         change.clear()
-        logger.info("rereading the models")
+        logger.info("reloading the models")
         try:
             now = reread()
             if others := [key for key, value in now if key != "models" and value != getattr(config, key)]:
-                logger.warning(
-                    "only models change without a restart: %s stay as they were", ", ".join(others)
-                )
+                logger.warning("only [models] changes without a restart; unchanged: %s", ", ".join(others))
             await shelf.refresh(now.models)
         except BadConfig as error:
             for problem in error.problems:
                 logger.error("the models stay as they were: %s", problem)
         except (*CANNOT_LOAD, UnknownModel, OSError) as error:
             logger.error("the models stay as they were: %s", error)
-        except Exception:  # the next change may be a good one
+        except Exception:  # the next reload may succeed
             logger.exception("the models stay as they were")
         else:
-            logger.info("serving the models of now")
+            logger.info("model reload complete")

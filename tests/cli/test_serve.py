@@ -236,7 +236,7 @@ def test_serve_rolls_back_a_version_on_sighup(video: Path, tmp_path: Path) -> No
         Client(target) as client,
     ):
         assert client.classify(str(video)).version == "2"
-        pin("1", "serving the models of now")
+        pin("1", "model reload complete")
         assert client.classify(str(video)).version == "1"
         assert client.classify(str(video), Options(model="camera-motion")).version == "1"
         assert client.classify(str(video), Options(model="camera-motion:2")).version == "2"
@@ -267,8 +267,8 @@ def test_invalid_configuration_on_sighup_is_logged_line_by_line(tmp_path: Path) 
         before = log.read_text()
         config.write_text("[server]\nretry_after_s = 3\n")
         process.send_signal(signal.SIGHUP)
-        says = "only models change without a restart: server stay as they were"
-        while says not in log.read_text() or "serving the models of now" not in log.read_text():
+        says = "only [models] changes without a restart; unchanged: server"
+        while says not in log.read_text() or "model reload complete" not in log.read_text():
             assert process.poll() is None
         before = log.read_text()
         config.write_text("[models]\ndefalt = 'a'\nload = 3\n")
@@ -279,7 +279,7 @@ def test_invalid_configuration_on_sighup_is_logged_line_by_line(tmp_path: Path) 
             said = log.read_text().removeprefix(before)
             sleep(0.05)
     assert [line.partition(": ")[2] for line in said.splitlines()] == [
-        "rereading the models",
+        "reloading the models",
         "the models stay as they were: models.load: Input should be a list; found 3",
         "the models stay as they were: models.defalt: no such key (closest: models.default)",
     ]

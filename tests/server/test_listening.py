@@ -76,7 +76,7 @@ def test_host_is_resolved_to_its_addresses(host: str, addresses: tuple[str, ...]
     [
         ("nosuch.invalid", "cannot listen on nosuch.invalid: "),
         ("192.0.2.77", "cannot listen on 192.0.2.77: Cannot assign requested address"),
-        ("a" * 70 + ".example", "it is no name of a host"),
+        ("a" * 70 + ".example", "it is not a valid host name"),
     ],
 )
 def test_error_of_an_unbindable_host_says_why(host: str, says: str) -> None:

@@ -234,6 +234,13 @@ def test_import_warns_of_random_weights(store: Path, tmp_path: Path) -> None:
     assert "the checkpoint has no weights for temporal: that part is random" in start.stderr
 
 
+def test_old_name_of_a_flag_is_refused_with_its_new_one(store: Path) -> None:
+    for arguments in (("--as", "factorised"), ("--as=factorised",)):
+        done = run("models", "import", "torchvision:resnet50", *arguments)
+        assert done.returncode == 2
+        assert "--as was renamed to --inflate-to" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("source", "name"),
     [
