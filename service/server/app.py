@@ -208,7 +208,7 @@ def _decoders(config: Config, metrics: Metrics, engine: Engine) -> DecodePool:
     """Make the pool of decode workers, which metrics and engine watch."""
     pool = DecodePool(
         config.decode,
-        on_worker_failure=lambda death: metrics.decoder_failures.labels(death.value).inc(),
+        on_worker_failure=lambda failure: metrics.decoder_failures.labels(failure.value).inc(),
         on_work=lambda at_work: engine.decoders_at_work(at_work * config.decode.threads),
     )
     metrics.watch_decoders(lambda: pool.busy_workers, lambda: pool.protections, lambda: pool.process_ids)

@@ -111,11 +111,11 @@ class DecodePool:
         self.protections: frozenset[Protection] = frozenset()
         self._spawner = Spawner(config)
         self._processes: set[WorkerProcess] = set()
-        self._free: deque[WorkerProcess] = deque()  # may hold dead ones, which are skipped
+        self._free: deque[WorkerProcess] = deque()  # may hold processes that have ended: they are skipped
         self._waiting: FairQueue[asyncio.Future[WorkerProcess]] = FairQueue()
         self._long_video_timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._past_busy_s = 0.0  # of processes that are gone
+        self._past_busy_s = 0.0  # of processes that have exited
         self._mean_session_s = 0.0  # running mean of how long a video holds its worker
         self._num_starting = 0
         self._num_uploading = 0  # videos that hold a worker while they are still being uploaded

@@ -39,6 +39,7 @@ class Child:
         return await asyncio.shield(self._reaping)
 
     async def _reap(self) -> int:
+        """Wait for the end of the process in a thread, then reap it here."""
         # The thread only waits. If it reaped the process, the kernel could give its id to another one, which
         # ``kill`` would then hit.
         await asyncio.to_thread(os.waitid, os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
@@ -46,6 +47,7 @@ class Child:
         return self.returncode
 
     def _status(self) -> int:
+        """Reap the process, which has ended, and return its exit status."""
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
@@ -210,9 +212,9 @@ def _settings(config: DecodeConfig, control_fd: int) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """Return the environment of the fork server: the module path alone of ours, and one thread a library.
+    """Return the environment of the fork server: the module path and nothing else of ours.
 
-    Idle threads of numpy's libraries and their heaps would cost address space, which is limited.
+    It limits threads and heaps, since those that numpy's libraries do not use would cost address space.
     """
     return {
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),

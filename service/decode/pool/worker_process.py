@@ -117,7 +117,7 @@ class WorkerProcess(asyncio.Protocol):
         try:
             async with asyncio.timeout(_START_TIMEOUT_S):
                 await self._next_response()
-        except BaseException as error:  # also if cancelled just as it gets ready, for then nobody owns it
+        except BaseException as error:  # also if cancelled just as it gets ready: no one else would end it
             self.kill()
             await self.wait_until_exited()
             if isinstance(error, TimeoutError):
@@ -184,7 +184,7 @@ class WorkerProcess(asyncio.Protocol):
                 await self._next_response()
         except TimeoutError:
             self._fail(WorkerFailure.STOP_TIMEOUT)
-        except TubeletError:  # the worker has failed; the client that it matters to is gone
+        except TubeletError:  # the worker has failed, but its client no longer waits
             return
 
     def kill(self) -> None:
@@ -215,7 +215,7 @@ class WorkerProcess(asyncio.Protocol):
             self._fail(WorkerFailure.PROTOCOL_ERROR, repr(error))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Clean up after the process, and report its failure if nobody killed it."""
+        """Clean up after the process, and report its failure unless it was killed on purpose."""
         self.is_alive = False
         self._run = None  # lets go of its memory, unless frames of it are still held
         self._watchdog.stop()
