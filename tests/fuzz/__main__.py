@@ -2,9 +2,9 @@
 
     python -m tests.fuzz ../shared/videos/odd [--mutants 20000] [--first 0]
 
-Mutants of every clip of up to 200 kB below the folder go through the real pool of workers. Prints outcomes by
-reason, workers lost by cause, the slowest mutant, what leaked and how memory went; exit status 1 for a hang,
-a crash, a leak or an error that is in no table.
+Mutants of every clip of up to 200 kB below the folder go through the real pool of workers. The program prints
+outcomes by reason, worker failures by cause, the slowest mutant, leaks, and the course of memory. It exits
+with status 1 after a hang, a crash, a leak or an unexpected error.
 """
 
 import asyncio
@@ -50,7 +50,7 @@ def _show(report: Report, clips: int) -> None:
     out.print(f"{report.outcomes.total()} mutants of {clips} clips")
     for outcome, number in report.outcomes.most_common():
         out.print(f"  {number:7} {outcome}")
-    out.print(f"workers lost: {dict(report.deaths) or 'none'}")
+    out.print(f"worker failures: {dict(report.failures) or 'none'}")
     out.print(f"slowest: {report.slowest_s:.1f} s, seed {report.slowest_seed}; hung: {report.hung or 'none'}")
     out.print(f"leaked: {report.leaked_descriptors} descriptors, {report.leaked_processes} processes")
     now_and_then = report.rss_bytes[:: max(1, len(report.rss_bytes) // 10)]

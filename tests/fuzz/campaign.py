@@ -1,4 +1,4 @@
-"""Mutants through the real pool of workers, and what became of them and of us."""
+"""A fuzzing campaign: mutants decoded by the real pool of workers, and a report of their outcomes."""
 
 import asyncio
 import gc
@@ -34,22 +34,22 @@ _SHAPE = PixelFormat(64, 64, "crop")
 
 @dataclass(slots=True)
 class Report:
-    """Outcomes by reason, workers that ended before their time by cause, and what is left behind."""
+    """The outcomes by reason, the failures of workers by cause, and what the campaign has leaked."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
-    deaths: Counter[str] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)
     slowest_s: float = 0.0
     slowest_seed: int = 0
     hung: list[int] = field(default_factory=list)  # seeds
-    surprises: dict[int, str] = field(default_factory=dict)  # by seed: what is in no error tree
-    crashes: dict[int, str] = field(default_factory=dict)  # by seed: contained, but somebody's fault
-    rss_bytes: list[int] = field(default_factory=list)  # of the server, now and then
+    surprises: dict[int, str] = field(default_factory=dict)  # by seed: errors of no class of ours
+    crashes: dict[int, str] = field(default_factory=dict)  # by seed: contained, but bugs of FFmpeg or ours
+    rss_bytes: list[int] = field(default_factory=list)  # of the server, at intervals
     leaked_descriptors: int = 0
     leaked_processes: int = 0
 
 
 class _Bytes:
-    """A mutant in memory; as an upload, it comes in portions of any size."""
+    """A mutant in memory; ``in_portions``, it arrives like an upload, in portions of random size."""
 
     def __init__(self, data: bytes, chance: Random, in_portions: bool) -> None:
         self.fd = os.memfd_create("mutant", os.MFD_CLOEXEC)
@@ -77,17 +77,17 @@ class _Bytes:
 async def run_campaign(
     clips: list[bytes], seeds: range, workers: int, progress: Callable[[], None] = lambda: None
 ) -> Report:
-    """Decode the mutant of each seed by a plan of its own."""
+    """Decode the mutant of each seed, with a plan made from the seed."""
     report = Report()
     gc.collect()
     descriptors, processes = psutil.Process().num_fds(), len(psutil.Process().children(recursive=True))
     waiting = iter(seeds)
     config = CONFIG.model_copy(update={"workers": workers})
 
-    def died(death: WorkerFailure) -> None:
-        report.deaths[death.value] += 1
+    def count_failure(failure: WorkerFailure) -> None:
+        report.failures[failure.value] += 1
 
-    async with DecodePool(config, died) as pool:
+    async with DecodePool(config, count_failure) as pool:
 
         async def work() -> None:
             for seed in waiting:
@@ -146,7 +146,7 @@ def _unbounded_plan() -> Plan:
 
 
 def _plan(metadata: VideoMetadata, chance: Random) -> Plan:
-    """A window over all of it, or over some part."""
+    """Return a plan of one window over the whole video, or over its end from a random time."""
     start = chance.choice((0, chance.randrange(metadata.duration_ns)))
     length = metadata.duration_ns - start
     return Plan((SamplingGrid(start, metadata.duration_ns, length, 2, 8, 8),))
