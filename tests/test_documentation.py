@@ -1,20 +1,87 @@
-"""What README.md and deploy/README.md say of settings, metrics, errors and messages is true."""
+"""Commands, examples, settings, metrics and errors that the README pages show exist and work."""
 
+import contextlib
+import importlib.util
+import io
 import json
 import re
+import shlex
+import shutil
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
+import typer
 from google.protobuf.json_format import Parse
+from typer.testing import CliRunner
 
 from tests.support import deploy_reference
+from tests.support.running_server import Served
+from tubelet.service.cli.app import app
 from tubelet.service.config.config import Config
 from tubelet.service.config.renamed import RENAMED_FLAGS, RENAMED_KEYS
 from tubelet.service.errors import reasons
 from tubelet.v1 import video_classifier_pb2 as pb
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text()
+    for folder in (".", "deploy", "models", "service", "tests")
+    if (path := ROOT / folder / "README.md").is_file()
+}
+
+# Each command of the pages' shell blocks is run by a test here or elsewhere, or has a reason why not.
+RUN_HERE = (
+    "tubelet classify clip.mp4 --server localhost",
+    "tubelet models list",
+    "tubelet models show camera-motion",
+    "tubelet models verify camera-motion",
+)
+RUN_ELSEWHERE = {
+    "tubelet demo": "tests/cli/test_app.py::test_demo_prints_labels_and_metrics",
+    "tubelet serve": "tests/cli/test_serve.py::test_serve_answers_and_drains_on_sigterm",
+}
+NETWORK, PROGRAM, TIME = "needs the network", "needs a program that is not installed", "takes too long"
+NOT_RUN = {
+    "python3 -m venv .venv && . .venv/bin/activate": "changes the shell",
+    "pip install -e '.[serve]'": NETWORK,
+    "python3 -m venv .venv && .venv/bin/pip install -e '.[test]'": NETWORK,
+    "cp service/server/warmup.mp4 clip.mp4": "changes the working tree; example_clip copies the same file",
+    'grpcurl -plaintext -d \'{"name":"camera-motion"}\' localhost:8500 '
+    "tubelet.v1.VideoClassifier/GetModel": PROGRAM,
+    """(echo '{"options":{"topK":3,"sliding":{"window":"2s","stride":"0.5s"}}}'; """
+    """echo "{\\"chunk\\":\\"$(base64 -w0 clip.mp4)\\"}") | grpcurl -plaintext -d @ localhost:8500 """
+    "tubelet.v1.VideoClassifier/ClassifyStreaming": PROGRAM,
+    "tubelet evaluate kinetics/val --model NAME --clips 10 --crops 3": "needs a data set",
+    "python -m tubelet.models.training camera-motion --videos DIR": TIME,
+    "python -m tests.bench.camera_moves --videos DIR --out runs/moves-test": TIME,
+    "python -m tubelet.models.training evaluate --videos DIR --clips runs/moves-test": TIME,
+    "python -m tubelet.models.training publish": "overwrites the embedded model",
+    ".venv/bin/pytest -n 2 --dist loadfile": "runs this suite",
+    ".venv/bin/pytest tests/pipeline tests/test_client.py": "runs this suite",
+    ".venv/bin/python -m tests.fuzz ../shared/videos/odd --mutants 20000": TIME,
+    ".venv/bin/python -m tests.bench.golden OLD NEW": TIME,
+}
+
+
+def shell_commands() -> set[str]:
+    """Return the commands of all shell blocks, without comments and line breaks."""
+    blocks = [block for page in PAGES.values() for block in re.findall(r"```sh\n(.*?)```", page, re.S)]
+    joined = "".join(blocks).replace("|\n", "| ").replace("\\\n", " ")
+    lines = [re.sub(r"\s+# .*", "", line) for line in joined.splitlines()]
+    return {re.sub(r"  +", " ", line).strip() for line in lines}
+
+
+def tubelet_commands() -> list[str]:
+    """Return all commands of the pages that can be parsed: those without a syntax of alternatives."""
+    inline = {text for page in PAGES.values() for text in re.findall(r"`(tubelet [^`]*)`", page)}
+    commands = inline | {command for command in shell_commands() if command.startswith("tubelet ")}
+    return sorted(command for command in commands if not set("[|…") & set(command))
+
+
 DEPLOY = deploy_reference.PAGE.read_text()
 METRICS = {metric.name for metric in deploy_reference.declared_metrics()}
 
@@ -31,7 +98,7 @@ def keys() -> set[str]:
 def test_pages_name_configuration_keys_that_exist(page: str) -> None:
     text = page.split("\n## Renamed before 1.0\n")[0]
     named = set(re.findall(r"`((?:server|upload|fetch|decode|engine|models)\.[a-z_]+)`", text))
-    assert len(named) > 8
+    assert named
     assert named - keys() == set()
 
 
@@ -63,7 +130,7 @@ def test_old_names_are_listed_with_their_new_ones() -> None:
 
 
 def test_reasons_are_all_named_and_exist() -> None:
-    table = section("gRPC").split("| code | reasons |")[1]
+    table = section("Errors").split("| code | reasons |")[1].split("\n\n")[0]
     said = set(re.findall(r"`([A-Z_]+)`", table))
     codes = {code.name for code in grpc.StatusCode} - {"INTERNAL"}  # which is the name of a reason too
     assert said - codes == reasons() - codes
@@ -90,3 +157,80 @@ def test_the_example_of_json_output_is_json() -> None:
         "segments",
         "warnings",
     }
+
+
+@pytest.fixture
+def example_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A working directory with ``clip.mp4``, as the README makes it."""
+    shutil.copy(ROOT / "service" / "server" / "warmup.mp4", tmp_path / "clip.mp4")
+    monkeypatch.chdir(tmp_path)
+
+
+def test_every_command_is_run_or_has_a_reason() -> None:
+    assert shell_commands() == {*RUN_HERE, *RUN_ELSEWHERE, *NOT_RUN}
+    for test in RUN_ELSEWHERE.values():
+        file, _, name = test.partition("::")
+        assert f"def {name}(" in (ROOT / file).read_text()
+
+
+@pytest.mark.parametrize("command", NOT_RUN)
+def test_commands_that_are_not_run_are_valid(command: str) -> None:
+    subprocess.run(["bash", "-n", "-c", command], check=True)
+    for module in re.findall(r"python -m ([\w.]+)", command):
+        assert importlib.util.find_spec(module) is not None
+
+
+@pytest.mark.parametrize("text", tubelet_commands())
+def test_commands_have_the_options_that_pages_show(text: str) -> None:
+    command: Any = typer.main.get_command(app)
+    words = shlex.split(text)[1:]
+    while hasattr(command, "commands") and words and not words[0].startswith("-"):
+        command = command.commands[words.pop(0)]
+    if words and "--help" not in words:
+        command.make_context("tubelet", words)
+
+
+@pytest.mark.parametrize("text", RUN_HERE)
+def test_commands_run(served: Served, example_clip: None, text: str) -> None:
+    words = shlex.split(text.replace("localhost", served.target))[1:]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+
+
+def test_output_of_classify_is_as_shown(served: Served, example_clip: None) -> None:
+    done = CliRunner().invoke(app, ["classify", "clip.mp4", "--server", served.target])
+    shown = README.split("```\nclip.mp4: ")[1].split("```")[0].splitlines()
+    assert _without_scores(["clip.mp4: " + shown[0], *shown[1:3]]) == _without_scores(
+        done.stdout.splitlines()[:3]
+    )
+
+
+def test_output_of_python_is_as_shown(served: Served, example_clip: None) -> None:
+    program, _, shown = README.split("```python\n")[1].partition("```\n\n```\n")
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(program.replace("localhost:8500", served.target), {})
+    assert printed.getvalue() == shown.split("```")[0]
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+def test_node_program_is_valid(tmp_path: Path) -> None:
+    """It is not run: its packages need the network."""
+    (tmp_path / "client.js").write_text(README.split("```js\n")[1].split("```")[0])
+    subprocess.run(["node", "--check", tmp_path / "client.js"], check=True)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_lead_somewhere(name: str) -> None:
+    """To files, and to headings as GitHub names them."""
+    for path, _, heading in re.findall(r"\]\((?!http)([^)#]*)(#([^)]*))?\)", PAGES[name]):
+        target = (ROOT / name).parent / path if path else ROOT / name
+        assert target.exists(), path
+        if heading:
+            titles = re.findall(r"^#+ (.+)$", target.read_text(), re.M)
+            assert heading in {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def _without_scores(lines: list[str]) -> list[str]:
+    """Scores differ by CPU; times, labels and counts do not."""
+    return [re.sub(r"\d\.\d\d\b", "-", line) for line in lines]

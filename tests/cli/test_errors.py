@@ -72,6 +72,6 @@ def test_command_errors_are_one_sentence_and_one_json_object(
 
 
 def test_readme_names_all_reasons_of_commands() -> None:
-    said = README.split("## Commands")[1].split("**Evaluate.**")[0]
+    said = README.split("\n## Errors\n")[1]
     ours = {reason for _, _, reason, _ in user_errors()} - {"NO_DEVICE"}  # which only a server meets
     assert {reason for reason in ours if f"`{reason}`" not in said} == set()
