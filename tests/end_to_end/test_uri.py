@@ -145,7 +145,7 @@ def test_answers_equal_those_of_the_upload(
     assert_same(answer, replace(uploaded, metadata=answer.metadata))
     assert answer.metadata == replace(uploaded.metadata, size_bytes=len(video))
     assert set(answer.warnings) - set(uploaded.warnings) <= {
-        "the number of frames is an estimate, by the frame rate: not all packets were read"
+        "the number of frames is estimated from the frame rate: not all packets were read"
     }
     assert 0 < answer.fetched_bytes <= at_most * len(video)
     assert answer.fetched_bytes <= web.sent_bytes  # what was sent may not have come before it was over
@@ -161,7 +161,7 @@ def test_an_estimate_is_called_one(client: Client, web: Site, clip: bytes) -> No
         return client.classify(f"{web.url}/clip", _PART).warnings
 
     for name in ("matroska", "mpegts", "a list of fragments"):
-        assert any("is an estimate" in warning for warning in warnings(name))
+        assert any("is estimated" in warning for warning in warnings(name))
     assert warnings("index at the end") == warnings("fragmented") == ()
 
 

@@ -33,7 +33,7 @@ DECODED = [f"odd/{name}" for name in FILES if name not in REFUSED]
 # Files decoded with a warning that contains the key; all other files decode without warnings.
 _WARNED = {
     # a garbage time stamp of 300 million years
-    "the time stamps jump": "corpus/bug498380.ogv corpus/bug523816.ogv",
+    "the timestamps jump": "corpus/bug498380.ogv corpus/bug523816.ogv",
     "packets are marked as corrupt": """
         fate/catfight-cvid-pal8-partial.mp4 fate/demo.mp4 fate/displaymatrix.mp4""",
     "the header says": """
@@ -42,13 +42,13 @@ _WARNED = {
     "decoded frames end at": """
         corpus/npot-video.theora.ogv corpus/red-green.theora.ogv
         fate/HCAFF1_HHI.264""",
-    "nothing states the frame rate": """
+    "the stream states no frame rate": """
         corpus/BA_MW_D_IDR_LOST.264 corpus/BA_MW_D_P_LOST.264 corpus/CAMA3_Sand_E.264 corpus/Error_I_P.264
         corpus/MPS_MW_A.264 corpus/baseline3_q51_32x18_min.264 corpus/sp2_bt_b.h264
         fate/FRExt3_Panasonic.avc fate/HCAFF1_HHI.264 fate/HCAMFF1_HHI.264 fate/freh3.264""",
     "frames are damaged": """
         corpus/Error_I_P.264 fate/empty_edit_5s.mp4 fate/mov-frag-encrypted.mp4""",
-    "a part of the video is encrypted": "fate/mov-frag-encrypted.mp4",
+    "part of the video is encrypted": "fate/mov-frag-encrypted.mp4",
 }
 WARNINGS = frozenset(_WARNED)
 WARNED = {name: {kind for kind in WARNINGS if name in _WARNED[kind].split()} for name in FILES}

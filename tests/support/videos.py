@@ -21,7 +21,7 @@ from av.filter import Graph
 
 from tests.support.ffmpeg_reference import EXACT
 from tubelet.service.config.config import DecodeConfig
-from tubelet.service.decode.demux.byte_source import Source
+from tubelet.service.decode.demux.byte_source import ByteSource
 from tubelet.service.decode.limits import Limits
 from tubelet.service.decode.pool.pool import DecodePool, DecodeSession
 from tubelet.service.decode.probe.probe import Track, probe
@@ -146,9 +146,9 @@ def limits(**changed: Any) -> Limits:
     return Limits(**{each.name: settings[each.name] for each in fields(Limits)})
 
 
-def source_of(path: Path) -> Source:
+def source_of(path: Path) -> ByteSource:
     """For the caller to close."""
-    return Source(os.open(path, os.O_RDONLY))
+    return ByteSource(os.open(path, os.O_RDONLY))
 
 
 @contextmanager

@@ -1,1 +1,1 @@
-"""Bytes to packets and time stamps: containers, streams, clocks."""
+"""Reading of containers: bytes to packets, timestamps and stream properties."""

@@ -1,4 +1,4 @@
-"""Opening a client's bytes with FFmpeg: which formats, which streams, and that nothing else is opened."""
+"""Opening of a client's file with FFmpeg: accepted formats and streams, and no access to other files."""
 
 import errno
 import os
@@ -14,16 +14,16 @@ from av.packet import Packet
 from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
 
-from tubelet.service.decode.demux.byte_source import Source
-from tubelet.service.decode.demux.timestamps import exact
+from tubelet.service.decode.demux.byte_source import ByteSource
+from tubelet.service.decode.demux.timestamps import to_fraction
 from tubelet.service.decode.protocol import VideoRejected
 
-# What PyAV raises on hostile bytes: its own errors, which also derive from OSError and others, and what its
-# accessors raise when a header's values don't fit (zero time bases, text that is no text, huge numbers).
+# The errors that PyAV raises on hostile bytes: its own, which also derive from OSError and others, and those
+# of its accessors for header values that don't fit (zero time bases, invalid text, huge numbers).
 MEDIA_ERRORS = (av.error.FFmpegError, OSError, ValueError, EOFError, RuntimeError, ArithmeticError)
 
-# Formats that carry video, and the plain audio ones so that they are told apart from garbage. None of them
-# names other files by itself: playlists, manifests, session descriptions and image sequences stay outside.
+# Formats that carry video, and plain audio formats, so that audio is not reported as garbage. None of them
+# names other files by itself: playlists, manifests, session descriptions and image sequences are left out.
 FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2",
     "matroska,webm",
@@ -54,68 +54,77 @@ FORMATS = (
     "aiff",
     "amr",
 )
-_TAKEN = "mp4, mov, 3gp, mkv, webm, avi, flv, wmv, ts, mpg, ogv, gif, mxf, ivf or a raw video stream"
+_SUPPORTED = "mp4, mov, 3gp, mkv, webm, avi, flv, wmv, ts, mpg, ogv, gif, mxf, ivf or a raw video stream"
 _NO_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.dependent
-# Text in a header that is not UTF-8 shall not stop anybody. From 19 on PyAV does that by itself.
-LENIENT: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+# Header text that is not UTF-8 must not stop decoding. From version 19 on, this is PyAV's default.
+LENIENT_METADATA: dict[str, Any] = (
+    {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+)
 BUFFER_BYTES = 1 << 16
-_ANALYSED_US = 500_000  # of a container without a header, in search of its streams; live ones wait for it
+# limit on the search for streams in a container without a header; a live upload waits for it
+_ANALYZE_DURATION_US = 500_000
 
 
 class SequentialReader:
-    """The bytes of a source from the front, as a file object that cannot seek."""
+    """A file object that reads a byte source from its beginning and cannot seek."""
 
-    name = ""  # a name's ending would take part in guessing the format
+    name = ""  # empty, because FFmpeg guesses the format by the ending of a name
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: ByteSource) -> None:
         self.source = source
         self._position = 0
 
     def read(self, size: int) -> bytes:
+        """Return at most ``size`` bytes at the current position, waiting for them."""
         data = self.source.read(self._position, size)
         self._position += len(data)
         return data
 
 
 class SeekableReader(SequentialReader):
-    """A source whose size is known, as a file object with an offset of its own."""
+    """A file object with a position of its own, for a byte source whose size is known."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: ByteSource) -> None:
         super().__init__(source)
-        self._cover, self._covered_at = b"", 0
+        self._overlay, self._overlay_offset = b"", 0
 
     @property
     def size_bytes(self) -> int:
+        """The size of the file."""
         return self.source.size_bytes or 0
 
-    def cover(self, place: int, data: bytes) -> None:
-        """Show these bytes from now on where others stand, and all others as they are."""
-        self._cover, self._covered_at = data, place
+    def overlay(self, offset: int, data: bytes) -> None:
+        """Let ``data`` replace the bytes at ``offset`` in every later read, and drop earlier overlays."""
+        self._overlay, self._overlay_offset = data, offset
 
     def read(self, size: int) -> bytes:
-        within = self._position - self._covered_at
+        """Return at most ``size`` bytes at the current position, taken from the overlay where it lies."""
+        within = self._position - self._overlay_offset
         if within < 0:
             return super().read(min(size, -within))
-        if within >= len(self._cover):
+        if within >= len(self._overlay):
             return super().read(size)
-        data = self._cover[within : within + size]
+        data = self._overlay[within : within + size]
         self._position += len(data)
         return data
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move the current position; a position before the file's beginning returns ``-EINVAL``."""
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size_bytes}
-        position = base[whence & 3] + offset  # FFmpeg sets flags beyond the standard bits
+        position = base[whence & 3] + offset  # FFmpeg sets flags beyond the two standard bits
         if position < 0:
-            return -errno.EINVAL  # FFmpeg's way; an exception would come back up where the demuxer copes
+            # FFmpeg's convention: an exception would surface although the demuxer can continue
+            return -errno.EINVAL
         self._position = position
         return position
 
     def tell(self) -> int:
+        """Return the current position."""
         return self._position
 
 
-def open_container(source: Source, hwaccel: HWAccel | None = None) -> InputContainer:
-    """Open it as one of ``FORMATS``; whatever other file it names stays closed.
+def open_container(source: ByteSource, hwaccel: HWAccel | None = None) -> InputContainer:
+    """Open ``source`` as one of ``FORMATS``; the other files that it names are never opened.
 
     Raises:
         VideoRejected: NOT_A_VIDEO, UNSUPPORTED_VIDEO.
@@ -125,7 +134,7 @@ def open_container(source: Source, hwaccel: HWAccel | None = None) -> InputConta
     options = {
         "format_whitelist": ",".join(FORMATS),
         "protocol_whitelist": "none",
-        "analyzeduration": str(_ANALYSED_US),
+        "analyzeduration": str(_ANALYZE_DURATION_US),
     }
     try:
         container = av.open(
@@ -133,42 +142,43 @@ def open_container(source: Source, hwaccel: HWAccel | None = None) -> InputConta
             mode="r",
             buffer_size=BUFFER_BYTES,
             container_options=options,
-            io_open=_refuse_to_open,
+            io_open=_deny_open,
             hwaccel=hwaccel,
-            **LENIENT,
+            **LENIENT_METADATA,
         )
     except MemoryError:
         raise
     except (av.error.ArgumentError, PermissionError) as error:
-        # FFmpeg's answer to a format outside the whitelist, and to a file that names another.
-        raise VideoRejected("UNSUPPORTED_VIDEO", f"the file is none of these: {_TAKEN}") from error
+        # FFmpeg reports a format outside the whitelist, or a reference to another file, with these errors.
+        raise VideoRejected("UNSUPPORTED_VIDEO", f"unsupported container; supported: {_SUPPORTED}") from error
     except MEDIA_ERRORS as error:
         raise VideoRejected("NOT_A_VIDEO", "the file is not a video, or its header is damaged") from error
-    # PyAV asks for it; it makes up stamps by reading ahead without a bound, and Clock needs none.
+    # PyAV sets this flag. It invents timestamps by reading ahead without a bound; FrameClock needs none.
     container.flags &= ~Flags.gen_pts.value
     return container
 
 
-def source_of(container: InputContainer) -> Source:
-    """What a container is read from."""
+def byte_source_of(container: InputContainer) -> ByteSource:
+    """Return the byte source that ``container`` is read from."""
     return _reader(container).source
 
 
-def reader_of(container: InputContainer) -> SeekableReader:
-    """Of one that was opened once the size of its source was known."""
+def seekable_reader_of(container: InputContainer) -> SeekableReader:
+    """Return the reader of ``container``, which was opened when the size of its source was known."""
     reader = _reader(container)
     assert isinstance(reader, SeekableReader)
     return reader
 
 
 def _reader(container: InputContainer) -> SequentialReader:
+    """Return the file object that ``container`` is read from."""
     reader = container.file.file if container.file is not None else None
     assert isinstance(reader, SequentialReader)
     return reader
 
 
-def candidates(container: InputContainer) -> list[int]:
-    """The numbers of the streams that may be the video, the likeliest first.
+def candidate_streams(container: InputContainer) -> list[int]:
+    """Return the indices of the streams that may be the video, the likeliest first.
 
     Raises:
         VideoRejected: NO_VIDEO_STREAM, UNSUPPORTED_VIDEO.
@@ -182,16 +192,16 @@ def candidates(container: InputContainer) -> list[int]:
         raise VideoRejected("NO_VIDEO_STREAM", f"the file has no video stream: {found}")
     known = [stream for stream in real if stream.codec_context is not None]
     if not known:
-        raise VideoRejected("UNSUPPORTED_VIDEO", "the video's codec is not one that can be decoded")
-    known.sort(key=_likelihood, reverse=True)
+        raise VideoRejected("UNSUPPORTED_VIDEO", "the video's codec is not supported")
+    known.sort(key=_rank, reverse=True)
     return [stream.index for stream in known]
 
 
-def only_stream(container: InputContainer, index: int) -> VideoStream:
-    """One stream of those; all others are not even read.
+def select_stream(container: InputContainer, index: int) -> VideoStream:
+    """Return the video stream at ``index`` and discard the packets of all others.
 
     Raises:
-        VideoRejected: CORRUPT_VIDEO, it is gone on a second reading.
+        VideoRejected: CORRUPT_VIDEO, the stream is missing when the file is read again.
     """
     found = None
     for stream in container.streams:
@@ -200,61 +210,64 @@ def only_stream(container: InputContainer, index: int) -> VideoStream:
         else:
             stream.discard = Discard.all
     if found is None:
-        raise VideoRejected("CORRUPT_VIDEO", "the video's stream is gone on second reading")
+        raise VideoRejected("CORRUPT_VIDEO", "the video stream disappeared when the file was read again")
     return found
 
 
-def packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet | None]:
-    """Every packet of the stream; None as the last one where the file breaks off."""
+def demux_packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet | None]:
+    """Yield every packet of ``stream``, and at last None if the file is truncated."""
     try:
         yield from container.demux(stream)
-    except MEDIA_ERRORS:  # among them: no memory for a packet that claims to be huge
+    except MEDIA_ERRORS:  # including lack of memory for a packet that claims to be huge
         yield None
 
 
-def is_end(packet: Packet) -> bool:
-    """PyAV's sign that a stream is through, which flushes its decoder."""
+def is_end_of_stream(packet: Packet) -> bool:
+    """Whether ``packet`` is the empty one with which PyAV ends a stream, to flush its decoder."""
     return packet.size == 0 and packet.dts is None
 
 
-def _likelihood(stream: VideoStream) -> tuple[bool, bool, int, int]:
-    """Sorts the video before its companions: it moves, is marked as default, large, early."""
+def _rank(stream: VideoStream) -> tuple[bool, bool, int, int]:
+    """Return a sort key for candidates: moving, default, large and early streams rank highest."""
     context = stream.codec_context
     is_default = bool(stream.disposition & Disposition.default)
-    return not _is_item(stream), is_default, context.width * context.height, -stream.index
+    return not _is_still_image_item(stream), is_default, context.width * context.height, -stream.index
 
 
-def _is_item(stream: VideoStream) -> bool:
-    """A still picture, such as stands in an animated AVIF beside its track: one frame, of a second."""
-    return stream.frames == 1 and exact(stream.time_base) == 1
+def _is_still_image_item(stream: VideoStream) -> bool:
+    """Whether ``stream`` is a still picture of one second, as an animated AVIF has beside its track."""
+    return stream.frames == 1 and to_fraction(stream.time_base) == 1
 
 
-def _refuse_to_open(url: str, flags: int, options: dict[str, str]) -> object:
+def _deny_open(url: str, flags: int, options: dict[str, str]) -> object:
+    """Refuse to open a file that the video names."""
     raise PermissionError("a video may not open other files")
 
 
 _EBML = b"\x1a\x45\xdf\xa3"  # Matroska, WebM
 _FLV, _IVF = b"FLV\x01", b"DKIF"
 _TS_PACKET, _TS_SYNC = 188, 0x47  # ISO 13818-1
-_HEAD = 2 * _TS_PACKET + 1
-_MAX_BOXES = 16  # before a movie box; files have a few
+_SIGNATURE_BYTES = 2 * _TS_PACKET + 1
+_MAX_BOXES = 16  # read in search of the movie box; files have a few
 
 
-def plays_from_front(source: Source) -> bool:
-    """Is all that a decoder must know at the front? Waits for as few bytes as it takes to tell."""
-    head = source.read_all(0, _HEAD)
-    if head.startswith((_EBML, _FLV, _IVF)):
+def is_progressive(source: ByteSource) -> bool:
+    """Whether decoding can start at the file's beginning; waits for as few bytes as show it."""
+    signature = source.read_all(0, _SIGNATURE_BYTES)
+    if signature.startswith((_EBML, _FLV, _IVF)):
         return True
-    if len(head) == _HEAD and all(head[place] == _TS_SYNC for place in (0, _TS_PACKET, 2 * _TS_PACKET)):
+    if len(signature) == _SIGNATURE_BYTES and all(
+        signature[offset] == _TS_SYNC for offset in (0, _TS_PACKET, 2 * _TS_PACKET)
+    ):
         return True
-    return head[4:8] in (b"ftyp", b"styp") and _movie_comes_first(source)
+    return signature[4:8] in (b"ftyp", b"styp") and _has_movie_box_before_media(source)
 
 
-def _movie_comes_first(source: Source) -> bool:
-    """Does an mp4 file have its movie box before its media data (ISO 14496-12, section 6.2)?"""
-    place = 0
+def _has_movie_box_before_media(source: ByteSource) -> bool:
+    """Whether an mp4 has its movie box before its media data (ISO 14496-12, section 6.2)."""
+    offset = 0
     for _ in range(_MAX_BOXES):
-        header = source.read_all(place, 16)
+        header = source.read_all(offset, 16)
         if len(header) < 16:
             return False
         size, kind, large = struct.unpack(">I4sQ", header)
@@ -263,5 +276,5 @@ def _movie_comes_first(source: Source) -> bool:
         size = large if size == 1 else size
         if size < 8:
             return False
-        place += size
+        offset += size
     return False

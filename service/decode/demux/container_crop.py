@@ -1,7 +1,7 @@
-"""The part of the stored picture that a container says is to be seen: PixelCrop of Matroska, ``clap`` of mp4.
+"""The visible part of the stored picture, as the container states it: Matroska's PixelCrop, mp4's ``clap``.
 
-FFmpeg's demuxers know it (AV_PKT_DATA_FRAME_CROPPING) and PyAV does not show it, but FFmpeg's muxers write it
-into the header of a new file: it is read from there, so that no parser of ours meets a client's bytes.
+FFmpeg's demuxers read this (AV_PKT_DATA_FRAME_CROPPING) but PyAV does not expose it. FFmpeg's muxers write it
+into the header of a new file, from which it is read here: so our parser never meets a client's bytes.
 """
 
 import struct
@@ -14,22 +14,30 @@ import av
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from tubelet.service.decode.demux.byte_source import Source
+from tubelet.service.decode.demux.byte_source import ByteSource
 from tubelet.service.decode.demux.container import MEDIA_ERRORS
-from tubelet.service.decode.demux.filter_graph import KeptGraph
-from tubelet.service.decode.demux.mp4_boxes import boxes, in_entry, inside, movie_box, sample_descriptions
+from tubelet.service.decode.demux.filter_graph import CachedFilterGraph
+from tubelet.service.decode.demux.mp4_boxes import (
+    boxes,
+    child_boxes,
+    entry_boxes,
+    read_movie_box,
+    sample_descriptions,
+)
 
-_PAIR = 2  # lines, one of each field
+_FIELD_LINES = 2  # one line of each field
 
-# Elements of Matroska (RFC 9559), from the outside to what is inside.
+# Elements of Matroska (RFC 9559), from the outermost to the innermost.
 _MATROSKA_VIDEO = (b"\x18\x53\x80\x67", b"\x16\x54\xae\x6b", b"\xae", b"\xe0")
 _MATROSKA_SIDES = (b"\x54\xcc", b"\x54\xdd", b"\x54\xbb", b"\x54\xaa")
-_SIZE, _SIZE_AT = struct.Struct(">2H"), 24  # the stored picture's, in an entry
-_CLAP = struct.Struct(">4I4i")  # numerators and denominators: a size, and an offset
+# the stored picture's size in a sample entry, and its offset there
+_SIZE, _SIZE_AT = struct.Struct(">2H"), 24
+# width, height, horizontal and vertical offset, each as numerator and denominator
+_CLAP = struct.Struct(">4I4i")
 
 
 class Cropping(NamedTuple):
-    """How many pixels of each side are not seen."""
+    """The number of hidden pixels at each side of the stored picture."""
 
     left: int
     right: int
@@ -37,23 +45,24 @@ class Cropping(NamedTuple):
     bottom: int
 
     def size(self, frame: VideoFrame) -> tuple[int, int]:
-        """What is seen of a frame: (width, height). All of one that has no such sides."""
+        """Return (width, height) of the visible part of ``frame``; all of it if the cropping is too large."""
         width, height = frame.width - self.left - self.right, frame.height - self.top - self.bottom
         return (width, height) if width > 0 and height > 0 else (frame.width, frame.height)
 
 
-WHOLE = Cropping(0, 0, 0, 0)
+NO_CROPPING = Cropping(0, 0, 0, 0)
 
 
 class Cropper:
-    """Crops the frames of one video, without a copy."""
+    """A filter that crops the frames of one video without copying them."""
 
     def __init__(self, cropping: Cropping) -> None:
         self._cropping = cropping
-        self._graph = KeptGraph()
+        self._graph = CachedFilterGraph()
 
-    def cropped(self, frame: VideoFrame) -> VideoFrame:
-        """
+    def crop(self, frame: VideoFrame) -> VideoFrame:
+        """Return the visible part of ``frame``.
+
         Raises:
             FFmpegError: frames of this pixel format cannot be cropped.
         """
@@ -62,37 +71,37 @@ class Cropper:
             return frame
         top = self._cropping.top
         if frame.interlaced_frame:
-            top -= top % _PAIR  # the first line stays one of the first field
+            top -= top % _FIELD_LINES  # keeps the first line in the first field
         area = f"{width}:{height}:{self._cropping.left}:{top}:exact=1"
-        (part,) = self._graph.filtered(frame, [("crop", area)])
+        (part,) = self._graph.apply(frame, [("crop", area)])
         return part
 
 
-def container_cropping(stream: VideoStream) -> Cropping:
-    """What the container of a stream says; ``WHOLE``, too, for what makes no sense."""
-    for muxer, read in _READERS.items():
+def read_container_cropping(stream: VideoStream) -> Cropping:
+    """Return the cropping that the container states for ``stream``; ``NO_CROPPING`` if none or invalid."""
+    for muxer, read in _HEADER_PARSERS.items():
         try:
-            found = read(_header(stream, muxer))
+            found = read(_muxed_header(stream, muxer))
         except MemoryError:
             raise
         except (*MEDIA_ERRORS, LookupError, struct.error):
-            continue  # this muxer does not know the codec
-        return found if min(found) >= 0 else WHOLE
-    return WHOLE
+            continue  # this muxer does not support the codec
+        return found if min(found) >= 0 else NO_CROPPING
+    return NO_CROPPING
 
 
-def cropped_aspect(
-    aspect: Fraction | None, stream: VideoStream, cropping: Cropping, source: Source
+def correct_aspect_for_cropping(
+    aspect: Fraction | None, stream: VideoStream, cropping: Cropping, source: ByteSource
 ) -> Fraction | None:
-    """The aspect of a pixel, of a stream for which FFmpeg says ``aspect``.
+    """Return the pixel aspect ratio of ``stream``, for which FFmpeg reports ``aspect``.
 
-    Where an mp4 states none, FFmpeg makes up one that gives the stored picture the size of the track. That
-    is the size of the cropped one.
+    If an mp4 states no aspect ratio, FFmpeg derives one that fits the stored picture to the track's size.
+    That size belongs to the cropped picture.
     """
-    if aspect is None or cropping == WHOLE or "mov" not in stream.container.format.name:
+    if aspect is None or cropping == NO_CROPPING or "mov" not in stream.container.format.name:
         return aspect
-    entries = [entry for each in sample_descriptions(movie_box(source)) for _, entry in boxes(each)]
-    if any(inside([in_entry(entry)], b"pasp") for entry in entries):
+    entries = [entry for each in sample_descriptions(read_movie_box(source)) for _, entry in boxes(each)]
+    if any(child_boxes([entry_boxes(entry)], b"pasp") for entry in entries):
         return aspect
     context = stream.codec_context
     width = context.width - cropping.left - cropping.right
@@ -102,8 +111,8 @@ def cropped_aspect(
     return aspect * Fraction(context.width * height, context.height * width)
 
 
-def _header(stream: VideoStream, muxer: str) -> bytes:
-    """The header of a file of this stream alone."""
+def _muxed_header(stream: VideoStream, muxer: str) -> bytes:
+    """Return the header that ``muxer`` writes for a file with ``stream`` alone."""
     file = BytesIO()
     options = {"fflags": "+bitexact", "movflags": "empty_moov"}
     with av.open(file, "w", format=muxer, container_options=options) as copy:
@@ -112,41 +121,46 @@ def _header(stream: VideoStream, muxer: str) -> bytes:
         return file.getvalue()
 
 
-def _matroska(header: bytes) -> Cropping:
+def _parse_matroska(header: bytes) -> Cropping:
+    """Read the PixelCrop elements in the header of a Matroska file with one track."""
     for element in _MATROSKA_VIDEO:
-        header = dict(_elements(header))[element]
-    found = dict(_elements(header))
+        header = dict(_ebml_elements(header))[element]
+    found = dict(_ebml_elements(header))
     return Cropping(*(int.from_bytes(found.get(side, b"")) for side in _MATROSKA_SIDES))
 
 
-def _elements(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Elements that lie beside each other (RFC 8794): identifier, body."""
-    place = 0
-    while place < len(data):
-        start = place + _length(data[place])
-        body = start + _length(data[start])
+def _ebml_elements(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the identifier and body of each element in ``data``, without those nested in them (RFC 8794)."""
+    offset = 0
+    while offset < len(data):
+        start = offset + _vint_length(data[offset])
+        body = start + _vint_length(data[start])
         size = int.from_bytes(data[start:body]) & ((1 << 7 * (body - start)) - 1)
-        yield data[place:start], data[body : body + size]
-        place = body + size
+        yield data[offset:start], data[body : body + size]
+        offset = body + size
 
 
-def _length(first: int) -> int:
-    """How many bytes a number of variable size takes, by its first one."""
+def _vint_length(first: int) -> int:
+    """Return how many bytes a variable-size integer takes, given its first byte."""
     return 9 - first.bit_length()
 
 
-def _quicktime(header: bytes) -> Cropping:
-    (movie,) = inside([memoryview(header)], b"moov")
+def _parse_quicktime(header: bytes) -> Cropping:
+    """Read the ``clap`` box in the header of a mov file with one track."""
+    (movie,) = child_boxes([memoryview(header)], b"moov")
     _, entry = next(boxes(sample_descriptions(movie)[0]))
-    claps = inside([in_entry(entry)], b"clap")
+    claps = child_boxes([entry_boxes(entry)], b"clap")
     if not claps:
-        return WHOLE
+        return NO_CROPPING
     width, height = _SIZE.unpack_from(entry, _SIZE_AT)
     wide, _, high, _, across, across_part, down, down_part = _CLAP.unpack(claps[0])
-    # The clap has the offset of its middle from the picture's middle.
+    # The clap states the offset of its centre from the picture's centre.
     left = int(Fraction(width - wide, 2) + Fraction(across, across_part))
     top = int(Fraction(height - high, 2) + Fraction(down, down_part))
     return Cropping(left, width - wide - left, top, height - high - top)
 
 
-_READERS: dict[str, Callable[[bytes], Cropping]] = {"matroska": _matroska, "mov": _quicktime}
+_HEADER_PARSERS: dict[str, Callable[[bytes], Cropping]] = {
+    "matroska": _parse_matroska,
+    "mov": _parse_quicktime,
+}

@@ -1,4 +1,4 @@
-"""FFmpeg's filters on the frames of one video."""
+"""FFmpeg filter graphs for the frames of one video."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -8,35 +8,39 @@ from av.filter import Graph
 from av.video.frame import VideoFrame
 
 Filters = Sequence[tuple[str, str]]
-"""Each one's name and arguments, one behind the other."""
+"""The name and arguments of each filter, in order."""
 
 
-class KeptGraph:
-    """A filter graph for frames that are alike. It is kept: Python finds discarded ones, and with them the
-    frames that they hold, only when it looks for cycles."""
+class CachedFilterGraph:
+    """A filter graph that is reused while frame size, pixel format and filters stay the same.
+
+    A discarded graph, and the frames that it holds, would stay in memory until Python looks for reference
+    cycles.
+    """
 
     def __init__(self) -> None:
         self._graph: Graph | None = None
-        self._made_for: tuple[object, ...] | None = None
+        self._built_for: tuple[object, ...] | None = None
 
-    def filtered(self, frame: VideoFrame, filters: Filters) -> list[VideoFrame]:
-        """What comes of a frame, and of those before it that were held back.
+    def apply(self, frame: VideoFrame, filters: Filters) -> list[VideoFrame]:
+        """Return the frames that come out after ``frame`` goes in, delayed earlier ones included.
 
         Raises:
-            FFmpegError: the filters do not take such a frame.
+            FFmpegError: the filters do not accept such a frame.
         """
-        wanted = frame.width, frame.height, frame.format.name, *filters
-        if self._graph is not None and wanted != self._made_for:
+        key = frame.width, frame.height, frame.format.name, *filters
+        if self._graph is not None and key != self._built_for:
             last, self._graph = self._graph, None
             last.vpush(None)
-            _pulled(last)
+            _pull_all(last)
         if self._graph is None:
-            self._graph, self._made_for = _made(frame, filters), wanted
+            self._graph, self._built_for = _build(frame, filters), key
         self._graph.vpush(frame)
-        return _pulled(self._graph)
+        return _pull_all(self._graph)
 
 
-def _made(frame: VideoFrame, filters: Filters) -> Graph:
+def _build(frame: VideoFrame, filters: Filters) -> Graph:
+    """Build a graph that applies ``filters`` to frames like ``frame``."""
     graph = Graph()
     graph.threads = 1
     source = graph.add_buffer(
@@ -47,8 +51,8 @@ def _made(frame: VideoFrame, filters: Filters) -> Graph:
     return graph
 
 
-def _pulled(graph: Graph) -> list[VideoFrame]:
-    """All that the graph has ready."""
+def _pull_all(graph: Graph) -> list[VideoFrame]:
+    """Return all frames that the graph has ready."""
     frames: list[VideoFrame] = []
     while True:
         try:

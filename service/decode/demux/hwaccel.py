@@ -1,4 +1,4 @@
-"""Decoding by a GPU's video engine, where there is one and the operator wants it.
+"""Decoding on a GPU's video engine, if the machine has one and the configuration asks for it.
 
 FFmpeg: https://trac.ffmpeg.org/wiki/HWAccelIntro
 """
@@ -11,28 +11,28 @@ from av.video.frame import VideoFrame
 
 from tubelet.service.decode.demux.container import MEDIA_ERRORS
 
-# One context of the device for all videos of a process: to make one takes long.
-_SHARED = {"primary_ctx": "1"}
-_held: list[HWAccel] = []
+# All videos of a process share one device context, because creating one takes long.
+_DEVICE_OPTIONS = {"primary_ctx": "1"}
+_device_contexts: list[HWAccel] = []
 
 
 @cache
 def accelerator(kind: str) -> HWAccel | None:
-    """``cuda`` or ``none``; None where this machine has no such device.
+    """Return the decoder device of ``kind`` (``cuda`` or ``none``); None if the machine has none.
 
-    What the device cannot decode, FFmpeg decodes in software. Frames stay in the device's memory.
+    FFmpeg decodes in software what the device does not support. Frames stay in the device's memory.
     """
     if kind == "none":
         return None
-    accelerator = HWAccel(kind, allow_software_fallback=True, options=dict(_SHARED), is_hw_owned=True)
+    accelerator = HWAccel(kind, allow_software_fallback=True, options=dict(_DEVICE_OPTIONS), is_hw_owned=True)
     try:
-        _held.append(accelerator.create(av.Codec("h264", "r")))
+        _device_contexts.append(accelerator.create(av.Codec("h264", "r")))
     except MEDIA_ERRORS:
         return None
     return accelerator
 
 
-def in_memory(frame: VideoFrame) -> VideoFrame:
-    """The same frame where the processor can see it: most of those that are decoded nobody looks at."""
+def to_host_memory(frame: VideoFrame) -> VideoFrame:
+    """Copy a frame from device memory to host memory; called only for the frames that are used."""
     stored = frame.sw_format
     return frame if stored is None else frame.reformat(format=stored.name)

@@ -1,7 +1,7 @@
-"""The packets at the front of a stream that bring no frame, because what they refer to is missing.
+"""Packets at the front of a stream that yield no frame, because the frames they refer to are missing.
 
-A recording that was cut may begin between two key frames, or at the key frame of an open group (H.264, HEVC,
-MPEG-2), whose leading pictures refer to the group before.
+A recording that was cut may begin between two key frames, or at the key frame of an open GOP (H.264, HEVC,
+MPEG-2), whose leading pictures refer to the GOP before.
 """
 
 from collections.abc import Sequence
@@ -11,58 +11,63 @@ from itertools import count
 from av.packet import Packet
 from av.video.frame import VideoFrame
 
-_LEADING = 64  # pictures at most that lead a key frame; more are stamps that are wrong
+_MAX_LEADING_PICTURES = 64  # more pictures than this before a key frame means that timestamps are wrong
 
 
-class Lead:
-    """Tells which packets bring no frame. Frames come out in the order of showing, so these are the packets
-    that would be shown before ``first``, the first frame that came out.
+class LeadingPackets:
+    """A check that tells, packet by packet, which ones at the front of a stream yield no frame.
 
-    ``packets`` are those that were read for it. ``slack`` is how many ticks later than ``first`` a packet may
-    say that it is shown, and is early still: some writers move stamps up so that none is below the first.
-    ``early_lack_stamps``: packets from before the stream's time zero have no stamps. ``goes_on``: more of
-    them may come.
+    Frames come out in display order, so these are the packets that would be shown before ``first``, the first
+    frame that came out. ``packets`` are all that were read until then. A packet is leading if it is shown
+    less than ``slack`` ticks after ``first``: some writers shift timestamps so that none is below the first
+    one's. With ``early_packets_lack_timestamps``, packets from before the stream's time zero have none.
+    ``may_continue`` says whether more leading packets may follow.
     """
 
     def __init__(
-        self, first: VideoFrame, packets: Sequence[Packet], slack: int, *, early_lack_stamps: bool
+        self, first: VideoFrame, packets: Sequence[Packet], slack: int, *, early_packets_lack_timestamps: bool
     ) -> None:
-        self._shown = first.dts if first.pts is None else first.pts
-        self._late = None if self._shown is None else self._shown + slack
-        self._early_lack_stamps = early_lack_stamps and first.pts is not None
-        self._first = _place(first, packets)
+        self._first_shown = first.dts if first.pts is None else first.pts
+        self._shown_by = None if self._first_shown is None else self._first_shown + slack
+        self._early_lack_timestamps = early_packets_lack_timestamps and first.pts is not None
+        self._first = _index_of(first, packets)
         self._first_is_key = self._first is not None and packets[self._first].is_keyframe
-        self._begin()
+        self._reset()
 
-    def _begin(self) -> None:
-        self._places = count()
-        self.goes_on = self._first_is_key and self._shown is not None
+    def _reset(self) -> None:
+        """Start again at the first packet of the stream."""
+        self._indices = count()
+        self.may_continue = self._first_is_key and self._first_shown is not None
 
-    def afresh(self) -> "Lead":
-        """The same, for who reads the stream once more from its beginning."""
+    def restarted(self) -> "LeadingPackets":
+        """Return a copy for reading the stream from its beginning once more."""
         again = copy(self)
-        again._begin()
+        again._reset()
         return again
 
-    def has(self, pts: int | None, dts: int | None) -> bool:
-        """Tell it of the next packet of the stream, from the very first one on."""
-        place = next(self._places)
-        if self._first is None or place == self._first:
+    def is_next_leading(self, pts: int | None, dts: int | None) -> bool:
+        """Whether the next packet is leading; call it for every packet of the stream, in order."""
+        index = next(self._indices)
+        if self._first is None or index == self._first:
             return False
-        if place < self._first:
-            return self._first_is_key if pts is None else self._shown is not None and pts < self._shown
-        if not self.goes_on or self._late is None:
+        if index < self._first:
+            return (
+                self._first_is_key
+                if pts is None
+                else self._first_shown is not None and pts < self._first_shown
+            )
+        if not self.may_continue or self._shown_by is None:
             return False
-        is_early = self._early_lack_stamps and dts is None if pts is None else pts < self._late
-        self.goes_on = (pts is None or is_early) and place - self._first < _LEADING
+        is_early = self._early_lack_timestamps and dts is None if pts is None else pts < self._shown_by
+        self.may_continue = (pts is None or is_early) and index - self._first < _MAX_LEADING_PICTURES
         return is_early
 
 
-def _place(first: VideoFrame, packets: Sequence[Packet]) -> int | None:
-    """Which of the packets brought this frame; None: nothing tells."""
+def _index_of(first: VideoFrame, packets: Sequence[Packet]) -> int | None:
+    """Return the index of the packet that yielded the frame ``first``; None if nothing tells."""
     if first.pts is not None:
-        stamped = (place for place, packet in enumerate(packets) if packet.pts == first.pts)
+        stamped = (index for index, packet in enumerate(packets) if packet.pts == first.pts)
         return next(stamped, None)
-    keys = (place for place, packet in enumerate(packets) if packet.is_keyframe)
+    keys = (index for index, packet in enumerate(packets) if packet.is_keyframe)
     key = next(keys, None)
     return key if key is not None and first.key_frame and packets[key].pts is None else None

@@ -1,7 +1,7 @@
-"""Where clusters begin in a Matroska file that does not list them: found by looking at places of the file.
+"""Search for clusters in a Matroska file that has no index of them.
 
-What a browser records has no index, nor what broke off. Elements are those of RFC 9559, coded as RFC 8794 has
-it.
+Recordings of browsers have no index, and truncated files have lost theirs. Elements are those of RFC 9559,
+coded as in RFC 8794.
 """
 
 import re
@@ -10,11 +10,11 @@ from collections.abc import Callable
 from itertools import count, pairwise
 from typing import NamedTuple
 
-from tubelet.service.decode.demux.byte_source import Source
+from tubelet.service.decode.demux.byte_source import ByteSource
 from tubelet.service.decode.demux.container import BUFFER_BYTES
 
-# How one begins: its size, which says by its first bits how many bytes it takes, perhaps a checksum, and then
-# its time, of which FFmpeg knows those of 63 bits.
+# A cluster's header: its identifier, its size, whose first bits tell its length, perhaps a checksum, and then
+# the cluster's time. FFmpeg accepts times of up to 63 bits.
 _CLUSTER = re.compile(
     rb"\x1f\x43\xb6\x75"
     rb"(?:[\x80-\xff]|[\x40-\x7f].|[\x20-\x3f].{2}|[\x10-\x1f].{3}"
@@ -23,116 +23,120 @@ _CLUSTER = re.compile(
     rb"\xe7([\x80-\x87]|\x88(?=[\x00-\x7f]))",
     re.DOTALL,
 )
-_HEAD = 32  # bytes, more than that takes
+_MAX_HEADER_BYTES = 32  # longer than any match of _CLUSTER
 _VOID = b"\xec"
-_VOID_HEAD = 9  # bytes
-_PLACES = 8  # at which the clock is read
-_EVEN_LOOKS = 4  # by an even clock, before the middle is taken
-_NEAR = 8 * BUFFER_BYTES  # bytes that are read in the time that one more look takes
-_WORTH_IT = _PLACES * _NEAR  # bytes; a smaller file is soon read as a whole
+_VOID_HEADER_BYTES = 9  # bytes
+_SAMPLES = 8  # offsets at which times are sampled
+_INTERPOLATIONS = 4  # steps that assume evenly spread times, before bisection
+_NEAR_BYTES = 8 * BUFFER_BYTES  # reading these takes as long as one more step
+_MIN_BYTES = _SAMPLES * _NEAR_BYTES  # a smaller file is read whole quickly
 
 
 class Cluster(NamedTuple):
-    """A part of the file that can be read without those before."""
+    """A part of a Matroska file that can be read without the parts before it."""
 
-    place: int
-    ticks: int  # from which its blocks count theirs
+    offset: int
+    ticks: int  # the time that the times of its blocks are relative to
 
 
-class Clusters:
-    """Those of a source whose size is known, from the place of the first one on.
+class ClusterIndex:
+    """Clusters of a file, found on demand by reading at sampled offsets.
 
-    ``pulse`` is called for each piece that is looked through.
+    ``source`` has a known size, and its first cluster begins at ``first``. ``heartbeat`` is called for each
+    block that is searched.
 
     Raises:
-        ValueError: it has too few, or times do not rise with places.
+        ValueError: the file is small, has too few clusters, or their times do not rise with their offsets.
     """
 
-    def __init__(self, source: Source, first: int, pulse: Callable[[], None]) -> None:
+    def __init__(self, source: ByteSource, first: int, heartbeat: Callable[[], None]) -> None:
         self._source = source
-        self._pulse = pulse
+        self._heartbeat = heartbeat
         self._end = source.wait_for_size()
         size_bytes = self._end - first
-        if size_bytes < _WORTH_IT:
-            raise ValueError(f"{size_bytes} bytes are soon read")
-        marks = [first + size_bytes * number // _PLACES for number in range(_PLACES)]
-        found = [self._next(place, end) for place, end in pairwise([*marks, self._end])]
+        if size_bytes < _MIN_BYTES:
+            raise ValueError(f"{size_bytes} bytes are fewer than {_MIN_BYTES}: reading them all is quick")
+        marks = [first + size_bytes * number // _SAMPLES for number in range(_SAMPLES)]
+        found = [self._find_next(offset, end) for offset, end in pairwise([*marks, self._end])]
         known = [cluster for cluster in (*found, self._find_last()) if cluster is not None]
         self._known = sorted(set(known))
-        if len(self._known) < 2 or not _rises(self._known):
-            raise ValueError("the clock does not rise")
+        if len(self._known) < 2 or not _rise(self._known):
+            raise ValueError("fewer than two clusters, or their times do not rise")
 
     @property
     def last(self) -> Cluster:
+        """The last cluster of the file."""
         return self._known[-1]
 
-    def before(self, ticks: int) -> Cluster:
-        """One that begins at that time or earlier, the last one or little before it; else the first one."""
+    def at_or_before(self, ticks: int) -> Cluster:
+        """Return the last cluster at or before ``ticks``, or one a little before it; else the first one."""
         number = bisect_right(self._known, ticks, key=_ticks)
         if number in (0, len(self._known)):
             return self._known[max(0, number - 1)]
-        sooner, later = self._known[number - 1 : number + 1]
-        end = later.place
-        for look in count():
-            if end - sooner.place <= _NEAR:
+        earlier, later = self._known[number - 1 : number + 1]
+        end = later.offset
+        for step in count():
+            if end - earlier.offset <= _NEAR_BYTES:
                 break
-            even = (ticks - sooner.ticks) / (later.ticks - sooner.ticks)
-            part = even if look < _EVEN_LOOKS else 0.5
-            guess = sooner.place + max(1, int((end - sooner.place) * part))
-            found = self._next(guess, end)
+            interpolated = (ticks - earlier.ticks) / (later.ticks - earlier.ticks)
+            part = interpolated if step < _INTERPOLATIONS else 0.5
+            guess = earlier.offset + max(1, int((end - earlier.offset) * part))
+            found = self._find_next(guess, end)
             if found is None:
                 end = guess
-            elif not sooner.ticks < found.ticks < later.ticks:
-                break  # the clock does not rise here: what comes is read
+            elif not earlier.ticks < found.ticks < later.ticks:
+                break  # times do not rise here: read on from the earlier cluster
             else:
                 self._known.insert(bisect_right(self._known, found), found)
                 if found.ticks <= ticks:
-                    sooner = found
+                    earlier = found
                 else:
-                    later, end = found, found.place
-        return sooner
+                    later, end = found, found.offset
+        return earlier
 
     def _find_last(self) -> Cluster | None:
-        """Reads no more than twice what comes from there on."""
-        found, end, back = None, self._end, _NEAR
+        """Find the last cluster; reads no more than twice the bytes from there to the end."""
+        found, end, back = None, self._end, _NEAR_BYTES
         while found is None and end > 0:
             start = max(0, self._end - back)
-            found, end, back = self._next(start, end), start, 2 * back
+            found, end, back = self._find_next(start, end), start, 2 * back
         end = self._end
-        while found is not None and found.place + 1 < end:
-            middle = (found.place + 1 + end) // 2
-            later = self._next(middle, end)
+        while found is not None and found.offset + 1 < end:
+            middle = (found.offset + 1 + end) // 2
+            later = self._find_next(middle, end)
             found, end = (found, middle) if later is None else (later, end)
         return found
 
-    def _next(self, start: int, end: int) -> Cluster | None:
-        """The first that begins at ``start`` or behind it, before ``end``."""
-        place, data = start, b""  # what was read from there on, and may hold the beginning of one
-        while place < end:
-            self._pulse()
-            more = self._source.read(place + len(data), BUFFER_BYTES)
+    def _find_next(self, start: int, end: int) -> Cluster | None:
+        """Return the first cluster that begins in [start, end)."""
+        offset, data = start, b""  # bytes from ``offset`` on that may contain the start of a header
+        while offset < end:
+            self._heartbeat()
+            more = self._source.read(offset + len(data), BUFFER_BYTES)
             data += more
-            if (head := _CLUSTER.search(data)) is not None:
-                if place + head.start() >= end:
+            if (header := _CLUSTER.search(data)) is not None:
+                if offset + header.start() >= end:
                     return None
-                size_bytes = head[1][0] & 0x7F
-                ticks = self._source.read_all(place + head.end(), size_bytes)
+                size_bytes = header[1][0] & 0x7F
+                ticks = self._source.read_all(offset + header.end(), size_bytes)
                 is_whole = len(ticks) == size_bytes
-                return Cluster(place + head.start(), int.from_bytes(ticks)) if is_whole else None
+                return Cluster(offset + header.start(), int.from_bytes(ticks)) if is_whole else None
             if not more:
                 return None
-            place, data = place + max(0, len(data) - _HEAD), data[-_HEAD:]
+            offset, data = offset + max(0, len(data) - _MAX_HEADER_BYTES), data[-_MAX_HEADER_BYTES:]
         return None
 
 
-def void(size_bytes: int) -> bytes:
-    """How an element begins that says nothing in so many bytes."""
-    return _VOID + b"\x01" + (size_bytes - _VOID_HEAD).to_bytes(7)
+def void_element(size_bytes: int) -> bytes:
+    """Return the header of a Void element that takes ``size_bytes`` in all and that readers skip."""
+    return _VOID + b"\x01" + (size_bytes - _VOID_HEADER_BYTES).to_bytes(7)
 
 
 def _ticks(cluster: Cluster) -> int:
+    """Return the time of ``cluster``, as a sort key."""
     return cluster.ticks
 
 
-def _rises(clusters: list[Cluster]) -> bool:
-    return all(sooner.ticks < later.ticks for sooner, later in pairwise(clusters))
+def _rise(clusters: list[Cluster]) -> bool:
+    """Whether the times of ``clusters``, which are sorted by offset, rise strictly."""
+    return all(earlier.ticks < later.ticks for earlier, later in pairwise(clusters))

@@ -1,4 +1,4 @@
-"""What the packets of a stream say of it: how many there are, what they span, where decoding can begin."""
+"""Statistics of a stream's packets: their number, the time they span, and the key frames."""
 
 from array import array
 from bisect import bisect_right
@@ -8,136 +8,148 @@ from typing import NamedTuple, Protocol
 from av.packet import Packet
 
 from tubelet.service.decode.demux.encryption import is_encrypted
-from tubelet.service.decode.demux.leading_packets import Lead
+from tubelet.service.decode.demux.leading_packets import LeadingPackets
 
 
-class Key(NamedTuple):
+class KeyFrame(NamedTuple):
     """A packet at which decoding can begin."""
 
     pts: int  # ticks
-    dts: int  # ticks, that of showing where there is none
-    number: int  # packets before it
+    dts: int  # ticks; the PTS if the packet has no DTS
+    packet_index: int  # number of packets before it
 
 
-class KeyFrames(Protocol):
-    """Those of a stream."""
+class KeyFrameIndex(Protocol):
+    """The key frames of a stream, searchable by time."""
 
-    def before(self, ticks: int) -> Key | None:
-        """The last one that is shown at that time or earlier."""
+    def at_or_before(self, ticks: int) -> KeyFrame | None:
+        """Return the last key frame that is shown at or before ``ticks``."""
         ...
 
-    def after(self, ticks: int) -> Key | None:
-        """The first one that is shown later."""
+    def after(self, ticks: int) -> KeyFrame | None:
+        """Return the first key frame that is shown after ``ticks``."""
         ...
 
     def close(self) -> None:
-        """Nobody will ask for any more."""
+        """Release the file that the index may hold open."""
         ...
 
 
-class Keys:
-    """``KeyFrames`` that are all known, in the order of time; a few bytes each."""
+class KnownKeyFrames:
+    """A ``KeyFrameIndex`` in memory, sorted by time, of a few bytes for each key frame."""
 
-    def __init__(self, keys: Iterable[Key] = ()) -> None:
+    def __init__(self, key_frames: Iterable[KeyFrame] = ()) -> None:
         self._pts = array("q")
         self._dts = array("q")
         self._numbers = array("q")
-        for key in keys:
+        for key in key_frames:
             self.add(key)
 
     def __len__(self) -> int:
         return len(self._pts)
 
     @property
-    def first(self) -> Key | None:
+    def first(self) -> KeyFrame | None:
+        """The first key frame."""
         return self._at(0)
 
-    def add(self, key: Key) -> None:
+    def add(self, key: KeyFrame) -> None:
+        """Append a key frame, which must be later than all others."""
         self._pts.append(key.pts)
         self._dts.append(key.dts)
-        self._numbers.append(key.number)
+        self._numbers.append(key.packet_index)
 
-    def before(self, ticks: int) -> Key | None:
+    def at_or_before(self, ticks: int) -> KeyFrame | None:
+        """Return the last key frame that is shown at or before ``ticks``."""
         return self._at(bisect_right(self._pts, ticks) - 1)
 
-    def after(self, ticks: int) -> Key | None:
+    def after(self, ticks: int) -> KeyFrame | None:
+        """Return the first key frame that is shown after ``ticks``."""
         return self._at(bisect_right(self._pts, ticks))
 
     def close(self) -> None:
-        pass
+        """Do nothing: no file is open."""
 
-    def _at(self, place: int) -> Key | None:
-        if not 0 <= place < len(self):
+    def _at(self, index: int) -> KeyFrame | None:
+        """Return the key frame at ``index``; None outside the list."""
+        if not 0 <= index < len(self):
             return None
-        return Key(self._pts[place], self._dts[place], self._numbers[place])
+        return KeyFrame(self._pts[index], self._dts[index], self._numbers[index])
 
 
-class Tally:
-    """Counts packets in the order of decoding; those of the ``lead`` bring no frames and do not count."""
+class PacketStats:
+    """Statistics of packets added in decoding order; ``leading_packets`` yield no frame and do not count."""
 
-    def __init__(self, lead: Lead | None = None) -> None:
-        self.packets = 0  # that are shown
-        self.read = 0  # all packets
-        self.leading = 0  # those that bring no frames
-        self.is_counted = True  # False: that many there should be, for all that is known
-        self.corrupt = 0
-        self.is_encrypted = False  # in part: a key frame at least
-        self.is_timed = False  # at least one has a time stamp
-        self.is_sound = True  # stamps are all there and rise, so that they tell which frame is shown when
-        self.reorders = False  # one at least is shown at another time than it is decoded at
-        self.first: int | None = None  # ticks, of the first packet that has any
+    def __init__(self, leading_packets: LeadingPackets | None = None) -> None:
+        self.packets = 0  # excluding leading ones and those that an edit list cuts away
+        self.packets_read = 0  # every packet, counted or not
+        self.leading_count = 0  # leading packets
+        self.is_frame_count_exact = True  # False: an estimate
+        self.corrupt_packets = 0
+        self.is_encrypted = False  # at least one key frame is
+        self.has_timestamps = False  # at least one packet has a timestamp
+        # Timestamps are complete and rise, so that they tell which frame is shown when.
+        self.has_reliable_timestamps = True
+        self.has_b_frame_delay = False  # some packet's PTS differs from its DTS
+        self.first: int | None = None  # ticks: the first packet's timestamp
         self.earliest: int | None = None
         self.latest: int | None = None
-        self.end = 0  # ticks, the end of the latest packet
-        self._known_keys = Keys()
-        self.keys: KeyFrames = self._known_keys
-        self._lead = lead
+        self.end = 0  # ticks: the end of the packet shown last
+        self._known_key_frames = KnownKeyFrames()
+        self.key_frames: KeyFrameIndex = self._known_key_frames
+        self._leading_packets = leading_packets
         self._last_dts: int | None = None
-        self._last_key: int | None = None
+        self._last_key_pts: int | None = None
 
     @classmethod
-    def of_ends(cls, head: "Tally", tail: "Tally", keys: KeyFrames, packets: int) -> "Tally":
-        """Of so many packets, of which the first and the last have been read."""
-        tally = cls()
-        tally.packets, tally.corrupt = packets, head.corrupt + tail.corrupt
-        tally.is_encrypted = head.is_encrypted or tail.is_encrypted
-        tally.is_timed, tally.is_sound = True, head.is_sound and tail.is_sound
-        tally.reorders = head.reorders or tail.reorders
-        tally.first, tally.earliest = head.first, head.earliest
-        tally.latest, tally.end = tail.latest, tail.end
-        tally.keys = keys
-        return tally
+    def from_endpoints(
+        cls, head: "PacketStats", tail: "PacketStats", key_frames: KeyFrameIndex, packets: int
+    ) -> "PacketStats":
+        """Combine statistics of the first packets (``head``) and the last ones (``tail``)."""
+        stats = cls()
+        stats.packets, stats.corrupt_packets = packets, head.corrupt_packets + tail.corrupt_packets
+        stats.is_encrypted = head.is_encrypted or tail.is_encrypted
+        stats.has_timestamps, stats.has_reliable_timestamps = (
+            True,
+            head.has_reliable_timestamps and tail.has_reliable_timestamps,
+        )
+        stats.has_b_frame_delay = head.has_b_frame_delay or tail.has_b_frame_delay
+        stats.first, stats.earliest = head.first, head.earliest
+        stats.latest, stats.end = tail.latest, tail.end
+        stats.key_frames = key_frames
+        return stats
 
     @property
-    def may_lead(self) -> bool:
-        """Whether the next packet may be one of the lead."""
-        return self._lead is not None and self._lead.goes_on
+    def may_have_more_leading(self) -> bool:
+        """Whether the next packet may be a leading one."""
+        return self._leading_packets is not None and self._leading_packets.may_continue
 
     @property
-    def first_key(self) -> Key | None:
-        """Of the packets that were added."""
-        return self._known_keys.first
+    def first_key_frame(self) -> KeyFrame | None:
+        """The first key frame that was added."""
+        return self._known_key_frames.first
 
     def add(self, packet: Packet) -> None:
+        """Count the next packet in decoding order."""
         pts, dts = packet.pts, packet.dts
         if packet.is_keyframe:
-            self._add_key(pts, dts)
+            self._add_key_frame(pts, dts)
             self.is_encrypted |= is_encrypted(packet)
-        self._check(pts, dts)
-        self.reorders |= pts != dts
-        self.read += 1
-        is_leading = self._lead is not None and self._lead.has(pts, dts)
-        if packet.is_discard:  # an edit list has cut it away; it decodes, but is not shown
+        self._check_timestamps(pts, dts)
+        self.has_b_frame_delay |= pts != dts
+        self.packets_read += 1
+        is_leading = self._leading_packets is not None and self._leading_packets.is_next_leading(pts, dts)
+        if packet.is_discard:  # cut away by an edit list: decoded but not shown
             return
         if is_leading:
-            self.leading += 1
+            self.leading_count += 1
             return
         self.packets += 1
-        self.corrupt += packet.is_corrupt
+        self.corrupt_packets += packet.is_corrupt
         ticks = dts if pts is None else pts
         if ticks is None:
             return
-        self.is_timed = True
+        self.has_timestamps = True
         if self.first is None:
             self.first = ticks
         if self.earliest is None or ticks < self.earliest:
@@ -146,18 +158,20 @@ class Tally:
             self.latest = ticks
             self.end = ticks + max(packet.duration or 0, 0)
 
-    def _add_key(self, pts: int | None, dts: int | None) -> None:
-        if pts is None or (self._last_key is not None and pts <= self._last_key):
-            self.is_sound = False
+    def _add_key_frame(self, pts: int | None, dts: int | None) -> None:
+        """Record a key frame, and whether its timestamp rises."""
+        if pts is None or (self._last_key_pts is not None and pts <= self._last_key_pts):
+            self.has_reliable_timestamps = False
         else:
-            self._last_key = pts
-            self._known_keys.add(Key(pts, pts if dts is None else dts, self.read))
+            self._last_key_pts = pts
+            self._known_key_frames.add(KeyFrame(pts, pts if dts is None else dts, self.packets_read))
 
-    def _check(self, pts: int | None, dts: int | None) -> None:
+    def _check_timestamps(self, pts: int | None, dts: int | None) -> None:
+        """Record whether a packet's timestamps are present, rise, and agree with each other."""
         before = self._last_dts
         if pts is None or (dts is None and before is not None):
-            self.is_sound = False
+            self.has_reliable_timestamps = False
         elif dts is not None:
             if pts < dts or (before is not None and dts <= before):
-                self.is_sound = False
+                self.has_reliable_timestamps = False
             self._last_dts = dts

@@ -1,6 +1,6 @@
-"""One stream of an open file: packets in the order of decoding, frames in the order of showing.
+"""One video stream of an open file: packets in decoding order, frames in display order.
 
-Damage is counted and skipped: what can be decoded is.
+Damaged packets are counted and skipped; everything else is decoded.
 """
 
 from collections import deque
@@ -20,37 +20,41 @@ from av.video.stream import VideoStream
 from tubelet.service.decode.demux.container import (
     BUFFER_BYTES,
     MEDIA_ERRORS,
-    is_end,
-    only_stream,
-    packets,
-    reader_of,
-    source_of,
+    byte_source_of,
+    demux_packets,
+    is_end_of_stream,
+    seekable_reader_of,
+    select_stream,
 )
-from tubelet.service.decode.demux.container_crop import Cropping, container_cropping, cropped_aspect
-from tubelet.service.decode.demux.leading_packets import Lead
-from tubelet.service.decode.demux.matroska_clusters import Clusters, void
-from tubelet.service.decode.demux.packet_stats import Key, Tally
-from tubelet.service.decode.demux.timestamps import Joins, exact, has_loose_clock
+from tubelet.service.decode.demux.container_crop import (
+    Cropping,
+    correct_aspect_for_cropping,
+    read_container_cropping,
+)
+from tubelet.service.decode.demux.leading_packets import LeadingPackets
+from tubelet.service.decode.demux.matroska_clusters import ClusterIndex, void_element
+from tubelet.service.decode.demux.packet_stats import KeyFrame, PacketStats
+from tubelet.service.decode.demux.timestamps import DiscontinuityRepair, allows_discontinuities, to_fraction
 from tubelet.service.decode.limits import Limits, check_duration, check_frames, check_pixels
 from tubelet.service.types.video import NS_PER_S
 
-# Decoders of the transparency that Matroska keeps beside each frame; FFmpeg's own leave it out.
-_WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
-_TELL_ORDER = {"h264", "hevc", "vvc"}
-# Where a place is found by decoding stamps: a picture may begin in the middle of what has a stamp.
-_BEFORE_S = Fraction(1, 10)
-_INTERLACED = range(2, 6)  # AVFieldOrder: which field is coded and shown first
-# To be read again: what a clip of ten seconds has. A packet of a few bytes may refer to 200 kB of MPEG-TS.
-_HELD_BYTES, _HELD_PACKETS = 16 << 20, 500
-_VOID_PAYS = 4 * BUFFER_BYTES  # and is more than FFmpeg holds
+# Decoders that read the transparency which Matroska keeps beside each frame; FFmpeg's own ignore it.
+_ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+_CODECS_STATING_ORDER = {"h264", "hevc", "vvc"}
+# For seeks by DTS: a picture may begin in the middle of the unit that has the timestamp.
+_SEEK_MARGIN_S = Fraction(1, 10)
+_INTERLACED = range(2, 6)  # AVFieldOrder values: top or bottom field coded and shown first
+# Enough for a clip of ten seconds. A packet of a few bytes may keep 200 kB of MPEG-TS in memory.
+_MAX_BUFFERED_BYTES, _MAX_BUFFERED_PACKETS = 16 << 20, 500
+_MIN_VOID_BYTES = 4 * BUFFER_BYTES  # more than FFmpeg buffers
 
 
 class Stream:
-    """What is read is tallied, what is decoded is counted; ``pulse`` is called for each packet.
+    """A video stream, its decoder, and the statistics of what was read and decoded.
 
-    ``clusters`` find the places that the container cannot.
-
-    ``time_base`` is how many seconds a tick of its stamps lasts; None: it has no clock.
+    ``heartbeat`` is called for each packet. ``skip_loop_filter`` makes decoding faster and leaves the edges
+    of blocks visible. ``clusters`` find seek targets in a file without an index. ``time_base`` is the
+    duration of a tick in seconds; None if the stream has no clock.
     """
 
     def __init__(
@@ -58,36 +62,37 @@ class Stream:
         container: InputContainer,
         stream_index: int,
         limits: Limits,
-        pulse: Callable[[], None],
+        heartbeat: Callable[[], None],
         *,
-        unsmoothed: bool = False,
-        clusters: Clusters | None = None,
+        skip_loop_filter: bool = False,
+        clusters: ClusterIndex | None = None,
     ) -> None:
         self.container = container
-        self.stream = only_stream(container, stream_index)
-        self.time_base: Fraction | None = exact(self.stream.time_base)  # kept: each packet asks for it
-        self.tally = Tally()
+        self.av_stream = select_stream(container, stream_index)
+        # cached: needed for each packet
+        self.time_base: Fraction | None = to_fraction(self.av_stream.time_base)
+        self.stats = PacketStats()
         self.frames = 0
-        self.broke_off = False
-        self.has_moved = False  # or has tried to, to another place of the file
-        self._is_through = False
-        self._again: deque[Packet] = deque()
-        self._joins = self._new_joins()
+        self.is_truncated = False
+        self.has_seeked = False  # including failed attempts
+        self._is_at_end = False
+        self._pushed_back: deque[Packet] = deque()
+        self._discontinuities = self._new_discontinuity_repair()
         self._limits = limits
-        self.pulse = pulse
+        self.heartbeat = heartbeat
         self._clusters = clusters
-        self._packets = packets(container, self.stream)
-        self._may_change = container.format.name == "flv"  # which says so where it does, and never again
-        self.has_changed = False  # the codec's headers did, behind the first packet
-        self._is_interlaced = self.stream.codec_context.field_order in _INTERLACED
-        self._has_begun = False  # a frame or a key frame's packet has come
-        self._failed_at_front = 0  # packets before that, which may well refer to what is missing
+        self._packets = demux_packets(container, self.av_stream)
+        # Only FLV reports changed headers, once, at the packet where they change.
+        self._may_change_headers = container.format.name == "flv"
+        self.headers_changed = False  # the codec's headers changed after the first packet
+        self._is_interlaced = self.av_stream.codec_context.field_order in _INTERLACED
+        self._has_started = False  # a frame has come out, or a key frame has been read
+        self._failed_before_start = 0  # failed packets before that: they may refer to missing ones
         self._failed_packets = 0
         self._corrupt_frames = 0
-        check_pixels(self.stream.codec_context.width, self.stream.codec_context.height, limits)
-        self._decoder = context = _decoder(self.stream)
-        # Without the filter that smooths the edges of blocks, decoding costs less.
-        smoothing = {"skip_loop_filter": "all"} if unsmoothed else {}
+        check_pixels(self.av_stream.codec_context.width, self.av_stream.codec_context.height, limits)
+        self._decoder = context = _decoder(self.av_stream)
+        smoothing = {"skip_loop_filter": "all"} if skip_loop_filter else {}
         context.options = {"max_pixels": str(limits.max_pixels), **smoothing}
         context.thread_count = limits.threads
         context.thread_type = "AUTO"
@@ -99,55 +104,63 @@ class Stream:
         self.close()
 
     def close(self) -> None:
+        """Close the container."""
         self.container.close()
 
     def read(self) -> Packet | None:
-        """The next packet; None at the end, or where the file breaks off."""
-        self.pulse()
-        if self._again:
-            return self._again.popleft()
-        if self._is_through:
+        """Return the next packet; None at the end, or where the file is truncated."""
+        self.heartbeat()
+        if self._pushed_back:
+            return self._pushed_back.popleft()
+        if self._is_at_end:
             return None
         packet = next(self._packets, None)
-        if packet is None or is_end(packet):
-            self.broke_off, self._is_through = packet is None, True
+        if packet is None or is_end_of_stream(packet):
+            self.is_truncated, self._is_at_end = packet is None, True
             return None
-        self._joins.mend(packet)
-        self.tally.add(packet)
-        self.has_changed |= self._may_change and self._brings_headers(packet)
-        check_frames(self.tally.packets, self._limits)
-        check_duration(self._span_ns(), self._limits)
+        self._discontinuities.repair(packet)
+        self.stats.add(packet)
+        self.headers_changed |= self._may_change_headers and self._has_new_headers(packet)
+        check_frames(self.stats.packets, self._limits)
+        check_duration(self._duration_read_ns(), self._limits)
         return packet
 
-    def leave_out(self, lead: Lead, packets: Sequence[Packet]) -> None:
-        """Tally the packets anew, all that were read, without those of the lead."""
-        self.tally = Tally(lead)
+    def recount_without(self, lead: LeadingPackets, packets: Sequence[Packet]) -> None:
+        """Start the statistics again: count ``packets``, which are all that were read, without ``lead``."""
+        self.stats = PacketStats(lead)
         for packet in packets:
-            self.tally.add(packet)
+            self.stats.add(packet)
 
-    def read_through(self) -> bool:
-        """Tally all packets to the end. True: reading goes on from here again, for they are held.
+    def scan(self) -> bool:
+        """Count all packets to the end, and return whether ``read`` will return them again.
 
-        False: there are too many of them, or their stamps do not tell which frame is shown when.
+        False if there are too many to buffer, or if timestamps do not tell which frame is shown when.
         """
-        held, held_bytes, may_hold = deque[Packet](), 0, True
+        buffered, buffered_bytes, may_buffer = deque[Packet](), 0, True
         while (packet := self.read()) is not None:
-            held_bytes += packet.size + sum(each.buffer_size for each in packet.iter_sidedata())
-            is_little = held_bytes <= _HELD_BYTES and len(held) < _HELD_PACKETS
-            may_hold = may_hold and is_little and self.tally.is_sound and not self.joins
-            if may_hold:
-                held.append(packet)
+            buffered_bytes += packet.size + sum(each.buffer_size for each in packet.iter_sidedata())
+            is_little = buffered_bytes <= _MAX_BUFFERED_BYTES and len(buffered) < _MAX_BUFFERED_PACKETS
+            may_buffer = (
+                may_buffer and is_little and self.stats.has_reliable_timestamps and not self.discontinuities
+            )
+            if may_buffer:
+                buffered.append(packet)
             else:
-                held.clear()
-        self._again = held
-        return may_hold
+                buffered.clear()
+        self._pushed_back = buffered
+        return may_buffer
 
-    def decode(self, packet: Packet, *, if_needed_by_others: bool = False) -> list[VideoFrame]:
-        """The frames that come out now; this packet's own may be left out if nothing refers to it."""
-        if packet.size == 0:  # it repeats a frame, but would end the decoder
+    def decode(self, packet: Packet, *, skip_if_unreferenced: bool = False) -> list[VideoFrame]:
+        """Return the frames that come out when ``packet`` goes into the decoder.
+
+        With ``skip_if_unreferenced``, the packet's own frame is not decoded unless another frame refers to
+        it.
+        """
+        if packet.size == 0:  # it repeats a frame, and would flush the decoder
             return []
-        # The decoder knows what refers to what. The fields of a picture may come in two packets, though.
-        may_skip = if_needed_by_others and not self._is_interlaced
+        # The decoder knows which frames others refer to. But the two fields of a picture may come in two
+        # packets.
+        may_skip = skip_if_unreferenced and not self._is_interlaced
         self._decoder.skip_frame = "NONREF" if may_skip else "DEFAULT"
         return self._decode(packet)
 
@@ -156,153 +169,167 @@ class Stream:
         check_frames(frames, self._limits)
 
     def drain(self) -> list[VideoFrame]:
-        """The frames that the decoder still holds; it begins anew with the next packet."""
+        """Return the frames that the decoder still holds, and reset the decoder."""
         frames = self._decode(None)
         self._decoder.flush_buffers()
         return frames
 
     @property
     def is_raw(self) -> bool:
-        """There is no container: frames follow each other at the rate that the codec's headers state."""
+        """Whether the file has no container: its frames follow at the rate that the codec's headers state."""
         return bool(self.container.format.flags & Flags.no_timestamps.value)
 
     @property
-    def early_lack_stamps(self) -> bool:
-        """Packets from before the time zero have no stamps: FFmpeg reads Matroska so."""
+    def early_packets_lack_timestamps(self) -> bool:
+        """Whether packets from before time zero have no timestamps, as FFmpeg reads Matroska."""
         return self.container.format.name == "matroska,webm"
 
     @cached_property
     def aspect(self) -> Fraction | None:
-        """Of a pixel, its width to its height; None: nothing is said."""
-        stated = exact(self.stream.sample_aspect_ratio)
-        return cropped_aspect(stated, self.stream, self.cropping, source_of(self.container))
+        """The width of a pixel relative to its height; None if the file does not state it."""
+        stated = to_fraction(self.av_stream.sample_aspect_ratio)
+        return correct_aspect_for_cropping(
+            stated, self.av_stream, self.cropping, byte_source_of(self.container)
+        )
 
     @cached_property
     def cropping(self) -> Cropping:
-        """What the container says is not seen of the stored picture."""
-        return container_cropping(self.stream)
+        """The part of the stored picture that the container hides."""
+        return read_container_cropping(self.av_stream)
 
     @property
-    def joins(self) -> int:
-        """Where parts whose clocks differ meet: with any, stamps lead nowhere in the file."""
-        return self._joins.found
+    def discontinuities(self) -> int:
+        """The number of timestamp jumps that were repaired; with any, seeking by timestamp fails."""
+        return self._discontinuities.count
 
     def seek(self, ticks: int) -> bool:
-        """Read on from a key frame at or before this stamp, if the container can; the tally begins anew."""
+        """Go to a key frame at or before ``ticks``, with new statistics; False if the container cannot."""
         if self._clusters is not None:
-            self._show_way(self._clusters.before(ticks).place, ticks)
-        return self._move(partial(self.container.seek, ticks, stream=self.stream, backward=True))
+            self._overlay_skipped_clusters(self._clusters.at_or_before(ticks).offset, ticks)
+        return self._seek(partial(self.container.seek, ticks, stream=self.av_stream, backward=True))
 
-    def seek_key(self, key: Key) -> bool:
-        """Read on from this key frame, or one before it."""
-        if not has_loose_clock(self.container.format) or self.time_base is None:
+    def seek_to_key_frame(self, key: KeyFrame) -> bool:
+        """Go to key frame ``key``, or to one before it; False if the container cannot."""
+        if not allows_discontinuities(self.container.format) or self.time_base is None:
             return self.seek(key.pts)
-        return self.seek(key.dts - int(_BEFORE_S / self.time_base))
+        return self.seek(key.dts - int(_SEEK_MARGIN_S / self.time_base))
 
-    def seek_byte(self, place: int) -> bool:
-        """Read on from the first packet behind this place of the file, if the container can."""
-        return self._move(partial(self.container.seek, place, unsupported_byte_offset=True))
+    def seek_byte(self, offset: int) -> bool:
+        """Go to the first packet after byte ``offset`` of the file; False if the container cannot."""
+        return self._seek(partial(self.container.seek, offset, unsupported_byte_offset=True))
 
-    def skip_to_key(self) -> None:
-        """Read on from the next key frame: some seeks find no more than a place."""
+    def skip_to_key_frame(self) -> None:
+        """Discard packets before the next key frame: some seeks are inexact."""
         while (packet := self.read()) is not None:
             if packet.is_keyframe:
-                self._again.append(packet)
+                self._pushed_back.append(packet)
                 return
 
     @property
-    def finds_any_place(self) -> bool:
-        """Seeking leads to a place before a time, and not always to a key frame."""
-        return has_loose_clock(self.container.format) or self._clusters is not None
+    def seeks_inexactly(self) -> bool:
+        """Whether a seek leads to a packet before a time which may not be a key frame."""
+        return allows_discontinuities(self.container.format) or self._clusters is not None
 
     @property
-    def is_damaged(self) -> bool:
-        return self._failed_at_front + self._failed_packets + self._corrupt_frames > 0
+    def has_decode_errors(self) -> bool:
+        """Whether a packet failed to decode or a frame was damaged."""
+        return self._failed_before_start + self._failed_packets + self._corrupt_frames > 0
 
     @property
-    def reorders(self) -> bool:
-        """Frames are shown in another order than they are decoded in; older codecs only say that they may."""
-        return self.stream.codec_context.name in _TELL_ORDER and self.may_reorder
+    def has_b_frames(self) -> bool:
+        """Whether decoding and display order surely differ; older codecs only state that they may."""
+        return self.av_stream.codec_context.name in _CODECS_STATING_ORDER and self.may_have_b_frames
 
     @property
-    def may_reorder(self) -> bool:
-        """Frames may be shown in another order than they are decoded in."""
+    def may_have_b_frames(self) -> bool:
+        """Whether decoding and display order may differ."""
         return bool(self._decoder.has_b_frames)
 
     def warnings(self) -> list[str]:
-        found = []
+        """Describe the damage met while decoding."""
+        warnings = []
         if self._failed_packets:
-            found.append(f"{self._failed_packets} packets could not be decoded")
+            warnings.append(f"{self._failed_packets} packets could not be decoded")
         if self._corrupt_frames:
-            found.append(f"{self._corrupt_frames} of {self.frames} frames are damaged")
-        return found
+            warnings.append(f"{self._corrupt_frames} of {self.frames} frames are damaged")
+        return warnings
 
-    def _move(self, seek: Callable[[], None]) -> bool:
-        self.has_moved = True
+    def _seek(self, seek: Callable[[], None]) -> bool:
+        """Call ``seek`` and start reading and counting afresh; False if it fails."""
+        self.has_seeked = True
         try:
             seek()
         except MEDIA_ERRORS:
             return False
-        self._packets, self._is_through = packets(self.container, self.stream), False
-        self._again.clear()
-        self.tally, self._joins = Tally(), self._new_joins()
+        self._packets, self._is_at_end = demux_packets(self.container, self.av_stream), False
+        self._pushed_back.clear()
+        self.stats, self._discontinuities = PacketStats(), self._new_discontinuity_repair()
         return True
 
-    def _show_way(self, place: int, ticks: int) -> None:
-        """FFmpeg reads on from the last place it knows: let what is between that and this one be void."""
-        known = self.stream.index_entries
-        if not len(known):
-            return
-        start = known[max(0, known.search_timestamp(ticks))].pos
-        reader, size_bytes = reader_of(self.container), place - start
-        reader.cover(start, void(size_bytes) if size_bytes >= _VOID_PAYS else b"")
-        self.seek_byte(reader.size_bytes)  # it holds what it read last, as that stood there
+    def _overlay_skipped_clusters(self, offset: int, ticks: int) -> None:
+        """Make FFmpeg continue at the cluster at ``offset`` when it seeks to ``ticks``.
 
-    def _brings_headers(self, packet: Packet) -> bool:
+        FFmpeg reads on from the last cluster it knows. An overlaid Void element makes it skip the bytes in
+        between.
+        """
+        index = self.av_stream.index_entries
+        if not len(index):
+            return
+        start = index[max(0, index.search_timestamp(ticks))].pos
+        reader, size_bytes = seekable_reader_of(self.container), offset - start
+        reader.overlay(start, void_element(size_bytes) if size_bytes >= _MIN_VOID_BYTES else b"")
+        # FFmpeg drops its buffer, which holds the bytes without the overlay
+        self.seek_byte(reader.size_bytes)
+
+    def _has_new_headers(self, packet: Packet) -> bool:
+        """Whether ``packet`` carries codec headers that differ from the first ones."""
         if not packet.has_sidedata("new_extradata"):
             return False
-        return bytes(packet.get_sidedata("new_extradata")) != self.stream.codec_context.extradata
+        return bytes(packet.get_sidedata("new_extradata")) != self.av_stream.codec_context.extradata
 
-    def _new_joins(self) -> Joins:
-        return Joins(self.container.format, self.time_base)
+    def _new_discontinuity_repair(self) -> DiscontinuityRepair:
+        """Create a repair for this stream that has seen no packet yet."""
+        return DiscontinuityRepair(self.container.format, self.time_base)
 
-    def _span_ns(self) -> int:
-        """For how long the packets that were read are shown, from the first one on."""
-        base, tally = self.time_base, self.tally
-        if base is None or tally.first is None or tally.latest is None:
+    def _duration_read_ns(self) -> int:
+        """Return the duration of the packets that were read."""
+        base, stats = self.time_base, self.stats
+        if base is None or stats.first is None or stats.latest is None:
             return 0
-        return (tally.latest - tally.first) * base.numerator * NS_PER_S // base.denominator
+        return (stats.latest - stats.first) * base.numerator * NS_PER_S // base.denominator
 
     def _decode(self, packet: Packet | None) -> list[VideoFrame]:
-        self._has_begun |= packet is not None and packet.is_keyframe
+        """Decode ``packet`` (None: flush), count damage, and check the limits on the frames."""
+        self._has_started |= packet is not None and packet.is_keyframe
         try:
             frames = self._decoder.decode(packet)
         except MemoryError:
             raise
         except MEDIA_ERRORS:
-            if self._has_begun:
+            if self._has_started:
                 self._failed_packets += 1
             else:
-                self._failed_at_front += 1
+                self._failed_before_start += 1
             return []
         for frame in frames:
             check_pixels(frame.width, frame.height, self._limits)
             self._corrupt_frames += frame.is_corrupt
             self._is_interlaced |= frame.interlaced_frame
-        self._has_begun |= len(frames) > 0
+        self._has_started |= len(frames) > 0
         self.frames += len(frames)
         check_frames(self.frames, self._limits)
         return frames
 
 
 def _decoder(stream: VideoStream) -> VideoCodecContext:
+    """Return the stream's decoder, replaced by one that decodes transparency if the stream has it."""
     context = stream.codec_context
-    if stream.metadata.get("alpha_mode") != "1" or context.name not in _WITH_ALPHA:
+    if stream.metadata.get("alpha_mode") != "1" or context.name not in _ALPHA_DECODERS:
         return context
     try:
-        found = CodecContext.create(_WITH_ALPHA[context.name], "r")
+        decoder = CodecContext.create(_ALPHA_DECODERS[context.name], "r")
     except av.error.FFmpegError:
-        return context  # this FFmpeg was built without it
-    assert isinstance(found, VideoCodecContext)
-    found.extradata = context.extradata
-    return found
+        return context  # this build of FFmpeg lacks it
+    assert isinstance(decoder, VideoCodecContext)
+    decoder.extradata = context.extradata
+    return decoder

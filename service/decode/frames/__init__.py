@@ -1,1 +1,1 @@
-"""Chosen frames of a video, in order, as units of a plan."""
+"""Decoding of the frames that a plan asks for, in order, into units."""

@@ -1,6 +1,6 @@
-"""The walk through a video: each wanted time gets the frame that is shown then, frames become units.
+"""The decoder: finds the frame shown at each time that a plan asks for, and fills the plan's units with them.
 
-Memory does not grow with the video: one frame is held, and a unit of each grid around it is being filled.
+Memory does not grow with the video: one frame is held, and one unit of each grid is being filled.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -9,229 +9,263 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 
-from tubelet.service.decode.demux.byte_source import Source
+from tubelet.service.decode.demux.byte_source import ByteSource
 from tubelet.service.decode.demux.container import open_container
 from tubelet.service.decode.demux.hwaccel import accelerator
-from tubelet.service.decode.demux.packet_stats import KeyFrames
+from tubelet.service.decode.demux.packet_stats import KeyFrameIndex
 from tubelet.service.decode.demux.stream import Stream
 from tubelet.service.decode.demux.timestamps import Timeline
-from tubelet.service.decode.frames.lookahead import Disorder
-from tubelet.service.decode.frames.selection import Selection, Shown, WantedTimes, all_frames
-from tubelet.service.decode.frames.unit_assembler import Assembly, Exact, Slots, Snap, wanted_frames
+from tubelet.service.decode.frames.lookahead import UnreliableTimestamps
+from tubelet.service.decode.frames.selection import FrameSelector, RequestedTimes, TimedFrame, all_frames
+from tubelet.service.decode.frames.unit_assembler import (
+    KeyFrameSnap,
+    NoSnap,
+    Slots,
+    UnitAssembler,
+    frame_requests,
+)
 from tubelet.service.decode.limits import Limits
-from tubelet.service.decode.pixels.rgb_converter import Painter
-from tubelet.service.decode.probe.metadata import metadata_of
+from tubelet.service.decode.pixels.rgb_converter import RgbConverter
+from tubelet.service.decode.probe.metadata import metadata_from_stats
 from tubelet.service.decode.probe.probe import Track
-from tubelet.service.decode.probe.stream_head import Opening
+from tubelet.service.decode.probe.stream_head import OpenStream
 from tubelet.service.decode.protocol import VideoRejected
 from tubelet.service.types.plan import Plan
 from tubelet.service.types.video import NS_PER_S, DecodeSummary, PixelFormat, VideoMetadata
 
-_Walk = Callable[[Opening, Assembly], int | None]
+_Strategy = Callable[[OpenStream, UnitAssembler], int | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is to be decoded; ``fast`` takes key frames near the wanted times, and blocks unsmoothed."""
+    """A video to decode; ``fast`` takes key frames near the requested times and skips the loop filter."""
 
-    source: Source
+    source: ByteSource
     track: Track
     plan: Plan
     pixel_format: PixelFormat
     fast: bool
     limits: Limits
 
-    def open(self, pulse: Callable[[], None]) -> Opening:
-        """From its beginning, once it is known how large the file is, so that it can be read in any order."""
+    def open(self, heartbeat: Callable[[], None]) -> OpenStream:
+        """Open the video at its beginning; waits for the file's size, so that it can be read in any order."""
         self.source.wait_for_size()
         container = open_container(self.source, accelerator(self.limits.hardware))
         number, clusters = self.track.stream_index, self.track.clusters
-        return Opening(Stream(container, number, self.limits, pulse, unsmoothed=self.fast, clusters=clusters))
+        return OpenStream(
+            Stream(container, number, self.limits, heartbeat, skip_loop_filter=self.fast, clusters=clusters)
+        )
 
 
-def decode(job: Job, slots: Slots, pulse: Callable[[], None]) -> DecodeSummary:
-    """Announce the plan's units as they end; ``pulse`` is called for each packet.
+def decode(job: Job, slots: Slots, heartbeat: Callable[[], None]) -> DecodeSummary:
+    """Decode ``job`` and announce each unit of its plan in ``slots``.
 
-    A video that ends early cuts the plan; one that ends before the plan begins is corrupt. Where the whole
-    plan is served before the video ends, the rest is not decoded and the probe's duration stands. With an
-    open plan, all of the video is walked through, which tells its metadata; for one that turns out to be
-    shorter than a window it does not hold, and the last units do not come.
+    ``heartbeat`` is called for each packet.
+
+    If the video ends early, the plan is cut; if it ends before the plan begins, it is corrupt. If the plan is
+    complete before the video ends, the rest is not decoded and the probe's duration stands. With an open
+    plan, all packets are read, which gives the video's metadata. If the video turns out to be shorter than a
+    window, the plan does not fit and its last units are missing.
 
     Raises:
         VideoRejected: CORRUPT_VIDEO, VIDEO_TOO_LARGE, UNSUPPORTED_VIDEO.
     """
-    keys, timeline = job.track.keys, job.track.timeline
-    snap = Snap(keys, timeline) if job.fast and keys is not None else Exact()
-    painter = Painter(
+    keys, timeline = job.track.key_frames, job.track.timeline
+    snap = KeyFrameSnap(keys, timeline) if job.fast and keys is not None else NoSnap()
+    converter = RgbConverter(
         job.pixel_format, job.track.aspect, {grid.crop for grid in job.plan.grids}, job.track.cropping
     )
-    with closing(Assembly(job.plan, snap, painter.paint, slots)) as assembly:
-        return replace(_decode(job, assembly, snap, pulse), max_frame_offset_ns=snap.worst_ns)
+    with closing(UnitAssembler(job.plan, snap, converter.convert, slots)) as assembler:
+        return replace(_decode(job, assembler, snap, heartbeat), max_frame_offset_ns=snap.max_offset_ns)
 
 
-def _decode(job: Job, assembly: Assembly, snap: Exact | Snap, pulse: Callable[[], None]) -> DecodeSummary:
+def _decode(
+    job: Job, assembler: UnitAssembler, snap: NoSnap | KeyFrameSnap, heartbeat: Callable[[], None]
+) -> DecodeSummary:
+    """Try each decoding strategy in turn, until one does not fail for unreliable timestamps."""
     track, plan = job.track, job.plan
-    opening = track.handover.take()
-    front = opening if track.is_front else None
-    if opening is not None and job.fast and front is None:
-        opening.stream.close()  # its blocks are smoothed, which cannot be changed any more
-        opening = None
+    open_stream = track.handover.take()
+    header_stream = open_stream if track.is_header_only else None
+    if open_stream is not None and job.fast and header_stream is None:
+        open_stream.stream.close()  # its decoder has the loop filter on, which cannot be changed any more
+        open_stream = None
     decoded = 0
-    for walk in _walks(job, snap):
-        if opening is None:
-            opening = job.open(pulse)
-            if front is not None and front.head is not None:
-                opening.stream.leave_out(front.head.lead.afresh(), ())
-        with opening.stream as stream:
+    for strategy in _strategies(job, snap):
+        if open_stream is None:
+            open_stream = job.open(heartbeat)
+            if header_stream is not None and header_stream.head is not None:
+                open_stream.stream.recount_without(header_stream.head.leading_packets.restarted(), ())
+        with open_stream.stream as stream:
             try:
-                end_ns = walk(opening, assembly)
-                if end_ns is not None and opening is front:
-                    _check_end(stream)
-            except Disorder:
-                assembly.let_go()
-                opening = None
+                end_ns = strategy(open_stream, assembler)
+                if end_ns is not None and open_stream is header_stream:
+                    _check_not_truncated(stream)
+            except UnreliableTimestamps:
+                assembler.drop()
+                open_stream = None
                 continue
             finally:
                 decoded += stream.frames
             metadata = track.metadata
-            if front is not None:
-                metadata = _learned(front, stream, job, end_ns)
+            if header_stream is not None:
+                metadata = _metadata_from_all_packets(header_stream, stream, job, end_ns)
             warnings: list[str] = []
             if end_ns is None or not plan.fits(metadata.duration_ns):
                 end_ns = metadata.duration_ns
             else:
-                end_ns, warnings = _finish(assembly, plan, track.timeline, metadata.duration_ns, end_ns)
+                end_ns, warnings = _finish(assembler, plan, track.timeline, metadata.duration_ns, end_ns)
             return DecodeSummary(end_ns, decoded, (*stream.warnings(), *warnings), metadata)
-    raise AssertionError("the last walk takes frames in whatever order they come")
+    raise AssertionError("unreachable: decoding every frame never raises UnreliableTimestamps")
 
 
-def _check_end(front: Stream) -> None:
-    """Bytes were taken as they came; an mp4's index may lead back to those that went by.
+def _check_not_truncated(header_stream: Stream) -> None:
+    """Check that a stream that was read as its bytes arrived is complete.
+
+    Such a stream cannot go back, but an mp4's index may point to bytes that have been passed.
 
     Raises:
-        Disorder: the next packet lies before the last one, or is missing.
+        UnreliableTimestamps: a packet lies before the last one, or is missing.
     """
-    if front.broke_off and "mp4" in front.container.format.name:
-        raise Disorder("the file breaks off for those who cannot go back in it")
+    if header_stream.is_truncated and "mp4" in header_stream.container.format.name:
+        raise UnreliableTimestamps("a streamed mp4 needs bytes that were passed")
 
 
-def _learned(front: Opening, stream: Stream, job: Job, end_ns: int | None) -> VideoMetadata:
-    """What all packets say of a video of which the front was known."""
-    if end_ns is None:  # an open plan goes on for as long as a video may last: how long does this one?
+def _metadata_from_all_packets(
+    header_stream: OpenStream, stream: Stream, job: Job, end_ns: int | None
+) -> VideoMetadata:
+    """Return the metadata of a video of which only the header was known; reads the packets left."""
+    if end_ns is None:  # an open plan ends later than the video, whose duration is still unknown
         while stream.read() is not None:
             pass
-    assert front.head is not None
-    return metadata_of(stream, front.head, stream.tally, job.source.wait_for_size(), job.limits)
+    assert header_stream.head is not None
+    return metadata_from_stats(
+        stream, header_stream.head, stream.stats, job.source.wait_for_size(), job.limits
+    )
 
 
-def _walks(job: Job, snap: Exact | Snap) -> Iterator[_Walk]:
-    """The ways to find the frames, the cheapest first; all but the last raise Disorder where they cannot."""
+def _strategies(job: Job, snap: NoSnap | KeyFrameSnap) -> Iterator[_Strategy]:
+    """Yield decoding strategies, the cheapest first; all but the last may raise ``UnreliableTimestamps``."""
     track = job.track
-    if track.keys is not None:
-        yield partial(_walk_selected, track, track.keys, job.plan, snap)
-    if track.has_clean_keys and not track.is_front:  # a walk from the middle tells no metadata
-        yield partial(_walk_from_seek, track)
-    yield partial(_walk_all, track)
+    if track.key_frames is not None:
+        yield partial(_decode_selected, track, track.key_frames, job.plan, snap)
+    # decoding from the middle gives no metadata
+    if track.has_independent_key_frames and not track.is_header_only:
+        yield partial(_decode_from_seek, track)
+    yield partial(_decode_all, track)
 
 
-def _walk_selected(
-    track: Track, keys: KeyFrames, plan: Plan, snap: Exact | Snap, opening: Opening, assembly: Assembly
+def _decode_selected(
+    track: Track,
+    keys: KeyFrameIndex,
+    plan: Plan,
+    snap: NoSnap | KeyFrameSnap,
+    open_stream: OpenStream,
+    assembler: UnitAssembler,
 ) -> int | None:
-    """Decode what the wanted times need; what comes out must be what the packets promised."""
-    wanted = wanted_frames(lambda: plan, snap)
-    ticks = WantedTimes(track.timeline.to_ticks(each.time_ns) for each in wanted)
-    selection = Selection(opening, track.timeline, keys, ticks)
+    """Decode only the packets that the requested frames need, and check each frame against its packet."""
+    wanted = frame_requests(lambda: plan, snap)
+    ticks = RequestedTimes(track.timeline.to_ticks(each.time_ns) for each in wanted)
+    selection = FrameSelector(open_stream, track.timeline, keys, ticks)
 
     def check(pts: int | None) -> None:
-        if selection.promised() != pts:
-            raise Disorder("another frame comes than the packets promised")
+        """Check that the frame for the next request is the one that its packet announced."""
+        if selection.expected_pts() != pts:
+            raise UnreliableTimestamps("a frame differs from the one that its packet announced")
 
-    end_ns = _serve(selection.frames(), assembly, check)
-    if assembly.held is None:  # a place to begin at may promise a picture that is whole only later
-        raise Disorder("no frame comes, where packets promised some")
+    end_ns = _fill_from(selection.frames(), assembler, check)
+    if assembler.held is None:  # an entry point may announce a picture that is complete only later
+        raise UnreliableTimestamps("packets announced frames, but none came")
     if ticks.next is not None:
         return end_ns
-    while assembly.wanted is not None:
-        if assembly.wanted.time_ns >= track.metadata.duration_ns and not track.is_front:
+    while assembler.next_request is not None:
+        if assembler.next_request.time_ns >= track.metadata.duration_ns and not track.is_header_only:
             return end_ns
-        check(assembly.held.pts)
-        assembly.fill()
+        check(assembler.held.pts)
+        assembler.write_held()
     return None
 
 
-def _walk_from_seek(track: Track, opening: Opening, assembly: Assembly) -> int | None:
-    """All frames from the first wanted time on, where the container's index leads there."""
-    assert assembly.wanted is not None
-    start_ns = assembly.wanted.time_ns
-    if start_ns <= 0 or not opening.stream.seek(track.timeline.to_ticks(start_ns)):
-        raise Disorder("nothing to seek")
-    opening.stream.skip_to_key()
-    frames = _sound_at_first(all_frames(opening, track.timeline), opening.stream)
+def _decode_from_seek(track: Track, open_stream: OpenStream, assembler: UnitAssembler) -> int | None:
+    """Decode all frames from the key frame before the first request on, if the index leads there."""
+    assert assembler.next_request is not None
+    start_ns = assembler.next_request.time_ns
+    if start_ns <= 0 or not open_stream.stream.seek(track.timeline.to_ticks(start_ns)):
+        raise UnreliableTimestamps("seeking is not possible or not needed")
+    open_stream.stream.skip_to_key_frame()
+    frames = _checked_until_second_key_frame(all_frames(open_stream, track.timeline), open_stream.stream)
     first = next(frames, None)
     if first is None or first.start_ns > start_ns:
-        raise Disorder("the index is wrong, or there is no key frame before")
-    key = opening.stream.tally.first_key
+        raise UnreliableTimestamps("the seek found no frame at or before the requested time")
+    key = open_stream.stream.stats.first_key_frame
     if key is not None and first.pts is not None and first.pts > key.pts:
-        raise Disorder("a place to begin at gives no picture")
-    return _serve(chain((first,), frames), assembly, _trust)
+        raise UnreliableTimestamps("the key frame yields no frame")
+    return _fill_from(chain((first,), frames), assembler, _accept_any)
 
 
-def _sound_at_first(frames: Iterator[Shown], stream: Stream) -> Iterator[Shown]:
-    """Up to the second key frame, what is damaged is made up from frames that were not decoded here.
+def _checked_until_second_key_frame(frames: Iterator[TimedFrame], stream: Stream) -> Iterator[TimedFrame]:
+    """Yield ``frames``, checked for damage until the second key frame.
+
+    A decoder conceals damage there with frames before the seek, which were not decoded.
 
     Raises:
-        Disorder: there is damage before that.
+        UnreliableTimestamps: there is damage.
     """
     keys = 0
     for shown in frames:
         keys += shown.frame.key_frame
-        if keys < 2 and stream.is_damaged:
-            raise Disorder("what is damaged is made up from what comes before")
+        if keys < 2 and stream.has_decode_errors:
+            raise UnreliableTimestamps("damage is concealed with frames that were not decoded")
         yield shown
 
 
-def _walk_all(track: Track, opening: Opening, assembly: Assembly) -> int | None:
-    return _serve(all_frames(opening, track.timeline), assembly, _trust)
+def _decode_all(track: Track, open_stream: OpenStream, assembler: UnitAssembler) -> int | None:
+    """Decode every frame from the beginning."""
+    return _fill_from(all_frames(open_stream, track.timeline), assembler, _accept_any)
 
 
-def _trust(pts: int | None) -> None:
-    pass
+def _accept_any(pts: int | None) -> None:
+    """Accept any frame: the check of strategies that decode every frame."""
 
 
-def _serve(frames: Iterable[Shown], assembly: Assembly, check: Callable[[int | None], None]) -> int | None:
-    """Fill until the plan (None) or the frames (when the last one ends) are through."""
+def _fill_from(
+    frames: Iterable[TimedFrame], assembler: UnitAssembler, check: Callable[[int | None], None]
+) -> int | None:
+    """Fill units from ``frames`` in order; return None if the plan is complete, else where the frames end."""
     end_ns = 0
     for shown in frames:
         while (
-            assembly.held is not None
-            and assembly.wanted is not None
-            and assembly.wanted.time_ns < shown.start_ns
+            assembler.held is not None
+            and assembler.next_request is not None
+            and assembler.next_request.time_ns < shown.start_ns
         ):
-            check(assembly.held.pts)
-            assembly.fill()
-        if assembly.wanted is None:
+            check(assembler.held.pts)
+            assembler.write_held()
+        if assembler.next_request is None:
             return None
-        assembly.hold(shown.frame)
+        assembler.hold(shown.frame)
         end_ns = max(end_ns, shown.end_ns)
     return end_ns
 
 
 def _finish(
-    assembly: Assembly, plan: Plan, timeline: Timeline, duration_ns: int, end_ns: int
+    assembler: UnitAssembler, plan: Plan, timeline: Timeline, duration_ns: int, end_ns: int
 ) -> tuple[int, list[str]]:
-    """Serve what is still wanted by the last frame, in a plan cut to where frames end: there, warnings."""
-    if assembly.held is None:
-        raise VideoRejected("CORRUPT_VIDEO", "not one frame of the range asked for can be decoded")
+    """Cut the plan to the end of the frames, and serve its remaining requests from the last frame.
+
+    Returns the end and warnings.
+    """
+    if assembler.held is None:
+        raise VideoRejected("CORRUPT_VIDEO", "no frame of the requested time range could be decoded")
     warnings = []
     frame_ns = timeline.to_ns(timeline.origin + timeline.frame_ticks)
     if abs(end_ns - duration_ns) <= frame_ns:
-        end_ns = duration_ns  # a difference in how long the last frame lasts cuts no window off
+        end_ns = duration_ns  # a difference in the last frame's duration cuts off no window
     elif end_ns < duration_ns:
         warnings.append(f"decoded frames end at {end_ns / NS_PER_S:.3f} s of {duration_ns / NS_PER_S:.3f} s")
     rest = plan.cut(end_ns)
     if rest is None:
         raise VideoRejected(
-            "CORRUPT_VIDEO", f"frames end at {end_ns / NS_PER_S:.3f} s, before the range asked for"
+            "CORRUPT_VIDEO", f"frames end at {end_ns / NS_PER_S:.3f} s, before the requested time range"
         )
-    assembly.finish(rest)
+    assembler.finish(rest)
     return end_ns, warnings

@@ -1,7 +1,7 @@
-"""The frames of a stream that a plan needs to see, in the order of showing.
+"""The frames of a stream that a plan needs, in display order.
 
-Either those that are shown at wanted times, and as few others as the codec allows; or, where time stamps do
-not tell which those are, all of them.
+``FrameSelector`` yields those shown at requested times, and as few others as the codec allows. ``all_frames``
+is for streams whose timestamps do not tell which frame is shown when.
 """
 
 from collections import deque
@@ -11,18 +11,18 @@ from dataclasses import dataclass
 from av.packet import Packet
 from av.video.frame import VideoFrame
 
-from tubelet.service.decode.demux.packet_stats import Key, KeyFrames
-from tubelet.service.decode.demux.timestamps import Clock, Timeline
-from tubelet.service.decode.frames.lookahead import Disorder, Lookahead, Stamp
-from tubelet.service.decode.probe.stream_head import Head, Opening
+from tubelet.service.decode.demux.packet_stats import KeyFrame, KeyFrameIndex
+from tubelet.service.decode.demux.timestamps import FrameClock, Timeline
+from tubelet.service.decode.frames.lookahead import Lookahead, PacketInfo, UnreliableTimestamps
+from tubelet.service.decode.probe.stream_head import OpenStream, StreamHead
 
-_TIMES_A_PULSE = 1000
-_SEEK_PAYS = 16  # packets; fewer are read in the time that a seek takes
+_TIMES_PER_HEARTBEAT = 1000
+_SEEK_PAYS = 16  # packets; fewer are read as quickly as a seek takes
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """A decoded frame, its presentation stamp as the codec gave it, and when it is shown."""
+class TimedFrame:
+    """A decoded frame, its PTS from the codec, and the interval in which it is shown."""
 
     frame: VideoFrame
     pts: int | None
@@ -31,15 +31,15 @@ class Shown:
 
 
 @dataclass(slots=True)
-class _Promise:
-    """A frame that is shown at so many wanted times in a row: hours of stills, perhaps."""
+class _ExpectedFrame:
+    """A frame that is shown at ``times`` requested times in a row."""
 
     pts: int
     times: int = 1
 
 
-class WantedTimes:
-    """The times of a plan in ticks, none before the last, as far ahead as somebody asks."""
+class RequestedTimes:
+    """The requested times in ticks, in order, read from a plan only as far ahead as needed."""
 
     def __init__(self, times: Iterator[int]) -> None:
         self._times = times
@@ -48,139 +48,147 @@ class WantedTimes:
 
     @property
     def next(self) -> int | None:
+        """The next requested time; None at the end."""
         return self._known[0] if self._known else None
 
     def advance(self) -> None:
-        """The next one has been served."""
+        """Drop the next time, which has been served."""
         self._known.pop(0)
         if not self._known:
             self._see_one()
 
     def until(self, ticks: int) -> list[int]:
-        """All from the next one on to the first that is not before this time, sorted."""
+        """Return the times from the next one to the first at or after ``ticks``, sorted."""
         while self._known and self._known[-1] < ticks and self._see_one():
             pass
         return self._known
 
     def _see_one(self) -> bool:
+        """Read one more time; False at the end."""
         time = next(self._times, None)
         if time is not None:
             self._known.append(time)
         return time is not None
 
 
-def all_frames(opening: Opening, timeline: Timeline) -> Iterator[Shown]:
-    """Those of the head, then from where the stream stands to its end."""
-    clock, stream = Clock(timeline), opening.stream
-    if opening.head is not None:
-        yield from _timed(opening.head.frames, clock)
+def all_frames(open_stream: OpenStream, timeline: Timeline) -> Iterator[TimedFrame]:
+    """Yield the frames of the head, then every frame from the stream's position to its end."""
+    clock, stream = FrameClock(timeline), open_stream.stream
+    if open_stream.head is not None:
+        yield from _with_times(open_stream.head.frames, clock)
     while (packet := stream.read()) is not None:
-        yield from _timed(stream.decode(packet), clock)
-    yield from _timed(stream.drain(), clock)
+        yield from _with_times(stream.decode(packet), clock)
+    yield from _with_times(stream.drain(), clock)
 
 
-class Selection:
-    """The frames shown at wanted times, and what their decoding brings out besides."""
+class FrameSelector:
+    """A decoder of the frames shown at requested times, with as few others as possible."""
 
-    def __init__(self, opening: Opening, timeline: Timeline, keys: KeyFrames, wanted: WantedTimes) -> None:
-        self._stream, self._head = opening.stream, opening.head
+    def __init__(
+        self, open_stream: OpenStream, timeline: Timeline, keys: KeyFrameIndex, wanted: RequestedTimes
+    ) -> None:
+        self._stream, self._head = open_stream.stream, open_stream.head
         self._keys = keys
         self._wanted = wanted
         self._timeline = timeline
-        self._clock = Clock(timeline)
+        self._clock = FrameClock(timeline)
         self._ahead = Lookahead()
-        self._held: deque[Packet] = deque()  # those that the lookahead has
-        self._read = 0  # packets, as if from the stream's beginning
-        self._promised: deque[_Promise] = deque()
-        self._begun: int | None = None  # the stamp of the packet at which decoding began, until a frame comes
+        self._held: deque[Packet] = deque()  # the packets in the lookahead
+        self._read = 0  # packets from the stream's beginning on
+        self._expected: deque[_ExpectedFrame] = deque()
+        # PTS of the packet at which decoding began, until a frame comes out
+        self._entry_pts: int | None = None
 
-    def promised(self) -> int:
-        """For each wanted time in turn, the presentation stamp of the frame shown then, as packets have it.
+    def expected_pts(self) -> int:
+        """Return the PTS of the frame for each requested time in turn, as its packet states it.
 
-        Whoever takes the frames holds against it what comes.
+        The caller compares it with the frame that came out.
 
         Raises:
-            Disorder: a frame came that should not have come yet.
+            UnreliableTimestamps: a frame came too early.
         """
-        if not self._promised:
+        if not self._expected:
             wanted = self._wanted.next
-            if wanted is None or not self._ahead.is_settled(wanted):
-                raise Disorder("a frame comes too early")
-            self._promise(wanted)
-        promise = self._promised[0]
+            if wanted is None or not self._ahead.is_decided(wanted):
+                raise UnreliableTimestamps("a frame came too early")
+            self._expect_frame_at(wanted)
+        promise = self._expected[0]
         promise.times -= 1
         if promise.times == 0:
-            self._promised.popleft()
+            self._expected.popleft()
         return promise.pts
 
-    def frames(self) -> Iterator[Shown]:
-        """
+    def frames(self) -> Iterator[TimedFrame]:
+        """Yield the frames for the requested times, and those that come out with them.
+
         Raises:
-            Disorder: the time stamps do not tell which frame is shown when.
+            UnreliableTimestamps: the timestamps do not tell which frame is shown when.
         """
         if self._head is not None:
-            yield from self._begin(self._head)
+            yield from self._add_head(self._head)
         while (wanted := self._wanted.next) is not None:
-            key = self._keys.before(wanted)
-            if key is not None and key.number - self._read >= _SEEK_PAYS:
-                yield from self._jump(key, wanted)
-            yield from self._settle(wanted)
-            due = self._promise(wanted)
-            for _ in range(self._ahead.packets_to(due)):
+            key = self._keys.at_or_before(wanted)
+            if key is not None and key.packet_index - self._read >= _SEEK_PAYS:
+                yield from self._seek_to(key, wanted)
+            yield from self._read_until_decided(wanted)
+            due = self._expect_frame_at(wanted)
+            for _ in range(self._ahead.packets_until(due)):
                 yield from self._decode_front(due)
             if self._ahead.is_last(due):
                 break
         yield from self._drain()
 
-    def _begin(self, head: Head) -> Iterator[Shown]:
-        """All of the head has been decoded already."""
+    def _add_head(self, head: StreamHead) -> Iterator[TimedFrame]:
+        """Take the packets of the head, which have been decoded, and yield its frames."""
         for packet in head.packets:
             self._add(packet, head.packets[0].pts or 0)
             self._ahead.pop()
-        yield from _timed(head.frames, self._clock)
+        yield from _with_times(head.frames, self._clock)
 
-    def _promise(self, wanted: int) -> int:
+    def _expect_frame_at(self, wanted: int) -> int:
+        """Record which frame is shown at ``wanted``, and return its PTS."""
         due = self._ahead.shown_at(wanted)
         if due is None:
-            raise Disorder("no frame where one was")
-        if self._promised and self._promised[-1].pts == due:
-            self._promised[-1].times += 1
-            if self._promised[-1].times % _TIMES_A_PULSE == 0:
-                self._stream.pulse()
+            raise UnreliableTimestamps("no frame is shown at a requested time")
+        if self._expected and self._expected[-1].pts == due:
+            self._expected[-1].times += 1
+            if self._expected[-1].times % _TIMES_PER_HEARTBEAT == 0:
+                self._stream.heartbeat()
         else:
-            self._promised.append(_Promise(due))
+            self._expected.append(_ExpectedFrame(due))
         self._wanted.advance()
         return due
 
-    def _jump(self, key: Key, wanted: int) -> Iterator[Shown]:
-        """Read on at a key frame."""
+    def _seek_to(self, key: KeyFrame, wanted: int) -> Iterator[TimedFrame]:
+        """Drain the decoder and continue at ``key``, or at an earlier key frame if that one is late."""
         yield from self._drain()
         self._held.clear()
         self._ahead = Lookahead()
-        self._clock = Clock(self._timeline)
+        self._clock = FrameClock(self._timeline)
         packet = self._at_key(key)
         while packet is None or packet.pts is None or packet.pts > wanted:
-            # An index may say no more than about when it is shown.
-            sooner = None if packet is None else self._keys.before(key.pts - 1)
+            # An index may give only an approximate time.
+            sooner = None if packet is None else self._keys.at_or_before(key.pts - 1)
             if sooner is None:
-                raise Disorder(f"no key frame at {key.pts}, where one was")
+                raise UnreliableTimestamps(f"no key frame at or before {key.pts} ticks")
             key = sooner
             packet = self._at_key(key)
-        self._read, self._begun = key.number, packet.pts
+        self._read, self._entry_pts = key.packet_index, packet.pts
         yield from self._take(packet, wanted)
 
-    def _at_key(self, key: Key) -> Packet | None:
-        """The first key packet from there on."""
-        if not self._stream.seek_key(key):
-            raise Disorder("the container cannot seek")
+    def _at_key(self, key: KeyFrame) -> Packet | None:
+        """Seek to ``key`` and return the first key packet from there on."""
+        if not self._stream.seek_to_key_frame(key):
+            raise UnreliableTimestamps("the container cannot seek")
         packet = self._stream.read()
-        while packet is not None and not packet.is_keyframe:  # some containers find no more than the place
+        # some containers find only an approximate offset
+        while packet is not None and not packet.is_keyframe:
             packet = self._stream.read()
         return packet
 
-    def _settle(self, wanted: int) -> Iterator[Shown]:
-        """Read until it is known which frame is shown then."""
-        while not self._ahead.is_settled(wanted):
+    def _read_until_decided(self, wanted: int) -> Iterator[TimedFrame]:
+        """Read packets until it is known which frame is shown at ``wanted``."""
+        while not self._ahead.is_decided(wanted):
             if self._ahead.is_full:
                 yield from self._decode_front(None)
             elif (packet := self._stream.read()) is None:
@@ -188,43 +196,47 @@ class Selection:
             else:
                 yield from self._take(packet, wanted)
 
-    def _take(self, packet: Packet, wanted: int) -> Iterator[Shown]:
+    def _take(self, packet: Packet, wanted: int) -> Iterator[TimedFrame]:
+        """Queue ``packet``; if packets before it need no decoding, restart the decoder there."""
         if self._add(packet, wanted):
             self._held.clear()
             yield from self._drain()
-            self._begun = packet.pts
+            self._entry_pts = packet.pts
         self._held.append(packet)
 
     def _add(self, packet: Packet, wanted: int) -> int:
-        """How many of those before need no decoding."""
+        """Add ``packet`` to the lookahead, and return how many packets before it need no decoding."""
         if packet.pts is None:
-            raise Disorder("a packet without a presentation stamp")
+            raise UnreliableTimestamps("a packet has no PTS")
         self._read += 1
-        stamp = Stamp(packet.pts, packet.dts, packet.is_keyframe, not packet.is_discard)
+        stamp = PacketInfo(packet.pts, packet.dts, packet.is_keyframe, not packet.is_discard)
         return self._ahead.add(stamp, wanted)
 
-    def _decode_front(self, due: int | None) -> Iterator[Shown]:
-        """Decode a packet whose frame is the one that is due, is wanted later, or is needed by such a one."""
+    def _decode_front(self, due: int | None) -> Iterator[TimedFrame]:
+        """Decode the front packet, completely if its frame is ``due``, requested or referred to."""
         stamp = self._ahead.pop()
         is_needed = stamp.pts == due or self._ahead.is_needed(stamp, self._wanted.until(stamp.pts))
-        frames = self._stream.decode(self._held.popleft(), if_needed_by_others=not is_needed)
-        yield from self._sound(frames)
+        frames = self._stream.decode(self._held.popleft(), skip_if_unreferenced=not is_needed)
+        yield from self._checked(frames)
 
-    def _drain(self) -> Iterator[Shown]:
-        yield from self._sound(self._stream.drain())
+    def _drain(self) -> Iterator[TimedFrame]:
+        """Yield the frames that the decoder still holds."""
+        yield from self._checked(self._stream.drain())
 
-    def _sound(self, frames: list[VideoFrame]) -> Iterator[Shown]:
-        if self._stream.is_damaged:
-            raise Disorder("what is damaged spreads by ways that the codec alone knows")
-        if frames and self._begun is not None:
-            # Where pictures are refreshed part by part, those that come first may be whole by name only.
-            if (frames[0].pts or 0) > self._begun:
-                raise Disorder("a place to begin at gives no picture")
-            self._begun = None
-        yield from _timed(frames, self._clock)
+    def _checked(self, frames: list[VideoFrame]) -> Iterator[TimedFrame]:
+        """Yield ``frames`` with their times, if nothing is damaged."""
+        if self._stream.has_decode_errors:
+            raise UnreliableTimestamps("damage may spread to frames in ways that only the codec knows")
+        if frames and self._entry_pts is not None:
+            # With intra refresh, the first pictures after an entry point may be incomplete.
+            if (frames[0].pts or 0) > self._entry_pts:
+                raise UnreliableTimestamps("the key frame yields no frame")
+            self._entry_pts = None
+        yield from _with_times(frames, self._clock)
 
 
-def _timed(frames: list[VideoFrame], clock: Clock) -> Iterator[Shown]:
+def _with_times(frames: list[VideoFrame], clock: FrameClock) -> Iterator[TimedFrame]:
+    """Yield ``frames`` with the intervals in which they are shown."""
     for frame in frames:
-        start_ns, end_ns = clock.show(frame.pts, frame.dts, frame.duration or 0)
-        yield Shown(frame, frame.pts, start_ns, end_ns)
+        start_ns, end_ns = clock.interval(frame.pts, frame.dts, frame.duration or 0)
+        yield TimedFrame(frame, frame.pts, start_ns, end_ns)

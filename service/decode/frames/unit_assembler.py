@@ -1,4 +1,4 @@
-"""Frames become the units of a plan: the frame that is held goes wherever it is wanted."""
+"""Assembly of a plan's units from decoded frames."""
 
 from collections.abc import Callable, Iterator
 from heapq import merge
@@ -8,55 +8,59 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from av.video.frame import VideoFrame
 
-from tubelet.service.decode.demux.packet_stats import KeyFrames
+from tubelet.service.decode.demux.packet_stats import KeyFrameIndex
 from tubelet.service.decode.demux.timestamps import Timeline
-from tubelet.service.decode.pixels.rgb_converter import Picture
+from tubelet.service.decode.pixels.rgb_converter import RgbPicture
 from tubelet.service.types.plan import Plan
 
 
-class Exact:
-    """Every time as it is wanted."""
+class NoSnap:
+    """Exact sampling: leaves each requested time as it is."""
 
-    worst_ns = 0
+    max_offset_ns = 0
 
     def __call__(self, time_ns: int, tolerance_ns: int) -> int:
+        """Return ``time_ns``."""
         return time_ns
 
 
-class Snap:
-    """The nearest key frame's time if that is near enough; ``worst_ns`` is how far a time was moved at most.
+class KeyFrameSnap:
+    """Approximate sampling: moves each requested time to a near key frame, and keeps their order.
 
-    Times keep their order.
+    ``max_offset_ns`` is the largest distance that a time was moved.
     """
 
-    def __init__(self, keys: KeyFrames, timeline: Timeline) -> None:
-        self.worst_ns = 0
+    def __init__(self, keys: KeyFrameIndex, timeline: Timeline) -> None:
+        self.max_offset_ns = 0
         self._keys = keys
         self._timeline = timeline
 
     def __call__(self, time_ns: int, tolerance_ns: int) -> int:
+        """Return the time of the nearest key frame within ``tolerance_ns``, or else ``time_ns``."""
         ticks = self._timeline.to_ticks(time_ns)
-        around = (self._keys.before(ticks), self._keys.after(ticks))
+        around = (self._keys.at_or_before(ticks), self._keys.after(ticks))
         times = [self._timeline.to_ns(key.pts) for key in around if key is not None]
         nearest = min(times, key=lambda time: abs(time - time_ns), default=time_ns)
         if not 0 < abs(nearest - time_ns) <= tolerance_ns or nearest < 0:
             return time_ns
-        self.worst_ns = max(self.worst_ns, abs(nearest - time_ns))
+        self.max_offset_ns = max(self.max_offset_ns, abs(nearest - time_ns))
         return nearest
 
 
 class Slots(Protocol):
-    """Where units go: a slot of shared memory each."""
+    """The memory for units: one slot of shared memory for each."""
 
     def acquire(self) -> tuple[int, np.ndarray]:
-        """Wait for a free slot: its number and its memory, (t, H, W, 3) uint8 at least."""
+        """Wait for a free slot; return its number and its memory, (t, H, W, 3) uint8 at least."""
         ...
 
-    def announce(self, grid: int, unit: int, slot: int) -> None: ...
+    def announce(self, grid: int, unit: int, slot: int) -> None:
+        """Announce that ``unit`` of ``grid`` is complete in ``slot``."""
+        ...
 
 
-class Wanted(NamedTuple):
-    """A frame of a unit. Sorted by time, then by grid."""
+class FrameRequest(NamedTuple):
+    """A request for one frame of a unit; sorts by time, then by grid."""
 
     time_ns: int
     grid: int
@@ -64,92 +68,104 @@ class Wanted(NamedTuple):
     frame: int
 
 
-def wanted_frames(plan: Callable[[], Plan], snap: Exact | Snap) -> Iterator[Wanted]:
-    """All that a plan wants, by time; it is asked for again each time, since it may be cut meanwhile."""
+def frame_requests(plan: Callable[[], Plan], snap: NoSnap | KeyFrameSnap) -> Iterator[FrameRequest]:
+    """Yield the plan's requests by time; ``plan`` is called each time, since it may be cut meanwhile."""
     number = 0
     while number < len(plan().grids):
         views = plan().views(number)
-        yield from merge(*(_wanted_of(plan, view, snap) for view in views))
+        yield from merge(*(_grid_requests(plan, view, snap) for view in views))
         number = views.stop
 
 
-def _wanted_of(plan: Callable[[], Plan], number: int, snap: Exact | Snap) -> Iterator[Wanted]:
+def _grid_requests(
+    plan: Callable[[], Plan], number: int, snap: NoSnap | KeyFrameSnap
+) -> Iterator[FrameRequest]:
+    """Yield the requests of one grid of the plan."""
     grid = plan().grids[number]
-    tolerance_ns = grid.frame_spacing_ns // 2  # each frame still stands for its own part of the window
+    # so that each frame still comes from its own part of the window
+    tolerance_ns = grid.frame_spacing_ns // 2
     for unit in takewhile(lambda unit: plan().has(number, unit), count()):
         for frame in range(grid.frames_per_unit):
-            yield Wanted(snap(grid.frame_time_ns(unit, frame), tolerance_ns), number, unit, frame)
+            yield FrameRequest(snap(grid.frame_time_ns(unit, frame), tolerance_ns), number, unit, frame)
 
 
-class Assembly:
-    """The held frame goes into the units that are being filled, once for each time it is wanted.
+class UnitAssembler:
+    """A writer of frames into units: the held frame is written once for each request that it serves.
 
-    A unit is announced when the frames go on after it: one whose frames are all there, of a video that ends a
-    moment before the unit does, is not in the plan that is cut to that end.
+    A complete unit is announced only when another frame is written after it. If the video ends a moment
+    before the unit does, the plan is cut to that end and the unit is not in it.
     """
 
     def __init__(
-        self, plan: Plan, snap: Exact | Snap, paint: Callable[[VideoFrame], Picture], slots: Slots
+        self,
+        plan: Plan,
+        snap: NoSnap | KeyFrameSnap,
+        convert: Callable[[VideoFrame], RgbPicture],
+        slots: Slots,
     ) -> None:
         self._plan = plan
-        self._paint = paint
+        self._convert = convert
         self._slots = slots
-        self._times = wanted_frames(lambda: self._plan, snap)
+        self._times = frame_requests(lambda: self._plan, snap)
         self._frame: VideoFrame | None = None
-        self._picture: Picture | None = None  # the held frame, when it has been wanted
-        self._slot_of: dict[int, tuple[int, np.ndarray]] = {}  # by grid: where its unit is being filled
-        self._kept: tuple[int, int, int] | None = None  # what is to be announced: grid, unit, slot
-        self.wanted: Wanted | None = next(self._times)
+        self._picture: RgbPicture | None = None  # the held frame as RGB, once it was requested
+        # by grid: slot and memory of the unit being filled
+        self._open_units: dict[int, tuple[int, np.ndarray]] = {}
+        self._finished: tuple[int, int, int] | None = None  # to be announced: grid, unit, slot
+        self.next_request: FrameRequest | None = next(self._times)
 
     @property
     def held(self) -> VideoFrame | None:
+        """The last frame, which serves all requests until the next one."""
         return self._frame
 
     def hold(self, frame: VideoFrame) -> None:
+        """Replace the held frame."""
         self._frame, self._picture = frame, None
 
-    def let_go(self) -> None:
-        """The held frame was a mistake."""
+    def drop(self) -> None:
+        """Drop the held frame, which was wrong."""
         self._frame = self._picture = None
 
     def close(self) -> None:
-        """Refer to the slots' memory no more, least of all in a circle through the times to come."""
-        self.let_go()
-        self._slot_of.clear()
+        """Drop every reference to the slots' memory, also those in a reference cycle through the requests."""
+        self.drop()
+        self._open_units.clear()
         self._times = iter(())
 
-    def fill(self) -> None:
-        """Serve the wanted time with the held frame, and go on to the next time."""
-        assert self.wanted is not None
+    def write_held(self) -> None:
+        """Write the held frame into the unit of the next request, and go on to the one after."""
+        assert self.next_request is not None
         assert self._frame is not None
-        self._announce_kept()
-        _, number, unit, frame = self.wanted
+        self._announce_finished()
+        _, number, unit, frame = self.next_request
         if frame == 0:
-            self._slot_of[number] = self._slots.acquire()
-        slot, memory = self._slot_of[number]
+            self._open_units[number] = self._slots.acquire()
+        slot, memory = self._open_units[number]
         if self._picture is None:
-            self._picture = self._paint(self._frame)
+            self._picture = self._convert(self._frame)
         grid = self._plan.grids[number]
-        memory[frame] = self._picture.cut(grid.crop)
+        memory[frame] = self._picture.crop(grid.crop)
         if frame == grid.frames_per_unit - 1:
-            del self._slot_of[number]
-            self._kept = number, unit, slot
+            del self._open_units[number]
+            self._finished = number, unit, slot
             if unit == grid.num_units - 1:
-                self._announce_kept()
-        self.wanted = next(self._times, None)
+                self._announce_finished()
+        self.next_request = next(self._times, None)
 
     def finish(self, rest: Plan) -> None:
-        """The video is through: serve all that is wanted still, by a plan cut to where it ended."""
+        """Serve all requests that are left in ``rest``, the plan cut to where the video ended."""
         self._plan = rest
-        while self.wanted is not None:
-            if rest.has(self.wanted.grid, self.wanted.unit):
-                self.fill()
+        while self.next_request is not None:
+            if rest.has(self.next_request.grid, self.next_request.unit):
+                self.write_held()
             else:
-                self.wanted = next(self._times, None)
-        if self._kept is not None and rest.has(*self._kept[:2]):
-            self._announce_kept()
+                self.next_request = next(self._times, None)
+        if self._finished is not None and rest.has(*self._finished[:2]):
+            self._announce_finished()
 
-    def _announce_kept(self) -> None:
-        if self._kept is not None:
-            self._slots.announce(*self._kept)
-        self._kept = None
+    def _announce_finished(self) -> None:
+        """Announce the unit that is complete, if there is one."""
+        if self._finished is not None:
+            self._slots.announce(*self._finished)
+        self._finished = None

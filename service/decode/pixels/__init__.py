@@ -1,1 +1,1 @@
-"""A decoded frame to RGB at the model's size: colours, tones, crop, orientation, resampling."""
+"""Conversion of a decoded frame to RGB at the model's size: colours, tones, crop, orientation, resampling."""

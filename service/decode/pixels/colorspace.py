@@ -1,11 +1,11 @@
-"""Frames as a codec stores them -> RGB: matrix, range, depth, size, and black behind what is transparent."""
+"""Conversion of stored frames to RGB: matrix, range, bit depth, size, and transparency over black."""
 
 import numpy as np
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from PIL import Image
 
-# AVColorSpace (ITU-T H.273 matrix coefficients) -> swscale's matrix. What is not here counts as unspecified.
+# AVColorSpace (ITU-T H.273 matrix coefficients) -> swscale's matrix. Other values count as unspecified.
 _MATRICES = {
     1: Colorspace.ITU709,
     4: Colorspace.FCC,
@@ -15,23 +15,23 @@ _MATRICES = {
     9: Colorspace.BT2020,
     10: Colorspace.BT2020,
 }
-_HD_LINES = 720  # pictures of so many lines are BT.709 when they don't say, smaller ones BT.601
-# By default swscale has one chroma sample for two pixels of the result, which makes colours darker, by 2 of
-# 255 or up to 4; unless it rounds exactly, it takes another shortcut where the size stays.
-EXACT = Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
-# That shortcut, for 8-bit 4:2:0: a tenth of the time, colours darker by 1 or up to 3. PyAV's own conversion
-# takes it, and other readers: checkpoints saw such pixels.
-QUICK = Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT
+_HD_LINES = 720  # unspecified means BT.709 from this height on, and BT.601 below
+# By default, swscale takes one chroma sample for two pixels of the result. That makes colours darker by 2 of
+# 255, at most 4. Without exact rounding, it takes another shortcut if the size stays the same.
+ACCURATE = Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
+# With that shortcut, for 8-bit 4:2:0: a tenth of the time, and colours darker by 1 of 255, at most 3. PyAV's
+# own conversion and other readers take it, so checkpoints were trained on such pixels.
+FAST = Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT
 
 
-def matrix(frame: VideoFrame) -> Colorspace:
-    """How its Y'CbCr was made of R'G'B'."""
+def colorspace_of(frame: VideoFrame) -> Colorspace:
+    """Return the matrix that made the frame's Y'CbCr from R'G'B'."""
     unspecified = Colorspace.ITU709 if frame.height >= _HD_LINES else Colorspace.ITU601
     return _MATRICES.get(frame.colorspace, unspecified)
 
 
-class Converter:
-    """Frames of one video -> RGB. The scalers are kept; they follow a frame's format."""
+class ColorspaceConverter:
+    """An RGB converter for the frames of one video; its scalers are reused while frames stay alike."""
 
     def __init__(self, flags: Interpolation) -> None:
         self._flags = flags
@@ -39,27 +39,27 @@ class Converter:
         self._blender = VideoReformatter()
 
     def convert(self, frame: VideoFrame, size: tuple[int, int], matrix: Colorspace) -> np.ndarray:
-        """A frame at (width, height) -> (height, width, 3) uint8
+        """Convert ``frame`` to RGB at ``size`` (width, height) -> (height, width, 3) uint8.
 
         Raises:
             FFmpegError: the stored pixel format has no conversion.
         """
         if any(component.is_alpha for component in frame.format.components):
-            frame = self._over_black(frame, matrix)
-        # Written as planes in two fifths of the time, since swscale has vector code for that: to the same
-        # numbers, but for one in 500 that is off by one where the picture is enlarged.
-        as_planes = self._flags == EXACT and not frame.format.is_rgb
+            frame = self._blend_over_black(frame, matrix)
+        # Planes take two fifths of the time, because swscale has vector code for them. The result is the
+        # same, except that one value in 500 is off by one in enlarged pictures.
+        as_planes = self._flags == ACCURATE and not frame.format.is_rgb
         pixel_format = "gbrp" if as_planes else "rgb24"
-        return _rgb(self._resizer, frame, size, pixel_format, matrix, self._flags).to_ndarray()
+        return _scale(self._resizer, frame, size, pixel_format, matrix, self._flags).to_ndarray()
 
-    def _over_black(self, frame: VideoFrame, matrix: Colorspace) -> VideoFrame:
-        """Before it is resized, lest a colour that can't be seen run into its neighbours."""
+    def _blend_over_black(self, frame: VideoFrame, matrix: Colorspace) -> VideoFrame:
+        """Blend ``frame`` over black, before resizing, so that invisible colours do not bleed."""
         size = frame.width, frame.height
-        straight = _rgb(self._blender, frame, size, "rgba", matrix, EXACT).to_ndarray()
+        straight = _scale(self._blender, frame, size, "rgba", matrix, ACCURATE).to_ndarray()
         return VideoFrame.from_ndarray(np.asarray(Image.fromarray(straight).convert("RGBa")), "rgba")
 
 
-def _rgb(
+def _scale(
     scaler: VideoReformatter,
     frame: VideoFrame,
     size: tuple[int, int],
@@ -67,6 +67,7 @@ def _rgb(
     matrix: Colorspace,
     flags: Interpolation,
 ) -> VideoFrame:
+    """Convert and resize ``frame`` with swscale."""
     return scaler.reformat(
         frame,
         width=size[0],

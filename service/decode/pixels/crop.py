@@ -1,4 +1,4 @@
-"""What is cut away of a resized picture need not be resized: the part of a frame that a crop is made of.
+"""Cropping of frames before resizing: only the part that a crop is made of is resized.
 
 "Stored" pixels are those of the frame, "resized" ones those of the whole picture at its new size.
 """
@@ -9,18 +9,18 @@ from typing import NamedTuple
 from av.error import FFmpegError
 from av.video.frame import VideoFrame
 
-from tubelet.service.decode.demux.filter_graph import KeptGraph
+from tubelet.service.decode.demux.filter_graph import CachedFilterGraph
 from tubelet.service.decode.pixels.orientation import Area
 
-_SUPPORT = 1  # resized pixels around a crop that its edges are made of too, by a bilinear filter
-_FINE = 0.03  # of a resized pixel that an edge of the part may be off; more can be seen
-_PAIR = 2  # pixels that have one sample of colour, or that swscale takes one of, in RGB too
-_MANY = 64  # pixels, to ask how many samples of colour they have
-_WORTH_IT = 0.9  # of the frame; cutting less away saves nothing
+_FILTER_SUPPORT = 1  # resized pixels beyond a crop's edge that a bilinear filter needs
+_MAX_EDGE_ERROR = 0.03  # of a resized pixel; larger shifts can be seen
+_CHROMA_PAIR = 2  # pixels that share a chroma sample, or of which swscale takes one, in RGB too
+_PROBE_PIXELS = 64  # pixels; a size at which chroma sampling is measured
+_MAX_KEPT_SHARE = 0.9  # of the frame; a larger part is not worth cropping
 
 
-class Span(NamedTuple):
-    """Along a side: stored pixels from ``start`` to ``end``, which make the resized ``first`` to ``last``."""
+class SourceSpan(NamedTuple):
+    """A range along one side: stored pixels [start, end), which become the resized pixels [first, last)."""
 
     start: int
     end: int
@@ -28,55 +28,73 @@ class Span(NamedTuple):
     last: int
 
 
-class Trimmer:
-    """Trims the frames of one video, without a copy."""
+class SourceCropper:
+    """A filter that crops the frames of one video without copying them."""
 
     def __init__(self) -> None:
-        self._graph = KeptGraph()
+        self._graph = CachedFilterGraph()
 
-    def trimmed(self, frame: VideoFrame, height: int, width: int, wanted: Area) -> tuple[VideoFrame, Area]:
-        """What ``wanted`` of the picture resized to this size is made of, and where that lies in it.
+    def crop(self, frame: VideoFrame, height: int, width: int, wanted: Area) -> tuple[VideoFrame, Area]:
+        """Return the part of ``frame`` that ``wanted`` is made of, and its area in the resized picture.
 
-        All of the frame, if it is enlarged, if its colours do not come in pairs throughout, if little can be
-        cut away, or if such frames cannot be cut.
+        ``wanted`` is an area of the picture resized to (height, width). The whole frame is returned if it is
+        enlarged, if its chroma is not sampled in pairs throughout, if little would be cut, or if such frames
+        cannot be cropped.
         """
         whole = frame, Area(0, 0, height, width)
-        if frame.height < height or frame.width < width or frame.height % _PAIR or frame.width % _PAIR:
+        if (
+            frame.height < height
+            or frame.width < width
+            or frame.height % _CHROMA_PAIR
+            or frame.width % _CHROMA_PAIR
+        ):
             return whole
-        if min(frame.format.chroma_width(_MANY), frame.format.chroma_height(_MANY)) < _MANY // _PAIR:
+        if (
+            min(frame.format.chroma_width(_PROBE_PIXELS), frame.format.chroma_height(_PROBE_PIXELS))
+            < _PROBE_PIXELS // _CHROMA_PAIR
+        ):
             return whole
-        rows = span(frame.height, height, (wanted.top, wanted.height))
-        columns = span(frame.width, width, (wanted.left, wanted.width))
+        rows = source_span(frame.height, height, (wanted.top, wanted.height))
+        columns = source_span(frame.width, width, (wanted.left, wanted.width))
         kept_rows, kept_columns = rows.end - rows.start, columns.end - columns.start
-        if kept_rows * kept_columns > _WORTH_IT * frame.height * frame.width:
+        if kept_rows * kept_columns > _MAX_KEPT_SHARE * frame.height * frame.width:
             return whole
         area = f"{kept_columns}:{kept_rows}:{columns.start}:{rows.start}:exact=1"
         try:
-            (part,) = self._graph.filtered(frame, [("crop", area)])
+            (part,) = self._graph.apply(frame, [("crop", area)])
         except (FFmpegError, ValueError):
             return whole
-        if part.format.name != frame.format.name:  # FFmpeg's crop takes no such format, and it was converted
+        # FFmpeg's crop does not support the format and converted it
+        if part.format.name != frame.format.name:
             return whole
         made = Area(rows.first, columns.first, rows.last - rows.first, columns.last - columns.first)
         return part, made
 
 
 @lru_cache(maxsize=16)
-def span(stored: int, resized: int, wanted: tuple[int, int]) -> Span:
-    """Of ``wanted`` (start, length) along a side, and what a filter takes around it.
+def source_span(stored: int, resized: int, wanted: tuple[int, int]) -> SourceSpan:
+    """Return the stored pixels that ``wanted`` (start, length) along a side needs, with a filter's support.
 
-    Edges lie where a resized pixel begins with a pair of stored ones, and so do the frame's own.
+    Both ends lie where a resized pixel begins together with a pair of stored ones, or at the frame's own
+    edges.
     """
-    before, after = wanted[0] - _SUPPORT, sum(wanted) + _SUPPORT
-    first = next((place for place in range(before, 0, -1) if _is_edge(place, stored, resized)), 0)
-    last = next((place for place in range(after, resized) if _is_edge(place, stored, resized)), resized)
-    return Span(_pairs(first, stored, resized), _pairs(last, stored, resized), first, last)
+    before, after = wanted[0] - _FILTER_SUPPORT, sum(wanted) + _FILTER_SUPPORT
+    first = next((position for position in range(before, 0, -1) if _is_edge(position, stored, resized)), 0)
+    last = next(
+        (position for position in range(after, resized) if _is_edge(position, stored, resized)), resized
+    )
+    return SourceSpan(
+        _nearest_pair_start(first, stored, resized), _nearest_pair_start(last, stored, resized), first, last
+    )
 
 
-def _is_edge(place: int, stored: int, resized: int) -> bool:
-    return abs(place - _pairs(place, stored, resized) * resized / stored) <= _FINE
+def _is_edge(position: int, stored: int, resized: int) -> bool:
+    """Whether the resized pixel at ``position`` begins where a pair of stored pixels does."""
+    return (
+        abs(position - _nearest_pair_start(position, stored, resized) * resized / stored) <= _MAX_EDGE_ERROR
+    )
 
 
-def _pairs(place: int, stored: int, resized: int) -> int:
-    """The stored pixel nearest to where a resized one begins, of those that begin a pair."""
-    return round(place * stored / resized / _PAIR) * _PAIR
+def _nearest_pair_start(position: int, stored: int, resized: int) -> int:
+    """Return the stored pixel nearest to where a resized one begins, among those that begin a pair."""
+    return round(position * stored / resized / _CHROMA_PAIR) * _CHROMA_PAIR

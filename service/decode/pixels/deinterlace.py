@@ -1,8 +1,9 @@
-"""Interlaced frames: the field that is shown first stands for the frame.
+"""Deinterlacing: the field that is shown first stands for the frame.
 
-A frame holds two pictures in turns of lines, taken at different times: resized together they show combs where
-something moves. One field has lines enough for a model's size. The neighbours that FFmpeg's yadif and bwdif
-look at are not at hand here, and at that size change the picture by 1 or 2 of 255 on average.
+An interlaced frame holds two pictures in alternate lines, taken at different times; resized together, they
+show combs where something moves. One field has lines enough for a model's size. FFmpeg's yadif and bwdif also
+use the neighbouring frames, which are not available here; at that size, they change the picture by 1 or 2 of
+255 on average.
 """
 
 from dataclasses import dataclass
@@ -10,21 +11,21 @@ from dataclasses import dataclass
 import numpy as np
 from av.video.frame import VideoFrame
 
-from tubelet.service.decode.demux.filter_graph import KeptGraph
+from tubelet.service.decode.demux.filter_graph import CachedFilterGraph
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """Half the lines of a frame, which are not copied."""
+    """Every second line of a frame, without a copy."""
 
     frame: VideoFrame
     is_top: bool
-    lines: int  # of the whole frame
+    lines: int  # lines of the whole frame
 
-    def settle(self, pixels: np.ndarray) -> np.ndarray:
-        """The resized field, moved to where it lies in the frame: (height, width, 3) uint8 -> the same.
+    def align(self, pixels: np.ndarray) -> np.ndarray:
+        """Move the resized field to its place in the frame: (height, width, 3) uint8 -> the same.
 
-        The lines of a field are off the middles of what they stand for by half a line of the frame.
+        The lines of a field lie half a line of the frame off the centres of the lines they stand for.
         """
         height = len(pixels)
         whole, part = divmod(round(256 * height / (2 * self.lines)), 256)
@@ -34,19 +35,19 @@ class Field:
         return ((wide[near] * (256 - part) + wide[far] * part + 128) >> 8).astype(np.uint8)
 
 
-class FieldSeparator:
-    """Takes frames of one video apart."""
+class Deinterlacer:
+    """A splitter of the interlaced frames of one video."""
 
     def __init__(self) -> None:
-        self._graph = KeptGraph()
+        self._graph = CachedFilterGraph()
 
-    def first(self, frame: VideoFrame) -> Field:
-        """The field that is shown first.
+    def first_field(self, frame: VideoFrame) -> Field:
+        """Return the field of ``frame`` that is shown first.
 
         Raises:
-            FFmpegError: such a frame has no fields, as one with a single line.
+            FFmpegError: such a frame has no fields, for example because it has a single line.
         """
-        even = f"iw:{frame.height // 2 * 2}:0:0"  # a line too many belongs to no field
-        # The other field of the frame before comes first.
-        field = self._graph.filtered(frame, [("crop", even), ("separatefields", "")])[-1]
+        even = f"iw:{frame.height // 2 * 2}:0:0"  # an odd last line belongs to no field
+        # The filter first returns the second field of the previous frame.
+        field = self._graph.apply(frame, [("crop", even), ("separatefields", "")])[-1]
         return Field(field, field.planes[0].buffer_ptr == frame.planes[0].buffer_ptr, frame.height)

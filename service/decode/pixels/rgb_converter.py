@@ -1,7 +1,7 @@
-"""One decoded frame -> RGB pixels as a viewer sees them, at the model's size.
+"""Conversion of a decoded frame to RGB pixels as a viewer sees them, at the model's size.
 
-H W C pixels of the result. "Stored" is how the codec keeps a picture; "shown" is after square pixels and
-the display matrix (rotation by quarters, mirrors).
+H W C pixels of the result. "Stored" is how the codec keeps a picture; "shown" is the picture with square
+pixels and the display matrix applied (rotation by quarters, mirroring).
 """
 
 from collections.abc import Set
@@ -14,101 +14,111 @@ from av.error import FFmpegError
 from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace
 
-from tubelet.service.decode.demux.container_crop import WHOLE, Cropper, Cropping
-from tubelet.service.decode.demux.hwaccel import in_memory
-from tubelet.service.decode.pixels.colorspace import EXACT, QUICK, Converter, matrix
-from tubelet.service.decode.pixels.crop import Trimmer
-from tubelet.service.decode.pixels.deinterlace import FieldSeparator
-from tubelet.service.decode.pixels.orientation import Area, orientation
+from tubelet.service.decode.demux.container_crop import NO_CROPPING, Cropper, Cropping
+from tubelet.service.decode.demux.hwaccel import to_host_memory
+from tubelet.service.decode.pixels.colorspace import ACCURATE, FAST, ColorspaceConverter, colorspace_of
+from tubelet.service.decode.pixels.crop import SourceCropper
+from tubelet.service.decode.pixels.deinterlace import Deinterlacer
+from tubelet.service.decode.pixels.orientation import Area, read_orientation
 from tubelet.service.decode.pixels.resample import resample
-from tubelet.service.decode.pixels.tone_mapping import Tone, tone
+from tubelet.service.decode.pixels.tone_mapping import ToneMap, tone_map_for
 from tubelet.service.decode.protocol import VideoRejected
 from tubelet.service.types.video import Crop, PixelFormat
 
-_MAX_ASPECT = 16  # pixels wider than this, or a longer side beyond this many targets, are squeezed to it
+_MAX_ASPECT = 16  # wider pixels, and longer sides in multiples of the target's, are squeezed to this
 
 
-class Painter:
-    """Frames of one video -> ``pixel_format``, of which ``crops`` will be cut; ``cropping`` is not seen."""
+class RgbConverter:
+    """A converter of the frames of one video to ``pixel_format``.
+
+    ``crops`` are all crops that will be taken; ``cropping`` is the hidden part of the stored picture.
+    """
 
     def __init__(
         self,
         pixel_format: PixelFormat,
         aspect: Fraction | None,
         crops: Set[Crop],
-        cropping: Cropping = WHOLE,
+        cropping: Cropping = NO_CROPPING,
     ) -> None:
         self._format = pixel_format
         self._aspect = aspect
         self._crops = crops
         self._cropper = Cropper(cropping)
-        self._trimmer = Trimmer()
-        self._separator = FieldSeparator()
-        self._converter = Converter(EXACT if pixel_format.resample == "swscale" else QUICK)
+        self._source_cropper = SourceCropper()
+        self._deinterlacer = Deinterlacer()
+        self._converter = ColorspaceConverter(ACCURATE if pixel_format.resample == "swscale" else FAST)
 
-    def paint(self, frame: VideoFrame) -> "Picture":
-        """
+    def convert(self, frame: VideoFrame) -> "RgbPicture":
+        """Convert ``frame`` to a picture from which crops can be taken.
+
         Raises:
             VideoRejected: UNSUPPORTED_VIDEO, the stored pixel format has no conversion.
         """
         try:
-            return self._painted(self._cropper.cropped(in_memory(frame)))
+            return self._to_picture(self._cropper.crop(to_host_memory(frame)))
         except MemoryError:
             raise
         except FFmpegError as error:
             raise VideoRejected(
-                "UNSUPPORTED_VIDEO", f"pixels stored as {frame.format.name} are not taken"
+                "UNSUPPORTED_VIDEO", f"unsupported pixel format: {frame.format.name}"
             ) from error
 
-    def _painted(self, frame: VideoFrame) -> "Picture":
-        laid = orientation(frame)
-        width, height = _resized(self._format, frame.width, frame.height, laid.transpose, self._aspect)
-        whole = Area(0, 0, height, width)
-        pixels, part = self._still(
-            frame, laid.stored(whole, height, width), laid.stored(self._wanted(whole), height, width)
+    def _to_picture(self, frame: VideoFrame) -> "RgbPicture":
+        """Convert ``frame``, which is cropped and in host memory."""
+        orientation = read_orientation(frame)
+        width, height = _resized_size(
+            self._format, frame.width, frame.height, orientation.transpose, self._aspect
         )
-        part = laid.shown(part, height, width)
-        return Picture(laid.apply(pixels), part, (height, width), self._format, tone(frame))
+        whole = Area(0, 0, height, width)
+        pixels, part = self._single_field(
+            frame,
+            orientation.to_stored(whole, height, width),
+            orientation.to_stored(self._crops_area(whole), height, width),
+        )
+        part = orientation.to_shown(part, height, width)
+        return RgbPicture(orientation.apply(pixels), part, (height, width), self._format, tone_map_for(frame))
 
-    def _wanted(self, whole: Area) -> Area:
-        """What all crops lie in, of the shown picture."""
+    def _crops_area(self, whole: Area) -> Area:
+        """Return the area of the shown picture ``whole`` that contains all crops."""
         if len(self._crops) != 1:
             return whole
         (crop,) = self._crops
         corner = self._format.corner(crop, whole.height, whole.width)
         return Area(*corner, self._format.height, self._format.width)
 
-    def _still(self, frame: VideoFrame, whole: Area, wanted: Area) -> tuple[np.ndarray, Area]:
-        """The picture at one moment, as stored, and which part of the whole it is.
+    def _single_field(self, frame: VideoFrame, whole: Area, wanted: Area) -> tuple[np.ndarray, Area]:
+        """Return the RGB picture at one moment, as stored, and its area in the picture.
 
-        If swscale resizes it, it is no larger than what is ``wanted`` takes.
+        If swscale resizes it, it is no larger than ``wanted`` requires.
         """
         if frame.interlaced_frame:
-            field = self._separator.first(frame)
-            return field.settle(self._converted(field.frame, whole, matrix(frame))), whole
+            field = self._deinterlacer.first_field(frame)
+            return field.align(self._to_rgb(field.frame, whole, colorspace_of(frame))), whole
         still, part = frame, whole
         if self._format.resample == "swscale":
-            still, part = self._trimmer.trimmed(frame, whole.height, whole.width, wanted)
-        return self._converted(still, part, matrix(frame)), part
+            still, part = self._source_cropper.crop(frame, whole.height, whole.width, wanted)
+        return self._to_rgb(still, part, colorspace_of(frame)), part
 
-    def _converted(self, still: VideoFrame, part: Area, colours: Colorspace) -> np.ndarray:
+    def _to_rgb(self, still: VideoFrame, part: Area, colours: Colorspace) -> np.ndarray:
+        """Convert ``still`` to RGB, resized to ``part`` if swscale resizes."""
         is_resized = self._format.resample == "swscale"
         size = (part.width, part.height) if is_resized else (still.width, still.height)
         return self._converter.convert(still, size, colours)
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """A frame as it is shown, of which crops are cut. One made by swscale is resized already."""
+class RgbPicture:
+    """A frame as it is shown, from which crops are taken; one made by swscale is resized already."""
 
     shown: np.ndarray  # (height, width, 3) uint8
-    part: Area  # which it is of the resized picture
+    part: Area  # the area of the resized picture that this is
     resized: tuple[int, int]  # (height, width)
     format: PixelFormat
-    tone: Tone | None
+    tone_map: ToneMap | None
 
-    def cut(self, crop: Crop) -> np.ndarray:
-        """-> (H, W, 3) uint8"""
+    def crop(self, crop: Crop) -> np.ndarray:
+        """Return ``crop`` at the model's size -> (H, W, 3) uint8."""
         target = self.format
         top, left = target.corner(crop, *self.resized)
         if target.resample == "swscale":
@@ -117,21 +127,21 @@ class Picture:
         else:
             area = (top, left, target.height, target.width)
             pixels = resample(self.shown, self.resized, area, target.resample)
-        return pixels if self.tone is None else self.tone(pixels)
+        return pixels if self.tone_map is None else self.tone_map(pixels)
 
 
 def display_size(frame: VideoFrame, aspect: Fraction | None, cropping: Cropping) -> tuple[int, int]:
-    """The shown picture's (width, height): square pixels, upright."""
-    shape = _shown_shape(*cropping.size(frame), orientation(frame).transpose, aspect)
+    """Return the shown picture's (width, height), with square pixels and upright."""
+    shape = _shown_shape(*cropping.size(frame), read_orientation(frame).transpose, aspect)
     width, height = map(round, shape)
     return max(1, width), max(1, height)
 
 
 @lru_cache(maxsize=16)
-def _resized(
+def _resized_size(
     target: PixelFormat, width: int, height: int, transpose: bool, aspect: Fraction | None
 ) -> tuple[int, int]:
-    """The shown picture's size before a crop is cut out: (width, height)."""
+    """Return the (width, height) of the shown picture after resizing, before a crop is taken."""
     rows, columns = target.resized
     if target.resize == "stretch":
         return columns, rows
@@ -146,6 +156,7 @@ def _resized(
 def _shown_shape(
     width: int, height: int, transpose: bool, aspect: Fraction | None
 ) -> tuple[Fraction, Fraction]:
+    """Return the exact (width, height) of the shown picture."""
     wide, high = Fraction(width), Fraction(height)
     if aspect is not None and Fraction(1, _MAX_ASPECT) <= aspect <= _MAX_ASPECT:
         wide *= aspect

@@ -1,9 +1,9 @@
-"""HDR -> what a viewer of SDR sees.
+"""Tone mapping from HDR to SDR.
 
-The signal becomes light (ITU-R BT.2100: PQ; HLG as on a display of 1,000 cd/m²), light that SDR can't show is
-compressed (BT.2390: the EETF of the largest component scales all three, so that hues stay), primaries become
-those of BT.709 (BT.2407: by matrix, clipped), light becomes the signal of an SDR display (BT.1886). SDR's
-white is HDR's reference white (BT.2408). Light is in cd/m².
+The signal becomes light (ITU-R BT.2100: PQ; HLG as on a display of 1,000 cd/m²). Light that SDR cannot show
+is compressed (BT.2390: the EETF of the largest component scales all three, so that hues stay). Primaries
+become those of BT.709 (BT.2407: by matrix, clipped). Light becomes the signal of an SDR display (BT.1886).
+SDR's white is HDR's reference white (BT.2408). Light is in cd/m².
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorTrc
 
 _WHITE = 203.0
-_PEAK = 1000.0  # all that is brighter becomes white: most HDR is graded for this
+_PEAK = 1000.0  # brighter light becomes white: most HDR is graded for this
 _PQ_PEAK = 10_000.0
 
 # BT.2100, table 4.
@@ -26,56 +26,58 @@ _B, _C = 1 - 4 * _A, 0.5 - _A * np.log(4 * _A)
 _SYSTEM_GAMMA = 1.2
 _LUMINANCE = np.array([0.2627, 0.6780, 0.0593], np.float32)
 
-# BT.2407, a column a component of BT.709.
+# BT.2407; each column makes one component of BT.709.
 _TO_BT709 = np.array(
     [[1.6605, -0.1246, -0.0182], [-0.5876, 1.1329, -0.1006], [-0.0728, -0.0083, 1.1187]], np.float32
 )
 _SDR_GAMMA = 2.4
-_STEPS = 1 << 16  # of the tables that are looked up by light
+_STEPS = 1 << 16  # entries of the tables that are indexed by light
 
-Tone = Callable[[np.ndarray], np.ndarray]
-"""(H, W, 3) uint8 in HDR -> the same in SDR."""
-
-
-def tone(frame: VideoFrame) -> Tone | None:
-    """What makes SDR of the frame's RGB; None if it is SDR."""
-    return _TONES.get(frame.color_trc)
+ToneMap = Callable[[np.ndarray], np.ndarray]
+"""A function of (H, W, 3) uint8 pixels in HDR to the same in SDR."""
 
 
-def _from_pq(pixels: np.ndarray) -> np.ndarray:
-    return _to_sdr(_pq_light().take(pixels), np.float32(1))
+def tone_map_for(frame: VideoFrame) -> ToneMap | None:
+    """Return the tone map that turns the frame's RGB into SDR; None if the frame is SDR."""
+    return _TONE_MAPS.get(frame.color_trc)
 
 
-def _from_hlg(pixels: np.ndarray) -> np.ndarray:
+def _pq_to_sdr(pixels: np.ndarray) -> np.ndarray:
+    """Map PQ to SDR: (H, W, 3) uint8 -> the same shape."""
+    return _light_to_sdr(_pq_light().take(pixels), np.float32(1))
+
+
+def _hlg_to_sdr(pixels: np.ndarray) -> np.ndarray:
+    """Map HLG to SDR: (H, W, 3) uint8 -> the same shape."""
     scene = _hlg_light().take(pixels)  # of 1
     luminance = scene @ _LUMINANCE
-    return _to_sdr(scene, _PEAK * luminance ** np.float32(_SYSTEM_GAMMA - 1))
+    return _light_to_sdr(scene, _PEAK * luminance ** np.float32(_SYSTEM_GAMMA - 1))
 
 
-# What a frame says of its transfer function; the primaries of both are BT.2020's by definition.
-_TONES: dict[int, Tone] = {ColorTrc.SMPTE2084: _from_pq, ColorTrc.ARIB_STD_B67: _from_hlg}
+# By transfer characteristic; the primaries of both are BT.2020's by definition.
+_TONE_MAPS: dict[int, ToneMap] = {ColorTrc.SMPTE2084: _pq_to_sdr, ColorTrc.ARIB_STD_B67: _hlg_to_sdr}
 
 
-def _to_sdr(part: np.ndarray, unit: np.ndarray | np.float32) -> np.ndarray:
-    """Light of BT.2020 as parts (H, W, 3) of a unit for each pixel (H, W) -> (H, W, 3) uint8"""
+def _light_to_sdr(part: np.ndarray, unit: np.ndarray | np.float32) -> np.ndarray:
+    """Map BT.2020 light, ``part`` (H, W, 3) times ``unit`` of each pixel (H, W), to SDR (H, W, 3) uint8."""
     largest = np.maximum(np.maximum(part[..., 0], part[..., 1]), part[..., 2]) * unit
     gain = _gains().take((largest * ((_STEPS - 1) / _PQ_PEAK)).astype(np.uint16)) * unit
     shown = part @ _TO_BT709
     shown *= gain[..., None]
     np.clip(shown, 0, 1, out=shown)
     shown *= _STEPS - 1
-    return _signals().take(shown.astype(np.uint16))
+    return _sdr_signals().take(shown.astype(np.uint16))
 
 
 @cache
 def _pq_light() -> np.ndarray:
-    """Of each 8-bit value: -> (256,) float32"""
+    """Return the light of each 8-bit PQ value: -> (256,) float32."""
     return _pq_eotf(np.arange(256) / 255).astype(np.float32)
 
 
 @cache
 def _hlg_light() -> np.ndarray:
-    """Of each 8-bit value, in the scene, of 1: -> (256,) float32"""
+    """Return the scene light of each 8-bit HLG value, from 0 to 1: -> (256,) float32."""
     signal = np.arange(256) / 255
     dark, bright = signal**2 / 3, (np.exp((signal - _C) / _A) + _B) / 12
     return np.where(signal <= 0.5, dark, bright).astype(np.float32)
@@ -83,20 +85,23 @@ def _hlg_light() -> np.ndarray:
 
 @cache
 def _gains() -> np.ndarray:
-    """By which light is multiplied that is the largest of its pixel, in parts of SDR's white for a cd/m²."""
+    """Return the gain of a pixel for each light of its largest component, in parts of SDR's white per cd/m².
+
+    -> (_STEPS,) float32 for light from 0 to _PQ_PEAK.
+    """
     light = np.linspace(0, _PQ_PEAK, _STEPS)[1:]
-    gains = _compressed(light) / light / _WHITE
+    gains = _eetf(light) / light / _WHITE
     return np.concatenate([gains[:1], gains]).astype(np.float32)
 
 
 @cache
-def _signals() -> np.ndarray:
-    """Of SDR light in parts of white."""
+def _sdr_signals() -> np.ndarray:
+    """Return the 8-bit SDR signal of light in parts of white: -> (_STEPS,) uint8."""
     return np.rint(255 * np.linspace(0, 1, _STEPS) ** (1 / _SDR_GAMMA)).astype(np.uint8)
 
 
-def _compressed(light: np.ndarray) -> np.ndarray:
-    """BT.2390's EETF from 0.._PEAK to 0.._WHITE."""
+def _eetf(light: np.ndarray) -> np.ndarray:
+    """Compress light from 0.._PEAK to 0.._WHITE by BT.2390's EETF."""
     white, peak = _pq_signal(np.array([_WHITE, _PEAK]))
     largest = white / peak
     knee = 1.5 * largest - 0.5
@@ -108,10 +113,12 @@ def _compressed(light: np.ndarray) -> np.ndarray:
 
 
 def _pq_eotf(signal: np.ndarray) -> np.ndarray:
+    """Convert a PQ signal (0 to 1) to light."""
     power = signal ** (1 / _M2)
     return _PQ_PEAK * (np.maximum(power - _C1, 0) / (_C2 - _C3 * power)) ** (1 / _M1)
 
 
 def _pq_signal(light: np.ndarray) -> np.ndarray:
+    """Convert light to a PQ signal (0 to 1)."""
     power = (light / _PQ_PEAK) ** _M1
     return ((_C1 + _C2 * power) / (1 + _C3 * power)) ** _M2

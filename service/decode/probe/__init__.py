@@ -1,1 +1,1 @@
-"""What a video is, from as few bytes as possible: streams, metadata, key frames."""
+"""Inspection of a video before decoding: stream, metadata, key frames, from as few bytes as possible."""

@@ -1,4 +1,4 @@
-"""What the index of a file says of its packets need not be read from them."""
+"""Packet statistics from the container's index, without reading every packet."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -6,126 +6,137 @@ from fractions import Fraction
 from av.packet import Packet
 
 from tubelet.service.decode.demux.container import BUFFER_BYTES
-from tubelet.service.decode.demux.packet_stats import Key, Keys, Tally
+from tubelet.service.decode.demux.packet_stats import KeyFrame, KnownKeyFrames, PacketStats
 from tubelet.service.decode.demux.stream import Stream
-from tubelet.service.decode.probe.stream_head import stated_s
+from tubelet.service.decode.probe.stream_head import header_duration_s
 
-# Formats whose demuxers know key frames that they have not come to.
+# Formats whose demuxers list key frames that have not been read yet.
 _WITH_KEYS = ("matroska,webm", "avi")
-_ENTRIES_A_PULSE = 10_000
-_MISSING_S, _MISSING = 10, 0.1  # of the end, in an index that will be whole when that is read
-_MISSING_BYTES = 32 * BUFFER_BYTES  # and a part of the file that is soon read
+_ENTRIES_PER_HEARTBEAT = 10_000
+# seconds, and share of the duration, that an unfinished index may lack at the end
+_MISSING_S, _MISSING = 10, 0.1
+_MISSING_BYTES = 32 * BUFFER_BYTES  # bytes that an index may lack: they are read quickly
 
 
-def is_indexed_to_the_end(stream: Stream) -> bool:
-    """Does what is known of the index reach to about where the header says that the stream ends?"""
-    index, seconds = stream.stream.index_entries, stated_s(stream)
+def is_index_complete(stream: Stream) -> bool:
+    """Whether the part of the index read so far reaches about the end that the header states."""
+    index, seconds = stream.av_stream.index_entries, header_duration_s(stream)
     if not len(index) or stream.time_base is None or seconds is None:
         return len(index) > 0
     missing_s = seconds - float((index[-1].timestamp - index[0].timestamp) * stream.time_base)
     return missing_s <= max(_MISSING_S, seconds * _MISSING)
 
 
-def tally_of_index(stream: Stream, head: Sequence[Packet], at_least: int, *, may_guess: bool) -> Tally | None:
-    """The tally of a stream of mp4 or mov whose first packets have been read, by an index of every packet.
+def stats_from_index(
+    stream: Stream, head: Sequence[Packet], at_least: int, *, may_guess: bool
+) -> PacketStats | None:
+    """Return the statistics of an mp4 or mov stream from its index, which lists every packet.
 
-    None where packets have to be read for it, or where there are fewer than ``at_least``. The index tells
-    when packets are decoded; how much later they are shown may differ from one to the next, where the frame
-    rate does or groups are open. Then that is the longest that was seen, if it ``may_guess``.
+    ``head`` are the first packets, which have been read. None if packets must be read after all, or if there
+    are fewer than ``at_least``. The index states when packets are decoded. The delay until they are shown may
+    vary, with the frame rate or with open GOPs. Then ``may_guess`` allows to take the longest delay seen;
+    without it, the answer is None.
 
-    The packets after the last key frame are read all the same: only they say when the video ends, and whether
-    the file has all that its index promises. A fragmented file states no number of packets, or the first
-    fragment's; its index is gathered from its fragments as it is opened, but for the last one, perhaps, or
-    from none of them where a list of them comes first (``sidx``).
+    The packets after the last key frame are always read: only they tell when the video ends, and whether the
+    file is as long as its index says. A fragmented file states no number of packets, or that of its first
+    fragment. FFmpeg collects its index from the fragments while opening the file, perhaps without the last
+    fragment, or without any of them if a list of fragments comes first (``sidx``).
 
     Raises:
         VideoRejected: VIDEO_TOO_LARGE.
     """
-    count, stated = len(stream.stream.index_entries), stream.stream.frames
-    front = stream.tally
+    count, stated = len(stream.av_stream.index_entries), stream.av_stream.frames
+    front = stream.stats
     if "mov" not in stream.container.format.name or count < max(at_least, stated):
         return None
-    first = stream.stream.index_entries[0]
+    first = stream.av_stream.index_entries[0]
     if front.earliest is None or not head or head[0].pts is None or head[0].dts != first.timestamp:
         return None
-    delay = head[0].pts - first.timestamp  # what the index has are decoding stamps
+    delay = head[0].pts - first.timestamp  # the index contains DTS
     keys = _keys_by_index(stream, delay)
-    if keys is None or keys[-1].number < front.read:
+    if keys is None or keys[-1].packet_index < front.packets_read:
         return None
-    while front.may_lead and stream.read() is not None:
+    while front.may_have_more_leading and stream.read() is not None:
         pass
-    if not stream.seek_key(keys[-1]):
+    if not stream.seek_to_key_frame(keys[-1]):
         return None
     while stream.read() is not None:
         pass
-    tail, begun = stream.tally, stream.tally.first_key
-    if begun is None or not tail.is_sound:
+    tail, begun = stream.stats, stream.stats.first_key_frame
+    if begun is None or not tail.has_reliable_timestamps:
         return None
     delays = delay, begun.pts - begun.dts
     if delays[0] != delays[1] and not may_guess:
         return None
-    keys, count = _keys_by_index(stream, max(delays)), len(stream.stream.index_entries)
+    keys, count = _keys_by_index(stream, max(delays)), len(stream.av_stream.index_entries)
     if keys is None:
         return None
-    # Some edit lists have a seek come out at the key frame before.
-    place = next((key.number for key in reversed(keys) if key.dts == begun.dts), None)
+    # With some edit lists, a seek leads to the key frame before.
+    place = next((key.packet_index for key in reversed(keys) if key.dts == begun.dts), None)
     if place is None or tail.packets != count - place:
         return None
-    packets = sum(not entry.is_discard for entry in stream.stream.index_entries) - front.leading
-    return Tally.of_ends(front, tail, Keys(keys), packets)
+    packets = sum(not entry.is_discard for entry in stream.av_stream.index_entries) - front.leading_count
+    return PacketStats.from_endpoints(front, tail, KnownKeyFrames(keys), packets)
 
 
-def _keys_by_index(stream: Stream, delay: int) -> list[Key] | None:
-    """Shown so long after they are decoded. None where the first packet is none, or stamps do not rise."""
-    index = stream.stream.index_entries
+def _keys_by_index(stream: Stream, delay: int) -> list[KeyFrame] | None:
+    """Return the index's key frames, shown ``delay`` ticks after their DTS; None if the index is unusable."""
+    index = stream.av_stream.index_entries
     stream.check_frames(len(index))
-    keys: list[Key] = []
+    keys: list[KeyFrame] = []
     last: int | None = None
     for number, entry in enumerate(index):
-        if number % _ENTRIES_A_PULSE == 0:
-            stream.pulse()
+        if number % _ENTRIES_PER_HEARTBEAT == 0:
+            stream.heartbeat()
         if last is not None and entry.timestamp <= last:
             return None
         last = entry.timestamp
         if entry.is_keyframe:
-            keys.append(Key(last + delay, last, number))
-    return keys if keys and keys[0].number == 0 else None
+            keys.append(KeyFrame(last + delay, last, number))
+    return keys if keys and keys[0].packet_index == 0 else None
 
 
-def tally_of_ends(stream: Stream, head: Tally, rate: Fraction, size_bytes: int) -> Tally | None:
-    """A tally by the first packets, of which ``head`` is, and those after the last key frame in the index.
+def stats_from_endpoints(
+    stream: Stream, head: PacketStats, rate: Fraction, size_bytes: int
+) -> PacketStats | None:
+    """Return the statistics from the first packets, counted in ``head``, and those after the last key frame.
 
-    Where the index has key frames alone, the others are counted by the frame rate, in frames a second. None
-    where it says nothing of most of the file: without one, FFmpeg lists the key frames that it has read.
+    If the index lists key frames only, ``rate`` in frames a second gives the number of the others. None if
+    the index covers only part of the file: without an index, FFmpeg lists the key frames that it has read.
     """
     earliest, latest = head.earliest, head.latest
     time_base = stream.time_base
     if stream.container.format.name not in _WITH_KEYS or time_base is None:
         return None
-    if earliest is None or latest is None or not stream.seek(earliest):  # Matroska reads its index to seek
+    # seeking makes the Matroska demuxer read its index
+    if earliest is None or latest is None or not stream.seek(earliest):
         return None
-    index = stream.stream.index_entries
+    index = stream.av_stream.index_entries
     if not len(index) or size_bytes - index[-1].pos > max(_MISSING_BYTES, size_bytes * _MISSING):
         return None
     keys = [(entry.timestamp, number) for number, entry in enumerate(index) if entry.is_keyframe]
     times = [time for time, _ in keys]
     if not keys or times != sorted(set(times)) or times[-1] <= latest or not _read_from(stream, times[-1]):
         return None
-    tail = stream.tally
-    assert tail.latest is not None  # that of the key frame, at least
-    is_counted = len(keys) < len(index) == keys[-1][1] + tail.packets
-    if not is_counted:
+    tail = stream.stats
+    assert tail.latest is not None  # the key frame has a timestamp
+    is_frame_count_exact = len(keys) < len(index) == keys[-1][1] + tail.packets
+    if not is_frame_count_exact:
         keys = [(time, round((time - earliest) * time_base * rate)) for time in times]
     packets = (
-        len(index) - head.leading if is_counted else round((tail.latest - earliest) * time_base * rate) + 1
+        len(index) - head.leading_count
+        if is_frame_count_exact
+        else round((tail.latest - earliest) * time_base * rate) + 1
     )
-    tally = Tally.of_ends(head, tail, Keys(Key(time, time, number) for time, number in keys), packets)
-    tally.is_counted = is_counted
-    return tally
+    stats = PacketStats.from_endpoints(
+        head, tail, KnownKeyFrames(KeyFrame(time, time, number) for time, number in keys), packets
+    )
+    stats.is_frame_count_exact = is_frame_count_exact
+    return stats
 
 
 def _read_from(stream: Stream, key: int) -> bool:
-    """Read from a key frame to the end: is it there, and is the end where the file's is?"""
+    """Read from the key frame at ``key`` to the end; False if it is missing or the file is truncated."""
     if not stream.seek(key):
         return False
     first = stream.read()
@@ -133,4 +144,4 @@ def _read_from(stream: Stream, key: int) -> bool:
         return False
     while stream.read() is not None:
         pass
-    return not stream.broke_off
+    return not stream.is_truncated

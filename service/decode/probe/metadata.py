@@ -1,80 +1,92 @@
-"""What is said of a video: by its packets, which tell what it spans, or by its header, which may lie."""
+"""A video's metadata and warnings, from its packets or, unverified, from its header."""
 
-from tubelet.service.decode.demux.packet_stats import Tally
+from tubelet.service.decode.demux.packet_stats import PacketStats
 from tubelet.service.decode.demux.stream import Stream
 from tubelet.service.decode.limits import Limits, check_duration
 from tubelet.service.decode.pixels.rgb_converter import display_size
-from tubelet.service.decode.probe.stream_head import Head, header_rate, stated_rate, stated_s
+from tubelet.service.decode.probe.stream_head import (
+    StreamHead,
+    frame_rate_or_default,
+    header_duration_s,
+    header_frame_rate,
+)
 from tubelet.service.types.video import NS_PER_S, VideoMetadata
 
-_HEADER_OFF_S = 1.0  # a header that is wrong by more than this, and by a tenth, is worth a warning
+_HEADER_OFF_S = 1.0  # a difference of more than this, and of more than a tenth, causes a warning
 
 
-def metadata_of(stream: Stream, head: Head, tally: Tally, size_bytes: int, limits: Limits) -> VideoMetadata:
-    """By a tally of all packets.
+def metadata_from_stats(
+    stream: Stream, head: StreamHead, stats: PacketStats, size_bytes: int, limits: Limits
+) -> VideoMetadata:
+    """Return the video's metadata from the statistics of all its packets.
 
     Raises:
         VideoRejected: VIDEO_TOO_LARGE.
     """
-    span = _span(tally, head)
+    span = _span(stats, head)
     duration_ns = head.timeline.to_ns(head.timeline.origin + span)
     check_duration(duration_ns, limits)
     width, height = display_size(head.first, stream.aspect, stream.cropping)
     return VideoMetadata(
         container=stream.container.format.name,
-        codec=stream.stream.codec_context.codec.canonical_name,
+        codec=stream.av_stream.codec_context.codec.canonical_name,
         width=width,
         height=height,
-        fps=float(tally.packets / (span * head.timeline.time_base)),
-        frames=tally.packets,
+        fps=float(stats.packets / (span * head.timeline.time_base)),
+        frames=stats.packets,
         duration_ns=duration_ns,
         size_bytes=size_bytes,
-        warnings=tuple(_warnings(stream, tally, duration_ns)),
+        warnings=tuple(_warnings(stream, stats, duration_ns)),
     )
 
 
-def header_metadata(stream: Stream, head: Head, limits: Limits) -> VideoMetadata:
-    """By the header alone: zeros for what it does not say, or cannot mean."""
-    duration_s = stated_s(stream) or 0.0
+def metadata_from_header(stream: Stream, head: StreamHead, limits: Limits) -> VideoMetadata:
+    """Return the metadata that the header states, with zeros for what is missing or implausible."""
+    duration_s = header_duration_s(stream) or 0.0
     width, height = display_size(head.first, stream.aspect, stream.cropping)
     return VideoMetadata(
         container=stream.container.format.name,
-        codec=stream.stream.codec_context.codec.canonical_name,
+        codec=stream.av_stream.codec_context.codec.canonical_name,
         width=width,
         height=height,
-        fps=float(stated_rate(stream)),
-        frames=max(stream.stream.frames, 0),
+        fps=float(frame_rate_or_default(stream)),
+        frames=max(stream.av_stream.frames, 0),
         duration_ns=round(duration_s * NS_PER_S) if 0 < duration_s <= limits.max_duration_s else 0,
         size_bytes=0,
     )
 
 
-def _span(tally: Tally, head: Head) -> int:
-    """How many ticks the video is shown, at least one frame."""
+def _span(stats: PacketStats, head: StreamHead) -> int:
+    """Return the video's duration in ticks, at least one frame's."""
     timeline = head.timeline
-    if tally.latest is None or tally.earliest is None:
-        return tally.packets * timeline.frame_ticks
-    end = tally.end if tally.end > tally.latest else tally.latest + timeline.frame_ticks
-    # Where only decoding stamps exist, the first frame comes out late by the decoder's delay, as all do.
-    start = tally.earliest if head.first.pts is None else timeline.origin
+    if stats.latest is None or stats.earliest is None:
+        return stats.packets * timeline.frame_ticks
+    end = stats.end if stats.end > stats.latest else stats.latest + timeline.frame_ticks
+    # Without PTS, the decoder's delay shifts all frames alike, the first one included.
+    start = stats.earliest if head.first.pts is None else timeline.origin
     return max(end - start, 1)
 
 
-def _warnings(stream: Stream, tally: Tally, duration_ns: int) -> list[str]:
+def _warnings(stream: Stream, stats: PacketStats, duration_ns: int) -> list[str]:
+    """Describe what is unusual or wrong in the video, for the client."""
     warnings = []
-    if stream.is_raw and header_rate(stream) is None:
-        warnings.append(f"nothing states the frame rate: {stated_rate(stream)} frames a second are assumed")
-    if not tally.is_counted:
-        warnings.append("the number of frames is an estimate, by the frame rate: not all packets were read")
-    if stream.broke_off:
-        warnings.append("the file breaks off: what was read of it is taken as the whole")
-    if stream.joins:
-        warnings.append(f"the time stamps jump {stream.joins} times: the video goes on where they do")
-    if tally.corrupt:
-        warnings.append(f"{tally.corrupt} of {tally.packets} packets are marked as corrupt")
-    if tally.is_encrypted:
-        warnings.append("a part of the video is encrypted: its frames show noise")
-    header_s = stated_s(stream)
+    if stream.is_raw and header_frame_rate(stream) is None:
+        warnings.append(
+            f"the stream states no frame rate; {frame_rate_or_default(stream)} frames a second are assumed"
+        )
+    if not stats.is_frame_count_exact:
+        warnings.append("the number of frames is estimated from the frame rate: not all packets were read")
+    if stream.is_truncated:
+        warnings.append("the file is truncated: only the part before that is used")
+    if stream.discontinuities:
+        warnings.append(
+            f"the timestamps jump {stream.discontinuities} times; each part follows the one before"
+        )
+    if stats.corrupt_packets:
+        warnings.append(f"{stats.corrupt_packets} of {stats.packets} packets are marked as corrupt")
+    if stats.is_encrypted:
+        warnings.append("part of the video is encrypted; its frames show noise")
+    header_s = header_duration_s(stream)
     off_s = abs(header_s - duration_ns / NS_PER_S) if header_s is not None else 0.0
     if off_s > max(_HEADER_OFF_S, duration_ns / NS_PER_S / 10):
         warnings.append(

@@ -1,4 +1,4 @@
-"""What must be known of a video before it is decoded, from as few of its bytes as tell it for sure."""
+"""The probe: finds the video stream of a file, its metadata, and where decoding can begin."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -6,25 +6,35 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 
-from tubelet.service.decode.demux.byte_source import Source
-from tubelet.service.decode.demux.container import candidates, open_container, plays_from_front
+from tubelet.service.decode.demux.byte_source import ByteSource
+from tubelet.service.decode.demux.container import candidate_streams, is_progressive, open_container
 from tubelet.service.decode.demux.container_crop import Cropping
-from tubelet.service.decode.demux.encryption import encrypted, stated_scheme
+from tubelet.service.decode.demux.encryption import encrypted_video_error, find_encryption_scheme
 from tubelet.service.decode.demux.hwaccel import accelerator
-from tubelet.service.decode.demux.matroska_clusters import Clusters
-from tubelet.service.decode.demux.packet_stats import KeyFrames, Tally
+from tubelet.service.decode.demux.matroska_clusters import ClusterIndex
+from tubelet.service.decode.demux.packet_stats import KeyFrameIndex, PacketStats
 from tubelet.service.decode.demux.stream import Stream
 from tubelet.service.decode.demux.timestamps import Timeline
 from tubelet.service.decode.limits import Limits, check_streams
-from tubelet.service.decode.probe.container_index import is_indexed_to_the_end, tally_of_ends, tally_of_index
-from tubelet.service.decode.probe.metadata import header_metadata, metadata_of
-from tubelet.service.decode.probe.seek_index import find_clusters, tally_by_seeking
-from tubelet.service.decode.probe.stream_head import Handover, Head, Opening, read_head, stated_rate
+from tubelet.service.decode.probe.container_index import (
+    is_index_complete,
+    stats_from_endpoints,
+    stats_from_index,
+)
+from tubelet.service.decode.probe.metadata import metadata_from_header, metadata_from_stats
+from tubelet.service.decode.probe.seek_index import find_clusters, stats_by_seeking
+from tubelet.service.decode.probe.stream_head import (
+    OpenStream,
+    StreamHandover,
+    StreamHead,
+    frame_rate_or_default,
+    read_head,
+)
 from tubelet.service.decode.protocol import VideoRejected
 from tubelet.service.types.video import VideoMetadata
 
-# Codecs whose key frames need nothing that came before; older ones mark such that do.
-_CLEAN_KEYS = {
+# Codecs whose key frames refer to nothing before them; older codecs also mark others as key frames.
+_INDEPENDENT_KEY_FRAME_CODECS = {
     "h264",
     "hevc",
     "vvc",
@@ -38,105 +48,118 @@ _CLEAN_KEYS = {
     "flv1",
     "theora",
 }
-_CLEAN_KEYS |= {"wmv1", "wmv2", "wmv3", "vc1", "msmpeg4v2", "msmpeg4v3"}
-# They have no other ones.
-_CLEAN_KEYS |= {"mjpeg", "prores", "dnxhd", "dvvideo", "ffv1", "huffyuv", "ffvhuff", "utvideo"}
-_CLEAN_KEYS |= {"jpeg2000", "png"}
+_INDEPENDENT_KEY_FRAME_CODECS |= {"wmv1", "wmv2", "wmv3", "vc1", "msmpeg4v2", "msmpeg4v3"}
+# These codecs have nothing but key frames.
+_INDEPENDENT_KEY_FRAME_CODECS |= {
+    "mjpeg",
+    "prores",
+    "dnxhd",
+    "dvvideo",
+    "ffv1",
+    "huffyuv",
+    "ffvhuff",
+    "utvideo",
+}
+_INDEPENDENT_KEY_FRAME_CODECS |= {"jpeg2000", "png"}
 
-_TRIED = 3  # streams, of a file in which nothing decodes: each costs a reading of all of it
-_MAY_BE_ENCRYPTED = ("NOT_A_VIDEO", "UNSUPPORTED_VIDEO", "NO_VIDEO_STREAM", "CORRUPT_VIDEO")
-_WORTH_IT = 500  # packets; fewer are read in the time that it takes to ask an index
+_MAX_STREAMS_TRIED = 3  # streams of a file in which nothing decodes: each costs a reading of the whole file
+_MAYBE_ENCRYPTED_REASONS = ("NOT_A_VIDEO", "UNSUPPORTED_VIDEO", "NO_VIDEO_STREAM", "CORRUPT_VIDEO")
+_MIN_PACKETS_FOR_INDEX = 500  # fewer packets are read as quickly as an index is used
 
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """The stream that is decoded, how its ticks become time, and where decoding can begin.
+    """The stream that is decoded, its metadata, timeline and key frames.
 
-    If ``is_front``, only the front of the file is known: ``metadata`` is what its header says, and no key
-    frame is known yet. Whoever decodes first can go on behind the head, where there is an opening.
+    If ``is_header_only``, only the beginning of the file was read: ``metadata`` is what its header states,
+    and key frames are unknown. The first decoding continues with the open stream in ``handover``, if there is
+    one.
     """
 
     metadata: VideoMetadata
     stream_index: int
     timeline: Timeline
-    aspect: Fraction | None  # of a pixel
-    cropping: Cropping  # of the stored picture, before anything else
-    keys: KeyFrames | None  # None: stamps do not tell which frame is shown when, or key frames are not clean
-    has_clean_keys: bool  # what is decoded from a key frame on is the same as if all before were decoded
-    is_front: bool = False
-    clusters: Clusters | None = None  # by which the key frames are found that the container cannot find
-    handover: Handover = field(default_factory=Handover)
+    aspect: Fraction | None  # the width of a pixel relative to its height
+    cropping: Cropping  # of the stored picture, applied first
+    # None if timestamps do not tell which frame is shown when, or if seeking is unreliable
+    key_frames: KeyFrameIndex | None
+    # decoding from a key frame gives the same frames as decoding from the start
+    has_independent_key_frames: bool
+    is_header_only: bool = False
+    clusters: ClusterIndex | None = None  # finds key frames that the container cannot find
+    handover: StreamHandover = field(default_factory=StreamHandover)
 
     def close(self) -> None:
-        """Nobody will decode it any more."""
+        """Close the open stream and the key frame index."""
         self.handover.close()
-        if self.keys is not None:
-            self.keys.close()
+        if self.key_frames is not None:
+            self.key_frames.close()
 
 
-def probe_front(source: Source, limits: Limits, pulse: Callable[[], None]) -> Track:
-    """Decode the first frame, and leave the stream open to go on from there.
+def probe_header(source: ByteSource, limits: Limits, heartbeat: Callable[[], None]) -> Track:
+    """Decode the first frame, and leave the stream open to continue from there.
 
-    A file that is on its way is waited for where it cannot be decoded from the front.
+    If decoding cannot start at the front, wait for the rest of the file and probe all of it.
 
     Raises:
         VideoRejected: NOT_A_VIDEO, UNSUPPORTED_VIDEO, NO_VIDEO_STREAM, VIDEO_TOO_LARGE, CORRUPT_VIDEO.
     """
-    if source.size_bytes is None and not plays_from_front(source):
+    if source.size_bytes is None and not is_progressive(source):
         source.wait_for_size()
     try:
-        stream = next(_streams(source, limits, pulse))
-        with _open_on_success(stream):
+        stream = next(_candidate_streams(source, limits, heartbeat))
+        with _close_on_error(stream):
             head = read_head(stream)
-            metadata = header_metadata(stream, head, limits)
-            track = _track(stream, head, metadata, Tally())
-            return replace(track, is_front=True, handover=Handover(Opening(stream, head)))
+            metadata = metadata_from_header(stream, head, limits)
+            track = _build_track(stream, head, metadata, PacketStats())
+            return replace(track, is_header_only=True, handover=StreamHandover(OpenStream(stream, head)))
     except VideoRejected:
-        # What is missing may stand at the end, or another stream may have frames.
-        return probe(source, limits, pulse)
+        # The end of the file may have what is missing, or another stream may have frames.
+        return probe(source, limits, heartbeat)
 
 
-def probe(source: Source, limits: Limits, pulse: Callable[[], None]) -> Track:
-    """Decode the first frame and learn of every packet.
+def probe(source: ByteSource, limits: Limits, heartbeat: Callable[[], None]) -> Track:
+    """Decode the first frame and count every packet.
 
-    Where they would have to be asked for, of no more than tell when the video ends and where its key frames
-    are, if the file's index does.
+    If bytes must be fetched and the file's index allows it, only the packets are read that tell when the
+    video ends and where its key frames are.
 
     Raises:
         VideoRejected: NOT_A_VIDEO, UNSUPPORTED_VIDEO, NO_VIDEO_STREAM, VIDEO_TOO_LARGE, CORRUPT_VIDEO.
     """
     source.wait_for_size()
     try:
-        return _probe(source, limits, pulse)
+        return _probe(source, limits, heartbeat)
     except VideoRejected as refusal:
-        scheme = stated_scheme(source) if refusal.reason in _MAY_BE_ENCRYPTED else None
+        scheme = find_encryption_scheme(source) if refusal.reason in _MAYBE_ENCRYPTED_REASONS else None
         if scheme is None:
             raise
-        raise encrypted(scheme) from refusal
+        raise encrypted_video_error(scheme) from refusal
 
 
-def _probe(source: Source, limits: Limits, pulse: Callable[[], None]) -> Track:
+def _probe(source: ByteSource, limits: Limits, heartbeat: Callable[[], None]) -> Track:
+    """Probe the candidate streams in turn, until one has a frame."""
     size_bytes = source.wait_for_size()
     refusals = []
-    for stream in _streams(source, limits, pulse):
+    for stream in _candidate_streams(source, limits, heartbeat):
         try:
-            with _open_on_success(stream):
+            with _close_on_error(stream):
                 head = read_head(stream)
-                tally, clusters = _tally(source, stream, head, limits, pulse)
+                stats, clusters = _stats_without_scan(source, stream, head, limits, heartbeat)
             reader = stream
-            if tally is None and stream.has_moved:  # a file that is damaged may have no way back to its front
-                index = stream.stream.index
+            if stats is None and stream.has_seeked:  # a damaged file may have no way back to its beginning
+                index = stream.av_stream.index
                 stream.close()
-                reader = Stream(open_container(source), index, limits, pulse)
-            with _open_on_success(reader):
-                is_held = tally is None and reader.read_through()
-                metadata = metadata_of(reader, head, tally or reader.tally, size_bytes, limits)
-                track = _track(
-                    reader, head, metadata, tally or reader.tally, None if tally is None else clusters
+                reader = Stream(open_container(source), index, limits, heartbeat)
+            with _close_on_error(reader):
+                is_held = stats is None and reader.scan()
+                metadata = metadata_from_stats(reader, head, stats or reader.stats, size_bytes, limits)
+                track = _build_track(
+                    reader, head, metadata, stats or reader.stats, None if stats is None else clusters
                 )
-            # Who opens the file anew may jump over a damaged beginning; this decoder has met it.
-            if is_held and track.keys is not None and reader is stream and not stream.is_damaged:
-                return replace(track, handover=Handover(Opening(stream, head)))
+            # A stream that is opened again can skip the damaged beginning; this decoder has met it.
+            if is_held and track.key_frames is not None and reader is stream and not stream.has_decode_errors:
+                return replace(track, handover=StreamHandover(OpenStream(stream, head)))
             reader.close()
             return track
         except VideoRejected as refusal:
@@ -146,27 +169,35 @@ def _probe(source: Source, limits: Limits, pulse: Callable[[], None]) -> Track:
     raise refusals[0]
 
 
-def _track(
-    stream: Stream, head: Head, metadata: VideoMetadata, tally: Tally, clusters: Clusters | None = None
+def _build_track(
+    stream: Stream,
+    head: StreamHead,
+    metadata: VideoMetadata,
+    stats: PacketStats,
+    clusters: ClusterIndex | None = None,
 ) -> Track:
-    # Some writers know only when a packet is decoded, and say that it is shown then.
-    tells_order = tally.reorders or stream.tally.reorders or not stream.reorders
-    may_jump = head.timeline.timed and tells_order and not stream.joins and not stream.has_changed
-    is_clean = may_jump and metadata.codec in _CLEAN_KEYS
+    """Build a track, with key frames if ``stats`` and the codec show that seeking is reliable."""
+    # Some writers know only the DTS and write it as the PTS too.
+    tells_order = stats.has_b_frame_delay or stream.stats.has_b_frame_delay or not stream.has_b_frames
+    may_jump = (
+        head.timeline.timed and tells_order and not stream.discontinuities and not stream.headers_changed
+    )
+    is_clean = may_jump and metadata.codec in _INDEPENDENT_KEY_FRAME_CODECS
     return Track(
         metadata=metadata,
-        stream_index=stream.stream.index,
+        stream_index=stream.av_stream.index,
         timeline=head.timeline,
         aspect=stream.aspect,
         cropping=stream.cropping,
-        keys=tally.keys if is_clean and tally.is_sound else None,
-        has_clean_keys=is_clean,
+        key_frames=stats.key_frames if is_clean and stats.has_reliable_timestamps else None,
+        has_independent_key_frames=is_clean,
         clusters=clusters,
     )
 
 
 @contextmanager
-def _open_on_success(stream: Stream) -> Iterator[None]:
+def _close_on_error(stream: Stream) -> Iterator[None]:
+    """Close ``stream`` if the body of the ``with`` statement fails."""
     try:
         yield
     except BaseException:
@@ -174,38 +205,42 @@ def _open_on_success(stream: Stream) -> Iterator[None]:
         raise
 
 
-def _streams(source: Source, limits: Limits, pulse: Callable[[], None]) -> Iterator[Stream]:
-    """Those that may be the video, the likeliest first."""
+def _candidate_streams(source: ByteSource, limits: Limits, heartbeat: Callable[[], None]) -> Iterator[Stream]:
+    """Open the streams that may be the video in turn, the likeliest first."""
     container = open_container(source, accelerator(limits.hardware))
     check_streams(len(container.streams), limits)
-    first, *others = candidates(container)[:_TRIED]
-    yield Stream(container, first, limits, pulse)
+    first, *others = candidate_streams(container)[:_MAX_STREAMS_TRIED]
+    yield Stream(container, first, limits, heartbeat)
     for stream_index in others:
-        yield Stream(open_container(source, accelerator(limits.hardware)), stream_index, limits, pulse)
+        yield Stream(open_container(source, accelerator(limits.hardware)), stream_index, limits, heartbeat)
 
 
-def _tally(
-    source: Source, stream: Stream, head: Head, limits: Limits, pulse: Callable[[], None]
-) -> tuple[Tally | None, Clusters | None]:
-    """What an index, or seeking, tells of the packets of a stream whose head has been read, if that pays.
+def _stats_without_scan(
+    source: ByteSource, stream: Stream, head: StreamHead, limits: Limits, heartbeat: Callable[[], None]
+) -> tuple[PacketStats | None, ClusterIndex | None]:
+    """Return statistics from the index or by seeking, if that is faster than reading every packet.
 
-    And the clusters by which it did, without which nobody finds those key frames.
+    ``head`` has been read from ``stream``. Also returns the cluster index that was used, which decoding needs
+    to find the same key frames. Without statistics, both are None, or only the first one.
     """
-    if source.is_whole:
-        return tally_of_index(stream, head.packets, _WORTH_IT, may_guess=False), None
-    index = stream.stream.index  # may be asked for when this stream is closed
+    if source.is_complete:
+        return stats_from_index(stream, head.packets, _MIN_PACKETS_FOR_INDEX, may_guess=False), None
+    index = stream.av_stream.index  # kept: ``reopen`` may be called after this stream is closed
 
-    def reopen(clusters: Clusters | None = None) -> Stream:
-        return Stream(open_container(source), index, limits, pulse, clusters=clusters)
+    def reopen(clusters: ClusterIndex | None = None) -> Stream:
+        """Open the stream again, from the beginning of the file."""
+        return Stream(open_container(source), index, limits, heartbeat, clusters=clusters)
 
-    tally = None
-    if is_indexed_to_the_end(stream):
-        tally = tally_of_index(stream, head.packets, 1, may_guess=True)
-    if tally is None:
+    stats = None
+    if is_index_complete(stream):
+        stats = stats_from_index(stream, head.packets, 1, may_guess=True)
+    if stats is None:
         with reopen() as other:
-            tally = tally_of_ends(other, stream.tally, stated_rate(stream), source.wait_for_size())
-    if tally is not None:
-        return tally, None
+            stats = stats_from_endpoints(
+                other, stream.stats, frame_rate_or_default(stream), source.wait_for_size()
+            )
+    if stats is not None:
+        return stats, None
     clusters = find_clusters(source, stream)
-    tally = tally_by_seeking(stream, partial(reopen, clusters), source.wait_for_size(), clusters)
-    return tally, clusters
+    stats = stats_by_seeking(stream, partial(reopen, clusters), source.wait_for_size(), clusters)
+    return stats, clusters

@@ -1,4 +1,4 @@
-"""A stream that has just been opened: its first frames, and the clock that they start."""
+"""The beginning of a stream: its first frames, its timeline and its frame rate."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -7,34 +7,36 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 
 from tubelet.service.decode.demux.encryption import check_encryption
-from tubelet.service.decode.demux.leading_packets import Lead
+from tubelet.service.decode.demux.leading_packets import LeadingPackets
 from tubelet.service.decode.demux.stream import Stream
-from tubelet.service.decode.demux.timestamps import Timeline, exact
+from tubelet.service.decode.demux.timestamps import Timeline, to_fraction
 from tubelet.service.decode.protocol import VideoRejected
 
-_USUAL_RATE = Fraction(25)  # frames a second when neither stamps nor header tell, as in FFmpeg's raw demuxers
-_RATES = (Fraction(1, 3600), Fraction(1000))  # a header's rate outside of these is no rate
-_SLACK_S = Fraction(1, 1000)  # less than any frame lasts
-# A codec that states a faster one gives that of a clock, of which each frame lasts any number of ticks.
+_USUAL_RATE = Fraction(25)  # frames a second, assumed if nothing states the rate, as in FFmpeg's raw demuxers
+_RATES = (Fraction(1, 3600), Fraction(1000))  # plausible frame rates
+_SLACK_S = Fraction(1, 1000)  # shorter than any frame
+# A codec that states a higher rate states its clock's, of which a frame lasts any number of ticks.
 _FASTEST = Fraction(300)
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
-    """The first frames that came out of a stream, and all packets that were read for them."""
+class StreamHead:
+    """The first frames that came out of a stream, and all packets that were read until then."""
 
     frames: list[VideoFrame]
     packets: list[Packet]
     timeline: Timeline
-    lead: Lead
+    leading_packets: LeadingPackets
 
     @property
     def first(self) -> VideoFrame:
+        """The first frame in display order."""
         return self.frames[0]
 
 
-def read_head(stream: Stream) -> Head:
-    """
+def read_head(stream: Stream) -> StreamHead:
+    """Decode the first frames of ``stream``.
+
     Raises:
         VideoRejected: CORRUPT_VIDEO, UNSUPPORTED_VIDEO, VIDEO_TOO_LARGE.
     """
@@ -46,80 +48,82 @@ def read_head(stream: Stream) -> Head:
             frames = stream.drain()
             break
         if not read:
-            check_encryption(stream.stream, packet)
+            check_encryption(stream.av_stream, packet)
         read.append(packet)
         frames = stream.decode(packet)
     if not frames:
-        raise VideoRejected(
-            "CORRUPT_VIDEO", f"not one frame of the video's {len(read)} packets can be decoded"
-        )
+        raise VideoRejected("CORRUPT_VIDEO", f"none of the video's {len(read)} packets could be decoded")
     timeline = _timeline(stream, frames[0])
-    slack = max(1, int(_SLACK_S / timeline.time_base)) if stream.may_reorder else 0
-    lead = Lead(frames[0], read, slack, early_lack_stamps=stream.early_lack_stamps)
-    stream.leave_out(lead, read)
-    return Head(frames, read, timeline, lead)
+    slack = max(1, int(_SLACK_S / timeline.time_base)) if stream.may_have_b_frames else 0
+    leading_packets = LeadingPackets(
+        frames[0], read, slack, early_packets_lack_timestamps=stream.early_packets_lack_timestamps
+    )
+    stream.recount_without(leading_packets, read)
+    return StreamHead(frames, read, timeline, leading_packets)
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
-    """A stream, and its head if that has been read already: then it goes on behind it."""
+class OpenStream:
+    """An open stream; with a head, it stands behind the packets of that head."""
 
     stream: Stream
-    head: Head | None = None
+    head: StreamHead | None = None
 
 
-class Handover:
-    """An opening for whoever takes it first; nobody else keeps it, with its decoder and its frames."""
+class StreamHandover:
+    """An open stream that can be taken once, so that no one else keeps its decoder and frames alive."""
 
-    def __init__(self, opening: Opening | None = None) -> None:
-        self._opening = opening
+    def __init__(self, open_stream: OpenStream | None = None) -> None:
+        self._open_stream = open_stream
 
-    def take(self) -> Opening | None:
-        opening, self._opening = self._opening, None
-        return opening
+    def take(self) -> OpenStream | None:
+        """Return the open stream the first time, and None after that."""
+        open_stream, self._open_stream = self._open_stream, None
+        return open_stream
 
     def close(self) -> None:
-        """Nobody will take it any more."""
-        if (opening := self.take()) is not None:
-            opening.stream.close()
+        """Close the stream if it was not taken."""
+        if (open_stream := self.take()) is not None:
+            open_stream.stream.close()
 
 
 def _timeline(stream: Stream, first: VideoFrame) -> Timeline:
-    rate = stated_rate(stream)
+    """Find the time base, the origin and the frame duration of ``stream``, whose first frame is ``first``."""
+    rate = frame_rate_or_default(stream)
     time_base = stream.time_base or 1 / rate
     if time_base <= 0:
-        raise VideoRejected("CORRUPT_VIDEO", "the video's stream has no clock")
-    stamps = (first.pts, first.dts, stream.tally.earliest)
+        raise VideoRejected("CORRUPT_VIDEO", "the video stream has an invalid time base")
+    stamps = (first.pts, first.dts, stream.stats.earliest)
     return Timeline(
         time_base=time_base,
         origin=next((ticks for ticks in stamps if ticks is not None), 0),
         frame_ticks=max(1, round(1 / (rate * time_base))),
-        timed=stream.tally.is_timed,
+        timed=stream.stats.has_timestamps,
     )
 
 
-def stated_rate(stream: Stream) -> Fraction:
-    """The frame rate that the headers state, else the usual one, in frames a second."""
-    return header_rate(stream) or _USUAL_RATE
+def frame_rate_or_default(stream: Stream) -> Fraction:
+    """Return the frame rate that the headers state, or else 25, in frames a second."""
+    return header_frame_rate(stream) or _USUAL_RATE
 
 
-def header_rate(stream: Stream) -> Fraction | None:
-    """The frame rate that the headers state, in frames a second; None: they state none."""
-    header, fastest = stream.stream, _RATES[1]
+def header_frame_rate(stream: Stream) -> Fraction | None:
+    """Return the frame rate that the headers state, in frames a second; None if they state none."""
+    header, fastest = stream.av_stream, _RATES[1]
     rates = (header.average_rate, header.guessed_rate, header.base_rate)
     if stream.is_raw:
-        # The average rate is a guess of the demuxer, and then so is the guessed rate if it is the same.
+        # The average rate is a guess of the demuxer, and so is the guessed rate if it is the same.
         guesses = (header.guessed_rate,) if header.guessed_rate != header.average_rate else ()
         rates, fastest = (header.codec_context.framerate, *guesses), _FASTEST
-    known = (rate for rate in map(exact, rates) if rate is not None and _RATES[0] <= rate <= fastest)
+    known = (rate for rate in map(to_fraction, rates) if rate is not None and _RATES[0] <= rate <= fastest)
     return next(known, None)
 
 
-def stated_s(stream: Stream) -> float | None:
-    """The duration that the header states for the stream, else for the file, in seconds."""
-    if stream.is_raw:  # FFmpeg guesses it, by the bit rate
+def header_duration_s(stream: Stream) -> float | None:
+    """Return the duration in seconds that the header states for the stream, or else for the file."""
+    if stream.is_raw:  # FFmpeg only guesses it, from the bit rate
         return None
-    header = stream.stream
+    header = stream.av_stream
     if header.duration is not None and stream.time_base is not None:
         return float(header.duration * stream.time_base) or None
     return stream.container.duration / 1e6 if stream.container.duration else None

@@ -20,13 +20,13 @@ import av.subtitles.codeccontext
 import av.subtitles.stream
 import numpy as np
 
-from tubelet.service.decode.demux.byte_source import Source
+from tubelet.service.decode.demux.byte_source import ByteSource
 from tubelet.service.decode.demux.hwaccel import accelerator
 from tubelet.service.decode.frames.decoder import Job, decode
 from tubelet.service.decode.limits import Limits
 from tubelet.service.decode.pixels.resample import preload
 from tubelet.service.decode.prctl import set_process_name
-from tubelet.service.decode.probe.probe import Track, probe, probe_front
+from tubelet.service.decode.probe.probe import Track, probe, probe_header
 from tubelet.service.decode.protocol import Unpacker, VideoRejected, pack
 from tubelet.service.decode.worker import sandbox
 from tubelet.service.types.plan import Plan, SamplingGrid
@@ -152,8 +152,8 @@ class _Session:
 
     def run(self, header_only: bool, size_bytes: int | None, is_whole: bool) -> None:
         """Probe the video, then handle the parent's messages until it stops the session."""
-        self._source = Source(self._upload_fd, None if is_whole else self._request_bytes, size_bytes)
-        find_track = probe_front if header_only else probe
+        self._source = ByteSource(self._upload_fd, None if is_whole else self._request_bytes, size_bytes)
+        find_track = probe_header if header_only else probe
         try:
             self._run_or_reject(lambda: self._probe(find_track))
             while True:
@@ -193,7 +193,7 @@ class _Session:
         match message:
             case {"type": "stop"}:
                 self._is_stopped = True
-                self._source.end()
+                self._source.mark_end()
                 raise _SessionStopped
             case {"type": "release", "slot": slot, "run": run_id}:
                 # A late release of an earlier run is not about a slot of this one.
@@ -201,9 +201,9 @@ class _Session:
                     self._slots.release(slot)
             case {"type": "bytes_available", "start": start, "end": end, "size": size}:
                 self._waits_for_bytes = False
-                self._source.arrived(start, end, size)
+                self._source.add_available(start, end, size)
             case {"type": "file_moved"}:
-                self._source.move(self._connection.receive_descriptor())
+                self._source.replace_fd(self._connection.receive_descriptor())
             case {"type": "decode"}:
                 self._run_or_reject(lambda: self._decode(message))
             case _:
@@ -234,7 +234,7 @@ class _Session:
         if self._is_stopped:
             raise _SessionStopped
 
-    def _probe(self, find_track: Callable[[Source, Limits, Callable[[], None]], Track]) -> None:
+    def _probe(self, find_track: Callable[[ByteSource, Limits, Callable[[], None]], Track]) -> None:
         """Probe the video with ``find_track``, and send its metadata."""
         self._track = find_track(self._source, self._limits, self.heartbeat)
         self.send("probed", metadata=asdict(self._track.metadata))
@@ -249,7 +249,7 @@ class _Session:
         self._slots = _SharedSlots(self, fd, message["slots"], unit_shape)
         try:
             track = self._track or probe(self._source, self._limits, self.heartbeat)
-            self._track = None if track.is_front else track
+            self._track = None if track.is_header_only else track
             job = Job(self._source, track, plan, pixel_format, message["fast"], self._limits)
             end = decode(job, self._slots, self.heartbeat)
         finally:

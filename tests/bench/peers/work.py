@@ -19,7 +19,7 @@ from tubelet.models.repository.repository import ModelStore
 from tubelet.models.runtime.precision import choose_dtype
 from tubelet.models.spec import ModelSpec
 from tubelet.models.video_model import VideoModel
-from tubelet.service.decode.demux.container import LENIENT
+from tubelet.service.decode.demux.container import LENIENT_METADATA
 
 
 class Recogniser:
@@ -51,7 +51,7 @@ class Recogniser:
     def _frames(self, video: bytes, choose: Callable[[int], list[int]]) -> list[np.ndarray]:
         """Those whose numbers are chosen, knowing how many there are."""
         size = self.spec.preprocessing
-        with av.open(BytesIO(video), "r", **LENIENT) as container:
+        with av.open(BytesIO(video), "r", **LENIENT_METADATA) as container:
             stream = container.streams.video[0]
             stream.codec_context.thread_count = 1
             total = sum(packet.size > 0 for packet in container.demux(stream))

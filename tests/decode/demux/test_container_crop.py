@@ -18,8 +18,8 @@ from tests.support.mp4_boxes import box, edited, with_in_entry
 from tests.support.sample_clip import town
 from tests.support.videos import crop_filters, decode_file, ffmpeg_frames, flagged, probed, remux, render
 from tubelet.service.config.config import DecodeConfig
-from tubelet.service.decode.demux.container_crop import WHOLE, Cropping
-from tubelet.service.decode.pixels.rgb_converter import Painter
+from tubelet.service.decode.demux.container_crop import NO_CROPPING, Cropping
+from tubelet.service.decode.pixels.rgb_converter import RgbConverter
 from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.decode.protocol import VideoRejected
 from tubelet.service.types.video import PixelFormat
@@ -123,8 +123,8 @@ async def test_fields_stay_in_order(parity: str, first: int) -> None:
     """A part that begins at an odd line would take one for the other."""
     lines = np.array([50, 200], np.uint8).repeat(_WIDTH).reshape(2, _WIDTH)
     frame = av.VideoFrame.from_ndarray(np.tile(lines, (_HEIGHT // 2, 1)), "gray")
-    painter = Painter(_MODEL, None, {"centre"}, _ODD)
-    pixels = painter.paint(flagged(frame, parity)).cut("centre")
+    converter = RgbConverter(_MODEL, None, {"centre"}, _ODD)
+    pixels = converter.convert(flagged(frame, parity)).crop("centre")
     assert np.abs(pixels.astype(int) - first).max() <= 2
 
 
@@ -140,7 +140,7 @@ async def test_whatever_the_codec(tmp_path: Path, codec: str) -> None:
     path = tmp_path / "clip.mov"
     path.write_bytes(with_in_entry(plain.read_bytes(), box(b"clap", aperture)))
     with probed(plain) as track:
-        assert track.cropping == WHOLE
+        assert track.cropping == NO_CROPPING
         width, height = (int(side) for side in size.split("x"))
     with probed(path) as track:
         left, top = (width - 100) // 2 + 10, (height - 60) // 2 - 6

@@ -79,8 +79,8 @@ def test_webm(tmp_path: Path) -> None:
     tracks = data.rindex(bytes.fromhex("1654ae6b"), 0, cluster)  # a list of elements names it before
     body, end = _body(data, tracks + 4)
     entry = data.index(b"\xae", body + (6 if data[body] == 0xBF else 0))  # behind a checksum
-    inside, _ = _body(data, entry + 1)
-    added = _element("ae", data[inside:end] + encodings)
+    start, _ = _body(data, entry + 1)
+    added = _element("ae", data[start:end] + encodings)
     clip.write_bytes(data[:tracks] + _element("1654ae6b", added) + data[end:])
     _is_refused(clip, "WebM")
 

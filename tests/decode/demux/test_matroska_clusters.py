@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from tests.support.videos import SMALL, limits, probed, remux, render, source_of
-from tubelet.service.decode.demux.byte_source import Source
+from tubelet.service.decode.demux.byte_source import ByteSource
 from tubelet.service.decode.demux.container import BUFFER_BYTES
-from tubelet.service.decode.demux.matroska_clusters import Cluster, Clusters, void
+from tubelet.service.decode.demux.matroska_clusters import Cluster, ClusterIndex, void_element
 from tubelet.service.decode.frames.decoder import Job, decode
 from tubelet.service.decode.probe.probe import probe
 from tubelet.service.types.plan import Plan, SamplingGrid
@@ -25,7 +25,7 @@ _BLOCK_BYTES = 16 << 10
 _NEAR_BYTES = 1 << 19
 
 
-class FarSource(Source):
+class FarSource(ByteSource):
     """A file of which blocks are fetched as they are asked for."""
 
     def __init__(self, path: Path) -> None:
@@ -36,7 +36,7 @@ class FarSource(Source):
     def _fetch(self, start: int, end: int) -> None:
         end = min(max(end, start + _BLOCK_BYTES), self.size)
         self.fetched_bytes += end - start
-        self.arrived(start, end, self.size)
+        self.add_available(start, end, self.size)
 
 
 class Kept:
@@ -57,7 +57,7 @@ class Kept:
         pass
 
 
-def no_pulse() -> None:
+def no_heartbeat() -> None:
     pass
 
 
@@ -81,7 +81,7 @@ def without_sizes(path: Path) -> Path:
     """As who records to a pipe writes them: each cluster goes on until the next begins."""
     data = bytearray(path.read_bytes())
     for cluster in listed(path):
-        start = cluster.place + 4
+        start = cluster.offset + 4
         length = 9 - data[start].bit_length()
         data[start : start + length] = bytes([0xFF >> (length - 1)]) + b"\xff" * (length - 1)
     path.write_bytes(data)
@@ -98,13 +98,13 @@ def listed(path: Path) -> list[Cluster]:
 
 
 def decoded(
-    source: Source, plan: Plan
+    source: ByteSource, plan: Plan
 ) -> tuple[VideoMetadata, dict[tuple[int, int], np.ndarray], DecodeSummary]:
     with closing(source):
-        track = probe(source, limits(), no_pulse)
+        track = probe(source, limits(), no_heartbeat)
         with closing(track):
             kept = Kept()
-            end = decode(Job(source, track, plan, SMALL, False, limits()), kept, no_pulse)
+            end = decode(Job(source, track, plan, SMALL, False, limits()), kept, no_heartbeat)
             return track.metadata, kept.units, end
 
 
@@ -131,14 +131,14 @@ def plan_of(start_ns: int, end_ns: int) -> Plan:
 def test_one_is_found_before_any_time(clip: Path) -> None:
     known = listed(clip)
     with closing(FarSource(clip)) as source:
-        clusters = Clusters(source, known[0].place, no_pulse)
+        clusters = ClusterIndex(source, known[0].offset, no_heartbeat)
         assert clusters.last == known[-1]
         for ticks in range(0, _SECONDS * 1000, 333):
-            found = clusters.before(ticks)
+            found = clusters.at_or_before(ticks)
             assert found in known
             assert found.ticks <= ticks
             last = max(each for each in known if each.ticks <= ticks)
-            assert last.place - found.place <= _NEAR_BYTES
+            assert last.offset - found.offset <= _NEAR_BYTES
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -176,10 +176,10 @@ def test_a_track_that_counts_by_itself_is_read_through(tmp_path: Path) -> None:
     )
     path = unlisted(coded, tmp_path / "clip.mkv", cluster_time_limit="1")  # a frame in each
     data = bytearray(path.read_bytes())
-    place = data.index(b"\x73\xc5\x88")  # where the track's number was, TrackTimestampScale and a void
-    data[place : place + 11] = b"\x23\x31\x4f\x84" + struct.pack(">f", 0.5) + b"\xec\x81\x00"
+    offset = data.index(b"\x73\xc5\x88")  # where the track's number was, TrackTimestampScale and a void
+    data[offset : offset + 11] = b"\x23\x31\x4f\x84" + struct.pack(">f", 0.5) + b"\xec\x81\x00"
     path.write_bytes(data)
-    with closing(FarSource(path)) as source, closing(probe(source, limits(), no_pulse)) as track:
+    with closing(FarSource(path)) as source, closing(probe(source, limits(), no_heartbeat)) as track:
         assert track.clusters is None
         assert track.metadata.duration_ns == probed_duration_ns(path)
 
@@ -187,7 +187,7 @@ def test_a_track_that_counts_by_itself_is_read_through(tmp_path: Path) -> None:
 def test_a_cluster_beyond_all_time_is_none(coded: Path, tmp_path: Path) -> None:
     path = unlisted(coded, tmp_path / "clip.mkv")
     path.write_bytes(path.read_bytes() + b"\x1f\x43\xb6\x75\x8a\xe7\x88" + b"\xff" * 8)
-    with closing(FarSource(path)) as source, closing(probe(source, limits(), no_pulse)) as track:
+    with closing(FarSource(path)) as source, closing(probe(source, limits(), no_heartbeat)) as track:
         assert track.clusters is not None
         assert track.metadata.duration_ns == probed_duration_ns(path)
 
@@ -208,22 +208,22 @@ def test_what_cannot_be_found_is_refused(coded: Path, tmp_path: Path, kind: str)
     elif kind == "few bytes":
         path.write_bytes(data[: 1 << 20])
     else:
-        path.write_bytes(data[: second.place] + bytes(len(data)))
+        path.write_bytes(data[: second.offset] + bytes(len(data)))
     with (
         closing(FarSource(path)) as source,
-        pytest.raises(ValueError, match=r"clock does not rise|soon read"),
+        pytest.raises(ValueError, match=r"do not rise|is quick"),
     ):
-        Clusters(source, first.place, no_pulse)
+        ClusterIndex(source, first.offset, no_heartbeat)
 
 
-class CountingSource(Source):
+class CountingSource(ByteSource):
     def __init__(self, path: Path) -> None:
         self.reads = 0
         super().__init__(os.open(path, os.O_RDONLY))
 
-    def read(self, place: int, count: int) -> bytes:
+    def read(self, offset: int, count: int) -> bytes:
         self.reads += 1
-        return super().read(place, count)
+        return super().read(offset, count)
 
 
 @pytest.mark.parametrize(
@@ -240,9 +240,9 @@ def test_a_file_full_of_them_is_looked_through_once_or_twice(
 ) -> None:
     path = unlisted(coded, tmp_path / "clip.mkv")
     first, *_ = listed(path)
-    path.write_bytes(path.read_bytes() + filling + void(2 << 20) + bytes(2 << 20))
+    path.write_bytes(path.read_bytes() + filling + void_element(2 << 20) + bytes(2 << 20))
     with closing(CountingSource(path)) as source:
-        Clusters(source, first.place, no_pulse)
+        ClusterIndex(source, first.offset, no_heartbeat)
         pieces = source.wait_for_size() // BUFFER_BYTES
         assert source.reads < 4 * pieces
 
@@ -253,11 +253,11 @@ def test_bytes_that_only_look_like_a_cluster_are_none(coded: Path, tmp_path: Pat
     data = path.read_bytes()
     # In an element to be skipped, which FFmpeg does not look into.
     spoilt = b"".join(
-        data[each.place : after.place] + void(40) + b"\x1f\x43\xb6\x75\x81\x00" * 5 + b"\x00"
+        data[each.offset : after.offset] + void_element(40) + b"\x1f\x43\xb6\x75\x81\x00" * 5 + b"\x00"
         for each, after in zip(known, [*known[1:], Cluster(len(data), 0)], strict=True)
     )
-    path.write_bytes(data[: known[0].place] + spoilt)
+    path.write_bytes(data[: known[0].offset] + spoilt)
     again = listed(path)
     with closing(FarSource(path)) as source:
-        clusters = Clusters(source, again[0].place, no_pulse)
-        assert all(clusters.before(each.ticks) in again for each in again)
+        clusters = ClusterIndex(source, again[0].offset, no_heartbeat)
+        assert all(clusters.at_or_before(each.ticks) in again for each in again)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tubelet.service.decode.demux.timestamps import Clock, Timeline, exact
+from tubelet.service.decode.demux.timestamps import FrameClock, Timeline, to_fraction
 
 _MS = 10**6
 
@@ -30,13 +30,13 @@ def _line(timed: bool = True, origin: int = 0) -> Timeline:
 def test_frames_are_shown(
     name: str, frames: list[tuple[int | None, int | None, int]], starts_ms: list[int]
 ) -> None:
-    clock = Clock(_line())
-    assert [clock.show(*frame)[0] for frame in frames] == [start * _MS for start in starts_ms]
+    clock = FrameClock(_line())
+    assert [clock.interval(*frame)[0] for frame in frames] == [start * _MS for start in starts_ms]
 
 
 def test_an_untimed_stream_runs_at_its_rate() -> None:
-    clock = Clock(_line(timed=False))
-    assert [clock.show(None, None, 1) for _ in range(3)] == [
+    clock = FrameClock(_line(timed=False))
+    assert [clock.interval(None, None, 1) for _ in range(3)] == [
         (0, 40 * _MS),
         (40 * _MS, 80 * _MS),
         (80 * _MS, 120 * _MS),
@@ -44,7 +44,7 @@ def test_an_untimed_stream_runs_at_its_rate() -> None:
 
 
 def test_the_origin_is_time_zero() -> None:
-    assert Clock(_line(origin=5000)).show(5000, 5000, 40) == (0, 40 * _MS)
+    assert FrameClock(_line(origin=5000)).interval(5000, 5000, 40) == (0, 40 * _MS)
 
 
 @given(
@@ -77,5 +77,5 @@ class _Ratio(NamedTuple):
     ],
 )
 def test_a_ratio_that_is_not_set_is_none(numerator: int, denominator: int, found: Fraction | None) -> None:
-    assert exact(_Ratio(numerator, denominator)) == found
-    assert exact(None) is None
+    assert to_fraction(_Ratio(numerator, denominator)) == found
+    assert to_fraction(None) is None

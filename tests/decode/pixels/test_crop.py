@@ -12,19 +12,21 @@ from hypothesis import strategies as st
 
 from tests.support.sample_clip import town
 from tests.support.videos import render
-from tubelet.service.decode.demux.filter_graph import KeptGraph
-from tubelet.service.decode.pixels.crop import span
-from tubelet.service.decode.pixels.rgb_converter import Painter, Picture
+from tubelet.service.decode.demux.filter_graph import CachedFilterGraph
+from tubelet.service.decode.pixels.crop import source_span
+from tubelet.service.decode.pixels.rgb_converter import RgbConverter, RgbPicture
 from tubelet.service.types.video import CROPS, Crop, PixelFormat
 
 _MODEL = PixelFormat(64, 64, "crop")
 _ALL: frozenset[Crop] = frozenset(CROPS)
 
 
-def _painted(frame: av.VideoFrame, crop: Crop, pixel_format: PixelFormat = _MODEL) -> tuple[Picture, Picture]:
+def _painted(
+    frame: av.VideoFrame, crop: Crop, pixel_format: PixelFormat = _MODEL
+) -> tuple[RgbPicture, RgbPicture]:
     """Of all of the frame, since there are other crops, and of what this one takes."""
     one: frozenset[Crop] = frozenset({crop})
-    whole, part = (Painter(pixel_format, None, crops).paint(frame) for crops in (_ALL, one))
+    whole, part = (RgbConverter(pixel_format, None, crops).convert(frame) for crops in (_ALL, one))
     assert (whole.part.height, whole.part.width) == whole.resized
     return whole, part
 
@@ -32,7 +34,7 @@ def _painted(frame: av.VideoFrame, crop: Crop, pixel_format: PixelFormat = _MODE
 def _assert_same(frame: av.VideoFrame, crop: Crop, pixel_format: PixelFormat = _MODEL) -> float:
     """How much of the frame was resized."""
     whole, part = _painted(frame, crop, pixel_format)
-    off = np.abs(part.cut(crop).astype(int) - whole.cut(crop))
+    off = np.abs(part.crop(crop).astype(int) - whole.crop(crop))
     assert off.mean() <= 0.4
     assert off.max() <= 5
     return part.shown.size / whole.shown.size
@@ -107,21 +109,21 @@ def test_where_it_would_show_it_is_left_whole(width: int, stored: str) -> None:
 
 
 def test_frames_that_change_their_size_are_each_cut_as_they_are() -> None:
-    painter = Painter(_MODEL, None, {"centre"})
+    converter = RgbConverter(_MODEL, None, {"centre"})
     for size in ((402, 150), (260, 130), (402, 150)):
         frame = av.VideoFrame.from_ndarray(_scene(*size), "rgb24").reformat(format="yuv420p")
-        fresh = Painter(_MODEL, None, {"centre"}).paint(frame)
-        assert np.array_equal(painter.paint(frame).cut("centre"), fresh.cut("centre"))
+        fresh = RgbConverter(_MODEL, None, {"centre"}).convert(frame)
+        assert np.array_equal(converter.convert(frame).crop("centre"), fresh.crop("centre"))
 
 
 def test_filters_that_fail_spoil_nothing() -> None:
-    graph = KeptGraph()
+    graph = CachedFilterGraph()
     frame = av.VideoFrame.from_ndarray(_scene(64, 64), "rgb24")
     for _ in range(2):
-        (part,) = graph.filtered(frame, [("crop", "32:16:0:0")])
+        (part,) = graph.apply(frame, [("crop", "32:16:0:0")])
         assert (part.width, part.height) == (32, 16)
         with pytest.raises((FFmpegError, ValueError)):
-            graph.filtered(frame, [("crop", "128:128:0:0")])
+            graph.apply(frame, [("crop", "128:128:0:0")])
 
 
 @given(resized=st.integers(2, 400), more=st.integers(0, 2000), data=st.data())
@@ -131,7 +133,7 @@ def test_a_span_holds_what_is_wanted_and_scales_as_the_whole_does(
     stored = resized + more + (resized + more) % 2
     length = data.draw(st.integers(1, resized))
     start = data.draw(st.integers(0, resized - length))
-    found = span(stored, resized, (start, length))
+    found = source_span(stored, resized, (start, length))
     assert 0 <= found.first <= max(0, start - 1)
     assert min(resized, start + length + 1) <= found.last <= resized
     assert 0 <= found.start < found.end <= stored

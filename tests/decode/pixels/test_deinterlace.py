@@ -14,7 +14,7 @@ from tests.support.ffmpeg_reference import EXACT
 from tests.support.sample_clip import Camera, look, move, town
 from tests.support.videos import decode_file, ffmpeg_frames, flagged
 from tubelet.service.config.config import DecodeConfig
-from tubelet.service.decode.pixels.rgb_converter import Painter
+from tubelet.service.decode.pixels.rgb_converter import RgbConverter
 from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.types.plan import Plan, SamplingGrid
 from tubelet.service.types.video import PixelFormat, VideoMetadata
@@ -84,9 +84,9 @@ def test_a_still_picture_lies_where_it_would_without_fields(
 ) -> None:
     ramp = np.arange(lines, dtype=np.uint8)[:, None].repeat(64, axis=1) * 4  # half a line is 2
     frame = VideoFrame.from_ndarray(ramp, "gray")
-    painter = Painter(PixelFormat(height, 64, "stretch"), None, {"centre"})
-    still = painter.paint(frame).cut("centre").astype(int)
-    field = painter.paint(flagged(frame, parity)).cut("centre").astype(int)
+    converter = RgbConverter(PixelFormat(height, 64, "stretch"), None, {"centre"})
+    still = converter.convert(frame).crop("centre").astype(int)
+    field = converter.convert(flagged(frame, parity)).crop("centre").astype(int)
     assert np.abs(still - field)[height // 8 : -height // 8].mean() < within
 
 
@@ -94,13 +94,13 @@ def test_what_was_painted_is_not_held() -> None:
     """Not even by objects that hold each other: Python finds those late, and a picture is large."""
     frame = VideoFrame.from_ndarray(np.zeros((64, 64), np.uint8), "gray")
     interlaced = flagged(frame, "tff")
-    painter = Painter(PixelFormat(32, 32, "stretch"), None, {"centre"})
-    painter.paint(interlaced)
+    converter = RgbConverter(PixelFormat(32, 32, "stretch"), None, {"centre"})
+    converter.convert(interlaced)
     gc.collect()
     gc.disable()
     try:
         for each in (frame, interlaced, interlaced):
-            painter.paint(each)
+            converter.convert(each)
         assert gc.collect() == 0
     finally:
         gc.enable()

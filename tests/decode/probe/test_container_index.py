@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.mp4_boxes import box, boxes
 from tests.support.videos import found, probed, remux, render
-from tubelet.service.decode.demux.packet_stats import KeyFrames
+from tubelet.service.decode.demux.packet_stats import KeyFrameIndex
 from tubelet.service.decode.probe import probe as probing
 from tubelet.service.decode.probe.probe import Track
 from tubelet.service.decode.protocol import VideoRejected
@@ -25,15 +25,15 @@ def _both_ways(path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Track, Trac
     """What is known of a clip by its index, and by all its packets."""
     with probed(path) as by_index:
         pass
-    monkeypatch.setattr(probing, "_WORTH_IT", _MANY + 1)
+    monkeypatch.setattr(probing, "_MIN_PACKETS_FOR_INDEX", _MANY + 1)
     with probed(path) as by_packets:
         pass
     return by_index, by_packets
 
 
-def _places(keys: KeyFrames | None) -> list[object]:
+def _places(keys: KeyFrameIndex | None) -> list[object]:
     assert keys is not None
-    return [keys.before(ticks) for ticks in range(0, 1_000_000, 1000)]
+    return [keys.at_or_before(ticks) for ticks in range(0, 1_000_000, 1000)]
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_it_says_what_the_packets_say(
     assert by_index.metadata == by_packets.metadata
     assert by_index.metadata.frames == _MANY
     assert by_index.timeline == by_packets.timeline
-    assert _places(by_index.keys) == _places(by_packets.keys)
+    assert _places(by_index.key_frames) == _places(by_packets.key_frames)
 
 
 def test_who_finds_no_way_back_from_the_end_begins_anew(
@@ -79,7 +79,7 @@ def test_stamps_that_go_back_are_none(tmp_path: Path) -> None:
     path = tmp_path / "both.mp4"
     path.write_bytes(b"".join([first, *fragments]))
     with probed(path) as track:
-        assert track.keys is None
+        assert track.key_frames is None
 
 
 @pytest.mark.parametrize("options", [{}, _FRAGMENTS], ids=["whole", "fragments"])

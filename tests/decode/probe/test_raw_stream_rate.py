@@ -91,7 +91,7 @@ async def test_nothing_states_it(tmp_path: Path, ending: str, options: list[str]
     path = _encoded(tmp_path / f"clip.{ending}", options)
     with probed(path) as track:
         metadata = track.metadata
-    assert metadata.warnings == ("nothing states the frame rate: 25 frames a second are assumed",)
+    assert metadata.warnings == ("the stream states no frame rate; 25 frames a second are assumed",)
     assert (metadata.fps, metadata.frames, metadata.duration_ns) == (pytest.approx(25), 20, 800_000_000)
 
 

@@ -10,7 +10,7 @@ import pytest
 from tests.support.videos import limits, probed, remux, render, source_of
 from tubelet.service.decode.demux.container import open_container
 from tubelet.service.decode.demux.stream import Stream
-from tubelet.service.decode.probe.seek_index import SoughtKeys
+from tubelet.service.decode.probe.seek_index import SeekedKeyFrames
 
 _SECONDS, _RATE = 24, 25
 _KINDS = {
@@ -39,7 +39,7 @@ def opened() -> list[Stream]:
 
 
 @pytest.fixture
-def sought(clip: Path, opened: list[Stream]) -> Iterator[SoughtKeys]:
+def sought(clip: Path, opened: list[Stream]) -> Iterator[SeekedKeyFrames]:
     with closing(source_of(clip)) as source, probed(clip) as track:
 
         def reopen() -> Stream:
@@ -47,33 +47,33 @@ def sought(clip: Path, opened: list[Stream]) -> Iterator[SoughtKeys]:
             return opened[-1]
 
         frame_ticks = 1 / (_RATE * track.timeline.time_base)
-        with closing(SoughtKeys(reopen, track.timeline.origin, frame_ticks)) as keys:
+        with closing(SeekedKeyFrames(reopen, track.timeline.origin, frame_ticks)) as keys:
             yield keys
 
 
-def test_they_are_those_of_all_packets(clip: Path, sought: SoughtKeys) -> None:
+def test_they_are_those_of_all_packets(clip: Path, sought: SeekedKeyFrames) -> None:
     with probed(clip) as track:
-        known, timeline = track.keys, track.timeline
+        known, timeline = track.key_frames, track.timeline
     assert known is not None
     chance = random.Random(0)
     for _ in range(3):  # time and again from the front
         times = sorted(chance.sample(range(_SECONDS * 1000), 40))
         for ticks in (timeline.to_ticks(time * 1_000_000) for time in times):
-            expected, found = known.before(ticks), sought.before(ticks)
+            expected, found = known.at_or_before(ticks), sought.at_or_before(ticks)
             assert expected is not None
-            assert found == expected or (found is None and expected.number == 0)
+            assert found == expected or (found is None and expected.packet_index == 0)
 
 
 def test_who_asks_behind_another_has_the_file_opened_no_more(
-    clip: Path, sought: SoughtKeys, opened: list[Stream]
+    clip: Path, sought: SeekedKeyFrames, opened: list[Stream]
 ) -> None:
     with probed(clip) as track:
-        known, timeline = track.keys, track.timeline
+        known, timeline = track.key_frames, track.timeline
     assert known is not None
     times = [timeline.to_ticks(time_ms * 1_000_000) for time_ms in range(0, _SECONDS * 1000, 150)]
     for place, first in enumerate(times):
         for ticks in (first, times[max(0, place - 20)]):
-            expected, found = known.before(ticks), sought.before(ticks)
+            expected, found = known.at_or_before(ticks), sought.at_or_before(ticks)
             assert expected is not None
-            assert found == expected or (found is None and expected.number == 0)
+            assert found == expected or (found is None and expected.packet_index == 0)
     assert len(opened) <= 3

@@ -20,7 +20,7 @@ from tests.support.file_access_monitor import FileAccessMonitor
 from tests.support.mp4_boxes import box, boxes, edited
 from tests.support.videos import decode_file, render
 from tubelet.service.config.config import DecodeConfig
-from tubelet.service.decode.demux.byte_source import Source
+from tubelet.service.decode.demux.byte_source import ByteSource
 from tubelet.service.decode.demux.container import open_container
 from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.decode.protocol import VideoRejected
@@ -165,7 +165,7 @@ def _demux_without_sandbox(path: Path) -> None:
     """Read all packets without a sandbox, so that only the options given to FFmpeg protect."""
     fd = os.open(path, os.O_RDONLY)
     try:
-        with open_container(Source(fd)) as container:
+        with open_container(ByteSource(fd)) as container:
             for _ in container.demux():
                 pass
     except VideoRejected:

@@ -21,7 +21,7 @@ from tubelet.models.checkpoints.huggingface_config import (
 )
 from tubelet.models.families.joint import JointDims
 from tubelet.models.families.vit import ViTDims
-from tubelet.service.decode.pixels.rgb_converter import Painter
+from tubelet.service.decode.pixels.rgb_converter import RgbConverter
 from tubelet.service.types.video import PixelFormat
 
 hf: Any = transformers
@@ -221,7 +221,7 @@ def painted(picture: np.ndarray, folder: Path, size: tuple[int, int]) -> torch.T
         *(read.resample, read.crop_rounding),
     )
     frame = VideoFrame.from_ndarray(picture, "rgb24")
-    pixels = torch.from_numpy(Painter(wanted, None, {"centre"}).paint(frame).cut("centre").copy())
+    pixels = torch.from_numpy(RgbConverter(wanted, None, {"centre"}).convert(frame).crop("centre").copy())
     return ((pixels / 255 - torch.tensor(read.mean)) / torch.tensor(read.std)).permute(2, 0, 1)
 
 
