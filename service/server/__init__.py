@@ -1,1 +1,1 @@
-"""The server's process: builds the parts, loads and reloads models, drains."""
+"""The server's process: builds all parts, loads and reloads models, and drains at the end."""

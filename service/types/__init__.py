@@ -1,1 +1,1 @@
-"""The frozen values that stages exchange; they import neither torch nor protos."""
+"""The frozen values that the packages exchange; they import neither torch nor protos."""

@@ -1,1 +1,1 @@
-"""``tubelet classify``: labels of videos, as text and as JSON."""
+"""``tubelet classify``: labels of videos as text or JSON."""

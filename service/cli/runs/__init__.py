@@ -1,1 +1,1 @@
-"""A run over many videos: which ones, who answers, how far it is, what it keeps."""
+"""Runs of a command over many videos: sources, classification, progress, interruption, files of results."""

@@ -78,18 +78,18 @@ def test_licence_and_description_are_stored(store: Path, theirs: Path) -> None:
 def test_show_prints_cost_and_device() -> None:
     """By hand: 4 units of one tubelet, of 36 patches of 4 x 8 x 8 and a class token."""
     done = run("models", "show", "camera-motion", "--json")
-    facts = json.loads(done.stdout)
+    shown = json.loads(done.stdout)
     tokens, width, hidden = 37, 160, 480
     embed = 4 * 36 * (4 * 8 * 8 * 3) * width
     layers = tokens * (4 * width * width + 2 * width * hidden) + 2 * tokens * tokens * width
-    assert facts["gflops_a_window"]["spatial"] == pytest.approx(2e-9 * (embed + 4 * 4 * layers), rel=0.2)
-    assert facts["parameters"] == sum(
+    assert shown["gflops_a_window"]["spatial"] == pytest.approx(2e-9 * (embed + 4 * 4 * layers), rel=0.2)
+    assert shown["parameters"] == sum(
         each.numel() for each in ModelStore().find("camera-motion").load().parameters()
     )
-    assert facts["weights_mib"]["fp32"] == pytest.approx(facts["parameters"] * 4 / 2**20)
+    assert shown["weights_mib"]["fp32"] == pytest.approx(shown["parameters"] * 4 / 2**20)
     devices = choose_devices("auto")
-    assert facts["device"] == ",".join(map(str, devices))
-    assert facts["precision"] == str(choose_dtype("auto", *devices)).removeprefix("torch.")
+    assert shown["device"] == ",".join(map(str, devices))
+    assert shown["precision"] == str(choose_dtype("auto", *devices)).removeprefix("torch.")
 
 
 def test_import_needs_replace_to_overwrite(store: Path, theirs: Path) -> None:
