@@ -10,7 +10,8 @@ from time import monotonic
 
 from tubelet.models.spec import Preprocessing
 from tubelet.service.config.config import Config
-from tubelet.service.decode.pool.pool import DecodePool, DecodeSession
+from tubelet.service.decode.pool.pool import DecodePool
+from tubelet.service.decode.pool.session import DecodeSession
 from tubelet.service.engine.engine import Engine
 from tubelet.service.engine.served_model import HostedModel
 from tubelet.service.engine.session import VideoWork

@@ -12,7 +12,7 @@ import pytest
 from tests.support.sample_clip import pan
 from tubelet.models.repository.repository import ModelStore
 from tubelet.service.config.config import load_config
-from tubelet.service.decode.pool.pool import DecodeSession
+from tubelet.service.decode.pool.session import DecodeSession
 from tubelet.service.engine.served_model import HostedModel
 from tubelet.service.metrics import Metrics
 from tubelet.service.pipeline import pipeline

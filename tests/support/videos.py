@@ -23,7 +23,8 @@ from tests.support.ffmpeg_reference import EXACT
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode.demux.byte_source import ByteSource
 from tubelet.service.decode.limits import Limits
-from tubelet.service.decode.pool.pool import DecodePool, DecodeSession
+from tubelet.service.decode.pool.pool import DecodePool
+from tubelet.service.decode.pool.session import DecodeSession
 from tubelet.service.decode.probe.probe import Track, probe
 from tubelet.service.types.plan import Plan, SamplingGrid
 from tubelet.service.types.video import NS_PER_S, Crop, DecodeSummary, PixelFormat, UnitFrames, VideoMetadata

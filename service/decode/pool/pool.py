@@ -5,24 +5,16 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from time import monotonic
 
 from tubelet.service.config.config import DecodeConfig
+from tubelet.service.decode.pool.session import DecodeSession
 from tubelet.service.decode.pool.spawner import Spawner, retry_until_started
 from tubelet.service.decode.pool.watchdog import WorkerFailure
 from tubelet.service.decode.pool.worker_process import WorkerProcess
 from tubelet.service.fair_queue import Claim, FairQueue
-from tubelet.service.types.plan import Plan
 from tubelet.service.types.request import Priority
-from tubelet.service.types.video import (
-    DecodeSummary,
-    PixelFormat,
-    Protection,
-    UnitFrames,
-    VideoFile,
-    VideoMetadata,
-)
+from tubelet.service.types.video import Protection, VideoFile
 
 _NEWEST_WEIGHT = 0.1  # of the latest video in the running mean of session times
 _LONG_VIDEO_NICENESS = (
@@ -30,59 +22,6 @@ _LONG_VIDEO_NICENESS = (
 )
 
 _log = logging.getLogger(__name__)
-
-
-class DecodeSession:
-    """One request's exclusive use of a worker process, for one video: probe it, then decode it.
-
-    ``end`` is None until ``decode`` has yielded its last unit.
-    """
-
-    def __init__(self, process: WorkerProcess) -> None:
-        self._process = process
-        self.end: DecodeSummary | None = None
-
-    async def probe(self, file: VideoFile, *, header_only: bool = False) -> VideoMetadata:
-        """Return the metadata of the video in ``file``, whose descriptor's offset is neither used nor moved.
-
-        By default, the worker reads all packets first. With ``header_only``, it trusts the file's header and
-        waits for no more bytes than the header takes; use that with an unbounded plan.
-
-        Raises:
-            NotAVideo, UnsupportedVideo, NoVideoStream, CorruptVideo, VideoTooLarge, DecoderCrashed, or any
-            error that ``file`` raises.
-        """
-        return await self._process.probe(file, header_only=header_only)
-
-    async def decode(
-        self, plan: Plan, pixel_format: PixelFormat, *, fast: bool = False
-    ) -> AsyncIterator[UnitFrames]:
-        """Yield the units of ``plan`` as they are decoded; the caller releases each of them.
-
-        The worker waits while no slot of the shared memory is free. A plan whose units overlap so much that
-        they do not fit into that memory is decoded in several passes. If the video ends earlier than the
-        probe said, the units stop where ``plan.cut(end.end_ns)`` stops. ``fast`` uses key frames near the
-        planned times instead of exact frames, and skips the codec's loop filter.
-
-        Raises:
-            CorruptVideo, UnsupportedVideo, VideoTooLarge, DecoderCrashed.
-        """
-        self.end = None
-        ends: list[DecodeSummary] = []
-        for first, part in self._process.split_by_memory(plan, pixel_format):
-            if ends and ends[-1].end_ns <= part.grids[0].first_ns:
-                break
-            self._process.decode(part, pixel_format, fast=fast)
-            while isinstance(found := await self._process.next_unit(), UnitFrames):
-                yield replace(found, grid=first + found.grid) if first else found
-            ends.append(found)
-        self.end = DecodeSummary(
-            end_ns=min(end.end_ns for end in ends),
-            frames_decoded=sum(end.frames_decoded for end in ends),
-            warnings=tuple(dict.fromkeys(warning for end in ends for warning in end.warnings)),
-            metadata=ends[-1].metadata,
-            max_frame_offset_ns=max(end.max_frame_offset_ns for end in ends),
-        )
 
 
 class DecodePool:

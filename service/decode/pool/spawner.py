@@ -18,6 +18,14 @@ from tubelet.service.decode.prctl import become_subreaper
 from tubelet.service.decode.protocol import MAX_PACKET_BYTES
 from tubelet.service.errors import DecoderCrashed
 
+_log = logging.getLogger(__name__)
+
+_NAME = "the fork server of the decode workers"
+_HEARTBEATS_PER_TIMEOUT = 4  # that a working worker sends in the time after which it would count as hung
+_START_TIMEOUT_S = 30.0  # a loaded machine may take long to import everything; beyond this, it never will
+_FORK_TIMEOUT_S = 10.0
+_FIRST_RETRY_S, _MAX_RETRY_S = 0.1, 10.0
+
 
 class Child:
     """A child process that the fork server has forked; ``returncode`` is that of ``asyncio.subprocess``."""
@@ -51,10 +59,6 @@ class Child:
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
-_log = logging.getLogger(__name__)
-_FIRST_RETRY_S, _MAX_RETRY_S = 0.1, 10.0
-
-
 async def retry_until_started(start: Callable[[], Awaitable[None]], what: str) -> None:
     """Call ``start`` until it raises neither DecoderCrashed nor OSError; the log names ``what`` it starts."""
     wait_s = _FIRST_RETRY_S
@@ -66,11 +70,6 @@ async def retry_until_started(start: Callable[[], Awaitable[None]], what: str) -
         await asyncio.sleep(wait_s)
         wait_s = min(2 * wait_s, _MAX_RETRY_S)
 
-
-_NAME = "the fork server of the decode workers"
-_HEARTBEATS_PER_TIMEOUT = 4  # that a working worker sends in the time after which it would count as hung
-_START_TIMEOUT_S = 30.0  # a loaded machine may take long to import everything; beyond this, it never will
-_FORK_TIMEOUT_S = 10.0
 
 Spawned = tuple[Child, socket.socket, socket.socket]
 """A new worker, and our ends of its sockets for messages and for descriptors, both non-blocking."""

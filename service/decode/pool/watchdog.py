@@ -8,6 +8,9 @@ from enum import StrEnum
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.errors import DecoderCrashed, TubeletError, VideoTooLarge
 
+_CPU_SLACK_S = 1.0  # a worker checks its limit between packets; the watchdog covers one inside a long call
+_MIN_CHECK_INTERVAL_S = 0.05  # the worker's processor clock may stand still, just below its limit
+
 
 class WorkerFailure(StrEnum):
     """Why a worker ended or was killed. The values are label values of a metric."""
@@ -46,10 +49,6 @@ def client_error(failure: WorkerFailure, config: DecodeConfig, value: float | No
                 f"the decoder showed no progress with this video for {limit:g} s", limit=limit, value=found
             )
     return DecoderCrashed("the decoder stopped while it worked on this video")
-
-
-_CPU_SLACK_S = 1.0  # a worker checks its limit between packets; the watchdog covers one inside a long call
-_MIN_CHECK_INTERVAL_S = 0.05  # the worker's processor clock may stand still, just below its limit
 
 
 class Watchdog:
