@@ -20,25 +20,25 @@ from tubelet.service.types.request import Priority
 T = TypeVar("T")
 
 WEIGHTS = {Priority.HIGH: 16, Priority.NORMAL: 4, Priority.LOW: 1}
-_NEAR = (
+_DEADLINE_HORIZON = (
     2.0  # a deadline is near when what is queued may take so much of the time until then, and it is uncertain
 )
 
 
-class Claim(Generic[T]):
+class Flow(Generic[T]):
     """One video's items in a queue. ``deadline`` is on the clock that ``take`` is told of."""
 
     def __init__(
-        self, priority: Priority = Priority.NORMAL, deadline: float | None = None, turn: int = 1
+        self, priority: Priority = Priority.NORMAL, deadline: float | None = None, quantum: int = 1
     ) -> None:
         self.priority = priority
         self.deadline = deadline
         self.items: deque[T] = deque()
-        self.turn = _Turn(turn, turn)
-        self.entry = -1  # of the line that it stands in; -1: of none
-        self.is_due = False  # it stands in the line of deadlines
+        self.finish_tag = _FinishTag(quantum, quantum)
+        self.heap_entry = -1  # of the line that it stands in; -1: of none
+        self.in_deadline_heap = False  # it stands in the line of deadlines
 
-    def goes_before(self, other: "Claim[T]") -> bool:
+    def outranks(self, other: "Flow[T]") -> bool:
         """By its priority, or by its deadline within that; not by whose turn it is."""
         return self._rank < other._rank
 
@@ -51,36 +51,41 @@ class FairQueue(Generic[T]):
     """The items of all claims."""
 
     def __init__(self) -> None:
-        self._levels = {priority: _Level[T](_Turn(1, 1 / weight)) for priority, weight in WEIGHTS.items()}
-        self._clock = 0.0
+        self._classes = {
+            priority: _PriorityClass[T](_FinishTag(1, 1 / weight)) for priority, weight in WEIGHTS.items()
+        }
+        self._virtual_time = 0.0
         self._length = 0
 
     def __len__(self) -> int:
         return self._length
 
-    def put(self, claim: Claim[T], item: T) -> None:
-        self._levels[claim.priority].put(claim, item)
+    def put(self, flow: Flow[T], item: T) -> None:
+        self._classes[flow.priority].put(flow, item)
         self._length += 1
 
-    def drop(self, claim: Claim[T]) -> None:
+    def drop(self, flow: Flow[T]) -> None:
         """Nobody waits for its items any more."""
-        self._length -= len(claim.items)
-        self._levels[claim.priority].drop(claim)
+        self._length -= len(flow.items)
+        self._classes[flow.priority].drop(flow)
 
     def take(self, now: float = 0.0, item_s: float = 0.0) -> T:
         """The next item; one takes about ``item_s`` seconds."""
-        level = min((level for level in self._levels.values() if level.length), key=self._tag)
-        self._clock = max(self._clock, self._tag(level))
-        level.turn.use()
-        horizon = now + _NEAR * item_s * self._length
+        priority_class = min(
+            (priority_class for priority_class in self._classes.values() if priority_class.length),
+            key=self._finish_tag_of,
+        )
+        self._virtual_time = max(self._virtual_time, self._finish_tag_of(priority_class))
+        priority_class.finish_tag.count_served()
+        horizon = now + _DEADLINE_HORIZON * item_s * self._length
         self._length -= 1
-        return level.take(horizon)
+        return priority_class.take(horizon)
 
-    def _tag(self, level: "_Level[T]") -> float:
-        return level.turn.tag_at(self._clock)
+    def _finish_tag_of(self, priority_class: "_PriorityClass[T]") -> float:
+        return priority_class.finish_tag.at(self._virtual_time)
 
 
-class _Turn:
+class _FinishTag:
     """Where somebody's turn ends: for ``items`` of them, ``cost`` virtual seconds after the last one."""
 
     def __init__(self, items: int, cost: float) -> None:
@@ -88,74 +93,76 @@ class _Turn:
         self._tag = 0.0
         self._left = 0
 
-    def tag_at(self, clock: float) -> float:
+    def at(self, virtual_time: float) -> float:
         """The tag of the next item. One that had nothing for a while has saved nothing up."""
         if not self._left:
-            self._tag = max(self._tag, clock) + self._cost
+            self._tag = max(self._tag, virtual_time) + self._cost
             self._left = self._items
         return self._tag
 
-    def use(self) -> None:
+    def count_served(self) -> None:
         """An item was taken."""
         self._left -= 1
 
 
-class _Level(Generic[T]):
+class _PriorityClass(Generic[T]):
     """The claims of one priority."""
 
-    def __init__(self, turn: _Turn) -> None:
-        self.turn = turn
+    def __init__(self, finish_tag: _FinishTag) -> None:
+        self.finish_tag = finish_tag
         self.length = 0
-        self._clock = 0.0
-        self._numbers: Iterator[int] = count()
-        self._line: list[tuple[float, int, Claim[T]]] = []  # by tag; of a claim, only its last entry counts
-        self._due: list[tuple[float, int, Claim[T]]] = []  # by deadline
-        self._may_hurry = True
+        self._virtual_time = 0.0
+        self._entry_numbers: Iterator[int] = count()
+        self._by_finish_tag: list[
+            tuple[float, int, Flow[T]]
+        ] = []  # by tag; of a claim, only its last entry counts
+        self._by_deadline: list[tuple[float, int, Flow[T]]] = []  # by deadline
+        self._deadline_may_preempt = True
 
-    def put(self, claim: Claim[T], item: T) -> None:
-        claim.items.append(item)
+    def put(self, flow: Flow[T], item: T) -> None:
+        flow.items.append(item)
         self.length += 1
-        if claim.entry < 0:
-            self._stand(claim)
-        if claim.deadline is not None and not claim.is_due:
-            claim.is_due = True
-            heappush(self._due, (claim.deadline, next(self._numbers), claim))
+        if flow.heap_entry < 0:
+            self._push(flow)
+        if flow.deadline is not None and not flow.in_deadline_heap:
+            flow.in_deadline_heap = True
+            heappush(self._by_deadline, (flow.deadline, next(self._entry_numbers), flow))
 
-    def drop(self, claim: Claim[T]) -> None:
-        self.length -= len(claim.items)
-        claim.items.clear()
-        claim.entry = -1
+    def drop(self, flow: Flow[T]) -> None:
+        self.length -= len(flow.items)
+        flow.items.clear()
+        flow.heap_entry = -1
 
     def take(self, horizon: float) -> T:
-        claim = self._in_a_hurry(horizon) or self._first()
-        tag = claim.turn.tag_at(self._clock)
-        claim.turn.use()
-        item = claim.items.popleft()
+        flow = self._next_by_deadline(horizon) or self._next_by_tag()
+        tag = flow.finish_tag.at(self._virtual_time)
+        flow.finish_tag.count_served()
+        item = flow.items.popleft()
         self.length -= 1
-        if not claim.items:
-            claim.entry = -1
-        elif claim.turn.tag_at(self._clock) != tag:
-            self._stand(claim)
+        if not flow.items:
+            flow.heap_entry = -1
+        elif flow.finish_tag.at(self._virtual_time) != tag:
+            self._push(flow)
         return item
 
-    def _stand(self, claim: Claim[T]) -> None:
-        claim.entry = next(self._numbers)
-        heappush(self._line, (claim.turn.tag_at(self._clock), claim.entry, claim))
+    def _push(self, flow: Flow[T]) -> None:
+        flow.heap_entry = next(self._entry_numbers)
+        heappush(self._by_finish_tag, (flow.finish_tag.at(self._virtual_time), flow.heap_entry, flow))
 
-    def _first(self) -> Claim[T]:
-        self._may_hurry = True
-        while (first := self._line[0])[2].entry != first[1]:
-            heappop(self._line)
-        self._clock = max(self._clock, first[0])
+    def _next_by_tag(self) -> Flow[T]:
+        self._deadline_may_preempt = True
+        while (first := self._by_finish_tag[0])[2].heap_entry != first[1]:
+            heappop(self._by_finish_tag)
+        self._virtual_time = max(self._virtual_time, first[0])
         return first[2]
 
-    def _in_a_hurry(self, horizon: float) -> Claim[T] | None:
+    def _next_by_deadline(self, horizon: float) -> Flow[T] | None:
         """The claim with the first deadline, if that is near and the last one taken was another's turn."""
-        if not self._may_hurry:
+        if not self._deadline_may_preempt:
             return None
-        while self._due and not self._due[0][2].items:
-            heappop(self._due)[2].is_due = False
-        if not self._due or self._due[0][0] > horizon:
+        while self._by_deadline and not self._by_deadline[0][2].items:
+            heappop(self._by_deadline)[2].in_deadline_heap = False
+        if not self._by_deadline or self._by_deadline[0][0] > horizon:
             return None
-        self._may_hurry = False
-        return self._due[0][2]
+        self._deadline_may_preempt = False
+        return self._by_deadline[0][2]

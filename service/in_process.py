@@ -104,7 +104,7 @@ class _InProcess:
                 config = self._config.model_copy(update={"models": models})
                 self._stages = await self._open.enter_async_context(open_stages(config, Metrics()))
             else:
-                await self._stages.shelf.refresh(models)
+                await self._stages.model_manager.reload(models)
         except NotInStore as error:
             raise UnknownModel(str(error), field="model", value=names[-1]) from None
         self._loaded = wanted

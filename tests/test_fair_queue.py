@@ -4,15 +4,15 @@ from collections import Counter
 
 import pytest
 
-from tubelet.service.fair_queue import Claim, FairQueue
+from tubelet.service.fair_queue import FairQueue, Flow
 from tubelet.service.types.request import Priority
 
 
-def filled(queue: FairQueue[str], name: str, items: int, **claim: object) -> Claim[str]:
-    owner: Claim[str] = Claim(**claim)  # pyright: ignore[reportArgumentType]
+def filled(queue: FairQueue[str], name: str, items: int, **options: object) -> Flow[str]:
+    flow: Flow[str] = Flow(**options)  # pyright: ignore[reportArgumentType]
     for number in range(items):
-        queue.put(owner, f"{name}{number}")
-    return owner
+        queue.put(flow, f"{name}{number}")
+    return flow
 
 
 def taken(
@@ -35,15 +35,15 @@ def test_a_turn_lasts_for_a_window() -> None:
     """So videos of one window are answered one after another, not all at the end."""
     queue: FairQueue[str] = FairQueue()
     for name in "abc":
-        filled(queue, name, 4, turn=2)
+        filled(queue, name, 4, quantum=2)
     assert taken(queue) == ["a0", "a1", "b0", "b1", "c0", "c1", "a2", "a3", "b2", "b3", "c2", "c3"]
 
 
 def test_a_turn_that_was_begun_goes_on_when_more_of_it_comes() -> None:
     queue: FairQueue[str] = FairQueue()
-    slow = filled(queue, "slow", 1, turn=4)
+    slow = filled(queue, "slow", 1, quantum=4)
     assert taken(queue) == ["slow0"]
-    filled(queue, "b", 8, turn=4)
+    filled(queue, "b", 8, quantum=4)
     assert taken(queue, 5) == ["b0", "b1", "b2", "b3", "b4"]
     queue.put(slow, "slow1")
     assert queue.take() == "slow1"
@@ -51,9 +51,9 @@ def test_a_turn_that_was_begun_goes_on_when_more_of_it_comes() -> None:
 
 def test_a_short_video_behind_a_long_one_waits_for_one_turn() -> None:
     queue: FairQueue[str] = FairQueue()
-    filled(queue, "long", 100_000, turn=16)
+    filled(queue, "long", 100_000, quantum=16)
     taken(queue, 1_000)
-    filled(queue, "short", 48, turn=16)
+    filled(queue, "short", 48, quantum=16)
     found = taken(queue, 2 * 48 + 16)
     assert sum(item.startswith("short") for item in found) == 48
 
@@ -94,15 +94,15 @@ def test_a_deadline_that_is_near_comes_first_every_second_time() -> None:
 
 def test_a_deadline_that_is_far_changes_nothing() -> None:
     queue: FairQueue[str] = FairQueue()
-    filled(queue, "patient", 4, turn=4)
-    filled(queue, "due", 4, turn=4, deadline=1000.0)
+    filled(queue, "patient", 4, quantum=4)
+    filled(queue, "due", 4, quantum=4, deadline=1000.0)
     assert taken(queue, item_s=1.0) == [*(f"patient{i}" for i in range(4)), *(f"due{i}" for i in range(4))]
 
 
 def test_of_two_deadlines_the_nearer_one_comes_first() -> None:
     queue: FairQueue[str] = FairQueue()
-    filled(queue, "later", 2, turn=2, deadline=5.0)
-    filled(queue, "sooner", 2, turn=2, deadline=4.0)
+    filled(queue, "later", 2, quantum=2, deadline=5.0)
+    filled(queue, "sooner", 2, quantum=2, deadline=4.0)
     assert taken(queue, 1, item_s=10.0) == ["sooner0"]
 
 
@@ -119,8 +119,8 @@ def test_what_is_dropped_is_neither_counted_nor_taken() -> None:
     filled(queue, "a", 2)
     gone = filled(queue, "gone", 3, deadline=0.0)
     urgent = filled(queue, "urgent", 1, priority=Priority.HIGH)
-    for claim in (gone, gone, urgent):
-        queue.drop(claim)
+    for flow in (gone, gone, urgent):
+        queue.drop(flow)
     assert len(queue) == 2
     queue.put(gone, "back")
     assert sorted(taken(queue, item_s=1.0)) == ["a0", "a1", "back"]

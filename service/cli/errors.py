@@ -100,7 +100,7 @@ def user_errors() -> Iterator[ErrorRow]:
     from tubelet.models.repository.repository import UnknownModel
     from tubelet.models.runtime.precision import UnsupportedPrecision
     from tubelet.service.engine.model_loader import NoSuchDevice
-    from tubelet.service.server.model_manager import NotThere
+    from tubelet.service.server.model_manager import MissingModels
     from tubelet.service.server.process import NoDeviceLeft
 
     yield UnknownModel, "NOT_FOUND", "UNKNOWN_MODEL", 1
@@ -108,6 +108,6 @@ def user_errors() -> Iterator[ErrorRow]:
     yield CannotImport, "INVALID_ARGUMENT", "CANNOT_IMPORT", 1
     yield CannotRemove, "FAILED_PRECONDITION", "CANNOT_REMOVE", 1
     yield MissingExtra, "FAILED_PRECONDITION", "MISSING_EXTRA", 1
-    for kind in (NotThere, NoSuchDevice, UnsupportedPrecision):
+    for kind in (MissingModels, NoSuchDevice, UnsupportedPrecision):
         yield kind, "INVALID_ARGUMENT", "INVALID_CONFIGURATION", 1
     yield NoDeviceLeft, "UNAVAILABLE", "NO_DEVICE", 1

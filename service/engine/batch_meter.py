@@ -18,16 +18,16 @@ import psutil
 
 from tubelet.models.spec import ModelSpec
 from tubelet.service.engine.batch_tuner import BatchCost, BatchTuner, BatchTuning, is_disturbed
-from tubelet.service.engine.daemon_threads import in_own_thread
-from tubelet.service.engine.model_runner import Replica
-from tubelet.service.engine.stage_queue import Started, Unfinished
+from tubelet.service.engine.daemon_threads import run_in_daemon_thread
+from tubelet.service.engine.model_runner import ModelRunner
+from tubelet.service.engine.stage_queue import BatchFailed, PendingBatch
 from tubelet.service.types.video import UnitFrames
 
 _PAUSES_S = (5.0, 10.0, 15.0, 20.0, 40.0, 80.0, 160.0, 320.0)  # before each further measurement
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class Measurement:
     """The sizes that were chosen, and whether other programs may have distorted the measurement."""
 
     tuning: BatchTuning
@@ -41,14 +41,14 @@ class BatchMeter:
     """
 
     def __init__(
-        self, replica: Replica, spec: ModelSpec, largest: int, clock: Callable[[], float] = monotonic
+        self, runner: ModelRunner, spec: ModelSpec, largest: int, clock: Callable[[], float] = monotonic
     ) -> None:
-        self._replica = replica
+        self._runner = runner
         self._spec = spec
         self._tuner = BatchTuner(largest)
         self._clock = clock
 
-    def tune(self, check: Callable[[], None] = lambda: None) -> Measured:
+    def tune(self, check: Callable[[], None] = lambda: None) -> Measurement:
         """Choose the batch size, blocking; ``check`` is called before each batch and may raise to end it."""
 
         def measure(size: int) -> BatchCost:
@@ -58,16 +58,16 @@ class BatchMeter:
         busy_s, compute_s, wall_s = _busy_s(), self._clock(), monotonic()
         tuning = self._tuner.run(measure)
         spent = BatchCost(self._clock() - compute_s, monotonic() - wall_s)
-        return Measured(tuning, is_disturbed(spent, _busy_s() - busy_s, os.cpu_count() or 1))
+        return Measurement(tuning, is_disturbed(spent, _busy_s() - busy_s, os.cpu_count() or 1))
 
     def _measure(self, size: int) -> BatchCost:
-        units = list(black_units(self._spec, range(size)))
+        units = list(dummy_units(self._spec, range(size)))
         compute_s, wall_s = self._clock(), monotonic()
         try:
-            found = self._replica.encode(units)
-            if isinstance(found, Started):
+            found = self._runner.encode(units)
+            if isinstance(found, PendingBatch):
                 found.wait()
-        except Unfinished as error:  # no other device is there to retry on
+        except BatchFailed as error:  # no other device is there to retry on
             raise (error.__cause__ or error) from None
         return BatchCost(self._clock() - compute_s, monotonic() - wall_s)
 
@@ -76,8 +76,8 @@ class EngineInUse(Exception):
     """The engine has work to do, so a measurement ends."""
 
 
-async def settle(
-    tune: Callable[[Callable[[], None]], Measured],
+async def remeasure(
+    tune: Callable[[Callable[[], None]], Measurement],
     is_idle: Callable[[], bool],
     apply: Callable[[BatchTuning], None],
     pauses_s: Iterable[float] = _PAUSES_S,
@@ -101,15 +101,15 @@ async def settle(
 
 
 async def _measure_while_idle(
-    tune: Callable[[Callable[[], None]], Measured], is_idle: Callable[[], bool]
-) -> Measured:
+    tune: Callable[[Callable[[], None]], Measurement], is_idle: Callable[[], bool]
+) -> Measurement:
     stopped = threading.Event()
 
     def check() -> None:
         if stopped.is_set() or not is_idle():
             raise EngineInUse
 
-    measuring = asyncio.ensure_future(in_own_thread(partial(tune, check)))
+    measuring = asyncio.ensure_future(run_in_daemon_thread(partial(tune, check)))
     try:
         return await asyncio.shield(measuring)
     except asyncio.CancelledError:
@@ -118,7 +118,7 @@ async def _measure_while_idle(
         raise
 
 
-def black_units(spec: ModelSpec, units: Iterable[int]) -> Iterator[UnitFrames]:
+def dummy_units(spec: ModelSpec, units: Iterable[int]) -> Iterator[UnitFrames]:
     """Yield a black unit of the model's size for each number of ``units``."""
     size = spec.preprocessing
     pixels = np.zeros((spec.sampling.frames_per_unit, size.height, size.width, 3), np.uint8)

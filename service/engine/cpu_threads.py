@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import torch
 
 
-class Cores:
+class CpuThreads:
     """``total`` threads for all batches that are computed at the same time."""
 
     def __init__(self, total: int) -> None:
@@ -21,7 +21,7 @@ class Cores:
         self._own = threading.local()
 
     @contextmanager
-    def some(self, at_once: int) -> Iterator[None]:
+    def share(self, parallel_batches: int) -> Iterator[None]:
         """torch computes on a share of the cores until the context ends, on the thread that enters it.
 
         It is what so many batches would each get, or as many as there are now: a window of one large unit has
@@ -29,15 +29,15 @@ class Cores:
         """
         with self._lock:
             self._busy += 1
-            threads = max(1, self.total // max(self._busy, at_once))
+            threads = max(1, self.total // max(self._busy, parallel_batches))
         try:
-            self.use(threads)
+            self.set(threads)
             yield
         finally:
             with self._lock:
                 self._busy -= 1
 
-    def use(self, threads: int) -> None:
+    def set(self, threads: int) -> None:
         """torch computes with so many threads from now on, on the thread that calls this.
 
         Nobody else may tell it: only what has changed is.

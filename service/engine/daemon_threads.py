@@ -8,10 +8,10 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-_at_work: set[threading.Thread] = set()
+_running: set[threading.Thread] = set()
 
 
-async def in_own_thread(work: Callable[[], T]) -> T:
+async def run_in_daemon_thread(work: Callable[[], T]) -> T:
     """Run ``work`` in a daemon thread, for which neither the end of the loop nor that of Python waits."""
     found: Future[T] = Future()
     found.set_running_or_notify_cancel()
@@ -22,14 +22,14 @@ async def in_own_thread(work: Callable[[], T]) -> T:
         except BaseException as error:
             found.set_exception(error)
         finally:
-            _at_work.discard(thread)
+            _running.discard(thread)
 
     thread = threading.Thread(target=run, name="own", daemon=True)
-    _at_work.add(thread)
+    _running.add(thread)
     thread.start()
     return await asyncio.wrap_future(found)
 
 
-def is_any_at_work() -> bool:
+def has_running_threads() -> bool:
     """Whether a thread still works, be it for nobody any more."""
-    return bool(_at_work)
+    return bool(_running)

@@ -10,7 +10,7 @@ import numpy as np
 from blake3 import blake3
 
 from tubelet.service.engine.model_runner import Embedding
-from tubelet.service.engine.served_model import HostedModel
+from tubelet.service.engine.served_model import ServedModel
 from tubelet.service.engine.stage_queue import Item
 from tubelet.service.types.video import UnitFrames
 
@@ -36,17 +36,17 @@ class EmbeddingCache:
         self._count = count
         self._secret = secrets.token_bytes(32)
         self._known: OrderedDict[Key, Embedding] = OrderedDict()  # the one used last at the end
-        self._coming: dict[Key, Unit] = {}
+        self._in_flight: dict[Key, Unit] = {}
 
     def clear(self) -> None:
         self._known.clear()
         self.used_bytes = 0
 
-    def key(self, model: HostedModel, pixels: np.ndarray) -> Key:
+    def key(self, model: ServedModel, pixels: np.ndarray) -> Key:
         digest = blake3(pixels.data, key=self._secret)
-        return model.spec.name, model.number, digest.digest(_DIGEST_BYTES)
+        return model.spec.name, model.instance_id, digest.digest(_DIGEST_BYTES)
 
-    def embed(self, key: Key, unit: Unit, queue: Callable[[Unit], None]) -> None:
+    def lookup_or_enqueue(self, key: Key, unit: Unit, enqueue: Callable[[Unit], None]) -> None:
         """Give ``unit`` its embedding; what has to be computed for it is handed to ``queue``.
 
         That may be its equal, which is queued for another video already: so who is in a hurry need not wait
@@ -57,22 +57,22 @@ class EmbeddingCache:
         if known is not None:
             self._known.move_to_end(key)
             self._answer(key, "hit", unit, known)
-        elif (coming := self._coming.get(key)) is not None:
-            coming.result.add_done_callback(lambda first: self._follow(first, key, unit, queue))
-            queue(coming)
+        elif (in_flight := self._in_flight.get(key)) is not None:
+            in_flight.result.add_done_callback(lambda first: self._on_shared_done(first, key, unit, enqueue))
+            enqueue(in_flight)
         else:
-            self._coming[key] = unit
-            unit.result.add_done_callback(lambda done: self._learn(key, done))
+            self._in_flight[key] = unit
+            unit.result.add_done_callback(lambda done: self._store(key, done))
             self._count(unit, key[0], "miss")
-            queue(unit)
+            enqueue(unit)
 
-    def _follow(
-        self, first: asyncio.Future[Embedding], key: Key, unit: Unit, queue: Callable[[Unit], None]
+    def _on_shared_done(
+        self, first: asyncio.Future[Embedding], key: Key, unit: Unit, enqueue: Callable[[Unit], None]
     ) -> None:
         if unit.result.done():  # cancelled meanwhile
             return
         if first.cancelled() or first.exception() is not None:
-            self.embed(key, unit, queue)
+            self.lookup_or_enqueue(key, unit, enqueue)
         else:
             self._answer(key, "shared", unit, first.result())
 
@@ -81,8 +81,8 @@ class EmbeddingCache:
         unit.payload.release()
         unit.result.set_result(embedding)
 
-    def _learn(self, key: Key, done: asyncio.Future[Embedding]) -> None:
-        del self._coming[key]
+    def _store(self, key: Key, done: asyncio.Future[Embedding]) -> None:
+        del self._in_flight[key]
         if done.cancelled() or done.exception() is not None:
             return
         self._known[key] = done.result()

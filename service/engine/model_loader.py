@@ -39,7 +39,7 @@ def choose_devices(wanted: str) -> list[torch.device]:
     return devices
 
 
-def executors(config: EngineConfig, devices: list[torch.device], cores: int) -> list[torch.device]:
+def expand_cpu_cores(config: EngineConfig, devices: list[torch.device], cores: int) -> list[torch.device]:
     """What computes a batch at a time: each GPU, and as ``cpu:0``, ``cpu:1``, ... each of the cores.
 
     OpenVINO spreads each batch over all of them itself.

@@ -8,15 +8,15 @@ from typing import Any
 from tubelet.service.engine.embedding_cache import EmbeddingCache, Unit
 from tubelet.service.engine.executor import Executor
 from tubelet.service.engine.model_runner import Embedding, Logits
-from tubelet.service.engine.served_model import HostedModel
-from tubelet.service.engine.stage_queue import Account, Item, Lane
-from tubelet.service.fair_queue import Claim
+from tubelet.service.engine.served_model import ServedModel
+from tubelet.service.engine.stage_queue import EngineCosts, Item, StageQueue
+from tubelet.service.fair_queue import Flow
 from tubelet.service.metrics import Metrics
 from tubelet.service.types.request import Priority
 from tubelet.service.types.video import UnitFrames
 
 
-class VideoWork:
+class VideoSession:
     """Its claims in the fair queues, and its account.
 
     ``deadline`` is a time of the monotonic clock; ``metrics`` count the work, or the engine's where None.
@@ -25,19 +25,19 @@ class VideoWork:
     def __init__(
         self,
         executor: Executor,
-        model: HostedModel,
+        model: ServedModel,
         cache: EmbeddingCache | None = None,
         priority: Priority = Priority.NORMAL,
         deadline: float | None = None,
         metrics: Metrics | None = None,
     ) -> None:
-        self.account = Account(metrics)
+        self.costs = EngineCosts(metrics)
         self.deadline = deadline
         self._executor = executor
         self._model = model
         self._cache = cache
-        self._units: Claim[Any] = Claim(priority, deadline, model.spec.sampling.units_per_window)
-        self._windows: Claim[Any] = Claim(priority, deadline)
+        self._units: Flow[Any] = Flow(priority, deadline, model.spec.sampling.units_per_window)
+        self._windows: Flow[Any] = Flow(priority, deadline)
         self._pending: set[asyncio.Future[Any]] = set()
 
     @property
@@ -54,7 +54,7 @@ class VideoWork:
             # Who decoded it may still write there: what is computed must be what the key is of.
             own = replace(unit, pixels=unit.pixels.copy())
             key = self._cache.key(self._model, own.pixels)
-            self._cache.embed(key, Item(own, self.account, embedding), self._queue)
+            self._cache.lookup_or_enqueue(key, Item(own, self.costs, embedding), self._enqueue)
         return embedding
 
     async def classify(self, units: Sequence[asyncio.Future[Embedding]]) -> Logits:
@@ -75,12 +75,12 @@ class VideoWork:
         future.add_done_callback(self._pending.discard)
         return future
 
-    def _queue(self, unit: Unit) -> None:
+    def _enqueue(self, unit: Unit) -> None:
         """Under this video's claim, if it is under none yet, or under one that this goes before."""
-        if unit.claim is None or self._units.goes_before(unit.claim):
+        if unit.flow is None or self._units.outranks(unit.flow):
             self._executor.submit(self._model.encode, self._units, unit)
 
     def _submit(
-        self, lane: Lane[Any, Any], claim: Claim[Any], payload: Any, result: asyncio.Future[Any]
+        self, queue: StageQueue[Any, Any], flow: Flow[Any], payload: Any, result: asyncio.Future[Any]
     ) -> None:
-        self._executor.submit(lane, claim, Item(payload, self.account, result))
+        self._executor.submit(queue, flow, Item(payload, self.costs, result))

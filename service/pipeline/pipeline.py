@@ -13,8 +13,8 @@ from tubelet.service.config.config import Config
 from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.decode.pool.session import DecodeSession
 from tubelet.service.engine.engine import Engine
-from tubelet.service.engine.served_model import HostedModel
-from tubelet.service.engine.session import VideoWork
+from tubelet.service.engine.served_model import ServedModel
+from tubelet.service.engine.session import VideoSession
 from tubelet.service.errors import CorruptVideo, InternalError, TubeletError
 from tubelet.service.ingest.ingest import Ingest, RequestTimings, Video
 from tubelet.service.metrics import Metrics
@@ -26,7 +26,7 @@ from tubelet.service.pipeline.planner import (
     make_unbounded_plan,
     stride_warnings,
 )
-from tubelet.service.pipeline.registry import Catalogue
+from tubelet.service.pipeline.registry import ModelRegistry
 from tubelet.service.pipeline.segments import SegmentAssembler
 from tubelet.service.pipeline.windows import (
     DecodingEnded,
@@ -63,13 +63,13 @@ class Pipeline:
     def __init__(
         self,
         config: Config,
-        catalogue: Catalogue,
+        registry: ModelRegistry,
         ingest: Ingest,
         decoders: DecodePool,
         engine: Engine,
         metrics: Metrics,
     ) -> None:
-        self.catalogue = catalogue
+        self.registry = registry
         self._config = config
         self._ingest = ingest
         self._decoders = decoders
@@ -100,16 +100,16 @@ class Pipeline:
         ticket = ticket or AdmissionTicket(position=1)
         with mask_internal_errors():
             self._ingest.check(video)
-            model = self.catalogue.find(options.model, options.version)
+            model = self.registry.find(options.model, options.version)
             check_options(model.spec.sampling, model.spec.preprocessing, options)
             timings, began = RequestTimings(model.spec.name), monotonic()
             if isinstance(video, Uri):
                 ticket.waiting_for_client_since = None
             elif ticket.predicted_s is not None:  # of no other ticket anybody asks
                 video = ticket.track_chunks(video)
-            work = self._engine.work(model, options.priority, ticket.deadline, self._metrics)
+            work = self._engine.session(model, options.priority, ticket.deadline, self._metrics)
             try:
-                with model.in_use():
+                with model.acquire():
                     answer = await self._run(video, options, emit, model, work, timings)
             except asyncio.CancelledError:
                 # What comes at the client's pace says nothing of ours: neither does what never came.
@@ -119,17 +119,17 @@ class Pipeline:
             ticket.server_s = timings.server_s(answer.stage_seconds["total"])
             return answer
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         """Let what was seen before cost what a first video does."""
-        self._engine.forget()
+        self._engine.clear_cache()
 
     async def _run(
         self,
         video: Video,
         options: Options,
         emit: Emit,
-        model: HostedModel,
-        work: VideoWork,
+        model: ServedModel,
+        work: VideoSession,
         timings: RequestTimings,
     ) -> Classification:
         seconds = timings.seconds
@@ -145,8 +145,8 @@ class Pipeline:
             end, assembler, segments = await emit_segments(events, decoding, options, emit_timed, model)
         self._metrics.video_seconds.inc(end.metadata.duration_s)
         rounded = stride_warnings(end.metadata.duration_ns, model.spec.sampling, options)
-        seconds["queue"] += work.account.queue_s
-        seconds["encode"], seconds["classify"] = work.account.encode_s, work.account.classify_s
+        seconds["queue"] += work.costs.queue_s
+        seconds["encode"], seconds["classify"] = work.costs.encode_s, work.costs.classify_s
         return Classification(
             metadata=end.metadata,
             model=model.spec.name,
@@ -163,9 +163,9 @@ class Pipeline:
     async def _decode(
         self,
         file: VideoFile,
-        model: HostedModel,
+        model: ServedModel,
         options: Options,
-        work: VideoWork,
+        work: VideoSession,
         events: DecodingEvents,
         seconds: dict[str, float],
     ) -> None:
@@ -202,7 +202,7 @@ class Pipeline:
         worker: DecodeSession,
         units: Callable[[Plan], AsyncIterator[UnitFrames]],
         planned: Planned,
-        work: VideoWork,
+        work: VideoSession,
         events: DecodingEvents,
     ) -> VideoMetadata | None:
         """Decode what a plan wants. The metadata if it does not hold by them: nothing has come of it."""
@@ -255,7 +255,7 @@ async def _emit_timed(emit: Emit, timings: RequestTimings, event: Event) -> None
 
 
 async def emit_segments(
-    events: DecodingEvents, decoding: asyncio.Task[None], options: Options, emit: Emit, model: HostedModel
+    events: DecodingEvents, decoding: asyncio.Task[None], options: Options, emit: Emit, model: ServedModel
 ) -> tuple[DecodeSummary, SegmentAssembler, tuple[Segment, ...]]:
     """Turn windows into segments as their logits come, in the order of time."""
     segments: list[Segment] = []

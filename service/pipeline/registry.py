@@ -3,21 +3,21 @@
 from collections.abc import Iterator, Sequence
 
 from tubelet.models.spec import ModelSpec
-from tubelet.service.engine.served_model import HostedModel
+from tubelet.service.engine.served_model import ServedModel
 from tubelet.service.errors import UnknownModel, listed, quoted
 from tubelet.service.types.model_ref import ModelRef
 
 
-class Catalogue:
+class ModelRegistry:
     """Loaded models by name and version. A default without a version is the newest one of its name."""
 
     def __init__(self) -> None:
-        self._models: list[HostedModel] = []
+        self._models: list[ServedModel] = []
         self._default = ModelRef()
         self._in_store: Sequence[ModelSpec] = ()
 
     @property
-    def default(self) -> HostedModel:
+    def default(self) -> ServedModel:
         return self.find()
 
     @property
@@ -26,21 +26,21 @@ class Catalogue:
         loaded = {(model.spec.name, model.spec.version) for model in self._models}
         return [spec for spec in self._in_store if (spec.name, spec.version) not in loaded]
 
-    def __iter__(self) -> Iterator[HostedModel]:
+    def __iter__(self) -> Iterator[ServedModel]:
         """The default first, where it is there."""
         yield from sorted(self._models, key=self.is_default, reverse=True)
 
-    def is_default(self, model: HostedModel) -> bool:
+    def is_default(self, model: ServedModel) -> bool:
         return [model] == self._matching(self._default)[-1:]
 
-    def add(self, model: HostedModel) -> None:
+    def add(self, model: ServedModel) -> None:
         """From now on, requests may mean it; the first one is the default until ``set_default``."""
         self._models.append(model)
         self._models.sort(key=lambda model: (model.spec.name, model.spec.version_key))
         if not self._default.name:
             self._default = ModelRef(model.spec.name)
 
-    def remove(self, model: HostedModel) -> None:
+    def remove(self, model: ServedModel) -> None:
         """No new request means it."""
         self._models.remove(model)
 
@@ -52,7 +52,7 @@ class Catalogue:
         """Note all models of this installation, so that a request for one that is not loaded hears so."""
         self._in_store = specs
 
-    def find(self, name: str = "", version: str = "") -> HostedModel:
+    def find(self, name: str = "", version: str = "") -> ServedModel:
         """The model of that name; an empty name is the default, an empty version the default's or the newest.
 
         Raises:
@@ -79,6 +79,6 @@ class Catalogue:
             message = f"no model {quoted(name)} here; there are: {known}"
         raise UnknownModel(message, field=at_fault, value=value)
 
-    def _matching(self, wanted: ModelRef) -> list[HostedModel]:
+    def _matching(self, wanted: ModelRef) -> list[ServedModel]:
         """From the oldest to the newest."""
         return [model for model in self._models if wanted.includes(model.spec.name, model.spec.version)]

@@ -5,7 +5,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from tubelet.service.engine.model_runner import Embedding, Logits
-from tubelet.service.engine.session import VideoWork
+from tubelet.service.engine.session import VideoSession
 from tubelet.service.errors import VideoTooLarge
 from tubelet.service.types.plan import Plan
 from tubelet.service.types.video import DecodeSummary, UnitFrames, VideoMetadata
@@ -56,7 +56,7 @@ class WindowStarter:
         VideoTooLarge: there are more than ``most`` windows. Two frames can claim to last for a day.
     """
 
-    def __init__(self, plan: Plan, work: VideoWork, events: DecodingEvents, most: int) -> None:
+    def __init__(self, plan: Plan, work: VideoSession, events: DecodingEvents, most: int) -> None:
         if not plan.is_unbounded:
             _check(sum(grid.num_windows for grid in plan.grids), most)
         self._plan = plan

@@ -9,7 +9,7 @@ from typing import Any, NoReturn, TypeVar
 import grpc
 
 from tubelet.models.spec import ModelSpec
-from tubelet.service.engine.served_model import HostedModel
+from tubelet.service.engine.served_model import ServedModel
 from tubelet.service.errors import (
     MalformedOption,
     MessageOutOfOrder,
@@ -109,10 +109,10 @@ class Servicer(VideoClassifierServicer):
     ) -> pb.ListModelsResponse:
         async def work(_: _Call) -> pb.ListModelsResponse:
             request()
-            catalogue = self._pipeline.catalogue
+            registry = self._pipeline.registry
             return pb.ListModelsResponse(
-                models=[self._model(model) for model in catalogue],
-                not_loaded=[_model_message(spec) for spec in catalogue.not_loaded],
+                models=[self._model(model) for model in registry],
+                not_loaded=[_model_message(spec) for spec in registry.not_loaded],
             )
 
         return await self._answer(_Call("ListModels"), context, work)
@@ -124,7 +124,7 @@ class Servicer(VideoClassifierServicer):
             asked = request()
             try:
                 wanted = model_from_proto(asked.name, asked.version)
-                model = self._pipeline.catalogue.find(wanted.name, wanted.version)
+                model = self._pipeline.registry.find(wanted.name, wanted.version)
             except (MalformedOption, UnknownModel) as error:
                 error.field = _FIELDS_OF_GET_MODEL[error.field]
                 raise
@@ -139,7 +139,7 @@ class Servicer(VideoClassifierServicer):
         with self._pipeline.admit(_caller(context)) as ticket:
             asked = await read_options(messages, context, self._idle_timeout_s)
             options, uri = options_from_proto(asked), uri_from_proto(asked)
-            call.model = self._pipeline.catalogue.find(options.model, options.version).spec.name
+            call.model = self._pipeline.registry.find(options.model, options.version).spec.name
             if uri is None:
                 chunks = read_chunks(messages, context, self._idle_timeout_s)
                 return await self._pipeline.classify(chunks, options, emit, ticket)
@@ -182,11 +182,11 @@ class Servicer(VideoClassifierServicer):
                 raise
             raise ServerStopped("the server stops before it could answer; try again") from None
 
-    def _model(self, model: HostedModel) -> model_pb2.Model:
+    def _model(self, model: ServedModel) -> model_pb2.Model:
         described = _model_message(model.spec)
         described.device = ",".join(model.devices)
         described.dtype = model.precision
-        described.is_default = self._pipeline.catalogue.is_default(model)
+        described.is_default = self._pipeline.registry.is_default(model)
         return described
 
 

@@ -20,11 +20,11 @@ from tubelet.service.ingest.fetcher import Fetcher
 from tubelet.service.ingest.ingest import Ingest
 from tubelet.service.metrics import Metrics
 from tubelet.service.pipeline.pipeline import Event, Pipeline
-from tubelet.service.pipeline.registry import Catalogue
+from tubelet.service.pipeline.registry import ModelRegistry
 from tubelet.service.rpc.health import HEALTH_SERVICE, Health
 from tubelet.service.rpc.servicer import SERVICE, Servicer, add_to
 from tubelet.service.server.listening import choose_port, resolve, with_port
-from tubelet.service.server.model_manager import Shelf
+from tubelet.service.server.model_manager import ModelManager
 from tubelet.service.server.monitoring import Readiness, State, open_monitoring
 from tubelet.service.types.request import Options
 
@@ -44,7 +44,7 @@ class Stages:
     pipeline: Pipeline
     warm_up: Pipeline  # with the same models and decoders, counted in no metric
     decoders: DecodePool
-    shelf: Shelf
+    model_manager: ModelManager
     is_over: asyncio.Event  # set once no device is left
 
 
@@ -65,26 +65,26 @@ async def open_stages(config: Config, metrics: Metrics) -> AsyncIterator[Stages]
 
     Raises:
         UnknownModel, BrokenModel: the default model cannot be served.
-        NotThere: the configuration names a store or models that are not there.
+        MissingModels: the configuration names a store or models that are not there.
         tubelet.models.errors.MissingExtra: the default model, or a URI that is allowed, needs a library.
     """
     is_over = asyncio.Event()
 
-    def on_loss(_: str) -> None:
-        if not engine.is_fit:
+    def on_device_lost(_: str) -> None:
+        if not engine.has_devices:
             is_over.set()
 
-    engine = Engine(config.engine, metrics, on_loss)
+    engine = Engine(config.engine, metrics, on_device_lost)
     async with engine, _decoders(config, metrics, engine) as decoders, Fetcher(config.fetch) as fetcher:
-        catalogue = Catalogue()
-        shelf = Shelf(engine, catalogue)
-        await shelf.refresh(config.models)
+        registry = ModelRegistry()
+        model_manager = ModelManager(engine, registry)
+        await model_manager.reload(config.models)
 
         def pipeline(metrics: Metrics) -> Pipeline:
             ingest = Ingest(config, fetcher, metrics)
-            return Pipeline(config, catalogue, ingest, decoders, engine, metrics)
+            return Pipeline(config, registry, ingest, decoders, engine, metrics)
 
-        yield Stages(pipeline(metrics), pipeline(Metrics()), decoders, shelf, is_over)
+        yield Stages(pipeline(metrics), pipeline(Metrics()), decoders, model_manager, is_over)
 
 
 @asynccontextmanager
@@ -201,7 +201,7 @@ async def _warm_up(pipeline: Pipeline) -> None:
         logger.warning(
             "warm-up skipped, so the first video will take longer: the sample clip exceeds a limit: %s", error
         )
-    pipeline.forget()  # the demo uploads the same clip, and shows what a first answer costs
+    pipeline.clear_cache()  # the demo uploads the same clip, and shows what a first answer costs
 
 
 def _decoders(config: Config, metrics: Metrics, engine: Engine) -> DecodePool:
@@ -209,7 +209,7 @@ def _decoders(config: Config, metrics: Metrics, engine: Engine) -> DecodePool:
     pool = DecodePool(
         config.decode,
         on_worker_failure=lambda failure: metrics.decoder_failures.labels(failure.value).inc(),
-        on_work=lambda at_work: engine.decoders_at_work(at_work * config.decode.threads),
+        on_work=lambda at_work: engine.set_decoding_cores(at_work * config.decode.threads),
     )
     metrics.watch_decoders(lambda: pool.busy_workers, lambda: pool.protections, lambda: pool.process_ids)
     return pool

@@ -9,10 +9,10 @@ from functools import partial
 from tubelet.models.repository.model_folder import BrokenModel, Entry
 from tubelet.models.repository.repository import ZOO, ModelStore, UnknownModel, is_embedded
 from tubelet.service.config.config import ModelsConfig
-from tubelet.service.engine.daemon_threads import in_own_thread
+from tubelet.service.engine.daemon_threads import run_in_daemon_thread
 from tubelet.service.engine.engine import Engine
-from tubelet.service.engine.served_model import HostedModel
-from tubelet.service.pipeline.registry import Catalogue
+from tubelet.service.engine.served_model import ServedModel
+from tubelet.service.pipeline.registry import ModelRegistry
 from tubelet.service.types.model_ref import ModelRef
 
 # BrokenModel, MissingExtra and UnsupportedPrecision are RuntimeErrors, and so is what torch says of a memory
@@ -24,42 +24,42 @@ _log = logging.getLogger(__name__)
 _Key = tuple[str, str]  # name and version
 
 
-class NotThere(RuntimeError):
+class MissingModels(RuntimeError):
     """The configuration names a folder or models that are not there; the message says which key does."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Copy:
+class _LoadedModel:
     """A model as it was when it was loaded: a file that changes makes another one of it."""
 
-    model: HostedModel
+    model: ServedModel
     entry: Entry
 
 
-class Shelf:
+class ModelManager:
     """Fills the catalogue: with warm models, which stay in memory until their last video is answered."""
 
-    def __init__(self, engine: Engine, catalogue: Catalogue) -> None:
+    def __init__(self, engine: Engine, registry: ModelRegistry) -> None:
         self._engine = engine
-        self._catalogue = catalogue
-        self._copies: dict[_Key, _Copy] = {}
-        self._one_at_a_time = asyncio.Lock()
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._registry = registry
+        self._loaded: dict[_Key, _LoadedModel] = {}
+        self._lock = asyncio.Lock()
+        self._unloading: set[asyncio.Task[None]] = set()
 
-    async def refresh(self, wanted: ModelsConfig) -> None:
+    async def reload(self, wanted: ModelsConfig) -> None:
         """Load what is new or has changed, then take away what is not wanted any more.
 
         One that cannot be loaded is left out, or stays as it was; the others are served all the same.
 
         Raises:
-            NotThere: the store that was named, or models to load, are not there. Nothing has changed.
+            MissingModels: the store that was named, or models to load, are not there. Nothing has changed.
             UnknownModel: the default model is not in the store. Nothing has changed.
             BrokenModel, MissingExtra, ...: the default model cannot be loaded,
                 and no other version that models.default takes is served. Nothing has changed.
         """
-        async with self._one_at_a_time:
+        async with self._lock:
             check_folder(wanted)
-            store = await in_own_thread(partial(ModelStore, ZOO, wanted.store))
+            store = await run_in_daemon_thread(partial(ModelStore, ZOO, wanted.store))
             for problem in store.broken:
                 _log.error("a model cannot be loaded: %s", problem)
             default, *others = wanted_entries(store, wanted)
@@ -67,45 +67,45 @@ class Shelf:
             entries = {_key(entry): entry for entry in (default, *others)}
             leaving = {
                 key
-                for key in self._copies.keys() - entries.keys()
-                if self._copies[key].entry.folder not in store.left_out  # they cannot be read just now
+                for key in self._loaded.keys() - entries.keys()
+                if self._loaded[key].entry.folder not in store.left_out  # they cannot be read just now
             }
             pinned = wanted.default_ref
-            has_default = any(pinned.includes(*key) for key in self._copies.keys() - leaving)
+            has_default = any(pinned.includes(*key) for key in self._loaded.keys() - leaving)
             for key, entry in entries.items():  # the default first: nothing has changed yet where it fails
-                if key not in self._copies or self._copies[key].entry != entry:
-                    await self._put(store, entry, is_needed=entry is default and not has_default)
+                if key not in self._loaded or self._loaded[key].entry != entry:
+                    await self._load(store, entry, is_needed=entry is default and not has_default)
             for key in leaving:
-                self._take_away(key)
-            self._catalogue.set_default(pinned)
-            self._catalogue.set_in_store(store.specs())
+                self._retire(key)
+            self._registry.set_default(pinned)
+            self._registry.set_in_store(store.specs())
 
-    async def _put(self, store: ModelStore, entry: Entry, *, is_needed: bool) -> None:
+    async def _load(self, store: ModelStore, entry: Entry, *, is_needed: bool) -> None:
         spec, key = entry.spec, _key(entry)
         try:
             model = await self._engine.load(store, spec)
         except Exception as error:
             if is_needed:
                 raise
-            before = "stays as it was" if key in self._copies else "is not served"
+            before = "stays as it was" if key in self._loaded else "is not served"
             # What nobody foresaw is a fault of ours, and costs the other models nothing either.
             unforeseen = None if isinstance(error, CANNOT_LOAD) else error
             _log.error("model %s %s %s: %s", spec.name, spec.version, before, error, exc_info=unforeseen)
             return
-        if key in self._copies:
-            self._take_away(key)
-        self._copies[key] = _Copy(model, entry)
-        self._catalogue.add(model)
+        if key in self._loaded:
+            self._retire(key)
+        self._loaded[key] = _LoadedModel(model, entry)
+        self._registry.add(model)
 
-    def _take_away(self, key: _Key) -> None:
-        model = self._copies.pop(key).model
-        self._catalogue.remove(model)
+    def _retire(self, key: _Key) -> None:
+        model = self._loaded.pop(key).model
+        self._registry.remove(model)
         task = asyncio.create_task(self._unload(model))
-        self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
+        self._unloading.add(task)
+        task.add_done_callback(self._unloading.discard)
 
-    async def _unload(self, model: HostedModel) -> None:
-        await model.unused()
+    async def _unload(self, model: ServedModel) -> None:
+        await model.wait_idle()
         self._engine.unload(model)
         _log.info("%s %s is gone", model.spec.name, model.spec.version)
 
@@ -113,11 +113,11 @@ class Shelf:
 def check_folder(wanted: ModelsConfig) -> None:
     """
     Raises:
-        NotThere: the store that the configuration names.
+        MissingModels: the store that the configuration names.
     """
     # Our own default comes into being with the first import.
     if "store" in wanted.model_fields_set and not wanted.store.is_dir():
-        raise NotThere(f"models.store is {str(wanted.store)!r}, but there is no such folder")
+        raise MissingModels(f"models.store is {str(wanted.store)!r}, but there is no such folder")
 
 
 def _check_names(store: ModelStore, wanted: ModelsConfig) -> None:
@@ -125,7 +125,7 @@ def _check_names(store: ModelStore, wanted: ModelsConfig) -> None:
     if absent:
         named = ", ".join(map(repr, absent))
         known = ", ".join(f"{spec.name}:{spec.version}" for spec in store.specs())
-        raise NotThere(f"models.load names {named}, but there is no such model; there are: {known}")
+        raise MissingModels(f"models.load names {named}, but there is no such model; there are: {known}")
 
 
 def _has(store: ModelStore, ref: ModelRef) -> bool:

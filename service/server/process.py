@@ -12,9 +12,9 @@ from types import FrameType
 from tubelet.models.repository.repository import UnknownModel
 from tubelet.service.config.config import Config
 from tubelet.service.config.problems import BadConfig
-from tubelet.service.engine.daemon_threads import is_any_at_work
+from tubelet.service.engine.daemon_threads import has_running_threads
 from tubelet.service.server.app import RunningServer, open_server
-from tubelet.service.server.model_manager import CANNOT_LOAD, Shelf
+from tubelet.service.server.model_manager import CANNOT_LOAD, ModelManager
 
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 
@@ -32,7 +32,7 @@ def serve(config: Config, ready: Callable[[RunningServer], None], reread: Callab
         NoDeviceLeft: the server ended because every device failed.
     """
     asyncio.run(run_until_signal(config, ready, reread))
-    if is_any_at_work():  # Python's own end would abort in a thread that still runs torch's code
+    if has_running_threads():  # Python's own end would abort in a thread that still runs torch's code
         logging.shutdown()
         sys.stdout.flush()
         os._exit(0)
@@ -104,13 +104,15 @@ async def _until(
 ) -> None:
     """Reload models at each ``change``, until ``stop`` is set or no device is left."""
     ends = [asyncio.create_task(event.wait()) for event in (stop, server.stages.is_over)]
-    following = asyncio.create_task(_follow(change, server.stages.shelf, config, reread))
+    following = asyncio.create_task(_follow(change, server.stages.model_manager, config, reread))
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     for task in (following, *ends):
         task.cancel()
 
 
-async def _follow(change: asyncio.Event, shelf: Shelf, config: Config, reread: Callable[[], Config]) -> None:
+async def _follow(
+    change: asyncio.Event, model_manager: ModelManager, config: Config, reread: Callable[[], Config]
+) -> None:
     """Reload the models each time ``change`` is set; after an error, which is logged, nothing changes."""
     while await change.wait():
         change.clear()
@@ -119,7 +121,7 @@ async def _follow(change: asyncio.Event, shelf: Shelf, config: Config, reread: C
             now = reread()
             if others := [key for key, value in now if key != "models" and value != getattr(config, key)]:
                 logger.warning("only [models] changes without a restart; unchanged: %s", ", ".join(others))
-            await shelf.refresh(now.models)
+            await model_manager.reload(now.models)
         except BadConfig as error:
             for problem in error.problems:
                 logger.error("the models stay as they were: %s", problem)

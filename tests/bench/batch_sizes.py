@@ -32,12 +32,12 @@ from tubelet.models.runtime.host_memory import keep_freed_memory
 from tubelet.models.runtime.precision import choose_dtype
 from tubelet.service.config.config import EngineConfig
 from tubelet.service.config.cores import usable_cores
-from tubelet.service.engine.batch_meter import black_units
+from tubelet.service.engine.batch_meter import dummy_units
 from tubelet.service.engine.batch_tuner import largest_batch
-from tubelet.service.engine.cpu_threads import Cores
+from tubelet.service.engine.cpu_threads import CpuThreads
 from tubelet.service.engine.engine import Engine
 from tubelet.service.engine.model_loader import load_model
-from tubelet.service.engine.model_runner import Replica
+from tubelet.service.engine.model_runner import ModelRunner
 from tubelet.service.metrics import Metrics
 from tubelet.service.types.video import UnitFrames
 
@@ -58,10 +58,10 @@ async def watched(watch_s: float) -> Sizes:
     store, began = ModelStore(), time.monotonic()
     async with Engine(EngineConfig(device="cpu"), Metrics()) as engine:
         models = [await engine.load(store, store.find(name).spec) for name in MODELS]
-        loaded = [model.encode.max_batch for model in models]
+        loaded = [model.encode.max_batch_size for model in models]
         await asyncio.sleep(max(0.0, began + watch_s - time.monotonic()))
         return {
-            model.spec.name: (size, model.encode.max_batch)
+            model.spec.name: (size, model.encode.max_batch_size)
             for model, size in zip(models, loaded, strict=True)
         }
 
@@ -102,20 +102,20 @@ def measure(name: str) -> Costs:
     largest = largest_batch(spec, "cpu")
     model = load_model(config, store, spec, device, choose_dtype(config.precision, device), largest)
 
-    def replica(threads: int) -> Replica:
-        return Replica(spec, model, device, largest, lambda units: None, Cores(threads))
+    def runner(threads: int) -> ModelRunner:
+        return ModelRunner(spec, model, device, largest, lambda units: None, CpuThreads(threads))
 
-    def cost(replica: Replica, units: list[UnitFrames]) -> tuple[float, float]:
+    def cost(runner: ModelRunner, units: list[UnitFrames]) -> tuple[float, float]:
         cpu_s, wall_s = time.thread_time(), time.monotonic()
-        replica.encode(units)
+        runner.encode(units)
         return (time.thread_time() - cpu_s) / len(units), (time.monotonic() - wall_s) / len(units)
 
     sizes = [size for size in (1 << power for power in range(10)) if size <= largest]
     found: dict[int, list[tuple[float, ...]]] = {size: [] for size in sizes}
-    for replicas in (replica(1), replica(usable_cores())):
+    for runners in (runner(1), runner(usable_cores())):
         for number in range(ROUNDS + 1):
             for size in sizes:
-                each = cost(replicas, list(black_units(spec, range(size))))
+                each = cost(runners, list(dummy_units(spec, range(size))))
                 if number:  # the first one compiles
                     found[size].append(each)
     one, every = slice(0, ROUNDS), slice(ROUNDS, None)

@@ -91,7 +91,7 @@ async def measure(store: Path, rounds: int) -> dict[str, tuple[int, list[Cost]]]
         }
         await works[PLAIN]()
         for _ in range(rounds):
-            kept.forget()
+            kept.clear_cache()
             for name, work in works.items():
                 number, cost = await timed(work())
                 found.setdefault(name, (number, []))[1].append(cost)

@@ -28,9 +28,9 @@ from tests.bench.models import FACTORISED, SIZE, THEIRS, Subject, subject
 from tubelet.models.runtime.cuda_graphs import GraphedModel, recorded_sizes
 from tubelet.models.runtime.precision import choose_dtype, native_precisions
 from tubelet.models.spec import ModelSpec
-from tubelet.service.engine.cpu_threads import Cores
-from tubelet.service.engine.model_runner import Replica
-from tubelet.service.engine.stage_queue import Started
+from tubelet.service.engine.cpu_threads import CpuThreads
+from tubelet.service.engine.model_runner import ModelRunner
+from tubelet.service.engine.stage_queue import PendingBatch
 from tubelet.service.types.video import UnitFrames
 
 _GPU = torch.device("cuda")
@@ -48,7 +48,7 @@ def peak() -> Run:
     return lambda: left @ right
 
 
-def replica_of(case: Subject, model: GraphedModel, batch: int) -> Replica:
+def runner_of(case: Subject, model: GraphedModel, batch: int) -> ModelRunner:
     spec = ModelSpec(
         name="bench",
         version="1",
@@ -59,15 +59,15 @@ def replica_of(case: Subject, model: GraphedModel, batch: int) -> Replica:
         sampling=case.sampling,
         preprocessing=case.model.preprocessing,
     )
-    return Replica(spec, model, torch.device("cuda:0"), batch, lambda units: None, Cores(1))
+    return ModelRunner(spec, model, torch.device("cuda:0"), batch, lambda units: None, CpuThreads(1))
 
 
-def stream_of_batches(replica: Replica, units: Sequence[UnitFrames]) -> Sequence[torch.Tensor]:
+def stream_of_batches(runner: ModelRunner, units: Sequence[UnitFrames]) -> Sequence[torch.Tensor]:
     """As the executor's thread does: prepare a batch, then wait for the one before."""
-    running: Started[Any] | None = None
+    running: PendingBatch[Any] | None = None
     for _ in range(_BATCHES):
-        started = replica.encode(units)
-        assert isinstance(started, Started)
+        started = runner.encode(units)
+        assert isinstance(started, PendingBatch)
         if running is not None:
             running.wait()
         running = started
@@ -81,10 +81,10 @@ def contestants(case: Subject, pixels: np.ndarray, *, compiled: bool) -> dict[st
     units = torch.from_numpy(pixels).cuda()
     model = copy.deepcopy(case.model).to(_GPU, choose_dtype("auto", _GPU))
     graphed = GraphedModel(model, case.sampling.frames_per_unit, batch)
-    replica = replica_of(case, graphed, batch)
+    runner = runner_of(case, graphed, batch)
     frames = [UnitFrames(0, number, each, lambda: None) for number, each in enumerate(pixels)]
     runs: dict[str, tuple[Run, int]] = {
-        "tubelet": (lambda: stream_of_batches(replica, frames), batch * _BATCHES),
+        "tubelet": (lambda: stream_of_batches(runner, frames), batch * _BATCHES),
         "kernels alone": (lambda: graphed.encode(units), batch),
         "plain kernels": (lambda: model.encode(units), batch),
     }

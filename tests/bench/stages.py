@@ -24,7 +24,7 @@ from tubelet.models.spec import ModelSpec
 from tubelet.service.config.config import DecodeConfig, EngineConfig
 from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.engine.engine import Engine
-from tubelet.service.engine.stage_queue import Started
+from tubelet.service.engine.stage_queue import PendingBatch
 from tubelet.service.metrics import Metrics
 from tubelet.service.pipeline.planner import make_plan
 from tubelet.service.types.request import Options
@@ -74,16 +74,16 @@ async def measure_stages(store: Path, model: str, clips: Sequence[Path], options
     spec = ModelStore(store).find(model).spec
     decoded = await _crowded(spec, clips, options)
     async with Engine(EngineConfig(cache_bytes=0), Metrics()) as engine:
-        hosted = await engine.load(ModelStore(store), spec)
-        most = hosted.encode.max_batch
-        encodes = [_finished(run) for run in hosted.encode.runs.values()]
-        encode, classify = encodes[0], _finished(next(iter(hosted.classify.runs.values())))
+        served = await engine.load(ModelStore(store), spec)
+        most = served.encode.max_batch_size
+        encodes = [_finished(run) for run in served.encode.run_on.values()]
+        encode, classify = encodes[0], _finished(next(iter(served.classify.run_on.values())))
         units = [_unit(spec, number) for number in range(max(most, spec.sampling.units_per_window))]
         window = encode(units[: spec.sampling.units_per_window])
         slower = _together_s(encodes, units[:most]) / _together_s(encodes[:1], units[:most])
         lines = (*_line(encode, units[0], most), *_line(classify, window, _WINDOWS))
         device = DeviceCosts(*(slower * each_s for each_s in lines))
-    threads = torch.get_num_threads() if hosted.devices[0].startswith("cpu") else 0
+    threads = torch.get_num_threads() if served.devices[0].startswith("cpu") else 0
     return StageCosts(decoded, device, threads, most, spec.sampling.units_per_window)
 
 
@@ -128,7 +128,7 @@ def _unit(spec: ModelSpec, number: int) -> UnitFrames:
 def _finished(run: Callable[[Sequence[Any]], Any]) -> Callable[[Sequence[Any]], Any]:
     def finished(items: Sequence[Any]) -> Any:
         results = run(items)
-        return results.wait() if isinstance(results, Started) else results
+        return results.wait() if isinstance(results, PendingBatch) else results
 
     return finished
 

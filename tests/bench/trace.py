@@ -23,7 +23,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from tubelet.service.config.config import Config
-from tubelet.service.engine.stage_queue import Lane, Started
+from tubelet.service.engine.stage_queue import PendingBatch, StageQueue
 from tubelet.service.errors import TubeletError
 from tubelet.service.metrics import Metrics
 from tubelet.service.pipeline.pipeline import Event, Pipeline
@@ -71,16 +71,16 @@ class Traced(Metrics):
             row.spans.append(Span(stage, now - seconds, now))
 
 
-def trace_device(lane: Lane[Any, Any], row: Row) -> None:
-    for device, run in lane.runs.items():
-        lane.runs[device] = _traced(run, lane.stage, row)
+def trace_device(queue: StageQueue[Any, Any], row: Row) -> None:
+    for device, run in queue.run_on.items():
+        queue.run_on[device] = _traced(run, queue.stage, row)
 
 
 def _traced(run: Callable[..., Any], stage: str, row: Row) -> Callable[..., Any]:
     def traced(items: Sequence[Any]) -> Any:
         start_s = monotonic()
         results = run(items)
-        if isinstance(results, Started):
+        if isinstance(results, PendingBatch):
             results = results.wait()  # copies overlap no more, but when it ended is known
         row.spans.append(Span(stage, start_s, monotonic()))
         return results
@@ -112,11 +112,11 @@ async def record(clips: Sequence[Path], bytes_a_second: float) -> tuple[list[Row
     with tempfile.TemporaryDirectory() as folder:
         os.environ.setdefault("TUBELET_MODELS__STORE", folder)
         async with open_stages(Config(), metrics) as stages:
-            hosted = stages.pipeline.catalogue.default
+            served = stages.pipeline.registry.default
             await classify(stages.pipeline, clips[0], 1e9, Row(""))
-            stages.pipeline.forget()
-            trace_device(hosted.encode, device)
-            trace_device(hosted.classify, device)
+            stages.pipeline.clear_cache()
+            trace_device(served.encode, device)
+            trace_device(served.classify, device)
             rows = [Row(clip.name) for clip in clips]
             start_s = monotonic()
             await asyncio.gather(

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from tests.support.models import CASES, CLASSES, PREPROCESSING, SIZE, build
 from tubelet.models.spec import ModelSpec, Sampling
 from tubelet.models.video_model import VideoModel
-from tubelet.service.engine.cpu_threads import Cores
+from tubelet.service.engine.cpu_threads import CpuThreads
 from tubelet.service.engine.embedding_cache import EmbeddingCache
 from tubelet.service.engine.executor import Executor
-from tubelet.service.engine.model_runner import Logits, Replica
-from tubelet.service.engine.served_model import HostedModel
-from tubelet.service.engine.session import VideoWork
+from tubelet.service.engine.model_runner import Logits, ModelRunner
+from tubelet.service.engine.served_model import ServedModel
+from tubelet.service.engine.session import VideoSession
 from tubelet.service.metrics import Metrics
 from tubelet.service.types.request import Priority
 from tubelet.service.types.video import UnitFrames
@@ -70,7 +70,7 @@ def alone(case: str, seed: int, windows: int) -> np.ndarray:
         return torch.cat([model.classify(row[None]) for row in units.unflatten(0, (windows, s))]).numpy()
 
 
-def hosted(case: str, company: Company, model: VideoModel) -> HostedModel:
+def served_model(case: str, company: Company, model: VideoModel) -> ServedModel:
     t, s, _ = CASES[case]
     spec = ModelSpec(
         name="random",
@@ -83,13 +83,13 @@ def hosted(case: str, company: Company, model: VideoModel) -> HostedModel:
         preprocessing=PREPROCESSING,
     )
     devices = [torch.device(f"cpu:{number}") for number in range(company.devices)]
-    cores = Cores(company.devices)
-    replicas = [
-        Replica(spec, model, device, company.max_batch, lambda units: None, cores) for device in devices
+    cores = CpuThreads(company.devices)
+    runners = [
+        ModelRunner(spec, model, device, company.max_batch, lambda units: None, cores) for device in devices
     ]
-    return HostedModel(
+    return ServedModel(
         spec,
-        replicas,
+        runners,
         precision="fp32",
         max_batch_units=company.max_batch,
         max_batch_windows=company.max_batch,
@@ -98,21 +98,21 @@ def hosted(case: str, company: Company, model: VideoModel) -> HostedModel:
 
 async def together(case: str, company: Company) -> Sequence[Sequence[Logits]]:
     chance, s = random.Random(company.order), CASES[case][1]
-    model = hosted(case, company, built(case))
+    model = served_model(case, company, built(case))
     kept = None if company.cache_bytes is None else EmbeddingCache(company.cache_bytes, lambda *_: None)
 
     async def classify(seed: int, windows: int, priority: Priority) -> Sequence[Logits]:
-        work, found = VideoWork(executor, model, kept, priority), []
+        session, found = VideoSession(executor, model, kept, priority), []
         for start in range(0, windows * s, s):
             units = []
             for unit in range(start, start + s):
                 for _ in range(chance.randrange(3)):
                     await asyncio.sleep(0)
-                units.append(work.encode(UnitFrames(0, unit, pixels(case, seed)[unit], lambda: None)))
-            found.append(asyncio.ensure_future(work.classify(units)))
+                units.append(session.encode(UnitFrames(0, unit, pixels(case, seed)[unit], lambda: None)))
+            found.append(asyncio.ensure_future(session.classify(units)))
         return await asyncio.gather(*found)
 
-    async with Executor(Metrics(), model.encode.runs) as executor:
+    async with Executor(Metrics(), model.encode.run_on) as executor:
         executor.add(model.encode)
         executor.add(model.classify)
         asked = zip(company.videos, company.priorities, strict=False)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.running_server import OPTIONS, Served, wait_until
 from tests.support.sample_clip import pan
-from tubelet.service.pipeline.registry import Catalogue
+from tubelet.service.pipeline.registry import ModelRegistry
 from tubelet.service.wire.status import ServerError, from_rpc_error
 from tubelet.v1 import classification_pb2
 from tubelet.v1 import video_classifier_pb2 as pb
@@ -114,7 +114,7 @@ def test_what_nobody_foresaw_is_ours_whatever_the_method(
         raise RuntimeError("something inside")
 
     for name in ("find", "is_default"):
-        monkeypatch.setattr(Catalogue, name, fail)
+        monkeypatch.setattr(ModelRegistry, name, fail)
     counts = {"method": method, "code": "INTERNAL"}
     before = served.metric("tubelet_requests_total", **counts)
     with caplog.at_level(logging.ERROR, "service"):

@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.support.engine import Gate, lane_of, replicas, submit
+from tests.support.engine import Gate, make_queue, runners, submit
 from tubelet.models.families.factorised import Factorised
 from tubelet.models.repository.repository import ModelStore
 from tubelet.service.config.config import EngineConfig
-from tubelet.service.engine.batch_meter import BatchMeter, Measured, settle
+from tubelet.service.engine.batch_meter import BatchMeter, Measurement, remeasure
 from tubelet.service.engine.batch_tuner import BatchTuning
 from tubelet.service.engine.engine import Engine
 from tubelet.service.engine.executor import Executor
-from tubelet.service.fair_queue import Claim
+from tubelet.service.fair_queue import Flow
 from tubelet.service.metrics import Metrics
 
 SIZES = [BatchTuning(size, 0.01, size, 0.02) for size in (1, 2, 4)]
@@ -28,29 +28,29 @@ class Scripted:
     """Measurements with given results, the last of which is not disturbed."""
 
     def __init__(self, *tunings: BatchTuning) -> None:
-        self._left = [Measured(tuning, tuning is not tunings[-1]) for tuning in tunings]
+        self._left = [Measurement(tuning, tuning is not tunings[-1]) for tuning in tunings]
 
-    def tune(self, check: Callable[[], None]) -> Measured:
+    def tune(self, check: Callable[[], None]) -> Measurement:
         check()
         return self._left.pop(0)
 
 
 async def test_it_measures_until_a_measurement_was_not_disturbed() -> None:
     applied: list[BatchTuning] = []
-    await settle(Scripted(*SIZES).tune, lambda: True, applied.append, 10 * [0.0])
+    await remeasure(Scripted(*SIZES).tune, lambda: True, applied.append, 10 * [0.0])
     assert applied == SIZES
 
 
 async def test_a_machine_that_is_never_quiet_is_not_measured_for_ever() -> None:
     applied: list[BatchTuning] = []
-    await settle(Scripted(*SIZES).tune, lambda: True, applied.append, 2 * [0.0])
+    await remeasure(Scripted(*SIZES).tune, lambda: True, applied.append, 2 * [0.0])
     assert applied == SIZES[:2]
 
 
 async def test_an_engine_in_use_is_not_measured_and_costs_no_attempt() -> None:
     applied: list[BatchTuning] = []
     idle = iter([False, False, True])
-    await settle(Scripted(SIZES[0]).tune, lambda: next(idle), applied.append, [0.0])
+    await remeasure(Scripted(SIZES[0]).tune, lambda: next(idle), applied.append, [0.0])
     assert applied == SIZES[:1]
 
 
@@ -58,15 +58,15 @@ async def test_a_request_ends_a_measurement() -> None:
     idle = iter([True, True, False, *5 * [True]])  # before each batch
     batches: list[int] = []  # of each measurement
 
-    def tune(check: Callable[[], None]) -> Measured:
+    def tune(check: Callable[[], None]) -> Measurement:
         batches.append(0)
         for _ in range(5):
             check()
             batches[-1] += 1
-        return Measured(SIZES[0], False)
+        return Measurement(SIZES[0], False)
 
     applied: list[BatchTuning] = []
-    await settle(tune, lambda: next(idle), applied.append, [0.0])
+    await remeasure(tune, lambda: next(idle), applied.append, [0.0])
     assert batches == [2, 5]
     assert applied == SIZES[:1]
 
@@ -74,7 +74,7 @@ async def test_a_request_ends_a_measurement() -> None:
 async def test_cancelling_waits_for_the_batch_that_is_computed() -> None:
     entered, leave, ended = threading.Event(), threading.Event(), threading.Event()
 
-    def tune(check: Callable[[], None]) -> Measured:
+    def tune(check: Callable[[], None]) -> Measurement:
         entered.set()
         leave.wait()
         try:
@@ -83,7 +83,7 @@ async def test_cancelling_waits_for_the_batch_that_is_computed() -> None:
             ended.set()
         raise AssertionError("it went on after the end")
 
-    task = asyncio.create_task(settle(tune, lambda: True, lambda tuning: None, [0.0]))
+    task = asyncio.create_task(remeasure(tune, lambda: True, lambda tuning: None, [0.0]))
     await asyncio.to_thread(entered.wait)
     task.cancel()
     await asyncio.sleep(0)
@@ -97,17 +97,17 @@ async def test_cancelling_waits_for_the_batch_that_is_computed() -> None:
 async def test_an_engine_is_idle_while_nothing_is_queued_decoded_or_computed() -> None:
     gate = Gate()
     async with Executor(Metrics()) as executor:
-        lane = lane_of("encode", 1, gate.run)
-        executor.add(lane)
+        queue = make_queue("encode", 1, gate.run)
+        executor.add(queue)
         assert executor.is_idle
-        computed = submit(executor, lane, Claim(), "a")
-        queued = submit(executor, lane, Claim(), "b")
+        computed = submit(executor, queue, Flow(), "a")
+        queued = submit(executor, queue, Flow(), "b")
         assert not executor.is_idle
         gate.open.release(2)
         await asyncio.gather(computed, queued)
-        executor.decoders_at_work(1)
+        executor.set_decoding_cores(1)
         assert not executor.is_idle
-        executor.decoders_at_work(0)
+        executor.set_decoding_cores(0)
         assert executor.is_idle
 
 
@@ -133,9 +133,9 @@ def test_batches_are_measured_on_one_thread() -> None:
     """Whatever was set before: threads that wait for each other would count."""
     Threads.seen = set()
     released: list[object] = []
-    spec, (replica,) = replicas(released.append, family=Threads)
+    spec, (runner,) = runners(released.append, family=Threads)
     torch.set_num_threads(2)
-    measured = BatchMeter(replica.on_one_thread(), spec, 8, thread_time).tune()
+    measured = BatchMeter(runner.on_one_thread(), spec, 8, thread_time).tune()
     assert Threads.seen == {1}
     assert 1 <= measured.tuning.preferred_size <= measured.tuning.max_size <= 8
     assert released == [], "they are no requests' units"
@@ -143,15 +143,15 @@ def test_batches_are_measured_on_one_thread() -> None:
 
 async def test_a_model_is_measured_again_and_nothing_counts_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tubelet.service.engine.batch_meter.is_disturbed", lambda *_: True)
-    monkeypatch.setattr("tubelet.service.engine.engine.settle", partial(settle, pauses_s=[0.0]))
+    monkeypatch.setattr("tubelet.service.engine.engine.remeasure", partial(remeasure, pauses_s=[0.0]))
     store, metrics = ModelStore(), Metrics()
     async with Engine(EngineConfig(device="cpu", threads=2), metrics) as engine:
         model = await engine.load(store, store.find("camera-motion").spec)
-        model.encode.max_batch = 0
+        model.encode.max_batch_size = 0
         counted = _samples(metrics)
-        while not model.encode.max_batch:
+        while not model.encode.max_batch_size:
             await asyncio.sleep(0.01)
-        assert 1 <= model.encode.max_batch <= 32
+        assert 1 <= model.encode.max_batch_size <= 32
         assert _samples(metrics) == counted
         engine.unload(model)
 

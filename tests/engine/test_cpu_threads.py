@@ -9,9 +9,9 @@ import torch
 
 from tubelet.models.repository.repository import ModelStore
 from tubelet.service.config.config import EngineConfig
-from tubelet.service.engine.cpu_threads import Cores
+from tubelet.service.engine.cpu_threads import CpuThreads
 from tubelet.service.engine.engine import Engine
-from tubelet.service.engine.model_loader import executors
+from tubelet.service.engine.model_loader import expand_cpu_cores
 from tubelet.service.metrics import Metrics
 
 
@@ -22,12 +22,12 @@ def threads() -> object:
     torch.set_num_threads(before)
 
 
-def _threads(cores: Cores, at_once: int) -> int:
+def _threads(cores: CpuThreads, parallel_batches: int) -> int:
     """Of a batch that is computed on a thread of its own."""
     found: list[int] = []
 
     def compute() -> None:
-        with cores.some(at_once):
+        with cores.share(parallel_batches):
             found.append(torch.get_num_threads())
 
     thread = threading.Thread(target=compute)
@@ -37,22 +37,22 @@ def _threads(cores: Cores, at_once: int) -> int:
 
 
 def test_one_large_unit_has_all_cores_while_nothing_else_is_computed() -> None:
-    cores = Cores(4)
+    cores = CpuThreads(4)
     assert _threads(cores, 1) == 4
-    with cores.some(1):
+    with cores.share(1):
         assert _threads(cores, 1) == 2
-        with cores.some(1):
+        with cores.share(1):
             assert _threads(cores, 1) == 1
     assert _threads(cores, 1) == 4
 
 
 def test_of_many_small_units_each_batch_has_a_core() -> None:
-    assert [_threads(Cores(4), units) for units in (2, 4, 16)] == [2, 1, 1]
+    assert [_threads(CpuThreads(4), units) for units in (2, 4, 16)] == [2, 1, 1]
 
 
 def test_a_failure_gives_its_cores_back() -> None:
-    cores = Cores(2)
-    with pytest.raises(ZeroDivisionError), cores.some(1):
+    cores = CpuThreads(2)
+    with pytest.raises(ZeroDivisionError), cores.share(1):
         raise ZeroDivisionError
     assert _threads(cores, 1) == 2
 
@@ -79,4 +79,6 @@ async def test_each_model_is_measured_with_the_threads_of_its_batches() -> None:
 )
 def test_each_core_computes_batches_of_its_own(devices: list[str], runtime: str, wanted: list[str]) -> None:
     config = EngineConfig.model_validate({"runtime": runtime})
-    assert [str(each) for each in executors(config, [torch.device(name) for name in devices], 3)] == wanted
+    assert [
+        str(each) for each in expand_cpu_cores(config, [torch.device(name) for name in devices], 3)
+    ] == wanted

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.engine import Gate, S, classify_video, hosted, lane_of, submit, video
+from tests.support.engine import Gate, S, classify_video, make_queue, served_model, submit, video
 from tubelet.models.families.factorised import Factorised
 from tubelet.service.engine.executor import Executor
-from tubelet.service.engine.stage_queue import Lane, Started
+from tubelet.service.engine.stage_queue import PendingBatch, StageQueue
 from tubelet.service.errors import NoDevice
-from tubelet.service.fair_queue import Claim
+from tubelet.service.fair_queue import Flow
 from tubelet.service.metrics import Metrics
 from tubelet.service.types.video import UnitFrames
 
@@ -40,9 +40,9 @@ def up(metrics: Metrics, device: str) -> float | None:
 async def test_both_devices_draw_from_one_queue() -> None:
     gates = Gate(), Gate()
     async with Executor(Metrics(), DEVICES) as executor:
-        lane = lane_of("encode", 1, *(gate.run for gate in gates))
-        executor.add(lane)
-        results = [submit(executor, lane, Claim(), f"unit{number}") for number in range(2)]
+        queue = make_queue("encode", 1, *(gate.run for gate in gates))
+        executor.add(queue)
+        results = [submit(executor, queue, Flow(), f"unit{number}") for number in range(2)]
         for gate in gates:  # neither waits for the other
             await gate.inside()
             gate.open.release()
@@ -52,13 +52,13 @@ async def test_both_devices_draw_from_one_queue() -> None:
 
 async def test_two_devices_answer_as_one_does() -> None:
     """A window's units may have been computed on either."""
-    model, alone = hosted(lambda units: None, *DEVICES), hosted()
+    model, alone = served_model(lambda units: None, *DEVICES), served_model()
     videos = [video(seed, S + seed % 5) for seed in range(12)]
     async with Executor(Metrics(), DEVICES) as executor, Executor(Metrics()) as one:
-        for lane in (model.encode, model.classify):
-            executor.add(lane)
-        for lane in (alone.encode, alone.classify):
-            one.add(lane)
+        for queue in (model.encode, model.classify):
+            executor.add(queue)
+        for queue in (alone.encode, alone.classify):
+            one.add(queue)
         found = await asyncio.gather(*(classify_video(executor, model, units) for units in videos))
         for units, logits in zip(videos, found, strict=True):
             np.testing.assert_allclose(logits, await classify_video(one, alone, units), atol=1e-4)
@@ -83,12 +83,12 @@ async def test_what_is_tried_again_is_what_was_asked() -> None:
         for unit in units:
             unit.pixels[...] = 0
 
-    failing, alone = hosted(refill, *DEVICES, family=OutOfMemory), hosted()
+    failing, alone = served_model(refill, *DEVICES, family=OutOfMemory), served_model()
     async with Executor(Metrics(), DEVICES) as executor, Executor(Metrics()) as one:
-        for lane in (failing.encode, failing.classify):
-            executor.add(lane)
-        for lane in (alone.encode, alone.classify):
-            one.add(lane)
+        for queue in (failing.encode, failing.classify):
+            executor.add(queue)
+        for queue in (alone.encode, alone.classify):
+            one.add(queue)
         for seed in range(5):
             found = await classify_video(executor, failing, video(seed, S))
             np.testing.assert_allclose(found, await classify_video(one, alone, video(seed, S)), atol=1e-4)
@@ -98,10 +98,10 @@ async def test_what_is_tried_again_is_what_was_asked() -> None:
 async def test_what_fails_on_one_device_is_computed_on_the_other() -> None:
     metrics, lost = Metrics(), list[str]()
     async with Executor(metrics, DEVICES, lost.append) as executor:
-        lane = lane_of("encode", 1, broken, fine)
-        executor.add(lane)
+        queue = make_queue("encode", 1, broken, fine)
+        executor.add(queue)
         for number in range(40):
-            assert await submit(executor, lane, Claim(), f"unit{number}") == f"UNIT{number}"
+            assert await submit(executor, queue, Flow(), f"unit{number}") == f"UNIT{number}"
             if lost:
                 break
         assert lost == ["cpu:0"]
@@ -117,9 +117,9 @@ async def test_a_broken_context_is_not_tried_again() -> None:
         return gone(payloads)
 
     async with Executor(Metrics(), DEVICES, lost.append) as executor:
-        lane = lane_of("encode", 1, gone_at_once, fine)
-        executor.add(lane)
-        results = [submit(executor, lane, Claim(), f"unit{number}") for number in range(50)]
+        queue = make_queue("encode", 1, gone_at_once, fine)
+        executor.add(queue)
+        results = [submit(executor, queue, Flow(), f"unit{number}") for number in range(50)]
         assert await asyncio.gather(*results) == [f"UNIT{number}" for number in range(50)]
         assert len(tries) <= 1
         assert len(lost) == len(tries)
@@ -135,12 +135,12 @@ async def test_a_bad_batch_is_the_fault_of_no_device() -> None:
         return fine(payloads)
 
     async with Executor(Metrics(), DEVICES, lost.append) as executor:
-        lane = lane_of("encode", 1, picky, picky)
-        executor.add(lane)
+        queue = make_queue("encode", 1, picky, picky)
+        executor.add(queue)
         for _ in range(10):
             with pytest.raises(ValueError, match="a bad batch"):
-                await submit(executor, lane, Claim(), "bad")
-        assert await submit(executor, lane, Claim(), "good") == "GOOD"
+                await submit(executor, queue, Flow(), "bad")
+        assert await submit(executor, queue, Flow(), "good") == "GOOD"
     assert not lost
 
 
@@ -152,16 +152,16 @@ async def test_without_a_device_nothing_waits_for_ever() -> None:
         return gone(payloads)
 
     async with Executor(Metrics(), ("cpu",), lost.append) as executor:
-        lane = lane_of("encode", 1, last)
-        executor.add(lane)
-        computing, waiting = (submit(executor, lane, Claim(), name) for name in ("a", "b"))
+        queue = make_queue("encode", 1, last)
+        executor.add(queue)
+        computing, waiting = (submit(executor, queue, Flow(), name) for name in ("a", "b"))
         gate.set()
         with pytest.raises(torch.AcceleratorError):
             await computing
         with pytest.raises(NoDevice, match="no device is left that computes model"):
             await waiting
         with pytest.raises(NoDevice):
-            await submit(executor, lane, Claim(), "c")
+            await submit(executor, queue, Flow(), "c")
         assert lost == ["cpu"]
 
 
@@ -173,10 +173,10 @@ class Pipelined:
         self.entered = threading.Semaphore(0)
         self.open = threading.Semaphore(0)
 
-    def run(self, payloads: Sequence[str]) -> Started[str]:
+    def run(self, payloads: Sequence[str]) -> PendingBatch[str]:
         self.begun.append(list(payloads))
         self.entered.release()
-        return Started(lambda: self._wait(payloads))
+        return PendingBatch(lambda: self._wait(payloads))
 
     def _wait(self, payloads: Sequence[str]) -> Sequence[str]:
         self.open.acquire()
@@ -185,16 +185,16 @@ class Pipelined:
         return fine(payloads)
 
 
-async def pipelined() -> tuple[Pipelined, Lane[Any, Any]]:
+async def pipelined() -> tuple[Pipelined, StageQueue[Any, Any]]:
     device = Pipelined()
-    return device, lane_of("encode", 1, device.run)
+    return device, make_queue("encode", 1, device.run)
 
 
 async def test_the_next_batch_is_prepared_while_one_is_computed() -> None:
-    device, lane = await pipelined()
+    device, queue = await pipelined()
     async with Executor(Metrics()) as executor:
-        executor.add(lane)
-        results = [submit(executor, lane, Claim(), f"unit{number}") for number in range(3)]
+        executor.add(queue)
+        results = [submit(executor, queue, Flow(), f"unit{number}") for number in range(3)]
         for _ in range(2):
             await asyncio.to_thread(device.entered.acquire)
         assert device.begun == [["unit0"], ["unit1"]]  # two on the device, none of them through
@@ -204,19 +204,19 @@ async def test_the_next_batch_is_prepared_while_one_is_computed() -> None:
 
 
 async def test_the_last_batch_is_not_kept_waiting_for_another() -> None:
-    device, lane = await pipelined()
+    device, queue = await pipelined()
     async with Executor(Metrics()) as executor:
-        executor.add(lane)
+        executor.add(queue)
         device.open.release()
-        assert await submit(executor, lane, Claim(), "alone") == "ALONE"
+        assert await submit(executor, queue, Flow(), "alone") == "ALONE"
 
 
 async def test_a_failure_found_late_is_that_batchs_alone() -> None:
-    device, lane = await pipelined()
+    device, queue = await pipelined()
     device.open.release(3)
     async with Executor(Metrics()) as executor:
-        executor.add(lane)
-        results = [submit(executor, lane, Claim(), name) for name in ("good", "bad", "fine")]
+        executor.add(queue)
+        results = [submit(executor, queue, Flow(), name) for name in ("good", "bad", "fine")]
         assert [str(each) for each in await asyncio.gather(*results, return_exceptions=True)] == [
             "GOOD",
             "a bad batch",

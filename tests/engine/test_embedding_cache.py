@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.support.engine import SIZE, S, T, hosted, video
+from tests.support.engine import SIZE, S, T, served_model, video
 from tubelet.service.engine.embedding_cache import EmbeddingCache, Outcome
 from tubelet.service.engine.executor import Executor
 from tubelet.service.engine.model_runner import Embedding, Logits
-from tubelet.service.engine.session import VideoWork
+from tubelet.service.engine.session import VideoSession
 from tubelet.service.metrics import Metrics
 from tubelet.service.types.request import Priority
 from tubelet.service.types.video import UnitFrames
@@ -27,17 +27,17 @@ class Cached:
         self.outcomes: Counter[Outcome] = Counter()
         self.released: list[int] = []
         self.executor = executor
-        self.model = hosted(lambda units: self.released.extend(unit.unit for unit in units))
+        self.model = served_model(lambda units: self.released.extend(unit.unit for unit in units))
         executor.add(self.model.encode)
         executor.add(self.model.classify)
         self.cache = EmbeddingCache(max_bytes, lambda _, __, outcome: self.outcomes.update([outcome]))
 
-    def work(self, priority: Priority = Priority.NORMAL, deadline: float | None = None) -> VideoWork:
-        return VideoWork(self.executor, self.model, self.cache, priority, deadline)
+    def session(self, priority: Priority = Priority.NORMAL, deadline: float | None = None) -> VideoSession:
+        return VideoSession(self.executor, self.model, self.cache, priority, deadline)
 
     async def logits(self, units: Sequence[UnitFrames]) -> Logits:
-        work = self.work()
-        return await work.classify([work.encode(unit) for unit in units])
+        session = self.session()
+        return await session.classify([session.encode(unit) for unit in units])
 
 
 @pytest.fixture
@@ -87,14 +87,14 @@ async def test_answers_are_those_without_a_cache(executor: Executor) -> None:
 
 
 async def _uncached(cached: Cached, units: Sequence[UnitFrames]) -> Logits:
-    work = VideoWork(cached.executor, cached.model)
-    return await work.classify([work.encode(unit) for unit in units])
+    session = VideoSession(cached.executor, cached.model)
+    return await session.classify([session.encode(unit) for unit in units])
 
 
 async def test_whoever_waits_for_a_cancelled_video_computes_it_itself() -> None:
     executor = Executor(Metrics())  # its thread does not run yet: all stays in the queue
     cached = Cached(executor)
-    early, late = cached.work(), cached.work()
+    early, late = cached.session(), cached.session()
     [unit, same] = still(2)
     gone, wanted = early.encode(unit), late.encode(same)
     early.cancel()
@@ -107,7 +107,7 @@ async def test_whoever_waits_for_a_cancelled_video_computes_it_itself() -> None:
 async def test_whoever_waits_and_is_cancelled_gets_nothing_computed() -> None:
     executor = Executor(Metrics())
     cached = Cached(executor)
-    early, late = cached.work(), cached.work()
+    early, late = cached.session(), cached.session()
     [unit, same] = still(2)
     first, second = early.encode(unit), late.encode(same)
     late.cancel()
@@ -127,7 +127,7 @@ async def test_who_is_in_a_hurry_does_not_wait_for_anothers_turn(
 ) -> None:
     executor = Executor(Metrics())  # its thread does not run yet: all stays in the queue
     cached = Cached(executor)
-    patient, urgent = cached.work(), cached.work(priority, deadline)
+    patient, urgent = cached.session(), cached.session(priority, deadline)
     *others, unit = video(1, 3 * S)
     before = [patient.encode(each) for each in others]
     first, again = patient.encode(unit), urgent.encode(replace(unit, unit=100))
@@ -145,7 +145,7 @@ async def test_who_is_in_no_hurry_queues_nothing_twice() -> None:
     cached = Cached(executor)
     for priority in (Priority.NORMAL, Priority.NORMAL, Priority.LOW):
         for unit in still(2):
-            cached.work(priority).encode(unit)
+            cached.session(priority).encode(unit)
     assert executor.queued()["encode", "random"] == 1
 
 
@@ -153,7 +153,7 @@ async def test_who_is_in_no_hurry_queues_nothing_twice() -> None:
 async def test_a_cancelled_video_takes_no_others_unit_away(is_first: bool) -> None:
     executor = Executor(Metrics())
     cached = Cached(executor)
-    patient, urgent = cached.work(), cached.work(Priority.HIGH)
+    patient, urgent = cached.session(), cached.session(Priority.HIGH)
     [unit, same] = still(2)
     first, second = patient.encode(unit), urgent.encode(same)
     gone, wanted = (first, second) if is_first else (second, first)
@@ -166,11 +166,11 @@ async def test_a_cancelled_video_takes_no_others_unit_away(is_first: bool) -> No
 
 async def test_a_failure_is_not_kept(executor: Executor) -> None:
     cached = Cached(executor)
-    runs = cached.model.encode.runs
-    run, runs["cpu"] = runs["cpu"], _fail
+    run_on = cached.model.encode.run_on
+    run, run_on["cpu"] = run_on["cpu"], _fail
     with pytest.raises(RuntimeError, match="the device is gone"):
         await cached.logits(still(S))
-    runs["cpu"] = run
+    run_on["cpu"] = run
     await cached.logits(still(S))
     assert cached.cache.used_bytes > 0
 
@@ -182,15 +182,15 @@ def _fail(units: Sequence[UnitFrames]) -> Sequence[Embedding]:
 async def test_it_stays_within_its_bytes_and_forgets_what_was_used_longest_ago(executor: Executor) -> None:
     size = 48 * 4 + 256
     cached = Cached(executor, max_bytes=3 * size)
-    work = cached.work()
+    session = cached.session()
     a, b, c, d = video(3, 4)
     for unit in (a, b, c, a, d):
-        await work.encode(unit)
+        await session.encode(unit)
         assert cached.cache.used_bytes <= 3 * size
     assert cached.outcomes == {"miss": 4, "hit": 1}
-    await work.encode(a)
+    await session.encode(a)
     assert cached.outcomes["hit"] == 2
-    await work.encode(b)
+    await session.encode(b)
     assert cached.outcomes["miss"] == 5
 
 
@@ -205,8 +205,8 @@ async def test_what_is_forgotten_is_computed_again(executor: Executor) -> None:
 
 async def test_a_kept_embedding_does_not_keep_its_batch(executor: Executor) -> None:
     cached = Cached(executor)
-    work = cached.work()
-    for embedding in await asyncio.gather(*(work.encode(unit) for unit in video(4, 8))):
+    session = cached.session()
+    for embedding in await asyncio.gather(*(session.encode(unit) for unit in video(4, 8))):
         assert embedding.untyped_storage().nbytes() == embedding.nbytes
 
 
@@ -215,20 +215,20 @@ async def test_a_decoder_that_writes_to_a_unit_again_spoils_no_others_embedding(
     cached = Cached(executor)
     [theirs] = video(6, 1)
     [same] = video(6, 1)
-    waiting = cached.work().encode(theirs)
+    waiting = cached.session().encode(theirs)
     theirs.pixels[...] = 0
     async with executor:
         await waiting
-        found = await cached.work().encode(same)
+        found = await cached.session().encode(same)
         assert cached.outcomes == {"miss": 1, "hit": 1}
-        plain = await VideoWork(executor, cached.model).encode(same)
+        plain = await VideoSession(executor, cached.model).encode(same)
     np.testing.assert_allclose(found, plain, atol=1e-4)
 
 
 async def test_models_and_processes_do_not_share_keys() -> None:
     caches = [EmbeddingCache(MIB, lambda *_: None) for _ in range(2)]
     [unit] = video(5, 1)
-    model, again = hosted(), hosted()  # of the same name and version
+    model, again = served_model(), served_model()  # of the same name and version
     assert caches[0].key(model, unit.pixels) != caches[1].key(model, unit.pixels)
     assert caches[0].key(model, unit.pixels) != caches[0].key(again, unit.pixels)
     other = unit.pixels.copy()

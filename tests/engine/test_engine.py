@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.engine import Gate, S, classify_video, hosted, lane_of, submit, video
+from tests.support.engine import Gate, S, classify_video, make_queue, served_model, submit, video
 from tubelet.service.engine.executor import Executor
-from tubelet.service.fair_queue import Claim
+from tubelet.service.fair_queue import Flow
 from tubelet.service.metrics import Metrics
 
 
 async def test_batched_with_strangers_equals_alone() -> None:
     metrics = Metrics()
     async with Executor(metrics) as executor:
-        model = hosted()
+        model = served_model()
         executor.add(model.encode)
         executor.add(model.classify)
         videos = [video(seed, units) for seed, units in enumerate((4, 7, 11, 5, 9))]
@@ -28,7 +28,7 @@ async def test_batched_with_strangers_equals_alone() -> None:
 
 async def test_whole_windows_give_the_same_logits_as_shared_units() -> None:
     async with Executor(Metrics()) as executor:
-        model = hosted()
+        model = served_model()
         executor.add(model.encode)
         executor.add(model.classify)
         units = video(3, 9)
@@ -41,13 +41,13 @@ async def test_whole_windows_give_the_same_logits_as_shared_units() -> None:
 async def test_what_came_while_the_device_was_busy_is_the_next_batch() -> None:
     gate, metrics = Gate(), Metrics()
     async with Executor(metrics) as executor:
-        lane = lane_of("encode", 3, gate.run)
-        executor.add(lane)
-        a, b = Claim[Any](), Claim[Any]()
-        first = submit(executor, lane, a, "a0")
+        queue = make_queue("encode", 3, gate.run)
+        executor.add(queue)
+        a, b = Flow[Any](), Flow[Any]()
+        first = submit(executor, queue, a, "a0")
         await gate.inside()
-        rest = [submit(executor, lane, a, f"a{index}") for index in (1, 2, 3)]
-        rest.append(submit(executor, lane, b, "b0"))
+        rest = [submit(executor, queue, a, f"a{index}") for index in (1, 2, 3)]
+        rest.append(submit(executor, queue, b, "b0"))
         assert metrics.registry.get_sample_value("tubelet_queued_units", {"model": "model"}) == 4
         gate.open.release(3)
         assert await asyncio.gather(first, *rest) == ["A0", "A1", "A2", "A3", "B0"]
@@ -57,13 +57,13 @@ async def test_what_came_while_the_device_was_busy_is_the_next_batch() -> None:
 async def test_cancelled_work_costs_no_place_in_a_batch() -> None:
     gate = Gate()
     async with Executor(Metrics()) as executor:
-        lane = lane_of("encode", 2, gate.run)
-        executor.add(lane)
-        b, c = Claim[Any](), Claim[Any]()
-        first = submit(executor, lane, Claim(), "a0")
+        queue = make_queue("encode", 2, gate.run)
+        executor.add(queue)
+        b, c = Flow[Any](), Flow[Any]()
+        first = submit(executor, queue, Flow(), "a0")
         await gate.inside()
-        dropped = [submit(executor, lane, b, f"b{index}") for index in range(4)]
-        kept = [submit(executor, lane, c, f"c{index}") for index in range(2)]
+        dropped = [submit(executor, queue, b, f"b{index}") for index in range(4)]
+        kept = [submit(executor, queue, c, f"c{index}") for index in range(2)]
         for future in dropped:
             future.cancel()
         gate.open.release(2)
@@ -75,22 +75,22 @@ async def test_a_batch_that_fails_fails_alone() -> None:
     gate = Gate()
     gate.open.release(2)
     async with Executor(Metrics()) as executor:
-        lane = lane_of("encode", 1, gate.run)
-        executor.add(lane)
+        queue = make_queue("encode", 1, gate.run)
+        executor.add(queue)
         with pytest.raises(ValueError, match="a bad batch"):
-            await submit(executor, lane, Claim(), "bad")
-        assert await submit(executor, lane, Claim(), "good") == "GOOD"
+            await submit(executor, queue, Flow(), "bad")
+        assert await submit(executor, queue, Flow(), "good") == "GOOD"
 
 
 async def test_windows_go_before_units() -> None:
     units, windows = Gate(), Gate()
     async with Executor(Metrics()) as executor:
-        encode, classify = lane_of("encode", 1, units.run), lane_of("classify", 1, windows.run)
+        encode, classify = make_queue("encode", 1, units.run), make_queue("classify", 1, windows.run)
         executor.add(encode)
         executor.add(classify)
-        results = [submit(executor, encode, Claim(), "unit0")]
+        results = [submit(executor, encode, Flow(), "unit0")]
         await units.inside()
-        results += [submit(executor, encode, Claim(), "unit1"), submit(executor, classify, Claim(), "window")]
+        results += [submit(executor, encode, Flow(), "unit1"), submit(executor, classify, Flow(), "window")]
         windows.open.release()
         units.open.release()
         await units.inside()  # with unit1
@@ -101,7 +101,7 @@ async def test_windows_go_before_units() -> None:
 
 async def test_pixels_are_given_back_once_they_are_in_a_batch() -> None:
     released: list[int] = []
-    model = hosted(release=lambda units: released.extend(unit.unit for unit in units))
+    model = served_model(release=lambda units: released.extend(unit.unit for unit in units))
     async with Executor(Metrics()) as executor:
         executor.add(model.encode)
         executor.add(model.classify)
@@ -114,8 +114,8 @@ async def test_pixels_are_given_back_once_they_are_in_a_batch() -> None:
 async def test_a_gpu_gives_the_same_logits_as_the_cpu() -> None:
     units = video(5, 6)
     found = []
-    for model in (hosted(), hosted(lambda units: None, "cuda:0")):
-        async with Executor(Metrics(), model.encode.runs) as executor:
+    for model in (served_model(), served_model(lambda units: None, "cuda:0")):
+        async with Executor(Metrics(), model.encode.run_on) as executor:
             executor.add(model.encode)
             executor.add(model.classify)
             found.append(await classify_video(executor, model, units))

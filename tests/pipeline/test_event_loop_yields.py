@@ -13,7 +13,7 @@ from tests.support.sample_clip import pan
 from tubelet.models.repository.repository import ModelStore
 from tubelet.service.config.config import load_config
 from tubelet.service.decode.pool.session import DecodeSession
-from tubelet.service.engine.served_model import HostedModel
+from tubelet.service.engine.served_model import ServedModel
 from tubelet.service.metrics import Metrics
 from tubelet.service.pipeline import pipeline
 from tubelet.service.pipeline.pipeline import Event, emit_segments
@@ -66,7 +66,7 @@ async def test_while_an_answer_is_written() -> None:
 async def test_while_windows_become_segments() -> None:
     """All of them are there from the start, as they are when every unit is a cache hit."""
     spec = ModelStore().find("camera-motion").spec
-    model = HostedModel(spec, (), precision="fp32", max_batch_units=1, max_batch_windows=1)
+    model = ServedModel(spec, (), precision="fp32", max_batch_units=1, max_batch_windows=1)
     plan = make_plan(METADATA, spec.sampling, Options())
 
     async def logits() -> np.ndarray:

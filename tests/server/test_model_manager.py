@@ -22,11 +22,11 @@ from tubelet.models.spec import ModelSpec
 from tubelet.service.config.config import Config, EngineConfig, ModelsConfig, load_config
 from tubelet.service.engine.engine import Engine
 from tubelet.service.engine.model_runner import Logits
-from tubelet.service.engine.served_model import HostedModel
+from tubelet.service.engine.served_model import ServedModel
 from tubelet.service.errors import UnknownModel as NotServed
 from tubelet.service.metrics import Metrics
-from tubelet.service.pipeline.registry import Catalogue
-from tubelet.service.server.model_manager import NotThere, Shelf
+from tubelet.service.pipeline.registry import ModelRegistry
+from tubelet.service.server.model_manager import MissingModels, ModelManager
 from tubelet.service.server.process import run_until_signal
 from tubelet.service.types.model_ref import ModelRef
 from tubelet.service.types.video import UnitFrames
@@ -42,18 +42,20 @@ def write(store: Path, version: str, seed: int = 0, name: str = "tiny") -> Model
 class Serving:
     store: Path
     engine: Engine
-    catalogue: Catalogue
-    shelf: Shelf
+    registry: ModelRegistry
+    model_manager: ModelManager
     metrics: Metrics
 
-    async def refresh(self, default: str = "tiny", *load: str) -> None:
-        await self.shelf.refresh(ModelsConfig(store=self.store, default=default, load=load or (default,)))
+    async def reload(self, default: str = "tiny", *load: str) -> None:
+        await self.model_manager.reload(
+            ModelsConfig(store=self.store, default=default, load=load or (default,))
+        )
 
-    async def logits(self, hosted: HostedModel) -> Logits:
+    async def logits(self, served: ServedModel) -> Logits:
         pixels = np.random.default_rng(0).integers(0, 256, (1, 16, 24, 3), np.uint8)
-        work = self.engine.work(hosted)
-        return await work.classify(
-            [work.encode(UnitFrames(0, unit, pixels, lambda: None)) for unit in range(4)]
+        session = self.engine.session(served)
+        return await session.classify(
+            [session.encode(UnitFrames(0, unit, pixels, lambda: None)) for unit in range(4)]
         )
 
     def load_seconds(self, version: str) -> float | None:
@@ -63,23 +65,23 @@ class Serving:
 
 @pytest.fixture
 async def serving(tmp_path: Path) -> AsyncIterator[Serving]:
-    metrics, catalogue = Metrics(), Catalogue()
+    metrics, registry = Metrics(), ModelRegistry()
     write(tmp_path, "1")
     async with Engine(EngineConfig(device="cpu"), metrics) as engine:
-        serving = Serving(tmp_path, engine, catalogue, Shelf(engine, catalogue), metrics)
-        await serving.refresh()
+        serving = Serving(tmp_path, engine, registry, ModelManager(engine, registry), metrics)
+        await serving.reload()
         yield serving
 
 
 async def test_a_new_version_takes_over_beside_the_old_one(serving: Serving) -> None:
-    old = serving.catalogue.default
+    old = serving.registry.default
     write(serving.store, "2", seed=1)
-    await serving.refresh()
-    new = serving.catalogue.default
+    await serving.reload()
+    new = serving.registry.default
     assert (old.spec.version, new.spec.version) == ("1", "2")
-    assert serving.catalogue.find("tiny", "1") is old
+    assert serving.registry.find("tiny", "1") is old
     assert not np.allclose(await serving.logits(old), await serving.logits(new))
-    assert list(serving.catalogue) == [new, old]
+    assert list(serving.registry) == [new, old]
 
 
 @pytest.mark.parametrize(
@@ -94,8 +96,8 @@ async def test_a_model_toml_that_does_not_fit_leaves_the_others_served(
     write(serving.store, "1", name="other")
     file = serving.store / "other" / "1" / "model.toml"
     file.write_text(re.sub(rf"{key} = \d+", f"{key} = {number}", file.read_text()))
-    await serving.refresh("tiny", "tiny", "other")
-    assert [each.spec.name for each in serving.catalogue] == ["tiny"]
+    await serving.reload("tiny", "tiny", "other")
+    assert [each.spec.name for each in serving.registry] == ["tiny"]
     assert says in caplog.text
 
 
@@ -112,7 +114,7 @@ async def test_one_whose_windows_fail_leaves_nothing_in_the_queues(
     write(serving.store, "1", name="other")
     with monkeypatch.context() as patch:
         patch.setattr(ViT, "classify", fail)
-        await serving.refresh("tiny", "tiny", "other")
+        await serving.reload("tiny", "tiny", "other")
     assert re.search("other 1 is not served: .?the head does not fit", caplog.text)
     assert _queues(serving) == {"tiny"}
 
@@ -131,85 +133,85 @@ def _queues(serving: Serving) -> set[str]:
 async def test_a_pinned_default_stays_when_a_newer_version_comes(serving: Serving) -> None:
     """Requests that name the model alone get the pinned version, too; other versions answer by their own."""
     write(serving.store, "2", seed=1)
-    await serving.refresh("tiny:1", "tiny")
-    find = serving.catalogue.find
-    assert [each.spec.version for each in serving.catalogue] == ["1", "2"]
+    await serving.reload("tiny:1", "tiny")
+    find = serving.registry.find
+    assert [each.spec.version for each in serving.registry] == ["1", "2"]
     assert [find().spec.version, find("tiny").spec.version] == ["1", "1"]
     assert [find("tiny", "2").spec.version, find(version="2").spec.version] == ["2", "2"]
-    assert [serving.catalogue.is_default(each) for each in serving.catalogue] == [True, False]
+    assert [serving.registry.is_default(each) for each in serving.registry] == [True, False]
 
 
 async def test_a_rollback_is_one_line_of_the_configuration(serving: Serving) -> None:
-    old = serving.catalogue.default
+    old = serving.registry.default
     write(serving.store, "2", seed=1)
-    await serving.refresh()
-    assert serving.catalogue.default.spec.version == "2"
-    await serving.refresh("tiny:1")
-    assert serving.catalogue.default is old
-    assert list(serving.catalogue) == [old]
+    await serving.reload()
+    assert serving.registry.default.spec.version == "2"
+    await serving.reload("tiny:1")
+    assert serving.registry.default is old
+    assert list(serving.registry) == [old]
     with pytest.raises(NotServed, match=r"'tiny:2' is in this installation but not loaded; .* is: tiny:1$"):
-        serving.catalogue.find("tiny", "2")
+        serving.registry.find("tiny", "2")
 
 
 async def test_only_versions_that_are_named_are_loaded(serving: Serving) -> None:
     for version in ("1", "2", "10"):
         write(serving.store, version, name="other")
-    await serving.refresh("tiny", "other:2", "other:1")
-    assert [(each.spec.name, each.spec.version) for each in serving.catalogue] == [
+    await serving.reload("tiny", "other:2", "other:1")
+    assert [(each.spec.name, each.spec.version) for each in serving.registry] == [
         ("tiny", "1"),
         ("other", "1"),
         ("other", "2"),
     ]
-    assert serving.catalogue.find("other").spec.version == "2"
-    not_loaded = {f"{spec.name}:{spec.version}" for spec in serving.catalogue.not_loaded}
+    assert serving.registry.find("other").spec.version == "2"
+    not_loaded = {f"{spec.name}:{spec.version}" for spec in serving.registry.not_loaded}
     assert "other:10" in not_loaded
     assert "other:1" not in not_loaded
 
 
 async def test_without_names_the_store_is_loaded_and_the_embedded_models_are_not(serving: Serving) -> None:
     write(serving.store, "1", name="other")
-    await serving.shelf.refresh(ModelsConfig(store=serving.store, default="tiny"))
-    assert {each.spec.name for each in serving.catalogue} == {"tiny", "other"}
-    assert {"camera-motion", "camera-motion-stack"} <= {spec.name for spec in serving.catalogue.not_loaded}
+    await serving.model_manager.reload(ModelsConfig(store=serving.store, default="tiny"))
+    assert {each.spec.name for each in serving.registry} == {"tiny", "other"}
+    assert {"camera-motion", "camera-motion-stack"} <= {spec.name for spec in serving.registry.not_loaded}
 
 
 @pytest.mark.parametrize("damage", ["absent", "broken folder", "broken weights"])
 async def test_a_pin_that_cannot_be_served_changes_nothing(serving: Serving, damage: str) -> None:
     """Another version of the same name does not stand in for it."""
-    old = serving.catalogue.default
+    old = serving.registry.default
     write(serving.store, "3", seed=1)
     if damage != "absent":
         write(serving.store, "2", seed=1)
         file = {"broken folder": "model.toml", "broken weights": "weights.safetensors"}[damage]
         (serving.store / "tiny" / "2" / file).write_text("cut off")
     with pytest.raises((UnknownModel, BrokenModel)) as caught:
-        await serving.refresh("tiny:2")
+        await serving.reload("tiny:2")
     assert "tiny:2" in str(caught.value) or "tiny/2" in str(caught.value)
-    assert list(serving.catalogue) == [old]
-    assert serving.catalogue.default is old
+    assert list(serving.registry) == [old]
+    assert serving.registry.default is old
 
 
 async def test_a_pin_in_load_that_is_not_there_names_the_versions(serving: Serving) -> None:
-    with pytest.raises(NotThere, match=r"models\.load names 'tiny:7', but .*; there are: .*tiny:1"):
-        await serving.refresh("tiny", "tiny:7")
+    with pytest.raises(MissingModels, match=r"models\.load names 'tiny:7', but .*; there are: .*tiny:1"):
+        await serving.reload("tiny", "tiny:7")
 
 
 async def test_what_is_the_same_is_not_loaded_again(serving: Serving) -> None:
-    before = serving.catalogue.default
-    await serving.refresh()
-    assert serving.catalogue.default is before
+    before = serving.registry.default
+    await serving.reload()
+    assert serving.registry.default is before
 
 
 async def test_a_version_that_is_taken_away_answers_the_videos_that_have_it(serving: Serving) -> None:
-    old = serving.catalogue.default
+    old = serving.registry.default
     write(serving.store, "2", seed=1)
     shutil.rmtree(serving.store / "tiny" / "1")
     before = await serving.logits(old)
-    with old.in_use():
-        await serving.refresh()
+    with old.acquire():
+        await serving.reload()
         with pytest.raises(NotServed, match="tiny has no version '1'"):
-            serving.catalogue.find("tiny", "1")
-        serving.engine.forget()
+            serving.registry.find("tiny", "1")
+        serving.engine.clear_cache()
         assert np.array_equal(await serving.logits(old), before)
         assert serving.load_seconds("1") is not None
     while serving.load_seconds("1") is not None:
@@ -219,11 +221,11 @@ async def test_a_version_that_is_taken_away_answers_the_videos_that_have_it(serv
 
 async def test_weights_that_changed_are_another_model(serving: Serving) -> None:
     """Also where embeddings of the one before are known."""
-    before = await serving.logits(serving.catalogue.default)
+    before = await serving.logits(serving.registry.default)
     write(serving.store, "1", seed=1)
-    await serving.refresh()
-    assert not np.allclose(await serving.logits(serving.catalogue.default), before)
-    assert len(list(serving.catalogue)) == 1
+    await serving.reload()
+    assert not np.allclose(await serving.logits(serving.registry.default), before)
+    assert len(list(serving.registry)) == 1
 
 
 @pytest.mark.parametrize(
@@ -236,13 +238,13 @@ async def test_weights_that_changed_are_another_model(serving: Serving) -> None:
     ],
 )
 async def test_a_model_toml_that_changed_is_another_model(serving: Serving, before: str, after: str) -> None:
-    old = serving.catalogue.default
+    old = serving.registry.default
     file = serving.store / "tiny" / "1" / "model.toml"
     content = file.read_text()
     assert before in content
     file.write_text(content.replace(before, after))
-    await serving.refresh()
-    (new,) = serving.catalogue
+    await serving.reload()
+    (new,) = serving.registry
     assert new is not old
 
 
@@ -251,7 +253,7 @@ async def test_metrics_of_a_model_outlive_those_weights_that_it_had_before(
 ) -> None:
     write(serving.store, "1", seed=1)
     with caplog.at_level(logging.INFO):
-        await serving.refresh()
+        await serving.reload()
         while "tiny 1 is gone" not in caplog.text:
             await asyncio.sleep(0)
     assert serving.load_seconds("1") is not None
@@ -270,10 +272,10 @@ def _counted(serving: Serving) -> dict[str, float]:
 
 async def test_warming_up_counts_as_no_work(serving: Serving) -> None:
     write(serving.store, "2", seed=1)
-    await serving.refresh()
+    await serving.reload()
     assert _counted(serving) == {}
     assert serving.metrics.registry.get_sample_value("tubelet_engine_busy_seconds_total") == 0
-    await serving.logits(serving.catalogue.default)
+    await serving.logits(serving.registry.default)
     assert _counted(serving)["tubelet_batch_units_count"] >= 1
 
 
@@ -283,14 +285,14 @@ async def test_series_of_a_model_go_with_its_last_version(
     caplog.set_level(logging.INFO)
     write(serving.store, "2", seed=1)
     write(serving.store, "1", name="other")
-    await serving.refresh("tiny", "tiny", "other")
-    await serving.logits(serving.catalogue.default)
+    await serving.reload("tiny", "tiny", "other")
+    await serving.logits(serving.registry.default)
     shutil.rmtree(serving.store / "tiny" / "2")
-    await serving.refresh("tiny", "tiny", "other")
+    await serving.reload("tiny", "tiny", "other")
     while "tiny 2 is gone" not in caplog.text:
         await asyncio.sleep(0)
     assert _counted(serving)["tubelet_stage_seconds_count"] >= 1
-    await serving.refresh("other")
+    await serving.reload("other")
     while "tiny 1 is gone" not in caplog.text:
         await asyncio.sleep(0)
     assert _counted(serving) == {}
@@ -299,40 +301,40 @@ async def test_series_of_a_model_go_with_its_last_version(
 async def test_videos_that_have_the_old_weights_leave_answers_of_new_ones_alone(
     serving: Serving,
 ) -> None:
-    old = serving.catalogue.default
-    with old.in_use():
+    old = serving.registry.default
+    with old.acquire():
         write(serving.store, "1", seed=1)
-        await serving.refresh()
+        await serving.reload()
         await serving.logits(old)
     await _answers_without_what_was_known(serving)
 
 
 async def test_other_weights_may_return_under_a_version_that_was_taken_away(serving: Serving) -> None:
     write(serving.store, "2", seed=1)
-    await serving.refresh()
-    await serving.logits(serving.catalogue.default)
+    await serving.reload()
+    await serving.logits(serving.registry.default)
     shutil.rmtree(serving.store / "tiny" / "2")
-    await serving.refresh()
+    await serving.reload()
     write(serving.store, "2", seed=2)
-    await serving.refresh()
+    await serving.reload()
     await _answers_without_what_was_known(serving)
 
 
 async def _answers_without_what_was_known(serving: Serving) -> None:
-    found = await serving.logits(serving.catalogue.default)
-    serving.engine.forget()
-    np.testing.assert_allclose(found, await serving.logits(serving.catalogue.default), atol=1e-4)
+    found = await serving.logits(serving.registry.default)
+    serving.engine.clear_cache()
+    np.testing.assert_allclose(found, await serving.logits(serving.registry.default), atol=1e-4)
 
 
 async def test_one_that_cannot_be_loaded_is_left_out(
     serving: Serving, caplog: pytest.LogCaptureFixture
 ) -> None:
-    old = serving.catalogue.default
+    old = serving.registry.default
     write(serving.store, "2", seed=1)
     (serving.store / "tiny" / "2" / "weights.safetensors").write_bytes(b"cut off")
     with caplog.at_level(logging.ERROR):
-        await serving.refresh()
-    assert serving.catalogue.default is old
+        await serving.reload()
+    assert serving.registry.default is old
     assert "model tiny 2 is not served" in caplog.text
     assert np.isfinite(await serving.logits(old)).all()
 
@@ -342,83 +344,83 @@ async def test_a_folder_serves_the_version_that_it_holds_also_after_a_rollback(s
     for version in ("1", "2", "1"):
         spec = dataclasses.replace(SPEC, name="other", version=version)
         write_folder(folder, spec, DIMS, model(), "")
-        await serving.refresh("tiny", "other")
-        assert [each.spec.version for each in serving.catalogue if each.spec.name == "other"] == [version]
+        await serving.reload("tiny", "other")
+        assert [each.spec.version for each in serving.registry if each.spec.name == "other"] == [version]
 
 
 async def test_one_whose_files_broke_stays_as_it_was(
     serving: Serving, caplog: pytest.LogCaptureFixture
 ) -> None:
-    old = serving.catalogue.default
+    old = serving.registry.default
     write(serving.store, "2", name="other")
     (serving.store / "tiny" / "1" / "model.toml").write_text("half written")
     with caplog.at_level(logging.ERROR):
-        await serving.refresh("other", "other", "tiny")
-    assert serving.catalogue.find("tiny") is old
+        await serving.reload("other", "other", "tiny")
+    assert serving.registry.find("tiny") is old
     assert "model.toml" in caplog.text or "no usable model" in caplog.text
 
 
 async def test_an_unknown_default_changes_nothing(serving: Serving) -> None:
-    old = serving.catalogue.default
+    old = serving.registry.default
     write(serving.store, "2", seed=1)
     with pytest.raises(UnknownModel, match="no model 'absent' in the store"):
-        await serving.refresh("absent")
-    assert list(serving.catalogue) == [old]
+        await serving.reload("absent")
+    assert list(serving.registry) == [old]
 
 
 async def test_a_default_that_cannot_be_loaded_changes_nothing(serving: Serving) -> None:
-    old = serving.catalogue.default
+    old = serving.registry.default
     write(serving.store, "1", name="other")
     (serving.store / "other" / "1" / "weights.safetensors").write_bytes(b"cut off")
     with pytest.raises(BrokenModel, match="weights"):
-        await serving.refresh("other")
-    assert serving.catalogue.default is old
-    assert list(serving.catalogue) == [old]
+        await serving.reload("other")
+    assert serving.registry.default is old
+    assert list(serving.registry) == [old]
 
 
 async def test_a_default_whose_folder_holds_nothing_better_changes_nothing(serving: Serving) -> None:
-    old = serving.catalogue.default
+    old = serving.registry.default
     write(serving.store, "2")
     (serving.store / "tiny" / "2" / "weights.safetensors").write_bytes(b"cut off")
     shutil.rmtree(serving.store / "tiny" / "1")
     with pytest.raises(BrokenModel, match="weights"):
-        await serving.refresh()
-    assert list(serving.catalogue) == [old]
+        await serving.reload()
+    assert list(serving.registry) == [old]
 
 
 async def test_models_without_a_default_are_listed(serving: Serving) -> None:
-    old = serving.catalogue.default
-    serving.catalogue.set_default(ModelRef("other"))
-    assert list(serving.catalogue) == [old]
+    old = serving.registry.default
+    serving.registry.set_default(ModelRef("other"))
+    assert list(serving.registry) == [old]
 
 
 async def test_models_that_are_not_there_change_nothing(serving: Serving) -> None:
-    old = serving.catalogue.default
+    old = serving.registry.default
     write(serving.store, "2", seed=1)
-    with pytest.raises(NotThere, match=r"models\.load names 'absent', but .*; there are: .*tiny"):
-        await serving.refresh("tiny", "tiny", "absent")
+    with pytest.raises(MissingModels, match=r"models\.load names 'absent', but .*; there are: .*tiny"):
+        await serving.reload("tiny", "tiny", "absent")
     shutil.rmtree(serving.store)
-    with pytest.raises(NotThere, match=r"models\.store is '.*', but"):
-        await serving.refresh("camera-motion")
-    assert list(serving.catalogue) == [old]
+    with pytest.raises(MissingModels, match=r"models\.store is '.*', but"):
+        await serving.reload("camera-motion")
+    assert list(serving.registry) == [old]
 
 
 async def test_without_a_default_nothing_is_served(tmp_path: Path) -> None:
     write(tmp_path, "1")
     (tmp_path / "tiny" / "1" / "weights.safetensors").write_bytes(b"cut off")
-    catalogue = Catalogue()
+    registry = ModelRegistry()
     async with Engine(EngineConfig(device="cpu"), Metrics()) as engine:
         with pytest.raises(BrokenModel, match="weights"):
-            await Shelf(engine, catalogue).refresh(
+            await ModelManager(engine, registry).reload(
                 ModelsConfig(store=tmp_path, default="tiny", load=("tiny",))
             )
 
 
 async def test_another_default(serving: Serving) -> None:
     write(serving.store, "1", name="other")
-    await serving.refresh("other", "tiny")
-    assert serving.catalogue.default.spec.name == "other"
-    assert serving.catalogue.find("tiny").spec.version == "1"
+    await serving.reload("other", "tiny")
+    assert serving.registry.default.spec.name == "other"
+    assert serving.registry.find("tiny").spec.version == "1"
 
 
 async def test_a_change_that_fails_in_a_new_way_is_not_the_last_one() -> None:

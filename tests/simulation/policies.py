@@ -7,16 +7,16 @@ from itertools import count
 from typing import Any, TypeVar
 
 from tests.simulation.videos import Video
-from tubelet.service.fair_queue import Claim, FairQueue
+from tubelet.service.fair_queue import FairQueue, Flow
 
 T = TypeVar("T")
 
 
-class SizedClaim(Claim[T]):
+class SizedFlow(Flow[T]):
     """One that says how much there is in all, for policies that want to know."""
 
-    def __init__(self, video: Video, deadline: float | None, turn: int = 1) -> None:
-        super().__init__(video.priority, deadline, turn)
+    def __init__(self, video: Video, deadline: float | None, quantum: int = 1) -> None:
+        super().__init__(video.priority, deadline, quantum)
         self.units = video.units
 
 
@@ -30,7 +30,7 @@ class FirstCome(FairQueue[T]):
     def __len__(self) -> int:
         return len(self._items)
 
-    def put(self, claim: Claim[T], item: T) -> None:
+    def put(self, flow: Flow[T], item: T) -> None:
         self._items.append(item)
 
     def take(self, now: float = 0.0, item_s: float = 0.0) -> T:
@@ -48,9 +48,9 @@ class ShortestFirst(FairQueue[T]):
     def __len__(self) -> int:
         return len(self._items)
 
-    def put(self, claim: Claim[T], item: T) -> None:
-        assert isinstance(claim, SizedClaim)
-        heappush(self._items, (claim.units, next(self._numbers), item))
+    def put(self, flow: Flow[T], item: T) -> None:
+        assert isinstance(flow, SizedFlow)
+        heappush(self._items, (flow.units, next(self._numbers), item))
 
     def take(self, now: float = 0.0, item_s: float = 0.0) -> T:
         return heappop(self._items)[2]

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.simulation.clock import ROUNDING_S, Clock, Cores
-from tests.simulation.policies import SizedClaim
+from tests.simulation.policies import SizedFlow
 from tests.simulation.videos import DeviceCosts, Machine, Video
 from tubelet.service.config.config import DecodeConfig, ServerConfig
 from tubelet.service.engine.batch_tuner import BatchCost, BatchTuner
-from tubelet.service.engine.scheduler import Batch, Crowd, Schedule
-from tubelet.service.engine.stage_queue import Account, Item, Lane
+from tubelet.service.engine.scheduler import Batch, CpuContention, Scheduler
+from tubelet.service.engine.stage_queue import EngineCosts, Item, StageQueue
 from tubelet.service.errors import ClientOverloaded, DeadlineTooShort, Overloaded
-from tubelet.service.fair_queue import Claim, FairQueue
+from tubelet.service.fair_queue import FairQueue, Flow
 from tubelet.service.pipeline.admission import Admission, AdmissionTicket, Caller
 
 
@@ -31,10 +31,10 @@ class _Request:
     video: Video
     ticket: AdmissionTicket
     stay: AbstractContextManager[AdmissionTicket]
-    units: Claim[Any]
-    windows: Claim[Any]
+    units: Flow[Any]
+    windows: Flow[Any]
     on_end: Callable[[], None]
-    account: Account = field(default_factory=Account)
+    engine_costs: EngineCosts = field(default_factory=EngineCosts)
     pending: set[asyncio.Future[Any]] = field(default_factory=set)
     encoded: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))
     classified: int = 0
@@ -64,20 +64,23 @@ class Server:
         threads = machine.decoders + machine.devices * machine.device_threads
         self._cores = Cores(clock, machine.cores, are_enough=threads <= machine.cores)
         devices = [f"device {number}" for number in range(machine.devices)]
-        runs: dict[str, Any] = dict.fromkeys(devices)
-        self._crowd = Crowd(machine.cores, devices if machine.device_threads else ())
-        self._schedule = Schedule(devices, self._crowd)
+        run_on: dict[str, Any] = dict.fromkeys(devices)
+        self._contention = CpuContention(machine.cores, devices if machine.device_threads else ())
+        self._scheduler = Scheduler(devices, self._contention)
         most, windows = machine.max_batch_units, machine.max_batch_windows
         tuning = BatchTuner(most).run(lambda size: BatchCost(costs.encode_s(size), costs.encode_s(size)))
-        self._encode: Lane[Any, Any] = Lane(
-            "model", "encode", most, runs, item_s=costs.unit_s, queue=policy()
+        self._encode: StageQueue[Any, Any] = StageQueue(
+            "model", "encode", most, run_on, item_s=costs.unit_s, fair_queue=policy()
         )
-        self._encode.enough, self._encode.enough_s = tuning.preferred_size, tuning.preferred_s
-        self._classify: Lane[Any, Any] = Lane(
-            "model", "classify", windows, runs, item_s=costs.window_s, queue=policy()
+        self._encode.preferred_batch_size, self._encode.preferred_batch_s = (
+            tuning.preferred_size,
+            tuning.preferred_s,
         )
-        self._schedule.add(self._encode)
-        self._schedule.add(self._classify)
+        self._classify: StageQueue[Any, Any] = StageQueue(
+            "model", "classify", windows, run_on, item_s=costs.window_s, fair_queue=policy()
+        )
+        self._scheduler.add(self._encode)
+        self._scheduler.add(self._classify)
         self._idle = set(devices)
         self._free = machine.decoders
         self._waiting: FairQueue[_Request] = policy()
@@ -103,11 +106,11 @@ class Server:
             on_end()
             return
         deadline = None if video.deadline_s is None else video.arrival_s + video.deadline_s
-        units: Claim[Any] = SizedClaim(video, deadline, video.units_per_window)
-        request = _Request(video, ticket, stay, units, SizedClaim(video, deadline), on_end)
+        units: Flow[Any] = SizedFlow(video, deadline, video.units_per_window)
+        request = _Request(video, ticket, stay, units, SizedFlow(video, deadline), on_end)
         if deadline is not None:
             self._clock.at(deadline, lambda: self._give_up(request))
-        self._waiting.put(SizedClaim(video, deadline), request)
+        self._waiting.put(SizedFlow(video, deadline), request)
         self._hand_out()
 
     def _give_up(self, request: _Request) -> None:
@@ -139,7 +142,7 @@ class Server:
         self._watch_patience()
 
     def _count_decoders(self) -> None:
-        self._crowd.decoding = sum(not request.is_blocked for request in self._decoding)
+        self._contention.decoding_cores = sum(not request.is_blocked for request in self._decoding)
         self._wake()
 
     def _give_back(self, request: _Request) -> None:
@@ -186,7 +189,7 @@ class Server:
         window = request.decoded // request.video.units_per_window
         request.decoded += 1
         request.in_slots += 1
-        self._queue(self._encode, request.units, request, window)
+        self._enqueue(self._encode, request.units, request, window)
         if request.decoded == request.video.units:
             self._give_back(request)
         elif request.in_slots >= self._machine.slots:
@@ -197,11 +200,11 @@ class Server:
 
     # Devices
 
-    def _queue(self, lane: Lane[Any, Any], claim: Claim[Any], request: _Request, window: int) -> None:
+    def _enqueue(self, queue: StageQueue[Any, Any], flow: Flow[Any], request: _Request, window: int) -> None:
         result: asyncio.Future[Any] = self._futures.create_future()
         request.pending.add(result)
-        item = Item((request, window), request.account, result, self._clock.now)
-        self._schedule.submit(lane, claim, item)
+        item = Item((request, window), request.engine_costs, result, self._clock.now)
+        self._scheduler.submit(queue, flow, item)
         self._wake()
 
     def _wake(self) -> None:
@@ -209,26 +212,26 @@ class Server:
             self._start(self._idle.pop())
 
     def _start(self, device: str) -> None:
-        batch = self._schedule.take(device, self._clock.now)
+        batch = self._scheduler.next_batch(device, self._clock.now)
         if batch is None:
             self._idle.add(device)
-            if (wait_s := self._schedule.wait_s(device, self._clock.now)) is not None:
-                self._clock.after(wait_s + ROUNDING_S, self._wake)
+            if (retry_in_s := self._scheduler.retry_in_s(device, self._clock.now)) is not None:
+                self._clock.after(retry_in_s + ROUNDING_S, self._wake)
             return
         seconds, began = self._costs.of(batch), self._clock.now
         self.device_busy_s += seconds
 
         def end() -> None:
-            self._schedule.succeeded(batch, device, self._clock.now - began)
+            self._scheduler.record_success(batch, device, self._clock.now - began)
             for item in batch.items:
-                self._computed(batch.lane, item)
+                self._computed(batch.queue, item)
             self._start(device)
 
         if self._machine.device_threads:
             self._cores.run(seconds, end, self._machine.device_threads)
         else:
             self._clock.after(seconds, end)
-        if batch.lane is self._encode:
+        if batch.queue is self._encode:
             self._free_slots(batch)
 
     def _free_slots(self, batch: Batch) -> None:
@@ -240,16 +243,16 @@ class Server:
                 self._count_decoders()
                 self._decode(request)
 
-    def _computed(self, lane: Lane[Any, Any], item: Item[Any, Any]) -> None:
+    def _computed(self, queue: StageQueue[Any, Any], item: Item[Any, Any]) -> None:
         request, window = item.payload
         request.pending.discard(item.result)
         if item.result.cancelled():
             return
-        if lane is self._encode:
+        if queue is self._encode:
             request.encoded[window] += 1
             if request.encoded[window] == request.video.units_per_window:
                 del request.encoded[window]
-                self._queue(self._classify, request.windows, request, window)
+                self._enqueue(self._classify, request.windows, request, window)
             return
         request.classified += 1
         if request.classified == request.video.windows:

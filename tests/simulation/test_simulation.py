@@ -91,10 +91,10 @@ def test_the_long_one_goes_on_under_a_stream_of_short_ones() -> None:
 
 
 def test_urgent_videos_overtake_within_their_share() -> None:
-    crowd = [video(0, 20) for _ in range(20)]
+    others = [video(0, 20) for _ in range(20)]
     urgent = video(10, 4, priority=Priority.HIGH)
-    run(*crowd, urgent)
-    later = [each for each in crowd if (each.answered_s or 0) > 10]
+    run(*others, urgent)
+    later = [each for each in others if (each.answered_s or 0) > 10]
     assert len(later) > 10
     assert latency_s(urgent) < 3
 

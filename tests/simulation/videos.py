@@ -32,7 +32,7 @@ class DeviceCosts:
         return self.encode_batch_s + self.unit_s * units
 
     def of(self, batch: Batch) -> float:
-        if batch.lane.stage == "encode":
+        if batch.queue.stage == "encode":
             return self.encode_s(len(batch.items))
         return self.classify_batch_s + self.window_s * len(batch.items)
 

@@ -10,23 +10,23 @@ import torch
 
 from tubelet.models.families.factorised import Factorised, FactorisedDims
 from tubelet.models.spec import ModelSpec, Preprocessing, Sampling
-from tubelet.service.engine.cpu_threads import Cores
+from tubelet.service.engine.cpu_threads import CpuThreads
 from tubelet.service.engine.executor import Executor
-from tubelet.service.engine.model_runner import Replica
-from tubelet.service.engine.served_model import HostedModel
-from tubelet.service.engine.session import VideoWork
-from tubelet.service.engine.stage_queue import Account, Item, Lane, Run
-from tubelet.service.fair_queue import Claim
+from tubelet.service.engine.model_runner import ModelRunner
+from tubelet.service.engine.served_model import ServedModel
+from tubelet.service.engine.session import VideoSession
+from tubelet.service.engine.stage_queue import BatchFunction, EngineCosts, Item, StageQueue
+from tubelet.service.fair_queue import Flow
 from tubelet.service.types.video import UnitFrames
 
 S, T, SIZE = 4, 2, 32
 
 
-def replicas(
+def runners(
     release: Callable[[Sequence[UnitFrames]], None] = lambda units: None,
     *devices: str,
     family: type[Factorised] = Factorised,
-) -> tuple[ModelSpec, list[Replica]]:
+) -> tuple[ModelSpec, list[ModelRunner]]:
     """A small factorised model, always with the same random weights, on the CPU if nothing else is said."""
     preprocessing = Preprocessing(SIZE, SIZE, "crop", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
     dims = FactorisedDims((T, 16, 16), S, 48, 2, 1, 3, 96)
@@ -45,18 +45,18 @@ def replicas(
         torch.manual_seed(0)
         model = family(dims, preprocessing, 3).eval()
         torch.nn.init.normal_(model.head.weight)
-        found.append(Replica(spec, model.to(device), device, 8, release, Cores(2)))
+        found.append(ModelRunner(spec, model.to(device), device, 8, release, CpuThreads(2)))
     return spec, found
 
 
-def hosted(
+def served_model(
     release: Callable[[Sequence[UnitFrames]], None] = lambda units: None,
     *devices: str,
     family: type[Factorised] = Factorised,
-) -> HostedModel:
+) -> ServedModel:
     """The model of ``replicas``, ready for an executor."""
-    spec, found = replicas(release, *devices, family=family)
-    return HostedModel(spec, found, precision="float32", max_batch_units=8, max_batch_windows=8)
+    spec, found = runners(release, *devices, family=family)
+    return ServedModel(spec, found, precision="float32", max_batch_units=8, max_batch_windows=8)
 
 
 def video(seed: int, units: int) -> list[UnitFrames]:
@@ -67,10 +67,10 @@ def video(seed: int, units: int) -> list[UnitFrames]:
     ]
 
 
-async def classify_video(executor: Executor, model: HostedModel, units: list[UnitFrames]) -> np.ndarray:
-    work = VideoWork(executor, model)
-    embeddings = [work.encode(unit) for unit in units]
-    windows = [work.classify(embeddings[start : start + S]) for start in range(len(units) - S + 1)]
+async def classify_video(executor: Executor, model: ServedModel, units: list[UnitFrames]) -> np.ndarray:
+    session = VideoSession(executor, model)
+    embeddings = [session.encode(unit) for unit in units]
+    windows = [session.classify(embeddings[start : start + S]) for start in range(len(units) - S + 1)]
     return np.stack(await asyncio.gather(*windows))
 
 
@@ -94,13 +94,17 @@ class Gate:
         await asyncio.to_thread(self.entered.acquire)
 
 
-def lane_of(stage: Literal["encode", "classify"], most: int, *runs: Run[str, str]) -> Lane[str, str]:
+def make_queue(
+    stage: Literal["encode", "classify"], most: int, *functions: BatchFunction[str, str]
+) -> StageQueue[str, str]:
     """On the device "cpu", or on as many as there are functions: "cpu:0", "cpu:1", ..."""
-    names = ["cpu"] if len(runs) == 1 else [f"cpu:{number}" for number in range(len(runs))]
-    return Lane("model", stage, most, dict(zip(names, runs, strict=True)))
+    names = ["cpu"] if len(functions) == 1 else [f"cpu:{number}" for number in range(len(functions))]
+    return StageQueue("model", stage, most, dict(zip(names, functions, strict=True)))
 
 
-def submit(executor: Executor, lane: Lane[str, str], owner: Claim[Any], payload: str) -> asyncio.Future[str]:
+def submit(
+    executor: Executor, queue: StageQueue[str, str], flow: Flow[Any], payload: str
+) -> asyncio.Future[str]:
     result: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    executor.submit(lane, owner, Item(payload, Account(), result))
+    executor.submit(queue, flow, Item(payload, EngineCosts(), result))
     return result

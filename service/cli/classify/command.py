@@ -160,8 +160,8 @@ def classify(
 
 def _exit_if_threads_run(status: int) -> None:
     """End the process at once if a thread runs code that cannot be stopped, such as loading a model."""
-    from tubelet.service.engine.daemon_threads import is_any_at_work
+    from tubelet.service.engine.daemon_threads import has_running_threads
 
-    if is_any_at_work():
+    if has_running_threads():
         sys.stdout.flush()
         os._exit(status)

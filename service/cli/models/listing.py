@@ -51,11 +51,11 @@ def open_store(config: Config) -> "ModelStore":
     """Return the models of this installation; report broken ones, and a missing store, on standard error."""
     # Imported late: listing a server's models does not need torch, whose import takes seconds.
     from tubelet.models.repository.repository import ZOO, ModelStore
-    from tubelet.service.server.model_manager import NotThere, check_folder
+    from tubelet.service.server.model_manager import MissingModels, check_folder
 
     try:
         check_folder(config.models)
-    except NotThere as error:
+    except MissingModels as error:
         _errors.print(f"only the embedded models are listed: {error}")
     store = ModelStore(ZOO, config.models.store)
     for problem in store.broken:

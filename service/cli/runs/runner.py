@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 from tubelet.service.cli.runs.video_sources import STANDARD_INPUT
 from tubelet.service.client import AsyncClient, ServerError
 from tubelet.service.config.config import Config, FetchConfig
-from tubelet.service.engine.daemon_threads import in_own_thread
+from tubelet.service.engine.daemon_threads import run_in_daemon_thread
 from tubelet.service.errors import MalformedOption, TubeletError, UnknownModel, UriNotAllowed
 from tubelet.service.types.model_ref import ModelRef
 from tubelet.service.types.request import Options
@@ -259,7 +259,7 @@ def _standard_input() -> BinaryIO:
 
 async def _pipe_chunks(file: BinaryIO) -> AsyncIterator[bytes]:
     """Yield chunks of a pipe; each is read on a thread, since it may have to be waited for."""
-    while chunk := await in_own_thread(partial(file.read, _CHUNK_BYTES)):
+    while chunk := await run_in_daemon_thread(partial(file.read, _CHUNK_BYTES)):
         yield chunk
 
 

@@ -12,7 +12,7 @@ from tubelet.service.decode.pool.session import DecodeSession
 from tubelet.service.decode.pool.spawner import Spawner, retry_until_started
 from tubelet.service.decode.pool.watchdog import WorkerFailure
 from tubelet.service.decode.pool.worker_process import WorkerProcess
-from tubelet.service.fair_queue import Claim, FairQueue
+from tubelet.service.fair_queue import FairQueue, Flow
 from tubelet.service.types.request import Priority
 from tubelet.service.types.video import Protection, VideoFile
 
@@ -117,16 +117,16 @@ class DecodePool:
         further video waits for the rest of its ``file`` first.
         """
         async with self._upload_slot(file):
-            process = await self._acquire(Claim(priority, deadline))
+            process = await self._acquire(Flow(priority, deadline))
             try:
                 yield DecodeSession(process)
             finally:
                 self._in_background(self._release(process))
 
-    async def _acquire(self, claim: Claim[asyncio.Future[WorkerProcess]]) -> WorkerProcess:
-        """Wait until a worker is assigned to ``claim``."""
+    async def _acquire(self, flow: Flow[asyncio.Future[WorkerProcess]]) -> WorkerProcess:
+        """Wait until a worker is assigned to ``flow``."""
         assigned: asyncio.Future[WorkerProcess] = asyncio.get_running_loop().create_future()
-        self._waiting.put(claim, assigned)
+        self._waiting.put(flow, assigned)
         self._assign_workers()
         try:
             return await assigned
@@ -134,7 +134,7 @@ class DecodePool:
             if assigned.done() and not assigned.cancelled():
                 self._in_background(self._release(assigned.result()))
             else:
-                self._waiting.drop(claim)
+                self._waiting.drop(flow)
                 self._arm_long_video_timer()  # this may have been the last video that waited
             raise
 
