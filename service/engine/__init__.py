@@ -1,1 +1,1 @@
-"""Batches of units and windows from all videos, computed on every device."""
+"""The engine: computes the units and windows of all videos in batches, on every device."""

@@ -1,8 +1,8 @@
-"""Measurement of batch sizes on a model's device, at load and again later where it was disturbed.
+"""Measurement of batch sizes on a model's device: when it is loaded, and again later if that was disturbed.
 
-On a CPU, batches are measured on one thread, by the processor time of that thread. So are batches computed
-under load, when each core computes one of its own. Processor time leaves out the time that other programs
-take, and one thread waits for no other: threads that wait for each other use up processor time doing so.
+On a CPU, batches are measured on one thread, by the processor time of that thread. This is how they are
+computed under load, when each core computes a batch of its own. Processor time leaves out what other programs
+take. Several threads would spend some of it waiting for each other.
 """
 
 import asyncio
@@ -35,9 +35,9 @@ class Measurement:
 
 
 class BatchMeter:
-    """Measures batches of black units on ``replica``, whose cost is what ``clock`` counts, in seconds.
+    """Measures batches of black units on ``runner``, in seconds of ``clock``.
 
-    ``replica`` must compute nothing else meanwhile. What batches cost in earlier measurements counts too.
+    ``runner`` must compute nothing else meanwhile. Later measurements take earlier ones into account.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class BatchMeter:
         self._clock = clock
 
     def tune(self, check: Callable[[], None] = lambda: None) -> Measurement:
-        """Choose the batch size, blocking; ``check`` is called before each batch and may raise to end it."""
+        """Choose the batch size, blocking. ``check`` is called before each batch, and may raise to stop."""
 
         def measure(size: int) -> BatchCost:
             check()
@@ -61,19 +61,20 @@ class BatchMeter:
         return Measurement(tuning, is_disturbed(spent, _busy_s() - busy_s, os.cpu_count() or 1))
 
     def _measure(self, size: int) -> BatchCost:
+        """Compute one batch of ``size`` units, and return its cost."""
         units = list(dummy_units(self._spec, range(size)))
         compute_s, wall_s = self._clock(), monotonic()
         try:
             found = self._runner.encode(units)
             if isinstance(found, PendingBatch):
                 found.wait()
-        except BatchFailed as error:  # no other device is there to retry on
+        except BatchFailed as error:  # there is no other device to retry on
             raise (error.__cause__ or error) from None
         return BatchCost(self._clock() - compute_s, monotonic() - wall_s)
 
 
 class EngineInUse(Exception):
-    """The engine has work to do, so a measurement ends."""
+    """A measurement was stopped because the engine has work to do."""
 
 
 async def remeasure(
@@ -82,10 +83,10 @@ async def remeasure(
     apply: Callable[[BatchTuning], None],
     pauses_s: Iterable[float] = _PAUSES_S,
 ) -> None:
-    """Measure again after each pause, until a measurement was not disturbed; ``apply`` gets each result.
+    """Measure again after each of ``pauses_s``, until a measurement is not disturbed; ``apply`` each result.
 
-    ``tune`` is ``BatchMeter.tune``. It runs on a thread of its own, and only while the engine ``is_idle``: a
-    request shares the cores with one batch at most. Cancelling waits for the end of that batch.
+    ``tune`` is ``BatchMeter.tune``. It runs on a thread of its own, and only while the engine ``is_idle``, so
+    a request shares the cores with one measured batch at most. Cancelling waits for the end of that batch.
     """
     for pause_s in pauses_s:
         while True:
@@ -103,6 +104,11 @@ async def remeasure(
 async def _measure_while_idle(
     tune: Callable[[Callable[[], None]], Measurement], is_idle: Callable[[], bool]
 ) -> Measurement:
+    """Run ``tune`` on a thread.
+
+    Raises:
+        EngineInUse: the engine got work to do before the measurement ended.
+    """
     stopped = threading.Event()
 
     def check() -> None:
@@ -119,13 +125,13 @@ async def _measure_while_idle(
 
 
 def dummy_units(spec: ModelSpec, units: Iterable[int]) -> Iterator[UnitFrames]:
-    """Yield a black unit of the model's size for each number of ``units``."""
+    """Yield a black unit of the model's size for each of the unit numbers ``units``."""
     size = spec.preprocessing
     pixels = np.zeros((spec.sampling.frames_per_unit, size.height, size.width, 3), np.uint8)
     return (UnitFrames(grid=0, unit=unit, pixels=pixels, release=lambda: None) for unit in units)
 
 
 def _busy_s() -> float:
-    """Return the processor time that all programs have used since the machine started."""
+    """Return the seconds of processor time that all programs have used since the machine started."""
     times = psutil.cpu_times()._asdict()
     return sum(times.get(kind, 0.0) for kind in ("user", "nice", "system", "irq", "softirq", "steal"))

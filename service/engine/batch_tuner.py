@@ -1,4 +1,4 @@
-"""Choice of the batch size: the smallest in which a unit costs about as little as in any other."""
+"""Choice of the batch size: the smallest whose cost a unit is close to the lowest of all sizes."""
 
 import math
 from collections.abc import Callable
@@ -7,24 +7,24 @@ from itertools import accumulate
 
 from tubelet.models.spec import ModelSpec
 
-_MIN_GAIN = 0.97  # a batch twice as large must cost this share a unit, or it only makes others wait
-_PREFERRED_SLACK = 1.1  # this much more a unit is a fair price for not waiting for a larger batch
-_BUDGET_S = 1.5  # for all measurements; the cost of one unit is measured in any case
-_LONGEST_BATCH_S = 0.5  # a larger batch would keep the next request waiting
+_MIN_GAIN = 0.97  # a larger batch must cost less than this share a unit, or it is not worth the wait for it
+_PREFERRED_SLACK = 1.1  # a preferred batch costs at most this factor more a unit than the largest
+_BUDGET_S = 1.5  # of a run; batches of one unit are measured even if they take longer
+_LONGEST_BATCH_S = 0.5  # a longer batch would delay the next request
 _MIN_ROUNDS = 3
-_MIN_SPENT_S = 0.5  # small models are measured in more rounds
-_SAMPLE_S = 0.02  # small batches are repeated for this long: else only they would fit between disturbances
+_MIN_SPENT_S = 0.5  # small models are measured in more than the least number of rounds
+_SAMPLE_S = 0.02  # small batches are repeated for this long, so that disturbances hit all sizes alike
 
-_MAX_UNITS = {"cpu": 32, "cuda": 128}  # more have not paid anywhere
-_MAX_BYTES = 128 << 20  # of a batch's pixels: each device has several batches in memory
+_MAX_UNITS = {"cpu": 32, "cuda": 128}  # in a batch; larger ones gained nothing on any machine
+_MAX_BYTES = 128 << 20  # of pixels in a batch; each device holds several batches
 
-_MAX_WALL_RATIO = 1.1  # wall time to processor time: more, and the thread was kept from its core
-_MAX_OTHERS_SHARE = 0.15  # of all cores: more, and caches, memory or a core's execution units were shared
+_MAX_WALL_RATIO = 1.1  # of wall time to processor time; above it, another program had the thread's core
+_MAX_OTHERS_SHARE = 0.15  # of all cores; above it, other programs slowed caches and memory down
 
 
 @dataclass(frozen=True, slots=True)
 class BatchCost:
-    """The cost of one batch: ``compute_s`` to compare sizes by, ``wall_s`` from its start to its end."""
+    """The cost of one batch: ``compute_s``, by which sizes are compared, and ``wall_s`` from start to end."""
 
     compute_s: float
     wall_s: float
@@ -32,9 +32,10 @@ class BatchCost:
 
 @dataclass(frozen=True, slots=True)
 class BatchTuning:
-    """The largest batch that pays and the wall time of a unit in it; the preferred batch and its wall time.
+    """Chosen batch sizes: the largest that pays and the preferred one, with their wall times.
 
-    In a batch of ``preferred_size`` a unit costs hardly more than in the largest.
+    ``unit_s`` is the time of a unit in a batch of ``max_size``, ``preferred_s`` that of a whole batch of
+    ``preferred_size``. A unit costs hardly more in a preferred batch than in the largest.
     """
 
     max_size: int
@@ -44,7 +45,7 @@ class BatchTuning:
 
 
 def largest_batch(spec: ModelSpec, device_type: str) -> int:
-    """Return the most units of a batch that are worth a try."""
+    """Return the largest batch size that is worth measuring for a model, in units."""
     sampling, size = spec.sampling, spec.preprocessing
     unit_bytes = sampling.frames_per_unit * size.height * size.width * 3
     return min(_MAX_UNITS[device_type], max(1, _MAX_BYTES // unit_bytes))
@@ -53,8 +54,8 @@ def largest_batch(spec: ModelSpec, device_type: str) -> int:
 def is_disturbed(spent: BatchCost, busy_s: float, cores: int) -> bool:
     """Return whether other programs may have distorted a measurement on one thread of a CPU.
 
-    The measurement took ``spent`` in all. Meanwhile all programs on the machine's ``cores`` together took
-    ``busy_s`` of processor time.
+    The whole measurement cost ``spent``. Meanwhile all programs together used ``busy_s`` seconds of processor
+    time on the machine's ``cores``.
     """
     others_s = busy_s - spent.compute_s
     return (
@@ -64,27 +65,26 @@ def is_disturbed(spent: BatchCost, busy_s: float, cores: int) -> bool:
 
 
 class BatchTuner:
-    """Chooses the batch size for a model, of at most ``largest`` units, by measuring batches.
+    """Chooses the batch size of a model by measuring batches of up to ``largest`` units.
 
-    A disturbance makes a batch only dearer, and may last a second. So each size is measured in several
-    rounds, and counts with its cheapest sample of all rounds and runs. A later round may go on to larger
-    sizes.
+    A disturbance only makes a batch slower, and may last a second. So each size is measured in several
+    rounds, and its cheapest sample counts, over all rounds and runs. Later rounds may go on to larger sizes.
     """
 
     def __init__(self, largest: int) -> None:
         self._largest = largest
-        self._compute_s: dict[int, float] = {}  # the least of each size, in rising order of sizes
+        self._compute_s: dict[int, float] = {}  # the least of each size, sizes in rising order
         self._wall_s: dict[int, float] = {}
-        self._left_s = 0.0  # of the budget of a run
+        self._left_s = 0.0  # what is left of the budget of this run
         self._measure: Callable[[int], BatchCost]
 
     def run(self, measure: Callable[[int], BatchCost]) -> BatchTuning:
-        """Choose the batch size, where ``measure`` computes a batch of the given size and returns its cost.
+        """Choose the batch size; ``measure`` computes a batch of a given size and returns its cost.
 
-        Sizes are doubled until that pays no more. There are more rounds while a larger batch seems to cost
-        more a unit than a smaller one.
+        Sizes are doubled until a unit gets no cheaper. More rounds follow while a larger batch appears to
+        cost more a unit than a smaller one.
         """
-        measure(1)  # does once what later batches need not do again
+        measure(1)  # not counted: the first batch also compiles and allocates
         self._measure, self._left_s = measure, _BUDGET_S
         self._try(1)
         self._grow()
@@ -97,7 +97,7 @@ class BatchTuner:
         return self._tuning()
 
     def _try(self, size: int) -> None:
-        """Take a sample of a size: the mean of some batches."""
+        """Take a sample of ``size``: the mean cost of batches that are repeated for ``_SAMPLE_S``."""
         compute_s = wall_s = 0.0
         batches = 0
         while compute_s < _SAMPLE_S:
@@ -110,7 +110,7 @@ class BatchTuner:
         self._wall_s[size] = min(wall_s / batches, self._wall_s.get(size, math.inf))
 
     def _grow(self) -> None:
-        """Measure larger sizes until they pay no more."""
+        """Measure larger sizes until a unit gets no cheaper, or a limit is reached."""
         while (last := max(self._compute_s)) < min(self._largest, 4 * self._best()):
             size = min(2 * last, self._largest)
             expected_s = self._compute_s[last] * size / last
@@ -119,7 +119,7 @@ class BatchTuner:
             self._try(size)
 
     def _repeat(self) -> bool:
-        """Measure all sizes once more; return False when the budget does not suffice."""
+        """Measure all sizes once more; return False as soon as the budget is too small for that."""
         for size in tuple(self._compute_s):
             if self._compute_s[size] > self._left_s:
                 return False
@@ -127,7 +127,7 @@ class BatchTuner:
         return True
 
     def _is_smooth(self) -> bool:
-        """Return whether a unit costs about as little in each size as in all smaller ones."""
+        """Return whether no size costs much more a unit than a smaller size."""
         costs = [self._unit_s(size) for size in self._compute_s]
         return all(
             cost <= _PREFERRED_SLACK * least
@@ -135,13 +135,14 @@ class BatchTuner:
         )
 
     def _tuning(self) -> BatchTuning:
+        """Return the largest size that pays, and the smallest that costs hardly more a unit."""
         best = self._best()
-        enough_s = _PREFERRED_SLACK * self._unit_s(best)
-        preferred = next(size for size in self._compute_s if self._unit_s(size) <= enough_s)
+        limit_s = _PREFERRED_SLACK * self._unit_s(best)
+        preferred = next(size for size in self._compute_s if self._unit_s(size) <= limit_s)
         return BatchTuning(best, self._wall_s[best] / best, preferred, self._wall_s[preferred])
 
     def _best(self) -> int:
-        """Return the last size, in rising order, that made a unit enough cheaper."""
+        """Return the largest size in which a unit is clearly cheaper than in the best smaller one."""
         best, *others = self._compute_s
         for size in others:
             if self._unit_s(size) < _MIN_GAIN * self._unit_s(best):
@@ -149,4 +150,5 @@ class BatchTuner:
         return best
 
     def _unit_s(self, size: int) -> float:
+        """Return the least cost measured for a unit in a batch of ``size``."""
         return self._compute_s[size] / size

@@ -1,7 +1,7 @@
-"""The processor's cores, shared out among the threads that compute on it.
+"""The number of threads that torch uses for a batch on a CPU.
 
-A batch on several threads waits at each layer for the slowest of them, and whatever else runs on the machine
-keeps one of them from its core: with decoders at work, a batch on each core does more than one batch on all.
+A batch on several threads waits at each layer for the slowest of them. While decoders run, one of the threads
+often has no core. So under load, one batch on each core is faster than one batch on all cores.
 """
 
 import threading
@@ -12,7 +12,7 @@ import torch
 
 
 class CpuThreads:
-    """``total`` threads for all batches that are computed at the same time."""
+    """Shares ``total`` threads among the batches that are computed at the same time."""
 
     def __init__(self, total: int) -> None:
         self.total = total
@@ -22,10 +22,11 @@ class CpuThreads:
 
     @contextmanager
     def share(self, parallel_batches: int) -> Iterator[None]:
-        """torch computes on a share of the cores until the context ends, on the thread that enters it.
+        """Let torch use one batch's share of the threads, on the calling thread, until the context ends.
 
-        It is what so many batches would each get, or as many as there are now: a window of one large unit has
-        all cores while nothing else is computed, one of many small units has its next units in other batches.
+        The threads are divided by ``parallel_batches``, or by the number of batches being computed where that
+        is larger. A window of one large unit gets all threads while nothing else is computed. A window of
+        many small units leaves threads for the batches of its next units.
         """
         with self._lock:
             self._busy += 1
@@ -38,10 +39,10 @@ class CpuThreads:
                 self._busy -= 1
 
     def set(self, threads: int) -> None:
-        """torch computes with so many threads from now on, on the thread that calls this.
+        """Let torch use this number of ``threads`` on the calling thread from now on.
 
-        Nobody else may tell it: only what has changed is.
+        Nothing else may set the number on this thread: torch is called only when it changes.
         """
-        if getattr(self._own, "threads", 0) != threads:  # it costs more than a small layer
+        if getattr(self._own, "threads", 0) != threads:  # setting it takes longer than a small layer
             torch.set_num_threads(threads)
             self._own.threads = threads

@@ -1,4 +1,4 @@
-"""Work in daemon threads: what is given up need not be waited for, unlike that of ``asyncio.to_thread``."""
+"""Daemon threads: unlike with ``asyncio.to_thread``, no shutdown waits for work that was given up."""
 
 import asyncio
 import threading
@@ -12,7 +12,7 @@ _running: set[threading.Thread] = set()
 
 
 async def run_in_daemon_thread(work: Callable[[], T]) -> T:
-    """Run ``work`` in a daemon thread, for which neither the end of the loop nor that of Python waits."""
+    """Run ``work`` on a daemon thread and return its result. No shutdown of loop or Python waits for it."""
     found: Future[T] = Future()
     found.set_running_or_notify_cancel()
 
@@ -31,5 +31,5 @@ async def run_in_daemon_thread(work: Callable[[], T]) -> T:
 
 
 def has_running_threads() -> bool:
-    """Whether a thread still works, be it for nobody any more."""
+    """Return whether a thread of ``run_in_daemon_thread`` is still running, even if nothing awaits it."""
     return bool(_running)

@@ -1,4 +1,4 @@
-"""Embeddings of units that were seen before: of the same video again, or of a scene that stands still."""
+"""The cache of embeddings, for units seen before: of the same video again, or of a scene without motion."""
 
 import asyncio
 import secrets
@@ -14,20 +14,21 @@ from tubelet.service.engine.served_model import ServedModel
 from tubelet.service.engine.stage_queue import Item
 from tubelet.service.types.video import UnitFrames
 
-Key = tuple[str, int, bytes]  # name and number of a model, digest of a unit's pixels
+Key = tuple[str, int, bytes]  # name and instance id of a model, digest of a unit's pixels
 Unit = Item[UnitFrames, Embedding]
 Outcome = Literal["hit", "shared", "miss"]
 
-_ENTRY_BYTES = 256  # what an entry takes beside its embedding
+_ENTRY_BYTES = 256  # memory of an entry beside its embedding
 _DIGEST_BYTES = 16
 
 
 class EmbeddingCache:
-    """The embeddings used last that fit ``max_bytes``, and those on their way. Lives on one event loop.
+    """A least recently used cache of embeddings, of at most ``max_bytes``, and the units being computed.
 
-    Digests are keyed with a secret of this process (BLAKE3, in an eighth of BLAKE2's time): no client can
-    make two units that share one. ``count`` is called for each unit with the name of its model, and whether
-    its embedding was there, on its way, or neither.
+    It lives on one event loop. Digests are keyed with a secret of this process, so that no client can make
+    two units with the same digest. (BLAKE3 takes an eighth of BLAKE2's time.) ``count`` is called for each
+    unit with the name of its model and the outcome: ``hit``, the embedding was cached; ``shared``, an
+    identical unit was being computed; or ``miss``.
     """
 
     def __init__(self, max_bytes: int, count: Callable[[Unit, str, Outcome], None]) -> None:
@@ -35,28 +36,30 @@ class EmbeddingCache:
         self._max_bytes = max_bytes
         self._count = count
         self._secret = secrets.token_bytes(32)
-        self._known: OrderedDict[Key, Embedding] = OrderedDict()  # the one used last at the end
+        self._cached: OrderedDict[Key, Embedding] = OrderedDict()  # the most recently used one last
         self._in_flight: dict[Key, Unit] = {}
 
     def clear(self) -> None:
-        self._known.clear()
+        """Drop all embeddings. Units that are being computed go on."""
+        self._cached.clear()
         self.used_bytes = 0
 
     def key(self, model: ServedModel, pixels: np.ndarray) -> Key:
+        """Return the key of a unit with ``pixels`` for ``model``."""
         digest = blake3(pixels.data, key=self._secret)
         return model.spec.name, model.instance_id, digest.digest(_DIGEST_BYTES)
 
     def lookup_or_enqueue(self, key: Key, unit: Unit, enqueue: Callable[[Unit], None]) -> None:
-        """Give ``unit`` its embedding; what has to be computed for it is handed to ``queue``.
+        """Set the result of ``unit`` from the cache, or call ``enqueue`` with the unit to compute for it.
 
-        That may be its equal, which is queued for another video already: so who is in a hurry need not wait
-        for the other's turn. The unit keeps its pixels until the embedding is there: the video that asked
-        first may be cancelled.
+        If an identical unit is being computed for another video, that one is enqueued again, under the flow
+        of this video: a high-priority video does not wait for a low-priority one. ``unit`` keeps its pixels
+        until it has its result, since the other video may be cancelled.
         """
-        known = self._known.get(key)
-        if known is not None:
-            self._known.move_to_end(key)
-            self._answer(key, "hit", unit, known)
+        cached = self._cached.get(key)
+        if cached is not None:
+            self._cached.move_to_end(key)
+            self._resolve(key, "hit", unit, cached)
         elif (in_flight := self._in_flight.get(key)) is not None:
             in_flight.result.add_done_callback(lambda first: self._on_shared_done(first, key, unit, enqueue))
             enqueue(in_flight)
@@ -69,28 +72,32 @@ class EmbeddingCache:
     def _on_shared_done(
         self, first: asyncio.Future[Embedding], key: Key, unit: Unit, enqueue: Callable[[Unit], None]
     ) -> None:
+        """Set the result of ``unit`` from ``first``, its equal; look ``unit`` up again if that failed."""
         if unit.result.done():  # cancelled meanwhile
             return
         if first.cancelled() or first.exception() is not None:
             self.lookup_or_enqueue(key, unit, enqueue)
         else:
-            self._answer(key, "shared", unit, first.result())
+            self._resolve(key, "shared", unit, first.result())
 
-    def _answer(self, key: Key, outcome: Outcome, unit: Unit, embedding: Embedding) -> None:
+    def _resolve(self, key: Key, outcome: Outcome, unit: Unit, embedding: Embedding) -> None:
+        """Set the result of ``unit``, count the outcome, and release its pixels."""
         self._count(unit, key[0], outcome)
         unit.payload.release()
         unit.result.set_result(embedding)
 
     def _store(self, key: Key, done: asyncio.Future[Embedding]) -> None:
+        """Cache the embedding of a unit that was computed, and evict the least recently used ones."""
         del self._in_flight[key]
         if done.cancelled() or done.exception() is not None:
             return
-        self._known[key] = done.result()
+        self._cached[key] = done.result()
         self.used_bytes += _size(done.result())
         while self.used_bytes > self._max_bytes:
-            _, forgotten = self._known.popitem(last=False)
-            self.used_bytes -= _size(forgotten)
+            _, evicted = self._cached.popitem(last=False)
+            self.used_bytes -= _size(evicted)
 
 
 def _size(embedding: Embedding) -> int:
+    """Return the bytes that an entry takes."""
     return embedding.nbytes + _ENTRY_BYTES

@@ -1,4 +1,4 @@
-"""The engine: models on devices, and the work that videos ask of them."""
+"""The engine: loads models on all devices, and opens a session for each video."""
 
 import asyncio
 import logging
@@ -32,15 +32,14 @@ _log = logging.getLogger(__name__)
 
 
 class Engine:
-    """Batches the units and windows of all videos in flight, on every GPU when there is one.
+    """Computes the units and windows of all videos in flight in batches, on every GPU where there is one.
 
-    On a processor each core computes batches of its own, of one copy of the model.
-
-    ``on_loss`` hears of each device that is taken out of service.
+    On a CPU each core computes batches of its own, with one copy of the model for all cores.
+    ``on_device_lost`` is called with each device that is taken out of service.
 
     Raises:
-        tubelet.service.engine.model_loader.NoSuchDevice: the configuration names a device that is not there.
-        UnsupportedPrecision: a device does not multiply the configured precision natively.
+        tubelet.service.engine.model_loader.NoSuchDevice: the configuration names an absent device.
+        UnsupportedPrecision: a device cannot multiply natively in the configured precision.
     """
 
     def __init__(
@@ -61,8 +60,12 @@ class Engine:
         contention = CpuContention(usable_cores(), on_cores)
         self._executor = Executor(metrics, map(str, self._devices), on_device_lost, contention)
         self._cache = _cache(config, metrics)
-        self._published: dict[tuple[str, str], ServedModel] = {}  # by name and version, the one loaded last
-        self._remeasuring: dict[ServedModel, asyncio.Task[None]] = {}  # whose batch sizes are measured again
+        self._published: dict[
+            tuple[str, str], ServedModel
+        ] = {}  # in the metrics; by name and version, the one loaded last
+        self._remeasuring: dict[
+            ServedModel, asyncio.Task[None]
+        ] = {}  # models whose batch sizes are to be measured again
         self._loop: asyncio.AbstractEventLoop
 
     async def __aenter__(self) -> "Engine":
@@ -78,22 +81,23 @@ class Engine:
 
     @property
     def has_devices(self) -> bool:
-        """A device is left in service."""
+        """Whether at least one device is in service."""
         return bool(self._executor.devices)
 
     def set_decoding_cores(self, cores: int) -> None:
-        """So many of the processor's cores are theirs from now on."""
+        """Set the number of CPU ``cores`` that decoders use from now on."""
         self._executor.set_decoding_cores(cores)
 
     async def load(self, store: ModelStore, spec: ModelSpec) -> ServedModel:
-        """Load a model, measure batch sizes, and compute a window, so that first requests are not slow.
+        """Load the model of ``spec``, choose its batch sizes and compute a window as warm-up.
 
-        Sizes that other programs distorted are measured again later, while the engine is idle.
+        Where other programs disturbed the measurement of batch sizes, it is repeated later, while the engine
+        is idle.
 
         Raises:
-            tubelet.models.repository.model_folder.BrokenModel: its files are not what its model.toml says.
-            tubelet.models.errors.MissingExtra: it needs a library that is not installed.
-            UnsupportedPrecision: it cannot run in the precision that is configured.
+            tubelet.models.repository.model_folder.BrokenModel: the model's files contradict its model.toml.
+            tubelet.models.errors.MissingExtra: the model needs a library that is not installed.
+            UnsupportedPrecision: the model cannot run in the configured precision.
         """
         config, began = self._config, monotonic()
         largest = config.max_batch_units or largest_batch(spec, self._devices[0].type)
@@ -122,17 +126,19 @@ class Engine:
         return served
 
     def unload(self, model: ServedModel) -> None:
-        """No work will be asked of it any more."""
+        """Stop serving ``model``. The caller opens no more sessions with it."""
         if (remeasuring := self._remeasuring.get(model)) is not None:
             remeasuring.cancel()
         self._unschedule(model)
-        if self._published.get(_name_and_version(model)) is model:  # else another one took its place
+        if (
+            self._published.get(_name_and_version(model)) is model
+        ):  # else a newer one with this name and version took its place
             self._unpublish(model)
         if all(name != model.spec.name for name, _ in self._published):
             self._metrics.forget_model(model.spec.name)
 
     def clear_cache(self) -> None:
-        """Keep no embedding of what was computed so far."""
+        """Drop all cached embeddings."""
         if self._cache is not None:
             self._cache.clear()
 
@@ -143,43 +149,57 @@ class Engine:
         deadline: float | None = None,
         metrics: Metrics | None = None,
     ) -> VideoSession:
-        """A place in the queues for one video, whose work ``metrics`` count, or the engine's where None."""
+        """Open a session for one video.
+
+        ``deadline`` is a time of the monotonic clock. ``metrics`` count the work; None: the engine's do.
+        """
         return VideoSession(self._executor, model, self._cache, priority, deadline, metrics)
 
-    def _load_runners(self, store: ModelStore, spec: ModelSpec, most: int) -> list[ModelRunner]:
+    def _load_runners(self, store: ModelStore, spec: ModelSpec, largest: int) -> list[ModelRunner]:
+        """Load a model on each device, for batches of at most ``largest`` units. The cores share one copy."""
         config, dtype = self._config, self._dtype
-        self._cpu_threads.set(self._cpu_threads.total)  # on this thread, which compiles for so many
+        self._cpu_threads.set(
+            self._cpu_threads.total
+        )  # of this thread, which compiles the model for this number of threads
         on_cpu: VideoModel | None = None
         runners: list[ModelRunner] = []
         for device in self._devices:
             is_cpu = device.type == "cpu"
-            model = on_cpu if is_cpu and on_cpu else load_model(config, store, spec, device, dtype, most)
+            model = on_cpu if is_cpu and on_cpu else load_model(config, store, spec, device, dtype, largest)
             on_cpu = model if is_cpu else on_cpu
-            runners.append(ModelRunner(spec, model, device, most, self._release, self._cpu_threads))
+            runners.append(ModelRunner(spec, model, device, largest, self._release, self._cpu_threads))
         return runners
 
     def _meter(self, runner: ModelRunner, spec: ModelSpec, largest: int) -> BatchMeter:
+        """Return what measures batch sizes on ``runner``, with the clock that suits its device."""
         if self._can_measure_beside_requests(runner):
             return BatchMeter(runner.on_one_thread(), spec, largest, thread_time)
-        # OpenVINO computes on threads of its own, which the processor time of the whole process counts.
+        # OpenVINO computes on threads of its own: only the processor time of the whole process includes them.
         return BatchMeter(runner, spec, largest, process_time if runner.device.type == "cpu" else monotonic)
 
     def _can_measure_beside_requests(self, runner: ModelRunner) -> bool:
-        """Whether the model may compute on one more thread, as torch's do on a CPU."""
+        """Return whether the model can be measured on one thread while requests are computed."""
         return runner.device.type == "cpu" and self._config.runtime == "torch"
 
     def _remeasure_later(self, model: ServedModel, meter: BatchMeter) -> None:
+        """Measure the batch sizes of ``model`` again in the background, while the engine is idle."""
+
         async def run() -> None:
             try:
                 await remeasure(meter.tune, lambda: self._executor.is_idle, partial(_resize, model))
             except (RuntimeError, MemoryError) as error:
-                _log.warning("%s keeps its batch sizes: %s", model.spec.name, error)
+                _log.warning(
+                    "model %s keeps its batch sizes, since they cannot be measured: %s",
+                    model.spec.name,
+                    error,
+                )
 
         task = self._remeasuring[model] = asyncio.create_task(run())
         task.add_done_callback(lambda _: self._remeasuring.pop(model))
 
     async def _warm_up(self, model: ServedModel) -> None:
-        session = self.session(model, metrics=Metrics())  # which nobody reads
+        """Compute one window of black frames, so that whatever is compiled or allocated once is."""
+        session = self.session(model, metrics=Metrics())  # a warm-up is no request: its counts are dropped
         try:
             units = [
                 session.encode(unit)
@@ -187,13 +207,15 @@ class Engine:
             ]
             await session.classify(units)
         finally:
-            session.cancel()  # what one that failed leaves queued
+            session.cancel()  # drops what a failed warm-up left in the queues
 
     def _unschedule(self, model: ServedModel) -> None:
+        """Stop serving the queues of ``model``."""
         self._executor.remove(model.encode)
         self._executor.remove(model.classify)
 
     def _publish(self, model: ServedModel, load_s: float, warm_up_s: float) -> None:
+        """Show a model that was loaded in the metrics and the log."""
         spec = model.spec
         if (before := self._published.get(_name_and_version(model))) is not None:
             self._unpublish(before)
@@ -202,7 +224,8 @@ class Engine:
         self._metrics.model_load_seconds.labels(spec.name, spec.version).set(load_s)
         self._metrics.model_warm_up_seconds.labels(spec.name, spec.version).set(warm_up_s)
         _log.info(
-            "%s %s on %s in %s: loaded in %.1f s, warm after %.1f s more, %d units a batch, %.1f ms each",
+            "loaded model %s %s on %s in %s: %.1f s to load, %.1f s to warm up, "
+            "at most %d units a batch, %.1f ms a unit",
             spec.name,
             spec.version,
             ",".join(model.devices),
@@ -214,10 +237,12 @@ class Engine:
         )
 
     def _unpublish(self, model: ServedModel) -> None:
+        """Remove the series that show ``model`` from the metrics."""
         del self._published[_name_and_version(model)]
         self._metrics.forget_version(*_info(model))
 
     def _release(self, units: Sequence[UnitFrames]) -> None:
+        """Release ``units`` on the event loop; called on the threads of devices."""
         self._loop.call_soon_threadsafe(_release_all, units)
 
 
@@ -226,19 +251,23 @@ def _name_and_version(model: ServedModel) -> tuple[str, str]:
 
 
 def _info(model: ServedModel) -> tuple[str, ...]:
-    """The labels of the metric that shows it."""
+    """Return the labels of the metric ``model_info`` for ``model``."""
     spec = model.spec
     return spec.name, spec.version, spec.family, ",".join(model.devices), model.precision
 
 
 def _resize(model: ServedModel, tuning: BatchTuning) -> None:
+    """Use the batch sizes of a later measurement for ``model``, and log a change."""
     spec, before, now = model.spec, model.encode.max_batch_size, tuning.max_size
     if now != before:
-        _log.info("%s %s measured again: %d units a batch, not %d", spec.name, spec.version, now, before)
+        _log.info(
+            "model %s %s: batches now have at most %d units, not %d", spec.name, spec.version, now, before
+        )
     model.encode.resize(tuning)
 
 
 def _cache(config: EngineConfig, metrics: Metrics) -> EmbeddingCache | None:
+    """Make the cache of embeddings, which ``metrics`` count; None where the configuration has none."""
     if config.cache_bytes == 0:
         return None
 

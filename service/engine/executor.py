@@ -1,6 +1,6 @@
-"""The threads that own devices: each takes what is queued the moment its device is free.
+"""The executor: one thread for each device, which computes the next batch as soon as the device is free.
 
-On a processor a device is a core; one that decoders are at work on is not free, see ``crowd``.
+On a CPU each core is a device. It is not free while decoders use it, see ``CpuContention``.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Running:
-    """A batch that is on its device."""
+    """A batch that its device is computing since ``start``."""
 
     batch: Batch
     pending: PendingBatch[Any]
@@ -32,11 +32,11 @@ class _Running:
 
 
 class Executor:
-    """Runs batches of all lanes, one thread a device; results come back on the event loop.
+    """Computes the batches of all queues on ``devices``, and sets the results of items on the event loop.
 
-    While a device computes, its thread takes the next batch and prepares it, where the lane's ``run`` returns
-    before the results are there. ``on_loss`` hears of each device that is taken out of service; devices in a
-    ``crowd`` share a processor with decoders.
+    Where a queue's function returns a ``PendingBatch``, the thread prepares the next batch while the device
+    computes. ``on_device_lost`` is called on the event loop with each device that is taken out of service.
+    The devices of ``contention`` share the CPU with decoders.
     """
 
     def __init__(
@@ -49,7 +49,8 @@ class Executor:
         self._metrics = metrics
         self._on_device_lost = on_device_lost
         self._scheduler = Scheduler(devices, contention)
-        # Any one of those that are alike will do for an item; else it is for the one that need not wait.
+        # Where all devices are alike, any one can take a new item. Otherwise one may have to wait for a core
+        # while another need not: all are woken.
         alike = self._scheduler.contention.devices in (frozenset(), self._scheduler.devices)
         self._threads_to_wake = 1 if alike else len(self._scheduler.devices)
         self._condition = threading.Condition()
@@ -78,29 +79,32 @@ class Executor:
 
     @property
     def devices(self) -> frozenset[str]:
-        """Those in service."""
+        """The devices in service."""
         return frozenset(self._scheduler.devices)
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is queued, decoded or computed on the processor."""
+        """Whether nothing is queued, and the CPU neither decodes nor computes."""
         with self._condition:
             return self._scheduler.is_idle
 
     def queued(self) -> dict[tuple[str, str], int]:
-        """How much waits, by stage and model."""
+        """Return how many items wait for each (stage, model name)."""
         with self._condition:
             return self._scheduler.queued()
 
     def add(self, queue: StageQueue[Any, Any]) -> None:
+        """Serve ``queue`` from now on."""
         with self._condition:
             self._scheduler.add(queue)
 
     def remove(self, queue: StageQueue[Any, Any]) -> None:
+        """Stop serving ``queue``. The caller submits nothing more to it."""
         with self._condition:
             self._scheduler.remove(queue)
 
     def submit(self, queue: StageQueue[Any, Any], flow: Flow[Any], item: Item[Any, Any]) -> None:
+        """Queue ``item`` under ``flow``; it fails with ``NoDevice`` where no device can compute it."""
         with self._condition:
             if not self._scheduler.devices & queue.run_on.keys():
                 _fail_item(item, _no_device(queue))
@@ -109,13 +113,14 @@ class Executor:
             self._condition.notify(self._threads_to_wake)
 
     def set_decoding_cores(self, cores: int) -> None:
-        """So many cores are theirs from now on."""
+        """Set the number of ``cores`` that decoders use from now on."""
         with self._condition:
             freed = self._scheduler.contention.decoding_cores - cores
             self._scheduler.contention.decoding_cores = cores
             self._condition.notify(max(0, freed))
 
     def _run(self, device: str) -> None:
+        """Compute batches on ``device`` until the executor stops or the device is lost. It blocks."""
         running: _Running | None = None
         while True:
             with self._condition:
@@ -139,11 +144,11 @@ class Executor:
         return self._scheduler.next_batch(device, monotonic()) if self._is_active(device) else None
 
     def _start(self, batch: Batch, device: str) -> _Running | None:
-        """Begin a batch; None if it is through already."""
+        """Start ``batch`` on ``device``; return None if it has ended already, with results or an error."""
         start = monotonic()
         try:
             results = batch.queue.run_on[device]([item.payload for item in batch.items])
-        except Exception as error:  # whatever a device or a model throws belongs to this batch alone
+        except Exception as error:  # any error of a device or a model concerns this batch alone
             self._on_failure(batch, device, error)
             return None
         if isinstance(results, PendingBatch):
@@ -152,6 +157,7 @@ class Executor:
         return None
 
     def _finish(self, running: _Running, device: str) -> None:
+        """Wait for a batch that ``device`` computes, and deal with its results or error."""
         try:
             results = running.pending.wait()
         except Exception as error:
@@ -169,26 +175,26 @@ class Executor:
         self._on_loop(_resolve, batch, results)
 
     def _on_failure(self, batch: Batch, device: str, error: BaseException) -> None:
-        is_whole = True
+        can_retry = True
         if isinstance(error, BatchFailed):
-            is_whole = bool(error.payloads)
-            for item, payload in zip(batch.items, error.payloads, strict=False):
+            can_retry = bool(error.retry_payloads)
+            for item, payload in zip(batch.items, error.retry_payloads, strict=False):
                 item.payload = payload
             error = error.__cause__ or error
-        _log.warning("a batch of %s failed on %s: %r", batch.queue.model, device, error)
+        _log.warning("a batch of model %s failed on %s: %r", batch.queue.model, device, error)
         with self._condition:
-            if isinstance(error, torch.AcceleratorError):  # the device's context is broken for good
+            if isinstance(error, torch.AcceleratorError):  # every later batch on the device would fail too
                 self._scheduler.remove_device(device)
                 self._announce_lost_devices({device})
-            if is_whole and self._scheduler.requeue_failed(batch, device):
+            if can_retry and self._scheduler.requeue_failed(batch, device):
                 self._condition.notify_all()
                 return
         self._on_loop(_fail, batch, error)
 
     def _announce_lost_devices(self, lost: set[str]) -> None:
-        """Let the others know, and whoever waits for what none of them can compute. Holds the lock."""
+        """Report ``lost`` devices and fail what no other device can compute. The caller holds the lock."""
         for device in lost:
-            _log.error("%s is out of service", device)
+            _log.error("device %s failed and is out of service", device)
             self._on_loop(self._report_lost_device, device)
         if lost:
             for batch in self._scheduler.pop_unrunnable():
@@ -200,11 +206,13 @@ class Executor:
         self._on_device_lost(device)
 
     def _on_loop(self, function: Callable[..., None], *arguments: object) -> None:
+        """Call ``function`` on the event loop, soon."""
         self._loop.call_soon_threadsafe(function, *arguments)
 
     def _record_costs(self, batch: Batch, start: float, seconds: float) -> None:
+        """Add ``batch``, which began at ``start`` and took ``seconds``, to the metrics and to its videos."""
         queue, size = batch.queue, len(batch.items)
-        if self._scheduler.has(queue):  # else its model is unloaded, and so are its series
+        if self._scheduler.has(queue):  # else its model was unloaded: its series are gone
             self._count(batch, start, seconds)
         for item in batch.items:
             item.costs.queue_s = max(item.costs.queue_s, start - item.queued_at)
@@ -214,7 +222,7 @@ class Executor:
                 item.costs.classify_s += seconds / size
 
     def _count(self, batch: Batch, start: float, seconds: float) -> None:
-        """Add a batch to the metrics of its first item. A warm-up never shares a batch with requests."""
+        """Add ``batch`` to the metrics of its first item: a warm-up never shares a batch with requests."""
         queue, first = batch.queue, batch.items[0]
         metrics = first.costs.metrics or self._metrics
         metrics.engine_busy_seconds.inc(seconds)
@@ -225,12 +233,14 @@ class Executor:
 
 
 def _resolve(batch: Batch, results: Sequence[Any]) -> None:
+    """Give each item of ``batch`` its result, unless it was cancelled."""
     for item, result in zip(batch.items, results, strict=True):
         if not item.result.done():
             item.result.set_result(result)
 
 
 def _fail(batch: Batch, error: BaseException) -> None:
+    """Give each item of ``batch`` the error, unless it was cancelled."""
     for item in batch.items:
         _fail_item(item, error)
 
@@ -241,4 +251,4 @@ def _fail_item(item: Item[Any, Any], error: BaseException) -> None:
 
 
 def _no_device(queue: StageQueue[Any, Any]) -> NoDevice:
-    return NoDevice(f"no device is left that computes {queue.model}")
+    return NoDevice(f"every device that can compute model {queue.model} is out of service")

@@ -1,4 +1,4 @@
-"""A model as its device likes it best."""
+"""Choice of devices, and loading of models onto them in the form that runs fastest there."""
 
 import logging
 
@@ -22,27 +22,28 @@ class NoSuchDevice(RuntimeError):
 
 
 def choose_devices(wanted: str) -> list[torch.device]:
-    """``auto`` is every GPU where there is one, else the CPU; several have commas between them.
+    """Return the devices that ``wanted`` names, separated by commas; ``auto``: all GPUs, or else the CPU.
 
     Raises:
-        NoSuchDevice: this machine does not have one of them, or it is named twice.
+        NoSuchDevice: this machine lacks one of the devices, or one is named twice.
     """
     gpus = torch.cuda.device_count()
     if wanted == "auto":
         return [torch.device("cuda", number) for number in range(gpus)] or [torch.device("cpu")]
     devices = [torch.device(name) for name in wanted.split(",")]
     if len(set(devices)) < len(devices):
-        raise NoSuchDevice(f"engine.device is {wanted!r}, which names a device twice")
+        raise NoSuchDevice(f"engine.device is {wanted!r}, which names a device twice; name each device once")
     for device in devices:
         if device.type == "cuda" and (device.index or 0) >= gpus:
-            raise NoSuchDevice(f"engine.device is {wanted!r}, but torch sees {gpus} GPUs here")
+            raise NoSuchDevice(f"engine.device is {wanted!r}, but torch sees {gpus} GPUs on this machine")
     return devices
 
 
 def expand_cpu_cores(config: EngineConfig, devices: list[torch.device], cores: int) -> list[torch.device]:
-    """What computes a batch at a time: each GPU, and as ``cpu:0``, ``cpu:1``, ... each of the cores.
+    """Replace the CPU among ``devices`` by one device for each of the ``cores``: ``cpu:0``, ``cpu:1``, ...
 
-    OpenVINO spreads each batch over all of them itself.
+    Each of the returned devices computes one batch at a time. For OpenVINO there is one CPU device, since it
+    spreads each batch over all cores itself.
     """
     each = 1 if config.runtime == "openvino" else cores
     return [
@@ -60,17 +61,22 @@ def load_model(
     dtype: torch.dtype,
     max_batch_units: int,
 ) -> VideoModel:
-    """
+    """Load the model of ``spec`` onto ``device``, prepared for batches of at most ``max_batch_units``.
+
+    Its linear layers are packed for oneDNN on a CPU, and it runs as CUDA graphs on a GPU where it can.
+
     Raises:
-        tubelet.models.repository.model_folder.BrokenModel: its files are not what its model.toml says.
-        tubelet.models.errors.MissingExtra: it needs a library that is not installed.
-        UnsupportedPrecision: it cannot run in the precision that is configured.
+        tubelet.models.repository.model_folder.BrokenModel: the model's files contradict its model.toml.
+        tubelet.models.errors.MissingExtra: the model needs a library that is not installed.
+        UnsupportedPrecision: the model cannot run in the configured precision.
     """
     if config.precision == "int8":
         check_int8(spec.family)
     if device.type == "cpu" and config.runtime == "openvino":
         if config.precision == "int8":
-            raise UnsupportedPrecision("engine.precision is int8, which engine.runtime openvino does not run")
+            raise UnsupportedPrecision(
+                "engine.precision is int8, which engine.runtime openvino does not support; use runtime torch"
+            )
         model = store.load(spec.name, spec.version, device=device).model
         return OpenVinoModel(model, spec.sampling.frames_per_unit, dtype)
     model = store.load(spec.name, spec.version, device=device, dtype=dtype).model
@@ -78,6 +84,11 @@ def load_model(
         pack(model, Int8Linear if config.precision == "int8" else PackedLinear)
         return model
     if not model.only_device_work:
-        _log.info("%s %s runs without CUDA graphs: %s models may not", spec.name, spec.version, spec.family)
+        _log.info(
+            "model %s %s runs without CUDA graphs, which family %s does not support",
+            spec.name,
+            spec.version,
+            spec.family,
+        )
         return model
     return GraphedModel(model, spec.sampling.frames_per_unit, max_batch_units)

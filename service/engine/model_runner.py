@@ -1,4 +1,4 @@
-"""A model on one device: how a batch of its units or windows is gathered, copied and computed there.
+"""The model runner: one model on one device, which gathers, copies and computes batches.
 
 N units in a batch, B windows, S units in a window, t frames in a unit, H W C pixels,
 D embedding width, K classes.
@@ -18,19 +18,20 @@ from tubelet.service.engine.cpu_threads import CpuThreads
 from tubelet.service.engine.stage_queue import BatchFailed, PendingBatch
 from tubelet.service.types.video import UnitFrames
 
-Embedding = Tensor  # (D,), in the processor's memory
+Embedding = Tensor  # (D,), in host memory
 Logits = np.ndarray  # (K,) float32
 R = TypeVar("R")
 
-_BUFFERS = 2  # batches whose pixels are in staging memory: one is computed, the next is gathered
-_COPIED_UNITS = 16  # at once to a GPU, while the next ones are gathered
+_BUFFERS = 2  # staging buffers of a GPU: one batch is computed while the next is gathered
+_UNITS_PER_COPY = 16  # to a GPU; the next units are gathered meanwhile
 
 
 class ModelRunner:
-    """``encode`` and ``classify`` run batches, on the thread of the device alone.
+    """Computes batches of ``model`` on ``device``. Only the device's thread may call it.
 
-    On a GPU they return once all is on its way; on a CPU, once it is computed. ``release`` receives the units
-    of a batch as soon as their pixels are copied. Replicas on a processor's ``cores`` may share a model.
+    On a GPU, ``encode`` and ``classify`` return a ``PendingBatch`` as soon as the work is queued; on a CPU,
+    the results. ``release`` is called with the units of a batch once their pixels are copied. The runners of
+    a CPU's cores may share a model, and share ``cpu_threads``.
     """
 
     def __init__(
@@ -45,45 +46,47 @@ class ModelRunner:
         self.device = device
         self._spec = spec
         self._cpu_threads = cpu_threads
-        self._batches_a_window = spec.sampling.units_per_window
+        self._units_per_window = spec.sampling.units_per_window
         self._model = model
         self._release = release
         size = spec.preprocessing
         shape = (max_batch_units, spec.sampling.frames_per_unit, size.height, size.width, 3)
         self._stream: torch.cuda.Stream | None = None
         if device.type == "cuda":
-            # Page-locked memory lets the copy to a GPU run without the processor.
+            # From page-locked memory, a GPU copies without using the CPU.
             self._staging_buffers = [
                 torch.empty(shape, dtype=torch.uint8, pin_memory=True) for _ in range(_BUFFERS)
             ]
             self._units = [torch.empty(shape, dtype=torch.uint8, device=device) for _ in range(_BUFFERS)]
             self._stream = torch.cuda.Stream(device)
             self._copy_stream = torch.cuda.Stream(device)
-            # The weights may still be on their way.
+            # The weights may still be being copied.
             self._stream.wait_stream(torch.cuda.current_stream(device))
         else:
             self._staging_buffers = self._units = [torch.empty(shape, dtype=torch.uint8)]
         self._buffer = 0
 
     def on_one_thread(self) -> "ModelRunner":
-        """Return a replica on this CPU, of the same model, that computes on one thread beside this one."""
-        most = len(self._staging_buffers[0])
-        return ModelRunner(self._spec, self._model, self.device, most, lambda units: None, CpuThreads(1))
+        """Return a second runner of the same model on this CPU that computes on one thread."""
+        max_batch_units = len(self._staging_buffers[0])
+        return ModelRunner(
+            self._spec, self._model, self.device, max_batch_units, lambda units: None, CpuThreads(1)
+        )
 
     @torch.inference_mode()
     def encode(self, units: Sequence[UnitFrames]) -> Sequence[Embedding] | PendingBatch[Embedding]:
-        """N units of (t, H, W, C) -> N embeddings of (D,)."""
-        # Its last batch has been waited for: no more than the one in between is under way.
+        """Compute the embeddings of ``units``: N of (t, H, W, C) -> N of (D,)."""
+        # The batch that used this buffer has ended: at most the one in the other buffer is being computed.
         self._buffer = (self._buffer + 1) % len(self._staging_buffers)
         staging, pixels = self._staging_buffers[self._buffer], self._units[self._buffer]
         if self._stream is None:
             _stack_into(units, staging)
             self._release(units)
-            with _copy_units_on_failure(units, staging), self._cpu_threads.share(self._batches_a_window):
+            with _copy_units_on_failure(units, staging), self._cpu_threads.share(self._units_per_window):
                 return _clone_rows(self._model.encode(pixels[: len(units)]))
         with torch.cuda.stream(self._copy_stream):
-            for start in range(0, len(units), _COPIED_UNITS):
-                part = slice(start, min(start + _COPIED_UNITS, len(units)))
+            for start in range(0, len(units), _UNITS_PER_COPY):
+                part = slice(start, min(start + _UNITS_PER_COPY, len(units)))
                 _stack_into(units[part], staging[part])
                 pixels[part].copy_(staging[part], non_blocking=True)
         self._release(units)
@@ -99,7 +102,7 @@ class ModelRunner:
 
     @torch.inference_mode()
     def classify(self, windows: Sequence[Sequence[Embedding]]) -> Sequence[Logits] | PendingBatch[Logits]:
-        """B windows of S embeddings of (D,), from whatever device -> B logits of (K,)."""
+        """Compute the logits of ``windows``: B of S embeddings of (D,), from any devices -> B of (K,)."""
         batch = torch.stack([torch.stack(list(row)) for row in windows])
         if self._stream is None:
             with self._cpu_threads.share(self._cpu_threads.total):
@@ -111,10 +114,9 @@ class ModelRunner:
 
 @contextmanager
 def _copy_units_on_failure(units: Sequence[UnitFrames], staging: Tensor) -> Iterator[None]:
-    """Whoever tries again what fails here must not look where the units were: others are there by then.
+    """Turn any error in the context into ``BatchFailed``, with copies of ``units`` taken from ``staging``.
 
-    Raises:
-        BatchFailed: with the same units, as they were gathered.
+    By the time of a retry, a decoder may have reused the memory of the units themselves.
     """
     try:
         yield
@@ -130,13 +132,13 @@ def _copy_units_on_failure(units: Sequence[UnitFrames], staging: Tensor) -> Iter
 
 
 def _stack_into(units: Sequence[UnitFrames], staging: Tensor) -> None:
-    """N units, where they came, into the first N places. torch copies several of them at a time."""
-    assert units[0].pixels.shape == staging.shape[1:], "torch would make room for another shape, elsewhere"
+    """Copy the pixels of N ``units`` into the first N rows of ``staging``. torch copies several at a time."""
+    assert units[0].pixels.shape == staging.shape[1:], "torch would allocate another tensor for another shape"
     torch.stack([torch.from_numpy(unit.pixels) for unit in units], out=staging[: len(units)])
 
 
 def _copy_to_host(results: Tensor, split: Callable[[Tensor], Sequence[R]]) -> PendingBatch[R]:
-    """What this stream computes, once it is in the processor's memory."""
+    """Copy ``results`` of the current stream to host memory; ``split`` turns them into a batch's results."""
     found = torch.empty(results.shape, dtype=results.dtype, pin_memory=True)
     found.copy_(results, non_blocking=True)
     done = torch.cuda.current_stream(results.device).record_event()
@@ -149,5 +151,5 @@ def _copy_to_host(results: Tensor, split: Callable[[Tensor], Sequence[R]]) -> Pe
 
 
 def _clone_rows(embeddings: Tensor) -> list[Embedding]:
-    """Each on its own: a row that is kept would keep all of its batch."""
+    """Return a copy of each row, since a view would keep the whole batch in memory."""
     return [each.clone() for each in embeddings.unbind()]

@@ -1,6 +1,7 @@
-"""What each device computes next, and which devices are fit to: pure bookkeeping, on nobody's clock.
+"""The scheduler: chooses the next batch of each device, and takes failing devices out of service.
 
-The executor drives it with threads, ``tests/bench/simulate.py`` with simulated time.
+It has neither threads nor a clock. The executor calls it from threads, ``tests/bench/simulate.py`` in
+simulated time.
 """
 
 from collections import Counter, deque
@@ -13,59 +14,61 @@ from tubelet.service.fair_queue import Flow
 
 
 class CpuContention:
-    """The ``cores`` that decoders and ``devices`` share, each of which counts as one while it computes.
+    """Counts the CPU ``cores`` in use: by decoders, and by ``devices``, which compute on one core each.
 
-    Where all are at work, a batch more would only take its core from the others, and units cost the least in
-    batches that are full. Whatever is queued is taken the moment a core is free. Pure bookkeeping: the caller
-    holds a lock.
+    While all cores are busy, one more batch would only slow the others down, and a unit costs least in a full
+    batch: so units wait. As soon as a core is free, a batch takes whatever is queued. The caller holds a
+    lock.
     """
 
     def __init__(self, cores: int, devices: Iterable[str]) -> None:
         self.devices = frozenset(devices)
-        self.decoding_cores = 0  # cores that decoders are at work on
+        self.decoding_cores = 0  # the number of cores that decoders use
         self._cores = cores
         self._computing: set[str] = set()
 
     def batch_started(self, device: str) -> None:
-        """It computes a batch."""
+        """Count the core of ``device`` as busy, if it is one of ``devices``."""
         if device in self.devices:
             self._computing.add(device)
 
     def batch_finished(self, device: str) -> None:
-        """It computes nothing, whether or not it did."""
+        """Count the core of ``device`` as free. Calling this twice is harmless."""
         self._computing.discard(device)
 
     @property
     def is_idle(self) -> bool:
-        """Whether neither decoders nor devices are at work."""
+        """Whether neither decoders nor devices use a core."""
         return not self.decoding_cores and not self._computing
 
     def is_saturated_for(self, device: str) -> bool:
-        """Has it no core of its own to compute on?"""
+        """Return whether decoders and other batches occupy all cores, so that ``device`` has none."""
         return device in self.devices and self.decoding_cores + len(self._computing) >= self._cores
 
 
-_MAX_CONSECUTIVE_FAILURES = 3  # batches in a row that one device fails and another computes
+_MAX_CONSECUTIVE_FAILURES = 3  # batches in a row that failed on one device and succeeded on another
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
+    """Items of one queue that a device computes together, and the devices that have failed to."""
+
     queue: StageQueue[Any, Any]
     items: Sequence[Item[Any, Any]]
     failed_on: tuple[str, ...] = ()
 
 
 class Scheduler:
-    """The lanes of all models, from which all devices draw.
+    """Chooses batches for ``devices`` from the queues of all models.
 
-    Windows go before units: they are cheap, and a finished one is a result that a client waits for. A batch
-    that fails is tried once more, on another device that has its model, if there is one. Whoever fails
-    ``_STRIKES`` batches in a row that others then compute gets none any more. Where a ``crowd`` is in a
-    device's way, units wait until their batch is ripe.
+    Windows go before units: they are cheap, and a client waits for their results. A batch that fails is tried
+    once more, on another device that has its model. A device that fails ``_MAX_CONSECUTIVE_FAILURES`` batches
+    in a row which others then compute is taken out of service. While the cores are saturated, see
+    ``contention``, a queue waits until it should be flushed.
     """
 
     def __init__(self, devices: Iterable[str], contention: CpuContention | None = None) -> None:
-        self.devices = set(devices)  # those in service
+        self.devices = set(devices)  # in service
         self.contention = contention or CpuContention(0, ())
         self._queues: list[StageQueue[Any, Any]] = []
         self._retries: deque[Batch] = deque()
@@ -73,20 +76,23 @@ class Scheduler:
         self._round = 0
 
     def add(self, queue: StageQueue[Any, Any]) -> None:
+        """Serve ``queue`` from now on."""
         self._queues.append(queue)
 
     def remove(self, queue: StageQueue[Any, Any]) -> None:
-        """Nothing is submitted to it any more."""
+        """Stop serving ``queue``. The caller submits nothing more to it."""
         self._queues.remove(queue)
 
     def has(self, queue: StageQueue[Any, Any]) -> bool:
+        """Return whether ``queue`` is served."""
         return queue in self._queues
 
     def submit(self, queue: StageQueue[Any, Any], flow: Flow[Any], item: Item[Any, Any]) -> None:
+        """Queue ``item`` under ``flow``."""
         queue.put(flow, item)
 
     def queued(self) -> dict[tuple[str, str], int]:
-        """How much waits in each stage of each model, of all its versions."""
+        """Return how many items wait for each (stage, model name), summed over the versions of a model."""
         lengths: Counter[tuple[str, str]] = Counter()
         for queue in self._queues:
             lengths[queue.stage, queue.model] += len(queue.fair_queue)
@@ -94,7 +100,7 @@ class Scheduler:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is queued, decoded or computed on the processor."""
+        """Whether nothing is queued, and the CPU neither decodes nor computes."""
         return (
             self.contention.is_idle
             and not self._retries
@@ -102,7 +108,7 @@ class Scheduler:
         )
 
     def next_batch(self, device: str, now: float) -> Batch | None:
-        """The next batch for a device that is free."""
+        """Return the next batch for ``device``, which has finished its last one; None: it has to wait."""
         self.contention.batch_finished(device)
         batch = self._pick_batch(device, now)
         if batch is not None:
@@ -110,13 +116,14 @@ class Scheduler:
         return batch
 
     def retry_in_s(self, device: str, now: float) -> float | None:
-        """A device that was given nothing is to ask again after so long; None: once something has changed."""
+        """Return the seconds after which ``device``, which got no batch, asks again; None: after a change."""
         if not self.contention.is_saturated_for(device):
             return None
         waiting = [queue.flush_at - now for queue in self._waiting(device)]
         return max(0.0, min(waiting)) if waiting else None
 
     def _pick_batch(self, device: str, now: float) -> Batch | None:
+        """Return a batch to retry, or a new one from the next queue."""
         for batch in self._retries:
             if device not in batch.failed_on and device in batch.queue.run_on:
                 self._retries.remove(batch)
@@ -127,6 +134,7 @@ class Scheduler:
         return None
 
     def record_success(self, batch: Batch, device: str, seconds: float) -> None:
+        """Record that ``device`` computed ``batch`` in ``seconds``, after the devices that failed to."""
         batch.queue.record_batch(seconds, len(batch.items))
         self._consecutive_failures[device] = 0
         for other in batch.failed_on:
@@ -135,7 +143,7 @@ class Scheduler:
                 self.remove_device(other)
 
     def requeue_failed(self, batch: Batch, device: str) -> bool:
-        """Will another device try it?"""
+        """Queue ``batch``, which failed on ``device``, for another device; return False if there is none."""
         others = (self.devices & batch.queue.run_on.keys()) - {device}
         if not others or batch.failed_on:
             return False
@@ -143,12 +151,12 @@ class Scheduler:
         return True
 
     def remove_device(self, device: str) -> None:
-        """A device is out of service."""
+        """Take ``device`` out of service."""
         self.devices.discard(device)
         self.contention.batch_finished(device)
 
     def pop_unrunnable(self) -> list[Batch]:
-        """Take out what no device that is left can compute."""
+        """Remove and return all batches that no device in service can compute."""
         found = [batch for batch in self._retries if self.devices <= {*batch.failed_on}]
         for batch in found:
             self._retries.remove(batch)
@@ -158,9 +166,11 @@ class Scheduler:
         return found
 
     def _waiting(self, device: str) -> list[StageQueue[Any, Any]]:
+        """Return the queues with items that ``device`` can compute."""
         return [queue for queue in self._queues if len(queue.fair_queue) and device in queue.run_on]
 
     def _next_queue(self, device: str, now: float) -> StageQueue[Any, Any] | None:
+        """Choose the queue that ``device`` serves next: windows first, then in rotation."""
         waiting = self._waiting(device)
         if self.contention.is_saturated_for(device):
             waiting = [queue for queue in waiting if queue.should_flush(now)]

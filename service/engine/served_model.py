@@ -1,4 +1,4 @@
-"""A loaded model: what it is, the devices that it is on, and a lane for each of its stages."""
+"""A loaded model: its spec, its devices, and a queue for each of its two stages."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -14,9 +14,9 @@ _instance_ids = count()
 
 
 class ServedModel:
-    """One model, on all devices of the engine.
+    """One loaded model, with a runner on each device of the engine.
 
-    Its ``number`` is no other's, also where other weights come under its name and version.
+    ``instance_id`` is unique: other weights loaded later under the same name and version get another one.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class ServedModel:
         self.instance_id = next(_instance_ids)
         self.spec = spec
         self.precision = precision
-        # A processor is one, however many of its cores compute.
+        # The CPU is named once, however many of its cores compute.
         self.devices = tuple(
             dict.fromkeys("cpu" if each.device.type == "cpu" else str(each.device) for each in runners)
         )
@@ -47,7 +47,7 @@ class ServedModel:
 
     @contextmanager
     def acquire(self) -> Iterator[None]:
-        """It stays in memory for as long as the context lasts."""
+        """Keep the model in memory until the context ends."""
         self._users += 1
         self._idle.clear()
         try:
@@ -58,5 +58,5 @@ class ServedModel:
                 self._idle.set()
 
     async def wait_idle(self) -> None:
-        """Wait until no context of ``in_use`` is open."""
+        """Wait until no context of ``acquire`` is open."""
         await self._idle.wait()

@@ -1,4 +1,4 @@
-"""What one video asks of the engine."""
+"""The session of one video with the engine."""
 
 import asyncio
 from collections.abc import Sequence
@@ -17,9 +17,10 @@ from tubelet.service.types.video import UnitFrames
 
 
 class VideoSession:
-    """Its claims in the fair queues, and its account.
+    """Computes the units and windows of one video: it has a flow in each queue of ``model``, and costs.
 
-    ``deadline`` is a time of the monotonic clock; ``metrics`` count the work, or the engine's where None.
+    Queued items go by ``priority``, then by ``deadline``, a time of the monotonic clock. ``metrics`` count
+    the work; None: the executor's do.
     """
 
     def __init__(
@@ -42,41 +43,42 @@ class VideoSession:
 
     @property
     def model(self) -> str:
-        """The name of the model that it asks."""
+        """The name of the model."""
         return self._model.spec.name
 
     def encode(self, unit: UnitFrames) -> asyncio.Future[Embedding]:
-        """Queue a unit that is not known yet; it is released once its pixels are not needed any more."""
+        """Return the future embedding (D,) of ``unit``, which is released once its pixels are copied."""
         embedding: asyncio.Future[Embedding] = self._promise()
         if self._cache is None:
             self._submit(self._model.encode, self._units, unit, embedding)
         else:
-            # Who decoded it may still write there: what is computed must be what the key is of.
+            # The decoder may still write to the unit's memory. The key must be that of the computed pixels.
             own = replace(unit, pixels=unit.pixels.copy())
             key = self._cache.key(self._model, own.pixels)
             self._cache.lookup_or_enqueue(key, Item(own, self.costs, embedding), self._enqueue)
         return embedding
 
     async def classify(self, units: Sequence[asyncio.Future[Embedding]]) -> Logits:
-        """The logits (K,) of the window of these S units, in order."""
+        """Compute the logits (K,) of a window from the future embeddings of its S ``units``, in order."""
         embeddings = [await unit for unit in units]
         logits: asyncio.Future[Logits] = self._promise()
         self._submit(self._model.classify, self._windows, embeddings, logits)
         return await logits
 
     def cancel(self) -> None:
-        """Drop all that is not in a batch yet."""
+        """Cancel all units and windows of this video that are not in a batch yet."""
         for future in tuple(self._pending):
             future.cancel()
 
     def _promise(self) -> asyncio.Future[Any]:
+        """Return a new future, which ``cancel`` cancels."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._pending.add(future)
         future.add_done_callback(self._pending.discard)
         return future
 
     def _enqueue(self, unit: Unit) -> None:
-        """Under this video's claim, if it is under none yet, or under one that this goes before."""
+        """Queue ``unit`` under this video's flow, unless it is in a flow that this does not outrank."""
         if unit.flow is None or self._units.outranks(unit.flow):
             self._executor.submit(self._model.encode, self._units, unit)
 

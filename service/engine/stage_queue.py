@@ -1,4 +1,4 @@
-"""One stage of one model: what waits for it, and what computes a batch of it on each device."""
+"""The queue of one stage of one model, and the items and batches that go through it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,18 @@ from tubelet.service.metrics import Metrics
 T = TypeVar("T")
 R = TypeVar("R")
 
-_NEWEST = 0.2  # how much of the average cost is the last batch's
+_LAST_BATCH_WEIGHT = 0.2  # of the last batch, in the moving average of an item's cost
 
 
 @dataclass(slots=True)
 class EngineCosts:
-    """What one video has cost the engine so far, wall seconds; a batch's time is shared by its items."""
+    """The wall seconds that one video has cost the engine so far.
 
-    metrics: Metrics | None = None  # that count the work for it; None: the engine's
+    The time of a batch is split equally among its items. ``metrics`` count the work, or those of the engine
+    where it is None.
+    """
+
+    metrics: Metrics | None = None
     queue_s: float = 0.0  # the longest wait of one item
     encode_s: float = 0.0
     classify_s: float = 0.0
@@ -30,44 +34,51 @@ class EngineCosts:
 
 @dataclass(slots=True)
 class Item(Generic[T, R]):
-    """Something that waits for its batch, maybe under several claims: whose turn comes first takes it."""
+    """A unit or window that waits for its batch: its ``payload``, and the future of its ``result``.
+
+    An item may be queued under several flows at once. The first flow to be served schedules it.
+    """
 
     payload: T
     costs: EngineCosts
     result: asyncio.Future[R]
     queued_at: float = field(default_factory=monotonic)
-    flow: Flow[Any] | None = None  # the last that it was queued under
+    flow: Flow[Any] | None = None  # the last one that it was queued under
     is_scheduled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class PendingBatch(Generic[R]):
-    """A batch that a device computes while its thread prepares the next one."""
+    """A batch that is computed on a device, whose thread goes on; ``wait`` blocks and returns the results."""
 
     wait: Callable[[], Sequence[R]]
 
 
 class BatchFailed(Exception):
-    """A batch failed that had been let go already: another device is to take ``payloads`` in its place.
+    """A batch failed after its payloads were released, so a retry must compute ``retry_payloads`` instead.
 
-    Without any there is nothing left to try again. Its cause is what went wrong.
+    There can be no retry where they are empty. ``__cause__`` is the error of the batch.
     """
 
-    def __init__(self, payloads: Sequence[Any]) -> None:
-        super().__init__(f"{len(payloads)} items are left")
-        self.payloads = payloads
+    def __init__(self, retry_payloads: Sequence[Any]) -> None:
+        super().__init__(f"the batch failed; {len(retry_payloads)} of its items can be tried again")
+        self.retry_payloads = retry_payloads
 
 
 BatchFunction = Callable[[Sequence[T]], Sequence[R] | PendingBatch[R]]
-"""Turns payloads into as many results, on the thread of its device; raises ``BatchFailed`` or others."""
+"""Computes a batch on the thread of its device: as many results as payloads, in their order.
+
+It may raise ``BatchFailed`` or any other exception.
+"""
 
 
 @dataclass(eq=False, slots=True)
 class StageQueue(Generic[T, R]):
-    """``runs`` has a function for each device that the model is on.
+    """The items that wait for one stage of one model, and the function that computes it on each device.
 
-    In a batch of ``enough`` items, which takes ``enough_s`` seconds, one costs hardly more than in a full
-    one.
+    ``run_on`` maps the name of each device that has the model to its function. A batch of
+    ``preferred_batch_size`` items takes ``preferred_batch_s`` seconds. An item costs hardly more in it than
+    in a batch of ``max_batch_size``.
     """
 
     model: str
@@ -76,27 +87,28 @@ class StageQueue(Generic[T, R]):
     run_on: dict[str, BatchFunction[T, R]]
     preferred_batch_size: int = 1
     preferred_batch_s: float = 0.0
-    item_s: float = 0.0  # about what one item takes, in a batch
+    item_s: float = 0.0  # average seconds that an item takes in a batch
     fair_queue: FairQueue[Item[T, R]] = field(default_factory=FairQueue)
-    _waiting_since: float = 0.0  # what is queued has waited for its batch from then on
+    _waiting_since: float = 0.0  # when the first item came after the last batch was popped
 
     @property
     def flush_at(self) -> float:
-        """What is queued has waited for more for as long as enough would take to compute."""
+        """The time to flush the queue: items wait for as long as a preferred batch takes to compute."""
         return self._waiting_since + self.preferred_batch_s
 
     def should_flush(self, now: float) -> bool:
-        """Is there nothing to be gained by waiting for more?"""
+        """Return whether to compute a batch at ``now``, as a fuller one is not worth waiting for."""
         return len(self.fair_queue) >= self.preferred_batch_size or now >= self.flush_at
 
     def put(self, flow: Flow[Item[T, R]], item: Item[T, R]) -> None:
+        """Queue ``item`` under ``flow``."""
         if not len(self.fair_queue):
             self._waiting_since = item.queued_at
         item.flow = flow
         self.fair_queue.put(flow, item)
 
     def pop_batch(self, now: float) -> list[Item[T, R]]:
-        """Up to ``max_batch`` items that somebody still waits for."""
+        """Remove and return up to ``max_batch_size`` items, without those cancelled or scheduled already."""
         batch: list[Item[T, R]] = []
         self._waiting_since = now
         while len(batch) < self.max_batch_size and len(self.fair_queue):
@@ -107,12 +119,12 @@ class StageQueue(Generic[T, R]):
         return batch
 
     def resize(self, tuning: BatchTuning) -> None:
-        """Take the sizes of batches from ``tuning``; and what an item costs, unless batches have shown it."""
+        """Use the batch sizes of ``tuning``, and its cost of an item while no batch has been recorded."""
         self.max_batch_size = tuning.max_size
         self.preferred_batch_size, self.preferred_batch_s = tuning.preferred_size, tuning.preferred_s
         self.item_s = self.item_s or tuning.unit_s
 
-    def record_batch(self, seconds: float, items: int) -> None:
-        """A batch took so long."""
-        newest = _NEWEST if self.item_s else 1.0
-        self.item_s += newest * (seconds / items - self.item_s)
+    def record_batch(self, seconds: float, size: int) -> None:
+        """Update the average cost of an item: a batch of ``size`` items took ``seconds``."""
+        weight = _LAST_BATCH_WEIGHT if self.item_s else 1.0
+        self.item_s += weight * (seconds / size - self.item_s)

@@ -14,7 +14,7 @@ from tubelet.service.config.config import Config
 from tubelet.service.config.problems import BadConfig
 from tubelet.service.engine.daemon_threads import has_running_threads
 from tubelet.service.server.app import RunningServer, open_server
-from tubelet.service.server.model_manager import CANNOT_LOAD, ModelManager
+from tubelet.service.server.model_manager import LOAD_ERRORS, ModelManager
 
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 
@@ -125,7 +125,7 @@ async def _follow(
         except BadConfig as error:
             for problem in error.problems:
                 logger.error("the models stay as they were: %s", problem)
-        except (*CANNOT_LOAD, UnknownModel, OSError) as error:
+        except (*LOAD_ERRORS, UnknownModel, OSError) as error:
             logger.error("the models stay as they were: %s", error)
         except Exception:  # the next reload may succeed
             logger.exception("the models stay as they were")

@@ -53,7 +53,7 @@ from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierStub
         (
             "[models]\nload = ['camera-motion', 'nope']\n",
             {},
-            "models.load names 'nope', but there is no such model; there are: camera-motion",
+            "models.load names 'nope', which the store does not have; it has: camera-motion",
         ),
         (
             "",

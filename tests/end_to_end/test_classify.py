@@ -163,7 +163,7 @@ def test_embedded_models_that_nobody_named_are_not_loaded(client: Client) -> Non
             with pytest.raises(ServerError) as caught:
                 ask()
             assert (caught.value.code, caught.value.reason) == ("NOT_FOUND", "UNKNOWN_MODEL")
-            assert f"model '{name}' is in this installation but not loaded" in caught.value.message
+            assert f"model '{name}' is installed but not loaded" in caught.value.message
             assert "models.load names what is: camera-motion:" in caught.value.message
 
 

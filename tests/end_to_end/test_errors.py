@@ -123,7 +123,7 @@ def test_more_windows_than_the_limit(ranges_ns: tuple[tuple[int, int], ...]) -> 
 @pytest.mark.parametrize(
     ("options", "code", "reason", "says"),
     [
-        (Options(model="nobody"), "NOT_FOUND", "UNKNOWN_MODEL", "there are: camera-motion"),
+        (Options(model="nobody"), "NOT_FOUND", "UNKNOWN_MODEL", "loaded models: camera-motion"),
         (Options(version="99.9"), "NOT_FOUND", "UNKNOWN_MODEL", "has no version '99.9'"),
         (Options(model="camera-motion:99.9"), "NOT_FOUND", "UNKNOWN_MODEL", "has no version '99.9'"),
         (

@@ -89,7 +89,7 @@ def test_a_long_name_is_unknown_as_a_short_one_is(refused: Call, field: str, let
     error = refused("Classify", [pb.ClassifyRequest(options=options).SerializeToString()])
     assert (error.code, error.reason) == ("NOT_FOUND", "UNKNOWN_MODEL")
     assert f"{letter * 100}…'" in error.message
-    assert "there are: " in error.message
+    assert "; loaded " in error.message
     assert error.metadata["value"].startswith(letter)
 
 

@@ -158,7 +158,7 @@ async def test_without_a_device_nothing_waits_for_ever() -> None:
         gate.set()
         with pytest.raises(torch.AcceleratorError):
             await computing
-        with pytest.raises(NoDevice, match="no device is left that computes model"):
+        with pytest.raises(NoDevice, match="every device that can compute model model is out of service"):
             await waiting
         with pytest.raises(NoDevice):
             await submit(executor, queue, Flow(), "c")

@@ -86,7 +86,10 @@ async def test_a_new_version_takes_over_beside_the_old_one(serving: Serving) -> 
 
 @pytest.mark.parametrize(
     ("key", "number", "says"),
-    [("num_heads", 7, "other 1 is not served: the dims in"), ("frames_per_unit", 3, "other 1 is not served")],
+    [
+        ("num_heads", 7, "other 1, it is not served: the dims in"),
+        ("frames_per_unit", 3, "other 1, it is not served"),
+    ],
     ids=["no model can be made", "its units fail"],
 )
 async def test_a_model_toml_that_does_not_fit_leaves_the_others_served(
@@ -115,7 +118,7 @@ async def test_one_whose_windows_fail_leaves_nothing_in_the_queues(
     with monkeypatch.context() as patch:
         patch.setattr(ViT, "classify", fail)
         await serving.reload("tiny", "tiny", "other")
-    assert re.search("other 1 is not served: .?the head does not fit", caplog.text)
+    assert re.search("other 1, it is not served: .?the head does not fit", caplog.text)
     assert _queues(serving) == {"tiny"}
 
 
@@ -149,7 +152,7 @@ async def test_a_rollback_is_one_line_of_the_configuration(serving: Serving) -> 
     await serving.reload("tiny:1")
     assert serving.registry.default is old
     assert list(serving.registry) == [old]
-    with pytest.raises(NotServed, match=r"'tiny:2' is in this installation but not loaded; .* is: tiny:1$"):
+    with pytest.raises(NotServed, match=r"'tiny:2' is installed but not loaded; .* models: tiny:1$"):
         serving.registry.find("tiny", "2")
 
 
@@ -192,7 +195,7 @@ async def test_a_pin_that_cannot_be_served_changes_nothing(serving: Serving, dam
 
 
 async def test_a_pin_in_load_that_is_not_there_names_the_versions(serving: Serving) -> None:
-    with pytest.raises(MissingModels, match=r"models\.load names 'tiny:7', but .*; there are: .*tiny:1"):
+    with pytest.raises(MissingModels, match=r"models\.load names 'tiny:7', .*; it has: .*tiny:1"):
         await serving.reload("tiny", "tiny:7")
 
 
@@ -254,7 +257,7 @@ async def test_metrics_of_a_model_outlive_those_weights_that_it_had_before(
     write(serving.store, "1", seed=1)
     with caplog.at_level(logging.INFO):
         await serving.reload()
-        while "tiny 1 is gone" not in caplog.text:
+        while "unloaded model tiny 1" not in caplog.text:
             await asyncio.sleep(0)
     assert serving.load_seconds("1") is not None
 
@@ -289,11 +292,11 @@ async def test_series_of_a_model_go_with_its_last_version(
     await serving.logits(serving.registry.default)
     shutil.rmtree(serving.store / "tiny" / "2")
     await serving.reload("tiny", "tiny", "other")
-    while "tiny 2 is gone" not in caplog.text:
+    while "unloaded model tiny 2" not in caplog.text:
         await asyncio.sleep(0)
     assert _counted(serving)["tubelet_stage_seconds_count"] >= 1
     await serving.reload("other")
-    while "tiny 1 is gone" not in caplog.text:
+    while "unloaded model tiny 1" not in caplog.text:
         await asyncio.sleep(0)
     assert _counted(serving) == {}
 
@@ -335,7 +338,7 @@ async def test_one_that_cannot_be_loaded_is_left_out(
     with caplog.at_level(logging.ERROR):
         await serving.reload()
     assert serving.registry.default is old
-    assert "model tiny 2 is not served" in caplog.text
+    assert "cannot load model tiny 2, it is not served" in caplog.text
     assert np.isfinite(await serving.logits(old)).all()
 
 
@@ -397,7 +400,7 @@ async def test_models_without_a_default_are_listed(serving: Serving) -> None:
 async def test_models_that_are_not_there_change_nothing(serving: Serving) -> None:
     old = serving.registry.default
     write(serving.store, "2", seed=1)
-    with pytest.raises(MissingModels, match=r"models\.load names 'absent', but .*; there are: .*tiny"):
+    with pytest.raises(MissingModels, match=r"models\.load names 'absent', .*; it has: .*tiny"):
         await serving.reload("tiny", "tiny", "absent")
     shutil.rmtree(serving.store)
     with pytest.raises(MissingModels, match=r"models\.store is '.*', but"):

@@ -175,7 +175,7 @@ def test_list_reports_a_missing_default(store: Path, monkeypatch: pytest.MonkeyP
 def test_list_reports_a_missing_store(store: Path) -> None:
     done = run("models", "list", "--json")
     assert done.returncode == 0
-    assert f"models.store is {str(store)!r}, but there is no such folder" in done.stderr
+    assert f"models.store is {str(store)!r}, but that folder does not exist" in done.stderr
     assert "camera-motion" in [json.loads(line)["model"] for line in done.stdout.splitlines()]
     store.mkdir()
     assert run("models", "list").stderr == ""
