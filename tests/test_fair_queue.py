@@ -1,4 +1,4 @@
-"""Whose turn it is."""
+"""Tests of weighted fair queueing."""
 
 from collections import Counter
 
@@ -9,6 +9,7 @@ from tubelet.service.types.request import Priority
 
 
 def filled(queue: FairQueue[str], name: str, items: int, **options: object) -> Flow[str]:
+    """Queue a number of ``items`` under a new flow, and return it."""
     flow: Flow[str] = Flow(**options)  # pyright: ignore[reportArgumentType]
     for number in range(items):
         queue.put(flow, f"{name}{number}")
@@ -18,10 +19,11 @@ def filled(queue: FairQueue[str], name: str, items: int, **options: object) -> F
 def taken(
     queue: FairQueue[str], items: int | None = None, now: float = 0.0, item_s: float = 0.0
 ) -> list[str]:
+    """Take a number of ``items`` from ``queue``; None: all."""
     return [queue.take(now, item_s) for _ in range(len(queue) if items is None else items)]
 
 
-def test_owners_take_turns() -> None:
+def test_flows_are_served_in_turn() -> None:
     queue: FairQueue[str] = FairQueue()
     a = filled(queue, "a", 3)
     filled(queue, "b", 2)
@@ -31,15 +33,15 @@ def test_owners_take_turns() -> None:
     assert taken(queue) == ["b1", "a2", "c0", "a3"]
 
 
-def test_a_turn_lasts_for_a_window() -> None:
-    """So videos of one window are answered one after another, not all at the end."""
+def test_a_flow_is_served_a_quantum_at_a_time() -> None:
+    """Videos of one window are answered one after another, not all at the end."""
     queue: FairQueue[str] = FairQueue()
     for name in "abc":
         filled(queue, name, 4, quantum=2)
     assert taken(queue) == ["a0", "a1", "b0", "b1", "c0", "c1", "a2", "a3", "b2", "b3", "c2", "c3"]
 
 
-def test_a_turn_that_was_begun_goes_on_when_more_of_it_comes() -> None:
+def test_an_interrupted_quantum_continues_with_new_items() -> None:
     queue: FairQueue[str] = FairQueue()
     slow = filled(queue, "slow", 1, quantum=4)
     assert taken(queue) == ["slow0"]
@@ -49,7 +51,7 @@ def test_a_turn_that_was_begun_goes_on_when_more_of_it_comes() -> None:
     assert queue.take() == "slow1"
 
 
-def test_a_short_video_behind_a_long_one_waits_for_one_turn() -> None:
+def test_a_short_flow_waits_for_one_quantum_of_a_long_one() -> None:
     queue: FairQueue[str] = FairQueue()
     filled(queue, "long", 100_000, quantum=16)
     taken(queue, 1_000)
@@ -58,7 +60,7 @@ def test_a_short_video_behind_a_long_one_waits_for_one_turn() -> None:
     assert sum(item.startswith("short") for item in found) == 48
 
 
-def test_waiting_saves_no_turns_up() -> None:
+def test_an_empty_flow_saves_up_no_credit() -> None:
     queue: FairQueue[str] = FairQueue()
     idle = filled(queue, "idle", 1)
     filled(queue, "busy", 1000)
@@ -70,7 +72,7 @@ def test_waiting_saves_no_turns_up() -> None:
 
 @pytest.mark.parametrize("late", Priority)
 def test_priorities_share_by_their_weights(late: Priority) -> None:
-    """Whoever comes last, also to a queue that was another's alone for long."""
+    """The shares hold whichever priority comes last, also after others had the queue for a while."""
     queue: FairQueue[str] = FairQueue()
     others = [priority for priority in Priority if priority != late]
     for priority in others:
@@ -83,7 +85,7 @@ def test_priorities_share_by_their_weights(late: Priority) -> None:
     )
 
 
-def test_a_deadline_that_is_near_comes_first_every_second_time() -> None:
+def test_a_near_deadline_is_served_every_second_time() -> None:
     queue: FairQueue[str] = FairQueue()
     filled(queue, "patient", 100)
     filled(queue, "due", 10, deadline=50.0)
@@ -92,21 +94,21 @@ def test_a_deadline_that_is_near_comes_first_every_second_time() -> None:
     ]  # fmt: skip
 
 
-def test_a_deadline_that_is_far_changes_nothing() -> None:
+def test_a_far_deadline_changes_nothing() -> None:
     queue: FairQueue[str] = FairQueue()
     filled(queue, "patient", 4, quantum=4)
     filled(queue, "due", 4, quantum=4, deadline=1000.0)
     assert taken(queue, item_s=1.0) == [*(f"patient{i}" for i in range(4)), *(f"due{i}" for i in range(4))]
 
 
-def test_of_two_deadlines_the_nearer_one_comes_first() -> None:
+def test_the_earlier_of_two_deadlines_is_served_first() -> None:
     queue: FairQueue[str] = FairQueue()
     filled(queue, "later", 2, quantum=2, deadline=5.0)
     filled(queue, "sooner", 2, quantum=2, deadline=4.0)
     assert taken(queue, 1, item_s=10.0) == ["sooner0"]
 
 
-def test_deadlines_starve_nobody() -> None:
+def test_deadlines_do_not_starve_other_flows() -> None:
     queue: FairQueue[str] = FairQueue()
     filled(queue, "patient", 1000)
     for number in range(20):
@@ -114,7 +116,7 @@ def test_deadlines_starve_nobody() -> None:
     assert sum(item.startswith("patient") for item in taken(queue, 1000, item_s=1.0)) >= 1000 // 2 // 21
 
 
-def test_what_is_dropped_is_neither_counted_nor_taken() -> None:
+def test_dropped_items_are_neither_counted_nor_taken() -> None:
     queue: FairQueue[str] = FairQueue()
     filled(queue, "a", 2)
     gone = filled(queue, "gone", 3, deadline=0.0)

@@ -1,4 +1,4 @@
-"""Batch sizes are measured on one thread, and again while the engine is idle."""
+"""Tests of the measurement of batch sizes: on one thread, and again while the engine is idle."""
 
 import asyncio
 import threading
@@ -25,7 +25,7 @@ SIZES = [BatchTuning(size, 0.01, size, 0.02) for size in (1, 2, 4)]
 
 
 class Scripted:
-    """Measurements with given results, the last of which is not disturbed."""
+    """Measurements with the given results; all but the last one are disturbed."""
 
     def __init__(self, *tunings: BatchTuning) -> None:
         self._left = [Measurement(tuning, tuning is not tunings[-1]) for tuning in tunings]
@@ -35,28 +35,28 @@ class Scripted:
         return self._left.pop(0)
 
 
-async def test_it_measures_until_a_measurement_was_not_disturbed() -> None:
+async def test_remeasuring_stops_after_an_undisturbed_measurement() -> None:
     applied: list[BatchTuning] = []
     await remeasure(Scripted(*SIZES).tune, lambda: True, applied.append, 10 * [0.0])
     assert applied == SIZES
 
 
-async def test_a_machine_that_is_never_quiet_is_not_measured_for_ever() -> None:
+async def test_remeasuring_stops_after_the_last_pause() -> None:
     applied: list[BatchTuning] = []
     await remeasure(Scripted(*SIZES).tune, lambda: True, applied.append, 2 * [0.0])
     assert applied == SIZES[:2]
 
 
-async def test_an_engine_in_use_is_not_measured_and_costs_no_attempt() -> None:
+async def test_a_busy_engine_is_not_measured_and_uses_up_no_pause() -> None:
     applied: list[BatchTuning] = []
     idle = iter([False, False, True])
     await remeasure(Scripted(SIZES[0]).tune, lambda: next(idle), applied.append, [0.0])
     assert applied == SIZES[:1]
 
 
-async def test_a_request_ends_a_measurement() -> None:
-    idle = iter([True, True, False, *5 * [True]])  # before each batch
-    batches: list[int] = []  # of each measurement
+async def test_a_request_stops_a_measurement() -> None:
+    idle = iter([True, True, False, *5 * [True]])  # as seen before each batch
+    batches: list[int] = []  # the number computed in each measurement
 
     def tune(check: Callable[[], None]) -> Measurement:
         batches.append(0)
@@ -71,7 +71,7 @@ async def test_a_request_ends_a_measurement() -> None:
     assert applied == SIZES[:1]
 
 
-async def test_cancelling_waits_for_the_batch_that_is_computed() -> None:
+async def test_cancelling_waits_for_the_batch_being_measured() -> None:
     entered, leave, ended = threading.Event(), threading.Event(), threading.Event()
 
     def tune(check: Callable[[], None]) -> Measurement:
@@ -81,7 +81,7 @@ async def test_cancelling_waits_for_the_batch_that_is_computed() -> None:
             check()
         finally:
             ended.set()
-        raise AssertionError("it went on after the end")
+        raise AssertionError("the measurement went on after it was cancelled")
 
     task = asyncio.create_task(remeasure(tune, lambda: True, lambda tuning: None, [0.0]))
     await asyncio.to_thread(entered.wait)
@@ -94,7 +94,7 @@ async def test_cancelling_waits_for_the_batch_that_is_computed() -> None:
     assert ended.is_set()
 
 
-async def test_an_engine_is_idle_while_nothing_is_queued_decoded_or_computed() -> None:
+async def test_executor_is_idle_while_nothing_is_queued_decoded_or_computed() -> None:
     gate = Gate()
     async with Executor(Metrics()) as executor:
         queue = make_queue("encode", 1, gate.run)
@@ -112,7 +112,7 @@ async def test_an_engine_is_idle_while_nothing_is_queued_decoded_or_computed() -
 
 
 class Threads(Factorised):
-    """Counts the threads that its batches are computed on."""
+    """A model that records the number of threads on which its batches are computed."""
 
     seen: set[int]
 
@@ -130,7 +130,7 @@ def _threads() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_threads")
 def test_batches_are_measured_on_one_thread() -> None:
-    """Whatever was set before: threads that wait for each other would count."""
+    """A number of threads set before has no effect: threads that wait for each other would be counted."""
     Threads.seen = set()
     released: list[object] = []
     spec, (runner,) = runners(released.append, family=Threads)
@@ -138,10 +138,10 @@ def test_batches_are_measured_on_one_thread() -> None:
     measured = BatchMeter(runner.on_one_thread(), spec, 8, thread_time).tune()
     assert Threads.seen == {1}
     assert 1 <= measured.tuning.preferred_size <= measured.tuning.max_size <= 8
-    assert released == [], "they are no requests' units"
+    assert released == [], "measured units belong to no request"
 
 
-async def test_a_model_is_measured_again_and_nothing_counts_it(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_remeasuring_a_model_changes_no_metric(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tubelet.service.engine.batch_meter.is_disturbed", lambda *_: True)
     monkeypatch.setattr("tubelet.service.engine.engine.remeasure", partial(remeasure, pauses_s=[0.0]))
     store, metrics = ModelStore(), Metrics()
@@ -156,7 +156,7 @@ async def test_a_model_is_measured_again_and_nothing_counts_it(monkeypatch: pyte
         engine.unload(model)
 
 
-async def test_the_end_of_an_engine_ends_its_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stopping_the_engine_cancels_remeasuring(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tubelet.service.engine.batch_meter.is_disturbed", lambda *_: True)
     store = ModelStore()
     before = asyncio.all_tasks()
@@ -167,6 +167,7 @@ async def test_the_end_of_an_engine_ends_its_measurements(monkeypatch: pytest.Mo
 
 
 def _samples(metrics: Metrics) -> dict[tuple[str, str], float]:
+    """Return the value of each series of ``metrics``."""
     return {
         (sample.name, str(sample.labels)): sample.value
         for family in metrics.registry.collect()

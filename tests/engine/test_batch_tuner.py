@@ -1,4 +1,4 @@
-"""The choice of the batch size, by the cost of batches."""
+"""Tests of the choice of the batch size from the costs of batches."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +11,7 @@ from tubelet.service.engine.batch_tuner import BatchCost, BatchTuner, BatchTunin
 
 
 def tuned(cost_s: Callable[[int, int], float], largest: int) -> tuple[BatchTuning, list[int]]:
-    """The tuning, and the sizes measured, where ``cost_s`` knows the size and the number of the batch.
+    """Return the tuning for batches that take ``cost_s(size, number of the batch)``, and the sizes measured.
 
     The wall time of a batch is twice its processor time.
     """
@@ -25,24 +25,24 @@ def tuned(cost_s: Callable[[int, int], float], largest: int) -> tuple[BatchTunin
     return BatchTuner(largest).run(measure), asked
 
 
-def from_table(seconds: dict[int, float], largest: int) -> tuple[BatchTuning, list[int]]:
+def tuned_by_table(seconds: dict[int, float], largest: int) -> tuple[BatchTuning, list[int]]:
     return tuned(lambda size, number: seconds[size], largest)
 
 
-def test_it_grows_while_units_get_cheaper() -> None:
-    tuning, asked = from_table({1: 0.020, 2: 0.024, 4: 0.032, 8: 0.060, 16: 0.120, 32: 0.200}, 16)
+def test_size_grows_while_units_get_cheaper() -> None:
+    tuning, asked = tuned_by_table({1: 0.020, 2: 0.024, 4: 0.032, 8: 0.060, 16: 0.120, 32: 0.200}, 16)
     assert tuning == BatchTuning(max_size=8, unit_s=0.120 / 8, preferred_size=4, preferred_s=0.064)
-    assert asked == [1, *3 * [1, 2, 4, 8, 16]], "the first batch of all does not count"
+    assert asked == [1, *3 * [1, 2, 4, 8, 16]], "the first batch is not counted"
 
 
 def test_a_small_model_is_measured_in_more_rounds() -> None:
-    tuning, asked = from_table({1: 0.001, 2: 0.001, 4: 0.001}, 4)
+    tuning, asked = tuned_by_table({1: 0.001, 2: 0.001, 4: 0.001}, 4)
     assert tuning.max_size == 4
     assert 0.5 <= 0.001 * len(asked) <= 0.6
 
 
-def test_small_batches_do_not_slip_through_between_disturbances() -> None:
-    """Every 5 ms other programs have the caches, and to fill them again costs 2 ms."""
+def test_small_batches_do_not_win_by_fitting_between_disturbances() -> None:
+    """Every 5 ms other programs take the caches, and filling them again costs 2 ms."""
     passed_s = 0.0
 
     def cost_s(size: int, number: int) -> float:
@@ -55,20 +55,20 @@ def test_small_batches_do_not_slip_through_between_disturbances() -> None:
     assert tuned(cost_s, 32)[0].max_size >= 16
 
 
-def test_a_disturbance_does_not_end_the_search() -> None:
-    """As long as the first sizes are tried, each larger one costs five times what it should."""
+def test_a_disturbed_first_round_does_not_end_the_search() -> None:
+    """In the first round, each size above 1 costs five times what it should."""
     tuning, asked = tuned(lambda size, number: 0.05 * (5 if number < 5 and size > 1 else 1), 16)
     assert tuning == BatchTuning(16, 0.1 / 16, preferred_size=16, preferred_s=0.1)
     assert asked == [1, 1, 2, 4, 1, 2, 4, 8, 16, 1, 2, 4, 8, 16]
 
 
-def test_a_longer_disturbance_does_not_make_batches_small() -> None:
-    """Batches cost twice what they should from the fourth one on, for more than three rounds."""
+def test_a_long_disturbance_does_not_make_batches_small() -> None:
+    """From the fourth batch on, for more than three rounds, batches cost twice what they should."""
     assert tuned(lambda size, n: (0.004 + 0.006 * size) * (2 if 3 < n <= 16 else 1), 32)[0].max_size == 16
 
 
 def test_sizes_are_compared_by_processor_time_alone() -> None:
-    """Another program has the core during large batches, so they take long but do not cost much."""
+    """During large batches, another program has the core: their wall time grows, not their processor time."""
 
     def measure(size: int) -> BatchCost:
         compute_s = 0.010 + 0.001 * size
@@ -78,14 +78,14 @@ def test_sizes_are_compared_by_processor_time_alone() -> None:
     assert (tuning.max_size, tuning.preferred_s) == (8, pytest.approx(0.018 * 8))
 
 
-def test_a_model_that_large_batches_slow_down_is_measured_for_no_longer_than_others() -> None:
-    tuning, asked = from_table({1: 0.02, 2: 0.04, 4: 0.1, 8: 0.2}, 64)
+def test_budget_holds_for_a_model_that_large_batches_slow_down() -> None:
+    tuning, asked = tuned_by_table({1: 0.02, 2: 0.04, 4: 0.1, 8: 0.2}, 64)
     assert tuning == BatchTuning(max_size=1, unit_s=0.04, preferred_size=1, preferred_s=0.04)
     assert sum({1: 0.02, 2: 0.04, 4: 0.1}[size] for size in asked) <= 1.5 + 0.02
 
 
-def test_a_later_run_knows_what_earlier_ones_measured() -> None:
-    """Each run has disturbed batches of one size, at another size each time."""
+def test_a_later_run_uses_the_samples_of_earlier_runs() -> None:
+    """In each run, the batches of one size are disturbed, another size each time."""
     tuner = BatchTuner(8)
     for disturbed, expected in ((8, 4), (4, 8), (1, 8)):
 
@@ -96,22 +96,22 @@ def test_a_later_run_knows_what_earlier_ones_measured() -> None:
         assert tuner.run(measure).max_size == expected
 
 
-def test_one_bump_does_not_end_the_search() -> None:
-    assert from_table({1: 0.010, 2: 0.021, 4: 0.030, 8: 0.062, 16: 0.120}, 16)[0].max_size == 4
+def test_one_slow_size_does_not_end_the_search() -> None:
+    assert tuned_by_table({1: 0.010, 2: 0.021, 4: 0.030, 8: 0.062, 16: 0.120}, 16)[0].max_size == 4
 
 
-def test_it_goes_up_to_the_limit_and_not_beyond() -> None:
-    assert from_table({1: 0.01, 2: 0.01, 4: 0.01, 6: 0.01}, 6)[0].max_size == 6
+def test_size_grows_up_to_the_limit() -> None:
+    assert tuned_by_table({1: 0.01, 2: 0.01, 4: 0.01, 6: 0.01}, 6)[0].max_size == 6
 
 
 def test_a_slow_model_is_measured_once() -> None:
-    tuning, asked = from_table({1: 1.0, 2: 1.0}, 64)
+    tuning, asked = tuned_by_table({1: 1.0, 2: 1.0}, 64)
     assert tuning == BatchTuning(max_size=1, unit_s=2.0, preferred_size=1, preferred_s=2.0)
     assert asked == [1, 1]
 
 
-def test_no_batch_is_expected_to_take_longer_than_half_a_second() -> None:
-    tuning, asked = from_table({1: 0.2, 2: 0.201, 4: 0.3}, 64)
+def test_batches_expected_to_take_over_half_a_second_are_not_measured() -> None:
+    tuning, asked = tuned_by_table({1: 0.2, 2: 0.201, 4: 0.3}, 64)
     assert tuning.max_size == 4
     assert 8 not in asked, "twice 0.3 s"
 
@@ -127,13 +127,13 @@ def test_no_batch_is_expected_to_take_longer_than_half_a_second() -> None:
         pytest.param(1.0, 1.0, 0.98, False, id="coarse counts of busy time"),
     ],
 )
-def test_which_measurements_were_disturbed(
+def test_disturbed_measurements_are_recognised(
     compute_s: float, wall_s: float, busy_s: float, expected: bool
 ) -> None:
     assert is_disturbed(BatchCost(compute_s, wall_s), busy_s, cores=2) is expected
 
 
-def test_one_more_program_on_many_cores_is_no_disturbance() -> None:
+def test_one_busy_core_of_many_is_no_disturbance() -> None:
     assert not is_disturbed(BatchCost(1.0, 1.0), busy_s=2.0, cores=64)
 
 
@@ -147,7 +147,7 @@ def test_one_more_program_on_many_cores_is_no_disturbance() -> None:
         (64, 1024, "cpu", 1),
     ],
 )
-def test_a_batch_of_large_units_is_small(frames: int, side: int, device: str, largest: int) -> None:
+def test_large_units_limit_the_batch_size(frames: int, side: int, device: str, largest: int) -> None:
     spec = replace(
         ModelStore().find("camera-motion").spec,
         sampling=Sampling(frames, 1, 1.0, 1.0, 1.0, 1.0),

@@ -1,4 +1,4 @@
-"""Units wait for a fuller batch where decoders have the cores, and only there."""
+"""Tests of CPU contention: units wait for a fuller batch while decoders use all cores, and only then."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -19,79 +19,82 @@ from tubelet.service.server.app import SAMPLE_CLIP, open_stages
 from tubelet.service.types.request import Options
 
 DEVICES = ("cpu:0", "cpu:1")
-ENOUGH, ENOUGH_S = 4, 1.0
+PREFERRED_SIZE, PREFERRED_S = 4, 1.0
 
 
 class Devices:
-    """Two of two cores' devices and a GPU, which take units of one model from a schedule."""
+    """The devices of two cores and a GPU, with a scheduler of one model."""
 
     def __init__(self) -> None:
         self.contention = CpuContention(2, DEVICES)
         self.scheduler = Scheduler((*DEVICES, "cuda:0"), self.contention)
         run_on: dict[str, Any] = dict.fromkeys((*DEVICES, "cuda:0"))
-        self._units: StageQueue[Any, Any] = StageQueue("model", "encode", 8, run_on, ENOUGH, ENOUGH_S)
+        self._units: StageQueue[Any, Any] = StageQueue(
+            "model", "encode", 8, run_on, PREFERRED_SIZE, PREFERRED_S
+        )
         self._windows: StageQueue[Any, Any] = StageQueue("model", "classify", 8, run_on)
         for queue in (self._units, self._windows):
             self.scheduler.add(queue)
         self._flows = {queue: Flow[Any]() for queue in (self._units, self._windows)}
 
     def put(self, units: int, now: float = 0.0, *, windows: bool = False) -> None:
+        """Queue a number of ``units``, or of ``windows``, at the time ``now``."""
         result: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         for _ in range(units):
             queue = self._windows if windows else self._units
             self.scheduler.submit(queue, self._flows[queue], Item(None, EngineCosts(), result, now))
 
     def take(self, device: str, now: float = 0.0) -> int | float | None:
-        """How many items it gets; or, if none, after how many seconds it is to ask again."""
+        """Return the size of the batch that ``device`` gets; if none, the seconds until it should retry."""
         batch = self.scheduler.next_batch(device, now)
         return self.scheduler.retry_in_s(device, now) if batch is None else len(batch.items)
 
 
-async def test_while_a_core_is_free_it_takes_what_there_is() -> None:
+async def test_a_free_core_computes_whatever_is_queued() -> None:
     devices = Devices()
     devices.contention.decoding_cores = 1
     devices.put(1)
     assert devices.take("cpu:0") == 1
 
 
-async def test_while_decoders_have_all_cores_units_wait_until_there_are_enough() -> None:
+async def test_units_wait_for_a_preferred_batch_while_all_cores_decode() -> None:
     devices = Devices()
     devices.contention.decoding_cores = 2
-    devices.put(ENOUGH - 1, now=10.0)
-    assert devices.take("cpu:0", now=10.5) == pytest.approx(ENOUGH_S - 0.5)
+    devices.put(PREFERRED_SIZE - 1, now=10.0)
+    assert devices.take("cpu:0", now=10.5) == pytest.approx(PREFERRED_S - 0.5)
     devices.put(1, now=10.5)
-    assert devices.take("cpu:0", now=10.5) == ENOUGH
+    assert devices.take("cpu:0", now=10.5) == PREFERRED_SIZE
 
 
-async def test_another_batch_has_a_core_too() -> None:
+async def test_a_batch_being_computed_occupies_a_core() -> None:
     devices = Devices()
     devices.contention.decoding_cores = 1
     devices.put(1)
     assert devices.take("cpu:0") == 1
     devices.put(1, now=1.0)
-    assert devices.take("cpu:1", now=1.0) == ENOUGH_S
-    assert devices.take("cpu:0", now=1.0) == 1  # its own core is free again
+    assert devices.take("cpu:1", now=1.0) == PREFERRED_S
+    assert devices.take("cpu:0", now=1.0) == 1  # the core of its last batch is free again
 
 
-async def test_they_wait_for_no_longer_than_enough_of_them_take() -> None:
+async def test_units_wait_no_longer_than_a_preferred_batch_takes() -> None:
     devices = Devices()
     devices.contention.decoding_cores = 2
     devices.put(1, now=10.0)
     devices.put(1, now=10.9)
-    assert devices.take("cpu:0", now=10.0 + ENOUGH_S) == 2
+    assert devices.take("cpu:0", now=10.0 + PREFERRED_S) == 2
     devices.put(1, now=20.0)
-    assert devices.take("cpu:0", now=20.0) == ENOUGH_S
+    assert devices.take("cpu:0", now=20.0) == PREFERRED_S
 
 
-async def test_what_a_batch_left_waits_anew() -> None:
+async def test_units_left_after_a_full_batch_wait_anew() -> None:
     devices = Devices()
     devices.contention.decoding_cores = 2
     devices.put(9, now=10.0)
     assert devices.take("cpu:0", now=10.5) == 8
-    assert devices.take("cpu:1", now=10.5) == ENOUGH_S
+    assert devices.take("cpu:1", now=10.5) == PREFERRED_S
 
 
-async def test_windows_and_gpus_wait_for_nothing() -> None:
+async def test_windows_and_gpus_do_not_wait_for_cores() -> None:
     devices = Devices()
     devices.contention.decoding_cores = 2
     devices.put(1)
@@ -100,13 +103,13 @@ async def test_windows_and_gpus_wait_for_nothing() -> None:
     assert devices.take("cuda:0") == 1
 
 
-async def test_it_asks_for_nothing_again_where_nothing_is_queued() -> None:
+async def test_a_device_does_not_retry_while_nothing_is_queued() -> None:
     devices = Devices()
     devices.contention.decoding_cores = 2
     assert devices.take("cpu:0") is None
 
 
-async def test_a_lost_device_gives_its_core_back() -> None:
+async def test_a_lost_device_frees_its_core() -> None:
     devices = Devices()
     devices.contention.decoding_cores = 1
     devices.put(1)
@@ -116,7 +119,7 @@ async def test_a_lost_device_gives_its_core_back() -> None:
     assert not devices.contention.is_saturated_for("cpu:1")
 
 
-async def test_a_decoder_that_rests_lets_the_engine_compute() -> None:
+async def test_a_batch_starts_when_decoders_free_a_core() -> None:
     gate = Gate()
     async with Executor(Metrics(), contention=CpuContention(1, ("cpu",))) as executor:
         queue = make_queue("encode", 8, gate.run)
@@ -132,7 +135,7 @@ async def test_a_decoder_that_rests_lets_the_engine_compute() -> None:
     assert len(gate.batches) == 1
 
 
-async def test_a_batch_is_taken_when_it_is_ripe_though_nothing_happens() -> None:
+async def test_a_queue_is_flushed_in_time_without_any_event() -> None:
     gate = Gate()
     gate.open.release()
     async with Executor(Metrics(), contention=CpuContention(1, ("cpu",))) as executor:
@@ -143,31 +146,31 @@ async def test_a_batch_is_taken_when_it_is_ripe_though_nothing_happens() -> None
         assert await submit(executor, queue, Flow(), "unit") == "UNIT"
 
 
-async def test_a_gpu_takes_what_a_crowded_processor_leaves() -> None:
-    taken, hurried = list[Sequence[str]](), list[Sequence[str]]()
+async def test_a_gpu_computes_while_the_cpu_is_saturated() -> None:
+    on_gpu, on_cpu = list[Sequence[str]](), list[Sequence[str]]()
 
-    def run(payloads: Sequence[str]) -> Sequence[str]:
-        taken.append(payloads)
+    def run_on_gpu(payloads: Sequence[str]) -> Sequence[str]:
+        on_gpu.append(payloads)
         return payloads
 
-    def crowded_out(payloads: Sequence[str]) -> Sequence[str]:
-        hurried.append(payloads)
+    def run_on_cpu(payloads: Sequence[str]) -> Sequence[str]:
+        on_cpu.append(payloads)
         return payloads
 
     async with Executor(Metrics(), (*DEVICES, "cuda:0"), contention=CpuContention(1, DEVICES)) as executor:
         queue: StageQueue[str, str] = StageQueue(
-            "model", "encode", 8, {**dict.fromkeys(DEVICES, crowded_out), "cuda:0": run}
+            "model", "encode", 8, {**dict.fromkeys(DEVICES, run_on_cpu), "cuda:0": run_on_gpu}
         )
         queue.preferred_batch_size, queue.preferred_batch_s = 8, 3600.0
         executor.add(queue)
         executor.set_decoding_cores(1)
         for number in range(20):
             assert await submit(executor, queue, Flow(), f"unit{number}") == f"unit{number}"
-    assert (len(taken), hurried) == (20, [])
+    assert (len(on_gpu), on_cpu) == (20, [])
 
 
-async def test_decoders_of_a_server_crowd_its_engine() -> None:
-    """All threads of a decoder count while it is at work, and none afterwards."""
+async def test_decoding_of_a_request_occupies_cores_of_the_engine() -> None:
+    """All threads of a decoder count as cores while it decodes, and none afterwards."""
     seen: list[int] = []
     config = Config(
         decode=DecodeConfig(workers=1, threads=2), engine=EngineConfig(device="cpu"), models=ModelsConfig()

@@ -1,4 +1,4 @@
-"""A processor's cores are shared out among the batches that are computed on them."""
+"""Tests of the threads that batches on a CPU get."""
 
 import asyncio
 import threading
@@ -23,7 +23,7 @@ def threads() -> object:
 
 
 def _threads(cores: CpuThreads, parallel_batches: int) -> int:
-    """Of a batch that is computed on a thread of its own."""
+    """Return the number of threads that a batch gets on a thread of its own."""
     found: list[int] = []
 
     def compute() -> None:
@@ -36,7 +36,7 @@ def _threads(cores: CpuThreads, parallel_batches: int) -> int:
     return found[0]
 
 
-def test_one_large_unit_has_all_cores_while_nothing_else_is_computed() -> None:
+def test_one_large_unit_gets_all_threads_while_nothing_else_runs() -> None:
     cores = CpuThreads(4)
     assert _threads(cores, 1) == 4
     with cores.share(1):
@@ -46,11 +46,11 @@ def test_one_large_unit_has_all_cores_while_nothing_else_is_computed() -> None:
     assert _threads(cores, 1) == 4
 
 
-def test_of_many_small_units_each_batch_has_a_core() -> None:
+def test_batches_of_many_small_units_get_one_thread_each() -> None:
     assert [_threads(CpuThreads(4), units) for units in (2, 4, 16)] == [2, 1, 1]
 
 
-def test_a_failure_gives_its_cores_back() -> None:
+def test_a_failed_batch_gives_its_threads_back() -> None:
     cores = CpuThreads(2)
     with pytest.raises(ZeroDivisionError), cores.share(1):
         raise ZeroDivisionError
@@ -58,7 +58,7 @@ def test_a_failure_gives_its_cores_back() -> None:
 
 
 async def test_each_model_is_measured_with_the_threads_of_its_batches() -> None:
-    """Also where the thread that measures has done so before."""
+    """This holds also if the measuring thread has measured before."""
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
     store = ModelStore()
     async with Engine(EngineConfig(device="cpu", threads=2), Metrics()) as engine:

@@ -1,4 +1,4 @@
-"""Several devices: one queue, one that fails is taken out, and nobody notices."""
+"""Tests of several devices: they share a queue, and failing ones are taken out of service."""
 
 import asyncio
 import threading
@@ -37,21 +37,21 @@ def up(metrics: Metrics, device: str) -> float | None:
     return metrics.registry.get_sample_value("tubelet_device_up", {"device": device})
 
 
-async def test_both_devices_draw_from_one_queue() -> None:
+async def test_two_devices_share_one_queue() -> None:
     gates = Gate(), Gate()
     async with Executor(Metrics(), DEVICES) as executor:
         queue = make_queue("encode", 1, *(gate.run for gate in gates))
         executor.add(queue)
         results = [submit(executor, queue, Flow(), f"unit{number}") for number in range(2)]
-        for gate in gates:  # neither waits for the other
+        for gate in gates:  # neither device waits for the other
             await gate.inside()
             gate.open.release()
         assert await asyncio.gather(*results) == ["UNIT0", "UNIT1"]
     assert sorted(gate.batches[0][0] for gate in gates) == ["unit0", "unit1"]
 
 
-async def test_two_devices_answer_as_one_does() -> None:
-    """A window's units may have been computed on either."""
+async def test_two_devices_give_the_same_logits_as_one() -> None:
+    """The units of a window may be computed on both devices."""
     model, alone = served_model(lambda units: None, *DEVICES), served_model()
     videos = [video(seed, S + seed % 5) for seed in range(12)]
     async with Executor(Metrics(), DEVICES) as executor, Executor(Metrics()) as one:
@@ -65,7 +65,7 @@ async def test_two_devices_answer_as_one_does() -> None:
 
 
 class OutOfMemory(Factorised):
-    """Every second batch fails, once its pixels were given back."""
+    """A model that fails every second batch, after the units were released."""
 
     tries = 0
 
@@ -76,8 +76,8 @@ class OutOfMemory(Factorised):
         return super().encode(units)
 
 
-async def test_what_is_tried_again_is_what_was_asked() -> None:
-    """A decoder may have put other frames where the units were."""
+async def test_a_retry_computes_the_original_pixels() -> None:
+    """Meanwhile, a decoder may have overwritten the memory of the units."""
 
     def refill(units: Sequence[UnitFrames]) -> None:
         for unit in units:
@@ -95,7 +95,7 @@ async def test_what_is_tried_again_is_what_was_asked() -> None:
     assert OutOfMemory.tries == 10
 
 
-async def test_what_fails_on_one_device_is_computed_on_the_other() -> None:
+async def test_a_failed_batch_is_retried_on_another_device() -> None:
     metrics, lost = Metrics(), list[str]()
     async with Executor(metrics, DEVICES, lost.append) as executor:
         queue = make_queue("encode", 1, broken, fine)
@@ -109,7 +109,7 @@ async def test_what_fails_on_one_device_is_computed_on_the_other() -> None:
         assert executor.devices == {"cpu:1"}
 
 
-async def test_a_broken_context_is_not_tried_again() -> None:
+async def test_a_device_with_a_broken_context_is_lost_at_once() -> None:
     lost, tries = list[str](), list[Sequence[str]]()
 
     def gone_at_once(payloads: Sequence[str]) -> Sequence[str]:
@@ -125,8 +125,8 @@ async def test_a_broken_context_is_not_tried_again() -> None:
         assert len(lost) == len(tries)
 
 
-async def test_a_bad_batch_is_the_fault_of_no_device() -> None:
-    """It fails on both, and both go on."""
+async def test_a_batch_that_fails_everywhere_takes_no_device_out() -> None:
+    """The batch fails on both devices, and both stay in service."""
     lost: list[str] = []
 
     def picky(payloads: Sequence[str]) -> Sequence[str]:
@@ -144,7 +144,7 @@ async def test_a_bad_batch_is_the_fault_of_no_device() -> None:
     assert not lost
 
 
-async def test_without_a_device_nothing_waits_for_ever() -> None:
+async def test_items_fail_once_no_device_is_left() -> None:
     gate, lost = threading.Event(), list[str]()
 
     def last(payloads: Sequence[str]) -> Sequence[str]:
@@ -166,7 +166,7 @@ async def test_without_a_device_nothing_waits_for_ever() -> None:
 
 
 class Pipelined:
-    """A device that computes while its thread goes on; its batches end when they are let."""
+    """A device that computes while its thread goes on; each batch ends when ``open`` is released."""
 
     def __init__(self) -> None:
         self.begun: list[list[str]] = []
@@ -190,20 +190,20 @@ async def pipelined() -> tuple[Pipelined, StageQueue[Any, Any]]:
     return device, make_queue("encode", 1, device.run)
 
 
-async def test_the_next_batch_is_prepared_while_one_is_computed() -> None:
+async def test_next_batch_starts_while_another_is_computed() -> None:
     device, queue = await pipelined()
     async with Executor(Metrics()) as executor:
         executor.add(queue)
         results = [submit(executor, queue, Flow(), f"unit{number}") for number in range(3)]
         for _ in range(2):
             await asyncio.to_thread(device.entered.acquire)
-        assert device.begun == [["unit0"], ["unit1"]]  # two on the device, none of them through
+        assert device.begun == [["unit0"], ["unit1"]]  # two batches are on the device, and neither has ended
         assert not any(result.done() for result in results)
         device.open.release(3)
         assert await asyncio.gather(*results) == ["UNIT0", "UNIT1", "UNIT2"]
 
 
-async def test_the_last_batch_is_not_kept_waiting_for_another() -> None:
+async def test_last_batch_does_not_wait_for_another() -> None:
     device, queue = await pipelined()
     async with Executor(Metrics()) as executor:
         executor.add(queue)
@@ -211,7 +211,7 @@ async def test_the_last_batch_is_not_kept_waiting_for_another() -> None:
         assert await submit(executor, queue, Flow(), "alone") == "ALONE"
 
 
-async def test_a_failure_found_late_is_that_batchs_alone() -> None:
+async def test_a_pending_batch_that_fails_fails_alone() -> None:
     device, queue = await pipelined()
     device.open.release(3)
     async with Executor(Metrics()) as executor:

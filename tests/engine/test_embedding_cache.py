@@ -1,4 +1,4 @@
-"""The cache of embeddings: what was seen before costs nothing, and changes nothing."""
+"""Tests of the embedding cache: a unit seen before costs nothing, and results are unchanged."""
 
 import asyncio
 from collections import Counter
@@ -21,7 +21,7 @@ MIB = 1 << 20
 
 
 class Cached:
-    """A model behind a cache on a real executor; counts how its units were answered."""
+    """A model with a cache on a real executor; counts the outcomes of look-ups."""
 
     def __init__(self, executor: Executor, max_bytes: int = MIB) -> None:
         self.outcomes: Counter[Outcome] = Counter()
@@ -47,6 +47,7 @@ async def executor() -> AsyncIterator[Executor]:
 
 
 def still(units: int, released: list[int] | None = None) -> list[UnitFrames]:
+    """Return a number of identical ``units``, which add themselves to ``released`` when they are released."""
     pixels = np.random.default_rng(9).integers(0, 256, (T, SIZE, SIZE, 3), np.uint8)
     return [
         UnitFrames(0, unit, pixels.copy(), lambda unit=unit: released.append(unit) if released else None)
@@ -54,7 +55,7 @@ def still(units: int, released: list[int] | None = None) -> list[UnitFrames]:
     ]
 
 
-async def test_the_same_video_again_computes_no_unit(executor: Executor) -> None:
+async def test_a_repeated_video_computes_no_unit(executor: Executor) -> None:
     cached = Cached(executor)
     first = await cached.logits(video(1, S))
     released: list[int] = [-1]
@@ -67,7 +68,7 @@ async def test_the_same_video_again_computes_no_unit(executor: Executor) -> None
     assert released == [-1, *range(S)]
 
 
-async def test_a_scene_that_stands_still_costs_one_unit(executor: Executor) -> None:
+async def test_a_still_scene_computes_one_unit(executor: Executor) -> None:
     cached = Cached(executor)
     released = [-1]
     await cached.logits(still(S, released))
@@ -75,8 +76,8 @@ async def test_a_scene_that_stands_still_costs_one_unit(executor: Executor) -> N
     assert sorted([*released, *cached.released]) == [-1, *range(S)]  # each exactly once
 
 
-async def test_answers_are_those_without_a_cache(executor: Executor) -> None:
-    """In any company and order, whatever was seen before."""
+async def test_logits_are_equal_with_and_without_a_cache(executor: Executor) -> None:
+    """Units of several videos are mixed, in several orders."""
     cached = Cached(executor)
     videos = [video(seed, S) for seed in range(6)]
     mixed = [[videos[(i * 7 + j) % 6][j] for j in range(S)] for i in range(24)]
@@ -91,8 +92,8 @@ async def _uncached(cached: Cached, units: Sequence[UnitFrames]) -> Logits:
     return await session.classify([session.encode(unit) for unit in units])
 
 
-async def test_whoever_waits_for_a_cancelled_video_computes_it_itself() -> None:
-    executor = Executor(Metrics())  # its thread does not run yet: all stays in the queue
+async def test_a_shared_unit_is_computed_after_its_first_video_is_cancelled() -> None:
+    executor = Executor(Metrics())  # its thread does not run yet: all items stay queued
     cached = Cached(executor)
     early, late = cached.session(), cached.session()
     [unit, same] = still(2)
@@ -104,7 +105,7 @@ async def test_whoever_waits_for_a_cancelled_video_computes_it_itself() -> None:
     assert cached.outcomes == {"miss": 2}
 
 
-async def test_whoever_waits_and_is_cancelled_gets_nothing_computed() -> None:
+async def test_a_cancelled_video_computes_no_shared_unit() -> None:
     executor = Executor(Metrics())
     cached = Cached(executor)
     early, late = cached.session(), cached.session()
@@ -122,10 +123,10 @@ URGENT = [(Priority.HIGH, None), (Priority.NORMAL, 1.0)]
 
 
 @pytest.mark.parametrize(("priority", "deadline"), URGENT)
-async def test_who_is_in_a_hurry_does_not_wait_for_anothers_turn(
+async def test_a_shared_unit_is_computed_early_for_an_urgent_video(
     priority: Priority, deadline: float | None
 ) -> None:
-    executor = Executor(Metrics())  # its thread does not run yet: all stays in the queue
+    executor = Executor(Metrics())  # its thread does not run yet: all items stay queued
     cached = Cached(executor)
     patient, urgent = cached.session(), cached.session(priority, deadline)
     *others, unit = video(1, 3 * S)
@@ -135,12 +136,12 @@ async def test_who_is_in_a_hurry_does_not_wait_for_anothers_turn(
         np.testing.assert_array_equal(await again, await first)
         await asyncio.gather(*before)
     assert cached.released[0] == unit.unit
-    assert sorted(cached.released) == list(range(3 * S))  # each once, and the same one for both
+    assert sorted(cached.released) == list(range(3 * S))  # each once, and one unit for both videos
     assert cached.outcomes == {"miss": 3 * S, "shared": 1}
     assert executor.queued()["encode", "random"] == 0
 
 
-async def test_who_is_in_no_hurry_queues_nothing_twice() -> None:
+async def test_a_shared_unit_is_not_queued_again_without_urgency() -> None:
     executor = Executor(Metrics())
     cached = Cached(executor)
     for priority in (Priority.NORMAL, Priority.NORMAL, Priority.LOW):
@@ -150,7 +151,7 @@ async def test_who_is_in_no_hurry_queues_nothing_twice() -> None:
 
 
 @pytest.mark.parametrize("is_first", [True, False])
-async def test_a_cancelled_video_takes_no_others_unit_away(is_first: bool) -> None:
+async def test_cancelling_one_video_keeps_the_unit_for_the_other(is_first: bool) -> None:
     executor = Executor(Metrics())
     cached = Cached(executor)
     patient, urgent = cached.session(), cached.session(Priority.HIGH)
@@ -164,7 +165,7 @@ async def test_a_cancelled_video_takes_no_others_unit_away(is_first: bool) -> No
     assert len(cached.released) == 1
 
 
-async def test_a_failure_is_not_kept(executor: Executor) -> None:
+async def test_failures_are_not_cached(executor: Executor) -> None:
     cached = Cached(executor)
     run_on = cached.model.encode.run_on
     run, run_on["cpu"] = run_on["cpu"], _fail
@@ -179,7 +180,7 @@ def _fail(units: Sequence[UnitFrames]) -> Sequence[Embedding]:
     raise RuntimeError("the device is gone")
 
 
-async def test_it_stays_within_its_bytes_and_forgets_what_was_used_longest_ago(executor: Executor) -> None:
+async def test_least_recently_used_embeddings_are_evicted(executor: Executor) -> None:
     size = 48 * 4 + 256
     cached = Cached(executor, max_bytes=3 * size)
     session = cached.session()
@@ -194,7 +195,7 @@ async def test_it_stays_within_its_bytes_and_forgets_what_was_used_longest_ago(e
     assert cached.outcomes["miss"] == 5
 
 
-async def test_what_is_forgotten_is_computed_again(executor: Executor) -> None:
+async def test_embeddings_are_computed_again_after_clearing(executor: Executor) -> None:
     cached = Cached(executor)
     await cached.logits(video(1, S))
     cached.cache.clear()
@@ -203,14 +204,14 @@ async def test_what_is_forgotten_is_computed_again(executor: Executor) -> None:
     assert cached.outcomes == {"miss": 2 * S}
 
 
-async def test_a_kept_embedding_does_not_keep_its_batch(executor: Executor) -> None:
+async def test_a_cached_embedding_does_not_keep_its_batch_in_memory(executor: Executor) -> None:
     cached = Cached(executor)
     session = cached.session()
     for embedding in await asyncio.gather(*(session.encode(unit) for unit in video(4, 8))):
         assert embedding.untyped_storage().nbytes() == embedding.nbytes
 
 
-async def test_a_decoder_that_writes_to_a_unit_again_spoils_no_others_embedding() -> None:
+async def test_overwriting_a_queued_unit_does_not_corrupt_the_cache() -> None:
     executor = Executor(Metrics())  # its thread does not run yet: the unit waits
     cached = Cached(executor)
     [theirs] = video(6, 1)
@@ -225,10 +226,10 @@ async def test_a_decoder_that_writes_to_a_unit_again_spoils_no_others_embedding(
     np.testing.assert_allclose(found, plain, atol=1e-4)
 
 
-async def test_models_and_processes_do_not_share_keys() -> None:
+async def test_keys_differ_between_models_processes_and_pixels() -> None:
     caches = [EmbeddingCache(MIB, lambda *_: None) for _ in range(2)]
     [unit] = video(5, 1)
-    model, again = served_model(), served_model()  # of the same name and version
+    model, again = served_model(), served_model()  # with the same name and version
     assert caches[0].key(model, unit.pixels) != caches[1].key(model, unit.pixels)
     assert caches[0].key(model, unit.pixels) != caches[0].key(again, unit.pixels)
     other = unit.pixels.copy()

@@ -1,4 +1,4 @@
-"""The engine: fair queues, full batches, and the same answers in company as alone."""
+"""Tests of the executor: fair and full batches, and the same logits in a batch as alone."""
 
 import asyncio
 from typing import Any
@@ -13,7 +13,7 @@ from tubelet.service.fair_queue import Flow
 from tubelet.service.metrics import Metrics
 
 
-async def test_batched_with_strangers_equals_alone() -> None:
+async def test_logits_are_equal_batched_and_alone() -> None:
     metrics = Metrics()
     async with Executor(metrics) as executor:
         model = served_model()
@@ -38,7 +38,7 @@ async def test_whole_windows_give_the_same_logits_as_shared_units() -> None:
             np.testing.assert_allclose(whole[0], logits, atol=1e-4)
 
 
-async def test_what_came_while_the_device_was_busy_is_the_next_batch() -> None:
+async def test_items_queued_while_the_device_is_busy_form_the_next_batch() -> None:
     gate, metrics = Gate(), Metrics()
     async with Executor(metrics) as executor:
         queue = make_queue("encode", 3, gate.run)
@@ -54,7 +54,7 @@ async def test_what_came_while_the_device_was_busy_is_the_next_batch() -> None:
     assert gate.batches == [["a0"], ["a1", "b0", "a2"], ["a3"]]
 
 
-async def test_cancelled_work_costs_no_place_in_a_batch() -> None:
+async def test_cancelled_items_take_no_room_in_a_batch() -> None:
     gate = Gate()
     async with Executor(Metrics()) as executor:
         queue = make_queue("encode", 2, gate.run)
@@ -71,7 +71,7 @@ async def test_cancelled_work_costs_no_place_in_a_batch() -> None:
     assert gate.batches == [["a0"], ["c0", "c1"]]
 
 
-async def test_a_batch_that_fails_fails_alone() -> None:
+async def test_a_failed_batch_does_not_fail_the_next_one() -> None:
     gate = Gate()
     gate.open.release(2)
     async with Executor(Metrics()) as executor:
@@ -93,13 +93,13 @@ async def test_windows_go_before_units() -> None:
         results += [submit(executor, encode, Flow(), "unit1"), submit(executor, classify, Flow(), "window")]
         windows.open.release()
         units.open.release()
-        await units.inside()  # with unit1
+        await units.inside()  # the batch of unit1
         assert windows.batches == [["window"]]
         units.open.release()
         await asyncio.gather(*results)
 
 
-async def test_pixels_are_given_back_once_they_are_in_a_batch() -> None:
+async def test_units_are_released_once_copied_into_a_batch() -> None:
     released: list[int] = []
     model = served_model(release=lambda units: released.extend(unit.unit for unit in units))
     async with Executor(Metrics()) as executor:
@@ -110,7 +110,7 @@ async def test_pixels_are_given_back_once_they_are_in_a_batch() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device")
 async def test_a_gpu_gives_the_same_logits_as_the_cpu() -> None:
     units = video(5, 6)
     found = []

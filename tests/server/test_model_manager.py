@@ -1,4 +1,4 @@
-"""Models that come, change and go while the engine works."""
+"""Tests of the model manager: models are loaded, reloaded and retired while the engine works."""
 
 import asyncio
 import dataclasses
@@ -33,6 +33,7 @@ from tubelet.service.types.video import UnitFrames
 
 
 def write(store: Path, version: str, seed: int = 0, name: str = "tiny") -> ModelSpec:
+    """Write a model with random weights of this ``seed`` into ``store``."""
     spec = dataclasses.replace(SPEC, name=name, version=version)
     write_folder(store / name / version, spec, DIMS, model(seed), "")
     return spec
@@ -40,6 +41,8 @@ def write(store: Path, version: str, seed: int = 0, name: str = "tiny") -> Model
 
 @dataclass(frozen=True, slots=True)
 class Serving:
+    """An engine with a model manager and its parts, on a store of models."""
+
     store: Path
     engine: Engine
     registry: ModelRegistry
@@ -52,6 +55,7 @@ class Serving:
         )
 
     async def logits(self, served: ServedModel) -> Logits:
+        """Return the logits of a window of fixed random pixels."""
         pixels = np.random.default_rng(0).integers(0, 256, (1, 16, 24, 3), np.uint8)
         session = self.engine.session(served)
         return await session.classify(
@@ -59,6 +63,7 @@ class Serving:
         )
 
     def load_seconds(self, version: str) -> float | None:
+        """Return the load time of a version of "tiny" from the metrics; None: it has no series."""
         labels = {"model": "tiny", "version": version}
         return self.metrics.registry.get_sample_value("tubelet_model_load_seconds", labels)
 
@@ -73,7 +78,7 @@ async def serving(tmp_path: Path) -> AsyncIterator[Serving]:
         yield serving
 
 
-async def test_a_new_version_takes_over_beside_the_old_one(serving: Serving) -> None:
+async def test_a_new_version_becomes_the_default_beside_the_old_one(serving: Serving) -> None:
     old = serving.registry.default
     write(serving.store, "2", seed=1)
     await serving.reload()
@@ -90,12 +95,12 @@ async def test_a_new_version_takes_over_beside_the_old_one(serving: Serving) -> 
         ("num_heads", 7, "other 1, it is not served: the dims in"),
         ("frames_per_unit", 3, "other 1, it is not served"),
     ],
-    ids=["no model can be made", "its units fail"],
+    ids=["the model cannot be built", "its units fail"],
 )
-async def test_a_model_toml_that_does_not_fit_leaves_the_others_served(
+async def test_a_model_that_cannot_be_built_leaves_the_others_served(
     serving: Serving, caplog: pytest.LogCaptureFixture, key: str, number: int, says: str
 ) -> None:
-    """As after a change of libraries, or of the file by hand."""
+    """This happens after a change of libraries, or of the file by hand."""
     write(serving.store, "1", name="other")
     file = serving.store / "other" / "1" / "model.toml"
     file.write_text(re.sub(rf"{key} = \d+", f"{key} = {number}", file.read_text()))
@@ -104,8 +109,8 @@ async def test_a_model_toml_that_does_not_fit_leaves_the_others_served(
     assert says in caplog.text
 
 
-@pytest.mark.parametrize("error", [RuntimeError, KeyError], ids=["foreseen", "unforeseen"])
-async def test_one_whose_windows_fail_leaves_nothing_in_the_queues(
+@pytest.mark.parametrize("error", [RuntimeError, KeyError], ids=["expected", "unexpected"])
+async def test_a_failed_warm_up_leaves_nothing_queued(
     serving: Serving,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -123,7 +128,7 @@ async def test_one_whose_windows_fail_leaves_nothing_in_the_queues(
 
 
 def _queues(serving: Serving) -> set[str]:
-    """The models of which it is shown how much waits."""
+    """Return the models whose queue lengths are in the metrics."""
     found = serving.metrics.registry.collect()
     return {
         sample.labels["model"]
@@ -134,7 +139,7 @@ def _queues(serving: Serving) -> set[str]:
 
 
 async def test_a_pinned_default_stays_when_a_newer_version_comes(serving: Serving) -> None:
-    """Requests that name the model alone get the pinned version, too; other versions answer by their own."""
+    """Requests that give only the model's name get the pinned version, others the version that they name."""
     write(serving.store, "2", seed=1)
     await serving.reload("tiny:1", "tiny")
     find = serving.registry.find
@@ -144,7 +149,7 @@ async def test_a_pinned_default_stays_when_a_newer_version_comes(serving: Servin
     assert [serving.registry.is_default(each) for each in serving.registry] == [True, False]
 
 
-async def test_a_rollback_is_one_line_of_the_configuration(serving: Serving) -> None:
+async def test_pinning_the_old_version_rolls_back(serving: Serving) -> None:
     old = serving.registry.default
     write(serving.store, "2", seed=1)
     await serving.reload()
@@ -156,7 +161,7 @@ async def test_a_rollback_is_one_line_of_the_configuration(serving: Serving) -> 
         serving.registry.find("tiny", "2")
 
 
-async def test_only_versions_that_are_named_are_loaded(serving: Serving) -> None:
+async def test_only_listed_versions_are_loaded(serving: Serving) -> None:
     for version in ("1", "2", "10"):
         write(serving.store, version, name="other")
     await serving.reload("tiny", "other:2", "other:1")
@@ -171,7 +176,7 @@ async def test_only_versions_that_are_named_are_loaded(serving: Serving) -> None
     assert "other:1" not in not_loaded
 
 
-async def test_without_names_the_store_is_loaded_and_the_embedded_models_are_not(serving: Serving) -> None:
+async def test_an_empty_load_list_loads_the_store_without_embedded_models(serving: Serving) -> None:
     write(serving.store, "1", name="other")
     await serving.model_manager.reload(ModelsConfig(store=serving.store, default="tiny"))
     assert {each.spec.name for each in serving.registry} == {"tiny", "other"}
@@ -179,8 +184,8 @@ async def test_without_names_the_store_is_loaded_and_the_embedded_models_are_not
 
 
 @pytest.mark.parametrize("damage", ["absent", "broken folder", "broken weights"])
-async def test_a_pin_that_cannot_be_served_changes_nothing(serving: Serving, damage: str) -> None:
-    """Another version of the same name does not stand in for it."""
+async def test_a_pinned_version_that_cannot_be_loaded_changes_nothing(serving: Serving, damage: str) -> None:
+    """No other version of the same name is the default in its place."""
     old = serving.registry.default
     write(serving.store, "3", seed=1)
     if damage != "absent":
@@ -194,18 +199,18 @@ async def test_a_pin_that_cannot_be_served_changes_nothing(serving: Serving, dam
     assert serving.registry.default is old
 
 
-async def test_a_pin_in_load_that_is_not_there_names_the_versions(serving: Serving) -> None:
+async def test_a_missing_version_in_load_is_answered_with_those_there(serving: Serving) -> None:
     with pytest.raises(MissingModels, match=r"models\.load names 'tiny:7', .*; it has: .*tiny:1"):
         await serving.reload("tiny", "tiny:7")
 
 
-async def test_what_is_the_same_is_not_loaded_again(serving: Serving) -> None:
+async def test_an_unchanged_model_is_not_loaded_again(serving: Serving) -> None:
     before = serving.registry.default
     await serving.reload()
     assert serving.registry.default is before
 
 
-async def test_a_version_that_is_taken_away_answers_the_videos_that_have_it(serving: Serving) -> None:
+async def test_a_removed_version_still_answers_videos_in_flight(serving: Serving) -> None:
     old = serving.registry.default
     write(serving.store, "2", seed=1)
     shutil.rmtree(serving.store / "tiny" / "1")
@@ -222,8 +227,8 @@ async def test_a_version_that_is_taken_away_answers_the_videos_that_have_it(serv
     assert serving.load_seconds("2") is not None
 
 
-async def test_weights_that_changed_are_another_model(serving: Serving) -> None:
-    """Also where embeddings of the one before are known."""
+async def test_changed_weights_are_loaded_and_miss_the_cache(serving: Serving) -> None:
+    """The cache has embeddings of the old weights, which must not be used."""
     before = await serving.logits(serving.registry.default)
     write(serving.store, "1", seed=1)
     await serving.reload()
@@ -240,7 +245,7 @@ async def test_weights_that_changed_are_another_model(serving: Serving) -> None:
         ('act = "gelu"', 'act = "gelu_tanh"'),
     ],
 )
-async def test_a_model_toml_that_changed_is_another_model(serving: Serving, before: str, after: str) -> None:
+async def test_a_changed_model_toml_reloads_the_model(serving: Serving, before: str, after: str) -> None:
     old = serving.registry.default
     file = serving.store / "tiny" / "1" / "model.toml"
     content = file.read_text()
@@ -251,7 +256,7 @@ async def test_a_model_toml_that_changed_is_another_model(serving: Serving, befo
     assert new is not old
 
 
-async def test_metrics_of_a_model_outlive_those_weights_that_it_had_before(
+async def test_unloading_old_weights_keeps_the_metrics_of_the_new(
     serving: Serving, caplog: pytest.LogCaptureFixture
 ) -> None:
     write(serving.store, "1", seed=1)
@@ -263,7 +268,7 @@ async def test_metrics_of_a_model_outlive_those_weights_that_it_had_before(
 
 
 def _counted(serving: Serving) -> dict[str, float]:
-    """Series of tiny that are not 0, of what counts or measures work."""
+    """Return the counters and histograms of "tiny" that are not 0."""
     return {
         sample.name: sample.value
         for family in serving.metrics.registry.collect()
@@ -273,7 +278,7 @@ def _counted(serving: Serving) -> dict[str, float]:
     }
 
 
-async def test_warming_up_counts_as_no_work(serving: Serving) -> None:
+async def test_warm_up_is_not_counted_in_metrics(serving: Serving) -> None:
     write(serving.store, "2", seed=1)
     await serving.reload()
     assert _counted(serving) == {}
@@ -282,7 +287,7 @@ async def test_warming_up_counts_as_no_work(serving: Serving) -> None:
     assert _counted(serving)["tubelet_batch_units_count"] >= 1
 
 
-async def test_series_of_a_model_go_with_its_last_version(
+async def test_series_of_a_model_end_with_its_last_version(
     serving: Serving, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -301,7 +306,7 @@ async def test_series_of_a_model_go_with_its_last_version(
     assert _counted(serving) == {}
 
 
-async def test_videos_that_have_the_old_weights_leave_answers_of_new_ones_alone(
+async def test_videos_with_old_weights_do_not_affect_new_answers(
     serving: Serving,
 ) -> None:
     old = serving.registry.default
@@ -309,10 +314,10 @@ async def test_videos_that_have_the_old_weights_leave_answers_of_new_ones_alone(
         write(serving.store, "1", seed=1)
         await serving.reload()
         await serving.logits(old)
-    await _answers_without_what_was_known(serving)
+    await _assert_logits_do_not_depend_on_the_cache(serving)
 
 
-async def test_other_weights_may_return_under_a_version_that_was_taken_away(serving: Serving) -> None:
+async def test_other_weights_may_reuse_a_removed_version(serving: Serving) -> None:
     write(serving.store, "2", seed=1)
     await serving.reload()
     await serving.logits(serving.registry.default)
@@ -320,16 +325,16 @@ async def test_other_weights_may_return_under_a_version_that_was_taken_away(serv
     await serving.reload()
     write(serving.store, "2", seed=2)
     await serving.reload()
-    await _answers_without_what_was_known(serving)
+    await _assert_logits_do_not_depend_on_the_cache(serving)
 
 
-async def _answers_without_what_was_known(serving: Serving) -> None:
+async def _assert_logits_do_not_depend_on_the_cache(serving: Serving) -> None:
     found = await serving.logits(serving.registry.default)
     serving.engine.clear_cache()
     np.testing.assert_allclose(found, await serving.logits(serving.registry.default), atol=1e-4)
 
 
-async def test_one_that_cannot_be_loaded_is_left_out(
+async def test_a_model_that_cannot_be_loaded_is_left_out(
     serving: Serving, caplog: pytest.LogCaptureFixture
 ) -> None:
     old = serving.registry.default
@@ -342,7 +347,7 @@ async def test_one_that_cannot_be_loaded_is_left_out(
     assert np.isfinite(await serving.logits(old)).all()
 
 
-async def test_a_folder_serves_the_version_that_it_holds_also_after_a_rollback(serving: Serving) -> None:
+async def test_an_unversioned_folder_serves_the_version_it_holds(serving: Serving) -> None:
     folder = serving.store / "other"
     for version in ("1", "2", "1"):
         spec = dataclasses.replace(SPEC, name="other", version=version)
@@ -351,7 +356,7 @@ async def test_a_folder_serves_the_version_that_it_holds_also_after_a_rollback(s
         assert [each.spec.version for each in serving.registry if each.spec.name == "other"] == [version]
 
 
-async def test_one_whose_files_broke_stays_as_it_was(
+async def test_a_loaded_model_whose_files_break_is_kept(
     serving: Serving, caplog: pytest.LogCaptureFixture
 ) -> None:
     old = serving.registry.default
@@ -381,7 +386,7 @@ async def test_a_default_that_cannot_be_loaded_changes_nothing(serving: Serving)
     assert list(serving.registry) == [old]
 
 
-async def test_a_default_whose_folder_holds_nothing_better_changes_nothing(serving: Serving) -> None:
+async def test_a_default_without_a_loadable_version_changes_nothing(serving: Serving) -> None:
     old = serving.registry.default
     write(serving.store, "2")
     (serving.store / "tiny" / "2" / "weights.safetensors").write_bytes(b"cut off")
@@ -391,13 +396,13 @@ async def test_a_default_whose_folder_holds_nothing_better_changes_nothing(servi
     assert list(serving.registry) == [old]
 
 
-async def test_models_without_a_default_are_listed(serving: Serving) -> None:
+async def test_models_are_listed_without_a_default(serving: Serving) -> None:
     old = serving.registry.default
     serving.registry.set_default(ModelRef("other"))
     assert list(serving.registry) == [old]
 
 
-async def test_models_that_are_not_there_change_nothing(serving: Serving) -> None:
+async def test_missing_models_change_nothing(serving: Serving) -> None:
     old = serving.registry.default
     write(serving.store, "2", seed=1)
     with pytest.raises(MissingModels, match=r"models\.load names 'absent', .*; it has: .*tiny"):
@@ -408,7 +413,7 @@ async def test_models_that_are_not_there_change_nothing(serving: Serving) -> Non
     assert list(serving.registry) == [old]
 
 
-async def test_without_a_default_nothing_is_served(tmp_path: Path) -> None:
+async def test_a_default_that_cannot_be_loaded_fails_the_first_load(tmp_path: Path) -> None:
     write(tmp_path, "1")
     (tmp_path / "tiny" / "1" / "weights.safetensors").write_bytes(b"cut off")
     registry = ModelRegistry()
@@ -419,14 +424,14 @@ async def test_without_a_default_nothing_is_served(tmp_path: Path) -> None:
             )
 
 
-async def test_another_default(serving: Serving) -> None:
+async def test_reload_changes_the_default(serving: Serving) -> None:
     write(serving.store, "1", name="other")
     await serving.reload("other", "tiny")
     assert serving.registry.default.spec.name == "other"
     assert serving.registry.find("tiny").spec.version == "1"
 
 
-async def test_a_change_that_fails_in_a_new_way_is_not_the_last_one() -> None:
+async def test_an_unexpected_reload_error_does_not_stop_the_server() -> None:
     server = {"host": "127.0.0.1", "port": 0, "metrics_port": 0}
     config = load_config(None, server=server, models={"load": ("camera-motion",)})
     next_signals = iter((signal.SIGHUP, signal.SIGTERM))

@@ -1,15 +1,15 @@
-"""Simulated time, and cores whose time is shared out in it."""
+"""A simulated clock, and CPU cores whose time is shared among tasks."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import count
 
-ROUNDING_S = 1e-12  # work of which so little is left is done
+ROUNDING_S = 1e-12  # a task with less work left than this has ended
 
 
 class Clock:
-    """What happens next, and when."""
+    """A queue of events in simulated time."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -17,12 +17,15 @@ class Clock:
         self._numbers = count()
 
     def at(self, time_s: float, do: Callable[[], None]) -> None:
+        """Call ``do`` at ``time_s``, or now if that has passed."""
         heappush(self._events, (max(time_s, self.now), next(self._numbers), do))
 
     def after(self, seconds: float, do: Callable[[], None]) -> None:
+        """Call ``do`` in ``seconds`` from now."""
         self.at(self.now + seconds, do)
 
     def run(self, until_s: float = float("inf")) -> None:
+        """Call all events up to ``until_s``, in the order of time."""
         while self._events and self._events[0][0] <= until_s:
             self.now, _, do = heappop(self._events)
             do()
@@ -30,6 +33,8 @@ class Clock:
 
 @dataclass(eq=False, slots=True)
 class _Task:
+    """Work that ``threads`` do; each gets the share ``rate`` of a core."""
+
     left_s: float
     threads: int
     weight: float
@@ -38,18 +43,18 @@ class _Task:
 
 
 class Cores:
-    """Processor time, shared by all threads that run, by their weights."""
+    """CPU cores, shared by all running threads in proportion to their weights."""
 
     def __init__(self, clock: Clock, cores: int, *, are_enough: bool) -> None:
         self._clock = clock
         self._cores = cores
-        self._are_enough = are_enough  # for whatever runs at once
+        self._are_enough = are_enough  # each thread always has a core of its own
         self._tasks: list[_Task] = []
         self._settled_s = 0.0
         self._plan = 0
 
     def run(self, seconds: float, then: Callable[[], None], threads: int = 1, weight: float = 1.0) -> None:
-        """Work that takes so long where each of its threads has a core of its own."""
+        """Start work that takes ``seconds`` if each of its ``threads`` has a core; then call ``then``."""
         if self._are_enough:
             self._clock.after(seconds, then)
             return
@@ -58,12 +63,14 @@ class Cores:
         self._replan()
 
     def _settle(self) -> None:
+        """Subtract from each task the work done since the last call."""
         elapsed_s = self._clock.now - self._settled_s
         for task in self._tasks:
             task.left_s -= elapsed_s * task.rate
         self._settled_s = self._clock.now
 
     def _replan(self) -> None:
+        """Share the cores anew, and schedule the end of the next task that ends."""
         self._plan += 1
         if not self._tasks:
             return
@@ -76,6 +83,7 @@ class Cores:
         )
 
     def _end(self, plan: int) -> None:
+        """End the tasks whose work is done, unless the cores were shared anew after ``plan``."""
         if plan != self._plan:
             return
         self._settle()

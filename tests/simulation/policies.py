@@ -1,4 +1,4 @@
-"""Orders in which a queue may be served: the server's own, and those that it is compared with."""
+"""Scheduling policies: the server's own fair queueing, and those that it is compared with."""
 
 from collections import deque
 from collections.abc import Callable
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class SizedFlow(Flow[T]):
-    """One that says how much there is in all, for policies that want to know."""
+    """A flow that knows the total number of units of its video, for policies that need it."""
 
     def __init__(self, video: Video, deadline: float | None, quantum: int = 1) -> None:
         super().__init__(video.priority, deadline, quantum)
@@ -21,7 +21,7 @@ class SizedFlow(Flow[T]):
 
 
 class FirstCome(FairQueue[T]):
-    """What peers do: one line."""
+    """First come, first served, as other servers do it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class FirstCome(FairQueue[T]):
 
 
 class ShortestFirst(FairQueue[T]):
-    """The best mean latency there is, if long videos may starve."""
+    """Shortest video first: the best mean latency, but long videos may starve."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""The server on a simulated clock: who is let in, whose turn it is and which batch is next are the real code.
+"""A simulated server: real admission control and scheduling, but costs instead of work, in simulated time.
 
-``pipeline.admission``, ``fair_queue`` and ``engine.scheduler`` decide; here are only the numbers that
-stand for work: seconds of a core that decoding takes, seconds of a device that a batch takes. What is left
-out: uploads (a video is there when it comes), the embedding cache, failures.
+``pipeline.admission``, ``fair_queue`` and ``engine.scheduler`` decide as in the real server. Decoding a unit
+only takes seconds of a core, and a batch seconds of a device. Left out are uploads (a video is complete when
+it arrives), the embedding cache, and failures.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from tubelet.service.pipeline.admission import Admission, AdmissionTicket, Calle
 
 @dataclass(eq=False, slots=True)
 class _Request:
-    """A video that was let in."""
+    """A video that was admitted."""
 
     video: Video
     ticket: AdmissionTicket
@@ -48,7 +48,7 @@ class _Request:
 
 
 class Server:
-    """A tubelet server; ``submit`` videos, then let the clock run."""
+    """A simulated server. ``submit`` videos, then run the clock."""
 
     def __init__(
         self,
@@ -86,14 +86,14 @@ class Server:
         self._waiting: FairQueue[_Request] = policy()
         self._decoding: set[_Request] = set()
         self._watched: _Request | None = None
-        self._futures = asyncio.new_event_loop()  # never runs: it only makes futures
+        self._futures = asyncio.new_event_loop()  # never runs: it only creates futures
         self.device_busy_s = 0.0
 
     def close(self) -> None:
         self._futures.close()
 
     def submit(self, video: Video, on_end: Callable[[], None] = lambda: None) -> None:
-        """At its time of arrival; ``on_end`` is called once it is answered, refused or given up."""
+        """Let ``video`` arrive at its time; call ``on_end`` once it is answered, rejected or cancelled."""
         self._clock.at(video.arrival_s, lambda: self._arrive(video, on_end))
 
     def _arrive(self, video: Video, on_end: Callable[[], None]) -> None:
@@ -155,7 +155,7 @@ class Server:
         self._hand_out()
 
     def _watch_patience(self) -> None:
-        """As ``DecodePool`` does: a video that keeps its decoder for long gets another beside it."""
+        """Start a replacement for a decoder that a long video occupies, as ``DecodePool`` does."""
         long = sum(request.is_long for request in self._decoding)
         short = [request for request in self._decoding if not request.is_long]
         if not short or not len(self._waiting) or long >= self._config.max_long_videos:

@@ -1,4 +1,4 @@
-"""What the engine's own schedule does, on a clock that is simulated: fairness, deadlines, sharing."""
+"""Tests of scheduling in simulated time: fairness, deadlines, sharing of cores and devices."""
 
 import random
 from collections.abc import Callable
@@ -14,14 +14,14 @@ from tubelet.service.config.config import ServerConfig
 from tubelet.service.fair_queue import FairQueue
 from tubelet.service.types.request import Priority
 
-UNITS = 16  # a window
+UNITS = 16  # in a window
 GPU = Machine(cores=4, decoders=2, max_batch_units=8)
 COSTS = DeviceCosts(encode_batch_s=0.002, unit_s=0.01, classify_batch_s=0.001, window_s=0.001)
 DECODE_S = 0.004
 
 
 def video(arrival_s: float, seconds: float, **options: Any) -> Video:
-    """Windows of two seconds."""
+    """Return a video of this length in ``seconds``, with windows of two seconds."""
     return Video(arrival_s, max(1, round(seconds / 2)), UNITS, DECODE_S, **options)
 
 
@@ -31,6 +31,7 @@ def run(
     policy: Callable[[], FairQueue[Any]] = FairQueue,
     until_s: float = float("inf"),
 ) -> Server:
+    """Serve ``videos`` until ``until_s``, and return the server."""
     clock = Clock()
     server = Server(clock, machine, COSTS, policy, ServerConfig(max_videos_in_flight=1000))
     for each in videos:
@@ -46,36 +47,37 @@ def latency_s(one: Video) -> float:
 
 
 def alone_s(seconds: float, machine: Machine = GPU) -> float:
+    """Return the latency of a video of this length when it is alone on the server."""
     one = video(0, seconds)
     run(one, machine=machine)
     return latency_s(one)
 
 
-def test_alone_a_video_takes_what_its_stages_do() -> None:
-    """Decoding of the first units, then the device, which is the slower one here, in batches."""
+def test_a_video_alone_takes_the_time_of_its_stages() -> None:
+    """The first units are decoded, then the device, which is slower than the decoders, computes batches."""
     units = 2 * UNITS
     least_s = units * COSTS.unit_s + units / 8 * COSTS.encode_batch_s
     assert least_s < alone_s(4) < 1.25 * least_s + 0.05
 
 
 @pytest.mark.parametrize("seconds", [4, 5, 10, 30])
-def test_a_short_video_behind_one_of_two_hours_takes_at_most_twice_its_time(seconds: float) -> None:
+def test_a_short_video_takes_at_most_twice_as_long_beside_a_long_one(seconds: float) -> None:
     long, short = video(0, 7200), video(60, seconds)
     run(long, short, until_s=300)
     assert not long.is_over
     assert latency_s(short) <= 2 * alone_s(seconds)
 
 
-def test_in_one_line_it_waits_for_what_was_there_before() -> None:
-    """The measure above does tell policies apart."""
+def test_first_come_first_served_delays_a_short_video() -> None:
+    """This proves that the limit of the test above tells policies apart."""
     machine = Machine(cores=4, decoders=2, slots=512, max_batch_units=8)
     long, short = video(0, 7200), video(60, 4)
     run(long, short, machine=machine, policy=FirstCome, until_s=300)
     assert latency_s(short) > 5 * alone_s(4, machine)
 
 
-def test_many_long_videos_keep_no_short_one_waiting_for_their_end() -> None:
-    """They hold all decoders; whoever waits is let in beside them."""
+def test_a_short_video_gets_a_decoder_beside_many_long_ones() -> None:
+    """Long videos hold all decoders; a replacement starts for the short one."""
     long = [video(0, 7200) for _ in range(6)]
     short = video(60, 4)
     run(*long, short, until_s=300)
@@ -83,14 +85,14 @@ def test_many_long_videos_keep_no_short_one_waiting_for_their_end() -> None:
     assert latency_s(short) < 10
 
 
-def test_the_long_one_goes_on_under_a_stream_of_short_ones() -> None:
+def test_a_long_video_progresses_under_a_stream_of_short_ones() -> None:
     long = video(0, 60)
-    short = [video(number * 0.45, 4) for number in range(500)]  # three quarters of what the device can do
+    short = [video(number * 0.45, 4) for number in range(500)]  # three quarters of the device's capacity
     run(long, *short)
     assert latency_s(long) < 8 * alone_s(60)
 
 
-def test_urgent_videos_overtake_within_their_share() -> None:
+def test_high_priority_videos_overtake_within_their_share() -> None:
     others = [video(0, 20) for _ in range(20)]
     urgent = video(10, 4, priority=Priority.HIGH)
     run(*others, urgent)
@@ -105,10 +107,10 @@ def test_all_policies_do_the_same_work() -> None:
         videos = [video(number * 0.3, 2 + number % 7) for number in range(50)]
         busy.append(run(*videos, policy=policy).device_busy_s)
         assert all(each.answered_s is not None for each in videos)
-    assert max(busy) < 1.2 * min(busy)  # batches differ
+    assert max(busy) < 1.2 * min(busy)  # batches have other sizes
 
 
-def test_devices_draw_from_one_queue() -> None:
+def test_devices_share_one_queue() -> None:
     def makespan_s(devices: int) -> float:
         videos = [video(0, 4) for _ in range(64)]
         run(*videos, machine=Machine(cores=64, decoders=64, devices=devices, max_batch_units=8))
@@ -117,15 +119,15 @@ def test_devices_draw_from_one_queue() -> None:
     assert makespan_s(4) < 0.27 * makespan_s(1)
 
 
-def test_who_gives_up_costs_no_batch_any_more() -> None:
+def test_a_request_past_its_deadline_costs_no_more_batches() -> None:
     given_up = [video(0, 100, deadline_s=1) for _ in range(2)]
     server = run(*given_up)
     assert all(each.is_over and each.answered_s is None for each in given_up)
     assert server.device_busy_s < 1.2
 
 
-def test_cores_are_shared_by_decoders_and_a_device_that_is_the_processor() -> None:
-    """Two cores do two seconds of work a second, whoever asks for them."""
+def test_decoders_and_a_cpu_device_share_the_cores() -> None:
+    """Two cores do two seconds of work a second in all."""
     machine = Machine(cores=2, decoders=2, device_threads=2)
     videos = [video(0, 4) for _ in range(40)]
     server = run(*videos, machine=machine)
@@ -133,12 +135,12 @@ def test_cores_are_shared_by_decoders_and_a_device_that_is_the_processor() -> No
     assert max(each.answered_s or 0 for each in videos) == pytest.approx(work_s / 2, rel=0.05)
 
 
-def test_where_far_too_many_ask_with_deadlines_nearly_all_that_can_be_done_is_done_in_time() -> None:
+def test_throughput_holds_when_far_too_many_requests_have_deadlines() -> None:
     machine = Machine(cores=2, decoders=2, device_threads=2)
     costs = DeviceCosts(encode_batch_s=0.0005, unit_s=0.0025, classify_batch_s=0.0003, window_s=0.0003)
 
     def rate(clients: int, deadline_s: float | None) -> float:
-        """Videos answered a second, of clients that ask again and again."""
+        """Return the videos answered a second for ``clients`` that each send one request after another."""
         clock, lengths, answered = Clock(), random.Random(0), list[Video]()
         server = Server(clock, machine, costs)
 

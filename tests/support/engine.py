@@ -1,4 +1,4 @@
-"""Models, videos and gates for tests of the engine."""
+"""Small models, random videos and controllable devices for tests of the engine."""
 
 import asyncio
 import threading
@@ -27,7 +27,7 @@ def runners(
     *devices: str,
     family: type[Factorised] = Factorised,
 ) -> tuple[ModelSpec, list[ModelRunner]]:
-    """A small factorised model, always with the same random weights, on the CPU if nothing else is said."""
+    """Return a small factorised model on ``devices``, or the CPU, always with the same random weights."""
     preprocessing = Preprocessing(SIZE, SIZE, "crop", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
     dims = FactorisedDims((T, 16, 16), S, 48, 2, 1, 3, 96)
     spec = ModelSpec(
@@ -54,12 +54,13 @@ def served_model(
     *devices: str,
     family: type[Factorised] = Factorised,
 ) -> ServedModel:
-    """The model of ``replicas``, ready for an executor."""
+    """Return the model of ``runners``, ready for an executor."""
     spec, found = runners(release, *devices, family=family)
     return ServedModel(spec, found, precision="float32", max_batch_units=8, max_batch_windows=8)
 
 
 def video(seed: int, units: int) -> list[UnitFrames]:
+    """Return a number of ``units`` of random pixels."""
     rng = np.random.default_rng(seed)
     return [
         UnitFrames(0, unit, rng.integers(0, 256, (T, SIZE, SIZE, 3), np.uint8), lambda: None)
@@ -68,6 +69,7 @@ def video(seed: int, units: int) -> list[UnitFrames]:
 
 
 async def classify_video(executor: Executor, model: ServedModel, units: list[UnitFrames]) -> np.ndarray:
+    """Return the logits of all windows of a video, with a stride of one unit."""
     session = VideoSession(executor, model)
     embeddings = [session.encode(unit) for unit in units]
     windows = [session.classify(embeddings[start : start + S]) for start in range(len(units) - S + 1)]
@@ -75,7 +77,7 @@ async def classify_video(executor: Executor, model: ServedModel, units: list[Uni
 
 
 class Gate:
-    """A lane's ``run`` that waits to be let through, and remembers its batches."""
+    """A device whose batches each wait until ``open`` is released; it records them."""
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
@@ -91,13 +93,14 @@ class Gate:
         return [payload.upper() for payload in payloads]
 
     async def inside(self) -> None:
+        """Wait until the device has begun another batch."""
         await asyncio.to_thread(self.entered.acquire)
 
 
 def make_queue(
     stage: Literal["encode", "classify"], most: int, *functions: BatchFunction[str, str]
 ) -> StageQueue[str, str]:
-    """On the device "cpu", or on as many as there are functions: "cpu:0", "cpu:1", ..."""
+    """Return a queue that one function computes on "cpu", or several on "cpu:0", "cpu:1", ..."""
     names = ["cpu"] if len(functions) == 1 else [f"cpu:{number}" for number in range(len(functions))]
     return StageQueue("model", stage, most, dict(zip(names, functions, strict=True)))
 
@@ -105,6 +108,7 @@ def make_queue(
 def submit(
     executor: Executor, queue: StageQueue[str, str], flow: Flow[Any], payload: str
 ) -> asyncio.Future[str]:
+    """Queue an item with ``payload``, and return the future of its result."""
     result: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     executor.submit(queue, flow, Item(payload, EngineCosts(), result))
     return result

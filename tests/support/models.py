@@ -1,4 +1,4 @@
-"""A small model of each family, and random units for it."""
+"""A small model of each family, and random units for them."""
 
 import torch
 
@@ -14,7 +14,7 @@ from tubelet.models.video_model import VideoModel
 
 SIZE, CLASSES, WIDTH = 32, 5, 48
 PREPROCESSING = Preprocessing(SIZE, SIZE, "crop", (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
-# Case -> (frames in a unit, units in a window, dims).
+# Name of a case -> (frames in a unit, units in a window, dims).
 CASES: dict[str, tuple[int, int, Dims]] = {
     "vit": (1, 6, ViTDims(16, WIDTH, 2, 3, 96)),
     "factorised": (2, 4, FactorisedDims((2, 8, 16), 4, WIDTH, 2, 2, 3, 96)),
@@ -28,6 +28,7 @@ CASES: dict[str, tuple[int, int, Dims]] = {
 
 
 def build(case: str) -> VideoModel:
+    """Return the model of a ``case``, always with the same random weights."""
     torch.manual_seed(0)
     model = build_model(CASES[case][2], PREPROCESSING, CLASSES)
     for parameter in model.parameters():
@@ -37,4 +38,5 @@ def build(case: str) -> VideoModel:
 
 
 def random_units(count: int, t: int) -> torch.Tensor:
+    """Return ``count`` units of ``t`` random frames: (N, t, H, W, C)."""
     return torch.randint(0, 256, (count, t, SIZE, SIZE, 3), dtype=torch.uint8)

@@ -1,4 +1,4 @@
-"""A tiny model, its specification and its sizes."""
+"""A tiny ViT for tests of the model repository: its dims, its spec and its weights."""
 
 import torch
 
@@ -21,5 +21,6 @@ SPEC = ModelSpec(
 
 
 def model(seed: int = 0) -> ViT:
+    """Return the tiny model with random weights of this ``seed``."""
     torch.manual_seed(seed)
     return ViT(DIMS, PREPROCESSING, len(SPEC.labels)).eval()
