@@ -1,10 +1,10 @@
-"""Camera moves made by a tool that shares no code with the training: ffmpeg's crop, zoompan and rotate.
+"""Renders labelled camera moves with ffmpeg's crop, zoompan and rotate, not with the code of the training.
 
     python -m tests.bench.camera_moves --videos ../shared/videos --out runs/moves-test --split test
 
-writes clips of five seconds, encoded with x264, and ``labels.csv`` that says what each shows. Moving
-pictures come from videos whose own camera stands still, stills from any. Speeds are such that every window
-of one second or more shows the move: lengths are in sides, the shorter side of the picture.
+Writes clips of five seconds, encoded with x264, and ``labels.csv`` with their labels. Moving pictures come
+from videos whose camera is static, still pictures from any video. Moves are so fast that every window of one
+second or more shows them. The unit of lengths is a side: the shorter side of the picture.
 """
 
 import argparse
@@ -42,7 +42,7 @@ class Shot:
 
 
 def plan(sources: list[Source], per_class: int, seed: int) -> list[Shot]:
-    """``per_class`` shots of every label, over as many scenes as there are."""
+    """Plan ``per_class`` shots of every label, over as many scenes as there are."""
     rng = random.Random(seed)
     still = [source for source in sources if not source.moving]
     moving = [source for source in sources if source.moving]
@@ -58,7 +58,7 @@ def plan(sources: list[Source], per_class: int, seed: int) -> list[Shot]:
 
 
 def command(shot: Shot, videos: Path, out: Path) -> list[str]:
-    """The ffmpeg command line of a shot."""
+    """Return the ffmpeg command line that renders ``shot``."""
     rng = random.Random(shot.seed)
     width, height = rng.choice(SIZES)
     rate = rng.choice(RATES)
@@ -82,7 +82,7 @@ def command(shot: Shot, videos: Path, out: Path) -> list[str]:
 
 
 def _move(label: str, width: int, height: int, rate: str, rng: random.Random) -> str:
-    """The filters that look at a canvas with a moving window of ``width`` x ``height``."""
+    """Return the filters that move a window of ``width`` x ``height`` over a canvas."""
     side = min(width, height)
     kind, _, way = label.partition("_")
     sign = -1 if way in ("left", "up", "ccw", "out") else 1
@@ -133,13 +133,13 @@ def _move(label: str, width: int, height: int, rate: str, rng: random.Random) ->
 
 
 def _canvas(width: float, height: float, margin: float) -> str:
-    """Scale the source, keeping its shape, until it covers width x height times the margin."""
+    """Scale the source, keeping its shape, until it covers width x height times ``margin``."""
     size = f"{math.ceil(width * margin)}:{math.ceil(height * margin)}"
     return f"scale={size}:force_original_aspect_ratio=increase:flags=bicubic"
 
 
 def _tremble(rms: float, rng: random.Random) -> str:
-    """A sum of three sines of this root mean square, as an ffmpeg expression of t."""
+    """Return a sum of three sines with the root mean square ``rms``, as an ffmpeg expression of t."""
     waves = [(rng.uniform(*SHAKE_HZ), rng.uniform(0, 2 * math.pi), rng.uniform(0.5, 1)) for _ in range(3)]
     total = math.sqrt(sum(strength**2 / 2 for _, _, strength in waves))
     return "+".join(f"{rms * s / total:.4f}*sin(2*PI*{hz:.4f}*t+{p:.4f})" for hz, p, s in waves)

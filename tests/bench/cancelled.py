@@ -1,10 +1,10 @@
-"""What a video costs that nobody waits for any more, beside one that is answered.
+"""Measures what a cancelled request costs the server, beside one that is answered.
 
     python -m tests.bench.cancelled [--rounds 10] [--only NAME]
 
-One client sends 100 s of video whose labels are dense, and leaves after each of some times, without a
-deadline that would tell the server before; what the server's processes then took until they rest is set
-against what the same video took when it was answered. Peers, which know one window a video, get it without.
+A client sends 100 s of video for dense labels, and cancels after several times, without a deadline that would
+tell the server in advance. The processor time of the server until it is idle again is divided by that of the
+same request when it is answered. Peers compute one window for each video, and are asked for that.
 """
 
 import argparse
@@ -81,7 +81,7 @@ LEAVING = {"tubelet": leaving_tubelet, "plain": leaving_plain, "litserve": leavi
 
 
 def cost_s(target: Target, act: Callable[[], None]) -> float:
-    """Processor seconds of the server's processes, until they rest."""
+    """Return the processor seconds that the server's processes take for ``act``, until they are idle."""
     before = sum(target.cpu_s().values())
     act()
     last = before

@@ -1,4 +1,4 @@
-"""What work costs on a machine that others use too: wall time, processor time, and the others' share."""
+"""Costs of work on a machine in shared use: wall time, processor time, and the share of other programs."""
 
 import resource
 import statistics
@@ -15,14 +15,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of one piece of work; or, of several, their medians or ratios."""
+    """The cost of one piece of work; or the medians or ratios of several costs."""
 
     wall_s: float
     cpu_s: float
 
 
 async def timed(work: Awaitable[T]) -> tuple[T, Cost]:
-    """What comes of it, and what it takes of this process and of those below it."""
+    """Await ``work``; return its result, and its cost in this process and its children."""
     cpu_s, start_s = _cpu_s(), time.perf_counter()
     result = await work
     return result, Cost(time.perf_counter() - start_s, _cpu_s() - cpu_s)
@@ -33,19 +33,19 @@ def median(costs: list[Cost]) -> Cost:
 
 
 def ratio(costs: list[Cost], to: list[Cost]) -> Cost:
-    """The median over rounds of one's cost to the other's in the same round."""
+    """Return the median over rounds of the ratio of ``costs`` to the costs ``to`` in the same round."""
     pairs = zip(costs, to, strict=True)
     return median([Cost(cost.wall_s / other.wall_s, cost.cpu_s / other.cpu_s) for cost, other in pairs])
 
 
 class Others:
-    """The other processes of the machine, since this was made."""
+    """Measures the processor time of the machine's other processes, from its creation on."""
 
     def __init__(self) -> None:
         self._busy_s, self._start_s = _busy_s() - _cpu_s(), time.monotonic()
 
     def share(self) -> float:
-        """What they took of all cores, 0 to 1."""
+        """Return their share of all cores, 0 to 1."""
         busy_s, wall_s = _busy_s() - _cpu_s() - self._busy_s, time.monotonic() - self._start_s
         return busy_s / (wall_s * (psutil.cpu_count() or 1))
 
@@ -55,7 +55,7 @@ def _both(cost: Cost) -> tuple[float, float]:
 
 
 def _cpu_s() -> float:
-    """Of this process and all below it; one that has ended counts where its parent has waited for it."""
+    """Return the processor seconds of this process and its children, if ended only those waited for."""
     used_s = sum(_used_s(which) for which in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):
@@ -69,6 +69,6 @@ def _used_s(which: int) -> float:
 
 
 def _busy_s() -> float:
-    """Of all cores, since the machine started."""
+    """Return the processor seconds used on all cores since the machine started."""
     times = psutil.cpu_times()
     return times.user + times.nice + times.system + times.irq + times.softirq + times.steal

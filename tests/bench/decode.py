@@ -1,18 +1,18 @@
-"""How fast the decoder is beside its peers: equal frames, one interleaved run, ratios side by side.
+"""Measures the speed of the decoder beside its peers, on equal frames, in one interleaved run.
 
     python -m tests.bench.decode [--rounds N] [--only TEXT]
 
-Each contestant gets the path of a clip and the times of frames, and gives those frames at a model's size (see
-``tests.bench.decoders``); tubelet does it in one worker of its pool, with as many threads of FFmpeg as its
-peers have. Beside the wall time stands the processor time of all that took part, tubelet's worker too, which
-suffers less where others use the machine. A ratio is the median over rounds of a peer's time to tubelet's in
-the same round. Which frames came is read from the numbers stamped on them (``tests.bench.footage``), and
-pixels are compared with tubelet's; what is wrong is said below the table. The last table is the whole pool:
-several files at once through one worker and through two; below it what the machine gives to two processes
-that share nothing, the ffmpeg program decoding all of the same files, for cores may share memory and heat.
+Each contestant gets the path of a clip and the times of frames, and returns those frames at a model's size
+(see ``tests.bench.decoders``). tubelet decodes in one worker of its pool, with as many FFmpeg threads as its
+peers. Beside the wall time stands the processor time of all processes involved, which depends less on other
+programs. A ratio is the median over rounds of a peer's time to tubelet's in the same round. The returned
+frames are identified by the numbers stamped on them (``tests.bench.footage``), and their pixels are compared
+with tubelet's; the text below the table lists errors. The last table is the whole pool: several files at once
+through one worker and through two. Below it, ffmpeg programs decode the same files in two independent
+processes, since cores may share memory bandwidth and power.
 
-Peers come with ``pip install 'tubelet[bench]'``; one that is not there is named and left out. The default
-takes half an hour on two cores that are idle otherwise; the first run renders the clips besides.
+Install the peers with ``pip install 'tubelet[bench]'``; missing ones are named and left out. A default run
+takes half an hour on two idle cores; the first one also renders the clips.
 """
 
 import asyncio
@@ -59,7 +59,7 @@ Key = tuple[int, str]  # threads, name of the contestant
 
 @dataclass(slots=True)
 class Entry:
-    """A contestant on a request: what its rounds cost, and what is wrong with the frames it returned."""
+    """A contestant on a request: the costs of its rounds, and the errors in its frames."""
 
     contestant: Contestant
     request: Request
@@ -77,7 +77,7 @@ Entries = dict[str, dict[Key, Entry]]  # by name of the request
 
 
 def requests(clip: Clip) -> dict[str, Request]:
-    """By name: evenly over the whole clip, and eight frames a second in windows of two seconds."""
+    """Return requests by name: frames spread over all of ``clip``, and windows of 2 s at 8 frames/s."""
     end_ns = clip.duration_ns
     dense_ns = min(end_ns, DENSE_S * NS_PER_S)
     start_ns = (end_ns - dense_ns) // 2
@@ -116,7 +116,7 @@ async def measure_clip(clip: Clip, rounds: int, console: Console) -> None:
 
 
 async def warm_up(path: Path, contestants: dict[Key, Contestant]) -> None:
-    """The file into the system's cache, and out of the way what each does once only."""
+    """Load the file into the page cache, and let each contestant do what it does only once."""
     path.read_bytes()
     short = rendered(SHORT_360P)
     for contestant in contestants.values():
@@ -125,7 +125,7 @@ async def warm_up(path: Path, contestants: dict[Key, Contestant]) -> None:
 
 
 async def play_round(clip: Clip, path: Path, entries: dict[Key, Entry]) -> None:
-    """One after another; frames are looked at off the clock."""
+    """Run each contestant once, one after another; their frames are checked outside of the measured time."""
     ours = None
     for (_, name), entry in entries.items():
         if entry.failure is not None:
@@ -149,7 +149,7 @@ def _title(name: str, rounds: int, others: Others) -> str:
 
 
 def table(entries: Entries) -> Table:
-    """A row for each contestant, and one for the best peer with the right frames."""
+    """Return a row for each contestant, and one for the fastest peer with the right frames."""
     shown = Table(box=None)
     shown.add_column(no_wrap=True)
     for name in entries:
@@ -196,7 +196,7 @@ def _threads(number: int) -> str:
 
 
 def remarks(entries: Entries) -> Iterator[str]:
-    """What is wrong with frames that came, and how far pixels are from tubelet's."""
+    """Return the errors in returned frames, and the differences of pixels from tubelet's."""
     apart: dict[str, float] = {}
     for request, each in entries.items():
         for (threads, name), entry in each.items():
@@ -245,7 +245,7 @@ async def _pool_rows(
 
 
 async def _decode_apart(path: Path, files: int, processes: int) -> None:
-    """What the machine gives to processes that share nothing: ffmpeg programs of one thread each."""
+    """Decode the file ``files`` times, in ``processes`` independent ffmpeg programs of one thread each."""
     looped = "-stream_loop", str(files // processes - 1), "-i", str(path), "-an", "-f", "null", "-"
     command = "ffmpeg", "-v", "error", "-threads", "1", *looped
     running = [await asyncio.create_subprocess_exec(*command) for _ in range(processes)]

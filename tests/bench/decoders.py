@@ -1,13 +1,13 @@
-"""The contestants of ``tests.bench.decode``: each takes a path and times, and gives RGB frames.
+"""The contestants of ``tests.bench.decode``: each takes a path and times, and returns RGB frames.
 
-From the file's path to frames (T, SIZE, SIZE, 3) uint8 everything counts: opening, finding out what the file
-holds, decoding, resizing until the picture covers the square, with filters that average what they shrink, and
-cutting its middle out. Peers are driven as their users drive them, in the fastest way that was found:
+All work from the file's path to frames (T, SIZE, SIZE, 3) uint8 is measured: opening, probing, decoding,
+resizing with an antialiasing filter until the picture covers the square, and cropping its middle. Peers are
+used as their users use them, in the fastest way that was found:
 
-- torchcodec gives whole frames, a few at a time so that memory holds them, which torchvision resizes
+- torchcodec returns whole frames, a few at a time to save memory, and torchvision resizes them
   (bilinear, antialiased). Its own ``transforms`` take as much time with one thread, and more with two.
-- decord resizes while it decodes; frames are asked for by number, found in its table of times.
-- OpenCV knows no times, only numbers: it grabs what lies within a second, and seeks what lies further.
+- decord resizes while it decodes; frames are requested by number, from its table of times.
+- OpenCV has only frame numbers: it grabs frames within the next second, and seeks to later ones.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ _FORMAT = PixelFormat(SIZE, SIZE, "crop")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The frames of one window or of a series of them, out of a picture of this size."""
+    """The frames of one window or of several, from a video of this picture size."""
 
     width: int
     height: int
@@ -51,19 +51,19 @@ class Request:
 
     @property
     def covering(self) -> tuple[int, int]:
-        """(height, width) of the resized picture."""
+        """The (height, width) of the resized picture."""
         shorter = min(self.width, self.height)
         return self.height * SIZE // shorter, self.width * SIZE // shorter
 
 
 class Contestant(Protocol):
     async def decode(self, path: Path, request: Request) -> np.ndarray:
-        """-> (T, SIZE, SIZE, 3) uint8"""
+        """Return the requested frames, (T, SIZE, SIZE, 3) uint8."""
         ...
 
 
 class Tubelet:
-    """The service's own way: a worker of a pool that is open."""
+    """The service's own decoder: a worker of an open pool."""
 
     def __init__(self, pool: DecodePool, fast: bool = False) -> None:
         self._pool = pool
@@ -151,7 +151,7 @@ class OpenCv:
 
 
 def peers(threads: int) -> tuple[dict[str, Contestant], dict[str, str]]:
-    """Those that are installed, by name; and of the others, why they are not there."""
+    """Return the installed peers by name, and for each of the others why it is missing."""
     there: dict[str, Contestant] = {}
     absent: dict[str, str] = {}
     makers = {
@@ -169,6 +169,6 @@ def peers(threads: int) -> tuple[dict[str, Contestant], dict[str, str]]:
 
 
 def _middle(frames: np.ndarray) -> np.ndarray:
-    """(T, height, width, 3), one side of SIZE -> (T, SIZE, SIZE, 3)"""
+    """Crop the middle: (T, height, width, 3) with one side of SIZE -> (T, SIZE, SIZE, 3)."""
     top, left = ((length - SIZE) // 2 for length in frames.shape[1:3])
     return frames[:, top : top + SIZE, left : left + SIZE]

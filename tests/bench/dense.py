@@ -1,12 +1,13 @@
-"""What overlapping windows cost beside windows side by side, and what is known already beside what is new.
+"""Measures the cost of overlapping windows and of cached embeddings.
 
     python -m tests.bench.dense [--rounds 3]
 
-A video of 40 s, windows of 32 frames over 4 s: ten side by side, and dense ones, an eighth of a window (4
-frames) apart. tubelet encodes each unit once, whichever windows share it; a peer that is handed windows
-computes each whole (here: frames decoded once, the same weights and precision, eager, batches of four
-windows). Then the same video again with the embedding cache on, which leaves its decoding. The model is that
-of ``tests.bench.load``. All in one interleaved run, through the whole pipeline in this process.
+The video has 40 s, a window 32 frames over 4 s. There are ten windows side by side, or dense ones, an eighth
+of a window (4 frames) apart. tubelet encodes each unit once, however many windows share it. A peer that gets
+windows computes each one whole (here: frames decoded once, the same weights and precision, eager, batches of
+four windows). Then the same video is classified again with the embedding cache, so that only decoding is
+left. The model is that of ``tests.bench.load``. All rows come from one interleaved run, through the whole
+pipeline in this process.
 """
 
 import argparse
@@ -43,7 +44,7 @@ COLD, WARM = "dense, cache on, first time", "dense, cache on, again"
 
 
 async def _classify(pipeline: Pipeline, path: Path, stride_s: float) -> int:
-    """-> how many segments came"""
+    """Classify the file with this stride, and return the number of segments."""
     segments = 0
 
     async def chunks() -> AsyncIterator[bytes]:

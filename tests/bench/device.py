@@ -1,13 +1,13 @@
-"""What a GPU takes for a unit: tubelet's replica beside plain kernels, torch.compile and transformers.
+"""Measures the time of a unit on a GPU: tubelet beside its kernels alone, torch.compile and transformers.
 
     python -m tests.bench.device [--rounds N] [--only NAME] [--batch N]
 
-All on the same weights, in the precision that tubelet takes by itself unless they say otherwise, interleaved
-in one run. *tubelet* is what the engine does: units in the processor's memory, gathered, copied and computed,
-one batch prepared while another is computed; *kernels alone* replays the same recordings on pixels that are
-there. The peers have their pixels on the device already, normalised and in their own layout. A share of the
-peak is of a large matrix product in the former precision, measured in the same run. The last line of a model
-is what one unit costs in batches of other sizes.
+All use the same weights, and the precision that tubelet chooses unless their name has another, interleaved in
+one run. *tubelet* does what the engine does: it gathers, copies and computes units from host memory, and
+prepares one batch while another is computed. *kernels alone* replays the same CUDA graphs on pixels that are
+on the GPU already. So are those of the peers, normalised and in their own layout. The share of the peak
+refers to a large matrix product in tubelet's precision, measured in the same run. The last line of a model
+has the time of a unit in batches of other sizes.
 """
 
 import copy
@@ -63,7 +63,7 @@ def runner_of(case: Subject, model: GraphedModel, batch: int) -> ModelRunner:
 
 
 def stream_of_batches(runner: ModelRunner, units: Sequence[UnitFrames]) -> Sequence[torch.Tensor]:
-    """As the executor's thread does: prepare a batch, then wait for the one before."""
+    """Compute batches as the executor's thread does: prepare one, then wait for the one before."""
     running: PendingBatch[Any] | None = None
     for _ in range(_BATCHES):
         started = runner.encode(units)
@@ -76,7 +76,7 @@ def stream_of_batches(runner: ModelRunner, units: Sequence[UnitFrames]) -> Seque
 
 
 def contestants(case: Subject, pixels: np.ndarray, *, compiled: bool) -> dict[str, tuple[Run, int]]:
-    """Each computes the embeddings, or their logits, of so many units."""
+    """Return by name what each contestant runs, and the number of units that it computes."""
     batch = len(pixels)
     units = torch.from_numpy(pixels).cuda()
     model = copy.deepcopy(case.model).to(_GPU, choose_dtype("auto", _GPU))

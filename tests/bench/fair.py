@@ -1,9 +1,9 @@
-"""How long a short clip takes behind long videos, on the real clock.
+"""Measures the latency of a short clip behind long videos, in real time.
 
     python -m tests.bench.fair [--seconds 20] [--long 1,2,4]
 
-A clip of five seconds is asked for again and again, at the default model's windows of a second: alone, then
-while so many videos of two hours are under way, all sent before it. Nothing of it is kept between requests.
+A clip of five seconds is classified again and again, in the default model's windows of one second: alone,
+then while ``--long`` videos of two hours are in flight, all sent before it. There is no embedding cache.
 """
 
 import argparse
@@ -26,7 +26,7 @@ SHORT_S, LONG_S, LOOP_S = 5, 7200, 10
 
 
 def made(folder: Path) -> tuple[Path, Path]:
-    """The short clip, and the long one: ten seconds over and over."""
+    """Make the short clip, and the long one, which repeats ten seconds; return their paths."""
     loop, short, long = (folder / name for name in ("loop.mp4", "short.mp4", "long.mp4"))
     small = ["-vf", "scale=320:-2", "-crf", "36", "-an"]
     _ffmpeg("-i", str(rendered(SHORT_360P)), *small, "-t", str(LOOP_S), str(loop))
@@ -41,7 +41,7 @@ def _ffmpeg(*arguments: str) -> None:
 
 @contextmanager
 def under_way(address: str, file: Path) -> Iterator[None]:
-    """A video that is being answered, from its first progress until the context ends."""
+    """Keep a video in flight, from its first progress event until the context ends."""
     runs, stops = threading.Event(), threading.Event()
 
     def ask() -> None:

@@ -25,7 +25,7 @@ _FRAMES = "tubelet_frames_decoded_total"
 
 @dataclass(slots=True)
 class Side:
-    """One way to ask, over all clips and rounds."""
+    """The sums of one kind of request, over all clips and rounds."""
 
     answers: list[Classification] = field(default_factory=list)
     decode_s: list[float] = field(default_factory=list)

@@ -1,11 +1,11 @@
-"""Clips for the benchmark of the decoder: real pictures, each stamped with its number.
+"""Clips for the benchmark of the decoder: real frames, each stamped with its number.
 
-Ten shots of five seconds out of ``../shared/videos/real`` follow each other: people, animals, animation, an
-old film, held cameras and still ones, scaled to fill the picture. A little grain goes over them, since what
-was enlarged has lost its own. The ffmpeg program encodes with libx264's defaults, B-frames among them, at
-30 frames/s, 0.8 Mbit/s for 360p, 5 for 1080p and 8 for 2160p; key frames stand at equal distances, wherever
-shots change. Five minutes are the fifty seconds six times, and an audio track lies between the pictures, as
-in uploads. All is rendered once, into ``tubelet-bench`` in the system's folder for temporary files.
+A clip is a sequence of ten shots of five seconds from ``../shared/videos/real``: people, animals, animation,
+an old film, hand-held and static cameras, scaled to fill the picture. A little grain is added, since enlarged
+pictures have lost theirs. ffmpeg encodes with libx264's defaults, which include B-frames, at 30 frames/s,
+with 0.8 Mbit/s for 360p, 5 for 1080p and 8 for 2160p. Key frames are equally spaced, wherever shots change.
+Five minutes are the fifty seconds six times. An audio track is interleaved, as in uploads. All clips are
+rendered once, into ``tubelet-bench`` in the system's folder for temporary files.
 """
 
 import subprocess
@@ -38,7 +38,7 @@ _CELLS = 16  # of a stamp, across the middle square; bits start at the third
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """``shots`` one after another, the whole of it ``repeats`` times."""
+    """A clip: ``shots`` one after another, repeated ``repeats`` times."""
 
     name: str
     width: int
@@ -53,7 +53,7 @@ class Clip:
         return self.shots * SHOT_S * self.repeats * NS_PER_S
 
     def number_at(self, time_ns: int) -> int:
-        """The stamp of the frame that is shown at a time."""
+        """Return the number stamped on the frame that is shown at ``time_ns``."""
         return time_ns * FPS // NS_PER_S % (self.shots * SHOT_S * FPS)
 
 
@@ -65,7 +65,7 @@ LONG_MANY_KEYS = Clip("5 min 1080p, key frames every 30", 1920, 1080, 5000, 30, 
 
 
 def rendered(clip: Clip) -> Path:
-    """The clip's file, made when it is not there yet."""
+    """Return the file of ``clip``; render it if it does not exist yet."""
     folder = Path(tempfile.gettempdir()) / "tubelet-bench"
     folder.mkdir(exist_ok=True)
     path = folder / f"{clip.name.replace(' ', '-').replace(',', '')}.mp4"
@@ -79,7 +79,7 @@ def rendered(clip: Clip) -> Path:
 
 
 def stamps(frames: np.ndarray) -> np.ndarray:
-    """Which frames these are: (T, H, H, 3), the middle squares at any size -> (T,) numbers."""
+    """Read the numbers stamped on frames: (T, H, H, 3), the middle squares at any size -> (T,)."""
     side = frames.shape[1]
     row = round(side * (1 - 1 / _CELLS))
     columns = [(2 * (2 + bit) + 1) * side // (2 * _CELLS) for bit in range(STAMP_BITS)]
@@ -106,7 +106,7 @@ def _reel(clip: Clip) -> list[str]:
 
 
 def _stamp(clip: Clip) -> str:
-    """A black bar at the foot of the middle square, and a white cell in it for each bit that is set."""
+    """Return the filters that draw the stamp: a black bar, with a white cell for each bit that is set."""
     cell, left = clip.height / _CELLS, (clip.width - clip.height) / 2
     place = f"y={clip.height - 1.5 * cell:g}:h={cell:g}:t=fill"
     boxes = [f"drawbox=x={left + cell:g}:w={(STAMP_BITS + 2) * cell:g}:c=black:{place}"]

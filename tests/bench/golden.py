@@ -1,13 +1,13 @@
-"""Whether two commits give the same answers: every clip, every way to ask, and the order of events.
+"""Checks that two commits give the same answers: every clip, every kind of request, the order of events.
 
     python -m tests.bench.golden OLD NEW [--videos ../shared/videos] [--every 10] [--no-messages]
 
-Checks OLD and NEW out, starts a server of each beside the other (float32, one thread, no embeddings kept) and
-asks both the same, one call at a time: uploads, streams and ``file:`` URIs, with each option of windowing,
-ranges and ``fast``. Then come the calls that do not end well: bad options, cancels, overload, deadlines, and
-models that change on SIGHUP. Times, labels, codes, reasons and events must be equal, scores to 1e-5. Exit
-status 1 where something differs. ``--every N`` asks only every N-th of the labelled clips. ``--no-messages``
-compares no sentences, only their reasons.
+Checks OLD and NEW out, starts a server of each (float32, one thread, no embedding cache), and sends both the
+same requests, one at a time: uploads, streams and ``file:`` URIs, with each option of windowing, ranges and
+``fast``. Then come calls that fail: bad options, cancellation, overload, deadlines; and model reloads by
+SIGHUP. Times, labels, codes, reasons and events must be equal, scores to 1e-5. Exit status 1 where something
+differs. ``--every N`` asks only every N-th of the labelled clips. ``--no-messages`` compares no sentences,
+only their reasons.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""How soon a live stream's segments come, and a long video's first one.
+"""Measures how soon the segments of a live stream come, and the first segment of a long video.
 
     python -m tests.bench.live [--seconds 20]
 
-*Live*: MPEG-TS at the pace of its clock, each packet when its picture is due, to a real server with the
-default model, windows of two seconds every second: how long after its own end a segment is answered. One that
-ends at 5 s is seen by the window from 4 to 6 s, so that a second of it is waiting for pictures. *Long*: five
-minutes as fast as they go: how much is decoded when the first segment comes.
+*Live*: uploads MPEG-TS in real time, each packet when its frame is due, to a real server with the default
+model, in windows of two seconds every second. Measured is the time from the end of a segment to its answer. A
+segment that ends at 5 s needs the window from 4 to 6 s, so one second of that is waiting for frames. *Long*:
+uploads five minutes as fast as possible. Measured is how much is decoded when the first segment comes.
 """
 
 import argparse
@@ -28,7 +28,7 @@ CLIP = Clip("100 s 360p", 640, 360, 800, 250, shots=10, repeats=2)
 
 
 class Camera:
-    """A file whose bytes are there when their pictures have been taken."""
+    """A file whose bytes can be read once their frames would have been recorded."""
 
     def __init__(self, file: Path) -> None:
         self._data = io.BytesIO(file.read_bytes())
@@ -52,7 +52,7 @@ class Camera:
 
 
 def recorded(seconds: float, folder: str) -> Path:
-    """As an encoder for live streams makes it: without B-frames, a key frame a second."""
+    """Encode a clip as for a live stream: without B-frames, and a key frame every second."""
     file = Path(folder) / "live.ts"
     command = ["ffmpeg", "-v", "error", "-i", str(rendered(CLIP)), "-t", str(seconds), "-an"]
     command += ["-c:v", "libx264", "-tune", "zerolatency", "-g", "30", str(file)]

@@ -1,15 +1,14 @@
-"""How tubelet and its peers bear load: one model, the same weights and clips, one interleaved run.
+"""Measures tubelet and its peers under load: one model, the same weights and clips, one interleaved run.
 
     python -m tests.bench.load ../shared/videos/real [--concurrency 1,4,16] [--seconds 20] [--only NAME]
 
-The model is a ViT-Ti/16 factorised encoder (12 + 4 layers, tubelets of 2 x 16 x 16, 32 frames over the
-whole video) with random weights. Clients send clips in one shuffled order, each the next as soon as it has an
-answer; after the closed loop an open one sends them at random times (Poisson), and then 64 clients all have a
-deadline. The limit is how many videos the cores could decode, by tubelet's workers alone, and compute, in
-full batches alone, if they did nothing else, or a GPU beside them; both are measured before and after the
-closed loop, on all cores at once, since others may use the machine too. Where a server still works on what
-nobody waits for any more, the next one's turn begins when that is done. No embedding is kept between
-requests.
+The model is a ViT-Ti/16 factorised encoder (12 + 4 layers, tubelets of 2 x 16 x 16, 32 frames over the whole
+video) with random weights. First comes a closed loop: clients send clips in one shuffled order, each the next
+one as soon as it has an answer. Then comes an open loop, with random (Poisson) arrivals; then 64 clients that
+all have a deadline. The limit is the number of videos that the cores could decode and compute in full batches
+if they did nothing else, or decode beside a GPU. It is measured before and after the closed loop, on all
+cores at once, since other programs may use the machine. The next server starts when the last one has finished
+cancelled work. There is no embedding cache.
 """
 
 import argparse
@@ -46,7 +45,7 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Load:
-    """What clients saw, and what the server's processes took."""
+    """The results of clients, and the costs of the server's processes."""
 
     wall_s: float = 0.0
     latencies_s: list[float] = field(default_factory=list)
@@ -74,7 +73,7 @@ def drive(
     rate: float | None = None,
     deadline_s: float = 600.0,
 ) -> Load:
-    """Ask for so long: at random times with a ``rate`` (videos a second), else each client on and on."""
+    """Send clips for ``seconds``: at random times with a ``rate`` (videos a second), or in a closed loop."""
     lock, load, stop = threading.Lock(), Load(), threading.Event()
     order, arrivals = endlessly(clips, random.Random(0)), random.Random(ARRIVALS)
 
@@ -131,7 +130,7 @@ def drive(
 
 
 def rest(target: Target) -> None:
-    """Wait until a server is through with what it was left with."""
+    """Wait until the server has finished what was cancelled."""
     end_s = time.monotonic() + MAX_REST_S
     while time.monotonic() < end_s:
         before = sum(target.cpu_s().values())
@@ -141,7 +140,7 @@ def rest(target: Target) -> None:
 
 
 def endlessly(clips: Sequence[T], chance: random.Random) -> Iterator[T]:
-    """All of them in a random order, again and again."""
+    """Yield all clips in a random order, again and again."""
     while True:
         yield from chance.sample(clips, len(clips))
 

@@ -1,13 +1,14 @@
-"""Memory of a server under a limit: what it takes when idle and under load, and whether it survives.
+"""Measures the memory of a server under a limit, idle and under load, and whether it survives.
 
     python -m tests.bench.memory ../shared/videos/real [--limit-mib 1024] [--concurrency 32]
 
-Starts ``tubelet serve`` with the configuration in ``deploy/`` in a control group of its own, with that limit
-on memory, and sends it every video below the folder, many at a time. Prints what the group was charged with:
-all of it, and the part that the kernel cannot take back, which is what the limit must cover: anonymous and
-shared memory. The rest is files, above all the libraries; they are read again where memory is short, which
-shows as time. Needs root, and a memory controller (version 1 or 2) below /sys/fs/cgroup in which this process
-may make groups. Files that other programs have in memory are charged to those: let no other Python run.
+Starts ``tubelet serve`` with the configuration in ``deploy/``, in a control group of its own with the memory
+limit ``--limit-mib``, and sends it every video below the folder, ``--concurrency`` at a time. Prints the
+memory charged to the group: all of it, and the part that the kernel cannot reclaim, anonymous and shared
+memory, which the limit must cover. The rest is files, mostly libraries. They are read again where memory is
+short, which takes time. Needs root, and a memory controller (version 1 or 2) below /sys/fs/cgroup in which
+this process may create groups. Files that other programs have in memory are charged to those: run no other
+Python meanwhile.
 """
 
 import os
@@ -36,7 +37,7 @@ MIB = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A control group: its folder, and its files' names in this version of the memory controller."""
+    """A control group: its folder, and the names of its files in this version of the memory controller."""
 
     folder: Path
     limit: str
@@ -78,7 +79,7 @@ def own_group() -> Group:
 
 @contextmanager
 def limited(limit_mib: int) -> Iterator[Group]:
-    """A new group below that of this process; it is removed in the end."""
+    """Create a group with this limit below that of this process, and remove it at the end of the context."""
     own = own_group()
     folder = own.folder / f"tubelet-{os.getpid()}"
     folder.mkdir()
@@ -101,7 +102,7 @@ def settings() -> dict[str, str]:
 
 
 def forget_libraries() -> None:
-    """Have the kernel drop the files of Python packages, so that the group is charged with them."""
+    """Let the kernel drop the cached files of Python packages, so that they are charged to the group."""
     for folder in (Path(entry) for entry in sys.path if entry.endswith("site-packages")):
         for path in folder.rglob("*"):
             if path.is_file():
@@ -111,7 +112,7 @@ def forget_libraries() -> None:
 
 
 class Peak:
-    """The most that a group was charged with while the context lasts."""
+    """Records the most memory charged to a group while the context lasts."""
 
     def __init__(self, group: Group) -> None:
         self._group = group
@@ -134,7 +135,7 @@ class Peak:
 
 
 def load(target: str, videos: list[Path], concurrency: int) -> list[str]:
-    """Classify all videos; return the failures."""
+    """Classify all ``videos``, ``concurrency`` at a time; return the failures."""
 
     def classify(video: Path) -> str | None:
         try:
@@ -149,7 +150,7 @@ def load(target: str, videos: list[Path], concurrency: int) -> list[str]:
 
 @contextmanager
 def _told(group: Group) -> Iterator[None]:
-    """End the program with a sentence where the server does not start."""
+    """Exit with an error message if the server does not start."""
     try:
         yield
     except NotReady as error:

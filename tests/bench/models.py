@@ -1,10 +1,10 @@
-"""What models cost: tubelet beside transformers and OpenVINO on the same weights, interleaved in one run.
+"""Measures models on a CPU: tubelet beside transformers and OpenVINO, with the same weights, in one run.
 
     python -m tests.bench.models [--rounds N] [--only NAME]
 
-Prints seconds a clip (lower quartiles), GFLOP/s, the share of this chip's matrix products in that precision
-as measured in the same run, and how many times as fast tubelet is in the precision that it takes by itself.
-Only precisions that this CPU multiplies natively take part.
+Prints for each contestant the seconds a clip (lower quartiles), GFLOP/s, the share of the peak, which is that
+of a matrix product in this precision measured in the same run, and how many times faster tubelet is in the
+precision that it chooses. Only precisions that this CPU multiplies natively take part.
 """
 
 import copy
@@ -57,7 +57,7 @@ FACTORISED = {"ViViT-B factorised": "B", "ViViT-S factorised": "S"}
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A model in float32, what a clip of it costs, and transformers' twin where there is one."""
+    """A model in float32, the FLOPs of a clip, and the same model of transformers where there is one."""
 
     model: VideoModel
     dims: Dims
@@ -70,7 +70,7 @@ class Subject:
 
     @property
     def their_flops(self) -> int:
-        """They compute every token of the last block, we only those that are wanted."""
+        """The FLOPs of transformers, which computes all tokens of the last block, not only those used."""
         shape = (1, self.sampling.frames_per_window, 3, SIZE, SIZE)
         theirs = copy.deepcopy(self.theirs).to("meta")
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
@@ -96,7 +96,7 @@ def subject(name: str) -> Subject:
 
 
 def contestants(case: Subject, units: torch.Tensor) -> dict[str, Run]:
-    """Each computes the logits of one clip (1, K)."""
+    """Return the contestants by name; each computes the logits of one clip, (1, K)."""
     runs: dict[str, Run] = {}
     for precision, dtype in DTYPES.items():
         model = copy.deepcopy(case.model).to(dtype)
@@ -122,7 +122,7 @@ def contestants(case: Subject, units: torch.Tensor) -> dict[str, Run]:
 
 
 def batched(model: VideoModel, units: torch.Tensor) -> torch.Tensor:
-    """As the engine runs it: batches of the size that suits a processor, then the window."""
+    """Compute a clip as the engine does: its units in batches of a size for CPUs, then the window."""
     embeddings = torch.cat([model.encode(batch) for batch in units.split(model.cpu_batch_units)])
     return model.classify(embeddings[None])
 
@@ -135,7 +135,7 @@ def openvino(model: VideoModel, units: torch.Tensor) -> Run:
     model.normalise = lambda units: (units.to(model.mean.dtype) / 255 - model.mean) / model.std
 
     class Whole(torch.nn.Module):
-        """One graph from uint8 units to logits."""
+        """A model as one graph, from uint8 units to logits."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -159,7 +159,7 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 def products(dtype: torch.dtype) -> list[Callable[[], object]]:
-    """A large matrix product by each of torch's ways; the fastest is the peak."""
+    """Return each of torch's ways to compute a large matrix product; the fastest is the peak."""
     left, right = torch.randn(PEAK_SIZE, PEAK_SIZE), torch.randn(PEAK_SIZE, PEAK_SIZE)
     linear = torch.nn.Linear(PEAK_SIZE, PEAK_SIZE, bias=False).requires_grad_(False).to(dtype)
     packed, left, right = PackedLinear(linear.weight, None), left.to(dtype), right.to(dtype)

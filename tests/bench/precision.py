@@ -1,9 +1,10 @@
-"""The accuracy of an embedded model on held-out camera moves, in each precision that this CPU has natively.
+"""Measures the accuracy of an embedded model in each precision that this CPU multiplies natively.
 
     python -m tests.bench.precision --videos ../shared/videos [--model NAME] [--batches N]
 
-The windows are those of the test set of ``python -m tubelet.models.training evaluate``: simulated moves over
-scenes that were not trained on. Seconds are a thread's processor time, the precisions in turn on each batch.
+The windows are the test set of ``python -m tubelet.models.training evaluate``: simulated camera moves over
+scenes that were not used for training. Seconds are the processor time of a thread. The precisions take turns
+on each batch.
 """
 
 import time
@@ -32,14 +33,14 @@ CPU = torch.device("cpu")
 
 
 def load(name: str, precision: Native) -> VideoModel:
-    """As the engine loads it on a CPU."""
+    """Load the model as the engine does on a CPU."""
     model = ModelStore().load(name, device=CPU, dtype=choose_dtype(precision, CPU)).model
     pack(model, Int8Linear if precision == "int8" else PackedLinear)
     return model
 
 
 def logits_of(model: VideoModel, windows: torch.Tensor) -> torch.Tensor:
-    """Batches of the engine's size: (B, S, t, H, W, C) uint8 -> (B, K) float32."""
+    """Compute logits in the engine's batches: (B, S, t, H, W, C) uint8 -> (B, K) float32."""
     units = windows.flatten(0, 1)
     embeddings = torch.cat([model.encode(batch) for batch in units.split(model.cpu_batch_units)])
     return model.classify(embeddings.unflatten(0, windows.shape[:2])).float()

@@ -1,10 +1,10 @@
-"""How fast the default model serves real clips, and where the time goes.
+"""Measures how fast the default model serves real clips, and which stages take the time.
 
     python -m tests.bench.serve ../shared/videos/real
 
-Starts ``tubelet serve`` as a process, sends every clip below the folder over a real channel, at
-concurrency 1 and 8 in turn, and prints videos/s, the stages' times, what share of the wall time the
-decoders and the engine were busy, and the memory of the server with its workers.
+Starts ``tubelet serve`` as a process, and sends every clip below the folder over a real channel, at
+concurrency 1 and 8 in turn. Prints videos/s, the times of the stages, the share of the wall time for which
+decoders and engine were busy, and the memory of the server with its workers.
 """
 
 import argparse
@@ -35,7 +35,7 @@ READY_S = 120  # as the startup probe of the deployment grants
 
 
 class NotReady(RuntimeError):
-    """The server does not start."""
+    """The server did not start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Server:
     ready_s: float
 
     def memory_bytes(self) -> int:
-        """Proportional set size: what the server and its workers share counts once."""
+        """Return the proportional set size of server and workers: shared memory counts once."""
         total = 0
         for process in (self.process, *self.process.children(recursive=True)):
             with suppress(psutil.NoSuchProcess):  # a worker that has just made room for another
@@ -61,7 +61,7 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """All clips once: seconds of wall time, and each answer."""
+    """One pass over all clips: its wall seconds, and the answers."""
 
     wall_s: float
     latencies_s: list[float]

@@ -1,14 +1,15 @@
-"""Predicts throughput, latency and goodput from what stages cost: here, by policy, on up to 64 GPUs.
+"""Predicts throughput, latency and goodput from measured stage costs: here, by policy, and on up to 64 GPUs.
 
     python -m tests.bench.simulate ../shared/videos/real [--seconds 15] [--parts machine,policies,gpus]
 
-The schedule, the fair queues and the admission are the server's own (``tests.simulation``), its clock and its
-work are simulated. *machine*: stages are measured alone, and what a video costs beside them under one client;
-every other row is then predicted, and measured with ``tests.bench.load`` right after. *policies*: whose turn
-it is, compared on a mix of short and long videos. *gpus*: a day's traffic, pressed into as many videos, on 1
-to 64 GPUs with ``--decoders`` cores each; what a GPU takes for a unit is an assumption, to be given with
-``--unit-us`` and ``--batch-us`` as ``tests.bench.device`` measures it (ViViT-B on an H100: 84 and 590, where
-decoders are what is waited for); decoding is what was measured here.
+The scheduler, the fair queues and admission control are the server's own (``tests.simulation``); the clock
+and the work are simulated. ``--parts`` chooses the parts. *machine*: measures the stages alone, and the other
+costs of a video under one client. Every other row is then predicted, and measured with ``tests.bench.load``
+right after. *policies*: compares scheduling policies on a mix of short and long videos. *gpus*: simulates the
+traffic of a day, compressed to a given number of videos, on 1 to 64 GPUs with ``--decoders`` cores each.
+Decoding costs what was measured here. The cost of a unit on a GPU is an assumption: give what
+``tests.bench.device`` measures with ``--unit-us`` and ``--batch-us`` (ViViT-B on an H100: 84 and 590; there
+decoders are the bottleneck).
 """
 
 import argparse
@@ -43,7 +44,7 @@ _BURST_AT, _BURST_FOR = 20 / 24, 0.5 / 24  # of a day
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What clients saw of a stretch of time; ``device_s`` is what a video took of a device, in the mean."""
+    """What clients measured over some time; ``device_s`` is the mean time of a device for a video."""
 
     rate: float
     p50_s: float
@@ -52,7 +53,7 @@ class Seen:
 
     @classmethod
     def of(cls, latencies_s: Sequence[float], wall_s: float, busy_s: float = 0.0) -> "Seen":
-        """``busy_s`` is a device's, of all videos."""
+        """Sum up ``latencies_s`` of answered videos over ``wall_s``; devices computed for ``busy_s``."""
         ranked = sorted(latencies_s)
         if not ranked:
             return cls(0.0, math.nan, math.nan, math.nan)
@@ -62,7 +63,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """As ``tests.bench.load.drive`` has it: clients that come again and again, or videos a second."""
+    """The load that ``tests.bench.load.drive`` makes: a number of clients in a loop, or videos a second."""
 
     clients: int = 0
     rate: float | None = None
@@ -70,7 +71,7 @@ class Traffic:
 
 
 def predict(machine: Machine, costs: StageCosts, other_s: float, traffic: Traffic, seconds: float) -> Seen:
-    """The same stretch of time, simulated: of a server that knows by then what videos cost."""
+    """Simulate ``traffic`` for ``seconds``, on a server that has already learnt the costs of videos."""
     chance = random.Random(0)
     order = endlessly(costs.clips, chance)
     clock = Clock()
@@ -86,7 +87,7 @@ def predict(machine: Machine, costs: StageCosts, other_s: float, traffic: Traffi
         return videos[-1]
 
     def again(video: Video) -> None:
-        """One client's next video."""
+        """Send the next video of the same client."""
         pause_s = 0.0 if video.answered_s is not None else _pause_s(video)
         if clock.now + pause_s < began_s + seconds:
             ask(clock.now + pause_s)
@@ -123,7 +124,7 @@ def _video(
 def _poisson(
     rate: Callable[[float], float], peak: float, seconds: float, chance: random.Random
 ) -> Iterator[float]:
-    """Times of arrival, by thinning."""
+    """Return arrival times of a Poisson process with a varying ``rate``, by thinning."""
     time_s = 0.0
     while (time_s := time_s + chance.expovariate(peak)) < seconds:
         if chance.random() * peak < rate(time_s):
@@ -197,7 +198,7 @@ def _pairs(found: Seen, predicted: Seen) -> tuple[tuple[float, float], tuple[flo
 
 
 def show_policies(costs: StageCosts, gpu: DeviceCosts, decoders: int, console: Console) -> None:
-    """One GPU at 85 %: of a hundred videos, 97 have a window, three have 150: most of the work."""
+    """Compare policies on a GPU at 85 %: 97 of 100 videos have one window, 3 have 150, most of the work."""
     short, long, share = 1, 150, 0.03
     machine = Machine(decoders, decoders, max_batch_units=32)
     per_window = costs.units_per_window
@@ -267,13 +268,13 @@ def show_gpus(costs: StageCosts, gpu: DeviceCosts, decoders: int, videos: int, c
 
 
 def _videos_a_second(gpu: DeviceCosts, machine: Machine, units: float, decode_s: float) -> float:
-    """What devices and decoders can do, whichever is the fewer."""
+    """Return the capacity in videos a second: the lower one of devices and decoders."""
     unit_s = gpu.unit_s + gpu.encode_batch_s / machine.max_batch_units
     return min(machine.devices / (units * unit_s), machine.decoders / decode_s)
 
 
 def _a_day(costs: StageCosts, capacity: float, videos: int) -> list[Video]:
-    """So many videos, whatever the capacity: the larger the machine, the shorter its day."""
+    """Return a day's traffic as a number of ``videos``: with a larger ``capacity``, the day is shorter."""
     chance = random.Random(0)
     order = endlessly(costs.clips, chance)
     day_s = videos / (0.5 * capacity)
@@ -290,7 +291,7 @@ def _a_day(costs: StageCosts, capacity: float, videos: int) -> list[Video]:
 def _serve(
     machine: Machine, gpu: DeviceCosts, policy: Callable[[], FairQueue[Any]], videos: Sequence[Video]
 ) -> tuple[float, float]:
-    """Until all are answered: how long that took, and for how long devices were busy."""
+    """Serve ``videos`` until all are answered; return how long that took, and how long devices were busy."""
     clock = Clock()
     server = Server(clock, machine, gpu, policy, ServerConfig(max_videos_in_flight=100_000))
     for video in videos:

@@ -1,6 +1,8 @@
-"""What each stage costs on this machine if it does nothing else: each clip's decoding, the model's batches.
+"""Measures each stage alone on this machine: the decoding of clips, and the batches of the model.
 
-All cores do it at the same time: two that share the parts of one are slower than either is alone.
+This is the part of ``tests.bench.load`` and ``tests.bench.simulate`` that measures capacity; it is no
+program. All cores do the same work at the same time, since two hyper-threads of one core are slower than one
+alone.
 """
 
 import asyncio
@@ -36,7 +38,7 @@ _ROUNDS = 5
 
 @dataclass(frozen=True, slots=True)
 class ClipCost:
-    """One clip's decoding: seconds of a core, and the units that come of it."""
+    """The cost of decoding one clip: seconds of a core, and the number of its units."""
 
     decode_s: float
     units: int
@@ -52,19 +54,19 @@ class StageCosts:
 
     @property
     def decode_s(self) -> float:
-        """Of a core, of a clip in the mean."""
+        """The mean seconds of a core that decoding a clip takes."""
         return statistics.mean(clip.decode_s for clip in self.clips)
 
     @property
     def compute_s(self) -> float:
-        """Of a core, or of a GPU, of a clip in the mean, in full batches."""
+        """The mean seconds of a core, or of a GPU, that computing a clip takes in full batches."""
         units = statistics.mean(clip.units for clip in self.clips)
         unit_s = self.device.unit_s + self.device.encode_batch_s / self.max_batch_units
         window_s = self.device.window_s + self.device.classify_batch_s / _WINDOWS
         return (self.threads or 1) * units * (unit_s + window_s / self.units_per_window)
 
     def limit(self, cores: int) -> float:
-        """Videos a second that the machine could do, did it nothing else."""
+        """Return the videos a second that ``cores`` could decode and compute if they did nothing else."""
         if self.threads:
             return cores / (self.decode_s + self.compute_s)
         return min(cores / self.decode_s, 1 / self.compute_s)
@@ -88,7 +90,7 @@ async def measure_stages(store: Path, model: str, clips: Sequence[Path], options
 
 
 async def _crowded(spec: ModelSpec, clips: Sequence[Path], options: Options) -> tuple[ClipCost, ...]:
-    """Each clip's cost beside the others'."""
+    """Return the decoding cost of each clip: that alone, times the slowdown while all cores decode."""
     cores = len(os.sched_getaffinity(0))
     async with DecodePool(DecodeConfig(workers=1)) as pool:
         alone = [await _decode(pool, spec, clip, options) for clip in clips]
@@ -101,7 +103,7 @@ async def _crowded(spec: ModelSpec, clips: Sequence[Path], options: Options) -> 
 
 
 async def _decode(pool: DecodePool, spec: ModelSpec, clip: Path, options: Options) -> ClipCost:
-    """Its cost, if nothing else is decoded meanwhile."""
+    """Return the decoding cost of ``clip`` in one worker of ``pool``."""
     size, units = spec.preprocessing, 0
     with opened(clip) as file:
         async with pool.worker(file) as worker:
@@ -134,13 +136,13 @@ def _finished(run: Callable[[Sequence[Any]], Any]) -> Callable[[Sequence[Any]], 
 
 
 def _together_s(runs: Sequence[Callable[[Sequence[Any]], Any]], items: Sequence[Any]) -> float:
-    """What a batch takes while each of these computes one after the other."""
+    """Return the median seconds of a batch while each of ``runs`` computes batches on a thread of its own."""
     with ThreadPoolExecutor(len(runs)) as threads:
         return statistics.median(threads.map(lambda run: _median_s(run, items), runs))
 
 
 def _line(run: Callable[[Sequence[Any]], Any], item: Any, most: int) -> tuple[float, float]:
-    """What a batch costs whatever is in it, and each item."""
+    """Return the fixed seconds of a batch and the seconds of each item in it, from batches of two sizes."""
     one_s, full_s = (_median_s(run, [item] * size) for size in (1, most))
     item_s = (full_s - one_s) / (most - 1) if most > 1 else one_s
     return max(0.0, one_s - item_s), item_s

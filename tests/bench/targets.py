@@ -1,4 +1,4 @@
-"""The servers that are compared under load, each in processes of its own, all on one model's weights."""
+"""The servers compared under load: each in processes of its own, all with the weights of one model."""
 
 import json
 import os
@@ -36,7 +36,7 @@ Ask = Callable[[Path, float], float | None]
 
 
 class Target:
-    """A server in processes of its own, and how it is asked."""
+    """A server in processes of its own, and the function that sends it a clip."""
 
     def __init__(self, name: str, process: psutil.Popen, address: str, ask: Ask) -> None:
         self.name, self.process, self.address, self.ask = name, process, address, ask
@@ -47,7 +47,7 @@ class Target:
         return []
 
     def cpu_s(self) -> dict[str, float]:
-        """Of the server's process, and of those below it, those that have ended included."""
+        """Return the processor seconds of the server's process and its children, including ended ones."""
         used = {"server": 0.0, "below": 0.0}
         for process in self.processes():
             with suppress(psutil.NoSuchProcess):

@@ -1,10 +1,10 @@
-"""A picture of who works when: several videos at once, through upload, decoding and the engine.
+"""Draws a timeline of several videos at once, through upload, decoding and the engine.
 
     python -m tests.bench.trace ../shared/videos/real [--videos 8] [--megabytes 4] [--out trace.png]
 
-Each video has a row: its bytes come at so many MB/s, it is decoded, and a dot is a segment that its client
-has got. Below is the device: batches of units and of windows, of whichever videos. What overlaps is what is
-gained; where the device's row has gaps, decoders are what is waited for.
+Each video has a row: its upload at ``--megabytes`` MB/s, its decoding, and a dot for each segment that its
+client gets. The last row is the device: batches of units and of windows of all videos. Where bars overlap,
+time is gained. Where the device's row has gaps, it waits for decoders.
 """
 
 import argparse
@@ -62,7 +62,7 @@ _row: ContextVar[Row | None] = ContextVar("row", default=None)  # of the request
 
 
 class Traced(Metrics):
-    """Metrics that remember when, and for whom."""
+    """Metrics that record when each stage ran, and for which video."""
 
     def add_time(self, stage: Stage, model: str, seconds: float, into: dict[str, float]) -> None:
         super().add_time(stage, model, seconds, into)
@@ -107,7 +107,7 @@ async def classify(pipeline: Pipeline, clip: Path, bytes_a_second: float, row: R
 
 
 async def record(clips: Sequence[Path], bytes_a_second: float) -> tuple[list[Row], float]:
-    """A row for each clip, and one for the device; and when it began."""
+    """Classify ``clips`` at once; return a row for each and one for the device, and the time of the start."""
     metrics, device = Traced(), Row("device")
     with tempfile.TemporaryDirectory() as folder:
         os.environ.setdefault("TUBELET_MODELS__STORE", folder)

@@ -1,11 +1,11 @@
-"""How fast a server takes uploads in, by the size of their chunks; and the memory of many at a time.
+"""Measures the speed of uploads by the size of their chunks, and the memory of many uploads at once.
 
     python -m tests.bench.upload [--megabytes 400] [--rounds 3] [--at-once 64] [--each-megabytes 40]
 
-Uploads bytes that are no video, as a whole-video request, so that nothing happens but the upload, over
-loopback to a real server; interleaved over the sizes, medians. The client runs on the same cores: what counts
-is the server's own processor time, and beside it that of a server which only takes messages in and forgets
-them (``tests.bench.peers.sink``). Then so many clients hold an upload each back just before its end.
+Uploads bytes that are no video over loopback to a real server, so that nothing else is measured. The sizes
+take turns; the table has medians. The client runs on the same cores, so the processor time of the server is
+what counts; beside it stands that of a server which drops all messages (``tests.bench.peers.sink``). Then
+``--at-once`` clients each hold an upload just before its end, to measure the memory that they take.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def messages(size: int, total: int) -> Iterator[pb.ClassifyRequest]:
 
 
 def upload(process: psutil.Process, stub: VideoClassifierStub, size: int, total: int) -> tuple[float, float]:
-    """Wall seconds, and processor seconds of the server."""
+    """Upload ``total`` bytes in chunks of ``size``; return the wall and processor seconds of the server."""
     before, start = process.cpu_times(), time.perf_counter()
     with suppress(grpc.RpcError):  # it is no video
         stub.Classify(messages(size, total), timeout=600)
@@ -47,7 +47,7 @@ def upload(process: psutil.Process, stub: VideoClassifierStub, size: int, total:
 
 
 def bytes_held(server: Server, stub: VideoClassifierStub, at_once: int, total: int) -> int:
-    """Memory above idle while so many uploads are in flight, all but their ends."""
+    """Return the memory above idle while ``at_once`` uploads are in flight, all but their last chunks."""
     idle, sent, end = server.memory_bytes(), Semaphore(0), Event()
 
     def held_back() -> Iterator[pb.ClassifyRequest]:
