@@ -9,17 +9,22 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tubelet.models.checkpoints.state_dict import WRAPPERS, find_state_dict, without_prefixes
+from tubelet.models.checkpoints.state_dict import (
+    WRAPPERS,
+    find_state_dict,
+    load_pickled,
+    without_prefixes,
+)
 from tubelet.models.errors import MissingExtra
 from tubelet.models.families.registry import Dims
 from tubelet.models.runtime.host_memory import free_bytes
 from tubelet.models.spec import Accuracy, OutputActivation, Preprocessing, Provenance, Sampling
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_NAMED = 3  # classes in a message
 
 
 class CannotImport(RuntimeError):
@@ -62,7 +67,15 @@ def all_there(source: str) -> Iterator[None]:
     except KeyError as error:
         raise CannotImport(f"{source} has no {error.args[0]}") from error
     # RuntimeErrors are torch's, of shapes that do not fit and of memory that does not suffice.
-    except (AttributeError, IndexError, TypeError, ValueError, RuntimeError, MemoryError) as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        IndexError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+        MemoryError,
+    ) as error:
         raise CannotImport(f"{source} is not as such a checkpoint should be: {one_line(error)}") from error
 
 
@@ -94,9 +107,9 @@ def check_memory(needed: int, what: str) -> None:
 
 
 def read_tensors(file: Path, prefixes: tuple[str, ...] = WRAPPERS) -> dict[str, Tensor]:
-    """The state dict of a .safetensors file, or of a .pth, .pt or .bin file that holds no code.
+    """The state dict of a .safetensors file, or of a .pth, .pt or .bin file, of which no code is run.
 
-    ``prefixes`` are taken off where they are before each name.
+    ``prefixes`` are taken off where they are before each name. What else is pickled beside it is not read.
 
     Raises:
         CannotImport: it is unreadable, cut off, larger than the memory that is free, as it is or as what it
@@ -106,7 +119,7 @@ def read_tensors(file: Path, prefixes: tuple[str, ...] = WRAPPERS) -> dict[str, 
         check_memory(_content_bytes(file), str(file))
         if file.suffix == ".safetensors":
             return without_prefixes(load_file(file), prefixes)
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        content, unread = load_pickled(file)
     except CannotImport:
         raise
     except UnpicklingError as error:  # torch's own words advise to run what it holds
@@ -120,10 +133,17 @@ def read_tensors(file: Path, prefixes: tuple[str, ...] = WRAPPERS) -> dict[str, 
     try:
         content = without_prefixes(find_state_dict(content), prefixes)
     except ValueError as error:
-        raise CannotImport(f"{file} {error}") from error
+        raise CannotImport(f"{file} {error}{_not_read(unread)}") from error
     # A few numbers that are kept once may stand for tensors of any size.
     check_memory(sum(value.numel() * value.element_size() for value in content.values()), str(file))
     return content
+
+
+def _not_read(classes: tuple[str, ...]) -> str:
+    if not classes:
+        return ""
+    named = ", ".join(classes[:_NAMED]) + (", ..." if len(classes) > _NAMED else "")
+    return f"; objects of {named} are not read: save a model's state_dict(), not the model"
 
 
 def read_folder_tensors(folder: Path) -> dict[str, Tensor]:

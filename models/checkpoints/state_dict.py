@@ -1,9 +1,13 @@
 """State dicts as training scripts save them: beside other things, under the names of wrappers."""
 
 from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, cast
 
+import torch
 from torch import Tensor
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 # Where trainers put the weights beside the optimiser's state, the most telling name first.
 _PLACES = (
@@ -17,6 +21,33 @@ ATTRIBUTES = (*WRAPPERS, "model.", "net.", "network.")
 _NAMED = 8  # keys in a message
 
 
+class _Unread(list[Any]):
+    """Stands for an object of a class other than tensors and plain values; no code of that class runs."""
+
+    def __init__(self, *_: object) -> None:
+        super().__init__()
+
+    def __setstate__(self, _: object) -> None:
+        pass
+
+
+def load_pickled(file: Path) -> tuple[object, tuple[str, ...]]:
+    """Load what torch.save wrote; returns it, and the names of the classes whose objects were not read.
+
+    Trainers save their arguments and figures beside the weights, as objects of argparse or NumPy.
+
+    Raises:
+        pickle.UnpicklingError: the file would call functions on what was not read.
+        Exception: the file is damaged.
+    """
+    try:
+        unread = tuple(sorted(get_unsafe_globals_in_checkpoint(str(file))))
+    except (ValueError, UnpicklingError):  # a file of before torch 1.6, or one of another kind
+        unread = ()
+    with safe_globals([(_Unread, name) for name in unread]):
+        return torch.load(file, map_location="cpu", weights_only=True), unread
+
+
 def find_state_dict(content: object) -> dict[str, Tensor]:
     """The state dict that a file's content is or holds.
 
@@ -27,7 +58,8 @@ def find_state_dict(content: object) -> dict[str, Tensor]:
     while not is_state_dict(content):
         where = f" under {'.'.join(path)}" if path else ""
         if not isinstance(content, dict):
-            raise ValueError(f"holds no state dict{where}, but {type(content).__name__}")
+            kind = "an object" if isinstance(content, _Unread) else type(content).__name__
+            raise ValueError(f"holds no state dict{where}, but {kind}")
         inner = [str(key) for key, value in content.items() if is_state_dict(value)]
         known = [key for key in _PLACES if isinstance(content.get(key), dict)]
         if not known and len(inner) != 1:

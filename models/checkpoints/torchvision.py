@@ -16,7 +16,12 @@ from torchvision.models import WeightsEnum
 
 from tubelet.models.checkpoints.foreign_checkpoint import CannotImport, Foreign, read_tensors
 from tubelet.models.checkpoints.state_dict import ATTRIBUTES
-from tubelet.models.checkpoints.torchvision_heads import head_of, with_usual_head, without_auxiliary_heads
+from tubelet.models.checkpoints.torchvision_heads import (
+    head_of,
+    of_inner_model,
+    with_usual_head,
+    without_auxiliary_heads,
+)
 from tubelet.models.families.torchvision import TorchvisionDims
 from tubelet.models.families.vit import ViTDims
 from tubelet.models.spec import Accuracy, Preprocessing, Provenance, Resample, Sampling
@@ -65,6 +70,7 @@ _HALF = (0.5, 0.5, 0.5)
 # Width of an image ViT -> its heads, where they are not 64 wide: so400m, huge, giant, gigantic.
 _HEADS = {1152: 16, 1280: 16, 1408: 16, 1664: 16}
 _WIDEST_OF_64 = 1024
+_NAMED = 3  # parameters in a warning
 FRAME_SAMPLING = Sampling(1, 8, 2.0, stride_s=2.0, min_window_s=0.5, max_window_s=8.0)
 """For image models, which have no window of their own."""
 
@@ -80,11 +86,13 @@ def read_torchvision(
         CannotImport: unknown names, a model that does not classify, or weights that cannot be had.
     """
     choices = _choices(name)
+    left_out: tuple[str, ...] = ()
     if file is None:
         weights = _chosen(name, weights_name, choices)
         state = _state(weights)
     else:
-        state = with_usual_head(_usual_names(read_tensors(file, ATTRIBUTES)), name, file)
+        state, left_out = of_inner_model(_usual_names(read_tensors(file, ATTRIBUTES)), name)
+        state = with_usual_head(state, name, file)
         weights = _chosen(name, weights_name, choices) if weights_name else _nearest(name, choices, state)
     foreign = _foreign(name, weights, without_auxiliary_heads(state), window_s)
     if file is None:
@@ -101,8 +109,16 @@ def read_torchvision(
             f"{file.name} does not say how its pictures are prepared: they are as for torchvision's weights "
             f"{weights.name}; others are named as torchvision:{name}:WEIGHTS, of "
             f"{', '.join(choice.name for choice in choices)}",
+            *_left_out(left_out),
         ),
     )
+
+
+def _left_out(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not names:
+        return ()
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return (f"not of the model, and left out: {', '.join(names[:_NAMED])}{more}",)
 
 
 def _foreign(name: str, weights: WeightsEnum, state: dict[str, Tensor], window_s: float | None) -> Foreign:

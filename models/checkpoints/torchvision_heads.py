@@ -28,6 +28,20 @@ def head_of(name: str) -> str:
     return next(head for prefixes, head in _HEADS if name.startswith(prefixes))
 
 
+def of_inner_model(state: dict[str, Tensor], name: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The state dict of the model that is a part of another module, and the names of what is not its own.
+
+    The part is found by its head, such as ``backbone.fc.weight``; without one, the state dict stays as it is.
+    """
+    head = f"{head_of(name)}.weight"
+    places = [key.removesuffix(head) for key in state if key.endswith(f".{head}")]
+    places = [place for place in places if not place.endswith(_AUXILIARY)]
+    if head in state or len(places) != 1:
+        return state, ()
+    own = {key.removeprefix(places[0]): value for key, value in state.items() if key.startswith(places[0])}
+    return own, tuple(key for key in state if not key.startswith(places[0]))
+
+
 def with_usual_head(state: dict[str, Tensor], name: str, file: Path) -> dict[str, Tensor]:
     """The state dict with its last layer under torchvision's name.
 

@@ -200,6 +200,7 @@ def test_a_pair_of_equal_sides_is_the_model_of_one_number(tmp_path: Path, kind: 
     [
         ({"patch_size": 7}, "patches of 7 x 7 pixels do not fill a picture of 32 x 32"),
         ({"patch_size": [8, 8, 8]}, r"patch_size in its config is \[8, 8, 8\], not one number or height and"),
+        ({"patch_size": 0}, "is not as such a checkpoint should be: .* zero"),
         ({"patch_size": "8"}, "patch_size in its config is '8', not one number or height and width"),
         ({"image_size": {"a": 1}}, "image_size in its config is {'a': 1}, not one number or height and"),
         ({"image_size": [32, 48]}, "makes pictures of 32 x 32 pixels, the model takes 32 x 48"),

@@ -2,11 +2,13 @@
 
 import json
 import re
-from collections import OrderedDict
+from argparse import Namespace
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -19,7 +21,7 @@ from tests.support.checkpoints import CASES, COMMON, VIDEO
 from tubelet.models.checkpoints.foreign_checkpoint import CannotImport, read_tensors
 from tubelet.models.checkpoints.importer import read_source, store_model
 from tubelet.models.checkpoints.state_dict import ATTRIBUTES
-from tubelet.models.checkpoints.torchvision_heads import head_of
+from tubelet.models.checkpoints.torchvision_heads import head_of, of_inner_model
 from tubelet.models.families.registry import build_outline
 from tubelet.models.families.torchvision import TorchvisionDims
 from tubelet.models.repository.repository import ModelStore
@@ -47,6 +49,8 @@ OPTIMISER = {"state": {0: {"step": torch.tensor(1.0)}}, "param_groups": [{"lr": 
         {"my_weights": STATE, "best": 0.9},
         {"state_dict": STATE, "ema": STATE},
         {"checkpoint": {"model": STATE}, "model": {"state_dict": STATE}},
+        {"model": STATE, "args": Namespace(output_dir=Path("out"), lr=0.1)},  # torchvision's own scripts
+        {"net": STATE, "best": np.float64(0.9), "history": np.arange(3), "log": deque([1])},
     ],
 )
 def test_the_state_dict_is_found(tmp_path: Path, content: object) -> None:
@@ -83,6 +87,11 @@ def test_an_averaged_models_count_is_no_parameter(tmp_path: Path) -> None:
         ({}, "no state dict; its keys are none"),
         ([1, 2], "no state dict, but list"),
         ({str(number): number for number in range(100)}, "no state dict; its keys are 0, 1, .*, 7, ..."),
+        (
+            nn.Linear(2, 2),
+            r"no state dict, but an object; objects of torch.nn.modules.linear.Linear are not read: save",
+        ),
+        ({"model": nn.Linear(2, 2)}, r"no state dict; its keys are model; objects of torch.*Linear are not"),
     ],
 )
 def test_keys_of_what_holds_no_state_dict_are_named(tmp_path: Path, content: object, says: str) -> None:
@@ -183,6 +192,23 @@ def test_the_head_is_as_large_as_the_labels(name: str) -> None:
     preprocessing = Preprocessing(32, 32, "crop", half, half)
     outline = build_outline(TorchvisionDims(name, 16), preprocessing, 7)
     assert outline.state_dict()[f"net.{head_of(name)}.weight"].shape[0] == 7
+
+
+def test_a_model_is_found_within_what_trained_it(tmp_path: Path) -> None:
+    state = fine_tuned("resnet18").state_dict()
+    module = {f"backbone.{key}": value for key, value in state.items()} | {"criterion.weight": torch.ones(5)}
+    torch.save({"state_dict": module, "hyper_parameters": Namespace(lr=0.1)}, tmp_path / "last.ckpt")
+    foreign = read_source("torchvision:resnet18", labels=LABELS, weights=tmp_path / "last.ckpt")
+    alone = read_source("torchvision:resnet18", labels=LABELS, weights=save_random(tmp_path, state))
+    assert foreign.state.keys() == alone.state.keys()
+    assert all(torch.equal(foreign.state[key], alone.state[key]) for key in alone.state)
+    assert foreign.warnings[1] == "not of the model, and left out: criterion.weight"
+    assert len(alone.warnings) == 1
+
+
+def test_a_head_for_training_is_not_the_model() -> None:
+    state = {"AuxLogits.fc.weight": torch.ones(5, 2), "fc.1.weight": torch.ones(5, 2)}
+    assert of_inner_model(state, "inception_v3") == (state, ())
 
 
 def test_a_vit_is_prepared_as_for_the_weights_of_its_size(tmp_path: Path) -> None:
