@@ -1,1 +1,1 @@
-"""One request: admission, plan, windows, segments."""
+"""The steps of one request: admission, plan, windows, segments."""

@@ -1,4 +1,4 @@
-"""Who is let in: so many videos at once, so many of one client, and none that would be answered too late."""
+"""Admission control: limits on videos in flight, in total and per client, and by predicted deadline."""
 
 import statistics
 from collections import Counter, deque
@@ -13,38 +13,34 @@ from tubelet.service.errors import ClientOverloaded, DeadlineTooShort, Overloade
 
 T = TypeVar("T")
 
-_HISTORY = 64  # videos answered last
-_MIN_SAMPLES = 8  # of them to know what a video costs
-_DEADLINE_MARGIN = (
-    0.75  # of the time that is left: what is expected to take all of it is late as often as not
-)
-_OVERESTIMATE_RATIO = 0.5  # an expectation of which a video takes less than so much did not hold
-_CLIENT_IDLE_S = 1.0  # a client of whom nothing came for so long is not at it
+_HISTORY = 64  # answered videos whose cost is remembered
+_MIN_SAMPLES = 8  # answered videos that a prediction needs
+_DEADLINE_MARGIN = 0.75  # of the time left, at most; at 1, half of the answers would be late
+_OVERESTIMATE_RATIO = 0.5  # a prediction was wrong if the video took less than this part of it
+_CLIENT_IDLE_S = 1.0  # without a chunk for this long, a client counts as idle
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whose call it is, and for how long an answer is of use."""
+    """The client of a call, and the seconds until the call's deadline; None if it has none."""
 
     name: str = ""
-    remaining_s: float | None = None  # None: for as long as it takes
+    remaining_s: float | None = None
 
 
 @dataclass(slots=True, eq=False)
 class AdmissionTicket:
-    """One of the videos in flight: when it came, so many were, itself included."""
+    """The permission for one video in flight; ``position`` counts the videos in flight when it came."""
 
     position: int
-    deadline: float | None = None  # monotonic: an answer is of no use afterwards
-    predicted_s: float | None = None  # a trial, let in although expected to take so long, which is too long
-    server_s: float | None = None  # wall seconds that the server worked for it, once it is answered
-    server_s_at_cancel: float | None = None  # or that it had worked when the client would not wait any longer
-    waiting_for_client_since: float | None = field(
-        default_factory=monotonic
-    )  # None: the client is not waited for
+    deadline: float | None = None  # monotonic time of the call's deadline
+    predicted_s: float | None = None  # of a trial, which is predicted to be late
+    server_s: float | None = None  # time that the server needed, once the video is answered
+    server_s_at_cancel: float | None = None  # time that the server had needed when the client cancelled
+    waiting_for_client_since: float | None = field(default_factory=monotonic)  # None: not waiting
 
     async def track_chunks(self, chunks: AsyncIterator[T]) -> AsyncIterator[T]:
-        """The chunks as they come, up to the last of which the client is waited for."""
+        """Yield ``chunks``, and record since when the server has been waiting for the next one."""
         async for chunk in chunks:
             self.waiting_for_client_since = None
             yield chunk
@@ -53,6 +49,7 @@ class AdmissionTicket:
 
     @property
     def is_client_idle(self) -> bool:
+        """Whether the client has sent nothing for ``_CLIENT_IDLE_S``."""
         return (
             self.waiting_for_client_since is not None
             and monotonic() - self.waiting_for_client_since >= _CLIENT_IDLE_S
@@ -60,30 +57,31 @@ class AdmissionTicket:
 
 
 class Admission:
-    """Places for videos in flight.
+    """Gives out tickets for videos in flight, or rejects a call with an error.
 
-    What the n-th video in flight takes, divided by n, is what one costs the whole machine, however it shares
-    its time (Little's law). The median of the last ones tells when one more would be answered.
+    The time that the n-th video in flight takes, divided by n, is what one video costs the whole machine,
+    however the videos share it (Little's law). The median over the last videos predicts the time of one more.
 
-    Who is refused teaches nothing, so one at a time is let in although it is expected to be late: a trial.
-    Each that is answered much sooner makes room for one more, until one is late: expectations that do not
-    hold soon keep nobody out, and where they hold next to nothing is lost. One whose client is silent costs
-    nothing and tells nothing: the next one need not wait for it.
+    Rejected requests give no samples. So that a wrong prediction can correct itself, one request at a time is
+    admitted although it is predicted to be late: a trial. Each trial that is answered much sooner than
+    predicted allows one more at a time, until one is late. A trial whose client is idle does not count, since
+    it costs nothing and gives no sample.
     """
 
     def __init__(self, config: ServerConfig) -> None:
         self._config = config
         self._in_flight = 0
-        self._trials: set[AdmissionTicket] = set()  # among them
+        self._trials: set[AdmissionTicket] = set()  # those of the tickets in flight
         self._max_trials = 1
         self._by_client: Counter[str] = Counter()
         self._costs_s: deque[float] = deque(maxlen=_HISTORY)
 
     @contextmanager
     def admit(self, caller: Caller) -> Iterator[AdmissionTicket]:
-        """
+        """Admit a video of ``caller`` for as long as the context lasts.
+
         Raises:
-            Overloaded, ClientOverloaded, DeadlineTooShort.
+            Overloaded, ClientOverloaded, DeadlineTooShort: the video is rejected.
         """
         self._check_limits(caller)
         deadline = None if caller.remaining_s is None else monotonic() + caller.remaining_s
@@ -103,12 +101,13 @@ class Admission:
             self._record(ticket)
 
     def _record(self, ticket: AdmissionTicket) -> None:
+        """Take the time of a video that has ended as a sample."""
         if ticket.server_s is not None:
             self._costs_s.append(ticket.server_s / ticket.position)
             if ticket.predicted_s is not None and ticket.server_s < _OVERESTIMATE_RATIO * ticket.predicted_s:
                 self._max_trials += 1
         elif ticket.server_s_at_cancel is not None:
-            # It would have cost more than that; nobody who leaves early makes videos look cheap, or dear.
+            # A cancelled video would have cost more than that: it is a sample only if it raises the median.
             if self._costs_s and ticket.server_s_at_cancel / ticket.position > statistics.median(
                 self._costs_s
             ):
@@ -137,10 +136,10 @@ class Admission:
             )
 
     def _predict_s(self, caller: Caller) -> float | None:
-        """How long a trial is expected to take; None for who is expected to be in time.
+        """Return the predicted time if the video must be a trial; None if it is predicted to be in time.
 
         Raises:
-            DeadlineTooShort
+            DeadlineTooShort: the answer is predicted to be late, and no trial is free.
         """
         if caller.remaining_s is None or len(self._costs_s) < _MIN_SAMPLES:
             return None
@@ -150,7 +149,7 @@ class Admission:
         if sum(not trial.is_client_idle for trial in self._trials) < self._max_trials:
             return expected_s
         raise DeadlineTooShort(
-            f"an answer is expected after {expected_s:.2f} s, the call's deadline is in "
+            f"the answer is expected after {expected_s:.2f} s, but the call's deadline is in "
             f"{caller.remaining_s:.2f} s",
             retry_after_s=expected_s,
             limit=f"{caller.remaining_s:.3f}",

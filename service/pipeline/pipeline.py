@@ -1,4 +1,4 @@
-"""The straight line of one request: take in, probe, plan, decode, encode, classify, respond."""
+"""The steps of one request: ingest, probe, plan, decode, encode, classify, emit segments."""
 
 import asyncio
 import logging
@@ -52,13 +52,13 @@ Event = VideoMetadata | Progress | Segment
 Emit = Callable[[Event], Awaitable[None]]
 
 _PROGRESS_INTERVAL_S = 0.5
-_YIELD_INTERVAL_S = 0.01  # then others have theirs
+_YIELD_INTERVAL_S = 0.01  # the longest time without a yield to the event loop
 
 logger = logging.getLogger(__name__)
 
 
 class Pipeline:
-    """Classifies videos, many at a time; every stage is shared by all of them."""
+    """Classifies many videos at a time; they share the decode workers and the engine."""
 
     def __init__(
         self,
@@ -79,10 +79,10 @@ class Pipeline:
 
     @contextmanager
     def admit(self, caller: Caller) -> Iterator[AdmissionTicket]:
-        """A ticket for a video in flight: to be had before anything is read of what its client sends.
+        """Admit a video of ``caller``, before its client's messages are read.
 
         Raises:
-            Overloaded, ClientOverloaded, DeadlineTooShort.
+            Overloaded, ClientOverloaded, DeadlineTooShort: the video is rejected.
         """
         with self._admission.admit(caller) as ticket, self._metrics.videos_in_flight.track_inprogress():
             yield ticket
@@ -90,12 +90,12 @@ class Pipeline:
     async def classify(
         self, video: Video, options: Options, emit: Emit, ticket: AdmissionTicket | None = None
     ) -> Classification:
-        """Classify one video; ``emit`` gets its metadata, then segments and progress as they are known.
+        """Classify ``video``; ``emit`` gets its metadata, then segments and progress as they are known.
 
-        It needs no ticket where the pipeline is not shared with strangers.
+        ``ticket`` is that of ``admit``; None: the video is classified without admission control.
 
         Raises:
-            tubelet.service.errors.TubeletError: whatever the client has to hear of.
+            TubeletError: the video cannot be classified; the message is written for the client.
         """
         ticket = ticket or AdmissionTicket(position=1)
         with mask_internal_errors():
@@ -105,14 +105,14 @@ class Pipeline:
             timings, began = RequestTimings(model.spec.name), monotonic()
             if isinstance(video, Uri):
                 ticket.waiting_for_client_since = None
-            elif ticket.predicted_s is not None:  # of no other ticket anybody asks
+            elif ticket.predicted_s is not None:  # only trials are asked whether their client is idle
                 video = ticket.track_chunks(video)
             work = self._engine.session(model, options.priority, ticket.deadline, self._metrics)
             try:
                 with model.acquire():
                     answer = await self._run(video, options, emit, model, work, timings)
             except asyncio.CancelledError:
-                # What comes at the client's pace says nothing of ours: neither does what never came.
+                # The time of an upload depends on the client, so an unfinished one gives no sample.
                 if "upload" in timings.seconds or isinstance(video, Uri):
                     ticket.server_s_at_cancel = timings.server_s(monotonic() - began)
                 raise
@@ -120,7 +120,7 @@ class Pipeline:
             return answer
 
     def clear_cache(self) -> None:
-        """Let what was seen before cost what a first video does."""
+        """Drop all cached embeddings, so that no video is faster because it was seen before."""
         self._engine.clear_cache()
 
     async def _run(
@@ -138,7 +138,7 @@ class Pipeline:
             stack.enter_context(self._metrics.time("total", timings.model, seconds))
             file = await stack.enter_async_context(self._ingest.open(video, timings))
             decoding = asyncio.create_task(self._decode(file, model, options, work, events, seconds))
-            # Unwound in reverse: the decoder has let go of the file before it is closed.
+            # Callbacks run in reverse order: decoding stops before the file is closed.
             stack.push_async_callback(_stop, decoding)
             stack.callback(work.cancel)
             emit_timed = partial(_emit_timed, emit, timings)
@@ -169,7 +169,7 @@ class Pipeline:
         events: DecodingEvents,
         seconds: dict[str, float],
     ) -> None:
-        """Probe, plan and decode in one worker; units go to the engine, their windows to the events."""
+        """Probe, plan and decode ``file`` in one worker; ``events`` gets its plan, windows and end."""
         name = model.spec.name
         sampling, pixel_format = model.spec.sampling, _pixel_format(model.spec.preprocessing)
         is_unbounded = can_plan_before_end(options)
@@ -205,33 +205,37 @@ class Pipeline:
         work: VideoSession,
         events: DecodingEvents,
     ) -> VideoMetadata | None:
-        """Decode what a plan wants. The metadata if it does not hold by them: nothing has come of it."""
+        """Decode the units of a plan and queue them in the engine.
+
+        Return new metadata if the plan does not fit the decoded video and no window was started yet, so that
+        the caller can plan again; None otherwise.
+        """
         events.put_nowait(planned)
         plan = planned.plan
         windows = WindowStarter(plan, work, events, self._config.decode.max_windows)
         last_yield_at = monotonic()
         async for unit in units(plan):
             windows.add(unit)
-            if monotonic() - last_yield_at >= _YIELD_INTERVAL_S:  # a thousand units may be there at once
+            if monotonic() - last_yield_at >= _YIELD_INTERVAL_S:  # a thousand units may be ready at once
                 await asyncio.sleep(0)
                 last_yield_at = monotonic()
         end = worker.end
-        assert end is not None  # decode ended without an error
+        assert end is not None  # decoding ended without an error
         self._metrics.frames_decoded.labels(work.model).inc(end.frames_decoded)
-        # Where stamps contradict each other, frames may have gone on for longer than the metadata says.
+        # If timestamps contradict each other, frames may go on for longer than the metadata says.
         if not plan.fits(end.metadata.duration_ns) and not windows.has_started:
             windows.abandon()
             return end.metadata
         cut = plan.cut(end.end_ns)
         if cut is None:
-            raise CorruptVideo("no frame could be decoded in the time ranges asked for")
+            raise CorruptVideo("no frame could be decoded in the requested time ranges")
         windows.finish(cut, end)
         return None
 
 
 @contextmanager
 def mask_internal_errors() -> Iterator[None]:
-    """What is not in the error tree is ours: logged here, a fixed text for the client."""
+    """Turn unexpected exceptions into InternalError: log them, and give the client only an id."""
     try:
         yield
     except TubeletError:
@@ -239,14 +243,14 @@ def mask_internal_errors() -> Iterator[None]:
     except (Exception, asyncio.CancelledError) as error:
         task = asyncio.current_task()
         if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
-            raise  # whoever waits for the answer has cancelled it
+            raise  # the caller has cancelled the request
         error_id = uuid.uuid4().hex[:12]
         logger.exception("internal error %s", error_id)
         raise InternalError(error_id) from error
 
 
 async def _emit_timed(emit: Emit, timings: RequestTimings, event: Event) -> None:
-    """Emit it, and account for the time until the client takes it."""
+    """Emit ``event``, and add the time until the client takes it to ``timings.client_wait_s``."""
     began = monotonic()
     try:
         await emit(event)
@@ -257,7 +261,10 @@ async def _emit_timed(emit: Emit, timings: RequestTimings, event: Event) -> None
 async def emit_segments(
     events: DecodingEvents, decoding: asyncio.Task[None], options: Options, emit: Emit, model: ServedModel
 ) -> tuple[DecodeSummary, SegmentAssembler, tuple[Segment, ...]]:
-    """Turn windows into segments as their logits come, in the order of time."""
+    """Turn windows into segments, in the order of time, and emit each as soon as its logits are known.
+
+    Return the decoder's summary, the assembler with the labels of the whole video, and all segments.
+    """
     segments: list[Segment] = []
     activation = Activation(model.spec.activation)
     end: DecodeSummary | None = None
@@ -289,7 +296,7 @@ async def emit_segments(
                 was_emitted = True
             case StartedWindow(grid, window, decoded_ns, logits):
                 assert assembler is not None
-                await asyncio.sleep(0)  # others have their turn, also where all logits are there at once
+                await asyncio.sleep(0)  # let other requests run, also if all logits are ready at once
                 await emit_all(assembler.add(grid, window, await logits))
                 if monotonic() - last_progress_at >= _PROGRESS_INTERVAL_S:
                     last_progress_at = monotonic()
@@ -299,7 +306,7 @@ async def emit_segments(
             case DecodingEnded(plan, end):
                 assert assembler is not None
                 assembler.cut(plan)
-    await decoding  # raises what stopped it early
+    await decoding  # raises the error that ended decoding early
     assert end is not None
     assert assembler is not None
     await emit_all(assembler.finish())

@@ -1,4 +1,4 @@
-"""Video metadata + the model's sampling + options -> the plan of units and windows. Pure integers, no I/O."""
+"""Planning: metadata, the model's sampling and options become a plan. Integer arithmetic, without I/O."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,18 +10,18 @@ from tubelet.service.types.plan import Plan, SamplingGrid
 from tubelet.service.types.request import Options, Sliding, Views, WholeVideo
 from tubelet.service.types.video import CROPS, NS_PER_S, Crop, VideoMetadata, to_ns
 
-_MAX_CLIPS = 30  # no paper takes more of one video
-_MAX_VIEWS = 10_000  # of all ranges; each is a grid of the plan
-_UNNOTICED = 0.01  # part of a stride that rounding may take or add without a word
-_LAG_NS = 600_000  # after it is due, a frame is surely shown: stamps are rounded, to 1 ms at worst
+_MAX_CLIPS = 30  # no paper uses more
+_MAX_VIEWS = 10_000  # of all ranges together; each is a grid of the plan
+_UNNOTICED = 0.01  # part of a stride by which rounding may change it without a warning
+_LAG_NS = 600_000  # after its time, a frame is shown for certain: timestamps are rounded to 1 ms at worst
 _CROPS: dict[int, tuple[Crop, ...]] = {1: ("centre",), 3: CROPS}
 
 
 def check_options(sampling: Sampling, preprocessing: Preprocessing, options: Options) -> None:
-    """What can be said of the options before the video is there.
+    """Check all that can be checked of ``options`` before the video is known.
 
     Raises:
-        MalformedOption: a range, window, stride or views that no video or not this model can have.
+        MalformedOption: a range, window, stride or view is not possible for any video or for this model.
     """
     match options.windowing:
         case Sliding() as sliding:
@@ -43,21 +43,21 @@ def check_options(sampling: Sampling, preprocessing: Preprocessing, options: Opt
 
 
 def make_plan(metadata: VideoMetadata, sampling: Sampling, options: Options) -> Plan:
-    """The grids over every range asked for, in the order of time; the options were checked.
+    """Plan the grids of all requested ranges, in the order of time; ``check_options`` has been called.
 
-    A range shorter than a window gets one window that is as short as the range, and one clip of it.
+    A range that is shorter than a window gets a single window of the range's length.
 
     Raises:
-        MalformedOption: a range that starts after the video's end.
+        MalformedOption: a range starts after the end of the video.
     """
     ranges = _ranges(metadata.duration_ns, options.ranges_ns)
     return Plan(tuple(_with_frame_offset(grid, sampling) for grid in _grids(ranges, sampling, options)))
 
 
 def stride_warnings(duration_ns: int, sampling: Sampling, options: Options) -> tuple[str, ...]:
-    """A sentence where the stride asked for is not the one used, since it is a whole number of units.
+    """Return a warning if the requested stride was rounded to a whole number of units by more than 1 %.
 
-    A video or range shorter than a window has only one, and its stride makes no difference.
+    There is none if all ranges are shorter than a window, since the stride makes no difference then.
     """
     sliding = options.windowing
     if not isinstance(sliding, Sliding) or sliding.stride_ns is None:
@@ -75,14 +75,14 @@ def stride_warnings(duration_ns: int, sampling: Sampling, options: Options) -> t
 
 
 def can_plan_before_end(options: Options) -> bool:
-    """Can frames be planned before it is known when the video ends, and where its key frames are?"""
+    """Whether frames can be planned before the end of the video and its key frames are known."""
     return isinstance(options.windowing, Sliding) and not options.ranges_ns and not options.fast
 
 
 def make_unbounded_plan(max_duration_ns: int, sampling: Sampling, options: Options) -> Plan:
-    """What ``make_plan`` makes for such options, for a video that may go on for so long.
+    """Plan a video whose end is not known, but which is at most ``max_duration_ns`` long.
 
-    Cut to the end of a video that is no shorter than a window, it is the same.
+    Cut to the end of a video that is at least one window long, it equals the plan of ``make_plan``.
     """
     assert isinstance(options.windowing, Sliding)
     window, stride = _lengths(options.windowing, sampling)
@@ -140,8 +140,8 @@ def _whole(start: int, end: int, sampling: Sampling) -> SamplingGrid:
 def _sliding(start: int, end: int, window_ns: int, stride_ns: int, sampling: Sampling) -> SamplingGrid:
     units = sampling.units_per_window
     fitting_ns = min(window_ns, end - start)
-    # A stride of a whole number of units lets overlapping windows share them. In a range of a few nanoseconds
-    # it is one of them at least, so that no segment is empty.
+    # With a stride of whole units, overlapping windows share units. In a range of a few nanoseconds, it
+    # is at least one nanosecond, so that no segment is empty.
     stride_units = max(_stride_units(window_ns, stride_ns, units), -(-units // fitting_ns))
     return SamplingGrid(
         start_ns=start,
@@ -175,7 +175,7 @@ def _views(start: int, end: int, views: Views, sampling: Sampling) -> Iterator[S
 
 
 def _spread(first: int, last: int, number: int) -> list[int]:
-    """Evenly from the first to the last, each once; a single one in the middle."""
+    """Return ``number`` distinct values evenly from ``first`` to ``last``; a single one is in the middle."""
     if number == 1:
         return [(first + last) // 2]
     return sorted({first + index * (last - first) // (number - 1) for index in range(number)})
@@ -184,21 +184,24 @@ def _spread(first: int, last: int, number: int) -> list[int]:
 def _check_views(views: Views, num_ranges: int, preprocessing: Preprocessing) -> None:
     if not 1 <= views.clips <= _MAX_CLIPS:
         raise MalformedOption(
-            f"{views.clips} clips are outside 1 to {_MAX_CLIPS}",
+            f"{views.clips} clips were requested; 1 to {_MAX_CLIPS} are possible",
             field="views.clips",
             limit=f"1..{_MAX_CLIPS}",
             value=views.clips,
         )
     if views.crops not in _CROPS:
         raise MalformedOption(
-            f"{views.crops} crops are neither 1 nor 3", field="views.crops", limit="1, 3", value=views.crops
+            f"{views.crops} crops were requested; 1 or 3 are possible",
+            field="views.crops",
+            limit="1, 3",
+            value=views.crops,
         )
     resized = (preprocessing.resize_height, preprocessing.resize_width)
     kept = (preprocessing.height, preprocessing.width)
     has_margin = any(side not in (None, own) for side, own in zip(resized, kept, strict=True))
     if views.crops > 1 and preprocessing.resize == "stretch" and not has_margin:
         raise MalformedOption(
-            f"{views.crops} crops make no difference to a model that sees the whole picture, stretched",
+            f"{views.crops} crops are not possible: this model sees the whole picture, stretched",
             field="views.crops",
             limit=1,
             value=views.crops,
@@ -206,7 +209,7 @@ def _check_views(views: Views, num_ranges: int, preprocessing: Preprocessing) ->
     num_views = num_ranges * views.clips * views.crops
     if num_views > _MAX_VIEWS:
         raise MalformedOption(
-            f"{views.clips} clips x {views.crops} crops of {num_ranges} ranges are {num_views} views, "
+            f"{views.clips} clips x {views.crops} crops of {num_ranges} ranges are {num_views} views; "
             f"the limit is {_MAX_VIEWS}",
             field="views",
             limit=_MAX_VIEWS,
@@ -218,14 +221,14 @@ def _check_sliding(window_ns: int, stride_ns: int, sampling: Sampling) -> None:
     shortest, longest = to_ns(sampling.min_window_s), to_ns(sampling.max_window_s)
     if not shortest <= window_ns <= longest:
         raise MalformedOption(
-            f"window of {_s(window_ns)} s is outside the model's {_s(shortest)} to {_s(longest)} s",
+            f"the window is {_s(window_ns)} s; this model takes {_s(shortest)} to {_s(longest)} s",
             field="sliding.window",
             limit=f"{_s(shortest)}..{_s(longest)}",
             value=_s(window_ns),
         )
     if not 0 < stride_ns <= window_ns:
         raise MalformedOption(
-            f"stride of {_s(stride_ns)} s is outside 0 to the window's {_s(window_ns)} s",
+            f"the stride is {_s(stride_ns)} s; it must be above 0 and at most the window's {_s(window_ns)} s",
             field="sliding.stride",
             limit=_s(window_ns),
             value=_s(stride_ns),

@@ -1,4 +1,4 @@
-"""Window logits averaged into segments and into the video's answer; softmax or sigmoid, top k.
+"""Averages the logits of windows into the labels of segments and of the whole video.
 
 K classes.
 """
@@ -12,7 +12,7 @@ from tubelet.service.types.result import Activation, Label, Segment
 
 
 class SegmentAssembler:
-    """Takes the logits of windows in the order of time; gives a segment when its last window is in."""
+    """Collects the logits of windows, in the order of time, and yields a segment with its last window."""
 
     def __init__(
         self,
@@ -27,15 +27,17 @@ class SegmentAssembler:
         self._labels = labels
         self._top_k = top_k
         self._score_threshold = score_threshold
-        self._grids = plan.views(0)  # those over the range whose segments are made
+        self._grids = plan.views(0)  # over the range whose segments come next
         self._segment = 0
-        self._units = 0  # of the grid, at least
-        self._windows: dict[tuple[int, int], np.ndarray] = {}  # by grid, those that later segments still need
+        self._units = 0  # known to be in the grid so far
+        self._windows: dict[
+            tuple[int, int], np.ndarray
+        ] = {}  # by grid and window, as long as later segments need them
         self._sum = np.zeros(len(labels))
         self._count = 0
 
     def add(self, grid: int, window: int, logits: np.ndarray) -> Iterator[Segment]:
-        """Logits (K,) of the next window."""
+        """Add the logits (K,) of ``window`` of ``grid``; yield the segments that are complete now."""
         if grid not in self._grids:
             self._grids, self._segment, self._units, self._windows = self._plan.views(grid), 0, 0, {}
         self._windows[grid, window] = logits
@@ -45,20 +47,20 @@ class SegmentAssembler:
         yield from self._ready()
 
     def cut(self, plan: Plan) -> None:
-        """The video ended early: what is not given yet follows this plan."""
+        """Use ``plan``, which is cut to the end of the video, for the segments that were not yielded yet."""
         self._plan = plan
         self._grids = plan.views(self._grids.start)
 
     def finish(self) -> Iterator[Segment]:
-        """What a cut left without a window of its own."""
+        """Yield the segments that are complete without a further window, after a cut."""
         yield from self._ready()
 
     def video_labels(self) -> tuple[Label, ...]:
-        """The labels of the mean over all windows."""
+        """Return the labels of the whole video: those of the mean over all windows."""
         return self._best(self._sum / self._count)
 
     def _ready(self) -> Iterator[Segment]:
-        grid = self._plan.grids[self._grids.start]  # the views of a range are cut alike
+        grid = self._plan.grids[self._grids.start]  # all views of a range have the same segments
         while self._segment < grid.num_segments:
             windows = grid.segment_windows(self._segment)
             for known in [known for known in self._windows if known[1] < windows.start]:

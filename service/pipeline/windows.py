@@ -1,4 +1,4 @@
-"""Units on their way through the engine -> windows, started as soon as their last unit is queued."""
+"""Windows of a request: each is started in the engine as soon as its last unit is queued."""
 
 import asyncio
 from collections import deque
@@ -13,7 +13,7 @@ from tubelet.service.types.video import DecodeSummary, UnitFrames, VideoMetadata
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """The first message: what the video is, and what will be looked at. A later one replaces it."""
+    """The plan of a video and its metadata; the first event. A later one replaces it."""
 
     metadata: VideoMetadata
     plan: Plan
@@ -21,7 +21,7 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class StartedWindow:
-    """A window whose units are all queued; ``decoded_ns`` of the plan was decoded by then."""
+    """A window whose units are all queued, and how much of the plan had been decoded by then."""
 
     grid: int
     window: int
@@ -31,29 +31,29 @@ class StartedWindow:
 
 @dataclass(frozen=True, slots=True)
 class DecodingEnded:
-    """The frames ended; later windows follow this plan, cut to where they did."""
+    """The end of decoding; ``plan`` is cut to where the frames ended."""
 
     plan: Plan
     end: DecodeSummary
 
 
 DecodingEvents = asyncio.Queue[Planned | StartedWindow | DecodingEnded | None]
-"""From the decoding side of a request to its responding side; None: nothing more comes."""
+"""Queue from the decoding task of a request to the task that emits segments; None ends it."""
 
 
 @dataclass(slots=True)
 class _RecentUnits:
-    """The last units of a grid, which come in order; a window is S of them in a row."""
+    """The last S units of a grid, with their embeddings; units arrive in order."""
 
     recent: deque[tuple[int, asyncio.Future[Embedding]]]
-    started: int = -1  # the last window
+    started: int = -1  # the last window that was started
 
 
 class WindowStarter:
-    """Starts each window with its last unit. A row is kept for each grid that has windows to come.
+    """Starts each window when its last unit arrives.
 
-    Methods raise:
-        VideoTooLarge: there are more than ``most`` windows. Two frames can claim to last for a day.
+    All methods raise VideoTooLarge if the video has more than ``most`` windows: two frames are enough to
+    claim a duration of a day.
     """
 
     def __init__(self, plan: Plan, work: VideoSession, events: DecodingEvents, most: int) -> None:
@@ -67,7 +67,7 @@ class WindowStarter:
         self._recent_units: dict[int, _RecentUnits] = {}
 
     def add(self, unit: UnitFrames) -> None:
-        """Queue the next unit, and the window that it completes."""
+        """Queue the next unit in the engine, and start the window that it completes, if any."""
         grid = self._plan.grids[unit.grid]
         if unit.grid not in self._recent_units:
             self._recent_units[unit.grid] = _RecentUnits(deque(maxlen=grid.units_per_window))
@@ -81,17 +81,17 @@ class WindowStarter:
 
     @property
     def has_started(self) -> bool:
-        """Has whoever reads the events heard of a window?"""
+        """Whether a window was put into the queue of events."""
         return self._count > 0
 
     def abandon(self) -> None:
-        """Forget all units; no window is started yet."""
+        """Cancel the embeddings of all units; no window has been started yet."""
         for row in self._recent_units.values():
             for _, embedding in row.recent:
                 embedding.cancel()
 
     def finish(self, cut: Plan, end: DecodeSummary) -> None:
-        """All units came: a grid that ends early has a last window that was not started yet."""
+        """Start the last window of each grid that ended early, after all units have arrived."""
         self._plan = cut
         self._events.put_nowait(DecodingEnded(cut, end))
         for grid, row in self._recent_units.items():
@@ -113,7 +113,7 @@ class WindowStarter:
 def _check(windows: int, most: int) -> None:
     if windows > most:
         raise VideoTooLarge(
-            f"the video has more windows than the limit of {most}; with a longer stride it has fewer",
+            f"the video has more windows than the limit of {most}; a longer stride makes fewer",
             limit=most,
             value=f">={windows}",
         )

@@ -40,7 +40,7 @@ def expected(admission: Admission) -> str:
     return f"{caught.value.retry_after_s:.2f}"
 
 
-def test_as_many_as_the_limit_and_no_more() -> None:
+def test_videos_above_the_limit_are_rejected() -> None:
     full = admission(max_videos_in_flight=2)
     with (
         full.admit(Caller("a")),
@@ -52,7 +52,7 @@ def test_as_many_as_the_limit_and_no_more() -> None:
         pass
 
 
-def test_one_client_takes_no_more_than_its_share() -> None:
+def test_one_client_gets_at_most_its_share() -> None:
     shared = admission(max_videos_per_client=2)
     with shared.admit(Caller("a")), shared.admit(Caller("a")):
         with pytest.raises(ClientOverloaded, match="2 videos of this client are in flight, its limit is 2"):
@@ -63,7 +63,7 @@ def test_one_client_takes_no_more_than_its_share() -> None:
         pass
 
 
-def test_whoever_would_be_answered_too_late_is_told_so_and_when_to_come_back() -> None:
+def test_unreachable_deadline_is_rejected_with_retry_delay() -> None:
     busy = admission()
     answered(busy, server_s=0.5)
     with ExitStack() as others:
@@ -81,7 +81,7 @@ def test_whoever_would_be_answered_too_late_is_told_so_and_when_to_come_back() -
             pass
 
 
-def test_what_a_video_costs_is_the_same_however_many_share_the_machine() -> None:
+def test_cost_of_a_video_does_not_depend_on_videos_in_flight() -> None:
     """Four at once that take four times as long each cost as much as one at a time."""
     alone, shared = admission(), admission()
     answered(alone, server_s=0.5)
@@ -94,7 +94,7 @@ def test_what_a_video_costs_is_the_same_however_many_share_the_machine() -> None
         assert expected(each) == "1.00"
 
 
-def test_nobody_is_refused_on_a_guess() -> None:
+def test_no_deadline_is_rejected_without_enough_samples() -> None:
     """Neither before enough is known, nor for ever because of what was slow once."""
     new = admission()
     answered(new, server_s=100, times=3)
@@ -106,7 +106,7 @@ def test_nobody_is_refused_on_a_guess() -> None:
         pass
 
 
-def test_whoever_gives_up_tells_that_videos_cost_more_and_never_less() -> None:
+def test_cancelled_videos_only_raise_the_predicted_cost() -> None:
     """Otherwise those that come too late would never count, and everybody would be let in to be late."""
     known = admission()
     answered(known, server_s=0.5, times=64)
@@ -117,7 +117,7 @@ def test_whoever_gives_up_tells_that_videos_cost_more_and_never_less() -> None:
         assert expected(known) == then
 
 
-def test_what_failed_says_nothing_of_the_cost() -> None:
+def test_failed_videos_are_no_samples() -> None:
     known = admission()
     answered(known, server_s=0.5)
     for _ in range(200):
@@ -126,7 +126,7 @@ def test_what_failed_says_nothing_of_the_cost() -> None:
     assert expected(known) == "1.00"
 
 
-def test_what_is_cheap_is_not_refused_for_what_was_dear() -> None:
+def test_cheap_videos_are_admitted_again_after_expensive_ones() -> None:
     """Neither does what only seems to be at work keep it out."""
     after_long_ones = admission()
     answered(after_long_ones, server_s=60, times=64)
@@ -143,7 +143,7 @@ def answered_one(admission: Admission, caller: Caller, server_s: float) -> None:
         ticket.server_s = server_s
 
 
-def test_more_are_tried_while_expectations_do_not_hold_and_one_at_a_time_while_they_do() -> None:
+def test_trials_increase_while_predictions_are_wrong_and_reset_when_right() -> None:
     dark = admission()
     answered(dark, server_s=60, times=64)
 
@@ -163,7 +163,7 @@ def test_more_are_tried_while_expectations_do_not_hold_and_one_at_a_time_while_t
     assert [tried_at_once("server_s_at_cancel", 2) for _ in range(2)] == [16, 1]
 
 
-def test_a_client_that_sends_nothing_keeps_nobody_out() -> None:
+def test_trial_with_an_idle_client_blocks_no_other_trial() -> None:
     busy = admission()
     answered(busy, server_s=60)
     with busy.admit(Caller("idle", 2)) as idle:
@@ -177,7 +177,7 @@ def test_a_client_that_sends_nothing_keeps_nobody_out() -> None:
                 busy.admit(Caller("late", 2)).__enter__()
 
 
-async def test_a_client_is_waited_for_until_its_last_chunk_came() -> None:
+async def test_client_is_waited_for_until_its_last_chunk() -> None:
     waited: list[bool] = []
 
     async def chunks() -> AsyncIterator[bytes]:
@@ -198,7 +198,7 @@ async def test_a_client_is_waited_for_until_its_last_chunk_came() -> None:
     assert set(waited[3:]) == {False}
 
 
-async def test_a_client_that_reads_slowly_makes_no_video_look_dear() -> None:
+async def test_slow_reading_client_does_not_raise_the_cost() -> None:
     waited_s: list[float] = []
 
     async def slowly(_: Event) -> None:

@@ -52,7 +52,7 @@ def others() -> Iterator[list[int]]:
     taking.cancel()
 
 
-async def test_while_an_answer_is_written() -> None:
+async def test_event_loop_runs_while_an_answer_is_written() -> None:
     labels = (Label("still", 0.5), Label("pan_left", 0.25))
     segments = tuple(Segment(at * NS_PER_S, (at + 1) * NS_PER_S, labels) for at in range(SEGMENTS))
     answer = Classification(METADATA, "camera-motion", "1.0.0", segments, labels, {"total": 1.0}, ())
@@ -63,7 +63,7 @@ async def test_while_an_answer_is_written() -> None:
     assert classification_from_proto(message) == answer
 
 
-async def test_while_windows_become_segments() -> None:
+async def test_event_loop_runs_while_windows_become_segments() -> None:
     """All of them are there from the start, as they are when every unit is a cache hit."""
     spec = ModelStore().find("camera-motion").spec
     model = ServedModel(spec, (), precision="fp32", max_batch_units=1, max_batch_windows=1)
@@ -93,7 +93,7 @@ async def test_while_windows_become_segments() -> None:
     assert turns[0] >= len(windows) - 1
 
 
-async def test_while_units_are_queued(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_event_loop_runs_while_units_are_queued(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many of them the decoder has put there; each takes as long as a turn may here."""
     monkeypatch.setattr(pipeline, "_YIELD_INTERVAL_S", 0.0)
     decode, queue = DecodeSession.decode, WindowStarter.add

@@ -51,7 +51,7 @@ def seconds(first: float, second: float) -> tuple[int, int]:
         (2.5, Sliding(*seconds(2, 0.3)), [(0, 2), (0.25, 2.25), (0.5, 2.5)], None),
     ],
 )
-def test_windows_and_segments(duration_s, windowing, windows_s, segments_s) -> None:
+def test_windows_and_segments_of_a_duration(duration_s, windowing, windows_s, segments_s) -> None:
     (grid,) = make_plan(metadata(duration_s), SAMPLING, Options(windowing=windowing)).grids
     unit_ns = grid.window_ns / grid.units_per_window
     found = [
@@ -69,7 +69,7 @@ def test_windows_and_segments(duration_s, windowing, windows_s, segments_s) -> N
     st.integers(1, 40),
     st.builds(Sliding, st.none(), st.integers(1, 2 * NS_PER_S)) | st.builds(WholeVideo) | st.builds(Views),
 )
-def test_no_segment_is_empty_however_short_the_range(start: int, length: int, windowing) -> None:
+def test_no_segment_is_empty_in_a_very_short_range(start: int, length: int, windowing) -> None:
     options = Options(windowing=windowing, ranges_ns=((start, start + length),))
     check_options(SAMPLING, COVERED, options)
     (grid,) = make_plan(metadata(1.0), SAMPLING, options).grids
@@ -86,7 +86,7 @@ def test_overlapping_windows_sample_the_same_frames() -> None:
     assert {after - before for before, after in pairwise(times)} == {NS_PER_S // 8}
 
 
-def test_ranges_are_sorted_cut_and_kept_apart() -> None:
+def test_ranges_are_sorted_and_cut_to_the_video() -> None:
     options = Options(ranges_ns=(seconds(6, 99), seconds(1, 4)))
     plan = make_plan(metadata(8.0), SAMPLING, options)
     assert [(grid.start_ns, grid.end_ns) for grid in plan.grids] == [seconds(1, 4), seconds(6, 8)]
@@ -95,24 +95,27 @@ def test_ranges_are_sorted_cut_and_kept_apart() -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (Options(windowing=Sliding(*seconds(0.5, 0.5))), "0.5 s is outside the model's 1 to 4 s"),
-        (Options(windowing=Sliding(*seconds(5, 1))), "5 s is outside the model's 1 to 4 s"),
-        (Options(windowing=Sliding(*seconds(2, 3))), "stride of 3 s is outside 0 to the window's 2 s"),
-        (Options(windowing=Sliding(*seconds(2, 0))), "stride of 0 s"),
-        (Options(windowing=Views(0, 1)), "0 clips are outside 1 to 30"),
-        (Options(windowing=Views(31, 1)), "31 clips are outside 1 to 30"),
-        (Options(windowing=Views(4, 2)), "2 crops are neither 1 nor 3"),
-        (Options(windowing=Views(4, 0)), "0 crops are neither 1 nor 3"),
+        (Options(windowing=Sliding(*seconds(0.5, 0.5))), "the window is 0.5 s; this model takes 1 to 4 s"),
+        (Options(windowing=Sliding(*seconds(5, 1))), "the window is 5 s; this model takes 1 to 4 s"),
+        (
+            Options(windowing=Sliding(*seconds(2, 3))),
+            "the stride is 3 s; it must be above 0 and at most the window's 2 s",
+        ),
+        (Options(windowing=Sliding(*seconds(2, 0))), "the stride is 0 s"),
+        (Options(windowing=Views(0, 1)), "0 clips were requested; 1 to 30 are possible"),
+        (Options(windowing=Views(31, 1)), "31 clips were requested; 1 to 30 are possible"),
+        (Options(windowing=Views(4, 2)), "2 crops were requested"),
+        (Options(windowing=Views(4, 0)), "0 crops were requested"),
         (
             Options(windowing=Views(30, 3), ranges_ns=tuple(seconds(at, at + 1) for at in range(112))),
-            "10080 views, the limit is 10000",
+            "10080 views; the limit is 10000",
         ),
         (Options(ranges_ns=(seconds(2, 2),)), "empty or negative"),
         (Options(ranges_ns=(seconds(-1, 2),)), "empty or negative"),
         (Options(ranges_ns=(seconds(0, 2), seconds(1, 3))), "overlap"),
     ],
 )
-def test_options_that_no_video_can_satisfy(options: Options, says: str) -> None:
+def test_impossible_options_are_refused(options: Options, says: str) -> None:
     with pytest.raises(MalformedOption, match=says):
         check_options(SAMPLING, COVERED, options)
 
@@ -161,7 +164,7 @@ def test_each_range_has_its_own_views() -> None:
     assert [plan.views(grid) for grid in range(3)] == [range(2), range(2), range(2, 3)]
 
 
-def test_a_range_behind_the_end_names_the_end() -> None:
+def test_range_after_the_end_is_refused_and_names_the_end() -> None:
     with pytest.raises(MalformedOption, match="starts after the video's end at 3 s"):
         make_plan(metadata(3.0), SAMPLING, Options(ranges_ns=(seconds(3, 4),)))
 
@@ -220,7 +223,7 @@ def test_segments_tile_the_range_and_average_the_windows_over_their_middle(grid:
 
 
 @given(st.integers(1, 8), st.integers(1, 8), st.integers(0, 40), st.integers(0, 10))
-def test_what_is_known_of_a_segment_stays_when_the_video_goes_on(
+def test_settled_segments_do_not_change_when_the_video_goes_on(
     units_per_window: int, stride: int, units: int, more: int
 ) -> None:
     """A segment of an open plan is given once its windows are complete and it is settled."""
@@ -251,7 +254,7 @@ def plans_of_views(draw: st.DrawFn) -> Plan:
 
 
 @given(plans_of_views(), st.integers(1, 5))
-def test_a_pass_fills_no_more_units_at_once_than_there_are_slots(plan: Plan, slots: int) -> None:
+def test_parts_of_a_plan_have_at_most_as_many_open_units_as_slots(plan: Plan, slots: int) -> None:
     passes = list(plan.split_by_memory(slots))
     assert tuple(grid for _, part in passes for grid in part.grids) == plan.grids
     assert [plan.grids[first] for first, _ in passes] == [part.grids[0] for _, part in passes]
@@ -283,13 +286,13 @@ def test_views_of_a_range_stay_together_when_the_video_ends_early() -> None:
         (SamplingGrid(0, 10, 5, 1, 1, 1, True, 0), SamplingGrid(5, 20, 5, 1, 1, 1, True, 6)),
     ],
 )
-def test_ranges_may_not_overlap_and_views_are_in_order(grids: tuple[SamplingGrid, ...]) -> None:
+def test_overlapping_ranges_and_unordered_views_are_refused(grids: tuple[SamplingGrid, ...]) -> None:
     with pytest.raises(ValueError, match="grids overlap"):
         Plan(grids)
 
 
 @given(grids(), st.floats(0, 1))
-def test_a_cut_keeps_what_was_already_started(grid: SamplingGrid, part: float) -> None:
+def test_cut_keeps_units_and_windows_that_were_started(grid: SamplingGrid, part: float) -> None:
     cut = grid.cut(grid.start_ns + round(part * (grid.end_ns - grid.start_ns)))
     assert cut.num_units >= cut.units_per_window
     for unit in range(cut.num_units - 1):
@@ -301,7 +304,7 @@ def test_a_cut_keeps_what_was_already_started(grid: SamplingGrid, part: float) -
 @pytest.mark.parametrize(
     ("fps", "rate", "frames"), [(30, 15.0, 16), (25, 15.0, 16), (30, 7.5, 16), (24, 15.0, 8), (25, 12.5, 32)]
 )
-def test_strided_clips_are_the_frames_that_torchvision_takes(fps: int, rate: float, frames: int) -> None:
+def test_strided_clips_have_the_frames_of_torchvision(fps: int, rate: float, frames: int) -> None:
     window_s = frames / rate
     sampling = Sampling(frames, 1, window_s, window_s, window_s / 4, window_s * 4, "start")
     video = VideoMetadata("mp4", "h264", 64, 64, fps, 300, 300 * NS_PER_S // fps, 1000)
@@ -314,7 +317,7 @@ def test_strided_clips_are_the_frames_that_torchvision_takes(fps: int, rate: flo
     assert found == list(indices)
 
 
-def test_frames_in_the_middle_of_segments_are_those_that_segment_sampling_takes() -> None:
+def test_middle_frames_are_those_of_segment_sampling() -> None:
     sampling = Sampling(1, 8, 2.0, 2.0, 0.5, 20.0)
     video = VideoMetadata("mp4", "h264", 64, 64, 25.0, 400, 16 * NS_PER_S, 1000)
     grid = make_plan(video, sampling, Options(windowing=WholeVideo())).grids[0]
@@ -337,7 +340,7 @@ def test_frames_in_the_middle_of_segments_are_those_that_segment_sampling_takes(
         (WholeVideo(), None),
     ],
 )
-def test_a_stride_that_was_rounded_is_named(windowing, used_s) -> None:
+def test_rounded_stride_gives_a_warning(windowing, used_s) -> None:
     options = Options(windowing=windowing)
     said = stride_warnings(10 * NS_PER_S, SAMPLING, options)
     if used_s is None:
@@ -351,7 +354,7 @@ def test_a_stride_that_was_rounded_is_named(windowing, used_s) -> None:
     assert f"to {stride_s:g} s" in warning
 
 
-def test_a_stride_that_nothing_takes_is_not_named() -> None:
+def test_unused_stride_gives_no_warning() -> None:
     options = Options(windowing=Sliding(*seconds(2, 0.01)))
     assert stride_warnings(2 * NS_PER_S, SAMPLING, options) == ()
     short = replace(options, ranges_ns=(seconds(0, 1), seconds(5, 6.5)))
@@ -360,7 +363,9 @@ def test_a_stride_that_nothing_takes_is_not_named() -> None:
 
 
 @given(st.integers(1, 4 * NS_PER_S), st.floats(1, 4), st.floats(0.001, 1))
-def test_a_warning_comes_with_a_plan_that_differs(duration_ns: int, window_s: float, part: float) -> None:
+def test_warning_means_that_the_plan_has_another_stride(
+    duration_ns: int, window_s: float, part: float
+) -> None:
     window, stride = seconds(window_s, window_s * part)
     options = Options(windowing=Sliding(window, stride))
     said = stride_warnings(duration_ns, SAMPLING, options)

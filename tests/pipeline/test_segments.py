@@ -20,7 +20,7 @@ def logits(*scores: float) -> np.ndarray:
     return np.log(np.array(scores))
 
 
-def test_a_segment_is_given_once_its_last_window_is_in() -> None:
+def test_segment_is_yielded_with_its_last_window() -> None:
     assembler = SegmentAssembler(plan(8), LABELS, top_k=1, score_threshold=0)
     given = [
         [(segment.start_ns, segment.end_ns) for segment in assembler.add(0, window, logits(0.5, 0.3, 0.2))]
@@ -54,7 +54,7 @@ def test_a_multi_label_models_scores_are_the_sigmoid_of_the_mean_logits() -> Non
     assert [label.score for label in assembler.video_labels()] == pytest.approx(both[[0, 2, 1]].tolist())
 
 
-def test_a_threshold_may_leave_several_labels_of_a_multi_label_model_or_none() -> None:
+def test_threshold_of_a_multi_label_model_leaves_several_labels_or_none() -> None:
     def names(*logits: float) -> list[str]:
         whole = plan(4, one_segment=True)
         assembler = SegmentAssembler(whole, LABELS, 3, score_threshold=0.6, activation=Activation.SIGMOID)
@@ -76,7 +76,7 @@ def test_views_of_a_whole_video_are_one_segment() -> None:
     assert [len(list(assembler.add(0, window, logits(1, 1, 1)))) for window in range(3)] == [0, 0, 1]
 
 
-def test_views_that_overlap_share_one_segment_of_their_mean() -> None:
+def test_overlapping_views_share_one_segment_of_their_mean() -> None:
     views = tuple(SamplingGrid(2, 12, 4, 1, 4, 4, one_segment=True, view_ns=view_ns) for view_ns in (2, 3, 8))
     assembler = SegmentAssembler(
         Plan((SamplingGrid(0, 2, 2, 1, 4, 4), *views)), LABELS, top_k=3, score_threshold=0
@@ -91,7 +91,7 @@ def test_views_that_overlap_share_one_segment_of_their_mean() -> None:
     assert list(assembler.finish()) == []
 
 
-def test_views_that_a_video_ended_before_are_not_waited_for() -> None:
+def test_views_after_the_end_of_the_video_are_left_out() -> None:
     views = tuple(SamplingGrid(0, 12, 4, 1, 4, 4, one_segment=True, view_ns=view_ns) for view_ns in (0, 4, 8))
     assembler = SegmentAssembler(Plan(views), LABELS, top_k=1, score_threshold=0)
     assert list(assembler.add(0, 0, logits(1, 1, 1))) == []
@@ -102,7 +102,7 @@ def test_views_that_a_video_ended_before_are_not_waited_for() -> None:
     assert (segment.start_ns, segment.end_ns) == (0, 7)
 
 
-def test_a_video_that_ends_early_still_covers_what_decoded() -> None:
+def test_segments_of_a_shortened_video_cover_what_was_decoded() -> None:
     """Planned to 20, decoded to 7: the last window moves to units 3..6, the last segment ends at 7."""
     assembler = SegmentAssembler(plan(20), LABELS, top_k=1, score_threshold=0)
     segments = list(assembler.add(0, 0, logits(1, 1, 1))) + list(assembler.add(0, 1, logits(1, 1, 1)))
@@ -111,7 +111,7 @@ def test_a_video_that_ends_early_still_covers_what_decoded() -> None:
     assert [(segment.start_ns, segment.end_ns) for segment in segments] == [(0, 2), (2, 4), (4, 6), (6, 7)]
 
 
-def test_a_cut_that_needs_no_new_window_is_finished_all_the_same() -> None:
+def test_segments_are_finished_after_a_cut_without_a_new_window() -> None:
     assembler = SegmentAssembler(plan(20), LABELS, top_k=1, score_threshold=0)
     segments = list(assembler.add(0, 0, logits(1, 1, 1)))
     assembler.cut(plan(4))

@@ -42,7 +42,7 @@ def test_a_chunk_is_found_without_a_copy(
         pb.ClassifyRequest(options=ClassifyOptions(model="m")).SerializeToString(),
     ],
 )
-def test_whatever_else_is_parsed(sent: bytes) -> None:
+def test_other_messages_are_parsed_by_protobuf(sent: bytes) -> None:
     assert chunk_payload(sent) is None
     assert parse_unless_chunk(len)(sent) == len(sent)
 
@@ -75,7 +75,7 @@ class Recorder(VideoClassifierServicer):
 @pytest.mark.parametrize(
     ("method", "message"), [("Classify", MESSAGES[0]), ("ClassifyStreaming", MESSAGES[1])]
 )
-async def test_a_server_takes_chunks_out_of_their_messages(
+async def test_server_gets_chunks_without_their_messages(
     method: str, message: type[pb.ClassifyRequest | pb.ClassifyStreamingRequest]
 ) -> None:
     server, recorder = grpc.aio.server(), Recorder()

@@ -37,7 +37,7 @@ async def empty_ones() -> AsyncIterator[Message]:
         yield memoryview(b"")
 
 
-async def test_a_client_may_be_silent_while_nobody_asks() -> None:
+async def test_idle_timeout_is_paused_while_the_server_does_not_read() -> None:
     messages = sent(OPTIONS, memoryview(b"a"), pb.ClassifyRequest(chunk=b"b"))
     assert await read_options(messages, PATIENT, 0) == OPTIONS.options
     found = []
@@ -48,7 +48,7 @@ async def test_a_client_may_be_silent_while_nobody_asks() -> None:
     assert found == [b"a", b"b"]
 
 
-async def test_options_that_do_not_come() -> None:
+async def test_missing_options_end_in_an_idle_timeout() -> None:
     with pytest.raises(UploadIdleTimeout, match="no byte of the upload came for 0 s"):
         await read_options(sent(then_silent=True), PATIENT, 0)
 
@@ -56,7 +56,7 @@ async def test_options_that_do_not_come() -> None:
 @pytest.mark.parametrize(
     "messages", [sent(memoryview(b"a"), then_silent=True), empty_ones()], ids=["nothing", "empty chunks"]
 )
-async def test_bytes_that_do_not_come(messages: AsyncIterator[Message]) -> None:
+async def test_missing_chunks_end_in_an_idle_timeout(messages: AsyncIterator[Message]) -> None:
     chunks = read_chunks(messages, PATIENT, 0)
     with pytest.raises(UploadIdleTimeout):
         assert [bytes(chunk) async for chunk in chunks] == []

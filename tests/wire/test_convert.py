@@ -51,11 +51,11 @@ metadata = st.builds(
         priority=st.sampled_from(Priority),
     )
 )
-def test_options(options: Options) -> None:
+def test_options_survive_the_conversion_to_protos(options: Options) -> None:
     assert options_from_proto(options_to_proto(options)) == options
 
 
-def test_ranges_are_counted_before_they_are_read() -> None:
+def test_ranges_are_counted_before_they_are_converted() -> None:
     ranges = [pb.TimeRange()] * 2000
     assert len(options_from_proto(pb.ClassifyOptions(ranges=ranges)).ranges_ns) == 2000
     with pytest.raises(MalformedOption, match="2001 time ranges were given; the limit is 2000") as refused:
@@ -77,16 +77,16 @@ def test_ranges_are_counted_before_they_are_read() -> None:
         activation=activations,
     )
 )
-def test_classification(answer: Classification) -> None:
+def test_answers_survive_the_conversion_to_protos(answer: Classification) -> None:
     assert classification_from_proto(classification_to_proto(answer)) == answer
 
 
-def test_scores_of_a_server_that_names_no_activation_are_softmax() -> None:
+def test_missing_activation_means_softmax() -> None:
     video = pb.VideoMetadata(width=1, height=1)
     answer = classification_from_proto(pb.Classification(video=video, segments=[pb.Segment()]))
     assert {answer.activation, answer.segments[0].activation} == {Activation.SOFTMAX}
 
 
 @given(st.builds(Progress, st.floats(0, 1e6), st.floats(0, 1e6)))
-def test_progress(progress: Progress) -> None:
+def test_progress_survives_the_conversion_to_protos(progress: Progress) -> None:
     assert progress_from_proto(progress_to_proto(progress)) == progress

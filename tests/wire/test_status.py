@@ -26,7 +26,7 @@ def test_any_text_fits_into_the_metadata(head: str, body: str, times: int) -> No
         assert status.details.endswith("…") or len(text.encode()) <= 1000
 
 
-def test_what_is_short_is_told_as_it_is() -> None:
+def test_short_messages_are_not_cut() -> None:
     error = Overloaded("too many", retry_after_s=1.0, limit=1, value="2" * 200)
     assert error.metadata["value"] in str(to_status(error).trailing_metadata[0][1])
 
@@ -34,11 +34,11 @@ def test_what_is_short_is_told_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("text", "says"), [("a'b", '"a\'b"'), ("a" * 100, repr("a" * 100)), ("a" * 101, f"'{'a' * 100}…'")]
 )
-def test_quotes(text: str, says: str) -> None:
+def test_long_quotes_are_cut(text: str, says: str) -> None:
     assert quoted(text) == says
 
 
-def test_lists() -> None:
+def test_long_lists_are_cut() -> None:
     names = [str(number) for number in range(22)]
     assert listed(names[:20]) == ", ".join(names[:20])
     assert listed(names) == ", ".join(names[:20]) + " and 2 more"
