@@ -16,7 +16,7 @@ from tubelet.service.types.request import Options
 from tubelet.service.types.result import Classification, Segment
 
 
-async def test_asyncio_gives_what_blocking_gives(served: Served, client: Client) -> None:
+async def test_asyncio_client_gives_the_answers_of_the_blocking_one(served: Served, client: Client) -> None:
     clip = pan(2.0)
     async with AsyncClient(served.target) as other:
         answer = await other.classify(clip)
@@ -32,7 +32,7 @@ async def test_asyncio_gives_what_blocking_gives(served: Served, client: Client)
     assert events[-1].segments == tuple(event for event in events if isinstance(event, Segment))
 
 
-def test_a_video_is_a_path_bytes_or_a_file(client: Client, tmp_path: Path) -> None:
+def test_video_may_be_a_path_bytes_or_a_file(client: Client, tmp_path: Path) -> None:
     clip = pan(1.0)
     path = tmp_path / "clip.mp4"
     path.write_bytes(clip)
@@ -50,7 +50,7 @@ def test_errors_carry_the_limit_and_the_value(client: Client) -> None:
     assert str(caught.value).startswith("RESOURCE_EXHAUSTED UPLOAD_TOO_LARGE: ")
 
 
-async def test_a_refusal_while_the_upload_goes_on_keeps_its_reason(served: Served, client: Client) -> None:
+async def test_rejection_during_the_upload_keeps_its_reason(served: Served, client: Client) -> None:
     """The server answers before it has read the body, and the client is still writing."""
     large = bytes(30_000_000)
     unknown = Options(model="nobody")
@@ -64,7 +64,7 @@ async def test_a_refusal_while_the_upload_goes_on_keeps_its_reason(served: Serve
                 client.classify(large, unknown)
 
 
-async def test_whoever_stops_waiting_cancels_the_call(served: Served) -> None:
+async def test_cancelling_the_wait_cancels_the_call(served: Served) -> None:
     before = served.metric("tubelet_requests_total", code="CANCELLED")
 
     class Slow(BytesIO):
@@ -85,7 +85,7 @@ async def test_whoever_stops_waiting_cancels_the_call(served: Served) -> None:
         rest.set()
 
 
-def test_a_client_imports_neither_torch_nor_pyav() -> None:
+def test_client_imports_neither_torch_nor_pyav() -> None:
     code = "import sys, tubelet.service.client; print(*sys.modules.keys() & {'av', 'torch', 'models'})"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert said.stdout.split() == []

@@ -36,7 +36,9 @@ def full(small: Served) -> Iterator[Upload]:
 
 
 @pytest.mark.parametrize("kind", ["bytes", "path"])
-def test_a_call_waits_for_room(small: Served, full: Upload, tmp_path: Path, kind: str) -> None:
+def test_rejected_call_is_retried_until_there_is_room(
+    small: Served, full: Upload, tmp_path: Path, kind: str
+) -> None:
     path = tmp_path / "clip.mp4"
     path.write_bytes(pan(1.0))
     refused = small.metric("tubelet_rejected_requests_total", reason="OVERLOADED")
@@ -48,7 +50,7 @@ def test_a_call_waits_for_room(small: Served, full: Upload, tmp_path: Path, kind
         assert answer.result().segments
 
 
-def test_an_asynchronous_stream_waits_for_room(small: Served, full: Upload) -> None:
+def test_rejected_asyncio_stream_is_retried_until_there_is_room(small: Served, full: Upload) -> None:
     async def events() -> list[object]:
         async with AsyncClient(small.target) as client:
             waiting = asyncio.create_task(collected(client))
@@ -64,7 +66,7 @@ def test_an_asynchronous_stream_waits_for_room(small: Served, full: Upload) -> N
     assert any(isinstance(event, Segment) for event in received)
 
 
-def test_no_longer_than_the_caller_waits(small: Served, full: Upload) -> None:
+def test_retries_end_with_the_callers_timeout(small: Served, full: Upload) -> None:
     with Client(small.target) as client, pytest.raises(ServerError) as caught:
         client.classify(pan(1.0), timeout_s=2.0)
     assert caught.value.reason in ("OVERLOADED", "")  # refused once more, or the timeout itself
@@ -72,7 +74,7 @@ def test_no_longer_than_the_caller_waits(small: Served, full: Upload) -> None:
 
 
 @pytest.mark.parametrize("retries", [True, False])
-def test_what_cannot_be_sent_again_is_refused_at_once(small: Served, full: Upload, retries: bool) -> None:
+def test_no_retry_for_open_files_or_when_switched_off(small: Served, full: Upload, retries: bool) -> None:
     video = BytesIO(pan(1.0)) if retries else pan(1.0)
     with Client(small.target, retries=retries) as client, pytest.raises(ServerError) as caught:
         client.classify(video)

@@ -38,7 +38,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_calls_of_every_kind_share_what_was_started(video: Path, served: Served) -> None:
+def test_all_kinds_of_calls_share_workers_and_models(video: Path, served: Served) -> None:
     said = _run(
         """
         def names(answer):
@@ -77,7 +77,7 @@ def test_calls_of_every_kind_share_what_was_started(video: Path, served: Served)
     assert not [pid for pid in said["workers"] if psutil.pid_exists(pid)]
 
 
-def test_what_is_wrong_is_raised_and_the_next_call_works(video: Path) -> None:
+def test_errors_are_raised_and_the_next_call_works(video: Path) -> None:
     said = _run(
         """
         from tubelet.service.errors import TubeletError
@@ -109,7 +109,7 @@ def test_what_is_wrong_is_raised_and_the_next_call_works(video: Path) -> None:
     assert said["label"]
 
 
-def test_a_forked_process_is_told_so(video: Path) -> None:
+def test_forked_process_gets_a_clear_error(video: Path) -> None:
     said = _run(
         """
         tubelet.classify(video)

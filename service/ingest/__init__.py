@@ -1,1 +1,1 @@
-"""A video's bytes, uploaded or fetched from a URI, into one seekable file."""
+"""Brings in the bytes of videos: an upload or a URI becomes one seekable file."""

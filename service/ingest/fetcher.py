@@ -1,4 +1,4 @@
-"""The way from a URI to its file, if it is one that this server fetches from."""
+"""Opens the files of URIs that the configuration allows."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -16,7 +16,7 @@ Open = Callable[[Uri], AbstractAsyncContextManager[Opened]]
 
 
 class Fetcher:
-    """Opens what ``config.allow`` covers; ``async with`` holds the connections."""
+    """Opens URIs that ``config.allow`` covers; ``async with`` keeps connections open."""
 
     def __init__(self, config: FetchConfig) -> None:
         self._config = config
@@ -26,9 +26,10 @@ class Fetcher:
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> "Fetcher":
-        """
+        """Open the clients of all schemes that are allowed.
+
         Raises:
-            MissingExtra: a prefix needs a library that is not installed.
+            MissingExtra: a scheme needs a library that is not installed.
         """
         async with AsyncExitStack() as stack:
             self._openers = await _openers(self._config, self._prefixes, stack)
@@ -39,18 +40,21 @@ class Fetcher:
         await self._stack.aclose()
 
     def check(self, uri: Uri) -> None:
-        """
+        """Check that ``uri`` may be fetched.
+
         Raises:
-            UriNotAllowed
+            UriNotAllowed: no prefix in ``fetch.allow`` covers it.
         """
         if not self._prefixes:
-            raise UriNotAllowed("this server takes no URIs: its fetch.allow is empty", field="uri")
+            raise UriNotAllowed("this server does not fetch URIs: its fetch.allow is empty", field="uri")
         if not is_covered(uri, self._prefixes):
-            raise UriNotAllowed("this server does not fetch from there: see its fetch.allow", field="uri")
+            raise UriNotAllowed(
+                "this server may not fetch this URI: no prefix in its fetch.allow covers it", field="uri"
+            )
 
     @asynccontextmanager
     async def open(self, uri: Uri) -> AsyncIterator[Opened]:
-        """Wait for a place among ``config.max_concurrent_videos``, then open it.
+        """Open ``uri``, once fewer than ``config.max_concurrent_videos`` are open.
 
         Raises:
             UriNotAllowed, UriNotFound, FetchFailed, EmptyUpload.
@@ -63,7 +67,7 @@ class Fetcher:
 async def _openers(
     config: FetchConfig, prefixes: tuple[Prefix, ...], stack: AsyncExitStack
 ) -> dict[Scheme, Open]:
-    """How to open URIs of the schemes that are allowed, whose libraries alone are imported."""
+    """Return a function for each allowed scheme that opens its URIs; import only the libraries of these."""
     schemes = {prefix.uri.scheme for prefix in prefixes}
     openers: dict[Scheme, Open] = {}
     if "file" in schemes:
@@ -86,6 +90,7 @@ async def _openers(
 
 @contextmanager
 def _extra(name: str) -> Iterator[None]:
+    """Turn a failed import of a library of the extra ``name`` into MissingExtra."""
     try:
         yield
     except ModuleNotFoundError as error:

@@ -1,10 +1,10 @@
-"""Objects in Google Cloud Storage."""
+"""Opens objects in Google Cloud Storage."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from gcsfs.core import GCSFileSystem  # by HTTP alone: the other one asks about each bucket by gRPC first
+from gcsfs.core import GCSFileSystem  # the HTTP client: the other one first asks about each bucket by gRPC
 
 from tubelet.service.config.config import FetchConfig
 from tubelet.service.errors import UriChanged
@@ -14,6 +14,7 @@ from tubelet.service.types.uri import Uri
 
 @asynccontextmanager
 async def gs_objects(config: FetchConfig) -> AsyncIterator[Open]:
+    """Yield a function that opens the objects of ``gs://`` URIs."""
     store = GCSFileSystem(**options("gs", config))
     session = await store._set_session()
 
@@ -24,7 +25,7 @@ async def gs_objects(config: FetchConfig) -> AsyncIterator[Open]:
         async def part(start: int, end: int) -> Any:
             try:
                 return await store._cat_file(path_of(uri), start, end, generation=found["generation"])
-            except FileNotFoundError as error:  # this generation of it
+            except FileNotFoundError as error:  # this generation of the object is gone
                 raise UriChanged(CHANGED) from error
 
         yield StoredObject(uri, found["size"], part, config.timeout_s)

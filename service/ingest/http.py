@@ -1,7 +1,7 @@
-"""Files on web servers (RFC 9110): by ranges where a server has them, else from the front.
+"""Downloads files from web servers (RFC 9110), by ranges if the server supports them.
 
-aiohttp is asked directly, not through fsspec, which takes whatever a server sends for a range: of any size,
-and of any version of the file.
+It uses aiohttp directly: fsspec accepts whatever a server sends for a range, of any size and of any version
+of the file.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ _AS_NUMBERS = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
 
 
 class Resolver(AbstractResolver):
-    """Asks the system for so many names at the same time; the others wait."""
+    """Resolves names with the system's resolver, at most ``max_names`` at a time."""
 
     def __init__(self, max_names: int) -> None:
         self._threads = ThreadPoolExecutor(max_names, "names")
@@ -35,15 +35,16 @@ class Resolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        """
+        """Return the addresses of ``host``.
+
         Raises:
-            OSError: it has no address, or nobody can say.
+            OSError: ``host`` has no address, or cannot be resolved.
         """
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, _look_up, host, port, family)
 
     async def close(self) -> None:
-        """Those that are looked up still are not waited for."""
+        """Stop, without waiting for names that are being resolved."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
@@ -51,7 +52,7 @@ def _look_up(host: str, port: int, family: socket.AddressFamily) -> list[Resolve
     found: list[ResolveResult] = []
     infos = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
     for of_family, _, protocol, _, address in infos:
-        number, _ = socket.getnameinfo(address, _AS_NUMBERS)  # with the interface where that is part of it
+        number, _ = socket.getnameinfo(address, _AS_NUMBERS)  # with the interface of a link-local address
         found.append(
             ResolveResult(
                 hostname=host,
@@ -74,7 +75,7 @@ _log = logging.getLogger(__name__)
 
 
 class WebServers:
-    """Those that some prefixes lead to, before and after redirects; their connections last as the context."""
+    """Opens files on the web servers that ``prefixes`` cover, before and after redirects."""
 
     def __init__(self, config: FetchConfig, prefixes: Iterable[Prefix]) -> None:
         self.timeout_s = config.timeout_s
@@ -101,7 +102,8 @@ class WebServers:
 
     @asynccontextmanager
     async def open(self, uri: Uri) -> AsyncIterator["RangedFile | Streamed"]:
-        """
+        """Open the file at ``uri``: by ranges if the server supports them, else as one stream.
+
         Raises:
             UriNotFound, UriNotAllowed, FetchFailed, EmptyUpload.
         """
@@ -110,12 +112,12 @@ class WebServers:
             if answer.status == 200:
                 yield Streamed(_pieces(answer, deadline=None))
             elif answer.status == 416:
-                raise EmptyUpload("the video is empty: its server has no first byte of it")
+                raise EmptyUpload("the video is empty: its server says that it has no first byte")
             else:
                 yield RangedFile(self, uri, location, answer)
 
     async def ask(self, uri: Uri, headers: dict[str, str]) -> tuple[Uri, aiohttp.ClientResponse]:
-        """The answer, and where it came from in the end.
+        """Request ``uri``, follow redirects; return the URI that answered, and its answer.
 
         Raises:
             UriNotFound, UriNotAllowed, FetchFailed.
@@ -138,7 +140,7 @@ class WebServers:
                 )
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             _log.info("%s: %s", location, type(error).__name__ if location.query else repr(error))
-            raise FetchFailed("the server of the URI cannot be reached, or does not answer") from error
+            raise FetchFailed("the server of the URI cannot be reached or does not answer") from error
 
     def _redirected(self, source: Uri, location: str) -> Uri:
         try:
@@ -146,22 +148,23 @@ class WebServers:
         except ValueError:
             target = None
         if target is None or not is_covered(target, self._prefixes):
-            _log.info("%s redirects to where fetch.allow does not lead: %s", source, target)
-            raise UriNotAllowed("the URI redirects to where this server does not fetch from", field="uri")
+            _log.info("%s redirects to a URI that fetch.allow does not cover: %s", source, target)
+            raise UriNotAllowed("the URI redirects to one that this server may not fetch", field="uri")
         return target
 
 
 class RangedFile:
-    """One version of a file, by its first range; a ``tubelet.service.ingest.readers.Ranged``."""
+    """One version of a file on a web server, a ``Ranged``; ``first`` is the answer with its first range."""
 
     def __init__(self, servers: WebServers, uri: Uri, location: Uri, first: aiohttp.ClientResponse) -> None:
-        """
+        """Take the size and version of the file from ``first``.
+
         Raises:
-            FetchFailed: it is no range from the file's first byte on.
+            FetchFailed: the range in ``first`` does not start with the first byte of the file.
         """
         start, _, self.size_bytes = _content_range(first)
         if start != 0:
-            raise FetchFailed(f"the server of the URI sent a range from byte {start} on, not from byte 0")
+            raise FetchFailed(f"the server of the URI sent a range from byte {start} instead of byte 0")
         self._servers = servers
         self._uri = uri
         self._location = location
@@ -179,44 +182,44 @@ class RangedFile:
             async for piece in _pieces(answer, deadline):
                 left -= len(piece)
                 if left < 0:
-                    raise FetchFailed("the server of the URI sent more than the range that it announced")
+                    raise FetchFailed("the server of the URI sent more bytes than it announced")
                 yield piece
         if left > 0:
-            raise FetchFailed(f"the server of the URI sent {left} bytes less than it announced")
+            raise FetchFailed(f"the server of the URI sent {left} bytes fewer than it announced")
 
     async def _ask(self, start: int, end: int) -> aiohttp.ClientResponse:
         headers = {"Range": _range(start, end)}
-        if self._version.startswith('"'):  # a strong one
+        if self._version.startswith('"'):  # a strong validator
             headers["If-Range"] = self._version
         try:
             self._location, answer = await self._servers.ask(self._location, headers)
         except (UriNotFound, FetchFailed) as error:
             if self._location == self._uri:
                 raise
-            self._location = self._uri  # that a redirect led to may be good for a while only
+            self._location = self._uri  # the target of a redirect may expire
             raise FetchFailed(error.message) from error
         return answer
 
     def _expected_bytes(self, answer: aiohttp.ClientResponse, start: int, end: int) -> int:
-        """How many the body must have."""
+        """Return the number of bytes that the body of ``answer`` must have; raise if its range is wrong."""
         if answer.status == 200 or _version(answer) != self._version:
-            raise UriChanged("another file came to the URI's place while it was read; try again")
+            raise UriChanged("the file at the URI was replaced while it was read; try again")
         begins, ends, size_bytes = _content_range(answer)
         if size_bytes != self.size_bytes:
             raise UriChanged(
-                f"the file at the URI had {self.size_bytes} bytes, now {size_bytes}; try again",
+                f"the file at the URI had {self.size_bytes} bytes and now has {size_bytes}; try again",
                 limit=self.size_bytes,
                 value=size_bytes,
             )
         if begins != start or not start < ends <= end:
             raise FetchFailed(
-                f"the server of the URI sent bytes {begins} to {ends}, asked for {start} to {end}"
+                f"the server of the URI sent bytes {begins} to {ends} instead of {start} to {end}"
             )
         return ends - begins
 
 
 def _check(answer: aiohttp.ClientResponse) -> None:
-    """Is it one that can be used?"""
+    """Raise unless ``answer`` has the file, a range of it, or says that the range is empty."""
     if answer.status in _ABSENT:
         answer.close()
         raise UriNotFound("there is no such file, or this server may not read it")
@@ -226,18 +229,18 @@ def _check(answer: aiohttp.ClientResponse) -> None:
     if (coding := answer.headers.get("Content-Encoding", "identity")) != "identity":
         answer.close()
         raise FetchFailed(
-            f"the server of the URI sent the file encoded as {coding[:20]!r}, which was not asked for"
+            f"the server of the URI sent the file encoded as {coding[:20]!r}, which was not requested"
         )
 
 
 async def _pieces(answer: aiohttp.ClientResponse, deadline: float | None) -> AsyncGenerator[bytes]:
-    """The body, before a time of the loop's clock."""
+    """Yield the body of ``answer``; raise FetchFailed at ``deadline``, a time of the loop's clock."""
     while True:
         try:
             async with asyncio.timeout_at(deadline):
                 piece = await answer.content.readany()
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise FetchFailed("the server of the URI broke off or is too slow") from error
+            raise FetchFailed("the server of the URI broke the connection or is too slow") from error
         if not piece:
             return
         yield piece
@@ -248,11 +251,11 @@ def _range(start: int, end: int) -> str:
 
 
 def _content_range(answer: aiohttp.ClientResponse) -> tuple[int, int, int]:
-    """Its start, its end, and the size of the whole file."""
+    """Return the start and end of the range in ``answer``, and the size of the whole file."""
     found = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
     if found is None or answer.status != 206:
         raise FetchFailed(
-            f"the server of the URI answered with status {answer.status} and not the range asked for"
+            f"the server of the URI answered with status {answer.status} instead of the requested range"
         )
     start, last, size = (int(number) for number in found.groups())
     if not start <= last < size:
@@ -261,5 +264,5 @@ def _content_range(answer: aiohttp.ClientResponse) -> tuple[int, int, int]:
 
 
 def _version(answer: aiohttp.ClientResponse) -> str:
-    """What changes with the file; empty where the server has no word for it."""
+    """Return a string that changes with the file (ETag or Last-Modified); empty if the server has none."""
     return answer.headers.get("ETag") or answer.headers.get("Last-Modified", "")

@@ -1,4 +1,4 @@
-"""The bytes of a video, wherever they come from: what a client uploads, or what is at a URI."""
+"""Opens the file of a video, which a client uploads or which is fetched from a URI."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -18,25 +18,25 @@ from tubelet.service.types.uri import Uri
 from tubelet.service.types.video import VideoFile
 
 Video = AsyncIterator[Piece] | Uri
-"""The chunks of a file, or where it is."""
+"""The chunks of an upload, or the URI of a video."""
 
 
 @dataclass(slots=True)
 class RequestTimings:
-    """What one request cost: wall seconds by stage, and bytes that were fetched."""
+    """The time of each stage of one request, and the bytes fetched for it."""
 
-    model: str  # that answers it
+    model: str  # the name of the model, for the metrics
     seconds: dict[str, float] = field(default_factory=dict)
-    client_wait_s: float = 0.0  # for which a client that reads slowly was waited for
+    client_wait_s: float = 0.0  # time spent waiting for the client to read events
     fetched_bytes: int = 0
 
     def server_s(self, total_s: float) -> float:
-        """Of so much time, what did not go by at the client's pace."""
+        """Return ``total_s`` without the time that the client needed to upload and to read events."""
         return max(0.0, total_s - self.seconds.get("upload", 0.0) - self.client_wait_s)
 
 
 class Ingest:
-    """Opens videos; they are there, or come, as long as the context lasts."""
+    """Opens the files of videos, and counts their bytes and times in the metrics."""
 
     def __init__(self, config: Config, fetcher: Fetcher, metrics: Metrics) -> None:
         self._config = config
@@ -44,16 +44,18 @@ class Ingest:
         self._metrics = metrics
 
     def check(self, video: Video) -> None:
-        """
+        """Check that ``video`` may be read, before it is opened.
+
         Raises:
-            UriNotAllowed
+            UriNotAllowed: the URI is not covered by ``fetch.allow``.
         """
         if isinstance(video, Uri):
             self._fetcher.check(video)
 
     @asynccontextmanager
     async def open(self, video: Video, timings: RequestTimings) -> AsyncIterator[VideoFile]:
-        """
+        """Open the file of ``video``, which exists as long as the context; its bytes may still be arriving.
+
         Raises:
             UriNotAllowed, UriNotFound, FetchFailed, EmptyUpload, StorageFull.
         """
@@ -76,7 +78,7 @@ class Ingest:
     async def _received(
         self, chunks: AsyncIterator[Piece], stage: Literal["upload", "fetch"], timings: RequestTimings
     ) -> AsyncIterator[Upload]:
-        """Account for bytes that come from the front, beside which decoding may go on."""
+        """Receive chunks in order, and measure how long they take; decoding may run at the same time."""
 
         async def watch() -> None:
             with self._metrics.time(stage, timings.model, timings.seconds):
@@ -94,7 +96,7 @@ class Ingest:
 
     @asynccontextmanager
     async def _fetched(self, remote: Ranged, timings: RequestTimings) -> AsyncIterator[RangedDownload]:
-        """Account for bytes that come as they are asked for, by the time that somebody waited for them."""
+        """Download ranges on demand, and measure how long readers wait for them."""
         async with fetch(remote, self._config.fetch, self._config.upload) as file:
             try:
                 yield file

@@ -1,4 +1,4 @@
-"""Files of this machine, and of what is mounted on it: read where they are, nothing is copied."""
+"""Opens files of this machine for ``file:`` URIs; they are read in place, not copied."""
 
 import os
 import stat
@@ -12,7 +12,7 @@ from tubelet.service.types.uri import Prefix, Uri
 
 @dataclass(frozen=True, slots=True)
 class LocalVideo:
-    """A file that is there as a whole: a ``tubelet.service.types.video.VideoFile``."""
+    """A complete file on this machine; a ``VideoFile``."""
 
     fd: int
     size_bytes: int
@@ -26,7 +26,7 @@ class LocalVideo:
 
 
 class LocalFiles:
-    """Files below the folders of some prefixes, wherever links on the way lead: there they must be, too."""
+    """Opens files in the folders of ``prefixes``; links are followed, but must not lead out of them."""
 
     def __init__(self, prefixes: Iterable[Prefix]) -> None:
         self._folders = [
@@ -37,7 +37,7 @@ class LocalFiles:
     async def open(self, uri: Uri) -> AsyncIterator[LocalVideo]:
         """
         Raises:
-            UriNotFound: it cannot be read, or is no file.
+            UriNotFound: there is no such file, or it cannot be read.
             UriNotAllowed: a link leads out of the allowed folders.
         """
         try:
@@ -47,20 +47,20 @@ class LocalFiles:
         try:
             size_bytes = os.fstat(fd).st_size
             if size_bytes == 0:
-                raise EmptyUpload("the video is empty: a file of no bytes")
+                raise EmptyUpload("the video is empty: the file has no bytes")
             yield LocalVideo(fd, size_bytes)
         finally:
             os.close(fd)
 
     def _open(self, path: str) -> int:
-        """What was looked at is what is opened, whatever becomes of the path in between."""
+        """Open ``path``, and only the file that was checked, even if the path changes meanwhile."""
         path_fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
         try:
             real = os.readlink(f"/proc/self/fd/{path_fd}")
             if not any(
                 real == folder or real.startswith(folder.rstrip("/") + "/") for folder in self._folders
             ):
-                raise UriNotAllowed("the file lies outside of what this server may read", field="uri")
+                raise UriNotAllowed("the file is outside the folders that this server may read", field="uri")
             if not stat.S_ISREG(os.fstat(path_fd).st_mode):
                 raise FileNotFoundError(path)
             return os.open(f"/proc/self/fd/{path_fd}", os.O_RDONLY | os.O_CLOEXEC)

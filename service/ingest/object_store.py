@@ -1,7 +1,7 @@
-"""What objects in S3 and in Google Cloud Storage have in common, through fsspec's filesystems for them.
+"""The common part of objects in S3 and in Google Cloud Storage, read through fsspec.
 
-Where their servers are and how one signs in is the operator's word: ``fetch.options``, or what the
-environment says to every program (AWS_PROFILE, GOOGLE_APPLICATION_CREDENTIALS, ...).
+Endpoints and credentials come from ``fetch.options``, or from the usual environment variables (AWS_PROFILE,
+GOOGLE_APPLICATION_CREDENTIALS, ...).
 """
 
 import asyncio
@@ -14,13 +14,13 @@ from tubelet.service.config.config import FetchConfig
 from tubelet.service.errors import EmptyUpload, FetchFailed, UriChanged, UriNotFound
 from tubelet.service.types.uri import Uri
 
-CHANGED = "another object came to the URI's place while it was read; try again"
+CHANGED = "the object at the URI was replaced while it was read; try again"
 
 _log = logging.getLogger(__name__)
 
 
 class StoredObject:
-    """One version of an object, a ``Ranged``; ``part`` gets its bytes [start, end)."""
+    """One version of an object, a ``Ranged``; ``part`` reads its bytes [start, end)."""
 
     def __init__(
         self, uri: Uri, size_bytes: int, part: Callable[[int, int], Awaitable[bytes]], timeout_s: float
@@ -35,7 +35,7 @@ class StoredObject:
             async with asyncio.timeout(self._timeout_s):
                 data = await self._part(start, end)
         if len(data) != end - start:
-            raise FetchFailed(f"the object store sent {len(data)} bytes, asked for {end - start}")
+            raise FetchFailed(f"the object store sent {len(data)} bytes instead of {end - start}")
         yield data
 
 
@@ -43,29 +43,32 @@ Open = Callable[[Uri], AbstractAsyncContextManager[StoredObject]]
 
 
 def options(scheme: Literal["s3", "gs"], config: FetchConfig) -> dict[str, Any]:
+    """Return the options of fsspec's filesystem for ``scheme``, those of the configuration included."""
     own = {"asynchronous": True, "loop": asyncio.get_running_loop()}
     kept_between_requests = {"use_listings_cache": False, "skip_instance_cache": True}
     return config.options.get(scheme, {}) | own | kept_between_requests
 
 
 async def info(store: Any, uri: Uri, timeout_s: float) -> dict[str, Any]:
+    """Return what the store knows of the object at ``uri``; raise if it is no file, or empty."""
     with explained(uri):
         async with asyncio.timeout(timeout_s):
             found = await store._info(path_of(uri))
     if found["type"] != "file":
-        raise UriNotFound("there is a folder and no file")
+        raise UriNotFound("the URI is that of a folder, not of a file")
     if found["size"] == 0:
-        raise EmptyUpload("the video is empty: an object of no bytes")
+        raise EmptyUpload("the video is empty: the object has no bytes")
     return found
 
 
 def path_of(uri: Uri) -> str:
+    """Return the path of an object as fsspec writes it: BUCKET/KEY."""
     return f"{uri.host}{uri.key}"
 
 
 @contextmanager
 def explained(uri: Uri) -> Iterator[None]:
-    """What these filesystems raise, for the client; all of it goes to the log alone."""
+    """Turn exceptions of fsspec into errors for the client; their details go only to the log."""
     try:
         yield
     except (FetchFailed, UriChanged):

@@ -1,4 +1,4 @@
-"""A video whose bytes are fetched as they are asked for, into a file with holes."""
+"""Downloads of remote files by ranges, on demand, into a file with holes."""
 
 import asyncio
 import logging
@@ -13,14 +13,14 @@ from tubelet.service.ingest.readers import Ranged
 from tubelet.service.ingest.spooled_file import AnonymousFile, Arrival
 from tubelet.service.types.byte_ranges import ByteRanges
 
-_PAUSE_S = 0.1  # before the second attempt; twice as long before each further one
+_PAUSE_S = 0.1  # before the second attempt; doubled before each further one
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
 class _RangeFetch:
-    """[start, end) on its way; all up to ``offset`` has come."""
+    """A range that is being fetched; the bytes before ``offset`` have arrived."""
 
     offset: int
     end: int
@@ -28,15 +28,15 @@ class _RangeFetch:
 
 
 class RangedDownload:
-    """A ``tubelet.service.types.video.VideoFile`` of known size.
+    """A remote file whose ranges are fetched when they are waited for; a ``VideoFile`` of known size.
 
-    Where it is read on and on, as much is fetched ahead as was read since the last jump, up to
-    ``read_ahead_bytes``: it doubles, and no more than half of it is in vain.
+    During sequential reading, as many bytes are fetched ahead as were read since the last jump, up to
+    ``read_ahead_bytes``. So at most half of all bytes are fetched in vain.
     """
 
     def __init__(self, remote: Ranged, config: FetchConfig, upload: UploadConfig) -> None:
         self.size_bytes = remote.size_bytes
-        self.fetched_bytes = 0  # what has come of bodies, attempts that failed included
+        self.fetched_bytes = 0  # bytes received, failed attempts included
         self.waited_s = 0.0
         self._remote = remote
         self._config = config
@@ -46,7 +46,7 @@ class RangedDownload:
         self._runs: list[_RangeFetch] = []
         self._arrival = Arrival()
         self._jumped_to = 0
-        self._expected = 0  # where the reader goes on if it does not jump
+        self._expected = 0  # where a sequential reader continues
 
     @property
     def fd(self) -> int:
@@ -57,14 +57,14 @@ class RangedDownload:
         return self._there.contiguous_end(0) == self.size_bytes
 
     async def wait(self, start: int, end: int) -> tuple[int, int]:
-        """Fetch what is missing of [start, end): -> [start, end) of what is there, at least that.
+        """Fetch what is missing of [start, end); return the range from ``start`` that has arrived.
 
         Raises:
             FetchFailed, UriNotFound, UriChanged, UploadTooLarge, StorageFull.
-            ValueError: the file has no such byte.
+            ValueError: the file has no byte at ``start``.
         """
         if not 0 <= start < self.size_bytes:
-            raise ValueError(f"no byte {start} in a file of {self.size_bytes}")
+            raise ValueError(f"no byte {start} in a file of {self.size_bytes} bytes")
         began = monotonic()
         try:
             if not self._expected <= start <= self._expected + self._config.block_bytes:
@@ -79,16 +79,17 @@ class RangedDownload:
         return start, self._expected
 
     async def whole(self) -> int:
-        """Fetch all of it: its size in bytes."""
+        """Fetch all bytes; return the size of the file in bytes."""
         while (there := self._there.contiguous_end(0)) < self.size_bytes:
             await self.wait(there, self.size_bytes)
         return self.size_bytes
 
     def start(self) -> None:
-        """Its first bytes are wanted in any case."""
+        """Start to fetch the first bytes, which are always needed."""
         self._fetch_ahead(0, 1)
 
     async def stop(self) -> None:
+        """Cancel all downloads and close the file."""
         tasks = [run.task for run in self._runs]
         for task in tasks:
             task.cancel()
@@ -96,7 +97,7 @@ class RangedDownload:
         self._storage.close()
 
     def _fetch_ahead(self, start: int, end: int) -> None:
-        """See to it that [start, end) is there or on its way, and half of what shall be fetched ahead."""
+        """Fetch what is not yet scheduled of [start, end), and at least half of the bytes to read ahead."""
         ahead = min(start - self._jumped_to, self._config.read_ahead_bytes)
         frontier = self._scheduled_end(start)
         if frontier < max(end, min(start + ahead // 2, self.size_bytes)):
@@ -104,7 +105,7 @@ class RangedDownload:
             self._start_range(frontier, least, min(max(least, start + ahead), self.size_bytes))
 
     def _scheduled_end(self, offset: int) -> int:
-        """Up to where all from this offset on is there or on its way."""
+        """Return the end of the bytes from ``offset`` that have arrived or are being fetched."""
         while True:
             there = self._there.contiguous_end(offset)
             there = max([run.end for run in self._runs if run.offset <= there < run.end], default=there)
@@ -113,12 +114,12 @@ class RangedDownload:
             offset = there
 
     def _start_range(self, start: int, min_end: int, max_end: int) -> None:
-        """Fetch from ``start`` to ``max_end``, or to ``min_end`` if the limit leaves no more."""
+        """Start to fetch from ``start`` to ``max_end``, or to ``min_end`` at least if the limit is near."""
         on_its_way = sum(run.end - run.offset for run in self._runs)
         left = self._max_bytes - self.fetched_bytes - on_its_way
         if min_end - start > left:
             raise UploadTooLarge(
-                f"more than the limit of {self._max_bytes} bytes would have to be fetched of the video",
+                f"more than the limit of {self._max_bytes} bytes of the video would have to be fetched",
                 limit=self._max_bytes,
                 value=f">={self._max_bytes - left + min_end - start}",
             )
@@ -130,7 +131,7 @@ class RangedDownload:
         run.task.add_done_callback(_ignore_unawaited_error)
 
     async def _progress(self, missing: int, end: int) -> None:
-        """Wait for the next piece of the run that brings what is missing."""
+        """Wait for the next piece of the range that contains the byte ``missing``."""
         run = next((run for run in self._runs if run.offset <= missing < run.end), None)
         if run is None:
             self._fetch_ahead(missing, end)
@@ -164,7 +165,7 @@ class RangedDownload:
 
 @asynccontextmanager
 async def fetch(remote: Ranged, config: FetchConfig, upload: UploadConfig) -> AsyncIterator[RangedDownload]:
-    """The file lives as long as the context."""
+    """Open ``remote`` for downloads; the file exists as long as the context."""
     video = RangedDownload(remote, config, upload)
     video.start()
     try:
@@ -174,6 +175,6 @@ async def fetch(remote: Ranged, config: FetchConfig, upload: UploadConfig) -> As
 
 
 def _ignore_unawaited_error(task: "asyncio.Task[None]") -> None:
-    """What nobody waited for may fail: whoever needs it asks again."""
+    """Mark the error of a range that nobody waited for as seen; who needs the range fetches it again."""
     if not task.cancelled():
         task.exception()

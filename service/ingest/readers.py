@@ -1,4 +1,4 @@
-"""What is behind a URI, as the rest of this stage sees it."""
+"""The interfaces of files behind URIs: read by ranges, or only from the start."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
@@ -6,22 +6,22 @@ from typing import Protocol
 
 
 class Ranged(Protocol):
-    """A file elsewhere, any part of which can be read."""
+    """A remote file of which any range can be read."""
 
     size_bytes: int
 
     def read(self, start: int, end: int) -> AsyncGenerator[bytes]:
-        """Pieces of [start, end) from the start on: at least one, though they may end early.
+        """Yield the bytes of [start, end) in order, in at least one piece; they may end early.
 
         Raises:
-            FetchFailed: which may pass.
-            UriNotFound, UriChanged: it is not, or no longer, what was opened.
+            FetchFailed: a retry may succeed.
+            UriNotFound, UriChanged: the file is gone, or another one took its place.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Streamed:
-    """A file elsewhere that comes from the front, once; ``chunks`` may raise FetchFailed."""
+    """A remote file that can be read once, from start to end; ``chunks`` may raise FetchFailed."""
 
     chunks: AsyncIterator[bytes]

@@ -1,4 +1,4 @@
-"""Objects in S3, and in what speaks as it does."""
+"""Opens objects in S3 and in stores with the same interface."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,20 +13,21 @@ from tubelet.service.types.uri import Uri
 
 @asynccontextmanager
 async def s3_objects(config: FetchConfig) -> AsyncIterator[Open]:
+    """Yield a function that opens the objects of ``s3://`` URIs."""
     store = S3FileSystem(**options("s3", config))
     client = await store.set_session()
 
     @asynccontextmanager
     async def open_object(uri: Uri) -> AsyncIterator[StoredObject]:
         found = await info(store, uri, config.timeout_s)
-        place = {"Bucket": uri.host, "Key": uri.key.removeprefix("/"), "IfMatch": found["ETag"]}
+        version = {"Bucket": uri.host, "Key": uri.key.removeprefix("/"), "IfMatch": found["ETag"]}
 
         async def part(start: int, end: int) -> bytes:
-            # Not by store._cat_file, which cannot ask for one version of an object.
-            answer = await store._call_s3("get_object", **place, Range=f"bytes={start}-{end - 1}")
+            # store._cat_file cannot ask for one version of an object.
+            answer = await store._call_s3("get_object", **version, Range=f"bytes={start}-{end - 1}")
             async with answer["Body"] as body:
                 if answer["ContentLength"] != end - start:
-                    raise FetchFailed("the object store did not send the range that was asked for")
+                    raise FetchFailed("the object store did not send the requested range")
                 return await body.read()
 
         yield StoredObject(uri, found["size"], part, config.timeout_s)

@@ -1,4 +1,4 @@
-"""Waiting for more of what a task brings bit by bit."""
+"""Anonymous files for videos: in memory up to a limit, then on disk."""
 
 import asyncio
 import errno
@@ -13,17 +13,18 @@ from tubelet.service.errors import StorageFull
 
 
 class Arrival:
-    """``notify`` wakes everybody who waits for ``more``."""
+    """Wakes all who wait for more bytes of a file."""
 
     def __init__(self) -> None:
         self._next = asyncio.Event()
 
     def notify(self) -> None:
+        """Wake all that wait."""
         self._next.set()
         self._next = asyncio.Event()
 
     async def wait(self, bringer: "asyncio.Task[None]") -> None:
-        """Wait until there is more, or until the task ends, and raise what it failed with."""
+        """Wait for ``notify`` or for the end of the task ``bringer``; raise its error if it failed."""
         grown = asyncio.ensure_future(self._next.wait())
         try:
             await asyncio.wait((grown, bringer), return_when=asyncio.FIRST_COMPLETED)
@@ -41,9 +42,9 @@ logger = logging.getLogger(__name__)
 
 
 class AnonymousFile:
-    """``fd`` has no name in any file system. It becomes another when the file moves to disk.
+    """A file without a name, in memory up to ``config.memory_bytes``, then on disk.
 
-    What lies between the offsets that were written takes no room.
+    ``fd`` changes when the file moves to disk. Bytes that were never written take no room.
     """
 
     def __init__(self, config: UploadConfig) -> None:
@@ -54,14 +55,14 @@ class AnonymousFile:
         self._moving = asyncio.Lock()
 
     def stays_in_memory(self, more_bytes: int) -> bool:
-        """Whether so much more is written at once, rather than by a thread that a disk may keep waiting."""
+        """Whether ``more_bytes`` fit into memory, so that they are written without a thread."""
         return self._in_memory and self._written_bytes + more_bytes <= self._config.memory_bytes
 
     async def write(self, offset: int, pieces: Sequence[Piece]) -> None:
-        """Write pieces that follow each other; each offset is written once.
+        """Write ``pieces`` one after another at ``offset``; no byte is ever written twice.
 
         Raises:
-            StorageFull: the disk has no room for them.
+            StorageFull: the disk is full.
         """
         async with self._moving:
             with self._full_disk_named():
@@ -92,12 +93,12 @@ class AnonymousFile:
             raise StorageFull("the server has no room to store the video; try again later") from error
 
     def close(self) -> None:
-        """Once no write is under way."""
+        """Close the file; no write may be in progress."""
         os.close(self.fd)
 
 
 def _copy_to_disk(memory_fd: int, config: UploadConfig) -> int:
-    """Copy what was written so far to an unnamed file on disk, and return that file's descriptor."""
+    """Copy the bytes of ``memory_fd`` to an unnamed file on disk; return its descriptor."""
     with tempfile.TemporaryFile(dir=config.directory) as file:
         for start, end in _written(memory_fd):
             os.lseek(file.fileno(), start, os.SEEK_SET)
@@ -107,19 +108,19 @@ def _copy_to_disk(memory_fd: int, config: UploadConfig) -> int:
 
 
 def _written(fd: int) -> Iterator[tuple[int, int]]:
-    """[start, end) of what is no hole, rounded to pages."""
+    """Yield the ranges [start, end) of ``fd`` that were written, rounded to pages."""
     size, end = os.fstat(fd).st_size, 0
     while end < size:
         try:
             start = os.lseek(fd, end, os.SEEK_DATA)
-        except OSError:  # nothing but a hole follows
+        except OSError:  # only a hole follows
             return
         end = os.lseek(fd, start, os.SEEK_HOLE)
         yield start, end
 
 
 async def _finish_in_thread(fd: int, offset: int, pieces: Sequence[Piece]) -> None:
-    """Write in a thread; a cancellation waits for it, since ``fd`` must not be closed under a write."""
+    """Write in a thread, and let a cancellation wait for it: ``fd`` must not be closed during a write."""
     writing = asyncio.ensure_future(asyncio.to_thread(_write_all, fd, offset, pieces))
     try:
         await asyncio.shield(writing)

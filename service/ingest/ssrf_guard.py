@@ -1,7 +1,7 @@
-"""Which addresses may be connected to: the public ones, and those of networks that the operator names.
+"""Protects the operator's network: connects to public addresses and to allowed networks only.
 
-It is asked for each connection, of the address that is connected to: whatever name or spelling led there,
-and however often a name's address changes.
+Each connection is checked by the address that it goes to, so that neither the spelling of a URI nor a name
+whose address changes gets around the check.
 """
 
 import socket
@@ -12,17 +12,17 @@ from typing import Any
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
-_TRANSLATED = IPv6Network("64:ff9b::/96")  # an IPv4 address behind a translator, RFC 6052
+_TRANSLATED = IPv6Network("64:ff9b::/96")  # embeds an IPv4 address, NAT64, RFC 6052
 _LAST_32_BITS = (IPv6Network("::/96"), _TRANSLATED)  # the first: IPv4-compatible, RFC 4291
-_UNICAST = IPv6Network("2000::/3")  # all of IPv6 that is public: IANA's registry of its address space
+_UNICAST = IPv6Network("2000::/3")  # the public addresses of IPv6, by IANA's registry
 
 
 class BlockedAddress(OSError):
-    """Nothing was sent there."""
+    """The address is neither public nor in an allowed network; nothing was sent to it."""
 
 
 def may_connect(address: str, networks: Iterable[Network]) -> bool:
-    """Is it public, or in one of these networks?"""
+    """Whether ``address``, and each one embedded in it, is public or in one of ``networks``."""
     return all(
         _is_public(each) or any(each in network for network in networks)
         for each in _embedded_addresses(ip_address(address))
@@ -30,10 +30,9 @@ def may_connect(address: str, networks: Iterable[Network]) -> bool:
 
 
 def filtering_socket_factory(networks: Iterable[Network]) -> Callable[[tuple[Any, ...]], socket.socket]:
-    """Makes the socket for an address as ``socket.getaddrinfo`` describes it.
+    """Return a function that makes the socket for an address, as ``socket.getaddrinfo`` describes it.
 
-    Raises:
-        BlockedAddress
+    The function raises BlockedAddress if ``may_connect`` forbids the address.
     """
 
     def make(address_info: tuple[Any, ...]) -> socket.socket:
@@ -51,12 +50,12 @@ def _is_public(address: Address) -> bool:
 
 
 def _embedded_addresses(address: Address) -> Iterator[Address]:
-    """The address, and those of IPv4 that it carries."""
+    """Yield the address, and the IPv4 addresses that it embeds."""
     if isinstance(address, IPv4Address):
         yield address
         return
     if address.ipv4_mapped is not None:
-        yield address.ipv4_mapped  # another spelling of it, no address of its own
+        yield address.ipv4_mapped  # another spelling of the IPv4 address
         return
     yield address
     if any(address in network for network in _LAST_32_BITS):

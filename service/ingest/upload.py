@@ -1,4 +1,4 @@
-"""Chunks -> a bounded, seekable, anonymous file, from the front."""
+"""Uploads: chunks are written, in order, into a seekable file of limited size."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -8,15 +8,18 @@ from tubelet.service.config.config import UploadConfig
 from tubelet.service.errors import EmptyUpload, UploadTooLarge
 from tubelet.service.ingest.spooled_file import AnonymousFile, Arrival, Piece
 
-_AHEAD_BYTES = 4 << 20  # that wait for a disk; then so does who brings them: fewer writes cost less
-_PIECE_BYTES = 256  # of memory that a piece takes beside its content
-_GATHER_S = 0.002  # before a write to disk: a thread's turn costs more than a small message
+_AHEAD_BYTES = (
+    4 << 20
+)  # the most that waits for the disk; then the sender waits too. Few large writes cost less
+_PIECE_BYTES = 256  # memory that a piece needs besides its content
+_GATHER_S = 0.002  # pause before a write, to gather pieces: starting a thread costs more than a small piece
 
 
 class WriteBuffer:
-    """``wrote`` hears how many bytes are in the file. What waits for the disk is written in one go.
+    """Buffers chunks while the disk is busy, and writes them together.
 
-    ``failed`` hears that a write went wrong while nobody waited for it; ``flush`` says what.
+    It calls ``wrote(total_bytes)`` after each write, and ``failed()`` if a write fails in the background; the
+    next ``flush`` raises the error.
     """
 
     def __init__(
@@ -31,9 +34,10 @@ class WriteBuffer:
         self._writing: asyncio.Task[None] | None = None
 
     async def write(self, chunk: Piece) -> None:
-        """
+        """Write ``chunk``, or buffer it; wait while the buffer is full.
+
         Raises:
-            StorageFull, OSError: a chunk before it could not be written.
+            StorageFull, OSError: an earlier chunk could not be written.
         """
         if not chunk:
             return
@@ -51,7 +55,7 @@ class WriteBuffer:
             await self.flush()
 
     async def flush(self) -> None:
-        """Wait until all is in the file.
+        """Wait until all chunks are in the file.
 
         Raises:
             StorageFull, OSError: a chunk could not be written.
@@ -61,7 +65,7 @@ class WriteBuffer:
             self._writing = None
 
     async def stop(self) -> None:
-        """Write no more: the file may be closed then."""
+        """Cancel writing, so that the file can be closed."""
         if self._writing is not None and not self._writing.done():
             self._writing.cancel()
             await asyncio.wait([self._writing])
@@ -83,10 +87,10 @@ class WriteBuffer:
 
 
 class Upload:
-    """A video's bytes as they come in: a ``tubelet.service.types.video.VideoFile``."""
+    """The file of an upload that is still arriving; a ``VideoFile``."""
 
     def __init__(self, config: UploadConfig) -> None:
-        self.size_bytes: int | None = None  # None: more may come
+        self.size_bytes: int | None = None  # None: more bytes may arrive
         self._config = config
         self._storage = AnonymousFile(config)
         self._buffer = WriteBuffer(self._storage, self._wrote, self._give_up)
@@ -109,29 +113,30 @@ class Upload:
         return self._arrived
 
     async def wait(self, start: int, end: int) -> tuple[int, int]:
-        """Wait for the byte at ``start``, or for the end of the file: -> [start, end) of what is there.
+        """Wait for the byte at ``start`` or the end of the file; return the range [0, end) that has arrived.
 
         Raises:
-            UploadTooLarge, EmptyUpload, StorageFull, or whatever ended the chunks.
+            UploadTooLarge, EmptyUpload, StorageFull, or the error that ended the chunks.
         """
         while self._arrived <= start and self.size_bytes is None:
             await self._arrival.wait(self._filling)
         return 0, self._arrived
 
     async def whole(self) -> int:
-        """Wait for all of it: its size in bytes.
+        """Wait for all bytes; return the size of the file in bytes.
 
         Raises:
-            UploadTooLarge, EmptyUpload, StorageFull, or whatever ended the chunks.
+            UploadTooLarge, EmptyUpload, StorageFull, or the error that ended the chunks.
         """
         await asyncio.shield(self._filling)
         return self._arrived
 
     def start(self, chunks: AsyncIterator[Piece]) -> None:
+        """Start to read ``chunks`` in the background."""
         self._filling = asyncio.create_task(self._fill(chunks))
 
     async def stop(self) -> None:
-        """Whoever does not wait for its end leaves it to itself."""
+        """Stop reading and close the file; this goes on if the caller is cancelled."""
         self._stopping = asyncio.create_task(self._stop())
         await asyncio.shield(self._stopping)
 
@@ -139,7 +144,7 @@ class Upload:
         self._filling.cancel()
         await asyncio.wait((self._filling,))
         if not self._filling.cancelled():
-            self._filling.exception()  # whoever wanted to know has asked
+            self._filling.exception()  # mark the error as seen
         await self._buffer.stop()
         self._storage.close()
 
@@ -158,10 +163,10 @@ class Upload:
             await self._buffer.flush()
         except asyncio.CancelledError:
             if self._is_given_up:
-                await self._buffer.flush()  # which says why
+                await self._buffer.flush()  # raises the error of the write
             raise
         if size == 0:
-            raise EmptyUpload("the video is empty: no byte came")
+            raise EmptyUpload("the video is empty: no byte was uploaded")
         self.size_bytes = size
 
     def _wrote(self, count: int) -> None:
@@ -169,14 +174,14 @@ class Upload:
         self._arrival.notify()
 
     def _give_up(self) -> None:
-        """More may not come for long, or never."""
+        """Stop reading after a failed write, since no further chunk may ever arrive."""
         self._is_given_up = True
         self._filling.cancel()
 
 
 @asynccontextmanager
 async def receive(chunks: AsyncIterator[Piece], config: UploadConfig) -> AsyncIterator[Upload]:
-    """Store the chunks as they come; the file lives as long as the context."""
+    """Store ``chunks`` as they arrive, in a file that exists as long as the context."""
     upload = Upload(config)
     upload.start(chunks)
     try:

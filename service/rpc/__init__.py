@@ -1,1 +1,1 @@
-"""The gRPC face: request streams in, messages and statuses out, health."""
+"""The gRPC interface: reads request streams, sends messages and statuses, reports health."""

@@ -1,4 +1,4 @@
-"""gRPC's health service, whose watches do not hold up a server that leaves.
+"""gRPC's health service; its watches do not delay the shutdown of the server.
 
 https://github.com/grpc/grpc/blob/master/doc/health-checking.md
 """
@@ -14,7 +14,7 @@ _Servicer: Any = health.aio.HealthServicer  # pyright: ignore[reportAttributeAcc
 
 
 class Health(_Servicer):
-    """What it says of each service is SERVING or NOT_SERVING; NOT_SERVING until somebody says otherwise."""
+    """Reports SERVING or NOT_SERVING for each service; it starts as NOT_SERVING."""
 
     def __init__(self, *services: str) -> None:
         super().__init__()
@@ -23,6 +23,7 @@ class Health(_Servicer):
         self._change = asyncio.Event()
 
     async def set_ready(self, *, ready: bool) -> None:
+        """Report SERVING for all services if ``ready`` is true, else NOT_SERVING."""
         self._is_ready = ready
         for service in self._services:
             await self.set(service, self._status(service))
@@ -30,7 +31,7 @@ class Health(_Servicer):
         self._change = asyncio.Event()
 
     async def leave(self) -> None:
-        """Say NOT_SERVING to all who watch, and end their calls, which clients keep as long as they live."""
+        """Report NOT_SERVING to all watches and end them; clients would keep them open forever."""
         self._is_leaving = True
         await self.set_ready(ready=False)
 

@@ -1,4 +1,4 @@
-"""What comes of a call: messages that are some, in their order, and in time."""
+"""Reads the request stream of an upload: options first, then chunks; checks order, size and idle time."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -15,32 +15,35 @@ from tubelet.v1 import video_classifier_pb2 as pb
 from tubelet.v1.classification_pb2 import ClassifyOptions
 
 Context = grpc.aio.ServicerContext
-Message = pb.ClassifyRequest | pb.ClassifyStreamingRequest | memoryview  # a chunk alone is its bytes
+Message = (
+    pb.ClassifyRequest | pb.ClassifyStreamingRequest | memoryview
+)  # memoryview: the bytes of a message that holds only a chunk
 M = TypeVar("M", bound=ProtoMessage)
 
-_MAX_PARSED_BYTES = 1 << 18  # of a message beside a chunk: 2,000 ranges and the longest URI take half of it
+_MAX_PARSED_BYTES = (
+    1 << 18
+)  # of a message other than a chunk: 2,000 ranges and the longest URI take half of it
 
-# A client whose deadline passes cancels the call, and its cancellation may get here before our own timer.
+# At its deadline, a client cancels the call; the cancellation may arrive before our own timer fires.
 _DEADLINE_SLACK_S = 0.05
 _ROUNDS_BEFORE_CANCELLATION = 3
 
 
 def parser(kind: type[M]) -> Callable[[bytes], M]:
-    """What reads messages of a kind, and raises MalformedMessage."""
+    """Return a function that parses messages of type ``kind`` and raises MalformedMessage."""
     name = kind.DESCRIPTOR.full_name
 
     def parse(message: bytes) -> M:
-        if len(message) > _MAX_PARSED_BYTES:  # two million empty ranges take a tenth of a second to parse
+        if len(message) > _MAX_PARSED_BYTES:  # two million empty ranges would take 0.1 s to parse
             raise MalformedMessage(
-                f"a {name} has {len(message)} bytes, the limit of one that is not a chunk alone is "
-                f"{_MAX_PARSED_BYTES}",
+                f"a {name} without a chunk has {len(message)} bytes; the limit is {_MAX_PARSED_BYTES}",
                 limit=_MAX_PARSED_BYTES,
                 value=len(message),
             )
         try:
             return kind.FromString(message)
         except DecodeError:
-            raise MalformedMessage(f"a message of {len(message)} bytes is no {name}") from None
+            raise MalformedMessage(f"a message of {len(message)} bytes is not a {name}") from None
 
     return parse
 
@@ -48,7 +51,7 @@ def parser(kind: type[M]) -> Callable[[bytes], M]:
 async def read_options(
     messages: AsyncIterator[Message], context: Context, idle_timeout_s: float
 ) -> ClassifyOptions:
-    """The first message's.
+    """Return the options in the first message.
 
     Raises:
         MessageOutOfOrder, MalformedMessage, UploadIdleTimeout.
@@ -66,24 +69,24 @@ async def read_options(
 async def read_chunks(
     messages: AsyncIterator[Message], context: Context, idle_timeout_s: float
 ) -> AsyncIterator[Piece]:
-    """What the messages after the options hold, up to their end.
+    """Yield the chunks in the messages after the options, until the client ends the stream.
 
     Raises:
         MessageOutOfOrder, MalformedMessage, UploadIdleTimeout.
     """
     is_empty, loop = True, asyncio.get_running_loop()
-    # One timer for all of them: to make one for each costs as much as to write a small one.
+    # One timer for all chunks: a new one for each costs as much as writing a small chunk.
     async with _upload_idle_timeout(idle_timeout_s) as timeout:
         while chunk := await _next_chunk(messages):
             is_empty = False
-            timeout.reschedule(None)  # now the client waits for us
+            timeout.reschedule(None)  # the client is waiting for the server now
             yield chunk
             timeout.reschedule(loop.time() + idle_timeout_s)
     await _await_pending_cancellation(context, is_likely=is_empty)
 
 
 async def _next_chunk(messages: AsyncIterator[Message]) -> Piece | None:
-    """The next one that has a byte, however many without one come before; None at the end."""
+    """Return the next chunk that is not empty; None at the end of the stream."""
     while (message := await anext(messages, None)) is not None:
         if _part(message) != "chunk":
             found = "the options came twice" if _part(message) else "an empty message came"
@@ -95,22 +98,22 @@ async def _next_chunk(messages: AsyncIterator[Message]) -> Piece | None:
 
 @asynccontextmanager
 async def _upload_idle_timeout(idle_timeout_s: float) -> AsyncIterator[asyncio.Timeout]:
-    """While a client is waited for, and only then: it may have to wait for us too."""
+    """Raise UploadIdleTimeout after ``idle_timeout_s``; the caller pauses it while the client waits."""
     try:
         async with asyncio.timeout(idle_timeout_s) as timeout:
             yield timeout
     except TimeoutError:
         raise UploadIdleTimeout(
-            f"no byte of the upload came for {idle_timeout_s:g} s, which is the limit",
+            f"no byte of the upload arrived for {idle_timeout_s:g} s, which is the limit",
             limit=f"{idle_timeout_s:g}",
         ) from None
 
 
 async def _await_pending_cancellation(context: Context, *, is_likely: bool) -> None:
-    """Wait for a cancellation that may be on its way.
+    """Wait for a cancellation of the call that may be about to arrive.
 
-    The stream of a call that was cancelled or ran out of time ends as that of a complete one does, and the
-    end of the call is heard a moment later: it must come before any work on half a file.
+    The stream of a cancelled call ends like that of a complete one, and the cancellation arrives a moment
+    later. It must arrive before any work on half a file begins.
     """
     for _ in range(_ROUNDS_BEFORE_CANCELLATION):
         await asyncio.sleep(0)
@@ -123,18 +126,19 @@ def _part(message: Message) -> str | None:
 
 
 def is_out_of_time(context: Context) -> bool:
+    """Whether the deadline of the call is over, or almost."""
     remaining = context.time_remaining()
     return remaining is not None and remaining < _DEADLINE_SLACK_S
 
 
 Parsed = TypeVar("Parsed")
 
-_TAG = b"\x12"  # field 2, of bytes
+_TAG = b"\x12"  # the tag of field 2, type bytes
 _LENGTH_BYTES = 5  # at most: messages have less than 2 GiB
 
 
 def parse_unless_chunk(parse: Callable[[bytes], Parsed]) -> Callable[[bytes], Parsed | memoryview]:
-    """Read a message that holds a chunk and nothing else without a copy, and parse any other one."""
+    """Return a function that returns a chunk without a copy, and parses other messages with ``parse``."""
 
     def read(message: bytes) -> Parsed | memoryview:
         chunk = chunk_payload(message)
@@ -144,7 +148,7 @@ def parse_unless_chunk(parse: Callable[[bytes], Parsed]) -> Callable[[bytes], Pa
 
 
 def chunk_payload(message: bytes) -> memoryview | None:
-    """What a message holds that is ``chunk`` alone; None for any other one."""
+    """Return the bytes of the chunk if ``message`` holds nothing else; otherwise None."""
     if message[:1] != _TAG:
         return None
     size = 0

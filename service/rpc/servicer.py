@@ -1,4 +1,4 @@
-"""The gRPC face: proto <-> values, error -> status. No logic."""
+"""The RPCs of the service: converts messages to values and errors to statuses, and calls the pipeline."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -50,30 +50,33 @@ from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierServicer
 SERVICE = pb.DESCRIPTOR.services_by_name["VideoClassifier"].full_name
 T = TypeVar("T")
 
-_FIELDS_OF_GET_MODEL = {"model": "name", "version": "version"}  # by those of the options
-_SEGMENTS_AT_ONCE = 100  # which take some 2 ms
+_FIELDS_OF_GET_MODEL = {
+    "model": "name",
+    "version": "version",
+}  # the field of GetModelRequest, by that of the options
+_SEGMENTS_AT_ONCE = 100  # segments converted without a yield; they take about 2 ms
 
 
 @dataclass(slots=True)
 class _Call:
-    """What the request metric says of a call; the model is known once the options are read."""
+    """The labels of a call in the metrics; the model is set once the options are read."""
 
     method: str
     model: str = ""
 
 
 class Servicer(VideoClassifierServicer):
-    """Answers the RPCs of tubelet.v1.VideoClassifier with one pipeline."""
+    """Answers the RPCs of tubelet.v1.VideoClassifier; all calls share one pipeline."""
 
     def __init__(self, pipeline: Pipeline, metrics: Metrics, idle_timeout_s: float) -> None:
         self._pipeline = pipeline
         self._metrics = metrics
-        self._idle_timeout_s = idle_timeout_s  # of an upload
+        self._idle_timeout_s = idle_timeout_s  # limit without a byte of an upload
         self._answering: set[asyncio.Task[Any]] = set()
         self._has_ended = False
 
     def end_calls(self) -> None:
-        """Answer those in flight that there is no more time for them."""
+        """Answer all calls in flight with SERVER_STOPPED."""
         self._has_ended = True
         for task in self._answering:
             task.cancel()
@@ -170,9 +173,10 @@ class Servicer(VideoClassifierServicer):
             self._metrics.requests.labels(call.method, call.model, code.name).inc()
 
     async def _unless_stopped(self, work: Awaitable[T]) -> T:
-        """
+        """Await ``work``.
+
         Raises:
-            ServerStopped: the call was cancelled for that.
+            ServerStopped: ``end_calls`` cancelled the call.
         """
         try:
             return await work
@@ -180,7 +184,7 @@ class Servicer(VideoClassifierServicer):
             task = asyncio.current_task()
             if not self._has_ended or task is None or task.uncancel():
                 raise
-            raise ServerStopped("the server stops before it could answer; try again") from None
+            raise ServerStopped("the server shut down before it could answer; try again") from None
 
     def _model(self, model: ServedModel) -> model_pb2.Model:
         described = _model_message(model.spec)
@@ -191,10 +195,10 @@ class Servicer(VideoClassifierServicer):
 
 
 def add_to(server: grpc.aio.Server, servicer: VideoClassifierServicer) -> None:
-    """Have the server answer as the servicer does.
+    """Register the methods of ``servicer`` with ``server``.
 
-    Chunks of uploads come as memoryviews. What gRPC reads before it calls the servicer comes unread: an error
-    would be gRPC's to answer.
+    Chunks of uploads arrive as memoryviews. Single requests arrive as functions that parse them: if gRPC
+    parsed them, it would answer parse errors itself, without our details.
     """
     handlers = {
         "Classify": grpc.stream_unary_rpc_method_handler(
@@ -219,17 +223,17 @@ def add_to(server: grpc.aio.Server, servicer: VideoClassifierServicer) -> None:
         ),
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
-    registry: Any = server  # whose types leave it out
+    registry: Any = server  # its types lack this method
     registry.add_registered_method_handlers(SERVICE, handlers)
 
 
 async def _refuse_further_messages(messages: AsyncIterator[Message], work: Coroutine[None, None, T]) -> T:
-    """The work's result; the end of the messages is not waited for."""
+    """Await ``work``; raise MessageOutOfOrder if a message arrives before it is done."""
     working, hearing = asyncio.create_task(work), asyncio.ensure_future(anext(messages, None))
     try:
         await asyncio.wait((working, hearing), return_when=asyncio.FIRST_COMPLETED)
         if not working.done() and hearing.result() is not None:
-            raise MessageOutOfOrder("the options say where the video is; no message may follow them")
+            raise MessageOutOfOrder("the options have a URI; no message may follow them")
         return await working
     finally:
         for task in (working, hearing):
@@ -238,14 +242,14 @@ async def _refuse_further_messages(messages: AsyncIterator[Message], work: Corou
 
 
 def _caller(context: Context) -> Caller:
-    """By the name in its certificate, else by its address, on whatever port."""
+    """Identify the client by the name in its certificate, or else by its address without the port."""
     names = (context.auth_context() or {}).get("x509_common_name", ())
     name = next((name.decode() for name in names), context.peer().rpartition(":")[0])
     return Caller(name, context.time_remaining())
 
 
 async def fill_message(answer: Classification, message: classification_pb2.Classification) -> None:
-    """All of the answer in its message; others have their turns meanwhile, for a day has 86,400 segments."""
+    """Convert ``answer`` into ``message``, and let other calls run: a day has 86,400 segments."""
     message.CopyFrom(classification_to_proto(replace(answer, segments=())))
     for first in range(0, len(answer.segments), _SEGMENTS_AT_ONCE):
         part = answer.segments[first : first + _SEGMENTS_AT_ONCE]
@@ -254,7 +258,7 @@ async def fill_message(answer: Classification, message: classification_pb2.Class
 
 
 def _model_message(spec: ModelSpec) -> model_pb2.Model:
-    """What is known of a model, whether or not it is loaded."""
+    """Convert the spec of a model, loaded or not."""
     sampling = spec.sampling
     return model_pb2.Model(
         name=spec.name,

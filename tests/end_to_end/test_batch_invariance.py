@@ -122,7 +122,7 @@ async def together(case: str, company: Company) -> Sequence[Sequence[Logits]]:
 @pytest.mark.parametrize("case", CASES)
 @settings(max_examples=12)
 @given(company=companies)
-def test_answers_do_not_depend_on_the_company(case: str, company: Company) -> None:
+def test_answers_do_not_depend_on_other_videos(case: str, company: Company) -> None:
     found = asyncio.run(together(case, company))
     # Random weights hardly tell videos apart: an answer is right when it is much nearer than another's.
     apart = np.abs(alone(case, 0, 1) - alone(case, 1, 1)).max()

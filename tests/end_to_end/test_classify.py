@@ -39,7 +39,7 @@ def scores(answer: Classification) -> np.ndarray:
     return np.array([[label.score for label in sorted(row, key=lambda label: label.name)] for row in rows])
 
 
-def test_the_sample_gets_its_true_labels(client: Client, sample: bytes) -> None:
+def test_sample_clip_gets_its_true_labels(client: Client, sample: bytes) -> None:
     """Still, pan right, zoom in, tilt up, roll clockwise, still: the story that the clip was drawn to."""
     answer = client.classify(sample)
     story = {0.5: "static", 3.5: "pan_right", 6.5: "zoom_in", 9.5: "tilt_up", 12.5: "roll_cw", 15.5: "static"}
@@ -71,7 +71,7 @@ def test_streaming_gives_metadata_then_segments_then_the_same_answer(client: Cli
     np.testing.assert_allclose(scores(answer), scores(client.classify(sample)), atol=1e-4)
 
 
-def test_in_a_crowd_equals_alone(client: Client, sample: bytes) -> None:
+def test_answers_in_a_full_server_equal_those_alone(client: Client, sample: bytes) -> None:
     """Units of many videos share batches; nobody's answer changes."""
     clips = [sample, *(pan(seconds) for seconds in (1.2, 2.0, 3.3))]
     options = Options(top_k=10)
@@ -131,14 +131,16 @@ def test_a_range_gets_the_labels_that_the_whole_video_gets_there(client: Client,
         pytest.param(lambda: pan(2.0, container="mpegts"), 50, (320, 240), "pan_right", id="mpegts"),
     ],
 )
-def test_unusual_videos(client: Client, clip, frames: int, size: tuple[int, int], label: str) -> None:
+def test_unusual_videos_are_classified(
+    client: Client, clip, frames: int, size: tuple[int, int], label: str
+) -> None:
     answer = client.classify(clip())
     assert (answer.metadata.frames, (answer.metadata.width, answer.metadata.height)) == (frames, size)
     assert answer.labels[0].name == label
     assert answer.segments[-1].end_ns == answer.metadata.duration_ns
 
 
-def test_models_are_described(client: Client) -> None:
+def test_models_are_listed_and_described(client: Client) -> None:
     models = client.models()
     assert models[0].is_default
     model = client.model("camera-motion")
@@ -153,7 +155,7 @@ def test_models_are_described(client: Client) -> None:
     assert model.dtype
 
 
-def test_embedded_models_that_nobody_named_are_not_loaded(client: Client) -> None:
+def test_embedded_models_are_loaded_only_if_named(client: Client) -> None:
     assert [model.name for model in client.models()] == ["camera-motion"]
     others = client.models_not_loaded()
     assert {model.family for model in others} == {"vit", "channel_stack"}
@@ -194,7 +196,7 @@ def test_health_and_reflection(served: Served) -> None:
         assert methods == {"Classify", "ClassifyStreaming", "ListModels", "GetModel"}
 
 
-def test_prometheus_sees_what_happened(served: Served, client: Client) -> None:
+def test_metrics_count_what_happened(served: Served, client: Client) -> None:
     def seen() -> dict[str, float]:
         return {
             "requests": served.metric(

@@ -64,7 +64,7 @@ class Tap:
 
 
 @pytest.mark.parametrize("name", _CONTAINERS)
-def test_segments_come_before_the_upload_ends(client: Client, clip: bytes, name: str) -> None:
+def test_segments_arrive_before_the_upload_ends(client: Client, clip: bytes, name: str) -> None:
     video = remuxed(clip, *_CONTAINERS[name])
     whole = client.classify(video)
     tap = Tap()
@@ -85,7 +85,7 @@ def test_segments_come_before_the_upload_ends(client: Client, clip: bytes, name:
 
 
 @pytest.mark.parametrize("pieces", [1, 30])
-def test_an_index_that_leads_back_is_followed(client: Client, clip: bytes, pieces: int) -> None:
+def test_index_with_frames_out_of_order_is_followed(client: Client, clip: bytes, pieces: int) -> None:
     """The movie box is in front, but the samples behind it lie in another order than they are shown in."""
     in_order = remuxed(clip, *_CONTAINERS["fast start"])
     video = samples_reversed(in_order)
@@ -104,7 +104,7 @@ def test_an_index_that_leads_back_is_followed(client: Client, clip: bytes, piece
 
 
 @pytest.mark.parametrize("frames", [194, 196, 198, 200, 202, 294, 296, 298, 300, 346, 349, 350])
-def test_a_video_that_ends_about_where_a_unit_does(client: Client, frames: int) -> None:
+def test_live_answer_is_right_where_the_video_ends_near_a_unit(client: Client, frames: int) -> None:
     """All frames that a unit of half a second samples are there before it is known that the unit is."""
     scene, camera = town(), Camera(400, 500)
     cameras = islice(
@@ -146,7 +146,7 @@ def test_a_recording_of_a_browser_has_no_duration(client: Client, clip: bytes) -
     assert answer.labels[0].name == "pan_right"
 
 
-def test_a_live_stream_is_answered_as_it_goes(client: Client, clip: bytes) -> None:
+def test_live_stream_gets_segments_while_it_lasts(client: Client, clip: bytes) -> None:
     """Fed a second at a time, a segment of half a second is known at the latest a second after its end."""
     video = remuxed(clip, "mpegts", {})
     seconds = [video[len(video) * part // 6 : len(video) * (part + 1) // 6] for part in range(6)]
@@ -167,7 +167,7 @@ def test_a_live_stream_is_answered_as_it_goes(client: Client, clip: bytes) -> No
     assert ends == [NS_PER_S * half // 2 for half in range(1, 13)]
 
 
-def test_what_must_be_known_as_a_whole_is_waited_for(client: Client, clip: bytes) -> None:
+def test_options_that_need_the_whole_video_wait_for_it(client: Client, clip: bytes) -> None:
     """The index of this file stands behind its frames."""
     whole = client.classify(clip)
     tap = Tap()
@@ -179,7 +179,7 @@ def test_what_must_be_known_as_a_whole_is_waited_for(client: Client, clip: bytes
     assert_same(answer, whole)
 
 
-def test_stamps_that_contradict_each_other_get_one_answer(client: Client) -> None:
+def test_contradictory_timestamps_get_one_answer(client: Client) -> None:
     """Pictures are decoded one after the other for ten seconds, but all are shown when the first is."""
     stripes = np.tile(np.arange(0, 192, 3, dtype=np.uint8)[:, None], (64, 1, 3))
     frames = (np.roll(stripes, number, 1) for number in range(250))
@@ -205,7 +205,7 @@ def _shown_at_once(stream: bytes) -> bytes:
 
 @pytest.mark.parametrize("name", ["matroska", "flv", "mpegts"])
 @pytest.mark.parametrize("percent", [1, 50])
-def test_a_client_that_leaves_in_the_middle_leaves_no_worker_behind(
+def test_cancelled_live_upload_frees_its_worker(
     served: Served, client: Client, clip: bytes, name: str, percent: int
 ) -> None:
     video = remuxed(clip, *_CONTAINERS[name])

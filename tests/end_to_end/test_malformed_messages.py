@@ -46,9 +46,9 @@ def refused(served: Served) -> Iterator[Call]:
 @pytest.mark.parametrize(
     ("method", "messages", "says"),
     [
-        ("Classify", [NO_MESSAGE], "a message of 3 bytes is no tubelet.v1.ClassifyRequest"),
-        ("Classify", [OPTIONS.SerializeToString(), NO_MESSAGE], "no tubelet.v1.ClassifyRequest"),
-        ("ClassifyStreaming", [NO_MESSAGE], "no tubelet.v1.ClassifyStreamingRequest"),
+        ("Classify", [NO_MESSAGE], "a message of 3 bytes is not a tubelet.v1.ClassifyRequest"),
+        ("Classify", [OPTIONS.SerializeToString(), NO_MESSAGE], "not a tubelet.v1.ClassifyRequest"),
+        ("ClassifyStreaming", [NO_MESSAGE], "not a tubelet.v1.ClassifyStreamingRequest"),
         (
             "ClassifyStreaming",
             [
@@ -56,16 +56,16 @@ def refused(served: Served) -> Iterator[Call]:
                 pb.ClassifyStreamingRequest(chunk=pan(1.0)[:1000]).SerializeToString(),
                 NO_MESSAGE,
             ],
-            "no tubelet.v1.ClassifyStreamingRequest",
+            "not a tubelet.v1.ClassifyStreamingRequest",
         ),
-        ("ListModels", [NO_MESSAGE], "no tubelet.v1.ListModelsRequest"),
-        ("GetModel", [NO_MESSAGE], "no tubelet.v1.GetModelRequest"),
+        ("ListModels", [NO_MESSAGE], "not a tubelet.v1.ListModelsRequest"),
+        ("GetModel", [NO_MESSAGE], "not a tubelet.v1.GetModelRequest"),
         (
             "Classify",
             [pb.ClassifyRequest(options=EMPTY_RANGES).SerializeToString()],
-            "has 262148 bytes, the limit of one that is not a chunk alone is 262144",
+            "has 262148 bytes; the limit is 262144",
         ),
-        ("GetModel", [pb.GetModelRequest(name="m" * 262_144).SerializeToString()], "the limit of one"),
+        ("GetModel", [pb.GetModelRequest(name="m" * 262_144).SerializeToString()], "the limit is 262144"),
     ],
 )
 def test_malformed_messages(
@@ -83,7 +83,7 @@ def test_malformed_messages(
 
 @pytest.mark.parametrize("letter", ["a", "%", "é", "\N{FILM FRAMES}"])
 @pytest.mark.parametrize("field", ["model", "version"])
-def test_a_long_name_is_unknown_as_a_short_one_is(refused: Call, field: str, letter: str) -> None:
+def test_long_names_are_cut_in_the_error(refused: Call, field: str, letter: str) -> None:
     options = classification_pb2.ClassifyOptions()
     setattr(options, field, letter * 30_000)
     error = refused("Classify", [pb.ClassifyRequest(options=options).SerializeToString()])
@@ -102,7 +102,7 @@ def test_a_long_name_is_unknown_as_a_short_one_is(refused: Call, field: str, let
         ("GetModel", pb.GetModelRequest()),
     ],
 )
-def test_what_nobody_foresaw_is_ours_whatever_the_method(
+def test_unexpected_errors_are_masked_in_every_method(
     served: Served,
     refused: Call,
     monkeypatch: pytest.MonkeyPatch,

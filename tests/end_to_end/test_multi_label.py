@@ -91,7 +91,7 @@ def test_scores_are_transformers_sigmoid(
         assert {label.name: label.score for label in segment.labels} == pytest.approx(wanted, abs=1e-5)
 
 
-def test_the_command_says_how_scores_came_about(tags_served: Served, grey: bytes, tmp_path: Path) -> None:
+def test_commands_name_the_activation(tags_served: Served, grey: bytes, tmp_path: Path) -> None:
     (tmp_path / "grey.mp4").write_bytes(grey)
     command = ["classify", str(tmp_path / "grey.mp4"), "--server", tags_served.target, "--json"]
     done = CliRunner().invoke(app, command)
@@ -101,7 +101,7 @@ def test_the_command_says_how_scores_came_about(tags_served: Served, grey: bytes
     assert [row["activation"] for row in loaded] == ["sigmoid", "sigmoid"]
 
 
-def test_an_evaluation_counts_the_label_with_the_highest_score(
+def test_evaluation_counts_the_label_with_the_highest_score(
     tags_served: Served, grey: bytes, tmp_path: Path
 ) -> None:
     for label in LABELS["tags"]:
@@ -130,7 +130,7 @@ def test_a_single_label_cannot_be_evaluated(tags_served: Served, grey: bytes, tm
         ("single_label_classification", "the model has one logit, whose softmax is 1 for every video"),
     ],
 )
-def test_a_score_that_would_say_nothing_is_refused(
+def test_models_without_class_scores_are_refused(
     theirs: dict[str, tuple[Path, Any]], tmp_path: Path, problem_type: str | None, says: str
 ) -> None:
     theirs["alarm"][1].save_pretrained(tmp_path / "theirs")

@@ -72,7 +72,7 @@ async def test_an_answer_is_the_mean_of_the_logits_of_its_views(
     np.testing.assert_allclose([found[name] for name in loaded.spec.labels], expected, atol=1e-4)
 
 
-def test_ranges_are_segments(client: Client) -> None:
+def test_each_range_is_one_segment(client: Client) -> None:
     second = partial(int.__mul__, NS_PER_S)
     ranges = ((0, second(2)), (second(3), second(9)))
     answer = client.classify(pan(6.0), Options(windowing=Views(clips=4, crops=3), ranges_ns=ranges))
@@ -80,7 +80,7 @@ def test_ranges_are_segments(client: Client) -> None:
     assert {each.labels[0].name for each in answer.segments} == {"pan_right"}
 
 
-def test_views_that_no_request_can_have(client: Client) -> None:
+def test_impossible_views_are_refused(client: Client) -> None:
     with pytest.raises(ServerError) as refused:
         client.classify(pan(1.0), Options(windowing=Views(clips=31)))
     assert (refused.value.code, refused.value.reason) == ("INVALID_ARGUMENT", "MALFORMED_OPTION")

@@ -32,7 +32,7 @@ def test_a_cancelled_upload_leaves_nothing_behind(
     assert client.classify(pan(1.0)).segments
 
 
-def test_a_deadline_stops_the_work(served: Served, stub: VideoClassifierStub, client: Client) -> None:
+def test_deadline_stops_the_work(served: Served, stub: VideoClassifierStub, client: Client) -> None:
     before = served.metric("tubelet_requests_total", code="DEADLINE_EXCEEDED")
     upload = Upload(stub, timeout_s=2)  # time enough for the call to arrive
     upload.send(pan(1.0)[:1000])
@@ -49,7 +49,7 @@ def test_a_deadline_stops_the_work(served: Served, stub: VideoClassifierStub, cl
     ("limit", "reason"),
     [("max_videos_in_flight", "OVERLOADED"), ("max_videos_per_client", "CLIENT_OVERLOADED")],
 )
-def test_a_crowd_beyond_the_limit_is_told_to_come_back(limit: str, reason: str) -> None:
+def test_videos_above_the_limit_get_a_retry_delay(limit: str, reason: str) -> None:
     with (
         serving(server={limit: 1, "retry_after_s": 2.5}) as served,
         grpc.insecure_channel(served.target) as channel,
@@ -72,7 +72,7 @@ def test_a_crowd_beyond_the_limit_is_told_to_come_back(limit: str, reason: str) 
         assert first.call.result().classification.segments
 
 
-def test_a_call_has_its_place_before_anything_is_read_of_it() -> None:
+def test_calls_are_admitted_before_their_messages_are_read() -> None:
     with (
         serving(server={"max_videos_in_flight": 1}) as served,
         Client(served.target, retries=False) as client,
@@ -99,7 +99,7 @@ def test_a_call_has_its_place_before_anything_is_read_of_it() -> None:
     [[], [OPTIONS], [OPTIONS, pb.ClassifyRequest(chunk=pan(2.0, container="matroska")[:20_000])]],
     ids=["no options", "options alone", "half a video"],
 )
-def test_a_silent_upload_gives_its_place_back(messages: list[pb.ClassifyRequest]) -> None:
+def test_idle_upload_ends_and_frees_its_ticket(messages: list[pb.ClassifyRequest]) -> None:
     limits: dict[str, Any] = {"server": {"max_videos_in_flight": 1}, "upload": {"idle_timeout_s": 0.5}}
     with serving(**limits) as served, grpc.insecure_channel(served.target) as channel:
         is_over = threading.Event()
@@ -118,7 +118,7 @@ def test_a_silent_upload_gives_its_place_back(messages: list[pb.ClassifyRequest]
         assert served.metric("tubelet_failed_requests_total", reason="UPLOAD_IDLE_TIMEOUT") == 1
 
 
-def test_an_upload_that_is_cancelled_before_its_first_byte_was_not_an_empty_one(
+def test_upload_cancelled_before_its_first_byte_is_not_empty(
     served: Served, stub: VideoClassifierStub
 ) -> None:
     before = served.metric("tubelet_requests_total", code="CANCELLED")
@@ -131,7 +131,7 @@ def test_an_upload_that_is_cancelled_before_its_first_byte_was_not_an_empty_one(
         wait_until(served, "tubelet_requests_total", before + number + 1, code="CANCELLED")
 
 
-def test_whoever_watches_health_hears_of_a_drain_and_does_not_hold_it_up() -> None:
+def test_health_watches_see_a_drain_and_do_not_delay_it() -> None:
     status = health_pb2.HealthCheckResponse
     with serving(server={"drain_s": 60.0}) as served, grpc.insecure_channel(served.target) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
@@ -147,7 +147,7 @@ def test_whoever_watches_health_hears_of_a_drain_and_does_not_hold_it_up() -> No
         assert not served.thread.is_alive()
 
 
-def test_calls_of_any_kind_are_bounded() -> None:
+def test_number_of_all_calls_is_limited() -> None:
     limits = {"max_videos_in_flight": 1, "max_other_calls": 1}
     with serving(server=limits) as served, grpc.insecure_channel(served.target) as channel:
         health: Any = health_pb2_grpc.HealthStub(channel)
@@ -159,7 +159,7 @@ def test_calls_of_any_kind_are_bounded() -> None:
         assert (caught.value.code, caught.value.reason) == ("RESOURCE_EXHAUSTED", "")
 
 
-def test_draining_lets_the_one_in_flight_end_and_refuses_the_next() -> None:
+def test_drain_finishes_calls_in_flight_and_refuses_new_ones() -> None:
     with serving() as served, grpc.insecure_channel(served.target) as channel:
         stub = VideoClassifierStub(channel)
         upload = Upload(stub)
@@ -177,7 +177,7 @@ def test_draining_lets_the_one_in_flight_end_and_refuses_the_next() -> None:
         served.wait()
 
 
-def test_who_is_in_flight_when_a_drain_ends_is_told_to_come_back() -> None:
+def test_calls_in_flight_at_the_end_of_a_drain_get_a_retry_delay() -> None:
     with serving(server={"drain_s": 0.2}) as served, grpc.insecure_channel(served.target) as channel:
         stub = VideoClassifierStub(channel)
         uploads = [Upload(stub) for _ in range(2)]

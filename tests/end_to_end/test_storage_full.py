@@ -31,7 +31,7 @@ def cramped(disk: Path) -> Iterator[Served]:
         yield served
 
 
-def test_an_upload_without_room_is_told_when_to_come_back(cramped: Served) -> None:
+def test_upload_to_a_full_disk_gets_a_retry_delay(cramped: Served) -> None:
     failed = {"name": "tubelet_failed_requests_total", "reason": "STORAGE_FULL"}
     small, large = pan(1.0), bytes(4_000_000)
     with Client(cramped.target, retries=False) as client:

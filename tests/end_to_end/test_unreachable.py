@@ -65,7 +65,7 @@ def refusal(target: str) -> ServerError:
     return caught.value
 
 
-def test_classify_says_it_once(nobody: str) -> None:
+def test_classify_names_an_unreachable_server_once(nobody: str) -> None:
     videos = [str(SAMPLE_CLIP)] * 7
     says = f"no tubelet server answers at {nobody}; is `tubelet serve` running?"
     done = tubelet("classify", *videos, "--server", nobody)
@@ -76,7 +76,7 @@ def test_classify_says_it_once(nobody: str) -> None:
     assert json.loads(done.stdout) == {"error": error}
 
 
-def test_evaluate_and_models_list_say_it_too(nobody: str, tmp_path: Path) -> None:
+def test_evaluate_and_models_list_name_an_unreachable_server(nobody: str, tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text(f"{SAMPLE_CLIP},static\n")
     data = ("evaluate", str(tmp_path / "list.csv"), "--out", str(tmp_path / "out"))
     for command in (data, ("models", "list")):
@@ -85,7 +85,7 @@ def test_evaluate_and_models_list_say_it_too(nobody: str, tmp_path: Path) -> Non
         assert (done.returncode, done.stdout, done.stderr) == (1, "", says)
 
 
-async def test_both_clients_say_it(nobody: str) -> None:
+async def test_both_clients_name_an_unreachable_server(nobody: str) -> None:
     says = f"no tubelet server answers at {nobody}; is `tubelet serve` running?"
     error = await asyncio.to_thread(refusal, nobody)
     assert (error.code, error.message) == ("UNAVAILABLE", says)
@@ -100,11 +100,11 @@ async def test_both_clients_say_it(nobody: str) -> None:
 
 def test_the_metrics_port_is_recognised(served: Served) -> None:
     target = f"127.0.0.1:{served.server.metrics_port}"
-    says = f"{target} answers HTTP, not gRPC: that looks like the metrics port; the gRPC port is 8500"
+    says = f"{target} answers HTTP, not gRPC: this looks like the metrics port; the gRPC port is 8500"
     assert refusal(target).message.startswith(says)
 
 
-def test_what_is_no_tubelet_server_is_named() -> None:
+def test_other_servers_are_recognised() -> None:
     with greeting(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n") as target:
         assert "answers HTTP, not gRPC" in refusal(target).message
     with greeting(b"SSH-2.0-OpenSSH_9.6\r\n") as target:
@@ -113,19 +113,19 @@ def test_what_is_no_tubelet_server_is_named() -> None:
         assert f"the server at {target} is not a tubelet server" in refusal(target).message
 
 
-def test_a_proxy_that_is_in_the_way_is_named(nobody: str) -> None:
+def test_proxy_variable_is_named(nobody: str) -> None:
     proxy = {"https_proxy": f"http://{nobody}", "no_proxy": "", "no_grpc_proxy": "", "grpc_proxy": ""}
     done = tubelet("models", "list", "--server", "localhost:8500", **proxy)
     says = "https_proxy is set: no_proxy must name servers that are not behind that proxy"
     assert done.stderr == f"no tubelet server answers at localhost:8500; {says}\n"
 
 
-def test_a_name_that_is_none() -> None:
+def test_unresolvable_name_is_reported() -> None:
     says = "the name nobody.invalid of the server nobody.invalid:8500 cannot be resolved"
     assert refusal("nobody.invalid").message == says
 
 
-async def test_what_was_answered_before_the_server_went_stays(served: Served, tmp_path: Path) -> None:
+async def test_answers_before_the_server_was_lost_are_kept(served: Served, tmp_path: Path) -> None:
     clip, waiting = tmp_path / "clip.mp4", tmp_path / "waiting.mp4"
     clip.write_bytes(pan(1.0))
     os.mkfifo(waiting)
@@ -151,7 +151,7 @@ async def test_what_was_answered_before_the_server_went_stays(served: Served, tm
     assert [type(answer) for answer in answers] == [Classification, Classification]
 
 
-async def test_a_video_is_asked_for_once_more_after_a_lost_connection(served: Served, tmp_path: Path) -> None:
+async def test_video_is_sent_once_more_after_a_lost_connection(served: Served, tmp_path: Path) -> None:
     clip = tmp_path / "clip.mp4"
     clip.write_bytes(pan(2.0))
 

@@ -155,7 +155,7 @@ def test_answers_equal_those_of_the_upload(
     assert answer.stage_seconds["fetch"] > 0
 
 
-def test_an_estimate_is_called_one(client: Client, web: Site, clip: bytes) -> None:
+def test_estimated_frame_count_gives_a_warning(client: Client, web: Site, clip: bytes) -> None:
     def warnings(name: str) -> tuple[str, ...]:
         web.answers["/clip"] = by_ranges(remuxed(clip, *_CONTAINERS[name]))
         return client.classify(f"{web.url}/clip", _PART).warnings
@@ -165,7 +165,7 @@ def test_an_estimate_is_called_one(client: Client, web: Site, clip: bytes) -> No
     assert warnings("index at the end") == warnings("fragmented") == ()
 
 
-def test_segments_come_while_the_rest_is_fetched(client: Client, web: Site, clip: bytes) -> None:
+def test_segments_arrive_while_the_rest_is_fetched(client: Client, web: Site, clip: bytes) -> None:
     video = remuxed(clip, *_CONTAINERS["matroska"])
     whole = by_ranges(video)
     seen = threading.Event()
@@ -186,7 +186,7 @@ def test_segments_come_while_the_rest_is_fetched(client: Client, web: Site, clip
 
 
 @pytest.mark.parametrize("options", [Options(), _PART], ids=["sliding", "range"])
-def test_a_server_without_ranges_is_read_from_the_front(
+def test_server_without_ranges_is_read_from_the_start(
     client: Client, web: Site, clip: bytes, options: Options
 ) -> None:
     web.answers["/clip"] = as_a_whole(clip)
@@ -195,7 +195,7 @@ def test_a_server_without_ranges_is_read_from_the_front(
     assert answer.fetched_bytes == len(clip)
 
 
-def test_a_file_may_be_larger_than_what_may_be_fetched_of_it(client: Client, web: Site, clip: bytes) -> None:
+def test_file_may_be_larger_than_the_limit_on_fetched_bytes(client: Client, web: Site, clip: bytes) -> None:
     padded = clip + (25_000_000).to_bytes(4, "big") + b"free" + bytes(25_000_000 - 8)
     web.answers["/clip"] = by_ranges(padded)
     assert client.classify(f"{web.url}/clip", _PART).metadata.size_bytes > 20_000_000
@@ -204,7 +204,7 @@ def test_a_file_may_be_larger_than_what_may_be_fetched_of_it(client: Client, web
     assert (error.reason, error.metadata["limit"]) == ("UPLOAD_TOO_LARGE", "20000000")
 
 
-def test_a_file_that_changes_midway_is_not_mixed(client: Client, web: Site, clip: bytes) -> None:
+def test_changed_file_is_not_mixed_with_its_old_version(client: Client, web: Site, clip: bytes) -> None:
     versions = iter(range(2, 100))
     first = by_ranges(clip, '"1"')
 
@@ -235,14 +235,14 @@ def test_a_redirect_to_a_private_address_is_refused(client: Client, web: Site, c
         ("{web}/text", "INVALID_ARGUMENT", "NOT_A_VIDEO"),
     ],
 )
-def test_bad_uris(client: Client, web: Site, uri: str, code: str, reason: str) -> None:
+def test_invalid_uris_get_their_reasons(client: Client, web: Site, uri: str, code: str, reason: str) -> None:
     web.answers["/text"] = by_ranges(b"Dear server,\nthis is a letter.\n" * 5000)
     error = refused(client, uri.format(web=web.url))
     assert (error.code, error.reason) == (code, reason)
     assert "secret" not in error.message
 
 
-def test_by_default_no_uri_is_taken(web: Site) -> None:
+def test_uris_are_refused_by_default(web: Site) -> None:
     asked = len(web.asked)
     with serving() as plain, Client(plain.target) as client:
         error = refused(client, f"{web.url}/clip")
@@ -300,7 +300,7 @@ def public(folder: Path, clip: bytes) -> Path:
 
 
 @pytest.mark.parametrize("name", ["a%20b.mp4", "inside.mp4"])
-def test_a_file_is_read_where_it_is(client: Client, public: Path, clip: bytes, name: str) -> None:
+def test_local_file_is_read_in_place(client: Client, public: Path, clip: bytes, name: str) -> None:
     answer = client.classify(f"file://{public}/{name}", _PART)
     assert answer.metadata == client.classify(clip, _PART).metadata
     assert answer.fetched_bytes == 0
@@ -322,14 +322,14 @@ def test_a_file_is_read_where_it_is(client: Client, public: Path, clip: bytes, n
         ("public/empty.mp4", "EMPTY_UPLOAD"),
     ],
 )
-def test_files_that_are_not_to_be_read(
+def test_files_outside_the_allowed_folders_are_refused(
     client: Client, folder: Path, public: Path, path: str, reason: str
 ) -> None:
     assert refused(client, f"file://{folder}/{path}").reason == reason
 
 
 @pytest.mark.parametrize("where", ["a server", "this process"])
-def test_the_command_takes_uris(served: Served, web: Site, clip: bytes, tmp_path: Path, where: str) -> None:
+def test_commands_classify_uris(served: Served, web: Site, clip: bytes, tmp_path: Path, where: str) -> None:
     web.answers["/clip"] = by_ranges(clip)
     uri = f"{web.url}/clip?signature=1"
     config = tmp_path / "tubelet.toml"
@@ -344,7 +344,7 @@ def test_the_command_takes_uris(served: Served, web: Site, clip: bytes, tmp_path
     assert failed["error"]["reason"] == "URI_NOT_ALLOWED"
 
 
-def test_evaluations_take_uris(served: Served, web: Site, clip: bytes, tmp_path: Path) -> None:
+def test_evaluations_read_uris(served: Served, web: Site, clip: bytes, tmp_path: Path) -> None:
     web.answers["/clip"] = by_ranges(clip)
     (tmp_path / "data.csv").write_text(f"video,label\n{web.url}/clip,shake\n{web.url}/none,shake\n")
     done = tubelet(
@@ -356,7 +356,7 @@ def test_evaluations_take_uris(served: Served, web: Site, clip: bytes, tmp_path:
     assert (report["videos"], [each["reason"] for each in report["skipped"]]) == (1, ["URI_NOT_FOUND"])
 
 
-def test_a_library_that_is_missing_is_one_sentence(tmp_path: Path) -> None:
+def test_missing_library_is_reported_in_one_sentence(tmp_path: Path) -> None:
     """As where the extra is not installed."""
     (tmp_path / "aiohttp.py").write_text("raise ModuleNotFoundError('no aiohttp')")
     environment = {"PYTHONPATH": str(tmp_path), "TUBELET_FETCH__ALLOW": '["https://"]'}

@@ -140,16 +140,16 @@ async def test_parts_of_an_object_are_read_by_ranges(way: Way, name: str) -> Non
     assert way.store.site.sent_bytes < len(_CONTENT) / 4
 
 
-async def test_what_is_not_there_is_not_found(way: Way) -> None:
+async def test_missing_objects_are_not_found(way: Way) -> None:
     assert isinstance(await failure(way, "nothing.mp4"), UriNotFound)
 
 
-async def test_an_object_of_no_bytes_is_empty(way: Way) -> None:
+async def test_object_without_bytes_is_an_empty_upload(way: Way) -> None:
     way.store.put("empty.mp4", b"")
     assert isinstance(await failure(way, "empty.mp4"), EmptyUpload)
 
 
-async def test_another_version_is_never_mixed_in(way: Way) -> None:
+async def test_versions_of_an_object_are_never_mixed(way: Way) -> None:
     way.store.put("clip.mp4", _CONTENT)
     async with Fetcher(way.config) as fetcher, fetcher.open(parse_uri(way.uri("clip.mp4"))) as opened:
         assert isinstance(opened, StoredObject)
@@ -159,19 +159,19 @@ async def test_another_version_is_never_mixed_in(way: Way) -> None:
                 pass
 
 
-async def test_a_bucket_that_is_not_allowed_is_never_asked_for(way: Way) -> None:
+async def test_bucket_that_is_not_allowed_gets_no_request(way: Way) -> None:
     async with Fetcher(way.config) as fetcher:
         with pytest.raises(UriNotAllowed):
             fetcher.check(parse_uri(f"{way.scheme}://others/clip.mp4"))
     assert way.store.site.asked == []
 
 
-async def test_a_store_that_fails_is_unavailable(way: Way) -> None:
+async def test_failing_store_is_reported_as_unavailable(way: Way) -> None:
     way.store.site.fallback = lambda request: request.reply(400, b"no")
     assert isinstance(await failure(way, "clip.mp4"), FetchFailed)
 
 
-def test_a_video_answers_as_its_upload_does(way: Way) -> None:
+def test_object_gets_the_same_answer_as_its_upload(way: Way) -> None:
     clip = pan(30.0)
     way.store.put("clip.mp4", clip)
     options = Options(windowing=WholeVideo(), ranges_ns=((20 * NS_PER_S, 22 * NS_PER_S),))

@@ -60,7 +60,7 @@ async def check(video: RangedDownload, remote: Bytes, start: int, end: int) -> i
     size=st.integers(1, 40_000),
     memory_bytes=st.integers(0, 50_000),
 )
-async def test_any_order_of_reading_gets_the_bytes_each_once(
+async def test_reads_in_any_order_fetch_each_byte_once(
     ranges: list[tuple[int, int]], size: int, memory_bytes: int
 ) -> None:
     remote = Bytes(content(10)[:size])
@@ -74,7 +74,7 @@ async def test_any_order_of_reading_gets_the_bytes_each_once(
     assert sum(end - start for start, end in remote.asked) == size
 
 
-async def test_reading_on_fetches_ahead_and_a_jump_does_not() -> None:
+async def test_sequential_reads_fetch_ahead_and_jumps_do_not() -> None:
     remote = Bytes(content(1000))
     async with fetch(remote, _CONFIG, UploadConfig()) as video:
         offset = 0
@@ -88,7 +88,7 @@ async def test_reading_on_fetches_ahead_and_a_jump_does_not() -> None:
         assert video.fetched_bytes < 60 * _BLOCK
 
 
-async def test_reading_ahead_has_a_limit() -> None:
+async def test_read_ahead_is_limited() -> None:
     remote = Bytes(content(400))
     async with fetch(remote, _CONFIG, UploadConfig()) as video:
         offset = 0
@@ -98,7 +98,7 @@ async def test_reading_ahead_has_a_limit() -> None:
     assert max(end - start for start, end in remote.asked) <= _CONFIG.read_ahead_bytes + _BLOCK
 
 
-async def test_who_waits_for_the_same_bytes_shares_them() -> None:
+async def test_readers_of_the_same_bytes_share_one_request() -> None:
     remote = Bytes(content(20))
     async with fetch(remote, _CONFIG, UploadConfig()) as video:
         offset = 5 * _BLOCK
@@ -108,7 +108,7 @@ async def test_who_waits_for_the_same_bytes_shares_them() -> None:
     assert sorted(remote.asked) == [(0, _BLOCK), (offset, offset + _BLOCK)]
 
 
-async def test_bytes_are_told_of_before_their_range_is_through() -> None:
+async def test_bytes_can_be_read_before_their_range_is_complete() -> None:
     remote = Bytes(content(1))
     remote.gate_at = 2000
     async with fetch(remote, _CONFIG, UploadConfig()) as video:
@@ -118,7 +118,7 @@ async def test_bytes_are_told_of_before_their_range_is_through() -> None:
         assert await check(video, remote, 100, _BLOCK) == _BLOCK
 
 
-async def test_the_limit_is_on_what_is_fetched_not_on_the_file() -> None:
+async def test_limit_applies_to_fetched_bytes_not_to_the_file() -> None:
     remote = Bytes(content(100))
     async with fetch(remote, _CONFIG, UploadConfig(max_bytes=3 * _BLOCK)) as video:
         await check(video, remote, 0, 1)
@@ -129,7 +129,7 @@ async def test_the_limit_is_on_what_is_fetched_not_on_the_file() -> None:
         assert video.fetched_bytes == 3 * _BLOCK
 
 
-async def test_a_failure_that_passes_costs_an_attempt() -> None:
+async def test_passing_failure_costs_one_attempt() -> None:
     remote = Bytes(content(3), [None, FetchFailed("gone for a moment")])
     config = FetchConfig(block_bytes=3 * _BLOCK, attempts=2)
     async with fetch(remote, config, UploadConfig()) as video:
@@ -138,13 +138,13 @@ async def test_a_failure_that_passes_costs_an_attempt() -> None:
 
 
 @pytest.mark.parametrize("fault", [FetchFailed("gone"), UriChanged("another")])
-async def test_a_failure_that_does_not_pass_is_told(fault: Exception) -> None:
+async def test_lasting_failure_is_raised(fault: Exception) -> None:
     async with fetch(Bytes(content(3), [fault]), _CONFIG, UploadConfig()) as video:
         with pytest.raises(type(fault), match=str(fault)):
             await video.wait(0, 1)
 
 
-async def test_what_failed_unseen_is_asked_for_again() -> None:
+async def test_range_that_failed_unawaited_is_fetched_again() -> None:
     """The first range is under way before anybody waits for it."""
     remote = Bytes(content(3), [FetchFailed("gone")])
     async with fetch(remote, _CONFIG, UploadConfig()) as video:
@@ -153,13 +153,13 @@ async def test_what_failed_unseen_is_asked_for_again() -> None:
         await check(video, remote, 0, 1000)
 
 
-async def test_there_is_no_byte_behind_the_end() -> None:
+async def test_waiting_for_a_byte_after_the_end_is_an_error() -> None:
     async with fetch(Bytes(content(1)), _CONFIG, UploadConfig()) as video:
         with pytest.raises(ValueError, match=f"no byte {_BLOCK} in a file of {_BLOCK}"):
             await video.wait(_BLOCK, _BLOCK + 1)
 
 
-async def test_leaving_ends_what_is_under_way() -> None:
+async def test_leaving_the_context_cancels_downloads() -> None:
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(20):
         remote = Bytes(content(3))
@@ -176,7 +176,7 @@ async def test_leaving_ends_what_is_under_way() -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-async def test_holes_take_no_room_in_memory_nor_on_disk(tmp_path: Path) -> None:
+async def test_holes_take_no_memory_and_no_disk_space(tmp_path: Path) -> None:
     far = 1 << 40
     file = AnonymousFile(UploadConfig(memory_bytes=10, directory=tmp_path))
     await file.write(far, [b"12", b"345"])

@@ -46,7 +46,7 @@ _NETWORKS = (ip_network("10.1.0.0/16"), ip_network("fd00:1::/32"))
         "2001:0:102:304::f5ff:fffe",  # Teredo of 10.0.0.1
     ],
 )
-def test_refused(address: str) -> None:
+def test_private_addresses_are_refused(address: str) -> None:
     assert not may_connect(address, ())
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with pytest.raises(BlockedAddress):
@@ -56,7 +56,7 @@ def test_refused(address: str) -> None:
 @pytest.mark.parametrize(
     "address", ["1.1.1.1", "172.32.0.1", "2606:4700::1111", "::ffff:1.1.1.1", "64:ff9b::1.1.1.1"]
 )
-def test_public(address: str) -> None:
+def test_public_addresses_are_allowed(address: str) -> None:
     assert may_connect(address, ())
 
 
@@ -72,7 +72,7 @@ def test_public(address: str) -> None:
         ("1.1.1.1", True),
     ],
 )
-def test_networks_that_the_operator_names(address: str, may: bool) -> None:
+def test_allowed_networks_are_allowed_with_embedded_addresses(address: str, may: bool) -> None:
     assert may_connect(address, _NETWORKS) == may
 
 

@@ -48,7 +48,7 @@ async def test_any_chunking_gives_the_same_bytes(chunks: list[bytes], memory_byt
         assert file.size_bytes == len(whole)
 
 
-async def test_bytes_can_be_read_while_others_are_on_their_way() -> None:
+async def test_bytes_can_be_read_while_others_are_arriving() -> None:
     chunks: asyncio.Queue[bytes] = asyncio.Queue()
 
     async def sent() -> AsyncIterator[bytes]:
@@ -71,7 +71,7 @@ async def test_bytes_can_be_read_while_others_are_on_their_way() -> None:
         assert file.size_bytes == 8
 
 
-async def test_bytes_that_come_while_the_disk_writes_are_there_though_no_more_come(tmp_path: Path) -> None:
+async def test_bytes_that_arrive_during_a_disk_write_are_written(tmp_path: Path) -> None:
     end = asyncio.Event()
 
     async def sent() -> AsyncIterator[bytes]:
@@ -88,7 +88,7 @@ async def test_bytes_that_come_while_the_disk_writes_are_there_though_no_more_co
 
 
 @pytest.mark.parametrize("size", [100, 10_000, 2_000_000])
-async def test_a_disk_that_takes_no_more_ends_the_upload(tmp_path: Path, size: int) -> None:
+async def test_full_disk_ends_the_upload(tmp_path: Path, size: int) -> None:
     config = UploadConfig(memory_bytes=0, directory=tmp_path)
     with no_larger_than(1_000_000):
         async with receive(stream(*[bytes(size)] * (3_000_000 // size)), config) as file:
@@ -98,7 +98,7 @@ async def test_a_disk_that_takes_no_more_ends_the_upload(tmp_path: Path, size: i
                 await file.wait(2_000_000, 2_000_001)
 
 
-async def test_a_disk_that_takes_no_more_is_heard_of_at_once(tmp_path: Path) -> None:
+async def test_full_disk_is_reported_without_a_further_chunk(tmp_path: Path) -> None:
     async def sent() -> AsyncIterator[bytes]:
         yield bytes(2_000_000)
         await asyncio.Event().wait()  # a live stream that pauses
@@ -111,7 +111,7 @@ async def test_a_disk_that_takes_no_more_is_heard_of_at_once(tmp_path: Path) -> 
                 await asyncio.wait_for(file.whole(), 60)
 
 
-async def test_a_cancellation_that_comes_twice_closes_the_file(tmp_path: Path) -> None:
+async def test_second_cancellation_still_closes_the_file(tmp_path: Path) -> None:
     async def sent() -> AsyncIterator[bytes]:
         yield bytes(8_000_000)
         await asyncio.Event().wait()
@@ -134,7 +134,7 @@ async def test_a_cancellation_that_comes_twice_closes_the_file(tmp_path: Path) -
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-async def test_what_ends_the_chunks_ends_the_waiting() -> None:
+async def test_error_of_the_chunks_is_raised_to_readers() -> None:
     async def broken() -> AsyncIterator[bytes]:
         yield b"1234"
         raise ConnectionError("gone")
@@ -158,7 +158,7 @@ async def test_a_large_upload_moves_to_an_unnamed_file_on_disk(tmp_path: Path) -
         assert content(file.fd) == b"1234567890x"
 
 
-async def test_the_limit_holds_while_reading() -> None:
+async def test_size_limit_is_checked_while_reading() -> None:
     asked = 0
 
     async def endless() -> AsyncIterator[bytes]:
@@ -174,7 +174,7 @@ async def test_the_limit_holds_while_reading() -> None:
     assert caught.value.metadata == {"limit": "25", "value": ">=30"}
 
 
-async def test_no_bytes_is_an_error() -> None:
+async def test_upload_without_bytes_is_an_error() -> None:
     with pytest.raises(EmptyUpload):
         async with receive(stream(b"", b""), UploadConfig()) as file:
             await file.whole()

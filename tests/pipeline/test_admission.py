@@ -73,7 +73,7 @@ def test_unreachable_deadline_is_rejected_with_retry_delay() -> None:
             assert ticket.predicted_s is None
         others.enter_context(busy.admit(Caller("first", 2.6)))
         with pytest.raises(
-            DeadlineTooShort, match=r"after 2.50 s, the call's deadline is in 2.60 s"
+            DeadlineTooShort, match=r"after 2.50 s, but the call's deadline is in 2.60 s"
         ) as caught:
             busy.admit(Caller("hurried", 2.6)).__enter__()
         assert caught.value.retry_after_s == pytest.approx(2.5)
