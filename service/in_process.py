@@ -1,4 +1,4 @@
-"""Classification in the caller's process: workers and engine start with the first call and stay warm."""
+"""Classification in the caller's process; the first call starts workers and engine for all calls."""
 
 import asyncio
 import os
@@ -19,28 +19,30 @@ from tubelet.service.types.request import Options
 from tubelet.service.types.result import Classification
 from tubelet.service.types.uri import parse_uri
 
-_STOP_S = 30.0  # for workers and engine to end at exit
+_STOP_S = 30.0  # limit for stopping workers and engine at exit
 
 
 def classify(video: Video, model: str = "", **options: Any) -> Classification:
-    """Classify a video in this process; a second call loads nothing anew.
+    """Classify ``video`` in this process, without a server.
 
     ``video`` is a path, the bytes of a file, a file open for reading, or a URI that ``fetch.allow`` covers.
     ``model`` is NAME or NAME:VERSION of this installation; empty: the default. ``options`` are the other
-    fields of ``Options``. The call blocks. Any thread may make it, also one whose event loop runs, as in a
-    notebook. Settings come from the environment, such as ``TUBELET_ENGINE__DEVICE``.
+    fields of ``Options``. The configuration comes from the environment (``TUBELET_ENGINE__DEVICE``, say).
+
+    The first call loads the model; later calls reuse it. The call blocks. It may be made from any thread,
+    also while an event loop runs in it, as in a notebook.
 
     Raises:
-        TubeletError: the video, an option or the model is at fault; its ``reason`` is the one of a server.
+        TubeletError: the video cannot be classified; ``reason`` is that of a server.
         OSError: the file cannot be read.
-        RuntimeError: the process was forked from one that had classified before.
+        RuntimeError: the process was forked after a call of its parent.
     """
     asked = Options(model=model, **options)
     return _running().classify(video, asked)
 
 
 class _InProcess:
-    """A thread with an event loop that holds the stages; other threads hand it videos."""
+    """The stages of the pipeline, in an event loop on a thread of its own."""
 
     def __init__(self, config: Config) -> None:
         self.pid = os.getpid()
@@ -53,15 +55,16 @@ class _InProcess:
         self._loaded: tuple[ModelRef, ...] = ()
 
     def start(self) -> None:
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End workers and engine, and wait for them; a forked copy has none."""
+        """Stop workers and engine, and wait for them; a forked process has none."""
         if self.pid == os.getpid():
             asyncio.run_coroutine_threadsafe(self._open.aclose(), self._loop).result(_STOP_S)
 
     def classify(self, video: Video, options: Options) -> Classification:
-        """Run a video through the pipeline; Ctrl-C cancels it."""
+        """Classify ``video`` on the thread, and wait; Ctrl-C cancels it."""
         uri, chunks = read_video(video)
         answer = asyncio.run_coroutine_threadsafe(self._classify(uri, chunks, options), self._loop)
         try:
@@ -81,7 +84,7 @@ class _InProcess:
         return await pipeline.classify(parsed, options, _ignore)
 
     async def _with_model(self, options: Options) -> Stages:
-        """Load the model that the options name, unless it is there already."""
+        """Return the stages, after loading the model that ``options`` name unless it is loaded."""
         try:
             asked = ModelRef.parse(options.model, options.version)
         except ValueError as error:
@@ -119,14 +122,14 @@ def _running() -> _InProcess:
     with _lock:
         if _instance is None:
             _instance = _InProcess(load_config())
-            # Before Python waits for the threads of its executors, some of which wait for our workers. What
-            # atexit has comes after that.
+            # This runs before Python joins the threads of executors, some of which wait for our workers.
+            # atexit would run after that.
             threading._register_atexit(_instance.stop)  # pyright: ignore[reportAttributeAccessIssue]
             _instance.start()
         if _instance.pid != os.getpid():
             raise RuntimeError(
                 "this process was forked from one that had called tubelet.classify, and has none of its "
-                "threads; start processes by 'spawn', or call tubelet.classify in them alone"
+                "threads; start processes with 'spawn', or call tubelet.classify only in the child processes"
             )
         return _instance
 

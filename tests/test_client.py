@@ -51,7 +51,7 @@ def test_errors_carry_the_limit_and_the_value(client: Client) -> None:
 
 
 async def test_rejection_during_the_upload_keeps_its_reason(served: Served, client: Client) -> None:
-    """The server answers before it has read the body, and the client is still writing."""
+    """The server answers while the client is still writing the body."""
     large = bytes(30_000_000)
     unknown = Options(model="nobody")
     async with AsyncClient(served.target) as other:

@@ -1,4 +1,4 @@
-"""Clients that wait where a server has no room: for what can be sent again, within the caller's timeout."""
+"""Retries of the Python clients after a rejection, within the caller's timeout."""
 
 import asyncio
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ def small() -> Iterator[Served]:
 
 @pytest.fixture
 def full(small: Served) -> Iterator[Upload]:
-    """The one video that fills the server; it ends when the test says so, or with it."""
+    """An upload that fills the server until the test ends it."""
     with grpc.insecure_channel(small.target) as channel:
         upload = Upload(VideoClassifierStub(channel))
         upload.send(pan(1.0))

@@ -1,4 +1,4 @@
-"""``tubelet.classify`` in a program of a user's, as it runs it: in a process of its own, to its exit."""
+"""``tubelet.classify`` in a user's program, from its start to its exit, in a process of its own."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A video's logits are its own, whatever company, order, cache, batches and devices it meets."""
+"""Logits of a video do not depend on other videos, order, cache, batch sizes or devices."""
 
 import asyncio
 import random
@@ -30,7 +30,7 @@ MAX_UNITS = 12
 
 @dataclass(frozen=True, slots=True)
 class Company:
-    """``videos`` are (seed of the pixels, windows); equal seeds share units."""
+    """``videos`` are pairs (seed of the pixels, windows); equal seeds share units."""
 
     videos: tuple[tuple[int, int], ...]
     order: int  # seed of when whose units come
@@ -61,7 +61,7 @@ def pixels(case: str, seed: int) -> np.ndarray:
 
 @cache
 def alone(case: str, seed: int, windows: int) -> np.ndarray:
-    """The model itself, a unit at a time, without an engine."""
+    """Compute the logits with the model itself, one unit at a time, without an engine."""
     model, s = built(case), CASES[case][1]
     with torch.inference_mode():
         units = torch.cat(

@@ -1,4 +1,4 @@
-"""The whole line over a real channel: what comes out of good videos."""
+"""End to end over a real channel: answers for valid videos."""
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -24,7 +24,7 @@ LABELS = "static pan_left pan_right tilt_up tilt_down zoom_in zoom_out roll_cw r
 
 
 def at(answer: Classification, second: float) -> str:
-    """The label of the segment at that time."""
+    """Return the label of the segment at ``second``."""
     (found,) = (
         segment.labels[0].name
         for segment in answer.segments
@@ -34,13 +34,13 @@ def at(answer: Classification, second: float) -> str:
 
 
 def scores(answer: Classification) -> np.ndarray:
-    """Scores in the order of label names, a row a segment and one for the whole video."""
+    """Return scores in the order of label names: a row for each segment and one for the whole video."""
     rows = [segment.labels for segment in answer.segments] + [answer.labels]
     return np.array([[label.score for label in sorted(row, key=lambda label: label.name)] for row in rows])
 
 
 def test_sample_clip_gets_its_true_labels(client: Client, sample: bytes) -> None:
-    """Still, pan right, zoom in, tilt up, roll clockwise, still: the story that the clip was drawn to."""
+    """The clip was drawn so: still, pan right, zoom in, tilt up, roll clockwise, still."""
     answer = client.classify(sample)
     story = {0.5: "static", 3.5: "pan_right", 6.5: "zoom_in", 9.5: "tilt_up", 12.5: "roll_cw", 15.5: "static"}
     assert {second: at(answer, second) for second in story} == story
@@ -72,7 +72,7 @@ def test_streaming_gives_metadata_then_segments_then_the_same_answer(client: Cli
 
 
 def test_answers_in_a_full_server_equal_those_alone(client: Client, sample: bytes) -> None:
-    """Units of many videos share batches; nobody's answer changes."""
+    """Units of many videos share batches, and no answer changes."""
     clips = [sample, *(pan(seconds) for seconds in (1.2, 2.0, 3.3))]
     options = Options(top_k=10)
     alone = [client.classify(clip, options) for clip in clips]
@@ -111,7 +111,7 @@ def test_options_choose_windows_ranges_and_labels(client: Client, sample: bytes)
 
 
 def test_a_range_gets_the_labels_that_the_whole_video_gets_there(client: Client, sample: bytes) -> None:
-    """Seeking into the video gives the very same frames."""
+    """Seeking into the video gives exactly the same frames."""
     options = Options(top_k=10, windowing=Sliding(2 * NS_PER_S, 2 * NS_PER_S))
     whole = scores(client.classify(sample, options))
     part = Options(top_k=10, windowing=options.windowing, ranges_ns=((6 * NS_PER_S, 10 * NS_PER_S),))

@@ -1,4 +1,4 @@
-"""The whole line over a real channel: what comes of bad input and accidents."""
+"""End to end over a real channel: invalid input and crashes."""
 
 import os
 import random
@@ -40,7 +40,7 @@ def refused(client: Client, video: bytes, options: Options | None = None) -> Ser
 
 
 def outcome(client: Client, video: bytes) -> str:
-    """The reason of the error, if there is one."""
+    """Return the reason of the error, or an empty string."""
     try:
         client.classify(video, timeout_s=60)
     except ServerError as error:
@@ -49,7 +49,7 @@ def outcome(client: Client, video: bytes) -> str:
 
 
 def sound() -> bytes:
-    """A second of sound in an mp4, no picture."""
+    """Return an mp4 with a second of sound and no picture."""
     out = BytesIO()
     with av.open(out, "w", format="mp4") as container:
         stream = container.add_stream("aac", rate=16_000)
@@ -100,7 +100,7 @@ def test_server_starts_with_limits_below_the_warm_up_clip(limit: dict[str, Any])
 
 
 def test_video_longer_than_the_limit_is_refused() -> None:
-    """Whatever its container says of it; one that lasts just so long is answered."""
+    """Whatever the container's header says; a video of exactly the limit is answered."""
     containers = {"mp4": "libx264", "matroska": "libx264", "mpegts": "libx264", "avi": "mpeg4"}
     with serving(decode={"max_duration_s": 2}) as served, Client(served.target) as client:
         for container, codec in containers.items():
@@ -113,7 +113,7 @@ def test_video_longer_than_the_limit_is_refused() -> None:
 
 @pytest.mark.parametrize("ranges_ns", [(), ((0, 9 * NS_PER_S),)], ids=["open", "known"])
 def test_more_windows_than_the_limit_are_refused(ranges_ns: tuple[tuple[int, int], ...]) -> None:
-    """Windows of a second every half of one: eight seconds have fifteen. So has the clip that warms up."""
+    """Windows of 1 s every 0.5 s: eight seconds have fifteen, and so has the warm-up clip."""
     with serving(decode={"max_windows": 15}) as served, Client(served.target) as client:
         every = Options(windowing=Sliding(NS_PER_S, NS_PER_S // 2), ranges_ns=ranges_ns)
         error = refused(client, pan(8.5), every)

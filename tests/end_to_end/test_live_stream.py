@@ -30,7 +30,7 @@ _CONTAINERS = {
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
-    """What is uploaded moves to disk in the middle."""
+    """A server whose uploads move from memory to disk half-way."""
     with serving(upload={"memory_bytes": 30_000}, engine={"precision": "fp32"}) as server:
         yield server
 
@@ -41,7 +41,7 @@ def clip() -> bytes:
 
 
 class Tap:
-    """A file that has what the test feeds, and waits for more until it is told that there is none."""
+    """A file that the test feeds; reads wait for more bytes until the test ends it."""
 
     def __init__(self) -> None:
         self._chunks: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
@@ -86,7 +86,7 @@ def test_segments_arrive_before_the_upload_ends(client: Client, clip: bytes, nam
 
 @pytest.mark.parametrize("pieces", [1, 30])
 def test_index_with_frames_out_of_order_is_followed(client: Client, clip: bytes, pieces: int) -> None:
-    """The movie box is in front, but the samples behind it lie in another order than they are shown in."""
+    """The movie box comes first, but the samples after it are not in the order of presentation."""
     in_order = remuxed(clip, *_CONTAINERS["fast start"])
     video = samples_reversed(in_order)
     assert video != in_order
@@ -105,7 +105,7 @@ def test_index_with_frames_out_of_order_is_followed(client: Client, clip: bytes,
 
 @pytest.mark.parametrize("frames", [194, 196, 198, 200, 202, 294, 296, 298, 300, 346, 349, 350])
 def test_live_answer_is_right_where_the_video_ends_near_a_unit(client: Client, frames: int) -> None:
-    """All frames that a unit of half a second samples are there before it is known that the unit is."""
+    """The frames of the last unit arrive before it is known whether the video contains the whole unit."""
     scene, camera = town(), Camera(400, 500)
     cameras = islice(
         chain(move(camera, Camera(700, 500), 1.7, fps=100), move(Camera(700, 500), camera, 2, fps=100)),
@@ -128,7 +128,7 @@ def test_live_answer_is_right_where_the_video_ends_near_a_unit(client: Client, f
 
 
 def test_a_recording_of_a_browser_has_no_duration(client: Client, clip: bytes) -> None:
-    """As MediaRecorder writes it: clusters of unknown size, nothing at the end to look up."""
+    """As MediaRecorder writes it: clusters of unknown size, and no index at the end."""
     video = remuxed(clip, "matroska", {"live": "1"})
     tap = Tap()
     tap.feed(video[: len(video) * 8 // 10])
@@ -147,7 +147,7 @@ def test_a_recording_of_a_browser_has_no_duration(client: Client, clip: bytes) -
 
 
 def test_live_stream_gets_segments_while_it_lasts(client: Client, clip: bytes) -> None:
-    """Fed a second at a time, a segment of half a second is known at the latest a second after its end."""
+    """If a second is fed at a time, a segment of 0.5 s is known at most a second after its end."""
     video = remuxed(clip, "mpegts", {})
     seconds = [video[len(video) * part // 6 : len(video) * (part + 1) // 6] for part in range(6)]
     tap = Tap()
@@ -168,7 +168,7 @@ def test_live_stream_gets_segments_while_it_lasts(client: Client, clip: bytes) -
 
 
 def test_options_that_need_the_whole_video_wait_for_it(client: Client, clip: bytes) -> None:
-    """The index of this file stands behind its frames."""
+    """The index of this file comes after its frames."""
     whole = client.classify(clip)
     tap = Tap()
     for start in range(0, len(clip), 10_000):
@@ -180,7 +180,7 @@ def test_options_that_need_the_whole_video_wait_for_it(client: Client, clip: byt
 
 
 def test_contradictory_timestamps_get_one_answer(client: Client) -> None:
-    """Pictures are decoded one after the other for ten seconds, but all are shown when the first is."""
+    """Decoding times span ten seconds, but all presentation times equal the first one."""
     stripes = np.tile(np.arange(0, 192, 3, dtype=np.uint8)[:, None], (64, 1, 3))
     frames = (np.roll(stripes, number, 1) for number in range(250))
     video = _shown_at_once(encode(frames, fps=25, container="mpegts", bf="2"))
@@ -191,7 +191,7 @@ def test_contradictory_timestamps_get_one_answer(client: Client) -> None:
 
 
 def _shown_at_once(stream: bytes) -> bytes:
-    """MPEG-TS whose pictures have two stamps each, the second made equal for all (ISO 13818-1, 2.4.3.7)."""
+    """Return an MPEG-TS whose presentation timestamps are all made equal (ISO 13818-1, 2.4.3.7)."""
     data, first = bytearray(stream), None
     for packet in range(0, len(data), 188):
         body = packet + 4 + (1 + data[packet + 4] if data[packet + 3] & 0x20 else 0)

@@ -1,4 +1,4 @@
-"""The whole line over a real channel: messages that are none, and accidents while they are answered."""
+"""End to end over a real channel: malformed messages and unexpected errors."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +23,7 @@ Call = Callable[[str, Sequence[bytes]], ServerError]
 
 @pytest.fixture
 def refused(served: Served) -> Iterator[Call]:
-    """What a method that is sent these bytes, a message each, says."""
+    """Calls a method with raw messages, and returns its error."""
     with grpc.insecure_channel(served.target) as channel:
 
         def call(method: str, messages: Sequence[bytes]) -> ServerError:

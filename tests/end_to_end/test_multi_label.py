@@ -1,4 +1,4 @@
-"""Models that score each label by itself: served, their scores are the sigmoid of transformers' logits."""
+"""Multi-label models: the scores that are served are the sigmoid of transformers' logits."""
 
 import json
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ LABELS = {"alarm": ("violence",), "tags": ("indoors", "outdoors", "night")}
 
 @pytest.fixture(scope="module")
 def theirs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Any]]:
-    """By name: the folder and the model, of one and of three logits, both of multi-label classification."""
+    """Return, by name, the folder and the model of two multi-label models, with one and three logits."""
     found = {}
     for name, labels in LABELS.items():
         torch.manual_seed(1)
@@ -63,7 +63,7 @@ def tags_served(
 
 @pytest.fixture(scope="module")
 def grey() -> bytes:
-    """A second of one colour: whichever frames a window takes, they are the same."""
+    """Return a second of one colour, so that all frames are equal."""
     return encode([np.full((SIZE, SIZE, 3), GREY, np.uint8)] * 25)
 
 

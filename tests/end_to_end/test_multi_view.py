@@ -27,13 +27,13 @@ _LEFTS = {1: (18,), 3: (0, 18, 37)}
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
-    """In float32 on every chip: bfloat16's rounding is larger than what a wrong view may change."""
+    """A server that computes in float32: bfloat16 rounds more than a wrong view may change."""
     with serving(engine={"precision": "fp32"}) as server:
         yield server
 
 
 async def _window(pool: DecodePool, start_s: float) -> np.ndarray:
-    """The sample for two seconds, uncut: (S, t, 48, 85, C)"""
+    """Return the units of the first two seconds, before the crop: (S, t, 48, 85, C)."""
     plan = Plan((piece(start_s, start_s + 2, 4, 4),))
     async with pool.worker() as worker:
         _, units, _ = await decode_file(worker, Path(str(SAMPLE_CLIP)), plan, _RESIZED)

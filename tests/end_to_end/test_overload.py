@@ -1,4 +1,4 @@
-"""The whole line over a real channel: what comes of haste, crowds, and a server that ends."""
+"""End to end over a real channel: deadlines, cancellation, overload and drain."""
 
 import threading
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A real file system without room: the client is told when to come back, and others are served."""
+"""A real full file system: the client gets a retry delay, and other videos are answered."""
 
 import subprocess
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from tubelet.service.client import Client, ServerError
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of one megabyte."""
+    """A server whose uploads go to a file system of 1 MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = subprocess.run(

@@ -1,4 +1,4 @@
-"""A server that is not there, is something else, or goes away: one sentence, and what was answered stays."""
+"""A server that is missing, of another kind, or lost: one sentence, and earlier answers are kept."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ from tubelet.service.types.result import Classification
 
 @pytest.fixture
 def nobody() -> Iterator[str]:
-    """An address where nothing listens, and nothing will."""
+    """The address of a port where nothing listens."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield f"localhost:{taken.getsockname()[1]}"

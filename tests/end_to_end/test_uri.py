@@ -1,4 +1,4 @@
-"""Videos at URIs over a real channel: the answers of uploads, from a small share of the bytes."""
+"""Videos at URIs over a real channel: the same answers as for uploads, from few of the bytes."""
 
 import json
 import os
@@ -70,7 +70,7 @@ def served(web: Site, folder: Path) -> Iterator[Served]:
 
 @pytest.fixture(scope="module")
 def clip() -> bytes:
-    """600 frames of noise, 6 MB: a key frame a second."""
+    """Return 600 frames of noise, 6 MB, with a key frame each second."""
     return encode(noise(), fps=_FPS, g=str(_FPS), bf="2", preset="ultrafast")
 
 
@@ -80,7 +80,7 @@ def noise() -> Iterator[np.ndarray]:
 
 
 def cut(clip: bytes, folder: Path) -> bytes:
-    """What is behind the first half second; an edit list hides what its first key frame needs before it."""
+    """Return the clip from 0.5 s on; an edit list hides the frames before that which decoding needs."""
     (folder / "whole.mp4").write_bytes(clip)
     command = ["ffmpeg", "-v", "error", "-ss", "0.5", "-i", "whole.mp4", "-c", "copy", "cut.mp4"]
     subprocess.run(command, cwd=folder, check=True)
@@ -252,7 +252,7 @@ def test_uris_are_refused_by_default(web: Site) -> None:
 
 
 def test_no_chunk_may_follow_a_uri(served: Served, client: Client, web: Site, clip: bytes) -> None:
-    """Whoever just does not end the stream gets the answer."""
+    """A client that does not end its stream gets the answer too."""
     held = threading.Event()
     good = by_ranges(clip)
 
@@ -283,7 +283,7 @@ def test_no_chunk_may_follow_a_uri(served: Served, client: Client, web: Site, cl
 
 @pytest.fixture(scope="module")
 def public(folder: Path, clip: bytes) -> Path:
-    """The folder that file: URIs may lead to, beside one that they may not."""
+    """The folder that file: URIs may read; its neighbour may not be read."""
     public = folder / "public"
     (public / "sub").mkdir(parents=True)
     (folder / "private").mkdir()
@@ -357,7 +357,7 @@ def test_evaluations_read_uris(served: Served, web: Site, clip: bytes, tmp_path:
 
 
 def test_missing_library_is_reported_in_one_sentence(tmp_path: Path) -> None:
-    """As where the extra is not installed."""
+    """As in an installation without the extra."""
     (tmp_path / "aiohttp.py").write_text("raise ModuleNotFoundError('no aiohttp')")
     environment = {"PYTHONPATH": str(tmp_path), "TUBELET_FETCH__ALLOW": '["https://"]'}
     done = tubelet("serve", "--port", "0", "--metrics-port", "0", **environment)

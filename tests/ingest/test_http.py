@@ -1,4 +1,4 @@
-"""Web servers, good and bad, over real connections."""
+"""Downloads from well-behaved and faulty web servers, over real connections."""
 
 import asyncio
 import socket
@@ -44,7 +44,7 @@ def config(*allow: str, **settings: object) -> FetchConfig:
 
 
 async def read(settings: FetchConfig, url: str, start: int = 90_000, end: int = 91_000) -> bytes:
-    """The bytes at that place of a file with ranges; all of one without."""
+    """Return the bytes [start, end) of a file with ranges; all bytes of one without."""
     async with Fetcher(settings) as fetcher, fetcher.open(parse_uri(url)) as opened:
         if isinstance(opened, Streamed):
             return b"".join([chunk async for chunk in opened.chunks])
@@ -132,7 +132,7 @@ async def test_a_loop_of_redirects_ends(web: Site) -> None:
 
 
 async def test_private_addresses_look_like_closed_ports(web: Site) -> None:
-    """By their number in any spelling, by a name, and after a redirect from where one may go."""
+    """Addresses in any spelling, behind a name, and after a redirect from an allowed URI."""
     web.answers["/a.mp4"] = by_ranges(_CONTENT)
     names = ["127.0.0.1", "127.1", "2130706433", "0x7f000001", "localhost", "[::ffff:127.0.0.1]", "0"]
     urls = [f"http://{name}:{web.port}/a.mp4" for name in names]
@@ -190,7 +190,7 @@ async def test_passing_failure_is_retried(web: Site) -> None:
 
 
 def _after_the_first(then: Answer) -> Answer:
-    """The first range is right, what follows is not."""
+    """Return an answer that is right for the first range, and ``then`` for all others."""
     good = by_ranges(_CONTENT)
     return lambda request: good(request) if request.headers["Range"].startswith("bytes=0-") else then(request)
 
@@ -248,7 +248,7 @@ async def test_answers_that_differ_from_the_request_are_refused(
 
 
 async def test_wrong_size_is_detected_where_bytes_are_missing(web: Site) -> None:
-    """The server says 10 GB; the file itself is not believed to be there before it comes."""
+    """The server claims 10 GB; bytes count only once they have arrived."""
 
     def lie(request: Request) -> None:
         wanted = request.range(10**10)
@@ -282,7 +282,7 @@ async def test_stalled_server_ends_in_a_timeout(web: Site, where: str) -> None:
 
 
 async def test_server_that_sends_too_slowly_ends_in_a_timeout(web: Site) -> None:
-    """A byte every now and then does not count as an answer."""
+    """A byte now and then does not reset the timeout."""
     over = threading.Event()
 
     def drip(request: Request) -> None:

@@ -1,4 +1,4 @@
-"""Objects in S3 and in Google Cloud Storage: their real clients, and a server that speaks as both do."""
+"""Objects in S3 and Google Cloud Storage: their real clients, and a server with both interfaces."""
 
 import json
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ _NAMES = ["clip.mp4", "a folder/50 % + ü.mp4"]
 
 @dataclass(slots=True)
 class Store:
-    """Objects by name in the bucket ``clips``; each one's version is a number."""
+    """The objects of the bucket ``clips`` by name, each with a version number."""
 
     site: Site
     objects: dict[str, tuple[int, bytes]] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class Store:
         self.objects[name] = version, content
 
     def s3(self, request: Request) -> None:
-        """HEAD and GET of an object, and the list of none (the S3 API's reference)."""
+        """Answer HEAD and GET of an object and an empty list, as S3 does (S3 API reference)."""
         path, query = _split(request)
         if "list-type" in query:
             listing = b'<?xml version="1.0"?><ListBucketResult><KeyCount>0</KeyCount></ListBucketResult>'
@@ -59,7 +59,7 @@ class Store:
         return _send(request, content, ETag=etag)
 
     def gs(self, request: Request) -> None:
-        """Metadata and media of an object, and the list of none (the JSON API's reference)."""
+        """Answer metadata, media and an empty list, as Cloud Storage does (JSON API reference)."""
         path, query = _split(request)
         name = path.partition("/b/clips/o/")[2]
         if not name:
@@ -90,7 +90,7 @@ def _send(request: Request, content: bytes, **headers: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A store, and the configuration that leads to it."""
+    """A store and its configuration."""
 
     scheme: str
     store: Store
@@ -119,7 +119,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 
 async def read(way: Way, name: str, start: int, end: int) -> bytes:
-    """As a decode worker's questions are answered: through the file with holes."""
+    """Read the object as a decode worker does, through a file with holes."""
     async with Fetcher(way.config) as fetcher, fetcher.open(parse_uri(way.uri(name))) as opened:
         assert isinstance(opened, StoredObject)
         async with fetch(opened, way.config, UploadConfig()) as video:

@@ -1,4 +1,4 @@
-"""A fetched file has the bytes that were asked for, each fetched once, and few besides."""
+"""Ranged downloads: the requested bytes, each fetched once, and few others."""
 
 import asyncio
 import os
@@ -20,7 +20,7 @@ _CONFIG = FetchConfig(block_bytes=_BLOCK, read_ahead_bytes=16 * _BLOCK, attempts
 
 
 class Bytes:
-    """A remote file in pieces of 1000 bytes, of which those from ``gate_at`` on wait for ``gate``.
+    """A remote file in pieces of 1000 bytes; those from ``gate_at`` on wait for ``gate``.
 
     ``faults`` are raised before pieces, one each.
     """
@@ -48,7 +48,7 @@ def content(blocks: float) -> bytes:
 
 
 async def check(video: RangedDownload, remote: Bytes, start: int, end: int) -> int:
-    """Ask for bytes, and see that they are there: up to where."""
+    """Wait for bytes, check their content, and return the end of the range that has arrived."""
     begins, ends = await video.wait(start, end)
     assert begins <= start < min(end, remote.size_bytes) <= ends
     assert os.pread(video.fd, ends - begins, begins) == remote.content[begins:ends]
@@ -145,7 +145,7 @@ async def test_lasting_failure_is_raised(fault: Exception) -> None:
 
 
 async def test_range_that_failed_unawaited_is_fetched_again() -> None:
-    """The first range is under way before anybody waits for it."""
+    """The first range is being fetched before any wait."""
     remote = Bytes(content(3), [FetchFailed("gone")])
     async with fetch(remote, _CONFIG, UploadConfig()) as video:
         while len(remote.asked) < 1 or video._runs:

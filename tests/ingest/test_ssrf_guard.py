@@ -1,4 +1,4 @@
-"""Only public addresses are connected to, however they are written, and networks that the operator names."""
+"""Connections go to public addresses and allowed networks only, in whatever spelling."""
 
 import socket
 from ipaddress import ip_network

@@ -1,4 +1,4 @@
-"""Chunks become one anonymous file, bounded in memory."""
+"""Uploads become one anonymous file with a limit on its memory."""
 
 import asyncio
 import os
@@ -28,7 +28,7 @@ def content(fd: int) -> bytes:
 
 @contextmanager
 def no_larger_than(file_bytes: int) -> Iterator[None]:
-    """As a disk that is full, for this process."""
+    """Limit the size of files of this process, as a full disk does."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, hard))
     try:

@@ -1,4 +1,4 @@
-"""Who is let in, and who is told to come back, and when."""
+"""Admission control: limits, predicted deadlines and trials."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -23,14 +23,14 @@ def admission(**settings: object) -> Admission:
 
 
 def answered(admission: Admission, server_s: float, times: int = 20) -> None:
-    """So many videos came one after another, and each took so long."""
+    """Record ``times`` videos, one after another, that took ``server_s`` each."""
     for _ in range(times):
         with admission.admit(Caller()) as ticket:
             ticket.server_s = server_s
 
 
 def expected(admission: Admission) -> str:
-    """When one more would be answered that is in a hurry, as is the only one that is in flight."""
+    """Return the predicted time of a second video, beside a single one with a short deadline."""
     with (
         admission.admit(Caller("", 0.01)),
         pytest.raises(DeadlineTooShort) as caught,
@@ -82,7 +82,7 @@ def test_unreachable_deadline_is_rejected_with_retry_delay() -> None:
 
 
 def test_cost_of_a_video_does_not_depend_on_videos_in_flight() -> None:
-    """Four at once that take four times as long each cost as much as one at a time."""
+    """Four videos at once that take four times as long cost as much as one at a time."""
     alone, shared = admission(), admission()
     answered(alone, server_s=0.5)
     for _ in range(10):
@@ -95,7 +95,7 @@ def test_cost_of_a_video_does_not_depend_on_videos_in_flight() -> None:
 
 
 def test_no_deadline_is_rejected_without_enough_samples() -> None:
-    """Neither before enough is known, nor for ever because of what was slow once."""
+    """Neither before there are enough samples, nor forever because of one slow video."""
     new = admission()
     answered(new, server_s=100, times=3)
     with new.admit(Caller()), new.admit(Caller("", 0.1)):
@@ -107,7 +107,7 @@ def test_no_deadline_is_rejected_without_enough_samples() -> None:
 
 
 def test_cancelled_videos_only_raise_the_predicted_cost() -> None:
-    """Otherwise those that come too late would never count, and everybody would be let in to be late."""
+    """Otherwise late videos would never be samples, and all videos would be admitted and late."""
     known = admission()
     answered(known, server_s=0.5, times=64)
     for server_s_at_cancel, then in ((0.01, "1.00"), (4.0, "8.00")):
@@ -127,7 +127,7 @@ def test_failed_videos_are_no_samples() -> None:
 
 
 def test_cheap_videos_are_admitted_again_after_expensive_ones() -> None:
-    """Neither does what only seems to be at work keep it out."""
+    """An idle video in flight does not block them either."""
     after_long_ones = admission()
     answered(after_long_ones, server_s=60, times=64)
     with after_long_ones.admit(Caller("idle")):
@@ -148,7 +148,7 @@ def test_trials_increase_while_predictions_are_wrong_and_reset_when_right() -> N
     answered(dark, server_s=60, times=64)
 
     def tried_at_once(then: str, after_s: float) -> int:
-        """How many are let in beside each other, all of which end so."""
+        """Return how many trials are admitted together, all of which then end in this way."""
         with ExitStack() as together:
             for tried in count():
                 try:

@@ -1,4 +1,4 @@
-"""A video of a day is answered bit by bit: others have their turns meanwhile."""
+"""Work on a video of a day yields to the event loop, so that other requests run."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -40,7 +40,7 @@ METADATA = VideoMetadata("matroska", "h264", 64, 48, 1.0, SEGMENTS, SEGMENTS * N
 
 @contextmanager
 def others() -> Iterator[list[int]]:
-    """Somebody who takes every turn there is; the number of the last one."""
+    """Count the runs of another task of the event loop until the context ends."""
     last = [0]
 
     async def take() -> None:
@@ -64,7 +64,7 @@ async def test_event_loop_runs_while_an_answer_is_written() -> None:
 
 
 async def test_event_loop_runs_while_windows_become_segments() -> None:
-    """All of them are there from the start, as they are when every unit is a cache hit."""
+    """All windows are ready from the start, as if every unit were a cache hit."""
     spec = ModelStore().find("camera-motion").spec
     model = ServedModel(spec, (), precision="fp32", max_batch_units=1, max_batch_windows=1)
     plan = make_plan(METADATA, spec.sampling, Options())
@@ -94,7 +94,7 @@ async def test_event_loop_runs_while_windows_become_segments() -> None:
 
 
 async def test_event_loop_runs_while_units_are_queued(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many of them the decoder has put there; each takes as long as a turn may here."""
+    """However many units the decoder has ready; here each one takes a whole yield interval."""
     monkeypatch.setattr(pipeline, "_YIELD_INTERVAL_S", 0.0)
     decode, queue = DecodeSession.decode, WindowStarter.add
     at: list[int] = []

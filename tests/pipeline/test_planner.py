@@ -1,4 +1,4 @@
-"""The plan of units, windows and segments: tables and properties, no I/O."""
+"""Plans of units, windows and segments: tables and properties, without I/O."""
 
 from bisect import bisect
 from dataclasses import replace
@@ -226,7 +226,7 @@ def test_segments_tile_the_range_and_average_the_windows_over_their_middle(grid:
 def test_settled_segments_do_not_change_when_the_video_goes_on(
     units_per_window: int, stride: int, units: int, more: int
 ) -> None:
-    """A segment of an open plan is given once its windows are complete and it is settled."""
+    """A segment of an unbounded plan is emitted once its windows are complete and it is settled."""
     known, whole, open_ended = (
         SamplingGrid(0, end, units_per_window, 1, units_per_window, min(stride, units_per_window))
         for end in (units_per_window + units, units_per_window + units + more, 10**6)
@@ -244,7 +244,7 @@ def test_settled_segments_do_not_change_when_the_video_goes_on(
 
 @st.composite
 def plans_of_views(draw: st.DrawFn) -> Plan:
-    """Views of one range, all as long as each other."""
+    """Generate a plan of views of one range, all of one length."""
     window_ns, units, frames = draw(st.integers(1, 10**10)), draw(st.integers(1, 6)), draw(st.integers(1, 4))
     starts = sorted(draw(st.lists(st.integers(0, 10**11), min_size=1, max_size=12)))
     end_ns = starts[-1] + window_ns

@@ -1,4 +1,4 @@
-"""Window logits become segments and the video's labels."""
+"""Logits of windows become segments and the labels of the video."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ LABELS = ("a", "b", "c")
 
 
 def plan(end_ns: int, *, one_segment: bool = False) -> Plan:
-    """Units of 1 ns, windows of 4 units every 2."""
+    """Return a plan with units of 1 ns and windows of 4 units every 2 units."""
     return Plan((SamplingGrid(0, end_ns, 4, 1, 4, 2, one_segment=one_segment),))
 
 
@@ -103,7 +103,7 @@ def test_views_after_the_end_of_the_video_are_left_out() -> None:
 
 
 def test_segments_of_a_shortened_video_cover_what_was_decoded() -> None:
-    """Planned to 20, decoded to 7: the last window moves to units 3..6, the last segment ends at 7."""
+    """Planned to 20 ns, decoded to 7: the last window moves to units 3..6, the last segment ends at 7."""
     assembler = SegmentAssembler(plan(20), LABELS, top_k=1, score_threshold=0)
     segments = list(assembler.add(0, 0, logits(1, 1, 1))) + list(assembler.add(0, 1, logits(1, 1, 1)))
     assembler.cut(plan(7))

@@ -1,4 +1,4 @@
-"""Chunks are taken out of their messages as protobuf would."""
+"""Chunks are read from their messages as protobuf reads them."""
 
 from collections.abc import AsyncIterator
 
@@ -55,7 +55,7 @@ def test_any_bytes_are_read_as_protobuf_reads_them(sent: bytes) -> None:
 
 
 class Recorder(VideoClassifierServicer):
-    """What a server hands to its servicer."""
+    """A servicer that records the requests it gets."""
 
     def __init__(self) -> None:
         self.found: list[object] = []

@@ -1,4 +1,4 @@
-"""How long a client may be silent. A limit of nothing has passed whenever somebody waits at all."""
+"""The idle timeout of uploads; a timeout of 0 s has passed as soon as the server waits."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""A TCP connection to a real server that the test can cut."""
+"""A TCP proxy in front of a real server, whose connections a test can break."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Wire:
-    """Forwards bytes to ``port``; the first ``breaks`` connections break after a few kilobytes."""
+    """Forwards connections to ``port``; the first ``breaks`` of them break after 4 KiB."""
 
     port: int
     breaks: int = 0
@@ -18,7 +18,7 @@ class Wire:
     _server: asyncio.Server | None = None
 
     async def cut(self) -> None:
-        """Break all connections and take no more."""
+        """Break all connections and accept no further ones."""
         assert self._server is not None
         self._server.close()
         for writer in self._open:
@@ -48,6 +48,7 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, is_b
 
 @asynccontextmanager
 async def wire_to(port: int, breaks: int = 0) -> AsyncIterator[Wire]:
+    """Forward connections to ``port`` until the context ends."""
     wire = Wire(port, breaks)
     wire._server = await asyncio.start_server(wire._forward, "127.0.0.1", 0)
     wire.target = f"127.0.0.1:{wire._server.sockets[0].getsockname()[1]}"

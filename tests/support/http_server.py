@@ -1,4 +1,4 @@
-"""A real HTTP server for tests, on 127.0.0.1, whose files and manners the test decides."""
+"""A real HTTP server for tests, on 127.0.0.1; the test sets its files and behaviour."""
 
 import re
 import threading
@@ -11,7 +11,7 @@ Answer = Callable[["Request"], None]
 
 
 class Request(BaseHTTPRequestHandler):
-    """One request; ``site`` is what all of them see."""
+    """The handler of one request; all requests share ``site``."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -29,10 +29,10 @@ class Request(BaseHTTPRequestHandler):
         self.do_GET()
 
     def log_message(self, format: str, *args: object) -> None:
-        """Not to the test's output."""
+        """Log nothing, to keep the output of tests clean."""
 
     def reply(self, status: int, body: bytes = b"", **headers: str) -> None:
-        """``headers`` have underscores for dashes."""
+        """Send an answer; the names in ``headers`` have underscores instead of dashes."""
         self.send_response(status)
         named = {"Content-Length": str(len(body))} | {
             key.replace("_", "-"): value for key, value in headers.items()
@@ -44,6 +44,7 @@ class Request(BaseHTTPRequestHandler):
             self.send(body)
 
     def send(self, body: bytes) -> None:
+        """Send bytes of the body, and count them in the site."""
         try:
             self.wfile.write(body)
         except ConnectionError:
@@ -52,20 +53,20 @@ class Request(BaseHTTPRequestHandler):
         self.site.sent_bytes += len(body)
 
     def range(self, size: int) -> tuple[int, int] | None:
-        """[start, end) of what is asked for, of a file of this size."""
+        """Return the requested range [start, end) of a file of ``size`` bytes, or None."""
         found = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
         return None if found is None else (int(found[1]), min(int(found[2]) + 1, size))
 
 
 @dataclass(slots=True)
 class Site:
-    """A server: what it answers by path, what it was asked (path, range), how much of bodies it sent."""
+    """A server: its answers by path, the requests it got (path, range), the bytes of bodies it sent."""
 
     port: int
     answers: dict[str, Answer] = field(default_factory=dict)
     asked: list[tuple[str, str]] = field(default_factory=list)
     sent_bytes: int = 0
-    fallback: Answer | None = None  # where there is no answer of its own
+    fallback: Answer | None = None  # for paths without an answer
 
     @property
     def url(self) -> str:
@@ -74,6 +75,7 @@ class Site:
 
 @contextmanager
 def site() -> Iterator[Site]:
+    """Serve on a free port until the context ends."""
     handler = type("Handler", (Request,), {})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
@@ -89,7 +91,7 @@ def site() -> Iterator[Site]:
 
 
 def by_ranges(content: bytes, etag: str = '"1"') -> Answer:
-    """As static file servers do: RFC 9110, sections 13 and 14."""
+    """Answer with ``content`` by ranges, as static file servers do (RFC 9110, sections 13 and 14)."""
 
     def answer(request: Request) -> None:
         wanted = request.range(len(content))
@@ -101,16 +103,17 @@ def by_ranges(content: bytes, etag: str = '"1"') -> Answer:
             request.reply(416, Content_Range=f"bytes */{len(content)}")
         else:
             start, end = wanted
-            place = f"bytes {start}-{end - 1}/{len(content)}"
-            request.reply(206, content[start:end], ETag=etag, Content_Range=place)
+            content_range = f"bytes {start}-{end - 1}/{len(content)}"
+            request.reply(206, content[start:end], ETag=etag, Content_Range=content_range)
 
     return answer
 
 
 def as_a_whole(content: bytes) -> Answer:
-    """As servers do that know of no ranges."""
+    """Answer with all of ``content``, as servers without ranges do."""
     return lambda request: request.reply(200, content)
 
 
 def redirect(url: str) -> Answer:
+    """Answer with a redirect to ``url``."""
     return lambda request: request.reply(302, Location=url)

@@ -1,4 +1,4 @@
-"""A real server for tests: on free ports, in a thread of its own, reached over a real channel."""
+"""A real server for tests: on free ports, in a thread of its own, called over a real channel."""
 
 import asyncio
 import threading
@@ -17,12 +17,12 @@ from tubelet.v1 import classification_pb2
 from tubelet.v1 import video_classifier_pb2 as pb
 from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierStub
 
-_PATIENCE_S = 100.0  # for what must come
+_PATIENCE_S = 100.0  # limit for what must happen
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A server that is ready; ``drain`` makes it stop as SIGTERM would, and ``wait`` until it has."""
+    """A server that is ready."""
 
     server: RunningServer
     stop: threading.Event
@@ -30,17 +30,20 @@ class Served:
 
     @property
     def target(self) -> str:
+        """The address of the gRPC port."""
         return f"127.0.0.1:{self.server.port}"
 
     def drain(self) -> None:
+        """Make the server stop as SIGTERM would."""
         self.stop.set()
 
     def wait(self) -> None:
+        """Wait until the server has stopped."""
         self.thread.join(timeout=60)
         assert not self.thread.is_alive()
 
     def metric(self, name: str, **labels: str) -> float:
-        """The sum of a metric's samples that have these labels, as Prometheus would scrape them."""
+        """Scrape the metrics; return the sum of the samples of ``name`` that have these labels."""
         url = f"http://127.0.0.1:{self.server.metrics_port}/metrics"
         with urllib.request.urlopen(url, timeout=60) as response:
             text = response.read().decode()
@@ -56,7 +59,7 @@ OPTIONS = pb.ClassifyRequest(options=classification_pb2.ClassifyOptions())
 
 
 class Upload:
-    """A request whose chunks the test sends one by one."""
+    """A call whose chunks the test sends one by one."""
 
     def __init__(self, stub: VideoClassifierStub, timeout_s: float | None = None) -> None:
         self._parts: list[bytes | None] = []
@@ -64,7 +67,7 @@ class Upload:
         self.call = stub.Classify.future(self._messages(), timeout=timeout_s)
 
     def send(self, chunk: bytes | None) -> None:
-        """A chunk; None ends the upload."""
+        """Send ``chunk``; None ends the upload."""
         self._parts.append(chunk)
         self._more.release()
 
@@ -79,7 +82,7 @@ class Upload:
 
 
 def wait_until(served: Served, name: str, value: float, **labels: str) -> None:
-    """Scrape until a metric has the value."""
+    """Scrape until the metric ``name`` has ``value``."""
     end_s = monotonic() + _PATIENCE_S
     while (found := served.metric(name, **labels)) != value:
         assert monotonic() < end_s, f"{name} is {found}, not {value}"
@@ -87,7 +90,7 @@ def wait_until(served: Served, name: str, value: float, **labels: str) -> None:
 
 @contextmanager
 def serving(**stages: dict[str, Any]) -> Iterator[Served]:
-    """Serve with this configuration, one dict a stage, until the context ends."""
+    """Serve with this configuration, a dict for each of its tables, until the context ends."""
     server = {"host": "127.0.0.1", "port": 0, "metrics_port": 0, "drain_s": 60.0} | stages.pop("server", {})
     config = load_config(None, server=server, **stages)
     started, stop = threading.Event(), threading.Event()

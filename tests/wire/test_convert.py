@@ -1,4 +1,4 @@
-"""Values survive the way through messages."""
+"""Values are unchanged after a conversion to messages and back."""
 
 import pytest
 from hypothesis import given

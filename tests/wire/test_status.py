@@ -1,4 +1,4 @@
-"""Errors as statuses fit into what a client takes, whatever they quote."""
+"""Statuses stay below the size that clients accept, whatever text they quote."""
 
 import pytest
 from google.rpc.status_pb2 import Status
