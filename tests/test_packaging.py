@@ -115,6 +115,15 @@ def _with_path(folder: Path) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(folder)}
 
 
+def test_the_client_alone_says_what_classify_needs() -> None:
+    code = "import sys; sys.modules['torch'] = None\nimport tubelet; tubelet.Client; tubelet.classify"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1] == (
+        "ModuleNotFoundError: tubelet.classify needs torch, which is not installed: "
+        "pip install 'tubelet[serve]'"
+    )
+
+
 def _build(source: Path, target: str, into: Path) -> Path:
     _run(sys.executable, "-m", "hatchling", "build", "-t", target, "-d", str(into), cwd=source)
     (built,) = (*into.glob("*.whl"), *into.glob("*.tar.gz"))

@@ -46,7 +46,11 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that ``import tubelet`` costs nothing."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
+    try:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        needs = f"tubelet.{name} needs {error.name}, which is not installed: pip install 'tubelet[serve]'"
+        raise ModuleNotFoundError(needs, name=error.name) from error
     globals()[name] = value
     return value
 
