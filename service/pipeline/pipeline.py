@@ -179,27 +179,27 @@ class Pipeline:
             else:
                 await file.wait(0, 1)
             asked = monotonic()
-            async with self._decoders.worker(file, options.priority, work.deadline) as worker:
+            async with self._decoders.session(file, options.priority, work.deadline) as decoder:
                 seconds["queue"] = monotonic() - asked
                 with self._metrics.time("probe", name, seconds):
-                    metadata = await worker.probe(file, header_only=is_unbounded)
+                    metadata = await decoder.probe(file, header_only=is_unbounded)
                 if is_unbounded:
                     longest_ns = round(self._config.decode.max_duration_s * NS_PER_S)
                     plan = make_unbounded_plan(longest_ns, sampling, options)
                 else:
                     plan = make_plan(metadata, sampling, options)
                 with self._metrics.time("decode", name, seconds):
-                    units = partial(worker.decode, pixel_format=pixel_format, fast=options.fast)
-                    shorter = await self._decode_plan(worker, units, Planned(metadata, plan), work, events)
+                    units = partial(decoder.decode, pixel_format=pixel_format, fast=options.fast)
+                    shorter = await self._decode_plan(decoder, units, Planned(metadata, plan), work, events)
                     if shorter is not None:
                         plan = make_plan(shorter, sampling, options)
-                        await self._decode_plan(worker, units, Planned(shorter, plan), work, events)
+                        await self._decode_plan(decoder, units, Planned(shorter, plan), work, events)
         finally:
             events.put_nowait(None)
 
     async def _decode_plan(
         self,
-        worker: DecodeSession,
+        decoder: DecodeSession,
         units: Callable[[Plan], AsyncIterator[UnitFrames]],
         planned: Planned,
         work: VideoSession,
@@ -219,7 +219,7 @@ class Pipeline:
             if monotonic() - last_yield_at >= _YIELD_INTERVAL_S:  # a thousand units may be ready at once
                 await asyncio.sleep(0)
                 last_yield_at = monotonic()
-        end = worker.end
+        end = decoder.end
         assert end is not None  # decoding ended without an error
         self._metrics.frames_decoded.labels(work.model).inc(end.frames_decoded)
         # If timestamps contradict each other, frames may go on for longer than the metadata says.

@@ -73,9 +73,9 @@ class Tubelet:
         grid = request.grid
         frames = np.zeros((grid.num_units, grid.frames_per_unit, SIZE, SIZE, 3), np.uint8)
         with opened(path) as file:
-            async with self._pool.worker(file) as worker:
-                await worker.probe(file)
-                async for unit in worker.decode(Plan((grid,)), _FORMAT, fast=self._fast):
+            async with self._pool.session(file) as session:
+                await session.probe(file)
+                async for unit in session.decode(Plan((grid,)), _FORMAT, fast=self._fast):
                     frames[unit.unit] = unit.pixels
                     unit.release()
         return frames.reshape(-1, SIZE, SIZE, 3)

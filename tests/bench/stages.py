@@ -106,10 +106,10 @@ async def _decode(pool: DecodePool, spec: ModelSpec, clip: Path, options: Option
     """Return the decoding cost of ``clip`` in one worker of ``pool``."""
     size, units = spec.preprocessing, 0
     with opened(clip) as file:
-        async with pool.worker(file) as worker:
+        async with pool.session(file) as session:
             before_s = _children_s()
-            plan = make_plan(await worker.probe(file), spec.sampling, options)
-            async for unit in worker.decode(plan, PixelFormat(size.height, size.width, size.resize)):
+            plan = make_plan(await session.probe(file), spec.sampling, options)
+            async for unit in session.decode(plan, PixelFormat(size.height, size.width, size.resize)):
                 unit.release()
                 units += 1
             return ClipCost(_children_s() - before_s, units)

@@ -35,8 +35,8 @@ def served() -> Iterator[Served]:
 async def _window(pool: DecodePool, start_s: float) -> np.ndarray:
     """Return the units of the first two seconds, before the crop: (S, t, 48, 85, C)."""
     plan = Plan((piece(start_s, start_s + 2, 4, 4),))
-    async with pool.worker() as worker:
-        _, units, _ = await decode_file(worker, Path(str(SAMPLE_CLIP)), plan, _RESIZED)
+    async with pool.session() as session:
+        _, units, _ = await decode_file(session, Path(str(SAMPLE_CLIP)), plan, _RESIZED)
     return np.stack([units[0, unit] for unit in range(4)])
 
 

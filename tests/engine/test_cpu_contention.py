@@ -188,7 +188,7 @@ async def test_decoding_of_a_request_occupies_cores_of_the_engine() -> None:
 
         await stages.pipeline.classify(chunks(), Options(), look)
         seen.append(contention.decoding_cores)
-        async with stages.pipeline._decoders.worker():
+        async with stages.pipeline._decoders.session():
             assert contention.decoding_cores == 0
     assert set(seen) <= {0, 2}
     assert 2 in seen

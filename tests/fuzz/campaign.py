@@ -131,13 +131,13 @@ async def _one(pool: DecodePool, clips: list[bytes], seed: int, report: Report) 
 
 async def _decoded(pool: DecodePool, file: _Bytes, chance: Random) -> str:
     header_only = chance.random() < 0.5
-    async with pool.worker(file) as worker:
-        metadata = await worker.probe(file, header_only=header_only)
+    async with pool.session(file) as session:
+        metadata = await session.probe(file, header_only=header_only)
         plan = _unbounded_plan() if header_only else _plan(metadata, chance)
-        async for unit in worker.decode(plan, _SHAPE, fast=chance.random() < 0.2):
+        async for unit in session.decode(plan, _SHAPE, fast=chance.random() < 0.2):
             unit.release()
-    assert worker.end is not None
-    return "OK, with warnings" if metadata.warnings + worker.end.warnings else "OK"
+    assert session.end is not None
+    return "OK, with warnings" if metadata.warnings + session.end.warnings else "OK"
 
 
 def _unbounded_plan() -> Plan:

@@ -99,8 +99,8 @@ async def test_event_loop_runs_while_units_are_queued(monkeypatch: pytest.Monkey
     decode, queue = DecodeSession.decode, WindowStarter.add
     at: list[int] = []
 
-    async def decode_first(worker: DecodeSession, plan: Plan, **how: Any) -> AsyncIterator[UnitFrames]:
-        for unit in [unit async for unit in decode(worker, plan, **how)]:
+    async def decode_first(session: DecodeSession, plan: Plan, **how: Any) -> AsyncIterator[UnitFrames]:
+        for unit in [unit async for unit in decode(session, plan, **how)]:
             yield unit
 
     def add(starter: WindowStarter, unit: UnitFrames) -> None:

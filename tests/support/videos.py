@@ -111,27 +111,27 @@ def piece(start_s: float, end_s: float, frames_per_unit: int = 2, units_per_wind
 
 
 async def decode_file(
-    worker: DecodeSession,
+    session: DecodeSession,
     path: Path,
     plan: Plan | Callable[[VideoMetadata], Plan] = whole,
     pixel_format: PixelFormat = SMALL,
 ) -> tuple[VideoMetadata, dict[tuple[int, int], np.ndarray], DecodeSummary]:
     """Facts, the pixels of each (grid, unit), and the end."""
     with opened(path) as file:
-        metadata = await worker.probe(file)
-        units, end = await decode_plan(worker, plan(metadata) if callable(plan) else plan, pixel_format)
+        metadata = await session.probe(file)
+        units, end = await decode_plan(session, plan(metadata) if callable(plan) else plan, pixel_format)
         return metadata, units, end
 
 
 async def decode_plan(
-    worker: DecodeSession, plan: Plan, pixel_format: PixelFormat = SMALL
+    session: DecodeSession, plan: Plan, pixel_format: PixelFormat = SMALL
 ) -> tuple[dict[tuple[int, int], np.ndarray], DecodeSummary]:
     """The pixels of each (grid, unit) of a video that has been probed, and the end."""
     units = {}
-    async for unit in worker.decode(plan, pixel_format):
+    async for unit in session.decode(plan, pixel_format):
         units[unit.grid, unit.unit] = kept(unit)
-    assert worker.end is not None
-    return units, worker.end
+    assert session.end is not None
+    return units, session.end
 
 
 def kept(unit: UnitFrames) -> np.ndarray:
@@ -297,8 +297,8 @@ def _is(file: Path, path: Path) -> bool:
 
 async def is_right(pool: DecodePool, clip: Path) -> None:
     """The pool decodes, and each frame is the one wanted."""
-    async with pool.worker() as worker:
-        metadata, units, end = await decode_file(worker, clip)
+    async with pool.session() as session:
+        metadata, units, end = await decode_file(session, clip)
     grid = whole(metadata).grids[0]
     assert len(units) == grid.num_units
     for (_, unit), pixels in units.items():

@@ -104,7 +104,7 @@ class DecodePool:
         self._past_busy_s -= self.busy_s
 
     @asynccontextmanager
-    async def worker(
+    async def session(
         self,
         file: VideoFile | None = None,
         priority: Priority = Priority.NORMAL,

@@ -41,8 +41,8 @@ def _avif(path: Path, frames: int, options: list[str]) -> Path:
 )
 async def test_all_frames_are_decoded(pool: DecodePool, tmp_path: Path, options: list[str]) -> None:
     path = _avif(tmp_path / "animated.avif", 20, options)
-    async with pool.worker() as worker:
-        metadata, units, _ = await decode_file(worker, path)
+    async with pool.session() as session:
+        metadata, units, _ = await decode_file(session, path)
     assert (metadata.frames, metadata.duration_ns, metadata.warnings) == (20, 2 * 10**9, ())
     grid = whole(metadata).grids[0]
     for (_, unit), pixels in units.items():

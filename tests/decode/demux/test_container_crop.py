@@ -63,8 +63,8 @@ def _filters(cropping: Cropping) -> str:
 
 
 async def _is_cropped(pool: DecodePool, path: Path, expected: np.ndarray, size: tuple[int, int]) -> None:
-    async with pool.worker() as worker:
-        metadata, units, _ = await decode_file(worker, path, pixel_format=_MODEL)
+    async with pool.session() as session:
+        metadata, units, _ = await decode_file(session, path, pixel_format=_MODEL)
     assert (metadata.width, metadata.height) == size
     assert np.abs(units[0, 0][0].astype(int) - expected).mean() <= 2
 

@@ -60,9 +60,9 @@ def test_other_schemes(tmp_path: Path, scheme: str) -> None:
 @needs_ffmpeg
 async def test_a_client_learns_of_it(tmp_path: Path) -> None:
     path = _encrypted(tmp_path / "clip.mp4")
-    async with DecodePool(DecodeConfig(workers=1)) as pool, pool.worker() as worker:
+    async with DecodePool(DecodeConfig(workers=1)) as pool, pool.session() as session:
         with pytest.raises(UnsupportedVideo, match="encrypted"):
-            await decode_file(worker, path)
+            await decode_file(session, path)
 
 
 def test_webm(tmp_path: Path) -> None:

@@ -88,8 +88,8 @@ def _without_first(clip: _Clip, path: Path, count: int) -> Path:
 
 async def _is_right(pool: DecodePool, clip: _Clip, path: Path) -> None:
     """As many frames as come out, the last ones of the clip: their pictures say so."""
-    async with pool.worker() as worker:
-        metadata, units, end = await decode_file(worker, path)
+    async with pool.session() as session:
+        metadata, units, end = await decode_file(session, path)
     assert metadata.frames == _frames(path) < 80
     assert metadata.fps == pytest.approx(clip.rate, rel=1e-3)
     assert metadata.duration_ns == pytest.approx(metadata.frames / clip.rate * 1e9, abs=2e6)
@@ -125,11 +125,11 @@ async def test_leading_pictures_of_a_copied_part(
     await _is_right(pool, clip, path)
     day = Plan((SamplingGrid(0, 24 * 3600 * NS_PER_S, NS_PER_S, 2, 8, 4),), is_unbounded=True)
     with opened(path) as file:
-        async with pool.worker() as worker:
-            metadata = await worker.probe(file)
-        async with pool.worker() as worker:
-            await worker.probe(ArrivingFile(file.fd, file.size_bytes), header_only=True)
-            _, end = await decode_plan(worker, day)
+        async with pool.session() as session:
+            metadata = await session.probe(file)
+        async with pool.session() as session:
+            await session.probe(ArrivingFile(file.fd, file.size_bytes), header_only=True)
+            _, end = await decode_plan(session, day)
     assert end.metadata == metadata
 
 

@@ -52,9 +52,9 @@ async def test_each_time_gets_the_frame_shown_then(
     rate = 25 if ending == "h264" else 10  # raw H.264 has no clock: 25 frames a second are assumed
     path = render(tmp_path / f"clip.{ending}", 100, rate=rate, options=options)
     ranges = Plan((piece(0.05, 0.9), piece(2.12, 2.13), piece(3.0, 3.9)))
-    async with pool.worker() as worker:
-        metadata, units, _ = await decode_file(worker, path)
-        some, _ = await decode_plan(worker, ranges)
+    async with pool.session() as session:
+        metadata, units, _ = await decode_file(session, path)
+        some, _ = await decode_plan(session, ranges)
     assert metadata.frames == 100
     assert metadata.duration_ns == pytest.approx(100 / rate * 1e9, abs=1e6)
     assert metadata.fps == pytest.approx(rate, rel=1e-3)
@@ -78,8 +78,8 @@ async def test_parts_with_clocks_of_their_own_follow_each_other(
             command = ["ffmpeg", "-v", "error", "-i", str(one), "-c", "copy"]
             command += ["-output_ts_offset", str(offset_s), "-f", "mpegts", "-"]
             out.write(subprocess.run(command, check=True, capture_output=True).stdout)
-    async with pool.worker() as worker:
-        metadata, units, _ = await decode_file(worker, joined)
+    async with pool.session() as session:
+        metadata, units, _ = await decode_file(session, joined)
     assert metadata.frames == 20 * len(offsets_s)
     assert metadata.duration_ns == pytest.approx(2e9 * len(offsets_s), abs=1e8)
     assert any("timestamps jump" in warning for warning in metadata.warnings)
@@ -92,8 +92,8 @@ async def test_parts_with_clocks_of_their_own_follow_each_other(
 async def test_a_seek_is_no_jump_of_the_clock(pool: DecodePool, tmp_path: Path) -> None:
     path = render(tmp_path / "clip.ts", 250, options={"g": "10"})
     plan = Plan((piece(0, 1), piece(20, 21)))
-    async with pool.worker() as worker:
-        _, units, _ = await decode_file(worker, path, plan)
+    async with pool.session() as session:
+        _, units, _ = await decode_file(session, path, plan)
     assert sorted(units) == [(grid, unit) for grid in range(2) for unit in range(4)]
     for (grid, unit), pixels in units.items():
         for frame in range(2):
@@ -103,8 +103,8 @@ async def test_a_seek_is_no_jump_of_the_clock(pool: DecodePool, tmp_path: Path) 
 async def test_a_variable_rate_holds_each_frame_until_the_next(pool: DecodePool, tmp_path: Path) -> None:
     shown = [0, 1, 2, 3, 20, 21, 22, 50, 51, 60]  # in tenths of a second
     path = render(tmp_path / "clip.mkv", 10, times=shown.__getitem__)
-    async with pool.worker() as worker:
-        metadata, units, _ = await decode_file(worker, path)
+    async with pool.session() as session:
+        metadata, units, _ = await decode_file(session, path)
     grid = whole(metadata).grids[0]
     for (_, unit), pixels in units.items():
         for frame in range(2):
@@ -121,8 +121,8 @@ async def test_views_that_overlap_get_each_the_frames_of_its_times(
     plan = Plan(tuple(view(int(start * 1e9)) for start in starts))
     big = PixelFormat(256, 256, "stretch")  # a unit of 2 frames is 384 KiB: two slots in a MiB
     config = DecodeConfig(workers=1, shared_memory_bytes=shared_memory_bytes)
-    async with DecodePool(config) as pool, pool.worker() as worker:
-        _, units, end = await decode_file(worker, clip, plan, big)
+    async with DecodePool(config) as pool, pool.session() as session:
+        _, units, end = await decode_file(session, clip, plan, big)
     assert sorted(units) == [(grid, unit) for grid in range(8) for unit in range(4)]
     for (grid, unit), pixels in units.items():
         for frame in range(2):
@@ -141,24 +141,24 @@ async def test_passes_beyond_what_can_be_decoded_are_cut_off(tmp_path: Path) -> 
     view = partial(SamplingGrid, 0, 10 * 10**9, 10**9, 2, 4, 4, True)
     plan = Plan((view(0), *[view(9 * 10**9)] * 3))
     config = DecodeConfig(workers=1, shared_memory_bytes=MIB)
-    async with DecodePool(config) as pool, pool.worker() as worker:
-        _, units, end = await decode_file(worker, path, plan, PixelFormat(256, 256, "stretch"))
+    async with DecodePool(config) as pool, pool.session() as session:
+        _, units, end = await decode_file(session, path, plan, PixelFormat(256, 256, "stretch"))
     assert 10**9 < end.end_ns < 9 * 10**9
     assert sorted(units) == [(0, unit) for unit in range(4)]
 
 
 async def test_a_range_after_a_long_gap_reads_from_its_key_frame(pool: DecodePool, tmp_path: Path) -> None:
     path = render(tmp_path / "clip.mp4", 200, options={"g": "10"})
-    async with pool.worker() as worker:
-        _, units, end = await decode_file(worker, path, Plan((piece(18.0, 18.8),)))
+    async with pool.session() as session:
+        _, units, end = await decode_file(session, path, Plan((piece(18.0, 18.8),)))
     assert [number_of(pixels[0]) for pixels in units.values()] == [180, 182, 184, 186]
     assert end.frames_decoded < 20
 
 
 async def test_one_frame_fills_a_whole_window(pool: DecodePool, tmp_path: Path) -> None:
     path = render(tmp_path / "clip.mp4", 1, rate=10)
-    async with pool.worker() as worker:
-        metadata, units, end = await decode_file(worker, path)
+    async with pool.session() as session:
+        metadata, units, end = await decode_file(session, path)
     assert metadata.duration_ns == end.end_ns == 10**8
     assert end.frames_decoded == 1
     assert len(units) == 8
@@ -169,8 +169,8 @@ async def test_a_file_that_breaks_off_is_cut_where_its_frames_end(pool: DecodePo
     whole_file = render(tmp_path / "whole.mkv", 100, options={"g": "10"})
     path = tmp_path / "cut.mkv"
     path.write_bytes(whole_file.read_bytes()[: whole_file.stat().st_size * 6 // 10])
-    async with pool.worker() as worker:
-        metadata, units, end = await decode_file(worker, path)
+    async with pool.session() as session:
+        metadata, units, end = await decode_file(session, path)
     assert any("header says 10.000 s" in warning for warning in metadata.warnings)
     plan = whole(metadata).cut(end.end_ns)
     assert plan is not None
@@ -185,8 +185,8 @@ async def test_a_damaged_video_goes_on_and_says_so(pool: DecodePool, tmp_path: P
     damaged[middle : middle + 3000] = bytes(3000)
     path = tmp_path / "damaged.avi"
     path.write_bytes(damaged)
-    async with pool.worker() as worker:
-        metadata, units, end = await decode_file(worker, path)
+    async with pool.session() as session:
+        metadata, units, end = await decode_file(session, path)
     assert len(units) == whole(metadata).grids[0].num_units
     assert number_of(units[0, 0][0]) == 0
     assert metadata.warnings + end.warnings
@@ -200,8 +200,8 @@ async def test_a_packet_that_claims_to_be_huge_ends_the_video(pool: DecodePool, 
         start += 12 + int.from_bytes(content[start : start + 4], "little")
     content[start : start + 4] = (2**31).to_bytes(4, "little")
     path.write_bytes(content)
-    async with pool.worker() as worker:
-        metadata, units, _ = await decode_file(worker, path)
+    async with pool.session() as session:
+        metadata, units, _ = await decode_file(session, path)
     assert any("is truncated" in warning for warning in metadata.warnings)
     assert metadata.duration_ns == 9 * 10**8
     assert number_of(units[0, 7][1]) == 8
@@ -239,6 +239,6 @@ async def test_a_file_of_damaged_streams_is_read_a_few_times_only(tmp_path: Path
 async def test_a_plan_behind_the_last_frame_is_refused(pool: DecodePool, tmp_path: Path) -> None:
     path = render(tmp_path / "clip.mp4", 10)
     late = Plan((SamplingGrid(20 * 10**9, 21 * 10**9, 10**9, 2, 4, 4),))
-    async with pool.worker() as worker:
+    async with pool.session() as session:
         with pytest.raises(CorruptVideo):
-            await decode_file(worker, path, late)
+            await decode_file(session, path, late)

@@ -104,8 +104,8 @@ async def test_frames_do_not_depend_on_the_plan(
     last = len(shown) - 3  # where stamps are wrong, ffmpeg guesses when the ones behind it are shown
     some = [sorted(chance.sample(range(last), count)) for count in (1, 1, 1, 2, 3, 5, 8)]
     for numbers in (*some, [last], [30, 60, 90, 120], [5, 35, 65, 95, 125]):
-        async with pool.worker() as worker:
-            _, units, _ = await decode_file(worker, path, _at(numbers))
+        async with pool.session() as session:
+            _, units, _ = await decode_file(session, path, _at(numbers))
         for place, number in enumerate(numbers):
             off = np.abs(units[place, 0] - shown[number]).mean()
             assert off < _NEAR, f"{number} of {numbers}"

@@ -30,8 +30,8 @@ async def test_outcome(pool: DecodePool, name: str) -> None:
     outcome = "DECODED"
     warnings: tuple[str, ...] = ()
     try:
-        async with pool.worker() as worker:
-            metadata, units, end = await decode_file(worker, ODD / name)
+        async with pool.session() as session:
+            metadata, units, end = await decode_file(session, ODD / name)
         plan = whole(metadata).cut(end.end_ns)
         assert plan is not None
         assert set(units) >= {(0, unit) for unit in range(plan.grids[0].num_units)}
@@ -61,8 +61,8 @@ async def test_truncated_anywhere(pool: DecodePool, tmp_path: Path) -> None:
                 path = tmp_path / f"{tenth}-{number}"
                 path.write_bytes(content)
                 try:
-                    async with pool.worker() as worker:
-                        _, units, _ = await decode_file(worker, path)
+                    async with pool.session() as session:
+                        _, units, _ = await decode_file(session, path)
                 except ClientError:
                     continue
                 assert units

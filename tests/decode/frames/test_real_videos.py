@@ -86,12 +86,12 @@ async def test_frames_are_those_that_ffmpeg_shows(pool: DecodePool, name: str) -
     if name in _UNREAD:
         pytest.skip(_UNREAD[name])
     unlike = _SPECIAL.get(name, _Unlike())
-    async with pool.worker() as worker:
+    async with pool.session() as session:
         with opened(VIDEOS / name) as file:
-            metadata = await worker.probe(file)
+            metadata = await session.probe(file)
             shown = asyncio.create_task(_reference(name, metadata, unlike))
             plans = list(_plans(name, min(metadata.duration_ns, _FIRST_S * NS_PER_S)))
-            decoded = [await decode_plan(worker, plan, _FORMAT) for plan in plans]
+            decoded = [await decode_plan(session, plan, _FORMAT) for plan in plans]
     truth = await shown
     for plan, (units, end) in zip(plans, decoded, strict=True):
         rest = plan.cut(end.end_ns)

@@ -81,8 +81,8 @@ async def test_random_plans_get_their_frames(pool: DecodePool, clips: Path, codi
     path = _clip(clips, coding)
     for seed in range(8):
         plan = _random_plan(seed)
-        async with pool.worker() as worker:
-            _, units, end = await decode_file(worker, path, plan)
+        async with pool.session() as session:
+            _, units, end = await decode_file(session, path, plan)
         assert end.warnings == ()
         for (grid, unit), pixels in units.items():
             for frame in range(2):
@@ -119,8 +119,8 @@ async def test_few_frames_are_decoded_for_few_times(
     second = NS_PER_S
     times = [number * second * 30 // _RATE + second * 5 // _RATE for number in range(5)]
     plan = Plan(tuple(SamplingGrid(time, time + second // 100, second // 100, 1, 1, 1) for time in times))
-    async with pool.worker() as worker:
-        _, units, end = await decode_file(worker, path, plan)
+    async with pool.session() as session:
+        _, units, end = await decode_file(session, path, plan)
     assert [number_of(pixels[0]) for pixels in units.values()] == [5, 35, 65, 95, 125]
     # The video is known by its first frame; each thread more has begun another one by then.
     assert end.frames_decoded <= at_most + threads
@@ -141,13 +141,13 @@ async def test_key_frames_will_do_if_they_are_near(
     path = _clip(clips, "b-frames")
     start, end = (frame * NS_PER_S // _RATE for frame in shown)
     plan = Plan((SamplingGrid(start, end, end - start, 1, 4, 4),))
-    async with pool.worker() as worker:
+    async with pool.session() as session:
         with opened(path) as file:
-            await worker.probe(file)
-            found = [number_of(kept(unit)[0]) async for unit in worker.decode(plan, SMALL, fast=True)]
-    assert worker.end is not None
+            await session.probe(file)
+            found = [number_of(kept(unit)[0]) async for unit in session.decode(plan, SMALL, fast=True)]
+    assert session.end is not None
     assert found == expected
-    assert worker.end.max_frame_offset_ns == off * NS_PER_S // _RATE
+    assert session.end.max_frame_offset_ns == off * NS_PER_S // _RATE
 
 
 async def test_views_that_snap_to_one_key_frame(pool: DecodePool, clips: Path) -> None:
@@ -155,11 +155,11 @@ async def test_views_that_snap_to_one_key_frame(pool: DecodePool, clips: Path) -
     path = _clip(clips, "intra only")
     views = (int(at * NS_PER_S) for at in (0, 1.49))
     grids = [replace(piece(0, 4), window_ns=2 * NS_PER_S, one_segment=True, view_ns=at) for at in views]
-    async with pool.worker() as worker:
+    async with pool.session() as session:
         with opened(path) as file:
-            await worker.probe(file)
+            await session.probe(file)
             found = []
-            async for unit in worker.decode(Plan(tuple(grids)), SMALL, fast=True):
+            async for unit in session.decode(Plan(tuple(grids)), SMALL, fast=True):
                 found.append((unit.grid, unit.unit))
                 unit.release()
     assert sorted(found) == [(grid, unit) for grid in range(len(grids)) for unit in range(4)]
@@ -168,13 +168,13 @@ async def test_views_that_snap_to_one_key_frame(pool: DecodePool, clips: Path) -
 async def test_fast_costs_a_frame_each_where_there_are_key_frames(pool: DecodePool, clips: Path) -> None:
     path = _clip(clips, "no b-frames")
     plan = Plan((SamplingGrid(0, 6 * NS_PER_S, 6 * NS_PER_S, 1, 5, 5),))
-    async with pool.worker() as worker:
+    async with pool.session() as session:
         with opened(path) as file:
-            await worker.probe(file)
-            found = [number_of(kept(unit)[0]) async for unit in worker.decode(plan, SMALL, fast=True)]
-    assert worker.end is not None
+            await session.probe(file)
+            found = [number_of(kept(unit)[0]) async for unit in session.decode(plan, SMALL, fast=True)]
+    assert session.end is not None
     assert found == [0, 30, 60, 90, 120]
-    assert worker.end.frames_decoded == 5
+    assert session.end.frames_decoded == 5
 
 
 @pytest.mark.parametrize(
@@ -192,15 +192,15 @@ async def test_an_index_of_decoding_stamps_leads_to_key_frames(
     frames, path = 600, tmp_path / "clip.mp4"
     render(path, frames, rate=_RATE, options=_X264 | {"bf": "3", "g": "30"} | coding, times=place)
     plan = Plan((piece(0, place(frames) / _RATE, 1, 12),))
-    async with pool.worker() as worker:
-        _, units, end = await decode_file(worker, path, plan)
-    async with pool.worker() as worker:
+    async with pool.session() as session:
+        _, units, end = await decode_file(session, path, plan)
+    async with pool.session() as session:
         with opened(path) as file:
-            await worker.probe(file)
-            async for unit in worker.decode(plan, SMALL, fast=True):
+            await session.probe(file)
+            async for unit in session.decode(plan, SMALL, fast=True):
                 unit.release()
-        assert worker.end is not None
-        assert worker.end.frames_decoded <= 12 + 2 * threads
+        assert session.end is not None
+        assert session.end.frames_decoded <= 12 + 2 * threads
     wanted = [plan.grids[0].frame_time_ns(unit, 0) * _RATE // NS_PER_S for _, unit in units]
     shown = [max(number for number in range(frames) if place(number) <= time) for time in wanted]
     assert [number_of(pixels[0]) for pixels in units.values()] == [number % 256 for number in shown]

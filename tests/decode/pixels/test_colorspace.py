@@ -34,8 +34,8 @@ async def pool() -> AsyncIterator[DecodePool]:
 
 
 async def _first_frame(pool: DecodePool, path: Path, pixel_format: PixelFormat = _MODEL) -> np.ndarray:
-    async with pool.worker() as worker:
-        _, units, _ = await decode_file(worker, path, pixel_format=pixel_format)
+    async with pool.session() as session:
+        _, units, _ = await decode_file(session, path, pixel_format=pixel_format)
     return units[0, 0][0].astype(int)
 
 
@@ -137,8 +137,8 @@ async def test_gif_with_transparent_and_partial_frames(pool: DecodePool, tmp_pat
     subprocess.run(command, check=True)
     over_black = f"format=gbrap,premultiply=inplace=1,format=gbrp,scale=64:64:{EXACT},format=rgb24"
     reference = ffmpeg_frames(path, over_black, 64, 64)
-    async with pool.worker() as worker:
-        metadata, units, _ = await decode_file(worker, path, pixel_format=PixelFormat(64, 64, "stretch"))
+    async with pool.session() as session:
+        metadata, units, _ = await decode_file(session, path, pixel_format=PixelFormat(64, 64, "stretch"))
     assert metadata.frames == len(reference) == 10
     for unit in range(8):  # 16 times in a second
         for frame in range(2):
@@ -166,8 +166,8 @@ async def test_transparency_beside_the_frames_of_webm(pool: DecodePool, tmp_path
     )
     command = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", source, "-c:v", codec, "-auto-alt-ref", "0"]
     subprocess.run([*command, str(path)], check=True)
-    async with pool.worker() as worker:
-        metadata, units, end = await decode_file(worker, path, pixel_format=PixelFormat(64, 64, "stretch"))
+    async with pool.session() as session:
+        metadata, units, end = await decode_file(session, path, pixel_format=PixelFormat(64, 64, "stretch"))
     assert (metadata.frames, end.warnings) == (10, ())
     for unit in units.values():
         assert unit[:, :, :28].max() <= 2
@@ -190,9 +190,9 @@ async def test_a_cover_picture_is_no_video(pool: DecodePool, tmp_path: Path) -> 
     command = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "sine=d=1", "-f", "lavfi", "-i", _PATTERN]
     command += ["-map", "0:a", "-map", "1:v", "-frames:v", "1", "-c:v", "mjpeg"]
     subprocess.run([*command, "-disposition:v:0", "attached_pic", str(path)], check=True)
-    async with pool.worker() as worker:
+    async with pool.session() as session:
         with pytest.raises(NoVideoStream, match="cover picture"):
-            await decode_file(worker, path)
+            await decode_file(session, path)
 
 
 async def test_a_cover_picture_beside_a_video_is_passed_over(pool: DecodePool, tmp_path: Path) -> None:

@@ -61,8 +61,8 @@ async def test_frames_look_as_bwdif_makes_them(
     right = ffmpeg_frames(path, f"bwdif=mode=send_frame:deint=interlaced,{resized}", 224, 224).astype(int)
     combed = ffmpeg_frames(path, f"il=l=d:c=d,{resized},il=l=i:c=i", 224, 224).astype(int)
     for pixel_format, within in ((_BY_SWSCALE, 2), (_BY_PILLOW, 2.5)):
-        async with pool.worker() as worker:
-            metadata, units, _ = await decode_file(worker, path, _each_frame, pixel_format)
+        async with pool.session() as session:
+            metadata, units, _ = await decode_file(session, path, _each_frame, pixel_format)
         assert (metadata.width, metadata.height, metadata.frames) == (*size, _FRAMES)
         for number in range(_FRAMES):
             pixels = units[0, number][0]

@@ -119,8 +119,8 @@ async def test_pixels_equal_those_of_the_checkpoints_library(
 ) -> None:
     path = found(name)
     pixel_format, reference = REFERENCES[library]
-    async with pool.worker() as worker:
-        metadata, units, _ = await decode_file(worker, path, pixel_format=pixel_format)
+    async with pool.session() as session:
+        metadata, units, _ = await decode_file(session, path, pixel_format=pixel_format)
     seconds = whole(metadata).grids[0].frame_time_ns(0, 0) / NS_PER_S
     ours = units[0, 0][0].astype(float)
     wanted = reference(_frame_at(path, seconds)[None])[0].permute(1, 2, 0).double().numpy()

@@ -33,8 +33,8 @@ async def pool() -> AsyncIterator[DecodePool]:
 async def _first_frame(
     pool: DecodePool, path: Path, pixel_format: PixelFormat = _SQUARE
 ) -> tuple[VideoMetadata, np.ndarray]:
-    async with pool.worker() as worker:
-        metadata, units, _ = await decode_file(worker, path, pixel_format=pixel_format)
+    async with pool.session() as session:
+        metadata, units, _ = await decode_file(session, path, pixel_format=pixel_format)
     return metadata, units[0, 0][0]
 
 
@@ -97,8 +97,8 @@ async def test_crops_lie_along_the_longer_side_as_in_ffmpeg(
     # Blurred, since ffmpeg turns the large picture and we the small one.
     picture = np.asarray(town().crop((300, 400, 556, 528)).filter(ImageFilter.GaussianBlur(4)))
     path = render(tmp_path / "clip.mp4", 1, size=(256, 128), paint=lambda _: picture, turn=turn)
-    async with pool.worker() as worker:
-        metadata, units, _ = await decode_file(worker, path, _crops, pixel_format)
+    async with pool.session() as session:
+        metadata, units, _ = await decode_file(session, path, _crops, pixel_format)
     seen = [units[grid, 0][0].astype(int) for grid in range(3)]
     assert min(np.abs(seen[one] - seen[other]).mean() for one, other in ((0, 1), (1, 2), (0, 2))) > 10
     for crop, pixels in zip(CROPS, seen, strict=True):
@@ -119,8 +119,8 @@ async def test_crops_of_a_picture_that_pillow_resamples(pool: DecodePool, tmp_pa
         paint=lambda _: np.asarray(picture),
     )
     pixel_format = PixelFormat(16, 16, resize, 20, 24, "bicubic")
-    async with pool.worker() as worker:
-        _, units, _ = await decode_file(worker, path, _crops, pixel_format)
+    async with pool.session() as session:
+        _, units, _ = await decode_file(session, path, _crops, pixel_format)
     size = (50, 20) if resize == "crop" else (24, 20)
     resized = np.asarray(picture.resize(size, Image.Resampling.BICUBIC)).astype(int)
     for grid, left in enumerate((0, (size[0] - 16) // 2, size[0] - 16)):
@@ -147,8 +147,8 @@ async def test_extreme_shapes_cost_little(pool: DecodePool, tmp_path: Path, size
 
 async def test_without_a_video_engine_software_decodes(clip: Path) -> None:
     config = DecodeConfig(workers=1, hardware="cuda")
-    async with DecodePool(config) as pool, pool.worker() as worker:
-        _, units, _ = await decode_file(worker, clip)
+    async with DecodePool(config) as pool, pool.session() as session:
+        _, units, _ = await decode_file(session, clip)
     assert len(units) == 80
 
 
@@ -157,11 +157,11 @@ async def test_without_a_video_engine_software_decodes(clip: Path) -> None:
 @pytest.mark.parametrize("name", ["real/R6llTwEh07w.mp4", "real/flipping_a_pancake.mkv", "real/asl/bird.mkv"])
 async def test_a_video_engine_gives_the_same_frames(pool: DecodePool, name: str) -> None:
     path = found(name)
-    async with DecodePool(DecodeConfig(workers=1, hardware="cuda")) as other, other.worker() as worker:
+    async with DecodePool(DecodeConfig(workers=1, hardware="cuda")) as other, other.session() as session:
         assert other.protections == frozenset()
-        _, units, end = await decode_file(worker, path)
-    async with pool.worker() as worker:
-        _, expected, by_software = await decode_file(worker, path)
+        _, units, end = await decode_file(session, path)
+    async with pool.session() as session:
+        _, expected, by_software = await decode_file(session, path)
     assert end == by_software
     for key, pixels in expected.items():
         assert np.abs(units[key].astype(int) - pixels).mean() <= 2

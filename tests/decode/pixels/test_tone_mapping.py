@@ -40,8 +40,8 @@ async def _shown(pool: DecodePool, path: Path, patches: np.ndarray, transfer: st
     command += ["-color_range", "tv", "-color_trc", transfer, "-color_primaries", "bt2020", "-c:v", "ffv1"]
     subprocess.run([*command, str(path)], input=pixels.tobytes(), check=True)
     pixel_format = PixelFormat(rows * 6, columns * 6, "stretch")
-    async with pool.worker() as worker:
-        _, units, _ = await decode_file(worker, path, pixel_format=pixel_format)
+    async with pool.session() as session:
+        _, units, _ = await decode_file(session, path, pixel_format=pixel_format)
     return units[0, 0][0][3::6, 3::6].astype(int)
 
 

@@ -41,10 +41,10 @@ def large_frame(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return render_growing_frames(tmp_path_factory.mktemp("bombs") / "large_frame.mov", 12_000)
 
 
-async def _decode(worker: DecodeSession, path: Path, harm: Callable[[int], None], pids: set[int]) -> None:
+async def _decode(session: DecodeSession, path: Path, harm: Callable[[int], None], pids: set[int]) -> None:
     """Decode the video at ``path``, and harm its worker once the first unit has arrived."""
     with opened(path) as file:
-        units = worker.decode(whole(await worker.probe(file)), PixelFormat(512, 512, "stretch"))
+        units = session.decode(whole(await session.probe(file)), PixelFormat(512, 512, "stretch"))
         (await anext(units)).release()
         pids |= working_on(path)
         harm(*pids)
@@ -64,13 +64,13 @@ async def _decode_until(pool: DecodePool, clip: Path, is_over: asyncio.Event) ->
     """Decode ``clip`` again and again until ``is_over`` is set, and check it; return the workers that did."""
     pids: set[int] = set()
     while not is_over.is_set():
-        async with pool.worker() as worker:
+        async with pool.session() as session:
             with opened(clip) as file:
-                metadata = await worker.probe(file)
+                metadata = await session.probe(file)
                 pids |= working_on(clip)
                 grid = whole(metadata).grids[0]
                 numbers = []
-                async for unit in worker.decode(whole(metadata), SMALL):
+                async for unit in session.decode(whole(metadata), SMALL):
                     numbers.append(number_of(unit.pixels[0]))
                     unit.release()
         assert numbers == [grid.frame_time_ns(unit, 0) * 10 // NS_PER_S for unit in range(grid.num_units)]
@@ -131,12 +131,12 @@ async def test_failed_worker_costs_only_its_own_video(
         before = set(worker_pids())
         neighbour = asyncio.create_task(_decode_until(pool, other, is_over))
         with pytest.raises(error, match=message) as caught:
-            async with pool.worker() as worker:
-                await _decode(worker, path, harm, failed_pids)
+            async with pool.session() as session:
+                await _decode(session, path, harm, failed_pids)
         assert await failures.get() == failure
         is_over.set()
         neighbour_pids = await neighbour
-        async with pool.worker(), pool.worker():
+        async with pool.session(), pool.session():
             assert pool.busy_workers == 2
         await is_right(pool, clip)
     assert failures.empty()
@@ -171,10 +171,10 @@ async def test_fork_server_that_crashes_is_replaced_and_costs_no_video(clip: Pat
     async with DecodePool(DecodeConfig(workers=1), lambda failure: failed.set()) as pool:
         first = fork_server_pid()
         (pid,) = worker_pids()
-        async with pool.worker() as worker:
+        async with pool.session() as session:
             with opened(clip) as file:
-                metadata = await worker.probe(file)
-                units = worker.decode(whole(metadata), SMALL)
+                metadata = await session.probe(file)
+                units = session.decode(whole(metadata), SMALL)
                 (await anext(units)).release()
                 os.kill(first, signal.SIGKILL)
                 rest = [number_of(unit.pixels[0]) async for unit in units]
@@ -204,11 +204,11 @@ async def test_worker_is_replaced_after_its_maximum_of_videos(clip: Path, tmp_pa
         for number in range(5):
             path = tmp_path / f"{number}.mp4"  # a replaced worker may still have the previous one open
             path.write_bytes(clip.read_bytes())
-            async with pool.worker() as worker:
+            async with pool.session() as session:
                 with opened(path) as file:
-                    plan = whole(await worker.probe(file))
+                    plan = whole(await session.probe(file))
                     served += working_on(path)
-                    await decode_plan(worker, plan)
+                    await decode_plan(session, plan)
     first, _, second, _, third = served
     assert served == [first, first, second, second, third]
     assert len({first, second, third}) == 3

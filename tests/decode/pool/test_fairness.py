@@ -34,10 +34,10 @@ async def test_two_workers_decode_two_videos_at_once(clip: Path, tmp_path: Path)
         met = asyncio.Barrier(2)
 
         async def one(path: Path, rate: int) -> None:
-            async with pool.worker() as worker:
+            async with pool.session() as session:
                 await met.wait()
                 assert pool.busy_workers == 2
-                metadata, units, _ = await decode_file(worker, path)
+                metadata, units, _ = await decode_file(session, path)
             grid = whole(metadata).grids[0]
             numbers = {key[1]: number_of(pixels[0]) for key, pixels in units.items()}
             assert numbers == {
@@ -52,9 +52,9 @@ async def test_videos_are_served_in_order_of_arrival(pool: DecodePool, clip: Pat
     order: list[int] = []
 
     async def one(number: int) -> None:
-        async with pool.worker() as worker:
+        async with pool.session() as session:
             order.append(number)
-            await decode_file(worker, clip, Plan((piece(0, 1),)))
+            await decode_file(session, clip, Plan((piece(0, 1),)))
 
     await asyncio.gather(*(one(number) for number in range(4)))
     assert order == [0, 1, 2, 3]
@@ -65,9 +65,9 @@ async def test_long_video_lets_others_decode_beside_it(clip: Path) -> None:
     async with DecodePool(DecodeConfig(workers=1, long_video_after_s=0.2, max_long_videos=1)) as pool:
         (pid,) = worker_pids()
         with opened(clip) as file:
-            async with pool.worker() as worker:
-                plan = whole(await worker.probe(file))
-                units = worker.decode(plan, SMALL)
+            async with pool.session() as session:
+                plan = whole(await session.probe(file))
+                units = session.decode(plan, SMALL)
                 (await anext(units)).release()
                 assert worker_pids() == [pid]  # no video waits
                 await is_right(pool, clip)
@@ -94,9 +94,9 @@ async def test_number_of_working_workers_is_reported(clip: Path, is_killed: bool
     big = PixelFormat(256, 256, "stretch")  # two slots
     async with DecodePool(config, on_work=on_work) as pool:
         (pid,) = worker_pids()
-        async with pool.worker() as worker:
+        async with pool.session() as session:
             with opened(clip) as file:
-                units = worker.decode(whole(await worker.probe(file)), big)
+                units = session.decode(whole(await session.probe(file)), big)
             held = [await anext(units), await anext(units)]
             assert reported[-1] == 0
             held[0].release()
@@ -112,11 +112,11 @@ async def test_number_of_working_workers_is_reported(clip: Path, is_killed: bool
 
 async def test_long_video_timer_stops_when_no_video_waits(clip: Path) -> None:
     async def wait_for_worker() -> None:
-        async with pool.worker():
+        async with pool.session():
             pass
 
     async with DecodePool(DecodeConfig(workers=1, long_video_after_s=3600)) as pool:
-        async with pool.worker():
+        async with pool.session():
             waiting = [asyncio.create_task(wait_for_worker()) for _ in range(2)]
             await asyncio.sleep(0)  # both wait now
             for each in waiting:
@@ -129,9 +129,9 @@ async def test_long_video_timer_stops_when_no_video_waits(clip: Path) -> None:
 
 async def test_number_of_long_videos_is_limited(clip: Path) -> None:
     async with DecodePool(DecodeConfig(workers=1, long_video_after_s=0.05, max_long_videos=1)) as pool:
-        async with pool.worker(), pool.worker():
+        async with pool.session(), pool.session():
             with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.5), pool.worker():
+                async with asyncio.timeout(0.5), pool.session():
                     pass
             assert pool.busy_workers == 2
         await is_right(pool, clip)
@@ -141,11 +141,11 @@ async def test_high_priority_is_served_first(clip: Path) -> None:
     served: list[Priority] = []
 
     async def one(priority: Priority) -> None:
-        async with pool.worker(priority=priority):
+        async with pool.session(priority=priority):
             served.append(priority)
 
     async with DecodePool(DecodeConfig(workers=1)) as pool:
-        async with pool.worker():
+        async with pool.session():
             waiting = [asyncio.create_task(one(priority)) for priority in Priority]
             await asyncio.sleep(0)
         await asyncio.gather(*waiting)
@@ -155,7 +155,7 @@ async def test_high_priority_is_served_first(clip: Path) -> None:
 
 async def test_worker_assigned_to_a_cancelled_request_is_released(clip: Path) -> None:
     async with DecodePool(DecodeConfig(workers=1)) as pool:
-        async with pool.worker():
+        async with pool.session():
             waiting = asyncio.create_task(_hold_a_worker(pool))
             await asyncio.sleep(0)
         while pool.busy_workers:  # released, and assigned to the waiting task before that task runs again
@@ -168,5 +168,5 @@ async def test_worker_assigned_to_a_cancelled_request_is_released(clip: Path) ->
 
 
 async def _hold_a_worker(pool: DecodePool) -> None:
-    async with pool.worker():
+    async with pool.session():
         await asyncio.sleep(10)

@@ -38,7 +38,7 @@ async def test_idle_worker_that_crashes_is_replaced(clip: Path) -> None:
         os.kill(worker_pids()[0], signal.SIGKILL)
         await failed.wait()
         assert (pool.free_workers, pool.busy_workers) == (0, 0)
-        async with pool.worker():
+        async with pool.session():
             assert (pool.free_workers, pool.busy_workers) == (0, 1)
         await is_right(pool, clip)
 
@@ -50,9 +50,9 @@ async def test_worker_that_does_not_stop_its_video_is_replaced(
     failures: list[WorkerFailure] = []
     async with DecodePool(DecodeConfig(workers=1), failures.append) as pool:
         (pid,) = worker_pids()
-        async with pool.worker() as worker:
+        async with pool.session() as session:
             with opened(clip) as file:
-                await worker.probe(file)
+                await session.probe(file)
             os.kill(pid, signal.SIGSTOP)
         await is_right(pool, clip)
     assert failures == [WorkerFailure.STOP_TIMEOUT]
@@ -70,9 +70,9 @@ async def test_worker_that_does_not_stop_its_video_is_replaced(
 async def test_video_over_a_limit_is_rejected(clip: Path, limit: dict[str, float], message: str) -> None:
     async with DecodePool(DecodeConfig.model_validate({"workers": 1, **limit})) as pool:
         (pid,) = worker_pids()
-        async with pool.worker() as worker:
+        async with pool.session() as session:
             with pytest.raises(VideoTooLarge, match=message) as caught:
-                await decode_file(worker, clip)
+                await decode_file(session, clip)
         assert caught.value.metadata["limit"] == str(next(iter(limit.values())))
         assert float(caught.value.metadata["value"]) > float(caught.value.metadata["limit"])
         assert worker_pids() == [pid]
@@ -82,9 +82,9 @@ async def test_file_with_too_many_streams_is_rejected(clip: Path, tmp_path: Path
     many = tmp_path / "many.mp4"
     many.write_bytes(edited(clip.read_bytes(), "moov/trak", lambda track: track * 3))
     async with DecodePool(DecodeConfig(workers=1, max_streams=2)) as pool:
-        async with pool.worker() as worker:
+        async with pool.session() as session:
             with pytest.raises(VideoTooLarge, match="3 streams, more than the limit of 2") as caught:
-                await decode_file(worker, many)
+                await decode_file(session, many)
         assert caught.value.metadata == {"limit": "2", "value": "3"}
         await is_right(pool, clip)
 
@@ -96,9 +96,9 @@ async def test_video_that_needs_too_much_memory_is_rejected(clip: Path, tmp_path
     failures: list[WorkerFailure] = []
     config = DecodeConfig(workers=1, memory_bytes=512 * MIB, max_pixels=1 << 28)
     async with DecodePool(config, failures.append) as pool:
-        async with pool.worker() as worker:
+        async with pool.session() as session:
             with pytest.raises(VideoTooLarge, match="536870912 bytes of memory") as caught:
-                await decode_file(worker, large)
+                await decode_file(session, large)
         assert caught.value.metadata == {"limit": "536870912", "value": ">536870912"}
         await is_right(pool, clip)
     assert failures == [WorkerFailure.OOM]

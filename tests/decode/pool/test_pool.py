@@ -47,11 +47,11 @@ async def _decode_and_cancel(pool: DecodePool, clip: Path, stage: str) -> None:
 
     async def decode_until_cancelled() -> None:
         with opened(clip) as file:
-            async with pool.worker() as worker:
+            async with pool.session() as session:
                 if stage == "probe":
                     reached.set()
-                plan = whole(await worker.probe(file))
-                async for unit in worker.decode(plan, SMALL):
+                plan = whole(await session.probe(file))
+                async for unit in session.decode(plan, SMALL):
                     if stage == "first unit" or unit.unit == 20:
                         reached.set()
                         await asyncio.Event().wait()
@@ -70,11 +70,11 @@ async def test_cancelling_a_second_probe_leaks_no_descriptor(clip: Path) -> None
         endless = Plan((piece(0, 3600),), is_unbounded=True)
         for _ in range(3):
             with opened(clip) as file:
-                async with pool.worker() as worker:
-                    metadata = await worker.probe(file, header_only=True)
-                    async for unit in worker.decode(endless, SMALL):
+                async with pool.session() as session:
+                    metadata = await session.probe(file, header_only=True)
+                    async for unit in session.decode(endless, SMALL):
                         unit.release()  # the result of the first probe is used up
-                    again = asyncio.ensure_future(anext(worker.decode(whole(metadata), SMALL)))
+                    again = asyncio.ensure_future(anext(session.decode(whole(metadata), SMALL)))
                     await asyncio.sleep(0)
                     again.cancel()
                     await asyncio.wait([again])
@@ -86,8 +86,8 @@ async def test_cancelling_a_second_probe_leaks_no_descriptor(clip: Path) -> None
 async def test_leaving_the_loop_early_stops_decoding(pool: DecodePool, clip: Path) -> None:
     (pid,) = worker_pids()
     with opened(clip) as file:
-        async with pool.worker() as worker:
-            async for unit in worker.decode(whole(await worker.probe(file)), SMALL):
+        async with pool.session() as session:
+            async for unit in session.decode(whole(await session.probe(file)), SMALL):
                 unit.release()
                 break
     await is_right(pool, clip)
@@ -97,9 +97,9 @@ async def test_leaving_the_loop_early_stops_decoding(pool: DecodePool, clip: Pat
 async def test_frames_stay_valid_after_their_session(pool: DecodePool, clip: Path) -> None:
     held: list[UnitFrames] = []
     with opened(clip) as file:
-        async with pool.worker() as worker:
-            plan = whole(await worker.probe(file))
-            held.extend([unit async for unit in worker.decode(plan, SMALL)])
+        async with pool.session() as session:
+            plan = whole(await session.probe(file))
+            held.extend([unit async for unit in session.decode(plan, SMALL)])
     await is_right(pool, clip)
     for unit in held:
         assert number_of(unit.pixels[0]) == plan.grids[0].frame_time_ns(unit.unit, 0) * 10 // _SECOND
@@ -112,9 +112,9 @@ async def test_worker_pauses_without_a_free_slot(clip: Path) -> None:
     big = PixelFormat(256, 256, "stretch")  # a unit of 2 frames is 384 KiB: two slots
     async with DecodePool(config) as pool:
         worker_process = psutil.Process(worker_pids()[0])
-        async with pool.worker() as worker:
+        async with pool.session() as session:
             with opened(clip) as file:
-                units = worker.decode(whole(await worker.probe(file)), big)
+                units = session.decode(whole(await session.probe(file)), big)
             held = [await anext(units), await anext(units)]
             waiting = asyncio.ensure_future(anext(units))
             # Longer than the silence after which a worker counts as hung: one that waits for a slot does not
@@ -142,10 +142,10 @@ async def test_overlapping_views_wait_for_a_free_slot(clip: Path) -> None:
     plan = Plan(
         tuple(SamplingGrid(0, 9 * _SECOND, 8 * _SECOND, 2, 4, 4, True, start) for start in (0, _SECOND))
     )
-    async with DecodePool(config) as pool, pool.worker() as worker:
+    async with DecodePool(config) as pool, pool.session() as session:
         with opened(clip) as file:
-            await worker.probe(file)
-            units = worker.decode(plan, big)
+            await session.probe(file)
+            units = session.decode(plan, big)
         held = await anext(units)
         waiting = asyncio.ensure_future(anext(units))
         done, _ = await asyncio.wait([waiting], timeout=1.2 * config.heartbeat_timeout_s)
@@ -168,17 +168,20 @@ async def test_overlapping_views_wait_for_a_free_slot(clip: Path) -> None:
 
 
 async def test_unit_larger_than_the_shared_memory_is_decoded(clip: Path) -> None:
-    async with DecodePool(DecodeConfig(workers=1, shared_memory_bytes=MIB)) as pool, pool.worker() as worker:
+    async with (
+        DecodePool(DecodeConfig(workers=1, shared_memory_bytes=MIB)) as pool,
+        pool.session() as session,
+    ):
         plan = Plan((piece(0, 2),))
-        _, units, _ = await decode_file(worker, clip, plan, PixelFormat(600, 600, "stretch"))
+        _, units, _ = await decode_file(session, clip, plan, PixelFormat(600, 600, "stretch"))
     assert [number_of(units[0, unit][0]) for unit in range(4)] == [1, 6, 11, 16]
 
 
 async def test_probe_keeps_the_offset_of_the_file(pool: DecodePool, clip: Path) -> None:
     with opened(clip) as file:
         os.lseek(file.fd, 123, os.SEEK_SET)
-        async with pool.worker() as worker:
-            metadata = await worker.probe(file)
+        async with pool.session() as session:
+            metadata = await session.probe(file)
         assert metadata.size_bytes == clip.stat().st_size
         assert os.lseek(file.fd, 0, os.SEEK_CUR) == 123
 
@@ -194,9 +197,9 @@ async def test_pool_leaks_no_process_and_no_descriptor(clip: Path) -> None:
             await failures.get()
         await asyncio.gather(*(is_right(pool, clip) for _ in range(6)))
         with opened(clip) as file:
-            async with pool.worker() as worker:
-                await anext(worker.decode(whole(await worker.probe(file)), SMALL))
-        async with pool.worker(), pool.worker():
+            async with pool.session() as session:
+                await anext(session.decode(whole(await session.probe(file)), SMALL))
+        async with pool.session(), pool.session():
             in_workers = [psutil.Process(pid).num_fds() for pid in worker_pids()]
     assert worker_pids() == []
     gc.collect()  # the unit of the run that was abandoned
@@ -209,9 +212,9 @@ async def test_worker_memory_does_not_grow_with_videos(pool: DecodePool, tmp_pat
     process = psutil.Process(worker_pids()[0])
     in_use: list[int] = []
     for _ in range(12):
-        async with pool.worker() as worker:
-            await decode_file(worker, clip)
-        async with pool.worker():  # the session before has ended
+        async with pool.session() as session:
+            await decode_file(session, clip)
+        async with pool.session():  # the session before has ended
             in_use.append(process.memory_info().rss)
     # The allocator keeps what one video needed for the next. A leaked decoder with its frames exceeds 8 MiB.
     assert in_use[-1] - in_use[5] < 8 * MIB

@@ -49,10 +49,10 @@ async def test_slow_uploads_do_not_hold_all_workers(tmp_path: Path, clip: Path) 
     async with DecodePool(DecodeConfig(workers=1, max_uploading_videos=2), failures.append) as pool:
 
         async def decode(file: SlowFile) -> list[int]:
-            async with pool.worker(file) as worker:
-                metadata = await worker.probe(file, header_only=True)
+            async with pool.session(file) as session:
+                metadata = await session.probe(file, header_only=True)
                 assert metadata.frames == 0 or file.size_bytes is not None
-                return [number_of(kept(unit)[0]) async for unit in worker.decode(_unbounded_plan(), SMALL)]
+                return [number_of(kept(unit)[0]) async for unit in session.decode(_unbounded_plan(), SMALL)]
 
         decoding = [asyncio.create_task(decode(file)) for file in slow]
         await slow[0].is_awaited.wait()
@@ -65,7 +65,7 @@ async def test_slow_uploads_do_not_hold_all_workers(tmp_path: Path, clip: Path) 
         expected = [_unbounded_plan().grids[0].frame_time_ns(unit, 0) * 10 // _SECOND for unit in range(80)]
         assert await asyncio.gather(*decoding) == [expected] * 3
         await is_right(pool, clip)
-        async with pool.worker():
+        async with pool.session():
             assert pool.busy_workers == 1
     assert failures == []
 
@@ -77,9 +77,9 @@ async def test_worker_waiting_for_bytes_neither_works_nor_counts_as_hung(tmp_pat
     file = SlowFile(path, path.stat().st_size // 2)
     config = DecodeConfig(workers=1, heartbeat_timeout_s=3)
     async with DecodePool(config, on_work=reported.append) as pool:
-        async with pool.worker(file) as worker:
-            await worker.probe(file, header_only=True)
-            units = worker.decode(_unbounded_plan(), SMALL)
+        async with pool.session(file) as session:
+            await session.probe(file, header_only=True)
+            units = session.decode(_unbounded_plan(), SMALL)
             first = await anext(units)
             await file.is_awaited.wait()
             assert reported[-1] == 0

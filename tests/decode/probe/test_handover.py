@@ -57,9 +57,9 @@ async def test_damage_at_the_beginning_costs_those_nothing_who_begin_later(tmp_p
         tmp_path / "damaged.flv",
     )
     start_ns, end_ns = 17 * NS_PER_S, 18 * NS_PER_S
-    async with DecodePool(DecodeConfig(workers=1)) as pool, pool.worker() as worker:
+    async with DecodePool(DecodeConfig(workers=1)) as pool, pool.session() as session:
         _, units, end = await decode_file(
-            worker, path, Plan((SamplingGrid(start_ns, end_ns, NS_PER_S, 1, 5, 5),))
+            session, path, Plan((SamplingGrid(start_ns, end_ns, NS_PER_S, 1, 5, 5),))
         )
     assert [number_of(pixels[0]) for pixels in units.values()] == [171, 173, 175, 177, 179]
     assert end.warnings == ()
@@ -69,11 +69,11 @@ async def test_damage_at_the_beginning_costs_those_nothing_who_begin_later(tmp_p
 async def test_a_second_plan_gets_what_the_first_one_got(tmp_path: Path) -> None:
     """The first goes on behind the probe's head, the second opens the file again."""
     path = render(tmp_path / "clip.mp4", _FEW, options=_KEYED)
-    async with DecodePool(DecodeConfig(workers=1)) as pool, pool.worker() as worker:
+    async with DecodePool(DecodeConfig(workers=1)) as pool, pool.session() as session:
         with opened(path) as file:
-            plan = whole(await worker.probe(file))
-            first, _ = await decode_plan(worker, plan)
-            second, _ = await decode_plan(worker, plan)
+            plan = whole(await session.probe(file))
+            first, _ = await decode_plan(session, plan)
+            second, _ = await decode_plan(session, plan)
     assert first.keys() == second.keys()
     for place, pixels in first.items():
         assert np.array_equal(pixels, second[place])

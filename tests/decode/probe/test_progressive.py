@@ -33,17 +33,17 @@ async def pool() -> AsyncIterator[DecodePool]:
 @pytest.mark.parametrize("name", [*REAL, *DECODED])
 async def test_frames_do_not_depend_on_how_the_bytes_come(pool: DecodePool, name: str) -> None:
     with opened(VIDEOS / name) as file:
-        async with pool.worker() as worker:
-            metadata = await worker.probe(file)
+        async with pool.session() as session:
+            metadata = await session.probe(file)
             if metadata.duration_ns > _LONGEST_S * NS_PER_S:
                 pytest.skip(f"it lasts longer than {_LONGEST_S} s")
             window_ns = min(NS_PER_S, metadata.duration_ns)
             grid = SamplingGrid(0, metadata.duration_ns, window_ns, 2, 8, 4)
-            known, _ = await decode_plan(worker, Plan((grid,)))
-        async with pool.worker() as worker:
-            await worker.probe(ArrivingFile(file.fd, file.size_bytes), header_only=True)
+            known, _ = await decode_plan(session, Plan((grid,)))
+        async with pool.session() as session:
+            await session.probe(ArrivingFile(file.fd, file.size_bytes), header_only=True)
             endless = Plan((SamplingGrid(0, _DAY_NS, window_ns, 2, 8, 4),), is_unbounded=True)
-            found, end = await decode_plan(worker, endless)
+            found, end = await decode_plan(session, endless)
     assert end.metadata == metadata
     assert found.keys() == known.keys() - _NOT_REACHED.get(name, set())
     for place, pixels in found.items():

@@ -42,8 +42,8 @@ async def test_headers_state_it(
     if codec not in av.codecs_available:
         pytest.skip(f"PyAV has no {codec}")
     path = render(tmp_path / f"clip.{ending}", 30, rate=rate, codec=codec, options=options)
-    async with pool.worker() as worker:
-        metadata, units, _ = await decode_file(worker, path)
+    async with pool.session() as session:
+        metadata, units, _ = await decode_file(session, path)
     assert (metadata.frames, metadata.warnings) == (30, ())
     assert metadata.fps == pytest.approx(rate, rel=1e-3)
     assert metadata.duration_ns == pytest.approx(30 / rate * 1e9, abs=1e6)

@@ -152,8 +152,8 @@ async def test_references_in_an_upload_are_never_opened(
     upload.write_bytes(_UPLOADS[name](targets, base, port))
     monitor.pop_opened()  # forget the accesses of this test
     with pytest.raises(ClientError) as caught:
-        async with pool.worker() as worker:
-            await decode_file(worker, upload)
+        async with pool.session() as session:
+            await decode_file(session, upload)
     assert caught.value.code == grpc.StatusCode.INVALID_ARGUMENT
     assert isinstance(caught.value, NotAVideo | UnsupportedVideo | CorruptVideo)
     _demux_without_sandbox(upload)

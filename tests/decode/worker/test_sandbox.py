@@ -161,8 +161,8 @@ async def test_real_videos_decode_in_the_sandbox(videos: Path, threads: int) -> 
     async with DecodePool(DecodeConfig(workers=1, threads=threads), failures.append) as pool:
         for path in sorted((videos / "real").iterdir()):
             if path.is_file():
-                async with pool.worker() as worker:
-                    _, units, end = await decode_file(worker, path)
+                async with pool.session() as session:
+                    _, units, end = await decode_file(session, path)
                 assert units
                 assert not end.warnings
     assert failures == []
