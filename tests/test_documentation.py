@@ -220,6 +220,18 @@ def test_node_program_is_valid(tmp_path: Path) -> None:
     subprocess.run(["node", "--check", tmp_path / "client.js"], check=True)
 
 
+def test_service_page_names_classes_and_files_that_exist() -> None:
+    page = PAGES["service/README.md"]
+    source = "".join(path.read_text() for path in (ROOT / "service").rglob("*.py"))
+    classes = set(re.findall(r"`([A-Z]\w*[a-z]\w*)`", page)) - {"Classify", "ClassifyStreaming"}  # RPCs
+    assert len(classes) > 10
+    assert {name for name in classes if not re.search(rf"\bclass {name}\b", source)} == set()
+    files = {text for text in re.findall(r"`((?:\w+/)+\w*(?:\.py)?)`", page) if not text.startswith("protos")}
+    assert len(files) > 40
+    roots = (ROOT, ROOT / "service", ROOT / "service" / "decode")
+    assert {text for text in files if not any((root / text).exists() for root in roots)} == set()
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_links_lead_somewhere(name: str) -> None:
     """To files, and to headings as GitHub names them."""
