@@ -1,4 +1,4 @@
-"""What a client asks for: the model, the windows, the time ranges, the priority."""
+"""The options of a request: the model, the windows, the time ranges, the priority."""
 
 from dataclasses import dataclass
 from enum import Enum

@@ -32,12 +32,12 @@ class Segment:
 
     @property
     def start_s(self) -> float:
-        """Where the segment starts, in seconds."""
+        """The start of the segment in seconds."""
         return self.start_ns / NS_PER_S
 
     @property
     def end_s(self) -> float:
-        """Where the segment ends, in seconds."""
+        """The end of the segment in seconds."""
         return self.end_ns / NS_PER_S
 
 

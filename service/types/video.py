@@ -74,7 +74,7 @@ class VideoFile(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class VideoMetadata:
-    """What is known of a video: its container and codec, displayed size, frame rate and duration.
+    """The metadata of a video: its container and codec, displayed size, frame rate and duration.
 
     The values come from the packets, not from the header. Only while the video is still arriving, they are
     the header's, and 0 where the header says nothing. Width and height are those after rotation.
@@ -102,7 +102,7 @@ class VideoMetadata:
 
 @dataclass(frozen=True, slots=True)
 class PixelFormat:
-    """How the decoder turns a frame into the model's input: RGB uint8, ``height`` x ``width``.
+    """The conversion of a frame into the model's input: RGB uint8, ``height`` x ``width``.
 
     ``resize`` says how the picture is brought to the size ``resized``: ``crop`` keeps its proportions and
     covers that size, ``stretch`` fills it exactly. Then a crop of ``height`` x ``width`` is cut out; a
