@@ -1,1 +1,1 @@
-"""Video models on torch: specifications, families, checkpoints of others, training."""
+"""Video models in torch: specifications, families, imported checkpoints, training. See README.md."""

@@ -1,5 +1,44 @@
-"""Libraries that only some models, or only some ways to a video, need."""
+"""Every error that a user of models can meet. The message of each is one sentence, written for that user.
+
+RuntimeError
+├── ModelError
+│   ├── UnknownModel            the store has no such model or version
+│   ├── BrokenModel             a model's folder cannot be used
+│   ├── UnsupportedPrecision    a model or device does not compute in the precision that is configured
+│   ├── CannotImport            a checkpoint is not imported
+│   └── CannotRemove            a model's folder is not removed
+└── MissingExtra                a library that an extra of tubelet installs is absent
+"""
+
+
+class ModelError(RuntimeError):
+    """A model cannot be found, read, run, imported or removed."""
+
+
+class UnknownModel(ModelError):
+    """The store has no such model or version; ``known`` lists its models as NAME:VERSION."""
+
+    def __init__(self, name: str, version: str, known: tuple[str, ...]) -> None:
+        wanted = f"{name}:{version}" if version else name
+        super().__init__(f"no model {wanted!r} in the store; it has {', '.join(known) or 'none'}")
+        self.name, self.version, self.known = name, version, known
+
+
+class BrokenModel(ModelError):
+    """A model's folder cannot be used; the message names the file and the problem."""
+
+
+class UnsupportedPrecision(ModelError):
+    """A model or device does not compute in the configured precision; the message says why."""
+
+
+class CannotImport(ModelError):
+    """A checkpoint is not imported; the message says what is wrong, and where."""
+
+
+class CannotRemove(ModelError):
+    """A model's folder stays where it is; the message says why."""
 
 
 class MissingExtra(RuntimeError):
-    """Something needs a library that is not installed; the message names the extra that brings it."""
+    """A model or a video source needs a library that is not installed; the message names the extra."""

@@ -1,4 +1,4 @@
-"""What a window costs: floating-point operations of both stages, counted on shapes alone."""
+"""Floating-point operations of a window, counted from shapes without computing anything."""
 
 from dataclasses import dataclass
 
@@ -12,21 +12,22 @@ from tubelet.models.spec import Preprocessing, Sampling
 
 @dataclass(frozen=True, slots=True)
 class Flops:
-    """Operations a window; a multiplication and its addition are two."""
+    """Floating-point operations of one window; a multiply-add counts as two."""
 
-    spatial: int  # encode, all units of the window
-    temporal: int  # classify
+    spatial: int  # of ``encode`` over all units of the window
+    temporal: int  # of ``classify``
 
     @property
     def total(self) -> int:
+        """The operations of both stages."""
         return self.spatial + self.temporal
 
 
 @torch.inference_mode()
 def window_flops(dims: Dims, preprocessing: Preprocessing, sampling: Sampling, num_classes: int) -> Flops:
-    """Matrix products, convolutions and attention of one window; nothing is computed."""
+    """Count the matrix products, convolutions and attention of one window of a model."""
     units, frames = sampling.units_per_window, sampling.frames_per_unit
-    # Meta tensors have shapes and no memory; the counter does not see into fused attention.
+    # Meta tensors have shapes and no memory. The counter cannot see into fused attention, hence MATH.
     with torch.device("meta"), sdpa_kernel(SDPBackend.MATH):
         model = build_model(dims, preprocessing, num_classes).eval()
         pixels = torch.empty((units, frames, preprocessing.height, preprocessing.width, 3), dtype=torch.uint8)

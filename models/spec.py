@@ -1,4 +1,4 @@
-"""What is known of a model without its weights: sampling, preprocessing, labels, provenance. No torch.
+"""The specification of a model: sampling, preprocessing, labels, provenance. No weights, no torch.
 
 S units in a window, t frames in a unit, H W pixels, K classes.
 """
@@ -13,30 +13,30 @@ Resample = Literal["swscale", "bilinear", "bicubic", "lanczos", "nearest", "bili
 Position = Literal["middle", "start"]
 CropRounding = Literal["down", "half_even"]
 OutputActivation = Literal["softmax", "sigmoid"]
-"""How logits become scores: over all labels together, or for each label by itself (multi-label)."""
+"""How logits become scores: softmax over all labels, or sigmoid of each label by itself (multi-label)."""
 
 LONGEST_WINDOW_S = 24 * 3600
 """The longest window that a model may be made for, seconds."""
 
-_NAME_LENGTH = 100
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # they become names of folders and values of metrics
+_NAME_LENGTH = 100  # characters, at most
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # names become folders and metric labels
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """Which frames a model wants: windows of S units of t frames, evenly spaced in time.
+    """Which frames a model gets: windows of S units of t frames, evenly spaced in time.
 
-    A window is cut into as many equal intervals as it has frames. ``middle`` takes the frame shown in the
-    middle of each, as segment sampling does (Wang et al., TSN, arXiv 1608.00859); ``start`` the one shown at
-    its start, as strided clips do: every k-th frame from the first.
+    A window is cut into as many equal intervals as it has frames. With ``position`` "middle" the frame shown
+    in the middle of each interval is taken, as in segment sampling (Wang et al., TSN, arXiv 1608.00859); with
+    "start" the frame shown at its start, as in strided clips (every k-th frame).
     """
 
     frames_per_unit: int
     units_per_window: int
-    window_s: float  # the length of a window when the request names none, seconds
-    stride_s: float  # from one window's start to the next one's when the request names none, seconds
-    min_window_s: float  # the shortest and the longest window that the model was made for, seconds
-    max_window_s: float
+    window_s: float  # default length of a window, seconds
+    stride_s: float  # default distance between the starts of two windows, seconds
+    min_window_s: float  # shortest window that the model was made for, seconds
+    max_window_s: float  # longest window that the model was made for, seconds
     position: Position = "middle"
 
     def __post_init__(self) -> None:
@@ -58,19 +58,20 @@ class Sampling:
 
     @property
     def frames_per_window(self) -> int:
+        """T = S t, the frames that the model sees for one prediction."""
         return self.frames_per_unit * self.units_per_window
 
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """How a decoded frame becomes model pixels; mean and std are for pixels scaled to 0..1.
+    """How a decoded frame becomes the pixels of a model: resize, then cut out the centre, then normalise.
 
-    A picture is resized, then its centre is cut out. ``crop`` scales it, in its own shape, until it covers
-    the resized size; ``stretch`` scales each side to it. ``swscale`` resamples while colours are converted,
-    which is fastest; the others do so in RGB, as Pillow and torchvision do (antialiased, but for
-    ``bilinear_aliased`` and ``nearest``), so that a checkpoint sees the pixels it was trained on. A centre
-    that lies between two pixels goes down (transformers) or to the even one (torchvision). Where a picture
-    resized in RGB is smaller than what is cut out, the rest is black.
+    ``resize``: "crop" keeps the aspect ratio and covers the resized size, "stretch" scales each side to it.
+    ``resample``: "swscale" resamples while colours are converted, which is fastest. All others resample in
+    RGB as Pillow and torchvision do, so that a checkpoint sees the pixels that it was trained on; they are
+    antialiased, except "bilinear_aliased" and "nearest". ``crop_rounding`` says which pixel is the centre
+    when it lies between two: the lower one (transformers) or the even one (torchvision). ``mean`` and ``std``
+    are of R, G and B scaled to 0..1. A picture resized in RGB to less than the crop gets black borders.
     """
 
     height: int
@@ -78,8 +79,8 @@ class Preprocessing:
     resize: Resize
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    resize_height: int | None = None  # the picture's size before the centre is cut out; None: the model's
-    resize_width: int | None = None
+    resize_height: int | None = None  # pixels before the centre is cut out; None: ``height``
+    resize_width: int | None = None  # None: ``width``
     resample: Resample = "swscale"
     crop_rounding: CropRounding = "down"
 
@@ -98,7 +99,7 @@ class Preprocessing:
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """One figure of the model's card: top-1 accuracy on a named test set."""
+    """One figure of a model's card: the top-1 accuracy, 0..1, on a named test set."""
 
     dataset: str
     top1: float
@@ -107,16 +108,16 @@ class Accuracy:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Where a model that was not trained here comes from."""
+    """Where an imported model comes from."""
 
-    source: str  # as it was named to ``models import``
-    revision: str = ""  # a commit or a name of weights, where the source has one
-    imported_by: str = ""  # the version of tubelet that did
+    source: str  # the SOURCE of ``tubelet models import``
+    revision: str = ""  # a commit, or the URL or file of the weights; empty where the source has none
+    imported_by: str = ""  # the version of tubelet that imported it
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """What is known of a model without loading its weights: the content of its model.toml."""
+    """A model without its weights: the content of its model.toml, and its labels in logit order."""
 
     name: str
     version: str
@@ -148,6 +149,6 @@ class ModelSpec:
 
     @property
     def version_key(self) -> tuple[tuple[bool, int, str], ...]:
-        """Sorts versions part by part, numbers as numbers: 1.10 is newer than 1.9."""
+        """A sort key that compares versions part by part, numbers as numbers: 1.10 is newer than 1.9."""
         parts = self.version.split(".")
         return tuple((part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts)

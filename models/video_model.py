@@ -1,4 +1,4 @@
-"""What the engine needs to know of a model, and nothing else.
+"""The interface between the engine and every model family: encode units, classify windows.
 
 B windows, S units in a window, N units in a batch, t frames in a unit, H W C pixels,
 D embedding width, K classes.
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tubelet.models.spec import Preprocessing
 
 CPU_BATCH_TOKENS = 2048
-"""Tokens of a batch on a CPU: matrices are large enough by then, and still small enough for its caches."""
+"""Tokens in a batch on a CPU: enough for efficient matrix products, few enough to fit into its caches."""
 
 
 class VideoModel(nn.Module, ABC):
@@ -25,9 +25,9 @@ class VideoModel(nn.Module, ABC):
     mean: Tensor
     std: Tensor
     tokens_per_unit = CPU_BATCH_TOKENS
-    """How many tokens attend to each other in one unit."""
-    only_device_work = True
-    """Whether ``encode`` neither waits for its device nor chooses by values: what a CUDA graph can hold."""
+    """Tokens of one unit that attend to each other."""
+    supports_cuda_graphs = True
+    """Whether a CUDA graph can record ``encode``: it never waits for the device nor branches on values."""
 
     def __init__(self, preprocessing: Preprocessing) -> None:
         super().__init__()
@@ -37,30 +37,30 @@ class VideoModel(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, units: Tensor) -> Tensor:
-        """The spatial stage, from raw pixels: (N, t, H, W, C) uint8 -> (N, D)."""
+        """Embed units of raw pixels, the spatial stage: (N, t, H, W, C) uint8 -> (N, D)."""
 
     @abstractmethod
     def classify(self, windows: Tensor) -> Tensor:
-        """The temporal stage: (B, S, D) -> (B, K) logits."""
+        """Classify windows of embeddings, the temporal stage: (B, S, D) -> (B, K) logits."""
 
     @property
     def cpu_batch_units(self) -> int:
-        """The units of a batch that keeps a processor busy and its caches warm; larger ones gain nothing."""
+        """The units in a batch of ``CPU_BATCH_TOKENS``; larger batches gain nothing on a CPU."""
         return max(1, CPU_BATCH_TOKENS // self.tokens_per_unit)
 
     def normalise(self, units: Tensor) -> Tensor:
-        """(N, t, H, W, C) uint8 -> the same shape in the weights' dtype, (x / 255 - mean) / std.
+        """Compute (x / 255 - mean) / std in the weights' dtype: (N, t, H, W, C) uint8 -> the same shape.
 
-        For the layer that embeds patches alone: one that is packed does this itself.
+        Only the patch embedding may call this: a packed one normalises by itself.
         """
-        # In place on a copy: the pixels of a batch are too many to allocate them three times over. By rows of
-        # colours: walks whose innermost dimension is three long take a processor ten times as long.
+        # In place on a copy, since the pixels of a batch are large to allocate three times. By whole rows,
+        # since loops whose innermost dimension is 3 (the colours) take a CPU ten times as long.
         rows = units.to(self.mean.dtype, copy=True).flatten(-2)
         width = units.shape[-2]
         rows.div_(255).sub_(self.mean.repeat(width)).div_(self.std.repeat(width))
         return rows.unflatten(-1, (width, -1))
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Whole windows at once, as training sees them: (B, S, t, H, W, C) uint8 -> (B, K) logits."""
+        """Classify whole windows, as in training: (B, S, t, H, W, C) uint8 -> (B, K) logits."""
         embeddings = self.encode(clips.flatten(0, 1))
         return self.classify(embeddings.unflatten(0, clips.shape[:2]))

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
 
+from tubelet.models.errors import UnknownModel as NotInStore
 from tubelet.models.repository.repository import ZOO, ModelStore
-from tubelet.models.repository.repository import UnknownModel as NotInStore
 from tubelet.service.client import Event, Video, read_video
 from tubelet.service.config.config import Config, load_config
 from tubelet.service.errors import MalformedOption, UnknownModel

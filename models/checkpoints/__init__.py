@@ -1,1 +1,1 @@
-"""Checkpoints of other projects, read and renamed to our parameters."""
+"""Import checkpoints of other projects: read them, and rename their parameters to tubelet's."""

@@ -1,4 +1,4 @@
-"""What an importer makes of somebody else's checkpoint, and how files are read without running any of it."""
+"""A checkpoint of another project in tubelet's terms, and how to read files without running code."""
 
 import json
 import zipfile
@@ -18,27 +18,23 @@ from tubelet.models.checkpoints.state_dict import (
     load_pickled,
     without_prefixes,
 )
-from tubelet.models.errors import MissingExtra
+from tubelet.models.errors import CannotImport, MissingExtra
 from tubelet.models.families.registry import Dims
 from tubelet.models.runtime.host_memory import free_bytes
 from tubelet.models.spec import Accuracy, OutputActivation, Preprocessing, Provenance, Sampling
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_NAMED = 3  # classes in a message
-
-
-class CannotImport(RuntimeError):
-    """The checkpoint is not taken; the message says in one sentence what is wrong, and where."""
+_MAX_LISTED = 3  # classes in a message
 
 
 @dataclass(frozen=True, slots=True)
-class Foreign:
-    """A checkpoint under our names: all that a model's folder needs but its name and version.
+class ForeignCheckpoint:
+    """A checkpoint whose parameters have tubelet's names, with all that a model's folder needs but a name.
 
-    ``labels`` may be empty where the source has none, or none that can be used: ``label_problem`` then says
-    why. ``num_classes`` counts the logits where our names of the parameters do not tell. ``untrained`` names
-    the parts of the model that the source has nothing for, whose weights are random. ``warnings`` are
-    sentences on what the import decided or changed.
+    ``labels`` is empty if the source has none that can be used; ``label_problem`` then says why.
+    ``num_classes`` is the number of logits, where the parameters do not show it. ``untrained`` names the
+    parts of the model that the source has no weights for, which are random. ``warnings`` are sentences on
+    what the import decided or changed.
     """
 
     dims: Dims
@@ -58,15 +54,15 @@ class Foreign:
 
 
 @contextmanager
-def all_there(source: str) -> Iterator[None]:
-    """What is read inside may lack something, or be of another kind: that stops the import and is named."""
+def explain_import_errors(source: str) -> Iterator[None]:
+    """Turn the errors of reading a malformed checkpoint into CannotImport, which names ``source``."""
     try:
         yield
     except (CannotImport, MissingExtra):
         raise
     except KeyError as error:
         raise CannotImport(f"{source} has no {error.args[0]}") from error
-    # RuntimeErrors are torch's, of shapes that do not fit and of memory that does not suffice.
+    # torch raises RuntimeError for wrong shapes and too little memory.
     except (
         ArithmeticError,
         AttributeError,
@@ -76,28 +72,34 @@ def all_there(source: str) -> Iterator[None]:
         RuntimeError,
         MemoryError,
     ) as error:
-        raise CannotImport(f"{source} is not as such a checkpoint should be: {one_line(error)}") from error
+        raise CannotImport(f"{source} is malformed: {one_line(error)}") from error
 
 
 def one_line(error: Exception) -> str:
-    """The beginning of an error's message, on one line; the name of its type if it has none."""
+    """Return the first 200 characters of an error's message on one line, or its type if it is empty."""
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def read_json(file: Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
+
+    Raises:
+        CannotImport: it cannot be read, or holds something else.
+    """
     try:
         content = json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise CannotImport(f"{file} cannot be read: {error}") from error
     if not isinstance(content, dict):
-        raise CannotImport(f"{file} holds no object, but {type(content).__name__}")
+        raise CannotImport(f"{file} must hold a JSON object, it holds a {type(content).__name__}")
     return content
 
 
-def check_memory(needed: int, what: str) -> None:
-    """
+def require_memory(needed: int, what: str) -> None:
+    """Check that ``needed`` bytes are free for ``what``, a noun phrase for the message.
+
     Raises:
-        CannotImport: not so many bytes are free.
+        CannotImport: less memory is free.
     """
     free = free_bytes()
     if needed > free:
@@ -107,47 +109,51 @@ def check_memory(needed: int, what: str) -> None:
 
 
 def read_tensors(file: Path, prefixes: tuple[str, ...] = WRAPPERS) -> dict[str, Tensor]:
-    """The state dict of a .safetensors file, or of a .pth, .pt or .bin file, of which no code is run.
+    """Read the state dict of a .safetensors, .pth, .pt or .bin file; no pickled code is run.
 
-    ``prefixes`` are taken off where they are before each name. What else is pickled beside it is not read.
+    A prefix of ``prefixes`` is removed if all names start with it. Other pickled objects are not read.
 
     Raises:
-        CannotImport: it is unreadable, cut off, larger than the memory that is free, as it is or as what it
-            says it holds, or pickles more than tensors, which could run code.
+        CannotImport: the file is unreadable or truncated, pickles more than tensors, or needs more memory
+            than is free, by its size or by the sizes that it states.
     """
     try:
-        check_memory(_content_bytes(file), str(file))
+        require_memory(_content_bytes(file), str(file))
         if file.suffix == ".safetensors":
             return without_prefixes(load_file(file), prefixes)
         content, unread = load_pickled(file)
     except CannotImport:
         raise
-    except UnpicklingError as error:  # torch's own words advise to run what it holds
+    except UnpicklingError as error:  # torch's own message recommends to run the pickle
         raise CannotImport(
-            f"{file} holds no tensors that can be read safely: it is cut off, or pickles more than tensors; "
+            f"{file} cannot be read safely: it is truncated, or pickles more than tensors; "
             "save a model's state_dict(), not the model"
         ) from error
-    except Exception as error:  # a damaged pickle raises whatever its operations meet
+    except Exception as error:  # a damaged pickle may raise anything
         reason = " ".join(str(error).split())[:200]
-        raise CannotImport(f"{file} holds no tensors that can be read safely: {reason}") from error
+        raise CannotImport(f"{file} cannot be read safely: {reason}") from error
     try:
         content = without_prefixes(find_state_dict(content), prefixes)
     except ValueError as error:
         raise CannotImport(f"{file} {error}{_not_read(unread)}") from error
-    # A few numbers that are kept once may stand for tensors of any size.
-    check_memory(sum(value.numel() * value.element_size() for value in content.values()), str(file))
+    # A small file may hold views that expand to tensors of any size.
+    require_memory(sum(value.numel() * value.element_size() for value in content.values()), str(file))
     return content
 
 
 def _not_read(classes: tuple[str, ...]) -> str:
     if not classes:
         return ""
-    named = ", ".join(classes[:_NAMED]) + (", ..." if len(classes) > _NAMED else "")
+    named = ", ".join(classes[:_MAX_LISTED]) + (", ..." if len(classes) > _MAX_LISTED else "")
     return f"; objects of {named} are not read: save a model's state_dict(), not the model"
 
 
 def read_folder_tensors(folder: Path) -> dict[str, Tensor]:
-    """The state dict of a folder as ``save_pretrained`` writes it: one file, or shards and their index."""
+    """Read the state dict of a folder that ``save_pretrained`` wrote: one file, or shards and their index.
+
+    Raises:
+        CannotImport: there is no such file, or it cannot be read.
+    """
     for suffix, stem in ((".safetensors", "model"), (".bin", "pytorch_model")):
         index = folder / f"{stem}{suffix}.index.json"
         if index.is_file():
@@ -159,7 +165,7 @@ def read_folder_tensors(folder: Path) -> dict[str, Tensor]:
 
 
 def _content_bytes(file: Path) -> int:
-    """A file's size once it is unpacked: torch's are zip archives, which may be compressed."""
+    """Return a file's size after decompression, bytes: torch's files are zip archives."""
     size = file.stat().st_size
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
@@ -168,6 +174,9 @@ def _content_bytes(file: Path) -> int:
 
 
 def _shard(name: object, suffix: str, index: Path) -> str:
+    """Check that a shard named in ``index`` is a file beside it, and return its name."""
     if not isinstance(name, str) or not name.endswith(suffix) or "/" in name:
-        raise CannotImport(f"{index} names the shard {name!r}, which is no {suffix} file beside it")
+        raise CannotImport(
+            f"{index} names the shard {name!r}, which is not the name of a {suffix} file beside it"
+        )
     return name

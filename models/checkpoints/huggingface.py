@@ -1,6 +1,6 @@
-"""Folders as transformers' ``save_pretrained`` writes them: ViViT, VideoMAE, TimeSformer, ViT.
+"""Import folders that transformers' ``save_pretrained`` wrote: ViViT, VideoMAE, TimeSformer, ViT.
 
-config.json and the weights; preprocessor_config.json or video_preprocessor_config.json; README.md.
+A folder has config.json, weights, preprocessor_config.json or video_preprocessor_config.json, and README.md.
 """
 
 import re
@@ -11,12 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tubelet.models.checkpoints.foreign_checkpoint import (
-    CannotImport,
-    Foreign,
-    read_folder_tensors,
-    read_json,
-)
+from tubelet.models.checkpoints.foreign_checkpoint import ForeignCheckpoint, read_folder_tensors, read_json
 from tubelet.models.checkpoints.huggingface_config import (
     both_sides,
     complete_config,
@@ -26,6 +21,7 @@ from tubelet.models.checkpoints.huggingface_config import (
     read_preprocessing,
 )
 from tubelet.models.checkpoints.huggingface_generic import read_through_transformers
+from tubelet.models.errors import CannotImport
 from tubelet.models.families.divided import DividedDims
 from tubelet.models.families.joint import JointDims, sinusoids
 from tubelet.models.families.layers import Activation, PatchSize, count_patches, patch_sides
@@ -34,8 +30,8 @@ from tubelet.models.families.vit import ViTDims
 from tubelet.models.spec import Preprocessing, Provenance, Sampling
 
 
-class _NotOurs(CannotImport):
-    """An option that the families here do not have."""
+class _UnsupportedByFamilies(CannotImport):
+    """The config has an option that no family of tubelet has; transformers may still run the model."""
 
 
 _ACTIVATIONS: dict[str, Activation] = {
@@ -45,7 +41,7 @@ _ACTIVATIONS: dict[str, Activation] = {
     "gelu_pytorch_tanh": "gelu_tanh",
 }
 
-# Pattern in transformers' names -> ours. All four models are written alike, layer by layer.
+# Pattern in transformers' names -> tubelet's. All four models name their layers alike.
 _RENAMES = (
     (r"^(?:vivit|videomae|timesformer|vit)\.", ""),
     (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
@@ -63,21 +59,21 @@ _RENAMES = (
     (r"\.temporal_dense\.", ".temporal_fc."),
     (r"\.temporal_layernorm\.", ".temporal_norm1."),
     (r"\.attention\.attention\.qkv\.", ".attn.qkv."),
-    # VideoMAE keeps two of the biases beside the layers, and has none for the keys.
+    # VideoMAE keeps the biases of q and v outside the layers, and has no bias for k.
     (r"\.attention\.attention\.q_bias$", ".attention.attention.query.bias"),
     (r"\.attention\.attention\.v_bias$", ".attention.attention.value.bias"),
 )
 _QKV = re.compile(r"^(.*)\.attention\.attention\.(query|key|value)\.(weight|bias)$")
 
 
-def read_hf(folder: Path, provenance: Provenance, window_s: float | None) -> Foreign:
-    """A checkpoint of a model type; ``window_s`` is how much time a window spans.
+def read_hf(folder: Path, provenance: Provenance, window_s: float | None) -> ForeignCheckpoint:
+    """Read the checkpoint in ``folder``; ``window_s`` is the time that a window spans, None: as trained.
 
-    Four types are models of our own families; the others, and video models with options that our families do
-    not have, run through transformers.
+    Four model types become models of tubelet's families. All other types, and video models with options that
+    these families do not have, run through transformers.
 
     Raises:
-        CannotImport: no video classifier, or an image classifier with such an option.
+        CannotImport: the model is not a video classifier, or an image classifier with such an option.
     """
     given = read_json(folder / "config.json")
     kind = given.get("model_type", "")
@@ -90,12 +86,12 @@ def read_hf(folder: Path, provenance: Provenance, window_s: float | None) -> For
         dims, state, default_window_s = _READERS[kind](
             config, _renamed(read_folder_tensors(folder)), preprocessing
         )
-    except _NotOurs:
+    except _UnsupportedByFamilies:
         if kind == "vit":
             raise
         return read_through_transformers(folder, given, provenance, window_s)
     labels, problem = read_id2label(config)
-    return Foreign(
+    return ForeignCheckpoint(
         dims=dims,
         preprocessing=preprocessing,
         sampling=_sampling(dims, window_s or default_window_s),
@@ -109,38 +105,44 @@ def read_hf(folder: Path, provenance: Provenance, window_s: float | None) -> For
     )
 
 
-Read = tuple[Dims, dict[str, Tensor], float]
+_ModelParts = tuple[Dims, dict[str, Tensor], float]
+"""Sizes, parameters under tubelet's names, and the time that a window spans, seconds."""
 
 
-def _vivit(config: dict[str, Any], state: dict[str, Tensor], _: Preprocessing) -> Read:
+def _vivit(config: dict[str, Any], state: dict[str, Tensor], _: Preprocessing) -> _ModelParts:
+    """Read a ViViT as the ``joint`` family."""
     dims = JointDims(
         frames=config["num_frames"], tubelet_size=tuple(config["tubelet_size"]), **_block(config)
     )
     # 32 frames, every second one: the checkpoints' own training (arXiv 2103.15691, section 4.1), 25 fps.
-    return dims, _under(state, "spacetime"), config["num_frames"] * 2 / 25
+    return dims, _with_prefix(state, "spacetime"), config["num_frames"] * 2 / 25
 
 
-def _videomae(config: dict[str, Any], state: dict[str, Tensor], preprocessing: Preprocessing) -> Read:
+def _videomae(config: dict[str, Any], state: dict[str, Tensor], preprocessing: Preprocessing) -> _ModelParts:
+    """Read a VideoMAE as the ``joint`` family with mean pooling."""
     if not config["use_mean_pooling"]:
-        raise _NotOurs("use_mean_pooling = false is not supported: only VideoMAE fine-tuned with fc_norm")
+        raise _UnsupportedByFamilies(
+            "use_mean_pooling = false is not supported: only VideoMAE fine-tuned with fc_norm"
+        )
     t, patch_size = int(config["tubelet_size"]), _patch_size(config)
     dims = JointDims(
         frames=config["num_frames"], tubelet_size=(t, *patch_sides(patch_size)), pool="mean", **_block(config)
     )
     patches = count_patches(preprocessing.height, preprocessing.width, patch_size)
     tokens = patches * (dims.frames // t)
-    # The positions are a formula there, not weights.
+    # transformers computes the positions, they are not in the checkpoint.
     state = {**state, "pos_embed": sinusoids(tokens, dims.embed_dim)[None]}
     # 16 frames, every fourth one, of videos at 30 fps (arXiv 2203.12602, section 4).
-    return dims, _under(state, "spacetime"), config["num_frames"] * 4 / 30
+    return dims, _with_prefix(state, "spacetime"), config["num_frames"] * 4 / 30
 
 
-def _timesformer(config: dict[str, Any], state: dict[str, Tensor], _: Preprocessing) -> Read:
+def _timesformer(config: dict[str, Any], state: dict[str, Tensor], _: Preprocessing) -> _ModelParts:
+    """Read a TimeSformer as the ``divided`` family."""
     attention = config["attention_type"]
     if attention == "joint_space_time":
-        raise _NotOurs(f"attention_type {attention!r} is not supported")
+        raise _UnsupportedByFamilies(f"attention_type {attention!r} is not supported")
     if attention != "divided_space_time":
-        # transformers gives one of single frames a logit a frame.
+        # With space_only attention, transformers returns one logit a frame.
         raise CannotImport(
             f"attention_type {attention!r} is not supported: only 'divided_' and 'joint_space_time'"
         )
@@ -150,13 +152,14 @@ def _timesformer(config: dict[str, Any], state: dict[str, Tensor], _: Preprocess
     return dims, state, config["num_frames"] * 32 / 30
 
 
-def _vit(config: dict[str, Any], state: dict[str, Tensor], _: Preprocessing) -> Read:
+def _vit(config: dict[str, Any], state: dict[str, Tensor], _: Preprocessing) -> _ModelParts:
+    """Read an image ViT as the ``vit`` family."""
     dims = ViTDims(patch_size=_patch_size(config), **_block(config))
-    # An image model has no window of its own; two seconds suit most actions.
-    return dims, _under(state, "spatial"), 2.0
+    # An image model has no window; two seconds suit most actions.
+    return dims, _with_prefix(state, "spatial"), 2.0
 
 
-_READERS: dict[str, Callable[[dict[str, Any], dict[str, Tensor], Preprocessing], Read]] = {
+_READERS: dict[str, Callable[[dict[str, Any], dict[str, Tensor], Preprocessing], _ModelParts]] = {
     "vivit": _vivit,
     "videomae": _videomae,
     "timesformer": _timesformer,
@@ -165,12 +168,12 @@ _READERS: dict[str, Callable[[dict[str, Any], dict[str, Tensor], Preprocessing],
 
 
 def _block(config: dict[str, Any]) -> dict[str, Any]:
-    """The fields that all dims share."""
+    """Return the fields that the dims of all families share."""
     act = config["hidden_act"]
     if act not in _ACTIVATIONS:
-        raise _NotOurs(f"hidden_act {act!r} is not supported: only {', '.join(_ACTIVATIONS)}")
+        raise _UnsupportedByFamilies(f"hidden_act {act!r} is not supported: only {', '.join(_ACTIVATIONS)}")
     if config["num_channels"] != 3:
-        raise CannotImport(f"num_channels is {config['num_channels']}, but videos have 3")
+        raise CannotImport(f"num_channels is {config['num_channels']}, but frames of videos have 3")
     return {
         "embed_dim": config["hidden_size"],
         "depth": config["num_hidden_layers"],
@@ -182,11 +185,13 @@ def _block(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _patch_size(config: dict[str, Any]) -> PatchSize:
+    """Return the patch size of a config."""
     p, q = both_sides(config["patch_size"], "patch_size")
     return p if p == q else (p, q)
 
 
 def _sampling(dims: Dims, window_s: float) -> Sampling:
+    """Return the sampling of a model: one clip a window, or 8 single frames for an image ViT."""
     frames, units = (dims.frames, 1) if isinstance(dims, JointDims | DividedDims) else (1, 8)
     return Sampling(
         frames,
@@ -200,7 +205,7 @@ def _sampling(dims: Dims, window_s: float) -> Sampling:
 
 
 def _renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """transformers' state dict under our names, with q, k and v in one matrix; no value changes."""
+    """Rename transformers' parameters to tubelet's, q, k and v joined in one matrix; values do not change."""
     renamed: dict[str, Tensor] = {}
     parts: dict[str, dict[str, Tensor]] = {}
     for name, value in state.items():
@@ -215,7 +220,7 @@ def _renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
     for name, each in parts.items():
         weights = [_part(each, name, f"{part}.weight") for part in ("query", "key", "value")]
         renamed[f"{name}.weight"] = torch.cat(weights)
-        # A bias that is not there is zero.
+        # A missing bias is zero.
         zero = torch.zeros(len(weights[0]))
         renamed[f"{name}.bias"] = torch.cat(
             [each.get(f"{part}.bias", zero) for part in ("query", "key", "value")]
@@ -224,12 +229,17 @@ def _renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _part(parts: dict[str, Tensor], name: str, part: str) -> Tensor:
+    """Return the parameter ``part`` (q, k or v) of the attention ``name``.
+
+    Raises:
+        CannotImport: the checkpoint does not have it.
+    """
     if part not in parts:
         raise CannotImport(f"the checkpoint has no {part} for {name}")
     return parts[part]
 
 
-def _under(state: dict[str, Tensor], encoder: str) -> dict[str, Tensor]:
-    """The encoder's parameters under its name in our model."""
+def _with_prefix(state: dict[str, Tensor], encoder: str) -> dict[str, Tensor]:
+    """Put the name ``encoder`` before the names of the encoder's parameters."""
     own = r"^(cls_token|pos_embed|blocks\.|norm\.|fc_norm\.)"
     return {re.sub(own, rf"{encoder}.\1", name): value for name, value in state.items()}

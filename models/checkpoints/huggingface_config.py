@@ -1,11 +1,12 @@
-"""What all of transformers' folders tell alike: size, labels, licence."""
+"""Read the configs in transformers' folders: labels, activation, licence, preprocessing, defaults."""
 
 import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from tubelet.models.checkpoints.foreign_checkpoint import CannotImport, read_json
+from tubelet.models.checkpoints.foreign_checkpoint import read_json
+from tubelet.models.errors import CannotImport
 from tubelet.models.spec import OutputActivation, Preprocessing, Resample
 
 _PROBLEM_TYPES: dict[str, OutputActivation] = {
@@ -15,10 +16,10 @@ _PROBLEM_TYPES: dict[str, OutputActivation] = {
 
 
 def both_sides(size: Any, key: str) -> tuple[int, int]:
-    """(height, width) of a size in a config, which is one number or two.
+    """Return the (height, width) of a size in a config, which is one number or two; ``key`` is its name.
 
     Raises:
-        CannotImport: it is neither.
+        CannotImport: ``size`` is neither.
     """
     match size:
         case [int(side)] | int(side):
@@ -29,16 +30,19 @@ def both_sides(size: Any, key: str) -> tuple[int, int]:
 
 
 def read_id2label(config: dict[str, Any]) -> tuple[tuple[str, ...], str]:
-    """The labels in the order of the logits, or none and the reason why the config's cannot be used.
+    """Read the labels of a config in logit order; if they cannot be used, return none and the reason.
 
-    A config that has only placeholders has none. Names that stand for several logits get the logit's number:
-    ImageNet has two kinds of crane.
+    Placeholders ("LABEL_0") are no labels. A label of several logits gets the logit's number, since labels
+    must be distinct: ImageNet has two kinds of crane.
     """
     names = config.get("id2label") or {}
     if not isinstance(names, dict):
-        return (), f"id2label in its config is no table of logits and labels, but {type(names).__name__}"
+        return (
+            (),
+            f"id2label in its config must be a table of logits and labels, it is a {type(names).__name__}",
+        )
     if not all(re.fullmatch(r"\d{1,9}", key) for key in names):
-        return (), "id2label in its config has keys that are no numbers of logits"
+        return (), "id2label in its config has keys that are not numbers of logits"
     by_logit = sorted((int(key), "" if name is None else str(name)) for key, name in names.items())
     if [logit for logit, _ in by_logit] != list(range(len(by_logit))):
         first, last = by_logit[0][0], by_logit[-1][0]
@@ -55,14 +59,16 @@ def read_id2label(config: dict[str, Any]) -> tuple[tuple[str, ...], str]:
 
 
 def read_activation(config: dict[str, Any]) -> OutputActivation:
-    """How a model of this config makes scores of its logits.
+    """Read from a config how logits become scores.
 
     Raises:
-        CannotImport: it makes none, but numbers (regression), or the config names no known kind of problem.
+        CannotImport: the model is for regression, or ``problem_type`` is unknown.
     """
     problem = config.get("problem_type")
     if problem == "regression":
-        raise CannotImport("problem_type in its config is 'regression': it gives numbers, not labels")
+        raise CannotImport(
+            "problem_type in its config is 'regression': the model predicts numbers, not labels"
+        )
     if problem not in (None, *_PROBLEM_TYPES):
         raise CannotImport(
             f"problem_type in its config is {problem!r}; supported are {', '.join(_PROBLEM_TYPES)}"
@@ -71,7 +77,7 @@ def read_activation(config: dict[str, Any]) -> OutputActivation:
 
 
 def read_licence(folder: Path) -> str:
-    """As the model card's front matter says."""
+    """Read the licence from the front matter of the model card, README.md; "unknown" if it states none."""
     card = folder / "README.md"
     found = (
         re.search(r"^license:\s*(\S+)", card.read_text("utf-8-sig", "replace"), re.MULTILINE)
@@ -90,7 +96,7 @@ _ENCODER: dict[str, Any] = {
     "intermediate_size": 3072,
     "hidden_act": "gelu",
 }
-# By model type.
+# The defaults of transformers' config classes, by model type.
 _MODELS: dict[str, dict[str, Any]] = {
     "vivit": _ENCODER
     | {"num_frames": 32, "tubelet_size": [2, 16, 16], "hidden_act": "gelu_fast", "layer_norm_eps": 1e-6},
@@ -123,7 +129,7 @@ _PROCESSOR: dict[str, Any] = {
     "resample": 2,
 }
 _IMAGENET: dict[str, Any] = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
-# By the beginning of a processor's class; a folder may have another model's processor.
+# The defaults of processors, by the beginning of the class's name; it may be that of another model type.
 _PROCESSORS: dict[str, dict[str, Any]] = {
     "Vivit": {"size": {"shortest_edge": 256}, "offset": True, "rescale_factor": 1 / 127.5},
     "VideoMAE": {"size": {"shortest_edge": 224}},
@@ -132,8 +138,8 @@ _PROCESSORS: dict[str, dict[str, Any]] = {
     "DeiT": {"size": {"height": 256, "width": 256}, "resample": 3},
     "VJEPA2": {"size": {"shortest_edge": 292}, **_IMAGENET},
 }
-# A model type's processor where the config names none that is known.
-_USUAL = {
+# Model type -> the processor to assume if the config names no known one.
+_DEFAULT_PROCESSORS = {
     "vivit": "Vivit",
     "videomae": "VideoMAE",
     "timesformer": "VideoMAE",
@@ -143,44 +149,46 @@ _USUAL = {
 
 
 def complete_config(kind: str, config: dict[str, Any]) -> dict[str, Any]:
-    """A model's config with what its class fills in."""
+    """Return a model's config with the defaults of its model type ``kind``."""
     return _MODELS[kind] | _stated(config)
 
 
 def complete_processor(kind: str, config: dict[str, Any]) -> dict[str, Any]:
-    """A processor's config with what its class fills in; ``kind`` is the model's type."""
+    """Return a processor's config with the defaults of its class; ``kind`` is the model's type."""
     named = str(config.get("video_processor_type") or config.get("image_processor_type") or "")
-    prefix = next((each for each in _PROCESSORS if named.startswith(each)), _USUAL.get(kind, ""))
+    prefix = next((each for each in _PROCESSORS if named.startswith(each)), _DEFAULT_PROCESSORS.get(kind, ""))
     return _PROCESSOR | _PROCESSORS.get(prefix, {}) | _stated(config)
 
 
 def _stated(config: dict[str, Any]) -> dict[str, Any]:
-    """Without keys that are null, which stand for the default."""
+    """Return ``config`` without null values, which stand for the default."""
     return {key: value for key, value in config.items() if value is not None}
 
 
 _FILES = ("video_preprocessor_config.json", "preprocessor_config.json")
-# PIL's numbers for filters.
+# Pillow's numbers of filters.
 _RESAMPLE: dict[int, Resample] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
-# The processors that take a single number for the shorter side; for all others it is both sides.
-_EDGE_ALONE = ("vivit", "videomae", "timesformer")
+# Model types whose processors take a single number as the shorter side; all others take it as both sides.
+_SHORTER_SIDE_ONLY = ("vivit", "videomae", "timesformer")
 
 
 def read_preprocessing(folder: Path, kind: str, image_size: tuple[int, int]) -> Preprocessing:
-    """The processor's config of a model type; ``image_size`` (height, width) is what the model takes.
+    """Read the preprocessing of a folder; ``image_size`` is the (height, width) of the model's input.
 
     Raises:
-        CannotImport: there is none, or it makes pictures of another size or in a way that is not supported.
+        CannotImport: the folder has no processor's config, or one of another size or with unsupported steps.
     """
     present = [folder / name for name in _FILES if (folder / name).is_file()]
     if not present:
-        raise CannotImport(f"{folder} has no {' or '.join(_FILES)}: how pixels are prepared is not known")
+        raise CannotImport(f"{folder} has no {' or '.join(_FILES)}: the preprocessing is unknown")
     config = complete_processor(kind, read_json(present[0]))
     if not config["do_resize"]:
-        raise CannotImport(f"{present[0]} turns do_resize off: videos come in any size, the model takes one")
+        raise CannotImport(
+            f"{present[0]} turns do_resize off: frames of videos must be resized to the model's size"
+        )
     height, width = image_size
     if "size" not in config:
-        raise CannotImport(f"{present[0]} does not say to which size pictures are brought")
+        raise CannotImport(f"{present[0]} has no size to resize pictures to")
     rows, columns, stretched = _size(config["size"], kind, present[0])
     if config["do_center_crop"]:
         crop = config.get("crop_size", image_size)
@@ -211,10 +219,10 @@ def read_preprocessing(folder: Path, kind: str, image_size: tuple[int, int]) -> 
 
 
 def _size(size: dict[str, int] | int, kind: str, file: Path) -> tuple[int, int, bool]:
-    """(height, width) that pictures cover or are stretched to, and whether they are stretched."""
+    """Return the (height, width) that pictures are resized to, and whether they are stretched to it."""
     match size:
         case int():
-            return size, size, kind not in _EDGE_ALONE
+            return size, size, kind not in _SHORTER_SIDE_ONLY
         case {"shortest_edge": edge}:
             return edge, edge, False
         case {"height": height, "width": width}:
@@ -223,9 +231,9 @@ def _size(size: dict[str, int] | int, kind: str, file: Path) -> tuple[int, int, 
 
 
 def _normalisation(config: dict[str, Any]) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """mean and std of pixels in 0..1 that stand for (pixel * rescale_factor - offset - mean) / std.
+    """Return the mean and std, for pixels in 0..1, of (pixel * rescale_factor - offset - mean) / std.
 
-    Steps that are turned off are left out.
+    Steps that the config turns off are skipped.
     """
     is_scaled, is_normalised = config["do_rescale"], config["do_normalize"]
     factor, offset = (config["rescale_factor"], float(config["offset"])) if is_scaled else (1.0, 0.0)
@@ -237,6 +245,6 @@ def _normalisation(config: dict[str, Any]) -> tuple[tuple[float, float, float], 
 
 
 def _of_colours(value: Any) -> tuple[float, float, float]:
-    """One number stands for all three colours."""
+    """Return a value for each of R, G, B; a single number counts for all three."""
     r, g, b = value if isinstance(value, list | tuple) else (value, value, value)
     return r, g, b

@@ -1,4 +1,4 @@
-"""Video classifiers of transformers that no family here is like: kept as they are, run by transformers."""
+"""Import transformers' other video classifiers, those that no family of tubelet can hold: family ``hf``."""
 
 import json
 from pathlib import Path
@@ -7,11 +7,10 @@ from typing import Any
 import torch
 
 from tubelet.models.checkpoints.foreign_checkpoint import (
-    CannotImport,
-    Foreign,
-    check_memory,
+    ForeignCheckpoint,
     one_line,
     read_folder_tensors,
+    require_memory,
 )
 from tubelet.models.checkpoints.huggingface_config import (
     both_sides,
@@ -20,22 +19,23 @@ from tubelet.models.checkpoints.huggingface_config import (
     read_licence,
     read_preprocessing,
 )
-from tubelet.models.errors import MissingExtra
-from tubelet.models.families.huggingface import HfDims, own_config, transformers
+from tubelet.models.errors import CannotImport, MissingExtra
+from tubelet.models.families.huggingface import HfDims, transformers, trusted_config
 from tubelet.models.spec import Provenance, Sampling
 
+# Keys of configs: the first that a config has counts.
 _FRAME_KEYS = ("num_frames", "frames_per_clip")
 _SIZE_KEYS = ("image_size", "crop_size")
-_FRAMES_PER_SECOND = 7.5  # every fourth of 30: as VideoMAE; a checkpoint's own rate is not in its config
+_FRAMES_PER_SECOND = 7.5  # every fourth frame of 30 Hz, as VideoMAE; configs do not state a rate
 
 
 def read_through_transformers(
     folder: Path, config: dict[str, Any], provenance: Provenance, window_s: float | None
-) -> Foreign:
-    """A checkpoint of any model type that transformers has a video classifier for.
+) -> ForeignCheckpoint:
+    """Read a checkpoint of any model type for which transformers has a video classifier.
 
     Raises:
-        CannotImport: it has none, transformers is not installed, or the weights do not fill the model.
+        CannotImport: there is no such classifier, the weights do not fill it, or transformers is missing.
     """
     kind = config.get("model_type", "")
     try:
@@ -51,8 +51,8 @@ def read_through_transformers(
         )
     activation = read_activation(config)
     try:
-        own = own_config(config)
-    except Exception as error:  # whatever its code meets in a config that is damaged
+        own = trusted_config(config)
+    except Exception as error:  # transformers may raise anything on a bad config
         raise CannotImport(f"transformers cannot load {folder}: {one_line(error)}") from error
     frames = int(_first(own, _FRAME_KEYS, folder))
     size = both_sides(_first(own, _SIZE_KEYS, folder), "the picture's size")
@@ -60,8 +60,8 @@ def read_through_transformers(
     try:
         with torch.device("meta"):
             outline = library.AutoModelForVideoClassification.from_config(own, dtype=torch.float32)
-        # transformers allocates what the checkpoint lacks, too.
-        check_memory(sum(each.nbytes for each in outline.parameters()), f"the model of {folder}")
+        # transformers also allocates parameters that the checkpoint lacks.
+        require_memory(sum(each.nbytes for each in outline.parameters()), f"the model of {folder}")
         net, report = type(outline).from_pretrained(
             None,
             config=own,
@@ -84,7 +84,7 @@ def read_through_transformers(
             raise CannotImport(f"the checkpoint does not fill {type(net).__name__}: {problem}: {some}")
     window = window_s or frames / _FRAMES_PER_SECOND
     labels, problem = read_id2label(config)
-    return Foreign(
+    return ForeignCheckpoint(
         dims=HfDims(json.dumps(net.config.to_diff_dict() | {"model_type": kind}), frames),
         preprocessing=read_preprocessing(folder, kind, size),
         sampling=Sampling(frames, 1, window, window, window / 4, window * 4, "start"),
@@ -99,7 +99,11 @@ def read_through_transformers(
 
 
 def _first(config: Any, keys: tuple[str, ...], folder: Path) -> Any:
-    """The value of the first of these keys in transformers' config, which knows the defaults."""
+    """Return the value of the first of ``keys`` that transformers' config has.
+
+    Raises:
+        CannotImport: it has none of them.
+    """
     found = [value for key in keys if (value := getattr(config, key, None)) is not None]
     if not found:
         raise CannotImport(f"{folder / 'config.json'} has none of {', '.join(keys)}")

@@ -1,4 +1,4 @@
-"""``models import``: a source's name -> its checkpoint -> a folder in the store, whole or not at all."""
+"""Import a checkpoint: read a source, check it, and write it as a model's folder in the store."""
 
 import math
 import re
@@ -13,16 +13,15 @@ from torch import Tensor
 from tubelet.models.checkpoints.foreign_checkpoint import (
     IMAGENET_MEAN,
     IMAGENET_STD,
-    CannotImport,
-    Foreign,
-    all_there,
-    check_memory,
+    ForeignCheckpoint,
+    explain_import_errors,
     read_json,
     read_tensors,
+    require_memory,
 )
 from tubelet.models.checkpoints.huggingface import read_hf
 from tubelet.models.checkpoints.labels import clean_labels
-from tubelet.models.checkpoints.scenic import is_map, read_scenic
+from tubelet.models.checkpoints.scenic import is_messagepack_map, read_scenic
 from tubelet.models.checkpoints.state_dict import ATTRIBUTES
 from tubelet.models.checkpoints.timm import from_timm, read_timm
 from tubelet.models.checkpoints.torchvision import (
@@ -31,19 +30,20 @@ from tubelet.models.checkpoints.torchvision import (
     read_torchvision,
     vit_dims,
 )
+from tubelet.models.errors import BrokenModel, CannotImport
 from tubelet.models.families.huggingface import HfDims
 from tubelet.models.families.layers import patch_sides
-from tubelet.models.families.registry import DIMS, build_model, build_outline, misfit
+from tubelet.models.families.registry import DIMS, build_model, build_on_meta, describe_mismatch
 from tubelet.models.families.torchvision import TorchvisionDims
 from tubelet.models.families.vit import ViTDims
-from tubelet.models.repository.model_folder import SPEC, BrokenModel, write_folder
+from tubelet.models.repository.model_folder import SPEC, write_folder
 from tubelet.models.repository.repository import ZOO, ModelStore
 from tubelet.models.spec import Family, ModelSpec, Preprocessing, Provenance
 from tubelet.models.video_model import VideoModel
 
 _HUB_FILES = ["*.json", "*.safetensors", "pytorch_model*.bin", "README.md"]
 _ZOO_NAMES = "NAME is an architecture such as r3d_18, mvit_v2_s or resnet50"
-_MEMORY_PER_WEIGHT_BYTES = 8  # the checkpoint and our model, both in float32
+_MEMORY_PER_WEIGHT_BYTES = 8  # the checkpoint and the model, both in float32
 
 
 def read_source(
@@ -52,22 +52,23 @@ def read_source(
     *,
     labels: tuple[str, ...] | None = None,
     weights: Path | None = None,
-) -> Foreign:
-    """Read the checkpoint hf:ORG/NAME[@REVISION], torchvision:NAME[:WEIGHTS], of a folder or a file.
+) -> ForeignCheckpoint:
+    """Read the checkpoint ``source``: hf:ORG/NAME[@REVISION], torchvision:NAME[:WEIGHTS], a folder or a file.
 
-    ``labels`` take the place of the source's own ones; ``weights`` is the state dict of a model that was
-    fine-tuned from torchvision:NAME.
+    ``window_s`` is the time that a window spans, None: as the checkpoint was trained. ``labels`` replace the
+    source's. ``weights`` is the state dict of a model that was fine-tuned from torchvision:NAME.
 
     Raises:
-        CannotImport: it cannot be had or is not supported; the message says what to do.
+        CannotImport: the source is not available or not supported; the message says what to do.
     """
-    with all_there(source):
+    with explain_import_errors(source):
         foreign = _read(source, window_s, weights)
     found, warnings = clean_labels(foreign.labels if labels is None else labels)
     return replace(foreign, labels=found, warnings=(*foreign.warnings, *warnings))
 
 
-def _read(source: str, window_s: float | None, weights: Path | None) -> Foreign:
+def _read(source: str, window_s: float | None, weights: Path | None) -> ForeignCheckpoint:
+    """Read ``source`` by the importer for its kind."""
     kind, _, rest = source.partition(":")
     if weights is not None and kind != "torchvision":
         raise CannotImport(f"--weights goes with torchvision:NAME, not with {source}; {_ZOO_NAMES}")
@@ -85,36 +86,39 @@ def _read(source: str, window_s: float | None, weights: Path | None) -> Foreign:
         return _read_folder(path, provenance, window_s)
     if not path.is_file():
         raise CannotImport(
-            f"{source} is no folder and no file, nor hf:ORG/NAME[@REVISION] or torchvision:NAME[:WEIGHTS]"
+            f"{source} is neither a folder nor a file, hf:ORG/NAME[@REVISION] or torchvision:NAME[:WEIGHTS]"
         )
     if path.suffix in (".pth", ".pt", ".bin", ".safetensors"):
         return _read_state_dict(path, provenance)
-    if not is_map(path):
+    if not is_messagepack_map(path):
         raise CannotImport(
-            f"{source} is no checkpoint: that is a folder with config.json, a file in .pth, .pt, .bin or "
-            ".safetensors, or one of Flax, in MessagePack"
+            f"{source} is not a checkpoint: that is a folder with config.json, a file in .pth, .pt, .bin or "
+            ".safetensors, or a MessagePack file of Flax"
         )
     return read_scenic(path, provenance, window_s)
 
 
-def store_model(foreign: Foreign, root: Path, name: str, version: str, *, overwrite: bool = False) -> Path:
-    """Check that the checkpoint fills its model, and write ROOT/NAME/VERSION; returns the folder.
+def store_model(
+    foreign: ForeignCheckpoint, root: Path, name: str, version: str, *, overwrite: bool = False
+) -> Path:
+    """Check that a checkpoint fills its model, write it to ROOT/NAME/VERSION, and return that folder.
 
     Raises:
-        CannotImport: it is there already, has the name of an embedded model, needs more memory than is free,
-            its labels do not fit its logits, or a parameter is missing, unexpected or of another shape.
+        CannotImport: the version exists (without ``overwrite``), an embedded model has the name, too little
+            memory is free, the labels do not fit the logits, or a parameter is missing, unexpected, not
+            finite or of another shape.
     """
     folder = root / name / version
     if name in {spec.name for spec in ModelStore(ZOO).specs()}:
         raise CannotImport(
-            f"{name} is the name of an embedded model, whose place it would take: name another"
+            f"{name} is the name of an embedded model, which it would replace: choose another name"
         )
     if folder.exists() and not overwrite:
         raise CannotImport(
-            f"{name} {version} is in the store already: name another version, or give --replace"
+            f"{name} {version} is already in the store: choose another version, or give --replace"
         )
     needed = _MEMORY_PER_WEIGHT_BYTES * sum(value.numel() for value in foreign.state.values())
-    check_memory(needed, "the model")
+    require_memory(needed, "the model")
     _check_head(foreign)
     classes = _num_classes(foreign)
     if len(foreign.labels) != classes:
@@ -127,8 +131,8 @@ def store_model(foreign: Foreign, root: Path, name: str, version: str, *, overwr
             "the model has one logit, whose softmax is 1 for every video; if it was trained with a sigmoid, "
             "give --activation sigmoid"
         )
-    with all_there("the checkpoint"):
-        outline = build_outline(foreign.dims, foreign.preprocessing, classes)
+    with explain_import_errors("the checkpoint"):
+        outline = build_on_meta(foreign.dims, foreign.preprocessing, classes)
         _check_parameters(outline, foreign.state, _family(foreign))
         model = build_model(foreign.dims, foreign.preprocessing, classes).eval()
         model.load_state_dict(_counters(model) | dict(foreign.state))
@@ -156,26 +160,27 @@ def store_model(foreign: Foreign, root: Path, name: str, version: str, *, overwr
 
 
 def default_name(source: str) -> str:
-    """A model's name from its source: hf:google/vivit-b@main is vivit-b."""
+    """Derive a model's name from its source: hf:google/vivit-b@main becomes vivit-b."""
     last = re.split(r"[/:]", source.partition("@")[0].rstrip("/"))
     name = last[1] if source.startswith("torchvision:") else Path(last[-1]).stem
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._").lower() or "model"
 
 
-def _read_folder(folder: Path, provenance: Provenance, window_s: float | None) -> Foreign:
+def _read_folder(folder: Path, provenance: Provenance, window_s: float | None) -> ForeignCheckpoint:
+    """Read a folder of transformers or timm."""
     if (folder / SPEC).is_file():
         raise CannotImport(
-            f"{folder} is a model of tubelet's already: copy it into the store, see models.store"
+            f"{folder} is already a model of tubelet: copy it into the store, see models.store"
         )
     if not (folder / "config.json").is_file():
-        raise CannotImport(f"{folder} holds no checkpoint: there is no config.json in it")
+        raise CannotImport(f"{folder} does not hold a checkpoint: it has no config.json")
     if "pretrained_cfg" in read_json(folder / "config.json"):
         return read_timm(folder, provenance)
     return read_hf(folder, provenance, window_s)
 
 
-def _read_state_dict(file: Path, provenance: Provenance) -> Foreign:
-    """An image ViT's bare state dict; its pictures are 224 pixels wide unless its positions say otherwise."""
+def _read_state_dict(file: Path, provenance: Provenance) -> ForeignCheckpoint:
+    """Read the state dict of an image ViT; the number of its position embeddings gives the picture's size."""
     state = read_tensors(file, ATTRIBUTES)
     if "conv_proj.weight" in state:
         library, state, mean, std = "torchvision", from_torchvision(state), IMAGENET_MEAN, IMAGENET_STD
@@ -185,21 +190,21 @@ def _read_state_dict(file: Path, provenance: Provenance) -> Foreign:
     else:
         some = ", ".join(list(state)[:3])
         raise CannotImport(
-            f"{file} is no state dict of torchvision's or timm's ViT (it starts with {some}). Another model "
-            f"of torchvision's is imported as torchvision:NAME --weights {file}; {_ZOO_NAMES}. All others "
-            "come as a folder with config.json"
+            f"{file} is not a state dict of torchvision's or timm's ViT (it starts with {some}). Another "
+            f"model of torchvision's is imported as torchvision:NAME --weights {file}; {_ZOO_NAMES}. All "
+            "others come as a folder with config.json"
         )
     dims = vit_dims(state)
     p, q = patch_sides(dims.patch_size)
     patches = state["spatial.pos_embed"].shape[1] - 1
     if p != q or math.isqrt(patches) ** 2 != patches:
         raise CannotImport(
-            f"{file} has {patches} patches of {p} x {q} pixels, which make no square picture: its height and "
-            "width are not known; in transformers' format, its config.json has them"
+            f"{file} has {patches} patches of {p} x {q} pixels, which do not make a square picture: its "
+            "height and width are unknown; in transformers' format, its config.json has them"
         )
     side = math.isqrt(patches) * p
     margin = round(side / 0.875)
-    return Foreign(
+    return ForeignCheckpoint(
         dims=dims,
         preprocessing=Preprocessing(
             side, side, "crop", mean, std, margin, margin, "bilinear", crop_rounding="half_even"
@@ -214,6 +219,11 @@ def _read_state_dict(file: Path, provenance: Provenance) -> Foreign:
 
 
 def _from_hub(name: str, revision: str) -> tuple[Path, str]:
+    """Download a repository of the Hugging Face hub; return its folder and commit.
+
+    Raises:
+        CannotImport: huggingface_hub is not installed, or the download fails.
+    """
     try:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -230,8 +240,12 @@ def _from_hub(name: str, revision: str) -> tuple[Path, str]:
     return folder, folder.name
 
 
-def _check_head(foreign: Foreign) -> None:
-    """Refuse a backbone; models that are kept as a library has them are checked where they are read."""
+def _check_head(foreign: ForeignCheckpoint) -> None:
+    """Refuse a backbone without a head; ``torchvision`` and ``hf`` models were checked before.
+
+    Raises:
+        CannotImport: there is no head.
+    """
     if isinstance(foreign.dims, TorchvisionDims | HfDims):
         return
     if any(name.startswith("head.") for name in foreign.state):
@@ -244,8 +258,8 @@ def _check_head(foreign: Foreign) -> None:
     raise CannotImport("the checkpoint has no head, it is a backbone: import it once it is fine-tuned")
 
 
-def _num_classes(foreign: Foreign) -> int:
-    """As many as our heads have biases; torchvision's own models are as wide as their labels are many."""
+def _num_classes(foreign: ForeignCheckpoint) -> int:
+    """Count the logits of a checkpoint, by its head's bias, else by ``num_classes``, else by its labels."""
     for name in ("head.bias", "head.fc2.bias"):
         if name in foreign.state:
             return len(foreign.state[name])
@@ -253,26 +267,33 @@ def _num_classes(foreign: Foreign) -> int:
 
 
 def _counters(model: VideoModel) -> dict[str, Tensor]:
-    """Batch norm's counts of training batches: older checkpoints have none, and no answer depends on them."""
+    """Return a model's batch norm counters, which older checkpoints lack and inference does not use."""
     return {
         name: value for name, value in model.state_dict().items() if name.endswith(".num_batches_tracked")
     }
 
 
 def _check_parameters(outline: VideoModel, state: Mapping[str, Tensor], family: Family) -> None:
+    """Check that the parameters ``state`` fill ``outline``, a model without weights.
+
+    Raises:
+        CannotImport: a parameter is missing, unexpected, not finite or of another shape.
+    """
     shapes = {name: tuple(value.shape) for name, value in (_counters(outline) | dict(state)).items()}
-    if problem := misfit(outline, shapes):
+    if problem := describe_mismatch(outline, shapes):
         raise CannotImport(f"the checkpoint does not fill a {family} model: {problem}")
     for name, value in state.items():
         if value.is_floating_point() and not value.isfinite().all():
             raise CannotImport(f"{name} holds numbers that are not finite")
 
 
-def _family(foreign: Foreign) -> Family:
+def _family(foreign: ForeignCheckpoint) -> Family:
+    """Return the family of a checkpoint's dims."""
     return next(family for family, dims in DIMS.items() if isinstance(foreign.dims, dims))
 
 
 def _card(spec: ModelSpec) -> str:
+    """Return the text of an imported model's CARD.md."""
     assert spec.provenance is not None
     lines = [
         f"# {spec.name} {spec.version}",
@@ -291,4 +312,5 @@ def _card(spec: ModelSpec) -> str:
 
 
 def _own_version() -> str:
+    """Return "tubelet" and its version, for the provenance."""
     return f"tubelet {installed_version('tubelet')}"

@@ -1,28 +1,29 @@
-"""An image ViT as the start of a video model: ViViT, arXiv 2103.15691, section 3.4."""
+"""Inflate an image ViT to a video model, to be trained: ViViT, arXiv 2103.15691, section 3.4."""
 
 from dataclasses import asdict, replace
 
 import torch
 
-from tubelet.models.checkpoints.foreign_checkpoint import CannotImport, Foreign
+from tubelet.models.checkpoints.foreign_checkpoint import ForeignCheckpoint
+from tubelet.models.errors import CannotImport
 from tubelet.models.families.factorised import Factorised, FactorisedDims, central_frame_
 from tubelet.models.families.layers import patch_sides
 from tubelet.models.families.vit import ViTDims
 from tubelet.models.spec import Preprocessing, Sampling
 
-TEMPORAL_DEPTH = 4  # of the paper's factorised encoders
+TEMPORAL_DEPTH = 4  # blocks of the temporal encoder, as in the paper
 _SEED = 0
 
 
-def inflate(foreign: Foreign, frames: int, tubelet: int) -> Foreign:
-    """A factorised encoder that sees what the image model does, in the middle frame of each tubelet.
+def inflate(foreign: ForeignCheckpoint, frames: int, tubelet: int) -> ForeignCheckpoint:
+    """Turn an image ViT into a factorised encoder with windows of ``frames`` and units of ``tubelet`` frames.
 
-    The temporal encoder is random (from a fixed seed): the model is to be trained before it is of use.
-
-    A backbone without a head gets a random one, for its labels.
+    At first each unit sees what the image model sees of its middle frame. The temporal encoder is random,
+    from a fixed seed, and so is the head of a backbone without one: the model must be trained before use.
 
     Raises:
-        CannotImport: not an image ViT, a head of two layers, frames that tubelets do not divide, no labels.
+        CannotImport: the model is not an image ViT or has a head of two layers, ``tubelet`` does not divide
+            ``frames``, or a backbone comes without labels.
     """
     dims = foreign.dims
     if not isinstance(dims, ViTDims) or dims.representation_dim is not None:
@@ -51,16 +52,16 @@ def inflate(foreign: Foreign, frames: int, tubelet: int) -> Foreign:
 
 
 def _state(
-    foreign: Foreign, dims: FactorisedDims, preprocessing: Preprocessing
+    foreign: ForeignCheckpoint, dims: FactorisedDims, preprocessing: Preprocessing
 ) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
-    """The parameters, and the parts of the model, such as ``temporal``, that have random ones."""
+    """Return the parameters of the inflated model, and its untrained parts, such as "temporal"."""
     head = foreign.state.get("head.weight")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
         model = Factorised(dims, preprocessing, len(foreign.labels) if head is None else len(head))
     central_frame_(model.patch_embed.proj, foreign.state["patch_embed.proj.weight"])
     own = model.state_dict()
-    # What pools a backbone's tokens in the place of a head goes with it.
+    # A backbone's pooler is replaced by the new head.
     dropped = (
         "patch_embed.proj.weight",
         *(("pooler.dense.weight", "pooler.dense.bias") if head is None else ()),

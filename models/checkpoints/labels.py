@@ -1,4 +1,4 @@
-"""Labels of foreign checkpoints: from a file, by the name of a set, and each on one line."""
+"""Labels of imported models: read from a file or a known set, and brought to one line each."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,25 +6,26 @@ from pathlib import Path
 from torchvision.models import ResNet50_Weights
 from torchvision.models.video import R3D_18_Weights
 
-from tubelet.models.checkpoints.foreign_checkpoint import CannotImport
+from tubelet.models.errors import CannotImport
 
+# Name -> weights of torchvision whose meta data has the labels.
 LABEL_SETS = {
     "imagenet-1k": ResNet50_Weights.IMAGENET1K_V2,
     "kinetics-400": R3D_18_Weights.KINETICS400_V1,
 }
-_NAMED = 3  # changed labels in a warning; a file may have thousands
+_MAX_LISTED = 3  # changed labels in a warning
 
 
 def read_labels(source: str) -> tuple[str, ...]:
-    """The labels of a file, one a line, or of a set by name: imagenet-1k or kinetics-400.
+    """Read the labels ``source``: a file with one a line, or the name of a set, imagenet-1k or kinetics-400.
 
     Raises:
-        CannotImport: there is no such file.
+        CannotImport: the file cannot be read.
     """
     if source in LABEL_SETS:
         return tuple(LABEL_SETS[source].meta["categories"])
     try:
-        # Not splitlines(): it breaks lines at U+2028 and its like, too, which a label may hold.
+        # Not splitlines(), which also breaks lines at U+2028 and others that a label may hold.
         lines = Path(source).read_text(encoding="utf-8-sig").split("\n")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
@@ -35,10 +36,10 @@ def read_labels(source: str) -> tuple[str, ...]:
 
 
 def clean_labels(labels: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The labels with one blank for each run of white space and line breaks, and warnings that name changes.
+    """Replace each run of white space in labels by one blank; return the labels, and warnings on changes.
 
     Raises:
-        CannotImport: a label is empty, is not Unicode text, or is the same as another one.
+        CannotImport: a label is empty, is not Unicode text, or equals another one.
     """
     cleaned = tuple(" ".join(label.split()) for label in labels)
     logits: dict[str, int] = {}  # by label
@@ -58,17 +59,18 @@ def clean_labels(labels: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...
     changed = [(old, new) for old, new in zip(labels, cleaned, strict=True) if old != new]
     if not changed:
         return cleaned, ()
-    named = ", ".join(f"{old!r} is now {new!r}" for old, new in changed[:_NAMED])
-    more = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
+    named = ", ".join(f"{old!r} is now {new!r}" for old, new in changed[:_MAX_LISTED])
+    more = f" and {len(changed) - _MAX_LISTED} more" if len(changed) > _MAX_LISTED else ""
     return cleaned, (f"line breaks and white space in labels were replaced by one blank: {named}{more}",)
 
 
 def _before_cleaning(one: str, other: str) -> str:
+    """Return a remark on two labels that were different before cleaning; empty if they were equal."""
     return "" if one == other else f" (they were {one!r} and {other!r})"
 
 
 def _is_text(label: str) -> bool:
-    """Whether UTF-8 can hold it: JSON may name half of a surrogate pair."""
+    """Return whether UTF-8 can encode a label; JSON may hold half of a surrogate pair."""
     try:
         label.encode()
     except UnicodeEncodeError:

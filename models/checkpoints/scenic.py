@@ -1,4 +1,4 @@
-"""scenic's ViViT checkpoints, factorised encoder: a tree of Flax parameters in MessagePack.
+"""Import scenic's ViViT checkpoints (factorised encoder): a tree of Flax parameters in MessagePack.
 
 D embedding width, A heads, d a head's width.
 """
@@ -13,16 +13,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tubelet.models.checkpoints.foreign_checkpoint import CannotImport, Foreign
+from tubelet.models.checkpoints.foreign_checkpoint import ForeignCheckpoint
+from tubelet.models.errors import CannotImport
 from tubelet.models.families.factorised import FactorisedDims
 from tubelet.models.spec import Preprocessing, Provenance, Sampling
 
 _NDARRAY = 1  # Flax's MessagePack extension type for an array: (shape, dtype, bytes)
 _CHUNKED = "__msgpack_chunked_array__"
+# scenic's name of an encoder -> tubelet's.
 _ENCODERS = {"SpatialTransformer": "spatial", "TemporalTransformer": "temporal"}
-_WINDOW_S = 32 * 2 / 25  # 32 frames, every second one, of Kinetics at 25 fps (arXiv 2103.15691, section 4.1)
+_WINDOW_S = (
+    32 * 2 / 25
+)  # seconds: 32 frames, every second one, of Kinetics at 25 fps (arXiv 2103.15691, section 4.1)
 
-# Pattern in scenic's names, after the encoder's -> ours.
+# Pattern in scenic's names, without the encoder's -> tubelet's.
 _RENAMES = (
     (r"^posembed_input\.pos_embedding$", "pos_embed"),
     (r"^encoder_norm\.", "norm."),
@@ -33,36 +37,40 @@ _RENAMES = (
     (r"\.MlpBlock_0\.Dense_1\.", ".mlp.fc2."),
     (r"\.MultiHeadDotProductAttention_0\.out\.", ".attn.proj."),
     (r"\.MultiHeadDotProductAttention_0\.(query|key|value)\.", r".attn.\1."),
-    # Flax calls the weight of a norm its scale, that of a layer its kernel.
+    # Flax calls the weight of a norm "scale", that of a layer "kernel".
     (r"\.(scale|kernel)$", ".weight"),
 )
 
 
-def is_map(file: Path) -> bool:
-    """May it be a tree in MessagePack? By its first byte: fixmap, map 16 or map 32 of the format's table."""
+def is_messagepack_map(file: Path) -> bool:
+    """Return whether a file's first byte starts a map in MessagePack: fixmap, map 16 or map 32."""
     with file.open("rb") as opened:
         first = opened.read(1)
     return b"\x80" <= first <= b"\x8f" or first in (b"\xde", b"\xdf")
 
 
-def read_scenic(file: Path, provenance: Provenance, window_s: float | None) -> Foreign:
-    """The checkpoint of a factorised encoder; its sizes are read from the shapes of its parameters.
+def read_scenic(file: Path, provenance: Provenance, window_s: float | None) -> ForeignCheckpoint:
+    """Read the checkpoint of a factorised encoder; the shapes of its parameters give its sizes.
+
+    ``window_s`` is the time that a window spans, None: as trained.
 
     Raises:
-        CannotImport: it is no such file, or a ViViT of another kind.
+        CannotImport: the file is not one of scenic, or holds another kind of ViViT.
     """
     params = _parameters(_unpack(file), file)
     missing = [name for name in (*_ENCODERS, "embedding", "output_projection") if name not in params]
     if missing:
         raise CannotImport(
-            f"{file} is no factorised encoder: it lacks {', '.join(missing)}, it has {', '.join(params)}"
+            f"{file} is not a factorised encoder: it lacks {', '.join(missing)}, it has {', '.join(params)}"
         )
     known = {*_ENCODERS, *(f"cls_{name}" for name in _ENCODERS), "embedding", "output_projection"}
     if extra := sorted(params.keys() - known):
-        raise CannotImport(f"{file} has parameters that no factorised encoder here has: {', '.join(extra)}")
+        raise CannotImport(
+            f"{file} has parameters that a factorised encoder does not have: {', '.join(extra)}"
+        )
     kernel = params["embedding"]["kernel"]
     if kernel.ndim != 5:
-        raise CannotImport(f"{file} embeds no tubelets: its kernel has shape {kernel.shape}")
+        raise CannotImport(f"{file} does not embed tubelets: its kernel has shape {kernel.shape}")
     state = {
         "patch_embed.proj.weight": _tensor(kernel.transpose(4, 3, 0, 1, 2)),
         "patch_embed.proj.bias": _tensor(params["embedding"]["bias"]),
@@ -77,7 +85,7 @@ def read_scenic(file: Path, provenance: Provenance, window_s: float | None) -> F
     dims = _dims(params, kernel.shape)
     side = math.isqrt(state["spatial.pos_embed"].shape[1] - 1) * dims.tubelet_size[1]
     window = window_s or _WINDOW_S
-    return Foreign(
+    return ForeignCheckpoint(
         dims=dims,
         preprocessing=Preprocessing(
             *(side, side, "crop", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
@@ -97,6 +105,7 @@ def read_scenic(file: Path, provenance: Provenance, window_s: float | None) -> F
 
 
 def _dims(params: dict[str, Any], kernel: tuple[int, ...]) -> FactorisedDims:
+    """Read the sizes from the shapes of parameters; ``kernel`` is that of the tubelet embedding."""
     t, p, q, _, width = kernel
     spatial, temporal = (params[name] for name in _ENCODERS)
     attention = spatial["encoderblock_0"]["MultiHeadDotProductAttention_0"]
@@ -108,16 +117,17 @@ def _dims(params: dict[str, Any], kernel: tuple[int, ...]) -> FactorisedDims:
         temporal_depth=_depth(temporal),
         num_heads=attention["query"]["kernel"].shape[1],
         mlp_dim=spatial["encoderblock_0"]["MlpBlock_0"]["Dense_0"]["kernel"].shape[1],
-        act="gelu_tanh",  # Flax's gelu unless told otherwise
+        act="gelu_tanh",  # Flax's default gelu
     )
 
 
 def _depth(encoder: dict[str, Any]) -> int:
+    """Count the blocks of an encoder."""
     return sum(name.startswith("encoderblock_") for name in encoder)
 
 
 def _encoder(tree: dict[str, Any]) -> dict[str, Tensor]:
-    """One encoder's parameters under our names, q, k and v in one matrix."""
+    """Rename the parameters of one encoder to tubelet's, q, k and v joined in one matrix."""
     renamed = {}
     for name, value in _leaves(tree):
         for pattern, replacement in _RENAMES:
@@ -131,7 +141,7 @@ def _encoder(tree: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def _linear(name: str, value: np.ndarray) -> np.ndarray:
-    """A kernel (in, out), (D, A, d) or (A, d, D) as torch's (out, in); a bias (A, d) flat."""
+    """Reshape a kernel (in, out), (D, A, d) or (A, d, D) to torch's (out, in), a bias (A, d) to (A d,)."""
     if re.search(r"attn\.(query|key|value)\.weight$", name):
         return value.reshape(value.shape[0], -1).T
     if name.endswith("attn.proj.weight"):
@@ -142,10 +152,12 @@ def _linear(name: str, value: np.ndarray) -> np.ndarray:
 
 
 def _tensor(value: np.ndarray) -> Tensor:
+    """Copy an array to a float32 tensor."""
     return torch.tensor(np.ascontiguousarray(value, dtype=np.float32))
 
 
 def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
+    """Yield each array of a tree with its path, joined by dots."""
     for name, value in tree.items():
         if isinstance(value, dict):
             yield from _leaves(value, f"{prefix}{name}.")
@@ -154,7 +166,11 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, np.nd
 
 
 def _parameters(tree: Any, file: Path) -> dict[str, Any]:
-    """The model's parameters, wherever the training's state keeps them."""
+    """Find the model's parameters anywhere in the saved training state.
+
+    Raises:
+        CannotImport: there is no output_projection, hence no ViViT.
+    """
     waiting = [tree]
     while waiting:
         found = waiting.pop()
@@ -162,10 +178,15 @@ def _parameters(tree: Any, file: Path) -> dict[str, Any]:
             if "output_projection" in found:
                 return found
             waiting.extend(found.values())
-    raise CannotImport(f"{file} holds no ViViT of scenic's: there is no output_projection in it")
+    raise CannotImport(f"{file} does not hold a ViViT of scenic: it has no output_projection")
 
 
 def _unpack(file: Path) -> Any:
+    """Read a MessagePack file of Flax as a tree of dicts and numpy arrays.
+
+    Raises:
+        CannotImport: msgpack is not installed, or the file is damaged.
+    """
     try:
         import msgpack
     except ModuleNotFoundError:
@@ -178,7 +199,7 @@ def _unpack(file: Path) -> Any:
         return np.frombuffer(content, np.dtype(dtype.decode())).reshape(shape)
 
     def whole(tree: dict[str, Any]) -> Any:
-        """Arrays over 1 GiB come in pieces."""
+        """Join an array of over 1 GiB, which Flax stores in chunks."""
         if _CHUNKED not in tree:
             return tree
         shape, chunks = ([part[str(i)] for i in range(len(part))] for part in (tree["shape"], tree["chunks"]))
@@ -194,4 +215,4 @@ def _unpack(file: Path) -> Any:
                 strict_map_key=False,
             )
     except (OSError, ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
-        raise CannotImport(f"{file} is no MessagePack file of Flax: {error}") from error
+        raise CannotImport(f"{file} is not a MessagePack file of Flax: {error}") from error

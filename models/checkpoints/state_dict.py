@@ -1,4 +1,4 @@
-"""State dicts as training scripts save them: beside other things, under the names of wrappers."""
+"""Find the state dict in what a training script saved, and remove the prefixes that wrappers add to names."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
-# Where trainers put the weights beside the optimiser's state, the most telling name first.
-_PLACES = (
+# Keys under which trainers save the weights beside the optimiser's state, the most specific first.
+_STATE_DICT_KEYS = (
     *("model_state_dict", "state_dict", "model_state", "model", "net", "network", "module", "weights"),
     *("params", "model_ema", "state_dict_ema"),
 )
 WRAPPERS = ("_orig_mod.", "module.")
-"""Before each name where torch.compile or DataParallel was the model."""
+"""Prefixes of all names if the model was wrapped by torch.compile or DataParallel."""
 ATTRIBUTES = (*WRAPPERS, "model.", "net.", "network.")
-"""Before each name where the model was an attribute of what was saved, too."""
-_NAMED = 8  # keys in a message
+"""``WRAPPERS``, and prefixes of all names if the model was an attribute of the saved module."""
+_MAX_LISTED = 8  # keys in an error message
 
 
 class _Unread(list[Any]):
@@ -49,10 +49,10 @@ def load_pickled(file: Path) -> tuple[object, tuple[str, ...]]:
 
 
 def find_state_dict(content: object) -> dict[str, Tensor]:
-    """The state dict that a file's content is or holds.
+    """Return ``content`` if it is a state dict, else the only one inside it.
 
     Raises:
-        ValueError: it is none and holds none, or several; the message names the keys that are there.
+        ValueError: there is no state dict, or there are several; the message names the keys.
     """
     path: list[str] = []
     while not is_state_dict(content):
@@ -61,9 +61,11 @@ def find_state_dict(content: object) -> dict[str, Tensor]:
             kind = "an object" if isinstance(content, _Unread) else type(content).__name__
             raise ValueError(f"holds no state dict{where}, but {kind}")
         inner = [str(key) for key, value in content.items() if is_state_dict(value)]
-        known = [key for key in _PLACES if isinstance(content.get(key), dict)]
+        known = [key for key in _STATE_DICT_KEYS if isinstance(content.get(key), dict)]
         if not known and len(inner) != 1:
-            keys = ", ".join(map(str, list(content)[:_NAMED])) + (", ..." if len(content) > _NAMED else "")
+            keys = ", ".join(map(str, list(content)[:_MAX_LISTED])) + (
+                ", ..." if len(content) > _MAX_LISTED else ""
+            )
             found = f"several state dicts ({', '.join(inner)})" if inner else "no state dict"
             raise ValueError(f"holds {found}{where}; its keys are {keys or 'none'}")
         path.append(known[0] if known else inner[0])
@@ -72,7 +74,7 @@ def find_state_dict(content: object) -> dict[str, Tensor]:
 
 
 def is_state_dict(content: object) -> bool:
-    """Whether it is tensors by name."""
+    """Return whether ``content`` is a dict of tensors by name that is not empty."""
     return (
         isinstance(content, dict)
         and bool(content)
@@ -81,8 +83,8 @@ def is_state_dict(content: object) -> bool:
 
 
 def without_prefixes(state: Mapping[str, Any], prefixes: tuple[str, ...]) -> dict[str, Any]:
-    """The state dict without those of ``prefixes`` that are before each name, in whatever order."""
-    # An averaged model (torch's swa_utils) counts what it averages.
+    """Remove those of ``prefixes`` with which all names start, in any order."""
+    # A counter of torch's averaged models (swa_utils), not a weight.
     state = {name: value for name, value in state.items() if name != "n_averaged"}
     while prefix := next((each for each in prefixes if _is_before_all(each, state)), ""):
         state = {name.removeprefix(prefix): value for name, value in state.items()}
@@ -90,4 +92,5 @@ def without_prefixes(state: Mapping[str, Any], prefixes: tuple[str, ...]) -> dic
 
 
 def _is_before_all(prefix: str, state: Mapping[str, Any]) -> bool:
+    """Return whether all names of ``state`` start with ``prefix``."""
     return bool(state) and all(name.startswith(prefix) for name in state)

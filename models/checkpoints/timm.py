@@ -1,4 +1,4 @@
-"""timm's ``VisionTransformer`` checkpoints for our ViT: state dicts, and folders as timm's hub keeps them."""
+"""Import timm's ``VisionTransformer`` checkpoints: state dicts, and folders of timm's hub."""
 
 import math
 import re
@@ -7,36 +7,33 @@ from typing import Any
 
 from torch import Tensor
 
-from tubelet.models.checkpoints.foreign_checkpoint import (
-    CannotImport,
-    Foreign,
-    read_folder_tensors,
-    read_json,
-)
+from tubelet.models.checkpoints.foreign_checkpoint import ForeignCheckpoint, read_folder_tensors, read_json
 from tubelet.models.checkpoints.torchvision import FRAME_SAMPLING, vit_dims
+from tubelet.models.errors import CannotImport
 from tubelet.models.spec import Preprocessing, Provenance, Resample
 
+# timm's name of a filter -> tubelet's.
 _RESAMPLE: dict[str, Resample] = {"bilinear": "bilinear", "bicubic": "bicubic", "lanczos": "lanczos"}
 
 
 def from_timm(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """timm's state dict under our names: its encoder's parameters are the model's own there."""
+    """Rename timm's parameters to tubelet's, whose encoder is a module of its own; values do not change."""
     own = re.compile(r"^(cls_token|pos_embed|blocks\.|norm\.)")
     return {own.sub(r"spatial.\1", name): value for name, value in state.items()}
 
 
-def read_timm(folder: Path, provenance: Provenance) -> Foreign:
-    """A folder with timm's config.json ("architecture", "pretrained_cfg") and the weights.
+def read_timm(folder: Path, provenance: Provenance) -> ForeignCheckpoint:
+    """Read a folder with timm's config.json ("architecture", "pretrained_cfg") and the weights.
 
     Raises:
-        CannotImport: another architecture than a plain ViT with a class token.
+        CannotImport: the architecture is not a plain ViT with a class token.
     """
     config = read_json(folder / "config.json")
     name, pretrained = config["architecture"], config["pretrained_cfg"]
     if not name.startswith(("vit_", "deit_")):
         raise CannotImport(f"{folder} is timm's {name}; of timm's models only vit_* and deit_* are supported")
     state = from_timm(read_folder_tensors(folder))
-    return Foreign(
+    return ForeignCheckpoint(
         dims=vit_dims(state),
         preprocessing=_preprocessing(pretrained),
         sampling=FRAME_SAMPLING,
@@ -49,6 +46,7 @@ def read_timm(folder: Path, provenance: Provenance) -> Foreign:
 
 
 def _preprocessing(pretrained: dict[str, Any]) -> Preprocessing:
+    """Read the preprocessing from timm's ``pretrained_cfg``."""
     _, height, width = pretrained["input_size"]
     # timm scales the shorter side to size / crop_pct, rounded down, and cuts the centre out.
     share = pretrained.get("crop_pct", 0.875)

@@ -1,4 +1,4 @@
-"""torchvision's own classifiers by name, with the labels and preprocessing of their weights' meta data."""
+"""Import torchvision's classifiers by name, with the labels and preprocessing of their weights."""
 
 import math
 import re
@@ -14,7 +14,7 @@ import torchvision
 from torch import Tensor
 from torchvision.models import WeightsEnum
 
-from tubelet.models.checkpoints.foreign_checkpoint import CannotImport, Foreign, read_tensors
+from tubelet.models.checkpoints.foreign_checkpoint import ForeignCheckpoint, read_tensors
 from tubelet.models.checkpoints.state_dict import ATTRIBUTES
 from tubelet.models.checkpoints.torchvision_heads import (
     head_of,
@@ -22,35 +22,36 @@ from tubelet.models.checkpoints.torchvision_heads import (
     with_usual_head,
     without_auxiliary_heads,
 )
+from tubelet.models.errors import CannotImport
 from tubelet.models.families.torchvision import TorchvisionDims
 from tubelet.models.families.vit import ViTDims
 from tubelet.models.spec import Accuracy, Preprocessing, Provenance, Resample, Sampling
 
-# Pattern in torchvision's name -> ours.
+# Pattern in torchvision's names -> tubelet's.
 RENAMES = (
     # torchvision names the patch projection after its operation, timm after its part.
     (r"^conv_proj\.", "patch_embed.proj."),
-    # The class token is the model's there and the encoder's here, since factorised models have two encoders.
+    # torchvision's class token is the model's; tubelet's the encoder's, since factorised models have two.
     (r"^class_token$", "spatial.cls_token"),
     (r"^encoder\.pos_embedding$", "spatial.pos_embed"),
     (r"^encoder\.ln\.", "spatial.norm."),
-    # Blocks are an OrderedDict "encoder_layer_N" there and a plain sequence here.
+    # torchvision's blocks are an OrderedDict "encoder_layer_N", tubelet's a plain sequence.
     (r"^encoder\.layers\.encoder_layer_(\d+)\.", r"spatial.blocks.\1."),
     (r"\.ln_1\.", ".norm1."),
     (r"\.ln_2\.", ".norm2."),
-    # nn.MultiheadAttention keeps q, k and v in one bare parameter; the rows are in our qkv's order.
+    # nn.MultiheadAttention keeps q, k and v in one parameter, whose rows are in the order of qkv.
     (r"\.self_attention\.in_proj_(weight|bias)$", r".attn.qkv.\1"),
     (r"\.self_attention\.out_proj\.", ".attn.proj."),
-    # Checkpoints from before torchvision 0.12 call the two layers linear_1 and linear_2, later ones 0 and 3.
+    # Before torchvision 0.12 the two layers were linear_1 and linear_2, since then 0 and 3.
     (r"\.mlp\.(?:linear_1|0)\.", ".mlp.fc1."),
     (r"\.mlp\.(?:linear_2|3)\.", ".mlp.fc2."),
-    # A hidden layer makes the head two linear layers.
+    # With a hidden layer, the head is two linear layers.
     (r"^heads\.pre_logits\.", "head.fc1."),
 )
 
 
 def from_torchvision(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """torchvision's state dict under our names; no value changes."""
+    """Rename the parameters of torchvision's ViT to tubelet's; values do not change."""
     last = "head.fc2." if "heads.pre_logits.weight" in state else "head."
     renamed = {}
     for name, value in state.items():
@@ -61,29 +62,29 @@ def from_torchvision(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-# Prefix of a name -> (frames of a clip, frames a second) with which the weights' accuracy was measured.
+# Prefix of a name -> (frames of a clip, frames a second) of torchvision's accuracy measurements.
 _CLIPS = {"mvit": (16, 7.5), "swin3d": (32, 15.0), "s3d": (128, 15.0), "": (16, 15.0)}
-# They bring pixels to this mean and std themselves, whatever the preset has done to them.
+# Models that change mean and std to 0.5 themselves, whatever the preset has done.
 _NORMALISED_WITHIN = ("googlenet", "inception_v3")
 _WITH_AUX_HEADS = _NORMALISED_WITHIN
 _HALF = (0.5, 0.5, 0.5)
-# Width of an image ViT -> its heads, where they are not 64 wide: so400m, huge, giant, gigantic.
+# Width of an image ViT -> number of heads, where heads are not 64 wide: so400m, huge, giant, gigantic.
 _HEADS = {1152: 16, 1280: 16, 1408: 16, 1664: 16}
-_WIDEST_OF_64 = 1024
-_NAMED = 3  # parameters in a warning
+_WIDEST_OF_64 = 1024  # the largest width of a ViT with heads 64 wide
+_MAX_LISTED = 3  # parameters in a warning
 FRAME_SAMPLING = Sampling(1, 8, 2.0, stride_s=2.0, min_window_s=0.5, max_window_s=8.0)
-"""For image models, which have no window of their own."""
+"""The sampling of image models: 8 frames in 2 seconds, since they have no window of their own."""
 
 
 def read_torchvision(
     name: str, weights_name: str, window_s: float | None, file: Path | None = None
-) -> Foreign:
-    """The model of that name; without ``weights_name``, torchvision's default weights, which are downloaded.
+) -> ForeignCheckpoint:
+    """Read torchvision's model ``name``; without ``weights_name``, its default weights, which are downloaded.
 
-    A ``file`` has the weights of a fine-tuned model: pictures are then prepared as for torchvision's.
+    ``file`` holds a fine-tuned model's weights instead; its preprocessing is that of torchvision's weights.
 
     Raises:
-        CannotImport: unknown names, a model that does not classify, or weights that cannot be had.
+        CannotImport: a name is unknown, the model is not a classifier, or its weights cannot be read.
     """
     choices = _choices(name)
     left_out: tuple[str, ...] = ()
@@ -93,7 +94,11 @@ def read_torchvision(
     else:
         state, left_out = of_inner_model(_usual_names(read_tensors(file, ATTRIBUTES)), name)
         state = with_usual_head(state, name, file)
-        weights = _chosen(name, weights_name, choices) if weights_name else _nearest(name, choices, state)
+        weights = (
+            _chosen(name, weights_name, choices)
+            if weights_name
+            else _weights_of_same_size(name, choices, state)
+        )
     foreign = _foreign(name, weights, without_auxiliary_heads(state), window_s)
     if file is None:
         return foreign
@@ -106,8 +111,8 @@ def read_torchvision(
         provenance=Provenance(f"torchvision:{name}", file.name),
         accuracy=(),
         warnings=(
-            f"{file.name} does not say how its pictures are prepared: they are as for torchvision's weights "
-            f"{weights.name}; others are named as torchvision:{name}:WEIGHTS, of "
+            f"{file.name} does not state its preprocessing: that of torchvision's weights "
+            f"{weights.name} is used; choose another with torchvision:{name}:WEIGHTS, one of "
             f"{', '.join(choice.name for choice in choices)}",
             *_left_out(left_out),
         ),
@@ -117,12 +122,14 @@ def read_torchvision(
 def _left_out(names: tuple[str, ...]) -> tuple[str, ...]:
     if not names:
         return ()
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return (f"not of the model, and left out: {', '.join(names[:_NAMED])}{more}",)
+    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+    return (f"not of the model, and left out: {', '.join(names[:_MAX_LISTED])}{more}",)
 
 
-def _foreign(name: str, weights: WeightsEnum, state: dict[str, Tensor], window_s: float | None) -> Foreign:
-    """The model of that name with these parameters, and everything else as the weights have it."""
+def _foreign(
+    name: str, weights: WeightsEnum, state: dict[str, Tensor], window_s: float | None
+) -> ForeignCheckpoint:
+    """Build the checkpoint of model ``name``: parameters from ``state``, all else from ``weights``."""
     preset, meta = weights.transforms(), weights.meta
     is_video = name in torchvision.models.list_models(torchvision.models.video)
     frames, rate = next(clip for prefix, clip in _CLIPS.items() if name.startswith(prefix))
@@ -135,7 +142,7 @@ def _foreign(name: str, weights: WeightsEnum, state: dict[str, Tensor], window_s
     else:
         state = {f"net.{parameter}": value for parameter, value in state.items()}
     window = window_s or (frames / rate if is_video else FRAME_SAMPLING.window_s)
-    return Foreign(
+    return ForeignCheckpoint(
         dims=dims,
         preprocessing=_preprocessing(name, preset, is_video),
         sampling=Sampling(
@@ -161,19 +168,19 @@ def _foreign(name: str, weights: WeightsEnum, state: dict[str, Tensor], window_s
 
 
 def vit_dims(state: dict[str, Tensor]) -> ViTDims:
-    """The sizes of a ViT from its parameters under our names. The number of heads is that of its variant.
+    """Read the sizes of a ViT from its parameters; its width tells the number of heads.
 
     Raises:
-        CannotImport: no variant is as wide, or a parameter is missing.
+        CannotImport: no known ViT has this width, or a parameter is missing.
     """
     for needed in ("patch_embed.proj.weight", "spatial.pos_embed", "spatial.blocks.0.mlp.fc1.weight"):
         if needed not in state:
-            raise CannotImport(f"the checkpoint is no ViT's: {needed} is missing")
+            raise CannotImport(f"the checkpoint is not a ViT: {needed} is missing")
     width, _, p, q = state["patch_embed.proj.weight"].shape
     if width not in _HEADS and (width > _WIDEST_OF_64 or width % 64):
         raise CannotImport(
-            f"no image ViT is {width} wide: how many heads it has is not known; in transformers' format, its "
-            "config.json says so"
+            f"no known image ViT is {width} wide, so its number of heads is unknown; in transformers' "
+            "format, its config.json has it"
         )
     blocks = {int(name.split(".")[2]) for name in state if name.startswith("spatial.blocks.")}
     hidden = state["head.fc1.weight"].shape[0] if "head.fc1.weight" in state else None
@@ -188,7 +195,11 @@ def vit_dims(state: dict[str, Tensor]) -> ViTDims:
 
 
 def _choices(name: str) -> list[WeightsEnum]:
-    """All weights of the model of that name."""
+    """Return all weights that torchvision has for the model ``name``.
+
+    Raises:
+        CannotImport: torchvision has no such classifier.
+    """
     known = [
         *torchvision.models.list_models(torchvision.models),
         *torchvision.models.list_models(torchvision.models.video),
@@ -199,7 +210,11 @@ def _choices(name: str) -> list[WeightsEnum]:
 
 
 def _chosen(name: str, weights_name: str, choices: list[WeightsEnum]) -> WeightsEnum:
-    """The weights of that name, or torchvision's default ones if it is empty."""
+    """Return the weights ``weights_name`` of model ``name``; if empty, torchvision's default ones.
+
+    Raises:
+        CannotImport: there are no such weights.
+    """
     try:
         return torchvision.models.get_model_weights(name)[weights_name or "DEFAULT"]
     except KeyError:
@@ -207,8 +222,8 @@ def _chosen(name: str, weights_name: str, choices: list[WeightsEnum]) -> Weights
         raise CannotImport(f"torchvision's {name} has no weights {weights_name!r}; it has {has}") from None
 
 
-def _nearest(name: str, choices: list[WeightsEnum], state: dict[str, Tensor]) -> WeightsEnum:
-    """The default weights; of a ViT, those for pictures that have as many patches as it has positions."""
+def _weights_of_same_size(name: str, choices: list[WeightsEnum], state: dict[str, Tensor]) -> WeightsEnum:
+    """Return the default weights; for a ViT, those whose pictures have as many patches as ``state``."""
     positions = state.get("encoder.pos_embedding")
     if positions is not None and "conv_proj.weight" in state:
         side = math.isqrt(positions.shape[1] - 1) * state["conv_proj.weight"].shape[-1]
@@ -219,11 +234,16 @@ def _nearest(name: str, choices: list[WeightsEnum], state: dict[str, Tensor]) ->
 
 
 def _state(weights: WeightsEnum) -> dict[str, Tensor]:
+    """Download torchvision's weights, or read them from its cache.
+
+    Raises:
+        CannotImport: they cannot be downloaded or read.
+    """
     try:
-        # It says on standard output that it downloads, where only the command's own answer belongs.
+        # torchvision reports the download on standard output, which is for the command's result.
         with redirect_stdout(sys.stderr):
             state = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
-    except Exception as error:  # no network; or a damaged pickle, which raises whatever it meets
+    except Exception as error:  # no network, or a damaged pickle, which may raise anything
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise CannotImport(
@@ -234,13 +254,14 @@ def _state(weights: WeightsEnum) -> dict[str, Tensor]:
 
 
 def _usual_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    # As DenseNet's released files have its layers still: torchvision renames them, too.
+    """Rename the layers of DenseNet's released files as torchvision does when it loads them."""
     return {
         re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)", r"\1\2", key): state[key] for key in state
     }
 
 
 def _preprocessing(name: str, preset: Any, is_video: bool) -> Preprocessing:
+    """Convert torchvision's preset transforms of the model ``name``."""
     crop = preset.crop_size
     height, width = crop if len(crop) == 2 else (crop[0], crop[0])
     resize = preset.resize_size

@@ -1,13 +1,13 @@
-"""The last layer of torchvision's classifiers, which is replaced when a model is fine-tuned."""
+"""The head (last layer) of torchvision's classifiers, which fine-tuning replaces."""
 
 import re
 from pathlib import Path
 
 from torch import Tensor
 
-from tubelet.models.checkpoints.foreign_checkpoint import CannotImport
+from tubelet.models.errors import CannotImport
 
-# The beginning of an architecture's name -> its last layer; the first that fits counts.
+# Prefixes of an architecture's name -> its head; the first match counts.
 _HEADS = (
     (("vit_",), "heads.head"),
     (("mvit_",), "head.1"),
@@ -24,7 +24,7 @@ _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 
 
 def head_of(name: str) -> str:
-    """The name of an architecture's last layer."""
+    """Return the name of the head of architecture ``name``."""
     return next(head for prefixes, head in _HEADS if name.startswith(prefixes))
 
 
@@ -43,13 +43,13 @@ def of_inner_model(state: dict[str, Tensor], name: str) -> tuple[dict[str, Tenso
 
 
 def with_usual_head(state: dict[str, Tensor], name: str, file: Path) -> dict[str, Tensor]:
-    """The state dict with its last layer under torchvision's name.
+    """Rename the head in ``state``, read from ``file``, to torchvision's name for architecture ``name``.
 
-    It may have been replaced by a layer in the place of the sequence that it was in, or by a sequence with
+    Fine-tuning may have replaced it by a layer in place of the sequence around it, or by a sequence with
     layers without parameters, such as dropout.
 
     Raises:
-        CannotImport: the model has no head, or one of several layers.
+        CannotImport: there is no head, or it has several layers.
     """
     head = head_of(name)
     if f"{head}.weight" in state:
@@ -64,18 +64,18 @@ def with_usual_head(state: dict[str, Tensor], name: str, file: Path) -> dict[str
     if not found:
         some = ", ".join(list(state)[-3:])
         raise CannotImport(
-            f"{file} has no head: a {name} ends in {head}.weight, this ends in {some}. A backbone is to be "
+            f"{file} has no head: a {name} ends in {head}.weight, this ends in {some}. A backbone must be "
             "trained with a head before its labels mean anything"
         )
     if len(found) > 1:
         raise CannotImport(
             f"{file} has a head of several layers ({', '.join(found)}), torchvision's {name} has one, {head}"
         )
-    # Its bias, too.
+    # The bias moves with the weight.
     moved = re.compile(rf"^{re.escape(found[0])}\.(?=weight$|bias$)")
     return {moved.sub(f"{head}.", key): value for key, value in state.items()}
 
 
 def without_auxiliary_heads(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict without GoogLeNet's and Inception's heads for training, which answers do not need."""
+    """Remove the auxiliary heads of GoogLeNet and Inception, which only training needs."""
     return {key: value for key, value in state.items() if not key.startswith(_AUXILIARY)}

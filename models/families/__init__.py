@@ -1,1 +1,1 @@
-"""Model families: one file each, on shared layers; ``registry`` is their table."""
+"""Model families, one file each, built of shared layers; ``registry`` is the table of all."""

@@ -1,6 +1,6 @@
-"""Frames as channels: the t frames of a unit are one picture of 3t channels for one ViT.
+"""The channel-stack family: a ViT that sees the t frames of a unit as one picture of 3t channels.
 
-The channels of early fusion (Karpathy et al., CVPR 2014) in the transformer of arXiv 2010.11929.
+Early fusion (Karpathy et al., CVPR 2014) with the transformer of arXiv 2010.11929.
 B windows, S units in a window, N units in a batch, t frames in a unit, H W C pixels, P tokens,
 D embedding width, K classes.
 """
@@ -26,7 +26,7 @@ from tubelet.models.video_model import VideoModel
 
 @dataclass(frozen=True, slots=True)
 class ChannelStackDims:
-    """Sizes of a ViT over ``frames`` stacked frames; ``patch_size`` in pixels."""
+    """Sizes of a ViT over ``frames`` stacked frames; ``patch_size`` is in pixels."""
 
     frames: int
     patch_size: PatchSize
@@ -39,11 +39,12 @@ class ChannelStackDims:
 
     @property
     def block(self) -> BlockDims:
+        """The sizes of one transformer block."""
         return BlockDims(self.embed_dim, self.num_heads, self.mlp_dim, self.norm_eps, self.act)
 
 
 class ChannelStack(VideoModel):
-    """A unit is a whole view of the window; several views' logits are averaged."""
+    """A ViT over stacked frames: a unit is a whole view of the window, the logits of views are averaged."""
 
     def __init__(self, dims: ChannelStackDims, preprocessing: Preprocessing, num_classes: int) -> None:
         super().__init__(preprocessing)
@@ -56,7 +57,7 @@ class ChannelStack(VideoModel):
         initialise(self)
 
     def encode_tokens(self, units: Tensor) -> Tensor:
-        """The spatial stage with all its tokens: (N, t, H, W, C) uint8 -> (N, 1 + P, D)."""
+        """Compute all spatial tokens, class token first: (N, t, H, W, C) uint8 -> (N, 1 + P, D)."""
         return self.spatial(self._patches(units))
 
     def encode(self, units: Tensor) -> Tensor:

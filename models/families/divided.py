@@ -1,6 +1,6 @@
-"""Divided space-time attention: TimeSformer (Bertasius et al., arXiv 2102.05095, section 3).
+"""The divided space-time family: TimeSformer (Bertasius et al., arXiv 2102.05095, section 3).
 
-Each block attends across time at one place, then across space in one frame.
+Each block attends across time at one patch position, then across space within one frame.
 B windows, S units in a window, N units in a batch, t frames in a unit, H W C pixels, P patches of a frame,
 D embedding width, K classes.
 """
@@ -19,9 +19,9 @@ from tubelet.models.families.layers import (
     Mlp,
     PatchEmbed,
     PatchSize,
+    checked_depth,
     count_patches,
     initialise,
-    places,
 )
 from tubelet.models.spec import Preprocessing
 from tubelet.models.video_model import VideoModel
@@ -29,7 +29,7 @@ from tubelet.models.video_model import VideoModel
 
 @dataclass(frozen=True, slots=True)
 class DividedDims:
-    """Sizes of a TimeSformer over ``frames`` frames; ``patch_size`` in pixels."""
+    """Sizes of a TimeSformer over ``frames`` frames; ``patch_size`` is in pixels."""
 
     frames: int
     patch_size: PatchSize
@@ -42,11 +42,12 @@ class DividedDims:
 
     @property
     def block(self) -> BlockDims:
+        """The sizes of one transformer block."""
         return BlockDims(self.embed_dim, self.num_heads, self.mlp_dim, self.norm_eps, self.act)
 
 
 class DividedBlock(nn.Module):
-    """Time, space, mlp: class token (N, 1, D) and tokens (N, t, P, D) -> the same shapes."""
+    """One block, time then space then mlp: class token (N, 1, D), tokens (N, t, P, D) -> the same shapes."""
 
     def __init__(self, dims: BlockDims) -> None:
         super().__init__()
@@ -66,7 +67,7 @@ class DividedBlock(nn.Module):
         return self._cls(cls_token, seen), tokens + self.mlp(self.norm2(tokens))
 
     def cls(self, cls_token: Tensor, tokens: Tensor) -> Tensor:
-        """The class token alone: (N, 1, D), (N, t, P, D) -> (N, 1, D)."""
+        """Compute the class token alone, for the last block: (N, 1, D), (N, t, P, D) -> (N, 1, D)."""
         return self._cls(cls_token, self._over_space(cls_token, self._over_time(tokens), 1))
 
     def _over_time(self, tokens: Tensor) -> Tensor:
@@ -74,20 +75,25 @@ class DividedBlock(nn.Module):
         moved = self.temporal_fc(self.temporal_attn(tracks))
         return tokens + rearrange(moved, "(n p) t d -> n t p d", p=tokens.shape[2])
 
-    def _over_space(self, cls_token: Tensor, tokens: Tensor, first: int | None = None) -> Tensor:
-        """What the class token and the tokens of each frame, or the first of them, see in it."""
+    def _over_space(self, cls_token: Tensor, tokens: Tensor, num_queries: int | None = None) -> Tensor:
+        """Attend within each frame, class token first: (N, 1, D), (N, t, P, D) -> (N, t, 1 + P, D).
+
+        With ``num_queries`` = Q, only the first Q of the 1 + P tokens are computed.
+        """
         t = tokens.shape[1]
         frames = cat((repeat(cls_token, "n 1 d -> n t 1 d", t=t), tokens), dim=2)
-        return rearrange(self.attn(self.norm1(frames.flatten(0, 1)), first), "(n t) p d -> n t p d", t=t)
+        return rearrange(
+            self.attn(self.norm1(frames.flatten(0, 1)), num_queries), "(n t) p d -> n t p d", t=t
+        )
 
     def _cls(self, cls_token: Tensor, seen: Tensor) -> Tensor:
-        # The class token looks at each frame alone; what it sees there is averaged.
+        # The class token attends to each frame separately; the results are averaged.
         cls_token = cls_token + seen[:, :, 0].mean(dim=1, keepdim=True)
         return cls_token + self.mlp(self.norm2(cls_token))
 
 
 class Divided(VideoModel):
-    """A unit is a whole view of the window; several views' logits are averaged."""
+    """A TimeSformer: a unit is a whole view of the window, the logits of views are averaged."""
 
     def __init__(self, dims: DividedDims, preprocessing: Preprocessing, num_classes: int) -> None:
         super().__init__(preprocessing)
@@ -97,7 +103,7 @@ class Divided(VideoModel):
         self.cls_token = nn.Parameter(empty(1, 1, width))
         self.pos_embed = nn.Parameter(empty(1, 1 + patches, width))
         self.time_embed = nn.Parameter(empty(1, dims.frames, width))
-        self.blocks = nn.ModuleList(DividedBlock(dims.block) for _ in places(dims.depth))
+        self.blocks = nn.ModuleList(DividedBlock(dims.block) for _ in range(checked_depth(dims.depth)))
         self.norm = nn.LayerNorm(width, eps=dims.norm_eps)
         self.head = nn.Linear(width, num_classes)
         self.tokens_per_unit = dims.frames * patches

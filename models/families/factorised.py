@@ -1,4 +1,4 @@
-"""The factorised encoder: ViViT's model 2 (Arnab et al., arXiv 2103.15691, section 3.3).
+"""The factorised family: ViViT's model 2 (Arnab et al., arXiv 2103.15691, section 3.3).
 
 A spatial encoder embeds each unit (one tubelet deep) alone; a temporal encoder looks across units.
 B windows, S units in a window, N units in a batch, t frames in a unit, H W C pixels, P tokens,
@@ -39,11 +39,12 @@ class FactorisedDims:
 
     @property
     def block(self) -> BlockDims:
+        """The sizes of one transformer block, spatial or temporal."""
         return BlockDims(self.embed_dim, self.num_heads, self.mlp_dim, self.norm_eps, self.act)
 
 
 class Factorised(VideoModel):
-    """Units are embedded by their spatial class token, a window is classified by its temporal one."""
+    """A factorised encoder: the spatial class token embeds a unit, the temporal one classifies a window."""
 
     def __init__(self, dims: FactorisedDims, preprocessing: Preprocessing, num_classes: int) -> None:
         super().__init__(preprocessing)
@@ -57,7 +58,7 @@ class Factorised(VideoModel):
         initialise(self)
 
     def encode_tokens(self, units: Tensor) -> Tensor:
-        """The spatial stage with all its tokens: (N, t, H, W, C) uint8 -> (N, 1 + P, D)."""
+        """Compute all spatial tokens, class token first: (N, t, H, W, C) uint8 -> (N, 1 + P, D)."""
         return self.spatial(self.patch_embed(self.normalise(units)))
 
     def encode(self, units: Tensor) -> Tensor:
@@ -69,10 +70,10 @@ class Factorised(VideoModel):
 
 @torch.no_grad()
 def central_frame_(proj: nn.Conv3d, image_kernel: Tensor) -> None:
-    """Make a tubelet projection look at the middle frame only, through an image model's patch kernel.
+    """Fill a tubelet projection with an image model's patch kernel, at its middle frame only.
 
-    ViViT, section 3.4: training then starts from what the image model knows. (D, C, p, p) goes into
-    (D, C, t, p, p), zeros elsewhere.
+    The kernel (D, C, p, p) goes into (D, C, t, p, p), zeros elsewhere: training then starts from what the
+    image model knows (ViViT, section 3.4).
 
     Raises:
         ValueError: the kernels' sizes differ.

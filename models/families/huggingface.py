@@ -1,4 +1,4 @@
-"""Whatever else transformers loads as a video classifier (V-JEPA 2, VideoPrism), behind the contract.
+"""The ``hf`` family: video classifiers that run through transformers, such as V-JEPA 2 and VideoPrism.
 
 B windows, S units in a window, N units in a batch, t frames in a unit, H W C pixels, K classes.
 """
@@ -15,8 +15,8 @@ from tubelet.models.errors import MissingExtra
 from tubelet.models.spec import Preprocessing
 from tubelet.models.video_model import VideoModel
 
-# They name code of others, on the hub or installed here, that transformers would fetch or call.
-_OTHER_CODE = frozenset(
+# Keys of a config that name other code, on the hub or installed here, which transformers would fetch or call.
+_CODE_KEYS = frozenset(
     {
         "attn_implementation",
         "_attn_implementation",
@@ -32,24 +32,24 @@ _OTHER_CODE = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class HfDims:
-    """``config`` is the checkpoint's config.json in one line; ``frames`` of a clip."""
+    """``config`` is the checkpoint's config.json in one line; ``frames`` are those of a clip."""
 
     config: str
     frames: int
 
 
 class HfModel(VideoModel):
-    """A unit is a whole view of the window, embedded by its logits (D = K), which are averaged.
+    """A model of transformers: a unit is a whole view, embedded by its logits (D = K), which are averaged.
 
     Raises:
         MissingExtra: transformers is not installed.
     """
 
-    only_device_work = False  # the library's code promises no such thing
+    supports_cuda_graphs = False  # the library's code does not promise it
 
     def __init__(self, dims: HfDims, preprocessing: Preprocessing, num_classes: int) -> None:
         super().__init__(preprocessing)
-        config = own_config(json.loads(dims.config) | {"num_labels": num_classes})
+        config = trusted_config(json.loads(dims.config) | {"num_labels": num_classes})
         library = transformers()
         self.net: Any = library.AutoModelForVideoClassification.from_config(config, dtype=torch.float32)
 
@@ -61,28 +61,29 @@ class HfModel(VideoModel):
         return windows.mean(dim=1)
 
 
-def own_config(config: dict[str, Any]) -> Any:
-    """A config.json as transformers' own code takes it, without what would have other code run in its place.
+def trusted_config(config: dict[str, Any]) -> Any:
+    """Return transformers' config object for a config.json, without the keys that would run other code.
 
     Raises:
         MissingExtra: transformers is not installed.
     """
-    return transformers().AutoConfig.for_model(**_without_other_code(config))
+    return transformers().AutoConfig.for_model(**_without_code_keys(config))
 
 
-def _without_other_code(config: dict[str, Any]) -> dict[str, Any]:
+def _without_code_keys(config: dict[str, Any]) -> dict[str, Any]:
+    """Return ``config`` without ``_CODE_KEYS``, in nested tables too."""
     return {
-        key: _without_other_code(value) if isinstance(value, dict) else value
+        key: _without_code_keys(value) if isinstance(value, dict) else value
         for key, value in config.items()
-        if key not in _OTHER_CODE
+        if key not in _CODE_KEYS
     }
 
 
 def transformers() -> Any:
-    """The library, which is imported only by those who need it: it takes seconds.
+    """Import the transformers library, which takes seconds, only when a model needs it.
 
     Raises:
-        MissingExtra: it is not installed.
+        MissingExtra: transformers is not installed.
     """
     try:
         import transformers as library

@@ -1,4 +1,4 @@
-"""Joint space-time attention: all tokens of a clip attend to each other.
+"""The joint space-time family: all tokens of a clip attend to each other.
 
 ViViT's model 1 (Arnab et al., arXiv 2103.15691, section 3.3) and VideoMAE (Tong et al., arXiv 2203.12602).
 B windows, S units in a window, N units in a batch, t frames in a unit, H W C pixels, P tokens,
@@ -18,9 +18,9 @@ from tubelet.models.families.layers import (
     Encoder,
     EncoderBlock,
     TubeletEmbed,
+    checked_depth,
     count_patches,
     initialise,
-    places,
 )
 from tubelet.models.spec import Preprocessing
 from tubelet.models.video_model import VideoModel
@@ -30,8 +30,8 @@ from tubelet.models.video_model import VideoModel
 class JointDims:
     """Sizes of a joint model over ``frames`` frames; ``tubelet_size`` is (t, height, width).
 
-    ``pool`` is what stands for the clip: ``cls``, the class token after the last norm (ViViT), or ``mean``,
-    the mean of all tokens, then a norm (VideoMAE, which has no class token); ``pool_norm_eps`` is its.
+    ``pool`` says which vector embeds the clip: "cls", the class token after the last norm (ViViT), or "mean",
+    the mean of all tokens, then a norm with ``pool_norm_eps`` (VideoMAE, which has no class token).
     """
 
     frames: int
@@ -47,16 +47,17 @@ class JointDims:
 
     @property
     def block(self) -> BlockDims:
+        """The sizes of one transformer block."""
         return BlockDims(self.embed_dim, self.num_heads, self.mlp_dim, self.norm_eps, self.act)
 
 
 class MeanEncoder(nn.Module):
-    """Position embeddings, blocks, the mean of all tokens and its norm: (N, P, D) -> (N, D)."""
+    """Position embeddings, blocks, mean over tokens, norm: (N, P, D) -> (N, D)."""
 
     def __init__(self, num_tokens: int, depth: int, dims: BlockDims, pool_norm_eps: float) -> None:
         super().__init__()
         self.pos_embed = nn.Parameter(sinusoids(num_tokens, dims.embed_dim)[None])
-        self.blocks = nn.Sequential(*(EncoderBlock(dims) for _ in places(depth)))
+        self.blocks = nn.Sequential(*(EncoderBlock(dims) for _ in range(checked_depth(depth))))
         self.fc_norm = nn.LayerNorm(dims.embed_dim, eps=pool_norm_eps)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -64,7 +65,7 @@ class MeanEncoder(nn.Module):
 
 
 class Joint(VideoModel):
-    """A unit is a whole view of the window; several views' logits are averaged."""
+    """A joint model: a unit is a whole view of the window, the logits of views are averaged."""
 
     def __init__(self, dims: JointDims, preprocessing: Preprocessing, num_classes: int) -> None:
         super().__init__(preprocessing)
@@ -91,7 +92,7 @@ class Joint(VideoModel):
 
 
 def sinusoids(positions: int, width: int) -> Tensor:
-    """Fixed position embeddings: Vaswani et al., arXiv 1706.03762, section 3.5. -> (positions, width)"""
+    """Return fixed sinusoidal position embeddings (arXiv 1706.03762, 3.5): -> (positions, width)."""
     rates = 10000.0 ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
     angles = torch.arange(positions, dtype=torch.float64)[:, None] * rates
     table = empty(positions, width)

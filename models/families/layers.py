@@ -17,25 +17,26 @@ Activation = Literal["gelu", "gelu_tanh"]
 """``gelu_tanh`` is the tanh approximation of Hendrycks and Gimpel, arXiv 1606.08415, section 2."""
 
 NORM_EPS = 1e-6
+"""Epsilon of layer norms, timm's default for ViT."""
 MAX_DEPTH = 1000
-"""Blocks of an encoder; the deepest in the literature have some fifty. One costs memory even when empty."""
+"""Most blocks of an encoder. The deepest in the literature has about fifty."""
 _ACTIVATIONS = {"gelu": F.gelu, "gelu_tanh": partial(F.gelu, approximate="tanh")}
 
 
 PatchSize = int | tuple[int, int]
-"""Of a patch in pixels: the side of a square one, or height and width."""
+"""Size of a patch, pixels: the side of a square patch, or (height, width)."""
 
 
 def patch_sides(patch_size: PatchSize) -> tuple[int, int]:
-    """-> (height, width)"""
+    """Return the (height, width) of a patch, pixels."""
     return patch_size if isinstance(patch_size, tuple) else (patch_size, patch_size)
 
 
 def count_patches(height: int, width: int, patch_size: PatchSize) -> int:
-    """How many patches a picture of this size has.
+    """Count the patches of a picture of ``height`` x ``width`` pixels.
 
     Raises:
-        ValueError: they do not fill it.
+        ValueError: the patches do not fill the picture.
     """
     p, q = patch_sides(patch_size)
     if height % p or width % q:
@@ -45,7 +46,7 @@ def count_patches(height: int, width: int, patch_size: PatchSize) -> int:
 
 @dataclass(frozen=True, slots=True)
 class BlockDims:
-    """Sizes of one transformer block, and what checkpoints differ in beside sizes."""
+    """Sizes of one transformer block, the epsilon of its norms and its activation."""
 
     embed_dim: int
     num_heads: int
@@ -55,7 +56,7 @@ class BlockDims:
 
 
 class PatchEmbed(nn.Module):
-    """Patches of single pictures: (N, H, W, C) -> (N, P, D), row by row."""
+    """Linear embedding of the patches of a picture: (N, H, W, C) -> (N, P, D), row by row."""
 
     def __init__(self, patch_size: PatchSize, in_chans: int, embed_dim: int) -> None:
         super().__init__()
@@ -70,7 +71,7 @@ class PatchEmbed(nn.Module):
 
 
 class TubeletEmbed(nn.Module):
-    """Tubelets: (N, t, H, W, C) -> (N, P, D), by time, then row by row (ViViT, section 3.2)."""
+    """Linear embedding of tubelets: (N, t, H, W, C) -> (N, P, D), by time, then row by row (ViViT, 3.2)."""
 
     def __init__(self, tubelet_size: tuple[int, int, int], in_chans: int, embed_dim: int) -> None:
         super().__init__()
@@ -84,7 +85,10 @@ class TubeletEmbed(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention: (N, P, D) -> (N, P, D), or what the first tokens see: (N, first, D)."""
+    """Multi-head self-attention: (N, P, D) -> (N, P, D).
+
+    With ``num_queries`` = Q, only the first Q tokens are computed, which see all tokens: -> (N, Q, D).
+    """
 
     def __init__(self, embed_dim: int, num_heads: int) -> None:
         super().__init__()
@@ -94,14 +98,14 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(embed_dim, 3 * embed_dim)
         self.proj = nn.Linear(embed_dim, embed_dim)
 
-    def forward(self, x: Tensor, first: int | None = None) -> Tensor:
+    def forward(self, x: Tensor, num_queries: int | None = None) -> Tensor:
         q, k, v = rearrange(self.qkv(x), "n p (three a d) -> three n a p d", three=3, a=self.num_heads)
-        seen = F.scaled_dot_product_attention(q[:, :, :first], k, v)
+        seen = F.scaled_dot_product_attention(q[:, :, :num_queries], k, v)
         return self.proj(rearrange(seen, "n a p d -> n p (a d)"))
 
 
 class Mlp(nn.Module):
-    """(N, P, D) -> (N, P, D) through one hidden layer."""
+    """Two linear layers with an activation between them: (N, P, D) -> (N, P, D)."""
 
     def __init__(self, embed_dim: int, mlp_dim: int, act: Activation) -> None:
         super().__init__()
@@ -114,7 +118,10 @@ class Mlp(nn.Module):
 
 
 class EncoderBlock(nn.Module):
-    """One pre-norm transformer block: (N, P, D) -> (N, P, D), or only the first tokens: (N, first, D)."""
+    """One pre-norm transformer block: (N, P, D) -> (N, P, D).
+
+    With ``num_queries`` = Q, only the first Q tokens are computed: -> (N, Q, D).
+    """
 
     def __init__(self, dims: BlockDims) -> None:
         super().__init__()
@@ -123,40 +130,40 @@ class EncoderBlock(nn.Module):
         self.norm2 = nn.LayerNorm(dims.embed_dim, eps=dims.norm_eps)
         self.mlp = Mlp(dims.embed_dim, dims.mlp_dim, dims.act)
 
-    def forward(self, x: Tensor, first: int | None = None) -> Tensor:
-        x = x[:, :first] + self.attn(self.norm1(x), first)
+    def forward(self, x: Tensor, num_queries: int | None = None) -> Tensor:
+        x = x[:, :num_queries] + self.attn(self.norm1(x), num_queries)
         return x + self.mlp(self.norm2(x))
 
 
-def places(depth: int) -> range:
-    """One for each block.
+def checked_depth(depth: int) -> int:
+    """Return ``depth``, the number of blocks of an encoder.
 
     Raises:
-        ValueError: they are more than ``MAX_DEPTH``.
+        ValueError: ``depth`` is more than ``MAX_DEPTH``.
     """
     if depth > MAX_DEPTH:
         raise ValueError(f"an encoder has at most {MAX_DEPTH} blocks, this one has {depth}")
-    return range(depth)
+    return depth
 
 
 class Encoder(nn.Module):
     """Class token, position embeddings, blocks and a last norm: (N, P, D) -> (N, 1 + P, D).
 
-    Token 0 of the result is the class token's.
+    Token 0 of the result is the class token.
     """
 
     def __init__(self, num_tokens: int, depth: int, dims: BlockDims) -> None:
         super().__init__()
         self.cls_token = nn.Parameter(empty(1, 1, dims.embed_dim))
         self.pos_embed = nn.Parameter(empty(1, 1 + num_tokens, dims.embed_dim))
-        self.blocks = nn.Sequential(*(EncoderBlock(dims) for _ in places(depth)))
+        self.blocks = nn.Sequential(*(EncoderBlock(dims) for _ in range(checked_depth(depth))))
         self.norm = nn.LayerNorm(dims.embed_dim, eps=dims.norm_eps)
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.norm(self.blocks(self._embed(tokens)))
 
     def cls(self, tokens: Tensor) -> Tensor:
-        """The class token alone: (N, P, D) -> (N, D). The last block computes it and no other token."""
+        """Return the class token alone, the only one that the last block computes: (N, P, D) -> (N, D)."""
         *others, last = self.blocks
         x = self._embed(tokens)
         for block in others:
@@ -169,7 +176,10 @@ class Encoder(nn.Module):
 
 
 def initialise(model: nn.Module) -> None:
-    """Random weights as ViT's: a truncated normal of 0.02, zero biases; patch projections keep theirs."""
+    """Initialise a model as ViT does: weights from a truncated normal of std 0.02, biases zero.
+
+    Patch projections keep torch's initialisation.
+    """
     for module in model.modules():
         if isinstance(module, nn.Linear):
             nn.init.trunc_normal_(module.weight, std=0.02)

@@ -1,4 +1,4 @@
-"""Families that other packages offer under the entry-point group ``tubelet.families``.
+"""Model families of other packages, which offer them under the entry-point group ``tubelet.families``.
 
 An entry point's name is the ``family`` of a model.toml; its object builds the model:
 
@@ -16,21 +16,22 @@ from tubelet.models.spec import Preprocessing
 from tubelet.models.video_model import VideoModel
 
 GROUP = "tubelet.families"
+"""The entry-point group."""
 
 
 @dataclass(frozen=True, slots=True)
 class PluginDims:
-    """The ``[dims]`` table of a family that another package builds."""
+    """The ``[dims]`` table of a family that another package offers."""
 
     family: str
     values: Mapping[str, Any]
 
 
 def plugin_dims(family: str, table: object) -> PluginDims:
-    """Return the dims of a family that an installed package offers.
+    """Return ``table`` as the dims of ``family``, which an installed package offers.
 
     Raises:
-        ValueError: no package offers the family, or the dims are no table.
+        ValueError: no package offers the family, or ``table`` is not a table.
     """
     _entry_point(family)
     if not isinstance(table, Mapping):
@@ -39,10 +40,10 @@ def plugin_dims(family: str, table: object) -> PluginDims:
 
 
 def build_plugin(dims: PluginDims, preprocessing: Preprocessing, num_classes: int) -> VideoModel:
-    """Let the package of a family build a model with random weights.
+    """Build a model with random weights by the function that its package offers.
 
     Raises:
-        ValueError: the package failed, or built something else; the message names it.
+        ValueError: the function raised, or did not return a VideoModel; the message names the package.
     """
     entry_point = _entry_point(dims.family)
     package = entry_point.dist.name if entry_point.dist else entry_point.value
@@ -61,6 +62,11 @@ def build_plugin(dims: PluginDims, preprocessing: Preprocessing, num_classes: in
 
 
 def _entry_point(family: str) -> EntryPoint:
+    """Return the entry point of ``family``.
+
+    Raises:
+        ValueError: no installed package offers it.
+    """
     found = [*entry_points(group=GROUP, name=family)]
     if not found:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The families by name: what each is built of, in one table, and what fills a model of theirs."""
+"""The table of model families: the class of sizes of each, and how to build a model of it."""
 
 from collections.abc import Mapping
 
@@ -38,7 +38,7 @@ DIMS: dict[Family, type[Dims]] = {
 
 
 def build_model(dims: Dims, preprocessing: Preprocessing, num_classes: int) -> VideoModel:
-    """A model with random weights, of the family that the dims are of."""
+    """Build a model with random weights; the type of ``dims`` chooses the family."""
     match dims:
         case ViTDims():
             return ViT(dims, preprocessing, num_classes)
@@ -58,17 +58,17 @@ def build_model(dims: Dims, preprocessing: Preprocessing, num_classes: int) -> V
             return build_plugin(dims, preprocessing, num_classes)
 
 
-def build_outline(dims: Dims, preprocessing: Preprocessing, num_classes: int) -> VideoModel:
-    """The same model without weights: it takes no memory, however large the dims claim to be."""
-    # torchvision's sizes go with its names; it computes those of RegNets with tensors, from their numbers.
+def build_on_meta(dims: Dims, preprocessing: Preprocessing, num_classes: int) -> VideoModel:
+    """Build a model on torch's meta device: it takes no memory, however large ``dims`` are."""
+    # torchvision computes the sizes of RegNets with tensors, which must have values; their size is bounded.
     if isinstance(dims, TorchvisionDims) and dims.name.startswith("regnet_"):
         return build_model(dims, preprocessing, num_classes)
     with torch.device("meta"):
         return build_model(dims, preprocessing, num_classes)
 
 
-def misfit(model: VideoModel, shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """Why parameters of these names and shapes do not fill the model; empty if they do."""
+def describe_mismatch(model: VideoModel, shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Say why parameters of these names and ``shapes`` do not fill ``model``; empty if they do."""
     wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     missing = sorted(wanted.keys() - shapes.keys())
     extra = sorted(shapes.keys() - wanted.keys())

@@ -1,4 +1,4 @@
-"""torchvision's classifiers of frames and clips behind the contract: CNN baselines, hierarchical models.
+"""The ``torchvision`` family: torchvision's classifiers of frames (CNNs) and clips (3D CNNs, Swin3D, MViT).
 
 B windows, S units in a window, N units in a batch, t frames in a unit, H W C pixels, K classes.
 """
@@ -15,9 +15,9 @@ from tubelet.models.video_model import CPU_BATCH_TOKENS, VideoModel
 
 @dataclass(frozen=True, slots=True)
 class TorchvisionDims:
-    """``name`` in torchvision's model registry; ``frames`` of a clip, 1 for a model of single frames.
+    """``name`` is that of torchvision's model registry; ``frames`` are those of a clip, 1 for an image model.
 
-    ``aux_heads``: whether GoogLeNet or Inception has its heads for training, which answers do not need.
+    ``aux_heads``: whether GoogLeNet or Inception has its auxiliary heads, which only training needs.
     """
 
     name: str
@@ -26,18 +26,18 @@ class TorchvisionDims:
 
 
 class TorchvisionModel(VideoModel):
-    """A unit is one frame or one clip, embedded by its logits (D = K); a window's logits are their mean."""
+    """A model of torchvision: a unit, a frame or clip, is embedded by its logits (D = K), then averaged."""
 
-    only_device_work = False  # the library's code promises no such thing
+    supports_cuda_graphs = False  # the library's code does not promise it
 
     def __init__(self, dims: TorchvisionDims, preprocessing: Preprocessing, num_classes: int) -> None:
-        # Imported late: it takes longer than the other families together, which most servers make do with.
+        # Imported late: it takes longer to import than all other families, and most servers do not use it.
         import torchvision
 
         super().__init__(preprocessing)
         self.of_frames = dims.frames == 1
         self.tokens_per_unit = CPU_BATCH_TOKENS // (8 if self.of_frames else 1)
-        # The two initialise weights slowly and warn of it; weights are loaded anyway.
+        # GoogLeNet and Inception initialise weights slowly and warn of it; the weights are replaced anyway.
         options: dict[str, Any] = {} if dims.aux_heads else {"aux_logits": False, "init_weights": False}
         self.net = torchvision.models.get_model(dims.name, weights=None, num_classes=num_classes, **options)
 

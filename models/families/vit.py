@@ -1,4 +1,4 @@
-"""The vision transformer, frame by frame: Dosovitskiy et al., arXiv 2010.11929.
+"""The ``vit`` family: a vision transformer, frame by frame (Dosovitskiy et al., arXiv 2010.11929).
 
 B windows, S units in a window, N units in a batch, H W C pixels, P tokens, D embedding width, K classes.
 """
@@ -25,10 +25,10 @@ from tubelet.models.video_model import VideoModel
 
 @dataclass(frozen=True, slots=True)
 class ViTDims:
-    """Sizes of a ViT; ``patch_size`` in pixels.
+    """Sizes of a ViT; ``patch_size`` is in pixels.
 
-    ``representation_dim`` is the width of the head's hidden layer, as the paper trains it; None makes the
-    head one linear layer, as the paper fine-tunes it.
+    ``representation_dim`` is the width of the head's hidden layer, as in the paper's pre-training; None: the
+    head is one linear layer, as in its fine-tuning.
     """
 
     patch_size: PatchSize
@@ -42,11 +42,12 @@ class ViTDims:
 
     @property
     def block(self) -> BlockDims:
+        """The sizes of one transformer block."""
         return BlockDims(self.embed_dim, self.num_heads, self.mlp_dim, self.norm_eps, self.act)
 
 
 class ViT(VideoModel):
-    """A unit is one frame, embedded by its class token; a window's logits are the mean of its frames'."""
+    """A ViT: a unit is one frame, embedded by its class token; a window's logits are the mean over frames."""
 
     def __init__(self, dims: ViTDims, preprocessing: Preprocessing, num_classes: int) -> None:
         super().__init__(preprocessing)
@@ -59,7 +60,7 @@ class ViT(VideoModel):
         initialise(self)
 
     def encode_tokens(self, units: Tensor) -> Tensor:
-        """The spatial stage with all its tokens: (N, 1, H, W, C) uint8 -> (N, 1 + P, D)."""
+        """Compute all spatial tokens, class token first: (N, 1, H, W, C) uint8 -> (N, 1 + P, D)."""
         return self.spatial(self._patches(units))
 
     def encode(self, units: Tensor) -> Tensor:
@@ -73,7 +74,7 @@ class ViT(VideoModel):
 
 
 def mlp_head(embed_dim: int, representation_dim: int | None, num_classes: int) -> nn.Module:
-    """The classification head of arXiv 2010.11929, section 3.1: (..., D) -> (..., K)."""
+    """Build the classification head of arXiv 2010.11929, section 3.1: (..., D) -> (..., K)."""
     if representation_dim is None:
         return nn.Linear(embed_dim, num_classes)
     return nn.Sequential(

@@ -1,1 +1,1 @@
-"""Models on disk: folders with weights, labels, specification and fingerprint."""
+"""Models on disk: their folders, and the stores that hold these."""

@@ -1,4 +1,4 @@
-"""A few logits of a fixed clip: they tell whether a model computes today what it did when it was written."""
+"""The fingerprint of a model: a few logits of a fixed clip, which show whether it still computes the same."""
 
 import torch
 
@@ -6,15 +6,17 @@ from tubelet.models.spec import Sampling
 from tubelet.models.video_model import VideoModel
 
 MAX_LOGITS = 16
-TOLERANCE = 1e-3  # of the largest logit: what summing in another order may change in float32
+"""Logits in a fingerprint, at most."""
+TOLERANCE = 1e-3
+"""Allowed ``relative_difference``: summing in another order may change float32 logits by as much."""
 _SEED = 2103_15691
 
 
 @torch.inference_mode()
 def fingerprint(model: VideoModel, sampling: Sampling) -> tuple[float, ...]:
-    """The first logits, at most 16, of one window of smooth coloured noise that is the same everywhere.
+    """Compute the first ``MAX_LOGITS`` logits of one window of smooth coloured noise, always the same.
 
-    The model is one in float32 on the CPU, in eval mode.
+    ``model`` must be in float32, on the CPU, in eval mode.
     """
     generator = torch.Generator().manual_seed(_SEED)
     t, s = sampling.frames_per_unit, sampling.units_per_window
@@ -26,8 +28,11 @@ def fingerprint(model: VideoModel, sampling: Sampling) -> tuple[float, ...]:
     return tuple(round(value, 6) for value in logits[:MAX_LOGITS].tolist())
 
 
-def differs(found: tuple[float, ...], wanted: tuple[float, ...]) -> float:
-    """How far two fingerprints are apart, as a share of the largest logit; infinite for different lengths."""
+def relative_difference(found: tuple[float, ...], wanted: tuple[float, ...]) -> float:
+    """Return the largest difference of two fingerprints as a share of the largest logit of ``wanted``.
+
+    It is infinite for fingerprints of different lengths.
+    """
     if len(found) != len(wanted):
         return float("inf")
     scale = max(1e-6, *(abs(value) for value in wanted))

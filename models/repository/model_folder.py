@@ -1,8 +1,8 @@
-"""A model's folder: how it is read and written. model.toml, weights.safetensors, labels.txt, CARD.md.
+"""Read and write the folder of a model.
 
-model.toml            what is known without the weights: a ModelSpec, the sizes, the sha256 of each file
-weights.safetensors   our own parameter names, float32
-labels.txt            one label a line, in the order of the logits
+model.toml            a ModelSpec, the sizes (dims), the sha256 of weights and labels, the fingerprint
+weights.safetensors   the weights under tubelet's parameter names, in float32
+labels.txt            one label a line, in logit order
 CARD.md               data, recipe, figures, limits
 """
 
@@ -21,40 +21,36 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tubelet.models.errors import MissingExtra
+from tubelet.models.errors import BrokenModel, MissingExtra
 from tubelet.models.families.plugins import PluginDims, plugin_dims
-from tubelet.models.families.registry import DIMS, Dims, build_model, build_outline, misfit
+from tubelet.models.families.registry import DIMS, Dims, build_model, build_on_meta, describe_mismatch
 from tubelet.models.repository.fingerprint import fingerprint
-from tubelet.models.repository.toml_schema import typed, typed_table, value_at
+from tubelet.models.repository.toml_schema import parse_table, parse_value, value_at
 from tubelet.models.runtime.host_memory import free_bytes
 from tubelet.models.spec import Accuracy, ModelSpec, Preprocessing, Provenance, Sampling
 from tubelet.models.video_model import VideoModel
 
 SPEC, WEIGHTS, LABELS, CARD = "model.toml", "weights.safetensors", "labels.txt", "CARD.md"
-_HEAD = ("name", "version", "family", "description", "licence")
-_ACTIVATION = "activation"  # absent in folders from before there was another than softmax
-
-
-class BrokenModel(RuntimeError):
-    """A model's folder cannot be used; the message names the file and what is wrong with it."""
+_REQUIRED_KEYS = ("name", "version", "family", "description", "licence")
+_ACTIVATION = "activation"  # older folders lack this key; it is softmax there
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What is known of a folder's model before its weights are read."""
+    """A model's folder whose model.toml and labels were read, but not its weights."""
 
     folder: Path
     spec: ModelSpec
     dims: Dims
-    sha256: Mapping[str, str]  # by name of file
+    sha256: Mapping[str, str]  # of each file, by its name
     logits: tuple[float, ...]  # the fingerprint
 
     def load(self) -> VideoModel:
-        """The model in float32 on the CPU, in eval mode, its weights verified.
+        """Load the model in float32 on the CPU, in eval mode, and verify its weights.
 
         Raises:
-            BrokenModel: the weights are missing, not those of the sha256, of other names or shapes, or too
-                many for the memory that is free.
+            BrokenModel: the weights are missing, have another sha256, other names or shapes, or need more
+                memory than is free.
             tubelet.models.errors.MissingExtra: the family needs a library that is not installed.
         """
         weights = self.folder / WEIGHTS
@@ -65,39 +61,43 @@ class Entry:
                 f"{weights} needs {needed / 2**30:.1f} GiB of memory to load, {free / 2**30:.1f} GiB are free"
             )
         try:
-            # Before anything of the dims' sizes is allocated: a few weights may have any dims beside them.
+            # Checked before anything is allocated: dims of any size may stand beside a few weights.
             with safe_open(weights, "pt") as file:
                 names: list[str] = file.keys()
                 shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
-            if problem := misfit(self.outline(), shapes):
+            if problem := describe_mismatch(self.on_meta(), shapes):
                 raise BrokenModel(f"{weights} does not fit the dims of {SPEC}: {problem}")
-            model = self._built(build_model)
+            model = self._build(build_model)
             model.load_state_dict(load_file(weights))
         except SafetensorError as error:
             raise BrokenModel(f"{weights} cannot be read: {one_line(error)}") from error
         return model.eval().requires_grad_(False)
 
-    def outline(self) -> VideoModel:
-        """The model without weights.
+    def on_meta(self) -> VideoModel:
+        """Build the model without weights, on torch's meta device.
 
         Raises:
-            BrokenModel: the dims make no model, of this family or of the installed library.
-            tubelet.models.errors.MissingExtra: it needs a library that is not installed.
+            BrokenModel: the family, or the installed library, cannot build a model of these dims.
+            tubelet.models.errors.MissingExtra: the family needs a library that is not installed.
         """
-        return self._built(build_outline)
+        return self._build(build_on_meta)
 
-    def _built(self, build: Callable[[Dims, Preprocessing, int], VideoModel]) -> VideoModel:
+    def _build(self, build: Callable[[Dims, Preprocessing, int], VideoModel]) -> VideoModel:
+        """Call ``build`` with this folder's dims; errors become BrokenModel."""
         try:
             return build(self.dims, self.spec.preprocessing, len(self.spec.labels))
         except MissingExtra:
             raise
-        except Exception as error:  # a library's code raises whatever a config makes it meet
-            raise BrokenModel(f"the dims in {self.folder / SPEC} make no model: {one_line(error)}") from error
+        except Exception as error:  # a library may raise anything on a bad config
+            raise BrokenModel(
+                f"the dims in {self.folder / SPEC} cannot be built: {one_line(error)}"
+            ) from error
 
     def verify(self, name: str) -> None:
-        """
+        """Compare the sha256 of the folder's file ``name`` with that in model.toml.
+
         Raises:
-            BrokenModel: the file cannot be read, or is not the one that model.toml has the sha256 of.
+            BrokenModel: the file cannot be read, or has another sha256.
         """
         file = self.folder / name
         try:
@@ -109,28 +109,33 @@ class Entry:
 
 
 def read_folder(folder: Path) -> Entry:
-    """
+    """Read model.toml and labels.txt of a model's folder.
+
     Raises:
-        BrokenModel: a model.toml or labels.txt that cannot be read, contradicts itself or was changed, or has
-            a value of another type than its key wants.
+        BrokenModel: one of the files cannot be read, or labels.txt was changed, or model.toml lacks a key or
+            has a value that its key does not allow.
     """
     content = _content(folder / SPEC)
     labels = tuple(_text(folder / LABELS).splitlines())
     try:
         kinds, provenance = get_type_hints(ModelSpec), content.get("provenance")
-        figures = typed(tuple[Any, ...], content.get("accuracy", []), "accuracy")
+        figures = parse_value(tuple[Any, ...], content.get("accuracy", []), "accuracy")
         spec = ModelSpec(
-            **{key: typed(kinds[key], value_at(content, key), key) for key in _HEAD},
-            activation=typed(kinds[_ACTIVATION], content.get(_ACTIVATION, "softmax"), _ACTIVATION),
+            **{key: parse_value(kinds[key], value_at(content, key), key) for key in _REQUIRED_KEYS},
+            activation=parse_value(kinds[_ACTIVATION], content.get(_ACTIVATION, "softmax"), _ACTIVATION),
             labels=labels,
-            sampling=typed_table(Sampling, value_at(content, "sampling"), "sampling"),
-            preprocessing=typed_table(Preprocessing, value_at(content, "preprocessing"), "preprocessing"),
-            accuracy=tuple(typed_table(Accuracy, figure, "accuracy") for figure in figures),
-            provenance=None if provenance is None else typed_table(Provenance, provenance, "provenance"),
+            sampling=parse_table(Sampling, value_at(content, "sampling"), "sampling"),
+            preprocessing=parse_table(Preprocessing, value_at(content, "preprocessing"), "preprocessing"),
+            accuracy=tuple(parse_table(Accuracy, figure, "accuracy") for figure in figures),
+            provenance=None if provenance is None else parse_table(Provenance, provenance, "provenance"),
         )
         dims = _dims(spec.family, value_at(content, "dims"))
-        sha256 = {name: typed(str, value_at(content, "sha256", name), "sha256") for name in (WEIGHTS, LABELS)}
-        logits = typed(tuple[float, ...], value_at(content, "fingerprint", "logits"), "fingerprint.logits")
+        sha256 = {
+            name: parse_value(str, value_at(content, "sha256", name), "sha256") for name in (WEIGHTS, LABELS)
+        }
+        logits = parse_value(
+            tuple[float, ...], value_at(content, "fingerprint", "logits"), "fingerprint.logits"
+        )
         entry = Entry(folder, spec, dims, sha256, logits)
     except ValueError as error:
         raise BrokenModel(f"{folder} is no usable model: {one_line(error)}") from error
@@ -139,12 +144,12 @@ def read_folder(folder: Path) -> Entry:
 
 
 def write_folder(folder: Path, spec: ModelSpec, dims: Dims, model: VideoModel, card: str) -> None:
-    """Write a model's folder, whole or not at all, in the place of one that is there.
+    """Write a model's folder, completely or not at all; an existing folder is replaced.
 
     Raises:
-        ValueError: the model's logits are not finite, or the folder would not be read as it was written.
-        BrokenModel: the folder could not be read again.
-        OSError, safetensors.SafetensorError: the disk does not take it.
+        ValueError: the model's logits are not finite, or reading the folder would give another ``spec``.
+        BrokenModel: the written folder cannot be read.
+        OSError, safetensors.SafetensorError: the files cannot be written.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -160,8 +165,8 @@ def write_folder(folder: Path, spec: ModelSpec, dims: Dims, model: VideoModel, c
         if lost := [
             key.name for key in fields(spec) if getattr(written, key.name) != getattr(spec, key.name)
         ]:
-            raise ValueError(f"{', '.join(lost)} would not be read as they are now")
-        # A folder cannot replace a full one in one step; the old one is moved aside first.
+            raise ValueError(f"{', '.join(lost)} would be read with other values")
+        # Renaming cannot replace a folder that is not empty, so the old one is moved aside first.
         old = partial.with_name(partial.name + "-old")
         if folder.exists():
             folder.rename(old)
@@ -169,24 +174,26 @@ def write_folder(folder: Path, spec: ModelSpec, dims: Dims, model: VideoModel, c
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-        with suppress(OSError):  # it holds this folder, or others
+        with suppress(OSError):  # it is not empty: it holds this folder, or others
             folder.parent.rmdir()
 
 
 def _dims(family: str, table: object) -> Dims:
-    """Return the ``[dims]`` table as the dims of its family."""
+    """Convert the ``[dims]`` table of a model.toml to the dims of ``family``."""
     kind = next((kind for name, kind in DIMS.items() if name == family), None)
-    return plugin_dims(family, table) if kind is None else typed_table(kind, table, "dims")
+    return plugin_dims(family, table) if kind is None else parse_table(kind, table, "dims")
 
 
 def one_line(error: Exception) -> str:
+    """Return an error's message with its line breaks and runs of blanks as one blank."""
     return " ".join(str(error).split())
 
 
 def _content(file: Path) -> dict[str, Any]:
+    """Parse a model.toml; errors become BrokenModel."""
     try:
         return tomllib.loads(_text(file))
-    # Of too many digits, and of what is nested too deeply, tomllib leaves Python to complain.
+    # tomllib lets Python's own errors through for numbers of too many digits and for too deep nesting.
     except (ValueError, RecursionError) as error:
         raise BrokenModel(
             f"{file.parent} is no usable model: {file} is not TOML: {one_line(error)}"
@@ -194,6 +201,7 @@ def _content(file: Path) -> dict[str, Any]:
 
 
 def _text(file: Path) -> str:
+    """Read a text file of a model's folder; errors become BrokenModel."""
     try:
         return file.read_text(encoding="utf-8")
     except OSError as error:
@@ -205,7 +213,7 @@ def _text(file: Path) -> str:
 
 
 def _state(model: VideoModel) -> dict[str, Tensor]:
-    # Counters of batch norm stay integers, all else is float32.
+    """Return the state dict to store: float32 on the CPU; batch norm's counters stay integers."""
     return {
         name: (value.float() if value.is_floating_point() else value).detach().cpu().contiguous()
         for name, value in model.state_dict().items()
@@ -213,11 +221,13 @@ def _state(model: VideoModel) -> dict[str, Tensor]:
 
 
 def _sha256(file: Path) -> str:
+    """Return the sha256 of a file in hexadecimal."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _toml(spec: ModelSpec, dims: Dims, sha256: Mapping[str, str], logits: tuple[float, ...]) -> str:
+    """Return the text of a model.toml."""
     head = {field.name: getattr(spec, field.name) for field in fields(spec)}
     tables = {
         "sha256": sha256,
@@ -228,7 +238,7 @@ def _toml(spec: ModelSpec, dims: Dims, sha256: Mapping[str, str], logits: tuple[
     }
     if spec.provenance is not None:
         tables["provenance"] = asdict(spec.provenance)
-    lines = [f"{key} = {_value(head[key])}" for key in (*_HEAD, _ACTIVATION)]
+    lines = [f"{key} = {_value(head[key])}" for key in (*_REQUIRED_KEYS, _ACTIVATION)]
     for name, table in tables.items():
         lines += ["", f"[{name}]", *_pairs(table)]
     for figure in spec.accuracy:
@@ -237,13 +247,15 @@ def _toml(spec: ModelSpec, dims: Dims, sha256: Mapping[str, str], logits: tuple[
 
 
 def _pairs(table: Mapping[str, object]) -> list[str]:
+    """Return a line of TOML for each key whose value is not None."""
     return [f"{_key(key)} = {_value(value)}" for key, value in table.items() if value is not None]
 
 
 def _key(name: str) -> str:
+    """Return a key in TOML, in quotes if it has a dot, as names of files have."""
     return _value(name) if "." in name else name
 
 
 def _value(value: object) -> str:
-    # Strings, numbers and arrays of numbers are written alike in JSON and TOML.
+    """Return a value in TOML, which writes strings, numbers and arrays of them as JSON does."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False)

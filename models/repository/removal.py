@@ -1,4 +1,4 @@
-"""Removes versions of a model from a store's folder, each at once or not at all."""
+"""Remove versions of a model from a store, each completely or not at all."""
 
 import shutil
 import uuid
@@ -6,17 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tubelet.models.repository.model_folder import SPEC, BrokenModel, read_folder
+from tubelet.models.errors import BrokenModel, CannotRemove
+from tubelet.models.repository.model_folder import SPEC, read_folder
 from tubelet.models.repository.repository import model_folders
-
-
-class CannotRemove(RuntimeError):
-    """A model's folder stays where it is; the message says why in one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredVersion:
-    """A version's folder in a store, which may be broken: then its name and version are those of its path."""
+    """The folder of a model's version in a store; a broken one has the name and version of its path."""
 
     name: str
     version: str
@@ -27,15 +24,17 @@ class StoredVersion:
 
     @property
     def size_bytes(self) -> int:
+        """The size of all files in the folder, bytes."""
         return sum(file.lstat().st_size for file in self.folder.rglob("*"))
 
 
 def stored_versions(root: Path, name: str) -> tuple[StoredVersion, ...]:
-    """All versions of a model below ``root``, also those that cannot be used."""
+    """Find all versions of the model ``name`` in the store ``root``, broken ones too."""
     return tuple(version for version in _all_versions(root) if version.name == name)
 
 
 def _all_versions(root: Path) -> Iterator[StoredVersion]:
+    """Yield all versions of all models in the store ``root``, broken ones too."""
     for folder in model_folders(root):
         try:
             spec = read_folder(folder).spec
@@ -48,24 +47,24 @@ def _all_versions(root: Path) -> Iterator[StoredVersion]:
 def remove_version(stored: StoredVersion, root: Path) -> str:
     """Take a version out of the store ``root`` in one step, then delete its files.
 
-    Returns what could not be deleted, in a sentence; empty if nothing is left.
+    Returns a sentence that names the files which could not be deleted; empty if all were.
 
     Raises:
-        CannotRemove: the folder holds other versions, too, or the file system does not let it go.
+        CannotRemove: the folder also holds other versions, or it cannot be renamed.
     """
     folder = stored.folder
     if others := [file.parent for file in folder.glob(f"*/{SPEC}")]:
-        raise CannotRemove(f"{folder} holds other versions, too, such as {others[0]}: move them out first")
+        raise CannotRemove(f"{folder} also holds other versions, such as {others[0]}: move them out first")
     hidden = folder.with_name(f".{folder.name}-removed-{uuid.uuid4().hex}")
     try:
-        # What starts with a dot is no model of the store: a reader sees all of the folder or nothing.
+        # Readers ignore names that start with a dot, so they see either the complete folder or none.
         folder.rename(hidden)
     except OSError as error:
         raise CannotRemove(f"{folder} cannot be removed: {error.strerror}; nothing was changed") from error
     try:
         shutil.rmtree(hidden)
     except OSError as error:
-        return f"{hidden} is no model any more, but could not be deleted: {error.strerror}"
+        return f"{hidden} is removed from the store, but its files could not be deleted: {error.strerror}"
     if folder.parent != root and not any(folder.parent.iterdir()):
         folder.parent.rmdir()
     return ""

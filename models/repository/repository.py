@@ -1,7 +1,6 @@
-"""The model store: folders of models; list, find, load.
+"""Model stores: list, find and load the models in folders.
 
-ROOT/NAME/model.toml or ROOT/NAME/VERSION/model.toml, with the other files of
-``model_folder`` beside it.
+A model's folder (see ``model_folder``) is ROOT/NAME or ROOT/NAME/VERSION.
 """
 
 from dataclasses import dataclass
@@ -9,25 +8,18 @@ from pathlib import Path
 
 import torch
 
-from tubelet.models.repository.model_folder import SPEC, BrokenModel, Entry, read_folder
+from tubelet.models.errors import BrokenModel, UnknownModel
+from tubelet.models.repository.model_folder import SPEC, Entry, read_folder
 from tubelet.models.spec import ModelSpec
 from tubelet.models.video_model import VideoModel
 
 ZOO = Path(__file__).parents[1] / "zoo"
-
-
-class UnknownModel(LookupError):
-    """No such model, or version of it, in the store; ``known`` has what there is, as NAME:VERSION."""
-
-    def __init__(self, name: str, version: str, known: tuple[str, ...]) -> None:
-        wanted = f"{name}:{version}" if version else name
-        super().__init__(f"no model {wanted!r} in the store; it has {', '.join(known) or 'none'}")
-        self.name, self.version, self.known = name, version, known
+"""The store of the embedded models, which come with the package."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model in eval mode on its device, and its spec."""
+    """A model in eval mode on its device, with its spec."""
 
     spec: ModelSpec
     model: VideoModel
@@ -36,21 +28,21 @@ class LoadedModel:
 
     @property
     def num_parameters(self) -> int:
+        """The number of weights."""
         return sum(parameter.numel() for parameter in self.model.parameters())
 
 
 class ModelStore:
-    """The models below some folders; without any, the embedded models that come with the package.
+    """The models in the folders ``roots``; without roots, the embedded models.
 
-    What cannot be read is left out and said in ``broken``: one bad folder does not hide the others.
-    ``left_out`` are these folders.
+    Folders that cannot be read do not hide the others: ``broken`` has their errors, ``left_out`` the folders.
     """
 
     def __init__(self, *roots: Path) -> None:
         self.broken: list[BrokenModel] = []
         self.left_out: set[Path] = set()
         self._entries: list[Entry] = []
-        self._problems: dict[tuple[str, ...], BrokenModel] = {}  # by name, or name and version, of folders
+        self._problems: dict[tuple[str, ...], BrokenModel] = {}  # by the folder's (name,) or (name, version)
         for root in roots or (ZOO,):
             for folder in model_folders(root):
                 try:
@@ -61,16 +53,16 @@ class ModelStore:
                     self._problems[folder.relative_to(root).parts] = error
 
     def specs(self) -> tuple[ModelSpec, ...]:
-        """All models, by name and version; no weights are loaded."""
+        """Return the specs of all models, sorted by name and version; no weights are loaded."""
         specs = [entry.spec for entry in self._entries]
         return tuple(sorted(specs, key=lambda spec: (spec.name, spec.version_key)))
 
     def find(self, name: str, version: str = "") -> Entry:
-        """A model's folder; without a version, its newest one's.
+        """Find a model's folder; without ``version``, the newest version.
 
         Raises:
             UnknownModel: the store has no such model or version.
-            BrokenModel: there is a folder of that name, but it was left out.
+            BrokenModel: the folder is there, but cannot be used.
         """
         found = [e for e in self._entries if e.spec.name == name and version in ("", e.spec.version)]
         if not found:
@@ -84,16 +76,21 @@ class ModelStore:
     def load(
         self, name: str, version: str = "", *, device: torch.device, dtype: torch.dtype = torch.float32
     ) -> LoadedModel:
-        """The model in eval mode, its weights verified.
+        """Load a model in eval mode, and verify its weights; without ``version``, the newest version.
 
         Raises:
             UnknownModel: the store has no such model or version.
-            BrokenModel: the weights are missing, not those of the spec's sha256, or of other names or shapes.
+            BrokenModel: the weights are missing, or have another sha256, other names or shapes.
         """
         entry = self.find(name, version)
         return LoadedModel(entry.spec, entry.load().to(device=device, dtype=dtype), device, dtype)
 
     def _add(self, folder: Path) -> None:
+        """Read a model's folder into the store.
+
+        Raises:
+            BrokenModel: the folder cannot be used, or another one holds the same name and version.
+        """
         entry = read_folder(folder)
         for other in self._entries:
             if (other.spec.name, other.spec.version) == (entry.spec.name, entry.spec.version):
@@ -104,14 +101,14 @@ class ModelStore:
 
 
 def is_embedded(entry: Entry) -> bool:
-    """Whether the model comes with the package."""
+    """Whether a model comes with the package."""
     return entry.folder.is_relative_to(ZOO)
 
 
 def model_folders(root: Path) -> list[Path]:
-    """All folders of models below ``root``, also those that cannot be used."""
+    """Return the folders of all models in the store ``root``, broken ones too."""
     found = (*root.glob(f"*/{SPEC}"), *root.glob(f"*/*/{SPEC}"))
-    # What starts with a dot is being written, or was left by a write that was cut off.
+    # Names that start with a dot are being written, or were left behind by an interrupted write.
     return sorted(
         file.parent
         for file in found

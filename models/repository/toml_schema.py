@@ -1,4 +1,4 @@
-"""Tables of a file as the fields of a dataclass want them: somebody else wrote the file."""
+"""Convert tables of a TOML file, which may hold anything, to dataclasses, checking keys and types."""
 
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
@@ -11,12 +11,12 @@ _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 _T = TypeVar("_T")
 
 
-def typed_table(kind: type[_T], table: object, name: str) -> _T:
-    """The table as that dataclass, arrays as tuples.
+def parse_table(kind: type[_T], table: object, name: str) -> _T:
+    """Convert ``table`` to the dataclass ``kind``, arrays to tuples; ``name`` is its key, for messages.
 
     Raises:
-        ValueError: it is no table, a key is missing or none of the dataclass's, a value is not of its field's
-            type, or the dataclass refuses them; but for that, the message names the key.
+        ValueError: ``table`` is not a table, a key is missing or unknown, a value has another type than its
+            field (these messages name the key), or the dataclass itself refuses the values.
     """
     if not isinstance(table, Mapping):
         raise ValueError(f"{name}: Input should be a table; found {table!r:.200}")
@@ -27,14 +27,14 @@ def typed_table(kind: type[_T], table: object, name: str) -> _T:
     for field in fields(cast(Any, kind)):
         if field.name not in table and field.default is MISSING:
             raise ValueError(f"{name}.{field.name}: missing")
-    return kind(**{key: typed(wanted[key], value, f"{name}.{key}") for key, value in table.items()})
+    return kind(**{key: parse_value(wanted[key], value, f"{name}.{key}") for key, value in table.items()})
 
 
 def value_at(table: object, *keys: str) -> object:
-    """The value under these keys, one within the other.
+    """Return the value at ``keys``, each inside the table of the one before.
 
     Raises:
-        ValueError: there is none; the message names the key.
+        ValueError: a key is missing; the message names it.
     """
     for number, key in enumerate(keys, 1):
         if not isinstance(table, Mapping):
@@ -45,11 +45,11 @@ def value_at(table: object, *keys: str) -> object:
     return table
 
 
-def typed(kind: Any, value: object, name: str) -> Any:
-    """The value, an array as a tuple; numbers are finite.
+def parse_value(kind: Any, value: object, name: str) -> Any:
+    """Check that ``value`` has the type ``kind``, and return it, arrays as tuples. Numbers must be finite.
 
     Raises:
-        ValueError: it is of another type; the message names it, what is wanted and what was found.
+        ValueError: the type is another; the message has the key ``name``, the expected type and the value.
     """
     try:
         return _adapter(kind).validate_python(tuple(value) if isinstance(value, list) else value)
@@ -61,4 +61,5 @@ def typed(kind: Any, value: object, name: str) -> Any:
 
 @cache
 def _adapter(kind: Any) -> TypeAdapter[Any]:
+    """Return the validator of a type, which is expensive to build."""
     return TypeAdapter(kind, config=_STRICT)

@@ -1,1 +1,1 @@
-"""How a model computes fast on a device: number formats, packed layers, CUDA graphs."""
+"""Fast inference: number formats, packed layers for CPUs, CUDA graphs, OpenVINO, memory."""

@@ -1,4 +1,4 @@
-"""Memory that a model's layers take and give back thousands of times a second."""
+"""Host memory: how much is free, and how the allocator keeps what layers free."""
 
 import ctypes
 from contextlib import suppress
@@ -6,29 +6,29 @@ from pathlib import Path
 
 import psutil
 
-# Parameters of glibc's mallopt(3) and their values, bytes.
+# Parameters of glibc's mallopt(3) and their values: bytes, for the arenas a count.
 _M_TRIM_THRESHOLD, _KEPT_BYTES = -1, 1 << 30
-_M_MMAP_THRESHOLD, _LARGEST_BYTES = -3, 32 << 20  # more is refused
+_M_MMAP_THRESHOLD, _LARGEST_BYTES = -3, 32 << 20  # glibc refuses more
 _M_ARENA_MAX, _ARENAS = -8, 1
 
-_CGROUP = Path("/sys/fs/cgroup")  # of a container, version 2: what it may use, what it uses
+_CGROUP = Path("/sys/fs/cgroup")  # control group version 2: a container's memory limit and usage
 
 
 def free_bytes() -> int:
-    """What can be allocated without swapping: on this machine, and in this container."""
+    """Return how many bytes this process can allocate without swapping or exceeding its container's limit."""
     free = psutil.virtual_memory().available
-    with suppress(OSError, ValueError):  # "max" is no number
+    with suppress(OSError, ValueError):  # "max" is not a number
         limit = int((_CGROUP / "memory.max").read_text())
         free = min(free, limit - int((_CGROUP / "memory.current").read_text()))
     return free
 
 
 def keep_freed_memory() -> None:
-    """Have the allocator of this process keep up to 1 GiB of what is freed, where it is glibc's.
+    """Make glibc's allocator keep up to 1 GiB of freed memory; other allocators are left as they are.
 
-    By default it hands the results of each layer back to the kernel, and the next layer's come as pages that
-    the kernel clears one by one: a fifth of the time of a small model. Threads that start from then on share
-    one arena: a thread's own is made of heaps of 64 MiB, and one that is empty is given back whatever is set.
+    By default glibc returns the results of each layer to the kernel, which then clears new pages for the next
+    layer: a fifth of the time of a small model. Threads that start later share one arena, because a thread's
+    own arena consists of heaps of 64 MiB, and empty heaps are returned whatever is set.
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):

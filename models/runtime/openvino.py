@@ -1,4 +1,4 @@
-"""A model whose spatial stage runs on OpenVINO, behind the contract: for processors, where that is faster.
+"""A model whose spatial stage runs on OpenVINO, for CPUs where that is faster.
 
 N units in a batch, B windows, S units in a window, D embedding width, K classes.
 OpenVINO: https://docs.openvino.ai/
@@ -21,10 +21,11 @@ _PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 
 
 class OpenVinoModel(VideoModel):
-    """``encode`` is compiled for one unit, a full batch and a quarter of one, which make up every other.
+    """A model whose ``encode`` is compiled for a full batch, a quarter of it and one unit.
 
-    Each size holds weights of its own. The temporal stage, a thousandth of the work, stays in torch. Weights
-    are those of ``model`` in float32, computed in ``dtype``.
+    A batch of another size is split into these. Each compiled size has its own copy of the weights, which are
+    those of ``model`` in float32; they compute in ``dtype``. The temporal stage, a thousandth of the work,
+    stays in torch.
 
     Raises:
         MissingExtra: openvino is not installed.
@@ -55,7 +56,7 @@ class OpenVinoModel(VideoModel):
 
 
 class _Encode(nn.Module):
-    """The spatial stage in one graph, from uint8; the converter does not follow operations in place."""
+    """The spatial stage as one graph, without in-place operations, which the converter cannot trace."""
 
     def __init__(self, model: VideoModel) -> None:
         super().__init__()
@@ -66,14 +67,15 @@ class _Encode(nn.Module):
         return self.model.encode(units)
 
     def _normalise(self, units: Tensor) -> Tensor:
+        """``VideoModel.normalise`` without in-place operations."""
         return (units.to(self.model.mean.dtype) / 255 - self.model.mean) / self.model.std
 
 
 def _compiled(model: VideoModel, units: Tensor, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """The spatial stage for batches of this shape: (N, t, H, W, C) uint8 -> (N, D) float32."""
+    """Compile the spatial stage for the shape of ``units``: (N, t, H, W, C) uint8 -> (N, D) float32."""
     openvino = _openvino()
     with warnings.catch_warnings(), torch.no_grad():
-        # Tracing warns of every shape that it fixes; they are fixed on purpose.
+        # Tracing warns about every shape that it makes constant, which is the purpose here.
         warnings.simplefilter("ignore")
         graph = openvino.convert_model(_Encode(model), example_input=units)
     graph.reshape(list(units.shape))
@@ -87,8 +89,13 @@ def _compiled(model: VideoModel, units: Tensor, dtype: torch.dtype) -> Callable[
 
 
 def _openvino() -> Any:
-    # Its converter would report each conversion to its makers, from a fork of this process. A server tells
-    # nobody whom its operator has not named, and one that is forked while it serves gRPC breaks connections.
+    """Import openvino without its telemetry.
+
+    Raises:
+        MissingExtra: openvino is not installed.
+    """
+    # Its converter would send telemetry from a fork of this process. A server contacts nobody whom its
+    # operator did not name, and forking a process that serves gRPC breaks connections.
     modules: dict[str, Any] = sys.modules
     modules.setdefault("openvino_telemetry", None)
     try:

@@ -1,4 +1,4 @@
-"""The number format that a model computes in: chosen at load by what the device multiplies natively.
+"""Choose the number format that a model computes in, by what the device multiplies natively.
 
 The variables ``ATEN_CPU_CAPABILITY`` and ``ONEDNN_MAX_CPU_ISA`` let an x86 CPU compute as an older one does:
 https://docs.pytorch.org/docs/stable/backends.html#torch.backends.cpu.get_cpu_capability
@@ -11,18 +11,16 @@ from typing import Literal
 
 import torch
 
+from tubelet.models.errors import UnsupportedPrecision
 from tubelet.models.spec import Family
 
 Native = Literal["fp32", "bf16", "int8"]
 Precision = Literal["auto"] | Native
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+# Values of ONEDNN_MAX_CPU_ISA that rule an instruction set out.
 _ISAS_WITHOUT_VNNI = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE")
 _ISAS_WITHOUT_BF16 = (*_ISAS_WITHOUT_VNNI, "AVX512_CORE_VNNI")
-_OF_LIBRARIES: tuple[Family, ...] = ("torchvision", "hf")
-
-
-class UnsupportedPrecision(RuntimeError):
-    """A model cannot run in the precision that the configuration wants; the message says why."""
+_LIBRARY_FAMILIES: tuple[Family, ...] = ("torchvision", "hf")
 
 
 def native_precisions(device: torch.device) -> tuple[Native, ...]:
@@ -51,7 +49,7 @@ def choose_dtype(wanted: Precision, *devices: torch.device) -> torch.dtype:
     auto = auto_precision(*devices)
     for device in devices:
         if wanted != "auto" and wanted not in native_precisions(device):
-            raise UnsupportedPrecision(_refusal(wanted, device, auto))
+            raise UnsupportedPrecision(_unsupported_message(wanted, device, auto))
     return _DTYPES[auto if wanted in ("auto", "int8") else wanted]
 
 
@@ -66,15 +64,17 @@ def precision_name(wanted: Precision, *devices: torch.device) -> str:
 
 
 def check_int8(family: str) -> None:
-    """
+    """Refuse families that do not run in int8.
+
     Raises:
-        UnsupportedPrecision: the family does not run in int8.
+        UnsupportedPrecision: models of ``family`` run through a library.
     """
-    if family in _OF_LIBRARIES:
+    if family in _LIBRARY_FAMILIES:
         raise UnsupportedPrecision(f"engine.precision is int8, which models of family {family} do not run in")
 
 
 def _multiplies_bf16(device: torch.device) -> bool:
+    """Return whether a device multiplies bfloat16 natively: CUDA, ARM or x86 with AVX-512 BF16 or AMX."""
     if device.type == "cuda":
         with torch.cuda.device(device):
             return torch.cuda.is_bf16_supported(including_emulation=False)
@@ -85,16 +85,18 @@ def _multiplies_bf16(device: torch.device) -> bool:
 
 
 def _has_vnni() -> bool:
+    """Return whether this CPU has AVX-512 VNNI and the environment allows it."""
     return torch.cpu._is_vnni_supported() and _may_use_avx512(_ISAS_WITHOUT_VNNI)
 
 
 def _may_use_avx512(isas_without: tuple[str, ...]) -> bool:
-    """Whether the environment leaves torch AVX-512, and oneDNN more than ``isas_without``."""
+    """Return whether the environment allows torch AVX-512, and oneDNN more than ``isas_without``."""
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
     return torch.backends.cpu.get_cpu_capability() == "AVX512" and limit not in isas_without
 
 
-def _refusal(wanted: Native, device: torch.device, auto: Native) -> str:
+def _unsupported_message(wanted: Native, device: torch.device, auto: Native) -> str:
+    """Say why ``device`` does not compute in the ``wanted`` precision, and what it does compute in."""
     native = native_precisions(device)
     name = "this CPU" if device.type == "cpu" else str(device)
     if wanted == "bf16":

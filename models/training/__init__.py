@@ -1,7 +1,7 @@
-"""How the embedded camera-motion models were made, and how to make one.
+"""Train, measure and publish the embedded camera-motion models.
 
 python -m tubelet.models.training camera-motion --videos DIR
-    train; stop and go on at will
+    train; run again to resume from the last checkpoint
 python -m tests.bench.camera_moves --videos DIR --out runs/moves-test
     render moves over the held-out scenes
 python -m tubelet.models.training evaluate --videos DIR --clips runs/moves-test
@@ -9,9 +9,10 @@ python -m tubelet.models.training evaluate --videos DIR --clips runs/moves-test
 python -m tubelet.models.training publish
     write weights and card into the zoo
 
-A clip's way: ``data.sources`` decodes it once, ``data.scene_split`` splits by scene,
-``simulation.camera_path`` makes a path and its label, ``simulation.render`` looks along the path,
-``simulation.degradations`` and ``simulation.symmetries`` vary what is seen, ``data.dataset`` makes batches.
+From clips to batches: ``data.sources`` decodes clips once, ``data.scene_split`` splits them by scene,
+``simulation.camera_path`` simulates a camera path and its label, ``simulation.render`` renders the view along
+the path, ``simulation.degradations`` and ``simulation.symmetries`` augment it, and ``data.dataset``
+makes batches.
 With glibc, MALLOC_MMAP_MAX_=0 and MALLOC_ARENA_MAX=1 in the environment make steps faster: large buffers are
 then reused rather than mapped and zeroed at each step.
 """

@@ -1,4 +1,4 @@
-"""Train, measure and publish an embedded model: ``python -m tubelet.models.training camera-motion``."""
+"""The command line to train, measure and publish an embedded model: ``python -m tubelet.models.training``."""
 
 import json
 from dataclasses import replace
@@ -10,9 +10,10 @@ from typing import Annotated
 import torch
 import typer
 
+from tubelet.models.errors import BrokenModel, UnknownModel
 from tubelet.models.families.factorised import Factorised
-from tubelet.models.repository.model_folder import BrokenModel, write_folder
-from tubelet.models.repository.repository import ZOO, ModelStore, UnknownModel
+from tubelet.models.repository.model_folder import write_folder
+from tubelet.models.repository.repository import ZOO, ModelStore
 from tubelet.models.spec import Family
 from tubelet.models.training.card import Figures, spec_and_card
 from tubelet.models.training.data.dataset import SimulatedMoves
@@ -24,9 +25,9 @@ from tubelet.models.training.recipes import PATCH, PREPROCESSING, SEED, TASKS, T
 from tubelet.models.training.simulation.camera_path import LABELS
 from tubelet.models.training.trainer import Recipe, Trainable, Trainer, confusion
 
-WINDOWS_S = (1.0, 2.0, 4.0)
+WINDOWS_S = (1.0, 2.0, 4.0)  # lengths of windows to evaluate, seconds
 TEST_SEED = SEED + 1
-TEST_BATCHES = 63  # of 32 windows
+TEST_BATCHES = 63  # batches of 32 windows to evaluate
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 _Folder = partial(typer.Option, exists=True, file_okay=False)
@@ -35,8 +36,9 @@ Runs = Annotated[Path, typer.Option(file_okay=False, help="folder for decoded so
 
 
 def _trainable(family: Family) -> Family:
+    """Refuse a --family that has no recipe."""
     if family not in TASKS:
-        raise typer.BadParameter(f"{family!r} is none that is trained here: {', '.join(TASKS)}")
+        raise typer.BadParameter(f"{family!r} has no recipe; these have: {', '.join(TASKS)}")
     return family
 
 
@@ -53,7 +55,7 @@ def train(
         Path | None, _Folder(help="model store with a model that went through the recipe's first leg")
     ] = None,
 ) -> None:
-    """Train a camera-motion model; a run that was stopped goes on from its last checkpoint."""
+    """Train a camera-motion model; an interrupted run resumes from its last checkpoint."""
     torch.manual_seed(SEED)
     torch.set_num_threads(1)
     task = TASKS[family]
@@ -64,7 +66,7 @@ def train(
     trainer = _trainer(task, recipe)
     if (folder / "checkpoint.pt").is_file():
         _resume(trainer, folder / "checkpoint.pt")
-        typer.echo(f"going on from step {trainer.step} of {recipe.steps}, from {folder / 'checkpoint.pt'}")
+        typer.echo(f"resuming from step {trainer.step} of {recipe.steps}, from {folder / 'checkpoint.pt'}")
     elif start_from is not None:
         trainer.start_second_leg(_state(start_from, task.name))
     batches = SimulatedMoves(
@@ -87,7 +89,7 @@ def evaluate(
     family: FamilyOption = "factorised",
     runs: Runs = Path("runs"),
 ) -> None:
-    """Measure a trained model on held-out scenes: simulated moves, and moves rendered by ffmpeg."""
+    """Measure a trained model on held-out scenes, with simulated moves and moves rendered by ffmpeg."""
     torch.set_num_threads(1)
     task, cache = TASKS[family], runs / "sources"
     model, _ = _trained(task, runs)
@@ -138,6 +140,7 @@ def publish(
 
 
 def _sources(videos: Path, cache: Path, *, test: bool) -> list[Source]:
+    """Load sources; their absence is an error of the command line."""
     try:
         return load_sources(videos, cache, test=test)
     except NoSources as error:
@@ -145,7 +148,7 @@ def _sources(videos: Path, cache: Path, *, test: bool) -> list[Source]:
 
 
 def _state(store: Path, name: str) -> dict[str, torch.Tensor]:
-    """The weights of a model in a store."""
+    """Return the weights of a model in a store."""
     try:
         return ModelStore(store).load(name, device=torch.device("cpu")).model.state_dict()
     except (UnknownModel, BrokenModel) as error:
@@ -153,7 +156,7 @@ def _state(store: Path, name: str) -> dict[str, torch.Tensor]:
 
 
 def _trainer(task: Task, recipe: Recipe) -> Trainer:
-    """The model of a task as it starts, and what trains it."""
+    """Build a trainer with an initialised model."""
     model, t = task.build(), task.sampling.frames_per_unit
     rows, columns = PREPROCESSING.height // PATCH, PREPROCESSING.width // PATCH
     sine_positions_(model.spatial, rows, columns)
@@ -166,6 +169,7 @@ def _trainer(task: Task, recipe: Recipe) -> Trainer:
 
 
 def _resume(trainer: Trainer, checkpoint: Path) -> None:
+    """Restore a trainer from a checkpoint; a damaged one is an error of the command line."""
     try:
         trainer.resume(checkpoint)
     except (RuntimeError, KeyError, UnpicklingError) as error:
@@ -173,7 +177,7 @@ def _resume(trainer: Trainer, checkpoint: Path) -> None:
 
 
 def _trained(task: Task, runs: Path) -> tuple[Trainable, int]:
-    """The averaged weights of a run's last checkpoint, and its step."""
+    """Return the averaged model of a run's last checkpoint, and its step."""
     checkpoint = runs / task.name / "checkpoint.pt"
     if not checkpoint.is_file():
         raise typer.BadParameter(f"there is no {checkpoint}: {task.name} has not been trained in {runs}")

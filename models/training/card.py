@@ -1,4 +1,4 @@
-"""The card of a camera-motion model: what it was made of, how, what it can do and what it cannot."""
+"""Write the card of a camera-motion model: data, recipe, figures, limits."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,13 +21,16 @@ LICENCE = "Apache-2.0"
 SIMULATED = "simulated camera moves over held-out scenes"
 RENDERED = "moves rendered by ffmpeg over held-out scenes, windows of {} s"
 TARGETS = {"simulated": 0.97, "1": 0.90, "2": 0.90, "4": 0.90}
-WORST_TARGET = 0.75  # of each class, on rendered moves
+"""Test set -> top-1 accuracy to reach."""
+WORST_TARGET = 0.75
+"""Recall to reach by each class, on rendered moves."""
 DEGREES = 57.29577951308232
+"""Degrees in a radian."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """A confusion matrix, (K, K) counts of windows: row true label, column answer."""
+    """A confusion matrix, (K, K) counts of windows by true label (row) and answer (column)."""
 
     counts: list[list[int]]
     total: int = field(init=False)
@@ -50,7 +53,10 @@ def spec_and_card(
     step: int,
     measured: dict[str, dict[str, Figures]],
 ) -> tuple[ModelSpec, str]:
-    """``measured``: model name -> test set ("simulated" or a window's seconds) -> figures."""
+    """Return the spec and the card of a trained model.
+
+    ``measured`` maps a model's name to its figures by test set: "simulated", or the seconds of a window.
+    """
     own = measured[task.name]
     spec = ModelSpec(
         name=task.name,
@@ -101,6 +107,7 @@ def spec_and_card(
 
 
 def _second_leg(first_leg: int | None) -> str:
+    """Return the card's sentence on why there was a second leg, or that nothing was tuned."""
     if first_leg is None:
         return "Nothing was tuned on the held-out scenes."
     return (
@@ -110,21 +117,24 @@ def _second_leg(first_leg: int | None) -> str:
 
 
 def _legs(first_leg: int | None) -> str:
+    """Return the card's sentence on two legs; empty for one."""
     if first_leg is None:
         return ""
     return f"\nTwo such legs were run, each with a warm-up; the first ended at step {first_leg}."
 
 
 def dataset_name(name: str) -> str:
-    """What a test set is called in specs and cards."""
+    """Return the name of a test set in specs and cards."""
     return SIMULATED if name == "simulated" else RENDERED.format(name)
 
 
 def _column(name: str) -> str:
+    """Return the heading of a test set's column."""
     return name if name == "simulated" else f"ffmpeg, {name} s"
 
 
 def _class_table(own: dict[str, Figures]) -> str:
+    """Return the table of recalls by label and test set."""
     rows = [
         ("label", *map(_column, own)),
         ("---", *("---:" for _ in own)),
@@ -136,12 +146,14 @@ def _class_table(own: dict[str, Figures]) -> str:
 
 
 def _confusion_table(figures: Figures) -> str:
+    """Return the table of counts by true label and answer."""
     rows = [("true \\ answer", *LABELS), ("---", *("---:" for _ in LABELS))]
     rows += [(label, *map(str, row)) for label, row in zip(LABELS, figures.counts, strict=True)]
     return _table(rows)
 
 
 def _comparison(measured: dict[str, dict[str, Figures]]) -> str:
+    """Return the table of accuracies of all models that were measured."""
     names = ("simulated", "1", "2", "4")
     trained = {task.name: task.recipe.steps * task.recipe.batch_size for task in TASKS.values()}
     rows = [("model", "windows trained on", *map(_column, names)), ("---", "---:", *("---:" for _ in names))]
@@ -153,6 +165,7 @@ def _comparison(measured: dict[str, dict[str, Figures]]) -> str:
 
 
 def _verdict(own: dict[str, Figures]) -> str:
+    """Return a line for each test set: accuracy, worst class, and whether the target is met."""
     lines = []
     for name, target in TARGETS.items():
         figures = own[name]
@@ -168,4 +181,5 @@ def _verdict(own: dict[str, Figures]) -> str:
 
 
 def _table(rows: list[tuple[str, ...]]) -> str:
+    """Return rows of cells as a Markdown table."""
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)

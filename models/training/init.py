@@ -1,4 +1,4 @@
-"""A start for tubelet kernels that can see motion at once: gratings drifting under a round window.
+"""Initialise tubelet kernels with drifting gratings, which detect motion, and positions with sinusoids.
 
 Adelson and Bergen, "Spatiotemporal energy models for the perception of motion", JOSA A 1985: pairs of such
 filters a quarter wave apart, squared and added, tell speed and direction. D embedding width, C channels,
@@ -12,17 +12,19 @@ from torch import Generator, Tensor, nn
 
 from tubelet.models.families.layers import Encoder
 
-WAVES = (1 / 14, 1 / 4)
-SPEEDS = (0.15, 6.0)
-TURN_MAX = 0.4  # cycles per frame; above half a cycle a drift shows as its opposite
-STANDING_SHARE = 0.2  # gratings that do not drift: what is there
-WINDOW = (0.2, 0.4)  # standard deviation of the window, in patch sides
-GAIN = 0.5  # at a wave of a tenth of a cycle per pixel; pictures have less contrast in finer waves
+WAVES = (1 / 14, 1 / 4)  # spatial frequency, cycles per pixel
+SPEEDS = (0.15, 6.0)  # drift, pixels per frame
+TURN_MAX = 0.4  # most cycles per frame; above half a cycle, a drift looks like one in the other direction
+STANDING_SHARE = 0.2  # share of gratings that do not drift, which see texture
+WINDOW = (0.2, 0.4)  # standard deviation of the Gaussian window, sides of a patch
+GAIN = (
+    0.5  # norm of a kernel at 0.1 cycles per pixel; proportional to frequency, as pictures have less contrast
+)
 
 
 @torch.no_grad()
 def drifting_gratings_(proj: nn.Conv3d | nn.Conv2d, frames: int, generator: Generator) -> None:
-    """Fill a projection (D, C, t, p, q), or (D, t C, p, q) for stacked frames, with gratings in grey."""
+    """Fill a projection (D, C, t, p, q), or (D, t C, p, q) of stacked frames, with grey drifting gratings."""
     p, q = proj.weight.shape[-2:]
     pairs = proj.weight.shape[0] // 2
     wave = _log_uniform(WAVES, pairs, generator)
@@ -38,7 +40,7 @@ def drifting_gratings_(proj: nn.Conv3d | nn.Conv2d, frames: int, generator: Gene
     kernels = []
     for quarter in (0.0, math.pi / 2):
         kernel = window * torch.cos(phase + quarter)
-        # No answer to a flat picture.
+        # Without a mean, so that the response to a uniform picture is zero.
         kernel = kernel - window * kernel.sum(dim=(0, 1, 2)) / window.sum(dim=(0, 1, 2))
         kernels.append(GAIN * (wave / 0.1) * kernel / kernel.flatten(0, 2).norm(dim=0))
     filters = torch.stack(kernels, dim=-1).flatten(-2).permute(3, 0, 1, 2)
@@ -49,21 +51,26 @@ def drifting_gratings_(proj: nn.Conv3d | nn.Conv2d, frames: int, generator: Gene
 
 
 def _axis(size: int) -> Tensor:
+    """Return the coordinates of ``size`` pixels or frames around their centre."""
     return torch.arange(size) - (size - 1) / 2
 
 
 def _log_uniform(bounds: tuple[float, float], size: int, generator: Generator) -> Tensor:
+    """Draw ``size`` values between ``bounds``, uniform in their logarithm."""
     low, high = map(math.log, bounds)
     return torch.exp(low + (high - low) * torch.rand(size, generator=generator))
 
 
-STRENGTH = 0.5  # root mean square; that of the tubelet tokens is about 0.8
-LONGEST = 4.0  # grids in the longest wave: nearly a straight line over the grid
+STRENGTH = 0.5  # root mean square of position embeddings; that of tubelet tokens is about 0.8
+LONGEST = 4.0  # longest wave, in lengths of the grid: nearly a straight line over it
 
 
 @torch.no_grad()
 def sine_positions_(encoder: Encoder, rows: int, columns: int) -> None:
-    """Fill the position embeddings of a grid's tokens, not the class token's; rows = 1 for a sequence."""
+    """Fill an encoder's position embeddings with sinusoids over ``rows`` x ``columns``; 1 row for a sequence.
+
+    The class token keeps its embedding.
+    """
     width = encoder.pos_embed.shape[-1]
     along_x = waves(columns, width if rows == 1 else width // 2)
     if rows == 1:
@@ -75,7 +82,7 @@ def sine_positions_(encoder: Encoder, rows: int, columns: int) -> None:
 
 
 def waves(count: int, width: int) -> Tensor:
-    """(P, D): positions 0..count-1 in sines and cosines, from the longest wave to two positions."""
+    """Return sines and cosines over ``count`` positions, the shortest waves two positions long: -> (P, D)."""
     pairs = (width + 1) // 2
     centred = (torch.arange(count) - (count - 1) / 2) / count
     cycles = torch.exp(torch.linspace(math.log(1 / LONGEST), math.log(max(count / 2, 1 / LONGEST)), pairs))

@@ -1,7 +1,7 @@
-"""What a model is taught: the label, and on the way the flow that the simulation knows.
+"""Training losses: the label, and the optical flow that the simulation knows.
 
 B windows, S units in a window, t frames in a unit, T = S t, P tokens, D embedding width, K classes.
-The flow heads are dropped after training; they make every token a witness, which one label a window does not.
+The flow heads give every token a target, which one label a window cannot; they are dropped after training.
 """
 
 import torch
@@ -9,15 +9,15 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-FLOW_UNIT = (
-    1 / 128
-)  # sides of the picture: half a pixel of 64; smaller flows count linearly, larger by logarithm
+FLOW_UNIT = 1 / 128
+"""Flow in sides of the picture (half a pixel of 64); smaller flows count linearly, larger by logarithm."""
 LABEL_SMOOTHING = 0.03
 FLOW_WEIGHT = 2.0
+"""Weight of the flow loss beside the label loss."""
 
 
 class FlowHeads(nn.Module):
-    """Reads the flow between the frames of a unit off its tokens; for training only."""
+    """Predict the flow between the frames of a unit from its tokens; for training only."""
 
     def __init__(self, embed_dim: int, frames_per_unit: int, rows: int, columns: int) -> None:
         super().__init__()
@@ -31,9 +31,9 @@ class FlowHeads(nn.Module):
         self.register_buffer("y", y.flatten(), persistent=False)
 
     def loss(self, tokens: Tensor, flow: Tensor) -> Tensor:
-        """(B * S, 1 + P, D) and (B, T - 1, 4) -> the mean error of unit and token flows, a scalar."""
+        """Return the mean error of unit and token flows: (B S, 1 + P, D), (B, T - 1, 4) -> a scalar."""
         t = self.frames_per_unit
-        # The step from a unit's last frame to the next unit's first is nobody's: pad, cut, drop.
+        # The step from a unit's last frame to the next unit's first belongs to no unit: pad, cut, drop it.
         steps = rearrange(F.pad(flow, (0, 0, 0, 1)), "b (s t) f -> (b s) t f", t=t)[:, :-1]
         of_unit = rearrange(self.of_unit(tokens[:, 0]), "n (i f) -> n i f", f=4)
         of_token = rearrange(self.of_token(tokens[:, 1:]), "n p (i f) -> n p i f", f=2)
@@ -42,20 +42,21 @@ class FlowHeads(nn.Module):
 
 
 def flow_at(flow: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """The shift of the content at points (-0.5..0.5): (..., 4) and (...) twice -> (..., 2), in sides."""
+    """Return the content's shift, in sides, at points -0.5..0.5: (..., 4), (...), (...) -> (..., 2)."""
     shift_x, shift_y, growth, turn = flow.unbind(-1)
     return torch.stack((shift_x + growth * x - turn * y, shift_y + growth * y + turn * x), dim=-1)
 
 
 def compress(flow: Tensor) -> Tensor:
-    """Sign times log(1 + |flow| / FLOW_UNIT): fast moves must not drown slow ones."""
+    """Return sign * log(1 + |flow| / FLOW_UNIT), so that fast moves do not dominate slow ones."""
     return flow.sign() * torch.log1p(flow.abs() / FLOW_UNIT)
 
 
 def label_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross entropy with a little smoothing: (B, K), (B,) -> a scalar."""
+    """Return the cross entropy with label smoothing: (B, K), (B,) -> a scalar."""
     return F.cross_entropy(logits, labels, label_smoothing=LABEL_SMOOTHING)
 
 
 def _centres(count: int) -> Tensor:
+    """Return the centres of ``count`` equal parts of -0.5..0.5."""
     return (torch.arange(count) + 0.5) / count - 0.5

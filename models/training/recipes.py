@@ -1,4 +1,4 @@
-"""The sizes and recipes of the embedded camera-motion models: one table."""
+"""The table of the embedded camera-motion models: sizes, sampling, recipes."""
 
 from dataclasses import dataclass
 
@@ -10,13 +10,13 @@ from tubelet.models.training.simulation.camera_path import LABELS
 from tubelet.models.training.trainer import Recipe, Trainable
 
 PREPROCESSING = Preprocessing(48, 48, "crop", mean=(0.45, 0.45, 0.45), std=(0.25, 0.25, 0.25))
-PATCH = 8  # pixels
+PATCH = 8  # side of a patch, pixels
 SEED = 20260101
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What to train: the name in the zoo, sizes, sampling and recipe."""
+    """A model to train: its name in the zoo, sizes, sampling and recipe."""
 
     name: str
     description: str
@@ -26,7 +26,7 @@ class Task:
     recipe: Recipe
 
     def build(self) -> Trainable:
-        """The model with random weights."""
+        """Build the model with random weights."""
         match self.dims:
             case FactorisedDims():
                 return Factorised(self.dims, PREPROCESSING, len(LABELS))
@@ -37,6 +37,7 @@ class Task:
 
 
 def _sampling(frames_per_unit: int, units_per_window: int) -> Sampling:
+    """Return the sampling of a task: windows of 2 s by default, 1 s to 4 s."""
     return Sampling(
         frames_per_unit, units_per_window, window_s=2.0, stride_s=1.0, min_window_s=1.0, max_window_s=4.0
     )

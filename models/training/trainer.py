@@ -1,4 +1,4 @@
-"""The training loop: seeded, resumable at any checkpoint, one optimiser step a batch.
+"""The training loop: deterministic by its seed, resumable at every checkpoint, one optimiser step a batch.
 
 B windows, S units in a window, t frames in a unit, T = S t, K classes.
 """
@@ -24,32 +24,38 @@ from tubelet.models.training.losses import FLOW_WEIGHT, FlowHeads, label_loss
 from tubelet.models.video_model import VideoModel
 
 UNDECAYED = ("cls_token", "pos_embed")
-DECAY_SHARE = 0.3  # of a leg, at the end; level before, so that a run can be lengthened on its way
+"""Ends of the names of parameters that weight decay leaves out."""
+DECAY_SHARE = 0.3
+"""Share of a leg, at its end, in which the learning rate falls. Before, it is constant, so that a running
+leg can be made longer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How to train: AdamW, a warm-up, a decay, an average of the weights, clipped gradients."""
+    """The hyperparameters of a run: AdamW, learning rate schedule, weight average, gradient clipping.
 
-    steps: int
-    first_leg: int | None = None  # steps after which the rate, decayed by then, is raised to decay once more
+    A leg is one cycle of the learning rate: warm-up, constant, decay.
+    """
+
+    steps: int  # optimiser steps of all legs
+    first_leg: int | None = None  # steps of the first leg, if there is a second one
     batch_size: int = 32
     learning_rate: float = 8e-4
     weight_decay: float = 0.05
     warmup_steps: int = 100
-    average_decay: float = 0.999
-    clip_norm: float = 1.0
+    average_decay: float = 0.999  # of the moving average of weights, a step
+    clip_norm: float = 1.0  # largest norm of the gradient
     dtype: torch.dtype = torch.bfloat16
-    checkpoint_steps: int = 200
+    checkpoint_steps: int = 200  # steps between two checkpoints
 
 
 Trainable = Factorised | ChannelStack | ViT
 
 
 class Trainer:
-    """A model on its way, its flow heads, its optimiser and the running average of its weights.
+    """A model in training with its flow heads, its optimiser and the moving average of its weights.
 
-    ``average`` is what is kept in the end.
+    ``average`` is the model that is evaluated and published.
     """
 
     def __init__(
@@ -59,7 +65,7 @@ class Trainer:
         self.frames_per_unit = frames_per_unit
         self.average = copy.deepcopy(model).eval().requires_grad_(False)
         self.trained = nn.ModuleList([model] if heads is None else [model, heads])
-        # Weights of products decay; biases, norms, tokens and positions do not.
+        # Matrices decay; biases, norms, class tokens and position embeddings do not.
         named = dict(self.trained.named_parameters())
         decayed = [p for name, p in named.items() if p.ndim > 1 and not name.endswith(UNDECAYED)]
         others = [p for name, p in named.items() if p.ndim <= 1 or name.endswith(UNDECAYED)]
@@ -74,13 +80,13 @@ class Trainer:
         self.step = 0
 
     def start_second_leg(self, weights: Mapping[str, Tensor]) -> None:
-        """Go on from a model that went through the first leg; the optimiser and the heads start afresh."""
+        """Start the second leg from the ``weights`` of the first, with a new optimiser and new flow heads."""
         self.model.load_state_dict(weights)
         self.average.load_state_dict(weights)
         self.step = self.recipe.first_leg or 0
 
     def fit(self, batches: Dataset[Batch], checkpoint: Path, log: Path, *, workers: int = 1) -> None:
-        """Train up to the last step, writing ``checkpoint`` on the way and a line a step to ``log``."""
+        """Train to the recipe's last step; write ``checkpoint`` regularly, and a line a step to ``log``."""
         todo = range(self.step, self.recipe.steps)
         loader = DataLoader(batches, batch_size=None, sampler=todo, num_workers=workers)
         columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -101,11 +107,11 @@ class Trainer:
                     self.save(checkpoint)
 
     def train_step(self, batch: Batch) -> tuple[float, float, float]:
-        """One step; returns the label loss, the flow loss and the batch's top-1 accuracy."""
+        """Train one step on ``batch``; return the label loss, the flow loss and the top-1 accuracy."""
         self.model.train()
         for group in self.optimiser.param_groups:
             group["lr"] = self.recipe.learning_rate * _schedule(self.step, self.recipe)
-        # On the CPU the flash kernel's backward pass over few tokens is slower than plain products.
+        # On the CPU, the backward pass of flash attention over few tokens is slower than plain products.
         autocast = torch.autocast(
             batch.clips.device.type, self.recipe.dtype, enabled=self.recipe.dtype != torch.float32
         )
@@ -125,7 +131,7 @@ class Trainer:
         return label.item(), flow.item(), top1.item()
 
     def save(self, path: Path) -> None:
-        """All that a run needs to go on, written beside ``path`` and renamed."""
+        """Write a checkpoint to resume from, atomically: beside ``path``, then renamed."""
         state = {
             "step": self.step,
             "trained": self.trained.state_dict(),
@@ -137,7 +143,7 @@ class Trainer:
         partial.replace(path)
 
     def resume(self, path: Path) -> None:
-        """Go on where ``save`` was called."""
+        """Restore the state that ``save`` wrote to ``path``."""
         state = torch.load(path, weights_only=True)
         self.step = state["step"]
         self.trained.load_state_dict(state["trained"])
@@ -146,7 +152,8 @@ class Trainer:
 
     @torch.no_grad()
     def _update_average(self) -> None:
-        # Early on the average must follow quickly, or it would keep the random start for long.
+        """Move the average towards the model's weights."""
+        # Faster in the first steps, or the random initial weights would stay in the average for long.
         decay = min(self.recipe.average_decay, (1 + self.step) / (10 + self.step))
         for kept, now in zip(self.average.parameters(), self.model.parameters(), strict=True):
             kept.lerp_(now, 1 - decay)
@@ -154,7 +161,7 @@ class Trainer:
 
 @torch.inference_mode()
 def confusion(model: VideoModel, batches: Dataset[Batch], frames_per_unit: int, num_classes: int) -> Tensor:
-    """(K, K) counts: row true label, column answer."""
+    """Count the predictions of a model by true label (row) and predicted label (column): -> (K, K)."""
     counts = torch.zeros(num_classes, num_classes, dtype=torch.int64)
     for batch in DataLoader(batches, batch_size=None):
         answers = model(as_units(batch.clips, frames_per_unit)).argmax(dim=1)
@@ -163,14 +170,14 @@ def confusion(model: VideoModel, batches: Dataset[Batch], frames_per_unit: int, 
 
 
 def as_units(clips: Tensor, frames_per_unit: int) -> Tensor:
-    """(B, T, H, W, C) -> (B, S, t, H, W, C)."""
+    """Cut windows into units: (B, T, H, W, C) -> (B, S, t, H, W, C)."""
     return rearrange(clips, "b (s t) h w c -> b s t h w c", t=frames_per_unit)
 
 
 def _schedule(step: int, recipe: Recipe) -> float:
-    """The learning rate at a step as a share of the largest.
+    """Return the learning rate at ``step`` as a share of the recipe's.
 
-    In each leg a linear warm-up, then level, then half a cosine to 1 %.
+    Each leg has a linear warm-up, a constant part, and half a cosine down to 1 %.
     """
     first_leg = recipe.first_leg or 0
     start, end = (0, first_leg) if step < first_leg else (first_leg, recipe.steps)

@@ -93,12 +93,14 @@ def user_errors() -> Iterator[ErrorRow]:
     yield EvaluationAborted, "ABORTED", "EVALUATION_ABORTED", 2
     yield AllVideosFailed, "FAILED_PRECONDITION", "ALL_VIDEOS_FAILED", 1
 
-    from tubelet.models.checkpoints.foreign_checkpoint import CannotImport
-    from tubelet.models.errors import MissingExtra
-    from tubelet.models.repository.model_folder import BrokenModel
-    from tubelet.models.repository.removal import CannotRemove
-    from tubelet.models.repository.repository import UnknownModel
-    from tubelet.models.runtime.precision import UnsupportedPrecision
+    from tubelet.models.errors import (
+        BrokenModel,
+        CannotImport,
+        CannotRemove,
+        MissingExtra,
+        UnknownModel,
+        UnsupportedPrecision,
+    )
     from tubelet.service.engine.model_loader import NoSuchDevice
     from tubelet.service.server.model_manager import MissingModels
     from tubelet.service.server.process import NoDeviceLeft

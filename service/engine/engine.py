@@ -95,7 +95,7 @@ class Engine:
         is idle.
 
         Raises:
-            tubelet.models.repository.model_folder.BrokenModel: the model's files contradict its model.toml.
+            tubelet.models.errors.BrokenModel: the model's files contradict its model.toml.
             tubelet.models.errors.MissingExtra: the model needs a library that is not installed.
             UnsupportedPrecision: the model cannot run in the configured precision.
         """

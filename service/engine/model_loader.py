@@ -4,12 +4,13 @@ import logging
 
 import torch
 
+from tubelet.models.errors import UnsupportedPrecision
 from tubelet.models.repository.repository import ModelStore
 from tubelet.models.runtime.cuda_graphs import GraphedModel
 from tubelet.models.runtime.int8 import Int8Linear
 from tubelet.models.runtime.onednn import PackedLinear, pack
 from tubelet.models.runtime.openvino import OpenVinoModel
-from tubelet.models.runtime.precision import UnsupportedPrecision, check_int8
+from tubelet.models.runtime.precision import check_int8
 from tubelet.models.spec import ModelSpec
 from tubelet.models.video_model import VideoModel
 from tubelet.service.config.config import EngineConfig
@@ -66,7 +67,7 @@ def load_model(
     Its linear layers are packed for oneDNN on a CPU, and it runs as CUDA graphs on a GPU where it can.
 
     Raises:
-        tubelet.models.repository.model_folder.BrokenModel: the model's files contradict its model.toml.
+        tubelet.models.errors.BrokenModel: the model's files contradict its model.toml.
         tubelet.models.errors.MissingExtra: the model needs a library that is not installed.
         UnsupportedPrecision: the model cannot run in the configured precision.
     """
@@ -83,7 +84,7 @@ def load_model(
     if device.type == "cpu":
         pack(model, Int8Linear if config.precision == "int8" else PackedLinear)
         return model
-    if not model.only_device_work:
+    if not model.supports_cuda_graphs:
         _log.info(
             "model %s %s runs without CUDA graphs, which family %s does not support",
             spec.name,

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from tubelet.models.repository.model_folder import BrokenModel, Entry
-from tubelet.models.repository.repository import ZOO, ModelStore, UnknownModel, is_embedded
+from tubelet.models.errors import BrokenModel, UnknownModel
+from tubelet.models.repository.model_folder import Entry
+from tubelet.models.repository.repository import ZOO, ModelStore, is_embedded
 from tubelet.service.config.config import ModelsConfig
 from tubelet.service.engine.daemon_threads import run_in_daemon_thread
 from tubelet.service.engine.engine import Engine

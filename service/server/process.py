@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from types import FrameType
 
-from tubelet.models.repository.repository import UnknownModel
+from tubelet.models.errors import UnknownModel
 from tubelet.service.config.config import Config
 from tubelet.service.config.problems import BadConfig
 from tubelet.service.engine.daemon_threads import has_running_threads

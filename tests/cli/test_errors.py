@@ -35,7 +35,13 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("models show NOPE", 1, "NOT_FOUND", "UNKNOWN_MODEL", "no model 'NOPE' in the store"),
         ("models verify NOPE", 1, "NOT_FOUND", "UNKNOWN_MODEL", "no model 'NOPE' in the store"),
         ("models verify broken", 1, "FAILED_PRECONDITION", "BROKEN_MODEL", "weights.safetensors has sha256"),
-        ("models import /nope", 1, "INVALID_ARGUMENT", "CANNOT_IMPORT", "/nope is no folder and no file"),
+        (
+            "models import /nope",
+            1,
+            "INVALID_ARGUMENT",
+            "CANNOT_IMPORT",
+            "/nope is neither a folder nor a file",
+        ),
         ("models list --server 127.0.0.1:1", 1, "UNAVAILABLE", "SERVER_UNREACHABLE", "no tubelet server"),
         (
             "models list --config /nope",

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from tests.support.checkpoints import CASES, FRAMES, SIZE, VIDEO, edit, reference
 from tests.support.running_server import Served, serving
 from tests.support.sample_clip import encode
-from tubelet.models.checkpoints.foreign_checkpoint import CannotImport
 from tubelet.models.checkpoints.importer import read_source, store_model
+from tubelet.models.errors import CannotImport
 from tubelet.service.cli.app import app
 from tubelet.service.client import Client
 from tubelet.service.types.request import Options
@@ -124,7 +124,7 @@ def test_a_single_label_cannot_be_evaluated(tags_served: Served, grey: bytes, tm
 @pytest.mark.parametrize(
     ("problem_type", "says"),
     [
-        ("regression", "problem_type in its config is 'regression': it gives numbers, not labels"),
+        ("regression", "problem_type in its config is 'regression': the model predicts numbers, not labels"),
         ("ranking", "problem_type in its config is 'ranking'; supported are single_label_classification, "),
         (None, "the model has one logit, whose softmax is 1 for every video"),
         ("single_label_classification", "the model has one logit, whose softmax is 1 for every video"),

@@ -15,9 +15,9 @@ import pytest
 import torch
 
 from tests.support.stored_models import DIMS, SPEC, model
+from tubelet.models.errors import BrokenModel, UnknownModel
 from tubelet.models.families.vit import ViT
-from tubelet.models.repository.model_folder import BrokenModel, write_folder
-from tubelet.models.repository.repository import UnknownModel
+from tubelet.models.repository.model_folder import write_folder
 from tubelet.models.spec import ModelSpec
 from tubelet.service.config.config import Config, EngineConfig, ModelsConfig, load_config
 from tubelet.service.engine.engine import Engine

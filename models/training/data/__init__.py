@@ -1,1 +1,1 @@
-"""Training data: clips, scenes, splits."""
+"""Training data: source clips, their split by scene, simulated batches, rendered test clips."""

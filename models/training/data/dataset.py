@@ -1,4 +1,4 @@
-"""Batches of simulated camera moves, each a function of its seed and number alone.
+"""Batches of simulated camera moves, each determined by a seed and its number.
 
 B windows, S units in a window, t frames in a unit, T = S t frames in a window, H W C pixels.
 """
@@ -18,20 +18,20 @@ from torch.utils.data import Dataset
 from tubelet.models.training.data.sources import Source, read_frames
 from tubelet.models.training.simulation.camera_path import LABELS, Path, simulate
 from tubelet.models.training.simulation.degradations import degrade
-from tubelet.models.training.simulation.render import SHRINK, fit, look
+from tubelet.models.training.simulation.render import SHRINK, place_in_source, render_view
 from tubelet.models.training.simulation.symmetries import mirrored
 
-WINDOW_S = (0.8, 4.2)  # seconds, log-uniform: what the service may be asked for, and a little more
-MOVING_SHARE = 0.5  # of the windows over sources that keep their moving objects
-OBJECT_SHARE = 0.35  # of the windows with a foreign object that moves by itself
-OBJECT_RADIUS = (0.06, 0.22)  # sides of the picture
+WINDOW_S = (0.8, 4.2)  # length of a window, seconds, log-uniform: a little more than the service allows
+MOVING_SHARE = 0.5  # share of the windows over sources with moving objects
+OBJECT_SHARE = 0.35  # share of the windows with an object from another source, which moves by itself
+OBJECT_RADIUS = (0.06, 0.22)  # radius of that object, sides of the picture
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """``clips`` (B, T, H, W, C) uint8, ``labels`` (B,) int64, ``flow`` (B, T - 1, 4) float32.
+    """A batch: ``clips`` (B, T, H, W, C) uint8, ``labels`` (B,) int64, ``flow`` (B, T - 1, 4) float32.
 
-    ``flow`` is what the content does from each frame to the next, see ``camera.Path.flow``.
+    ``flow`` is the motion of the content from each frame to the next, see ``camera_path.Path.flow``.
     """
 
     clips: Tensor
@@ -40,7 +40,7 @@ class Batch:
 
 
 class SimulatedMoves(Dataset[Batch]):
-    """Batch ``i`` of a seed is always the same, so that a run can be resumed at any step."""
+    """Simulated camera moves. Batch ``i`` of a seed is always the same: a run can resume at any step."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class SimulatedMoves(Dataset[Batch]):
         if not 0 <= index < self.batches:
             raise IndexError(index)
         rng = np.random.default_rng((self.seed, index))
-        # Half a batch is rendered; the other half is the same windows mirrored, turned or reversed.
+        # Half a batch is rendered; the other half is the same windows, mirrored, rotated or reversed.
         half = self.batch_size // 2
         wanted = rng.permutation((index * half + np.arange(half)) % len(LABELS))
         rendered, flows = zip(*(self._window(LABELS[label], rng) for label in wanted), strict=True)
@@ -81,29 +81,29 @@ class SimulatedMoves(Dataset[Batch]):
         return Batch(clips, labels, flow)
 
     def _window(self, label: str, rng: Generator) -> tuple[Tensor, NDArray[np.float64]]:
-        """(T, 3, H, W) in 0..1, and its flow."""
+        """Render a window with the move ``label``: -> pixels (T, 3, H, W) in 0..1, flow (T - 1, 4)."""
         window_s = float(np.exp(rng.uniform(*np.log(WINDOW_S))))
         while True:
             moving = self.movies and (not self.stills or rng.random() < MOVING_SHARE)
             pool = self.movies if moving else self.stills
             source = pool[rng.integers(len(pool))]
             path = simulate(label, window_s, self.frames, rng)
-            frames = self._shown(source, path, rng)
+            frames = self._source_frames(source, path, rng)
             height, width = frames.shape[1:3]
-            affine = fit(path, height, width, rng)
+            affine = place_in_source(path, height, width, rng)
             if affine is not None:
                 break
             window_s = max(window_s * SHRINK, WINDOW_S[0])
-        clip = look(frames, affine, self.size)
+        clip = render_view(frames, affine, self.size)
         if rng.random() < OBJECT_SHARE:
             self._add_object(clip, path, rng)
         return clip, path.flow()
 
-    def _shown(self, source: Source, path: Path, rng: Generator) -> NDArray[np.uint8]:
-        """The source at the path's times, mirrored at random: (T, H, W, 3), or (1, H, W, 3) for a still."""
+    def _source_frames(self, source: Source, path: Path, rng: Generator) -> NDArray[np.uint8]:
+        """Return a source's frames at the path's times, mirrored at random: -> (T, H, W, 3), stills T = 1."""
         frames = read_frames(source, self.cache)
         if source.moving:
-            # Forth and back, from anywhere: objects may do so, and short clips fill long windows.
+            # Forwards and backwards from a random frame, so that short clips fill long windows.
             count = len(frames)
             number = rng.integers(2 * count) + (path.times_s * source.rate_hz).astype(int)
             number %= 2 * count
@@ -115,7 +115,7 @@ class SimulatedMoves(Dataset[Batch]):
         return frames[:, ::-1] if rng.random() < 0.15 else frames
 
     def _add_object(self, clip: Tensor, path: Path, rng: Generator) -> None:
-        """Let a round piece of another source pass through the picture, on a straight way of its own."""
+        """Draw a round piece of another source into ``clip``, moving on a straight line of its own."""
         pool = self.stills or self.movies
         picture = read_frames(pool[rng.integers(len(pool))], self.cache)[0]
         part = path.times_s / max(float(path.times_s[-1]), 1e-6)
@@ -127,7 +127,7 @@ class SimulatedMoves(Dataset[Batch]):
         affine = np.tile(np.array(((scale, 0.0, 0.0), (0.0, scale, 0.0))), (len(part), 1, 1))
         affine[:, :, 2] = middle - scale * centre
         affine[:, :, 2] += rng.uniform(-0.2, 0.2, size=2) * middle
-        texture = look(picture[None], affine, self.size)
+        texture = render_view(picture[None], affine, self.size)
         axis = (np.arange(self.size) + 0.5) / self.size - 0.5
         far = ((axis[None, None] - centre[:, 0, None, None]) / radius[0]) ** 2
         far = far + ((axis[None, :, None] - centre[:, 1, None, None]) / radius[1]) ** 2

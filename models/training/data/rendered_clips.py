@@ -1,4 +1,4 @@
-"""Rendered clips with known camera moves, read as the service reads a video.
+"""Read rendered test clips with known camera moves, sampled as the service samples a video.
 
 T frames in a window, H W C pixels, K classes.
 """
@@ -22,7 +22,7 @@ from tubelet.models.video_model import VideoModel
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """A whole video at model size: ``frames`` (F, H, W, 3) uint8, shown from ``times_s`` (F,) on."""
+    """A video at model size: ``frames`` (F, H, W, 3) uint8, and the times (F,) from which each is shown."""
 
     label: str
     frames: NDArray[np.uint8]
@@ -30,7 +30,7 @@ class Clip:
     duration_s: float
 
     def windows(self, window_s: float, stride_s: float, frames: int) -> Tensor:
-        """(B, T, H, W, 3) uint8: all windows that fit, sampled in the middles of T equal parts."""
+        """Return all windows that fit, with T = ``frames`` frames evenly spaced: -> (B, T, H, W, 3)."""
         starts = np.arange(0, self.duration_s - window_s + 1e-6, stride_s)
         middles = starts[:, None] + (np.arange(frames) + 0.5) * window_s / frames
         shown = np.searchsorted(self.times_s, middles, side="right") - 1
@@ -38,10 +38,10 @@ class Clip:
 
 
 def read_clips(folder: Path, preprocessing: Preprocessing) -> Iterator[Clip]:
-    """The clips that ``labels.csv`` of the folder names.
+    """Read the clips that ``labels.csv`` in ``folder`` lists.
 
     Raises:
-        OSError, av.FFmpegError: no such folder, or a clip that does not decode.
+        OSError, av.FFmpegError: the folder does not exist, or a clip cannot be decoded.
     """
     with (folder / "labels.csv").open(newline="") as file:
         for row in csv.DictReader(file):
@@ -52,7 +52,7 @@ def read_clips(folder: Path, preprocessing: Preprocessing) -> Iterator[Clip]:
 def confusion_of_clips(
     model: VideoModel, clips: list[Clip], labels: tuple[str, ...], sampling: Sampling, window_s: float
 ) -> Tensor:
-    """(K, K) counts of windows, half a window apart: row true label, column answer."""
+    """Count a model's answers by true label (row) and answer (column): -> (K, K). Windows overlap by half."""
     counts = torch.zeros(len(labels), len(labels), dtype=torch.int64)
     for clip in clips:
         windows = clip.windows(window_s, window_s / 2, sampling.frames_per_window)
@@ -62,6 +62,7 @@ def confusion_of_clips(
 
 
 def _read(path: Path, label: str, preprocessing: Preprocessing) -> Clip:
+    """Decode a clip, resize its frames and cut out their centres."""
     height, width = preprocessing.height, preprocessing.width
     frames, times = [], []
     scaler = VideoReformatter()

@@ -1,11 +1,11 @@
-"""Which clips show the same scene, and which scenes are held out for testing."""
+"""Group clips by scene, and hold scenes out for tests."""
 
 import hashlib
 import json
 import re
 from pathlib import Path
 
-# Clips that are cuts, encodings or neighbours of one recording: they must fall on the same side of the split.
+# Pattern in a clip's path -> its scene, for clips of one recording, which must be on one side of the split.
 SAME_SCENE = (
     (r"asl/", "asl"),
     (r"bbb|buck_?bunny", "big-buck-bunny"),
@@ -22,11 +22,14 @@ SAME_SCENE = (
     (r"decord/video_", "decord-rotation"),
     (r"testsrc", "testsrc"),
 )
-TEST_SHARE = 0.2
+TEST_SHARE = 0.2  # of the scenes, held out for tests
 
 
 def scene_of(path: Path, root: Path) -> str:
-    """The group of a clip under ``root``; a ``scenes.json`` two folders up (clip -> scene number) rules."""
+    """Return the scene of a clip below ``root``.
+
+    A ``scenes.json`` two folders up, which maps clips to numbers of scenes, takes precedence.
+    """
     name = path.relative_to(root).as_posix()
     scenes = path.parent.parent / "scenes.json"
     if scenes.is_file():
@@ -40,6 +43,6 @@ def scene_of(path: Path, root: Path) -> str:
 
 
 def is_test(scene: str) -> bool:
-    """Whether a scene is held out: decided by its name alone, so that adding clips moves no other."""
+    """Return whether a scene is held out. Its name alone decides, so that new clips do not move others."""
     digest = hashlib.sha256(scene.encode()).digest()
     return int.from_bytes(digest[:4], "big") < TEST_SHARE * 2**32

@@ -1,4 +1,4 @@
-"""Pictures and clips that the simulated camera looks at: decoded once, cached, split by scene.
+"""The pictures and clips that the simulated camera films: decoded once, cached, split by scene.
 
 F frames, H W C pixels.
 """
@@ -20,29 +20,29 @@ from rich.progress import track
 from tubelet.models.training.data.scene_split import is_test, scene_of
 from tubelet.models.training.data.stillness import is_still
 
-# Text in a header that is not UTF-8 shall not stop anybody. From 19 on PyAV does that by itself.
+# Headers may hold text that is not UTF-8. PyAV replaces it by default from version 19 on.
 _LENIENT: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 
 
 def open_clip(path: Path) -> InputContainer:
-    """
+    """Open a video file.
+
     Raises:
-        av.FFmpegError: it is not a video, or its header is damaged.
+        av.FFmpegError: the file is not a video, or its header is damaged.
     """
-    # Before any codec is opened: with PyAV's own callback, closing a frame-threaded codec early deadlocks.
+    # Before any codec is opened: with PyAV's log callback, closing a frame-threaded codec early deadlocks.
     av.logging.restore_default_callback()
     return av.open(str(path), **_LENIENT)
 
 
 SHORT_SIDE = 160  # pixels of a cached frame's shorter side
-LONG_SIDE_MAX = 288  # the rest of a wider picture is cut off at both ends
-MIN_SIDE = 90  # pixels; smaller videos are mostly test patterns
+LONG_SIDE_MAX = 288  # pixels of the longer side; longer pictures are cropped at both ends
+MIN_SIDE = 90  # smallest side of a video, pixels; smaller videos are mostly test patterns
 RATE_HZ = 16.0  # cached frames per second of video
-MAX_FRAMES = 480  # of one clip
-STILL_EVERY_S = 1.0  # from clips whose own camera moves only single frames are taken, this far apart
-STILLS_MAX = 10  # of one clip
-# Mean absolute step between neighbouring pixels (0..1) under which a picture shows nothing.
-MIN_CONTRAST = 0.011
+MAX_FRAMES = 480  # most cached frames of one clip
+STILL_EVERY_S = 1.0  # distance of the single frames taken from clips whose own camera moves, seconds
+STILLS_MAX = 10  # most single frames of one clip
+MIN_CONTRAST = 0.011  # least mean absolute step between neighbouring pixels (0..1); less is an empty picture
 SUFFIXES = frozenset(
     (
         ".264",
@@ -65,7 +65,7 @@ SUFFIXES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One cached clip: (F, H, W, 3) uint8 in ``file``; ``moving`` ones keep their moving objects."""
+    """A cached clip, (F, H, W, 3) uint8 in ``file``: a video if ``moving``, else single frames of one."""
 
     name: str
     scene: str
@@ -76,21 +76,21 @@ class Source:
 
 
 class NoSources(ValueError):
-    """There is nothing that a camera could look at."""
+    """A folder has no clips to train or test with; the message says why."""
 
 
 def load_sources(videos: Path, cache: Path, *, test: bool) -> list[Source]:
-    """The sources of a folder of videos: those set aside for tests, or the others.
+    """Return the sources in a folder of videos, the held-out ones if ``test``, else the others.
 
-    A cache that was built before is taken as it is: remove it when the videos change.
+    An existing cache is used unchecked: remove it when the videos change.
 
     Raises:
-        NoSources: there are none of them, or the cache is that of another folder.
+        NoSources: there are no such sources, or the cache belongs to another folder.
     """
     index = cache / "index.json"
     if not index.is_file():
         cache.mkdir(parents=True, exist_ok=True)
-        read = (_cached(path, videos, cache) for path in track(_clips(videos), "decoding"))
+        read = (_decode_into_cache(path, videos, cache) for path in track(_clips(videos), "decoding"))
         found = [asdict(source) for source in read if source]
         if not found:
             raise NoSources(
@@ -111,20 +111,20 @@ def load_sources(videos: Path, cache: Path, *, test: bool) -> list[Source]:
 
 
 def read_frames(source: Source, cache: Path) -> NDArray[np.uint8]:
-    """(F, H, W, 3) uint8, mapped from the cache and not read yet."""
+    """Map a source's frames from the cache into memory: -> (F, H, W, 3) uint8."""
     return np.load(cache / source.file, mmap_mode="r")
 
 
 def decode(
     path: Path, *, short_side: int, rate_hz: float, max_frames: int
 ) -> tuple[NDArray[np.uint8], float]:
-    """The frames of a video on a time grid, each the last one shown at its instant: (F, H, W, 3) uint8.
+    """Decode a video's frames at up to ``rate_hz``, resized: -> (F, H, W, 3) uint8.
 
-    Returns the frames and their rate in Hz, which is lower than ``rate_hz`` when the video's is.
+    Returns the frames and their rate in Hz, which is the video's own if that is lower.
 
     Raises:
-        av.FFmpegError: the file cannot be opened or nothing of it decodes.
-        ValueError: no picture, or one smaller than ``MIN_SIDE``.
+        av.FFmpegError: the file cannot be opened or decoded.
+        ValueError: the file has no frames, or frames smaller than ``MIN_SIDE``.
     """
     frames: list[NDArray[np.uint8]] = []
     reformatter = VideoReformatter()
@@ -141,7 +141,7 @@ def decode(
         scale = short_side / min(width, height)
         size = (round(width * scale), round(height * scale))
         due = 0.0
-        # By count, not by pts: several files here lie about their times, and objects may move at any speed.
+        # By frame count, not by timestamps, which are wrong in some files; objects may move at any speed.
         for number, frame in enumerate(container.decode(stream)):
             if frame.is_corrupt or number / rate < due:
                 continue
@@ -158,11 +158,12 @@ def decode(
 
 
 def _clips(videos: Path) -> list[Path]:
+    """Return the video files below ``videos``, sorted."""
     return sorted(path for path in videos.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
-def _cached(path: Path, videos: Path, cache: Path) -> Source | None:
-    """Decode a clip into the cache; None when it shows nothing or does not decode."""
+def _decode_into_cache(path: Path, videos: Path, cache: Path) -> Source | None:
+    """Decode a clip into the cache; return None if it is empty or cannot be decoded."""
     try:
         frames, rate_hz = decode(path, short_side=SHORT_SIDE, rate_hz=RATE_HZ, max_frames=MAX_FRAMES)
     except (av.error.FFmpegError, ValueError, OverflowError):
@@ -182,11 +183,13 @@ def _cached(path: Path, videos: Path, cache: Path) -> Source | None:
 
 
 def _middle(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Crop a picture's centre to at most ``LONG_SIDE_MAX`` pixels a side."""
     height, width = picture.shape[:2]
     top, left = max(0, height - LONG_SIDE_MAX) // 2, max(0, width - LONG_SIDE_MAX) // 2
     return np.ascontiguousarray(picture[top : top + LONG_SIDE_MAX, left : left + LONG_SIDE_MAX])
 
 
 def _contrast(picture: NDArray[np.uint8]) -> float:
+    """Return the mean absolute step between neighbouring pixels, grey levels in 0..1."""
     grey = picture.astype(np.float32).mean(axis=-1) / 255
     return float(np.abs(np.diff(grey, axis=0)).mean() + np.abs(np.diff(grey, axis=1)).mean())

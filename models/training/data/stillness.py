@@ -1,4 +1,4 @@
-"""Does the camera of a clip stand still? Phase correlation of blocks with the picture half a second before.
+"""Detect clips whose camera stands still, by phase correlation of blocks half a second apart.
 
 Kuglin and Hines, "The phase correlation image alignment method", 1975. F frames, H W pixels, M blocks.
 """
@@ -7,7 +7,7 @@ import numpy as np
 from einops import rearrange
 from numpy.typing import NDArray
 
-BLOCK = 32  # pixels
+BLOCK = 32  # side of a block, pixels
 LAG_FRAMES = 8  # half a second of cached frames
 MIN_TEXTURE = 4.0  # standard deviation of grey levels (0..255) under which a block cannot tell its shift
 MIN_STILL_BLOCKS = 0.5  # share of the textured blocks that must not have moved; objects may move the others
@@ -15,7 +15,7 @@ MIN_STILL_PAIRS = 0.95  # share of the frame pairs that must be still
 
 
 def is_still(frames: NDArray[np.uint8]) -> bool:
-    """(F, H, W, 3) uint8: whether most of the picture stays in place from start to end."""
+    """Return whether most of the picture stays in place in all ``frames`` (F, H, W, 3) uint8."""
     grey = frames.astype(np.float32).mean(axis=-1)
     blocks = _blocks(grey)
     near = [still_share(a, b) for a, b in zip(blocks[:-LAG_FRAMES:4], blocks[LAG_FRAMES::4], strict=False)]
@@ -25,7 +25,10 @@ def is_still(frames: NDArray[np.uint8]) -> bool:
 
 
 def still_share(before: NDArray[np.float32], after: NDArray[np.float32]) -> float:
-    """(M, BLOCK, BLOCK) twice: the share of textured blocks whose best shift is none; 0 without texture."""
+    """Return the share of textured blocks that did not shift: (M, BLOCK, BLOCK) twice -> 0..1.
+
+    It is 0 if fewer than four blocks have texture.
+    """
     textured = (before.std(axis=(1, 2)) > MIN_TEXTURE) & (after.std(axis=(1, 2)) > MIN_TEXTURE)
     if textured.sum() < 4:
         return 0.0
@@ -40,6 +43,7 @@ def still_share(before: NDArray[np.float32], after: NDArray[np.float32]) -> floa
 
 
 def _blocks(grey: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Cut pictures into blocks: (F, H, W) -> (F, M, BLOCK, BLOCK)."""
     rows, columns = grey.shape[1] // BLOCK, grey.shape[2] // BLOCK
     cut = grey[:, : rows * BLOCK, : columns * BLOCK]
     return rearrange(cut, "f (r h) (c w) -> f (r c) h w", h=BLOCK, w=BLOCK)

@@ -1,7 +1,7 @@
-"""Simulated camera moves: the path of a square window over a picture, and the label it earns.
+"""Simulate camera moves: the path of a square view over a picture, for a given label.
 
 T frames in a window. Lengths are in sides of the picture that the camera sees, time in seconds, angles in
-radians. The axes are the picture's: x to the right, y down, so a positive roll turns the camera clockwise.
+radians. The axes are the picture's: x to the right, y down; a positive roll turns the camera clockwise.
 """
 
 from dataclasses import dataclass
@@ -22,32 +22,32 @@ LABELS = (
     "roll_ccw",
     "shake",
 )
-# What one window must show at least, from its first frame to its last, to count as a move.
+# The least change from a window's first frame to its last that counts as a move.
 MIN_SHIFT = 0.06  # sides
 MIN_ZOOM = 0.07  # natural logarithm of the ratio of sizes
 MIN_ROLL = np.radians(5.0)
 MIN_SHAKE = 0.012  # sides, root mean square
-# The most that a static camera may do.
+# The largest change in a window that counts as static.
 MAX_STILL_SHIFT = 0.008  # sides, from first frame to last
 MAX_STILL_TREMOR = 0.004  # sides, root mean square
-# Speeds in a second, log-uniform, and the largest whole move.
+# Speed, a second, log-uniform; and the largest move in a window.
 SHIFT_PER_S, MAX_SHIFT = (0.05, 0.9), 3.0
 ZOOM_PER_S, MAX_ZOOM = (0.05, 0.55), 1.1
 ROLL_PER_S, MAX_ROLL = (np.radians(5.0), np.radians(60.0)), np.radians(150.0)
-SHAKE_RMS = (MIN_SHAKE, 0.06)
-SHAKE_HZ = (2.0, 8.0)
-TREMOR_HZ = (0.4, 5.0)
-CROSS = 0.12  # the largest other motion beside a move, as a share of the shift it causes at the border
-COMMON_RATES_HZ = (24.0, 25.0, 30.0)
-RATE_HZ = (10.0, 60.0)
+SHAKE_RMS = (MIN_SHAKE, 0.06)  # sides, root mean square
+SHAKE_HZ = (2.0, 8.0)  # frequencies of a shake
+TREMOR_HZ = (0.4, 5.0)  # frequencies of a hand's tremor
+CROSS = 0.12  # largest motion along other axes, as a share of the move's shift at the picture's border
+COMMON_RATES_HZ = (24.0, 25.0, 30.0)  # frame rates of most windows
+RATE_HZ = (10.0, 60.0)  # frame rates of the other windows
 START_ROLL = np.radians(8.0)  # standard deviation of the horizon's tilt
 
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """Where the camera is at each frame: ``x``, ``y``, ``log_size`` and ``roll`` are (T,), ``times_s`` too.
+    """The camera's position at each frame; all fields are (T,).
 
-    ``log_size`` is the logarithm of the side of what it sees, so it falls when the camera zooms in.
+    ``log_size`` is the logarithm of the side of the camera's view: it falls when the camera zooms in.
     """
 
     times_s: NDArray[np.float64]
@@ -57,13 +57,16 @@ class Path:
     roll: NDArray[np.float64]
 
     def affine(self) -> NDArray[np.float64]:
-        """(T, 2, 3): from picture coordinates (-0.5..0.5) to the scene's, where log_size 0 is a side of 1."""
+        """Return affine maps from picture coordinates (-0.5..0.5) to the scene's: -> (T, 2, 3).
+
+        At ``log_size`` 0 the camera sees a side of 1.
+        """
         size, cos, sin = np.exp(self.log_size), np.cos(self.roll), np.sin(self.roll)
         rows = ((size * cos, -size * sin, self.x), (size * sin, size * cos, self.y))
         return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
 
     def flow(self) -> NDArray[np.float64]:
-        """(T - 1, 4): what the content does from frame to frame: shift x, shift y, growth, clockwise turn.
+        """Return the content's motion between frames, (T - 1, 4): shift x, shift y, growth, clockwise turn.
 
         Shifts are in sides of the earlier frame's picture at its centre, growth and turn in radians.
         """
@@ -74,7 +77,7 @@ class Path:
 
 
 def simulate(label: str, window_s: float, frames: int, rng: Generator) -> Path:
-    """A path that earns ``label``, sampled as the service does: the frame shown at each instant."""
+    """Simulate a random path with the move ``label``, with ``frames`` frames sampled as the service does."""
     times = _sample_times(window_s, frames, rng)
     scale = _tremor_scale(label, rng)
     tremor_x, tremor_y, tremor_roll = (_wobble(times, TREMOR_HZ, rng) for _ in range(3))
@@ -96,7 +99,7 @@ def simulate(label: str, window_s: float, frames: int, rng: Generator) -> Path:
 
 
 def _moves(label: str, window_s: float, rng: Generator) -> NDArray[np.float64]:
-    """(4,): the whole move of a window in x, y, log_size and roll."""
+    """Draw the total move of a window in x, y, log_size and roll: -> (4,)."""
     signs = {"left": -1, "right": 1, "up": -1, "down": 1, "in": -1, "out": 1, "cw": 1, "ccw": -1}
     kind, _, way = label.partition("_")
     whole = np.zeros(4)
@@ -122,14 +125,14 @@ def _moves(label: str, window_s: float, rng: Generator) -> NDArray[np.float64]:
 
 
 def _tremor_scale(label: str, rng: Generator) -> float:
-    """Root mean square of the hand's tremor, sides."""
+    """Draw the root mean square of the hand's tremor, sides."""
     if rng.random() < 0.4:
         return 0.0
     return rng.uniform(0, MAX_STILL_TREMOR if label == "static" else 1.5 * MAX_STILL_TREMOR)
 
 
 def _sample_times(window_s: float, frames: int, rng: Generator) -> NDArray[np.float64]:
-    """(T,): when the frames shown at the middles of T equal parts of a window were taken, from 0 s."""
+    """Draw a frame rate; return the times of the frames shown in the middles of a window's parts: -> (T,)."""
     rate = rng.choice(COMMON_RATES_HZ) if rng.random() < 0.6 else _log_uniform(RATE_HZ, rng)
     middles = (np.arange(frames) + 0.5) * window_s / frames
     phase = rng.uniform(0, 1)
@@ -138,7 +141,7 @@ def _sample_times(window_s: float, frames: int, rng: Generator) -> NDArray[np.fl
 
 
 def _ease(part: NDArray[np.float64], rng: Generator) -> NDArray[np.float64]:
-    """(T,) progress 0..1 over the window's parts 0..1, rising all the way."""
+    """Draw an easing curve: monotonic progress 0..1 at the window's parts 0..1: (T,) -> (T,)."""
     part = part / part[-1]
     match rng.choice(("steady", "smooth", "faster", "slower", "late"), p=(0.5, 0.14, 0.09, 0.09, 0.18)):
         case "smooth":
@@ -154,17 +157,18 @@ def _ease(part: NDArray[np.float64], rng: Generator) -> NDArray[np.float64]:
 
 
 def _wobble(times: NDArray[np.float64], band_hz: tuple[float, float], rng: Generator) -> NDArray[np.float64]:
-    """(T,): band-limited noise whose root mean square is about 1."""
+    """Draw noise in a band of frequencies, with a root mean square of about 1: (T,) -> (T,)."""
     hz, phase = rng.uniform(*band_hz, size=(5, 1)), rng.uniform(0, 2 * np.pi, size=(5, 1))
     return (np.sin(2 * np.pi * hz * times + phase) * rng.uniform(0.3, 1, size=(5, 1))).sum(axis=0) / 1.1
 
 
 def _detrended(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """No net move, and a root mean square of exactly 1."""
+    """Remove the linear trend of ``values``, and scale them to a root mean square of 1: (T,) -> (T,)."""
     index = np.arange(len(values))
     rest = values - np.polyval(np.polyfit(index, values, 1), index)
     return rest / max(float(np.sqrt((rest**2).mean())), 1e-6)
 
 
 def _log_uniform(bounds: tuple[float, float], rng: Generator) -> float:
+    """Draw a value between ``bounds``, uniform in its logarithm."""
     return float(np.exp(rng.uniform(*np.log(bounds))))

@@ -1,4 +1,4 @@
-"""What cameras, encoders and broadcasters do to pictures, on whole batches.
+"""Degrade batches of pictures as cameras, encoders and broadcasters do.
 
 B windows, T frames, H W pixels; pixels are 0..1.
 """
@@ -7,11 +7,14 @@ import torch
 from einops import rearrange
 from torch import Generator, Tensor
 
-DCT = 8  # pixels, the side of a transform block
+DCT = 8  # side of a transform block, pixels
 
 
 def degrade(clips: Tensor, generator: Generator) -> Tensor:
-    """(B, T, 3, H, W) -> the same: light, colour, blur, overlays, letterbox, noise, quantised blocks."""
+    """Change light and colour, add blur, letterbox, logo, noise, compression: (B, T, 3, H, W) -> the same.
+
+    All clips get other light; each of the other effects hits a share of the clips.
+    """
     clips = _light(clips, generator)
     for effect, share in ((_blur, 0.35), (_letterbox, 0.1), (_logo, 0.15), (_noise, 0.5), (_quantise, 0.35)):
         chosen = torch.rand(len(clips), generator=generator) < share
@@ -21,12 +24,13 @@ def degrade(clips: Tensor, generator: Generator) -> Tensor:
 
 
 def _uniform(low: float, high: float, size: int, generator: Generator) -> Tensor:
+    """Draw a value between ``low`` and ``high`` for each of ``size`` clips: -> (size, 1, 1, 1, 1)."""
     values = low + (high - low) * torch.rand(size, generator=generator)
     return values[:, None, None, None, None]
 
 
 def _light(clips: Tensor, generator: Generator) -> Tensor:
-    """Gamma, contrast, brightness that drift over the window, colour casts, black and white, fades."""
+    """Change saturation, gamma, contrast, brightness and colour cast; some drift over the window."""
     size, frames = clips.shape[:2]
     drift = torch.linspace(-0.5, 0.5, frames)[None, :, None, None, None]
     grey = clips.mean(dim=2, keepdim=True)
@@ -47,6 +51,7 @@ def _light(clips: Tensor, generator: Generator) -> Tensor:
 
 
 def _blur(clips: Tensor, generator: Generator) -> Tensor:
+    """Blur clips by a kernel of three pixels, each clip by another strength."""
     side = _uniform(0.05, 0.33, len(clips), generator)
     for axis in (-1, -2):
         clips = (1 - 2 * side) * clips + side * (clips.roll(1, axis) + clips.roll(-1, axis))
@@ -54,6 +59,7 @@ def _blur(clips: Tensor, generator: Generator) -> Tensor:
 
 
 def _letterbox(clips: Tensor, generator: Generator) -> Tensor:
+    """Blacken two opposite edges of each clip, up to a fifth of the side each."""
     height = clips.shape[-2]
     for clip in clips:
         bar = int(torch.randint(1, height // 5, (1,), generator=generator))
@@ -65,7 +71,7 @@ def _letterbox(clips: Tensor, generator: Generator) -> Tensor:
 
 
 def _logo(clips: Tensor, generator: Generator) -> Tensor:
-    """A small picture that stays in place whatever the camera does: a logo, a clock, subtitles."""
+    """Draw a random pattern that stays in place, as logos, clocks and subtitles do."""
     height, width = clips.shape[-2:]
     for clip in clips:
         h, w = (
@@ -82,12 +88,13 @@ def _logo(clips: Tensor, generator: Generator) -> Tensor:
 
 
 def _noise(clips: Tensor, generator: Generator) -> Tensor:
+    """Add Gaussian noise, to each clip of another strength."""
     strength = _uniform(0, 0.05, len(clips), generator)
     return clips + strength * torch.randn(clips.shape, generator=generator)
 
 
 def _quantise(clips: Tensor, generator: Generator) -> Tensor:
-    """Lossy compression: the 8 x 8 cosine transform with coarse steps that grow with the frequency."""
+    """Compress lossily: quantise an 8 x 8 cosine transform in steps that grow with the frequency."""
     index = torch.arange(DCT)
     basis = torch.cos(torch.pi * (2 * index[None] + 1) * index[:, None] / (2 * DCT)) * (2 / DCT) ** 0.5
     basis[0] /= 2**0.5

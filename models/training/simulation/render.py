@@ -1,4 +1,4 @@
-"""A camera's path over a cached source becomes pixels.
+"""Render what a simulated camera sees on its path over a source.
 
 T frames in a window, F frames of a source, H W pixels, B windows.
 """
@@ -13,14 +13,14 @@ from torch import Tensor
 
 from tubelet.models.training.simulation.camera_path import Path
 
-SMALLEST_VIEW = 52.0  # source pixels in the side of what the camera sees first; less shows only blur
-SHRINK = 0.8  # a move that does not fit into its source is tried again, this much smaller
+SMALLEST_VIEW = 52.0  # least side of the camera's view, source pixels; less would show only blur
+SHRINK = 0.8  # factor by which a window that does not fit into its source is shortened
 
 
-def fit(path: Path, height: int, width: int, rng: Generator) -> NDArray[np.float64] | None:
-    """(T, 2, 3) from picture coordinates (-0.5..0.5) to source pixels, inside the source throughout.
+def place_in_source(path: Path, height: int, width: int, rng: Generator) -> NDArray[np.float64] | None:
+    """Place a path at random inside a source of ``height`` x ``width`` pixels; None if it does not fit.
 
-    None when the source is too small for this path.
+    Returns affine maps (T, 2, 3) from picture coordinates (-0.5..0.5) to source pixels.
     """
     affine = path.affine()
     corners = np.array(((-0.5, 0.5, -0.5, 0.5), (-0.5, -0.5, 0.5, 0.5), (1.0, 1.0, 1.0, 1.0)))
@@ -37,8 +37,8 @@ def fit(path: Path, height: int, width: int, rng: Generator) -> NDArray[np.float
     return affine
 
 
-def look(frames: NDArray[np.uint8], affine: NDArray[np.float64], size: int) -> Tensor:
-    """What the camera sees: (F, H, W, 3) uint8, F being T or 1, and (T, 2, 3) -> (T, 3, size, size) 0..1."""
+def render_view(frames: NDArray[np.uint8], affine: NDArray[np.float64], size: int) -> Tensor:
+    """Render the camera's view: (F, H, W, 3) uint8, (T, 2, 3) -> (T, 3, size, size) in 0..1; F is T or 1."""
     corners = np.array(((-0.5, 0.5, -0.5, 0.5), (-0.5, -0.5, 0.5, 0.5), (1.0, 1.0, 1.0, 1.0)))
     reached = affine @ corners
     left, top = np.maximum(np.floor(reached.min(axis=(0, 2))).astype(int) - 2, 0)
@@ -46,7 +46,7 @@ def look(frames: NDArray[np.uint8], affine: NDArray[np.float64], size: int) -> T
     seen = torch.from_numpy(np.array(frames[:, top:bottom, left:right]))
     pictures = rearrange(seen, "f h w c -> f c h w").float().div_(255)
     matrix = torch.from_numpy(affine - np.array(((0, 0, left), (0, 0, top)))).float()
-    # Bilinear samples further apart than two pixels would flicker: halve the picture first.
+    # Bilinear samples more than two pixels apart would flicker, so the picture is halved first.
     if np.sqrt(np.abs(np.linalg.det(affine[:, :, :2]))).mean() / size > 1.5 and min(pictures.shape[2:]) > 4:
         pictures = F.avg_pool2d(pictures, 2)
         matrix = matrix / 2
@@ -60,7 +60,7 @@ def look(frames: NDArray[np.uint8], affine: NDArray[np.float64], size: int) -> T
     points = torch.stack((x, y, torch.ones_like(x)), dim=-1)
     grid = torch.einsum("t i j, h w j -> t h w i", matrix, points)
     if len(pictures) == 1:
-        # One picture, all frames below each other: no copy of the picture for each frame.
+        # For a single picture, all frames are sampled as one tall picture, without a copy for each.
         tall = F.grid_sample(
             pictures, rearrange(grid, "t h w i -> 1 (t h) w i"), padding_mode="border", align_corners=True
         )

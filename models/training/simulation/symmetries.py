@@ -1,4 +1,4 @@
-"""Mirrored, turned and reversed copies of a window: new examples for free, whose labels are known.
+"""Augment windows by mirroring and time reversal, with the labels and flows that follow.
 
 B windows, T frames in a window, H W C pixels (H = W).
 """
@@ -23,9 +23,9 @@ BACKWARDS = (_PAN | _TILT | _ZOOM | _ROLL, (-1, -1, -1, -1))
 
 
 def mirrored(clips: Tensor, labels: Tensor, flow: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Each window through its mirrors: left-right, up-down, diagonal, backwards in time, in this order.
+    """Mirror each window as ``chosen``: left-right, up-down, diagonal, backwards in time, in this order.
 
-    (B, T, H, W, C), (B,), (B, T - 1, 4) and the choice (B, 4) bool -> new tensors of the first three.
+    (B, T, H, W, C), (B,), (B, T - 1, 4), (B, 4) bool -> new tensors of the shapes of the first three.
     """
     clips, labels, flow = clips.clone(), labels.clone(), flow.clone()
     for column, (swaps, signs) in enumerate((LEFT_RIGHT, UP_DOWN, DIAGONAL, BACKWARDS)):

@@ -75,7 +75,7 @@ async def classify_all(
         BrokenPipeError: the reader of standard output has gone.
         ResultsMismatch, ResultsInUse, OSError: ``output.out`` cannot be used.
         ServerError: no server answers; the segments so far are printed.
-        tubelet.models.repository.repository.UnknownModel: ``output.out`` is set, and there is no such model.
+        tubelet.models.errors.UnknownModel: ``output.out`` is set, and there is no such model.
     """
     errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     status = INTERRUPTED

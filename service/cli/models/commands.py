@@ -14,11 +14,12 @@ from rich.table import Table
 from tubelet.models.checkpoints.importer import default_name, read_source, store_model
 from tubelet.models.checkpoints.inflate import inflate
 from tubelet.models.checkpoints.labels import read_labels
+from tubelet.models.errors import CannotRemove, UnknownModel
 from tubelet.models.flops import window_flops
-from tubelet.models.repository.fingerprint import TOLERANCE, differs, fingerprint
+from tubelet.models.repository.fingerprint import TOLERANCE, fingerprint, relative_difference
 from tubelet.models.repository.model_folder import LABELS, WEIGHTS
-from tubelet.models.repository.removal import CannotRemove, StoredVersion, remove_version, stored_versions
-from tubelet.models.repository.repository import ZOO, ModelStore, UnknownModel
+from tubelet.models.repository.removal import StoredVersion, remove_version, stored_versions
+from tubelet.models.repository.repository import ZOO, ModelStore
 from tubelet.models.runtime.precision import precision_name
 from tubelet.models.spec import OutputActivation
 from tubelet.service.cli.models.listing import open_store, spec_json
@@ -90,7 +91,7 @@ def verify_model(model: ModelRef, config: Config, *, as_json: bool) -> bool:
     entry = open_store(config).find(model.name, model.version)
     entry.verify(LABELS)
     with _errors.status("computing the logits of the fingerprint's clip"):
-        apart = differs(fingerprint(entry.load(), entry.spec.sampling), entry.logits)
+        apart = relative_difference(fingerprint(entry.load(), entry.spec.sampling), entry.logits)
     same = apart <= TOLERANCE
     if as_json:
         report = {"model": entry.spec.name, "version": entry.spec.version, "same": same, "apart": apart}
@@ -110,7 +111,7 @@ def show_model(model: ModelRef, config: Config, *, as_json: bool) -> None:
         UnknownModel, BrokenModel: there is no such model, or it cannot be used.
     """
     entry = open_store(config).find(model.name, model.version)
-    parameters = sum(p.numel() for p in entry.outline().parameters())
+    parameters = sum(p.numel() for p in entry.on_meta().parameters())
     flops = window_flops(entry.dims, entry.spec.preprocessing, entry.spec.sampling, len(entry.spec.labels))
     devices = choose_devices(config.engine.device)
     properties = {
@@ -141,7 +142,7 @@ def remove_model(
     """Remove one version of a model from the store, or all of them.
 
     Raises:
-        tubelet.models.repository.repository.UnknownModel: the store has no such model or version.
+        tubelet.models.errors.UnknownModel: the store has no such model or version.
         CannotRemove: the model comes with the package, several versions match, it was not confirmed, or the
             file system does not allow it.
     """

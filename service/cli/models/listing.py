@@ -111,8 +111,7 @@ def _model_json(model: Model) -> dict[str, Any]:
 
 def _store_models(config: Config) -> list[dict[str, Any]]:
     """Return the models of this installation; ``loaded`` are those that a server would load."""
-    from tubelet.models.repository.model_folder import BrokenModel
-    from tubelet.models.repository.repository import UnknownModel
+    from tubelet.models.errors import BrokenModel, UnknownModel
     from tubelet.service.server.model_manager import wanted_entries
 
     store = open_store(config)

@@ -102,7 +102,7 @@ async def open_local(config: Config, model: str = "", version: str = "") -> Asyn
     An empty ``model`` is the default one. If there is no such model, each video is rejected, as by a server.
     """
     # Imported late: a client of a server needs neither torch nor the models.
-    from tubelet.models.repository.repository import UnknownModel as NotInStore
+    from tubelet.models.errors import UnknownModel as NotInStore
     from tubelet.service.metrics import Metrics
     from tubelet.service.server.app import open_stages
 
@@ -138,7 +138,7 @@ async def find_model(server: str | None, config: Config, name: str, version: str
 
     Raises:
         tubelet.service.client.ServerError: the server does not answer, or has no such model.
-        tubelet.models.repository.repository.UnknownModel: the store has no such model.
+        tubelet.models.errors.UnknownModel: the store has no such model.
     """
     if server:
         async with AsyncClient(server) as client:

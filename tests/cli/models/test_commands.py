@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from tests.support.checkpoints import LABELS, save
 from tests.support.cli_process import tubelet
-from tubelet.models.checkpoints.foreign_checkpoint import CannotImport
 from tubelet.models.checkpoints.importer import default_name, read_source, store_model
 from tubelet.models.checkpoints.inflate import inflate
+from tubelet.models.errors import CannotImport
 from tubelet.models.families.factorised import Factorised, FactorisedDims
 from tubelet.models.repository.repository import ZOO, ModelStore
 from tubelet.models.runtime.precision import choose_dtype
@@ -97,7 +97,7 @@ def test_import_needs_replace_to_overwrite(store: Path, theirs: Path) -> None:
     before = (store / "a" / "1" / "weights.safetensors").read_bytes()
     again = run("models", "import", theirs, "--name", "a")
     assert again.returncode == 1
-    assert "a 1 is in the store already" in again.stderr
+    assert "a 1 is already in the store" in again.stderr
     assert (store / "a" / "1" / "weights.safetensors").read_bytes() == before
     assert run("models", "import", theirs, "--name", "a", "--replace").returncode == 0
     assert run("models", "import", theirs, "--name", "a", "--version", "2").returncode == 0
@@ -197,7 +197,7 @@ def test_verify_rejects_a_damaged_model(store: Path, file: str) -> None:
 def test_invalid_source_is_one_sentence(store: Path, tmp_path: Path) -> None:
     done = run("models", "import", tmp_path / "nothing")
     assert done.returncode == 1
-    assert "is no folder and no file" in " ".join(done.stderr.split())
+    assert "is neither a folder nor a file" in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
     assert not store.exists()
 

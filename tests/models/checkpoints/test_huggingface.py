@@ -27,10 +27,10 @@ from tests.support.checkpoints import (
     save,
 )
 from tests.support.precisions import needs_bf16
-from tubelet.models.checkpoints.foreign_checkpoint import CannotImport
 from tubelet.models.checkpoints.huggingface_config import read_preprocessing
 from tubelet.models.checkpoints.importer import read_source, store_model
 from tubelet.models.checkpoints.inflate import inflate
+from tubelet.models.errors import CannotImport
 from tubelet.models.families.huggingface import HfDims, HfModel
 from tubelet.models.repository.repository import ModelStore
 from tubelet.models.spec import Preprocessing
@@ -130,7 +130,7 @@ CODE_OF_OTHERS: Any = {
 
 @pytest.mark.parametrize("key", CODE_OF_OTHERS)
 @torch.inference_mode()
-def test_a_config_that_names_code_of_others_runs_that_of_transformers(tmp_path: Path, key: str) -> None:
+def test_code_named_in_a_config_is_not_run(tmp_path: Path, key: str) -> None:
     model = save("vjepa2", tmp_path / "theirs")
     edit(tmp_path / "theirs", "config.json", **{key: CODE_OF_OTHERS[key]})
     loaded = bring(tmp_path / "theirs", tmp_path / "store")
@@ -140,7 +140,7 @@ def test_a_config_that_names_code_of_others_runs_that_of_transformers(tmp_path: 
 
 
 @pytest.mark.parametrize("key", CODE_OF_OTHERS)
-def test_a_model_toml_that_names_code_of_others_runs_that_of_transformers(key: str) -> None:
+def test_code_named_in_a_model_toml_is_not_run(key: str) -> None:
     config = CASES["vjepa2"][0]().config.to_diff_dict()
     half = (0.5, 0.5, 0.5)
     plain, named = (
@@ -162,7 +162,7 @@ def test_qv_biases_may_be_absent(tmp_path: Path) -> None:
         torch.testing.assert_close(ours(loaded, clips(1)), wanted, atol=1e-4, rtol=0)
 
 
-def test_names_that_stand_for_two_logits_get_their_numbers(tmp_path: Path) -> None:
+def test_equal_labels_get_the_numbers_of_their_logits(tmp_path: Path) -> None:
     """ImageNet has two kinds of crane."""
     save("vit", tmp_path / "theirs")
     edit(
@@ -175,7 +175,7 @@ def test_names_that_stand_for_two_logits_get_their_numbers(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("kind", ["vit", "videomae", "vivit"])
-def test_a_size_of_one_number_is_what_the_processor_takes_it_for(kind: str, tmp_path: Path) -> None:
+def test_a_size_of_one_number_means_what_the_processor_says(kind: str, tmp_path: Path) -> None:
     CASES[kind][1]().save_pretrained(tmp_path)
     file = "preprocessor_config.json"
     edit(tmp_path, file, size=SIZE)
@@ -189,7 +189,7 @@ def test_a_size_of_one_number_is_what_the_processor_takes_it_for(kind: str, tmp_
     assert read_preprocessing(tmp_path, kind, (SIZE, SIZE)).resize == ("crop" if is_edge else "stretch")
 
 
-def test_a_backbone_without_a_head_starts_a_video_model(tmp_path: Path) -> None:
+def test_a_backbone_without_a_head_can_be_inflated(tmp_path: Path) -> None:
     torch.manual_seed(0)
     hf.ViTModel(hf.ViTConfig(**COMMON, patch_size=8)).save_pretrained(tmp_path / "theirs")
     CASES["vit"][1]().save_pretrained(tmp_path / "theirs")
@@ -203,7 +203,7 @@ def test_a_backbone_without_a_head_starts_a_video_model(tmp_path: Path) -> None:
     assert loaded.model(torch.zeros(1, 16, 2, SIZE, SIZE, 3, dtype=torch.uint8)).shape == (1, 2)
 
 
-def test_normalisation_with_an_offset_is_the_processors(tmp_path: Path) -> None:
+def test_normalisation_with_an_offset_equals_the_processor(tmp_path: Path) -> None:
     processor = CASES["vivit"][1]()
     processor.save_pretrained(tmp_path)
     ours = read_preprocessing(tmp_path, "vivit", (SIZE, SIZE))

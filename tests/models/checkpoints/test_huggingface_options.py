@@ -13,12 +13,12 @@ from av import VideoFrame
 from PIL import Image
 
 from tests.support.checkpoints import CASES, COMMON, CROP, FRAMES, SIZE, VIDEO, bring, clips, edit, ours, save
-from tubelet.models.checkpoints.foreign_checkpoint import CannotImport
 from tubelet.models.checkpoints.huggingface_config import (
     complete_config,
     complete_processor,
     read_preprocessing,
 )
+from tubelet.models.errors import CannotImport
 from tubelet.models.families.joint import JointDims
 from tubelet.models.families.vit import ViTDims
 from tubelet.service.decode.pixels.rgb_converter import RgbConverter
@@ -75,7 +75,7 @@ def theirs_logits(folder: Path, kind: str, frames: torch.Tensor) -> torch.Tensor
 
 @pytest.mark.parametrize("kind", CONFIGS)
 @torch.inference_mode()
-def test_logits_of_a_config_without_what_is_usual(tmp_path: Path, kind: str) -> None:
+def test_logits_of_a_config_without_defaults(tmp_path: Path, kind: str) -> None:
     save(kind, tmp_path / "theirs")
     if kind == "vivit":
         edit(tmp_path / "theirs", "preprocessor_config.json", size={"shortest_edge": SIZE})
@@ -103,7 +103,7 @@ STEPS: list[dict[str, object]] = [
 @pytest.mark.parametrize("steps", STEPS)
 @pytest.mark.parametrize("kind", ["videomae", "vit"])
 @torch.inference_mode()
-def test_logits_of_a_processor_that_leaves_steps_out(
+def test_logits_with_a_processor_that_skips_steps(
     tmp_path: Path, kind: str, steps: dict[str, object]
 ) -> None:
     save(kind, tmp_path / "theirs")
@@ -186,7 +186,7 @@ def test_sizes_of_two_numbers(tmp_path: Path, kind: str, image_size: Any, patch_
 
 
 @pytest.mark.parametrize("kind", ["videomae", "timesformer", "vit"])
-def test_a_pair_of_equal_sides_is_the_model_of_one_number(tmp_path: Path, kind: str) -> None:
+def test_a_pair_of_equal_sides_equals_one_number(tmp_path: Path, kind: str) -> None:
     save(kind, tmp_path / "theirs")
     plain = bring(tmp_path / "theirs", tmp_path / "plain")
     edit(tmp_path / "theirs", "config.json", patch_size=[8, 8], image_size=[SIZE, SIZE])
@@ -200,7 +200,7 @@ def test_a_pair_of_equal_sides_is_the_model_of_one_number(tmp_path: Path, kind: 
     [
         ({"patch_size": 7}, "patches of 7 x 7 pixels do not fill a picture of 32 x 32"),
         ({"patch_size": [8, 8, 8]}, r"patch_size in its config is \[8, 8, 8\], not one number or height and"),
-        ({"patch_size": 0}, "is not as such a checkpoint should be: .* zero"),
+        ({"patch_size": 0}, "is malformed: .* zero"),
         ({"patch_size": "8"}, "patch_size in its config is '8', not one number or height and width"),
         ({"image_size": {"a": 1}}, "image_size in its config is {'a': 1}, not one number or height and"),
         ({"image_size": [32, 48]}, "makes pictures of 32 x 32 pixels, the model takes 32 x 48"),
@@ -235,7 +235,7 @@ def painted(picture: np.ndarray, folder: Path, size: tuple[int, int]) -> torch.T
         ((48, 32), {"size": {"shortest_edge": 32}, "crop_size": {"height": 48, "width": 32}, "resample": 3}),
     ],
 )
-def test_pictures_are_resized_cropped_and_framed_as_transformers_does(
+def test_pictures_are_resized_cropped_and_padded_as_in_transformers(
     tmp_path: Path, shape: tuple[int, int], size: tuple[int, int], options: dict[str, Any]
 ) -> None:
     """Pictures narrower than the crop are framed in black."""

@@ -7,9 +7,9 @@ import pytest
 
 from tests.support.checkpoints import LABELS, edit, save
 from tests.support.cli_process import tubelet
-from tubelet.models.checkpoints.foreign_checkpoint import CannotImport
 from tubelet.models.checkpoints.importer import read_source, store_model
 from tubelet.models.checkpoints.labels import clean_labels, read_labels
+from tubelet.models.errors import CannotImport
 from tubelet.models.repository.model_folder import write_folder
 from tubelet.models.repository.repository import ModelStore
 
@@ -66,9 +66,7 @@ def test_only_some_of_many_changed_labels_are_named() -> None:
         ),
     ],
 )
-def test_labels_that_tell_nothing_apart_are_refused(
-    tmp_path: Path, labels: tuple[object, ...], says: str
-) -> None:
+def test_ambiguous_labels_are_refused(tmp_path: Path, labels: tuple[object, ...], says: str) -> None:
     theirs = save_labelled(tmp_path / "theirs", by_logit(*labels[:7]))
     with pytest.raises(CannotImport, match=says):
         store_model(read_source(str(theirs)), tmp_path / "store", "imported", "1")
@@ -80,8 +78,8 @@ def test_labels_that_tell_nothing_apart_are_refused(
     [
         (by_logit(*LABELS, first=1), "id2label in its config has 7 labels for logits 1 to 7"),
         ({"0": "a", "5": "b"}, "id2label in its config has 2 labels for logits 0 to 5"),
-        ({"a": "0", "b": "1"}, "id2label in its config has keys that are no numbers"),
-        (list(LABELS), "id2label in its config is no table of logits and labels, but list"),
+        ({"a": "0", "b": "1"}, "id2label in its config has keys that are not numbers"),
+        (list(LABELS), "id2label in its config must be a table of logits and labels, it is a list"),
     ],
 )
 def test_labels_replace_an_id2label_that_cannot_be_used(
@@ -94,18 +92,18 @@ def test_labels_replace_an_id2label_that_cannot_be_used(
     assert ModelStore(tmp_path / "store").find("imported").spec.labels == tuple("abcdefg")
 
 
-def test_a_file_of_labels_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+def test_a_label_file_may_start_with_a_byte_order_mark(tmp_path: Path) -> None:
     file = tmp_path / "labels.txt"
     file.write_bytes("\ufeffrün\r\nju\u2028mp\r\n\r\n".encode())
     assert read_labels(str(file)) == ("rün", "ju\u2028mp")
 
 
-def test_a_folder_that_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
+def test_an_unreadable_folder_is_not_written(tmp_path: Path) -> None:
     """Two labels that make three lines: a spec that refuses them is not there to stop this."""
     save("videomae", tmp_path / "theirs")
     store_model(read_source(str(tmp_path / "theirs")), tmp_path / "store", "imported", "1")
     entry = ModelStore(tmp_path / "store").find("imported")
     object.__setattr__(entry.spec, "labels", ("a\nb", *LABELS[1:]))
-    with pytest.raises(ValueError, match="labels would not be read as they are"):
+    with pytest.raises(ValueError, match="labels would be read with other values"):
         write_folder(tmp_path / "store" / "other" / "1", entry.spec, entry.dims, entry.load(), "")
     assert not (tmp_path / "store" / "other").exists()

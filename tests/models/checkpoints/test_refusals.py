@@ -12,14 +12,14 @@ from safetensors.torch import load_file, save_file
 
 from tests.support.checkpoints import bring, edit, save
 from tubelet.models.checkpoints import foreign_checkpoint
-from tubelet.models.checkpoints.foreign_checkpoint import CannotImport
 from tubelet.models.checkpoints.importer import read_source, store_model
+from tubelet.models.errors import CannotImport
 from tubelet.models.repository.repository import ZOO
 
 _ATTENTION = "videomae.encoder.layer.0.attention.attention"
 
 
-def test_an_activation_that_no_image_model_here_has_is_named(tmp_path: Path) -> None:
+def test_an_unsupported_activation_is_named(tmp_path: Path) -> None:
     save("vit", tmp_path / "theirs")
     edit(tmp_path / "theirs", "config.json", hidden_act="relu")
     with pytest.raises(CannotImport, match="hidden_act 'relu'"):
@@ -52,7 +52,9 @@ def test_an_activation_that_no_image_model_here_has_is_named(tmp_path: Path) -> 
         ("preprocessor_config.json", {"size": {"longest_edge": 9}}, "longest_edge"),
     ],
 )
-def test_what_does_not_fit_is_named(tmp_path: Path, file: str, changes: dict[str, object], says: str) -> None:
+def test_what_does_not_fit_the_model_is_named(
+    tmp_path: Path, file: str, changes: dict[str, object], says: str
+) -> None:
     save("videomae", tmp_path / "theirs")
     edit(tmp_path / "theirs", file, **changes)
     with pytest.raises(CannotImport, match=says):
@@ -68,7 +70,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path, file: str, changes: dict[str
         ("hidden_size", r"the model's is \(768, 3, 2, 8, 8\)"),
     ],
 )
-def test_a_size_that_is_left_out_is_the_usual_one(tmp_path: Path, key: str, says: str) -> None:
+def test_a_missing_size_gets_its_default(tmp_path: Path, key: str, says: str) -> None:
     save("videomae", tmp_path / "theirs")
     file = tmp_path / "theirs" / "config.json"
     file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != key}))
@@ -82,7 +84,7 @@ def test_a_size_that_is_left_out_is_the_usual_one(tmp_path: Path, key: str, says
         (lambda folder: edit(folder, "config.json", hidden_size=49), "transformers cannot load"),
         (lambda folder: edit(folder, "config.json", hidden_size=96), "mismatched_keys: "),
         (lambda folder: edit(folder, "config.json", hidden_size=3 << 20), "model of .* GiB of memory"),
-        (lambda folder: _cut(folder / "model.safetensors"), "no tensors"),
+        (lambda folder: _cut(folder / "model.safetensors"), "cannot be read safely"),
     ],
 )
 def test_what_transformers_cannot_load_is_told(
@@ -94,7 +96,7 @@ def test_what_transformers_cannot_load_is_told(
         bring(tmp_path / "theirs", tmp_path / "store")
 
 
-def test_weights_that_are_not_finite_are_refused_and_nothing_is_left(tmp_path: Path) -> None:
+def test_non_finite_weights_are_refused_and_nothing_is_written(tmp_path: Path) -> None:
     save("vit", tmp_path / "theirs")
     file = tmp_path / "theirs" / "model.safetensors"
     state = load_file(file)
@@ -108,15 +110,15 @@ def test_weights_that_are_not_finite_are_refused_and_nothing_is_left(tmp_path: P
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (lambda folder: (folder / "config.json").unlink(), "there is no config.json in it"),
-        (lambda folder: (folder / "preprocessor_config.json").unlink(), "how pixels are prepared"),
+        (lambda folder: (folder / "config.json").unlink(), "it has no config.json"),
+        (lambda folder: (folder / "preprocessor_config.json").unlink(), "the preprocessing is unknown"),
         (lambda folder: (folder / "model.safetensors").unlink(), "neither model.safetensors nor"),
-        (lambda folder: (folder / "model.safetensors").write_bytes(b"\x09"), "no tensors"),
-        (lambda folder: _cut(folder / "model.safetensors"), "no tensors"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"\x09"), "cannot be read safely"),
+        (lambda folder: _cut(folder / "model.safetensors"), "cannot be read safely"),
         (lambda folder: (folder / "config.json").write_text("[" * 100_000), "config.json cannot be read"),
         (
             lambda folder: _change(folder, f"{_ATTENTION}.key.weight", torch.zeros(48, 10)),
-            "theirs is not as such a checkpoint should be: Sizes of tensors must match",
+            "theirs is malformed: Sizes of tensors must match",
         ),
         (lambda folder: _without(folder, "fc_norm.weight"), "missing, such as spacetime.fc_norm.weight"),
         (
@@ -137,11 +139,13 @@ def test_shards_lie_beside_their_index(tmp_path: Path, shard: object) -> None:
     save("videomae", tmp_path / "theirs")
     index = {"weight_map": {"videomae.fc_norm.weight": shard}}
     (tmp_path / "theirs" / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(CannotImport, match=f"the shard {re.escape(repr(shard))}, which is no .safetensors"):
+    with pytest.raises(
+        CannotImport, match=f"the shard {re.escape(repr(shard))}, which is not the name of a .safetensors"
+    ):
         bring(tmp_path / "theirs", tmp_path / "store")
 
 
-def test_an_archive_that_unpacks_into_more_than_fits_is_not_unpacked(
+def test_an_archive_larger_than_free_memory_is_not_unpacked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain, packed = tmp_path / "plain.pth", tmp_path / "packed.pth"
@@ -156,7 +160,7 @@ def test_an_archive_that_unpacks_into_more_than_fits_is_not_unpacked(
         read_source(str(packed))
 
 
-def test_one_number_that_stands_for_many_is_refused(tmp_path: Path) -> None:
+def test_a_tensor_expanded_from_one_number_is_refused(tmp_path: Path) -> None:
     torch.save({"conv_proj.weight": torch.zeros(1).expand(1 << 20, 1 << 20)}, tmp_path / "wide.pth")
     with pytest.raises(CannotImport, match=r"wide\.pth needs about 4096\.0 GiB of memory"):
         read_source(str(tmp_path / "wide.pth"))
@@ -165,13 +169,15 @@ def test_one_number_that_stands_for_many_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda folder: ZOO / "camera-motion", "is a model of tubelet's already"),
-        (lambda folder: folder, "holds no checkpoint: there is no config.json"),
-        (lambda folder: _text(folder / "README.md"), "README.md is no checkpoint: that is"),
-        (lambda folder: _text(folder / "a.pth"), "cut off, or pickles more than tensors"),
+        (lambda folder: ZOO / "camera-motion", "is already a model of tubelet"),
+        (lambda folder: folder, "does not hold a checkpoint: it has no config.json"),
+        (lambda folder: _text(folder / "README.md"), "README.md is not a checkpoint: that is"),
+        (lambda folder: _text(folder / "a.pth"), "truncated, or pickles more than tensors"),
     ],
 )
-def test_what_is_no_checkpoint_is_told(tmp_path: Path, make: Callable[[Path], Path], says: str) -> None:
+def test_other_paths_are_refused_with_the_reason(
+    tmp_path: Path, make: Callable[[Path], Path], says: str
+) -> None:
     with pytest.raises(CannotImport, match=says):
         read_source(str(make(tmp_path)))
 
@@ -181,7 +187,7 @@ def _text(file: Path) -> Path:
     return file
 
 
-def test_the_name_of_an_embedded_model_is_not_given_away(tmp_path: Path) -> None:
+def test_the_name_of_an_embedded_model_is_refused(tmp_path: Path) -> None:
     save("vit", tmp_path / "theirs")
     foreign = read_source(str(tmp_path / "theirs"))
     with pytest.raises(CannotImport, match="camera-motion is the name of an embedded model"):
@@ -194,7 +200,7 @@ def test_a_pickle_that_holds_code_is_not_run(tmp_path: Path) -> None:
     (tmp_path / "theirs" / "model.safetensors").unlink()
     canary = tmp_path / "canary"
     torch.save({"weight": _Bomb(canary)}, tmp_path / "theirs" / "pytorch_model.bin")
-    with pytest.raises(CannotImport, match="no tensors that can be read safely"):
+    with pytest.raises(CannotImport, match="cannot be read safely"):
         bring(tmp_path / "theirs", tmp_path / "store")
     assert not canary.exists()
 

@@ -14,9 +14,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tubelet.models.checkpoints.foreign_checkpoint import CannotImport
 from tubelet.models.checkpoints.importer import read_source, store_model
 from tubelet.models.checkpoints.labels import read_labels
+from tubelet.models.errors import CannotImport
 from tubelet.models.families.factorised import FactorisedDims
 from tubelet.models.repository.repository import ModelStore
 
@@ -161,7 +161,7 @@ def _set(*names: str) -> Callable[[dict[str, Any]], None]:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (_set("pre_logits"), "no factorised encoder here has: pre_logits"),
+        (_set("pre_logits"), "a factorised encoder does not have: pre_logits"),
         (_set("output_projection", "bias"), "has no bias"),
         (_set("SpatialTransformer", "posembed_input"), "has no spatial.pos_embed"),
         (
@@ -183,10 +183,10 @@ def test_what_is_missing_or_too_much_is_named(
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"", "is no checkpoint"),
-        (b"\x81\xa1a", "no MessagePack file"),
-        (b"<html>", "is no checkpoint"),
-        (msgpack.packb({"params": {"head": 1}}), "there is no output_projection"),
+        (b"", "is not a checkpoint"),
+        (b"\x81\xa1a", "not a MessagePack file"),
+        (b"<html>", "is not a checkpoint"),
+        (msgpack.packb({"params": {"head": 1}}), "it has no output_projection"),
         (msgpack.packb({"output_projection": {}, "Transformer": {}}), "lacks SpatialTransformer"),
     ],
 )

@@ -18,11 +18,12 @@ from torch import nn
 from typer.testing import CliRunner
 
 from tests.support.checkpoints import CASES, COMMON, VIDEO
-from tubelet.models.checkpoints.foreign_checkpoint import CannotImport, read_tensors
+from tubelet.models.checkpoints.foreign_checkpoint import read_tensors
 from tubelet.models.checkpoints.importer import read_source, store_model
 from tubelet.models.checkpoints.state_dict import ATTRIBUTES
 from tubelet.models.checkpoints.torchvision_heads import head_of, of_inner_model
-from tubelet.models.families.registry import build_outline
+from tubelet.models.errors import CannotImport
+from tubelet.models.families.registry import build_on_meta
 from tubelet.models.families.torchvision import TorchvisionDims
 from tubelet.models.repository.repository import ModelStore
 from tubelet.models.spec import Preprocessing
@@ -62,14 +63,14 @@ def test_the_state_dict_is_found(tmp_path: Path, content: object) -> None:
 
 @pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "model.", "net.", "module._orig_mod.model."])
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_what_wrappers_put_before_each_name_is_taken_off(tmp_path: Path, prefix: str, suffix: str) -> None:
+def test_prefixes_of_wrappers_are_removed(tmp_path: Path, prefix: str, suffix: str) -> None:
     file = tmp_path / f"saved{suffix}"
     state = {f"{prefix}{name}": value for name, value in STATE.items()}
     save_file(state, file) if suffix == ".safetensors" else torch.save({"model": state}, file)
     assert read_tensors(file, ATTRIBUTES).keys() == STATE.keys()
 
 
-def test_an_averaged_models_count_is_no_parameter(tmp_path: Path) -> None:
+def test_the_counter_of_an_averaged_model_is_not_a_parameter(tmp_path: Path) -> None:
     averaged = torch.optim.swa_utils.AveragedModel(nn.Linear(2, 2))
     torch.save(averaged.state_dict(), tmp_path / "saved.pth")
     assert set(read_tensors(tmp_path / "saved.pth")) == {"weight", "bias"}
@@ -94,7 +95,7 @@ def test_an_averaged_models_count_is_no_parameter(tmp_path: Path) -> None:
         ({"model": nn.Linear(2, 2)}, r"no state dict; its keys are model; objects of torch.*Linear are not"),
     ],
 )
-def test_keys_of_what_holds_no_state_dict_are_named(tmp_path: Path, content: object, says: str) -> None:
+def test_a_file_without_state_dict_names_its_keys(tmp_path: Path, content: object, says: str) -> None:
     torch.save(content, tmp_path / "saved.pth")
     with pytest.raises(CannotImport, match=f"{re.escape(str(tmp_path))}/saved.pth holds {says}"):
         read_tensors(tmp_path / "saved.pth")
@@ -190,7 +191,7 @@ ARCHITECTURES = (
 def test_the_head_is_as_large_as_the_labels(name: str) -> None:
     half = (0.5, 0.5, 0.5)
     preprocessing = Preprocessing(32, 32, "crop", half, half)
-    outline = build_outline(TorchvisionDims(name, 16), preprocessing, 7)
+    outline = build_on_meta(TorchvisionDims(name, 16), preprocessing, 7)
     assert outline.state_dict()[f"net.{head_of(name)}.weight"].shape[0] == 7
 
 
@@ -211,7 +212,7 @@ def test_a_head_for_training_is_not_the_model() -> None:
     assert of_inner_model(state, "inception_v3") == (state, ())
 
 
-def test_a_vit_is_prepared_as_for_the_weights_of_its_size(tmp_path: Path) -> None:
+def test_a_vit_gets_the_preprocessing_of_weights_of_its_size(tmp_path: Path) -> None:
     vit = zoo.VisionTransformer(384, 16, 1, 1, 64, 64, num_classes=5)
     torch.save(vit.state_dict(), tmp_path / "mine.pth")
     foreign = read_source("torchvision:vit_b_16", labels=LABELS, weights=tmp_path / "mine.pth")
@@ -229,8 +230,8 @@ def test_the_command_imports_a_fine_tuned_model(tmp_path: Path, monkeypatch: pyt
     report = json.loads(done.stdout)
     assert (report["model"], report["labels"]) == ("my-resnet", list(LABELS))
     assert (report["source"], report["revision"]) == ("torchvision:resnet18", "My ResNet.pth")
-    assert "prepared" in report["warnings"][0]
-    assert "prepared" in done.stderr
+    assert "preprocessing" in report["warnings"][0]
+    assert "preprocessing" in done.stderr
 
 
 def test_a_state_dict_may_be_of_a_multi_label_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,7 +275,7 @@ def save_random(folder: Path, state: dict[str, torch.Tensor]) -> Path:
         (lambda state: _replaced(state, "bn1.weight", None), LABELS, "1 missing, such as net.bn1.weight"),
     ],
 )
-def test_what_does_not_fit_the_architecture_is_told(
+def test_a_head_or_labels_that_do_not_fit_are_named(
     tmp_path: Path, change: Callable[[Any], Any] | None, labels: tuple[str, ...] | None, says: str
 ) -> None:
     state = fine_tuned("resnet18").state_dict()
@@ -302,7 +303,7 @@ def test_sources_that_take_weights_are_named(tmp_path: Path) -> None:
 def test_a_pickle_that_holds_code_is_not_run(tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     torch.save({"model": _Bomb(canary)}, tmp_path / "mine.pth")
-    with pytest.raises(CannotImport, match="no tensors that can be read safely"):
+    with pytest.raises(CannotImport, match="cannot be read safely"):
         read_source("torchvision:r3d_18", weights=tmp_path / "mine.pth")
     assert not canary.exists()
 

@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from torchvision.models import WeightsEnum
 
 from tests.support.precisions import needs_bf16
-from tubelet.models.checkpoints.foreign_checkpoint import CannotImport
 from tubelet.models.checkpoints.importer import read_source, store_model
 from tubelet.models.checkpoints.labels import LABEL_SETS, read_labels
+from tubelet.models.errors import CannotImport
 from tubelet.models.families.vit import ViTDims
 from tubelet.models.repository.repository import LoadedModel, ModelStore
 
@@ -106,7 +106,7 @@ def test_released_files_of_old_are_read(hub: Path, tmp_path: Path, name: str) ->
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>", b"\x80\x02}q\x00(X"])
-def test_weights_that_a_download_left_broken_are_named(hub: Path, content: bytes) -> None:
+def test_a_truncated_download_is_named(hub: Path, content: bytes) -> None:
     put(hub, "resnet18")
     (file,) = hub.iterdir()
     file.write_bytes(content)
@@ -114,7 +114,7 @@ def test_weights_that_a_download_left_broken_are_named(hub: Path, content: bytes
         read_source("torchvision:resnet18")
 
 
-def test_a_download_says_nothing_on_standard_output(
+def test_a_download_prints_nothing_on_standard_output(
     hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     put(hub, "resnet18")
@@ -172,7 +172,7 @@ def test_heads_are_those_of_the_variant(tmp_path: Path, width: int, heads: int) 
 def test_a_width_of_no_variant_is_refused(tmp_path: Path) -> None:
     vit = torchvision.models.VisionTransformer(32, 16, 1, 3, 96, 64, num_classes=3)
     save_file(vit.state_dict(), tmp_path / "vit.safetensors")
-    with pytest.raises(CannotImport, match="no image ViT is 96 wide"):
+    with pytest.raises(CannotImport, match="no known image ViT is 96 wide"):
         read_source(str(tmp_path / "vit.safetensors"))
 
 
@@ -182,7 +182,7 @@ def test_a_width_of_no_variant_is_refused(tmp_path: Path) -> None:
         ("torchvision:resnet1", "no classifier 'resnet1'; it has alexnet"),
         ("torchvision:resnet18:NEWEST", "no weights 'NEWEST'; it has IMAGENET1K_V1"),
         ("torchvision:fcn_resnet50", "no classifier 'fcn_resnet50'"),
-        ("no/such/path", "no/such/path is no folder and no file"),
+        ("no/such/path", "no/such/path is neither a folder nor a file"),
     ],
 )
 def test_unknown_sources_are_named_with_the_known_ones(source: str, says: str) -> None:
@@ -190,9 +190,7 @@ def test_unknown_sources_are_named_with_the_known_ones(source: str, says: str) -
         read_source(source)
 
 
-def test_weights_that_cannot_be_fetched_say_where_to_put_them(
-    hub: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_download_says_where_to_put_the_weights(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A proxy where nobody listens is a machine without a network.
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")
     with pytest.raises(
@@ -237,7 +235,7 @@ def test_bare_state_dicts_of_image_transformers(tmp_path: Path, library: str, su
     )
 
 
-def test_other_state_dicts_are_named_by_what_they_hold(tmp_path: Path) -> None:
+def test_unknown_state_dicts_are_named_by_their_keys(tmp_path: Path) -> None:
     torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "resnet.pth")
     with pytest.raises(CannotImport, match=r"starts with conv1.weight, bn1.weight"):
         read_source(str(tmp_path / "resnet.pth"))

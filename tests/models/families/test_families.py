@@ -6,7 +6,7 @@ import torch
 from tests.support.models import CASES, CLASSES, PREPROCESSING, SIZE, WIDTH, build, random_units
 from tubelet.models.families.factorised import central_frame_
 from tubelet.models.families.layers import PatchEmbed, TubeletEmbed
-from tubelet.models.families.registry import Dims, build_model, build_outline, misfit
+from tubelet.models.families.registry import Dims, build_model, build_on_meta, describe_mismatch
 from tubelet.models.families.torchvision import TorchvisionDims
 
 
@@ -22,10 +22,10 @@ def test_shapes(family: str) -> None:
 @pytest.mark.parametrize(
     "dims", [*(dims for _, _, dims in CASES.values()), TorchvisionDims("regnet_y_400mf", 1)], ids=str
 )
-def test_an_outline_has_the_names_and_shapes_of_the_model(dims: Dims) -> None:
+def test_a_model_on_meta_has_the_names_and_shapes_of_the_model(dims: Dims) -> None:
     state = build_model(dims, PREPROCESSING, CLASSES).state_dict()
-    outline = build_outline(dims, PREPROCESSING, CLASSES)
-    assert misfit(outline, {name: tuple(value.shape) for name, value in state.items()}) == ""
+    outline = build_on_meta(dims, PREPROCESSING, CLASSES)
+    assert describe_mismatch(outline, {name: tuple(value.shape) for name, value in state.items()}) == ""
     assert outline.state_dict().keys() == state.keys()
 
 
@@ -56,15 +56,15 @@ def test_overlapping_windows_from_shared_units_equal_whole_windows(family: str) 
 
 
 @torch.inference_mode()
-def test_only_the_factorised_head_looks_at_the_order_of_units() -> None:
+def test_only_the_factorised_family_depends_on_unit_order() -> None:
     for family in CASES:
         model, ordered = build(family), family == "factorised"
         for parameter in model.parameters():
             parameter.mul_(5)  # attention that is far from uniform
         _, s, dims = CASES[family]
         windows = torch.randn(1, s, CLASSES if isinstance(dims, TorchvisionDims) else WIDTH)
-        differs = (model.classify(windows) - model.classify(windows.flip(1))).abs().max() > 1e-3
-        assert bool(differs) == ordered, family
+        relative_difference = (model.classify(windows) - model.classify(windows.flip(1))).abs().max() > 1e-3
+        assert bool(relative_difference) == ordered, family
 
 
 @torch.inference_mode()
@@ -87,7 +87,7 @@ def test_embeddings_equal_convolutions() -> None:
 
 
 @torch.inference_mode()
-def test_central_frame_initialisation_sees_the_middle_frame_as_the_image_model_does() -> None:
+def test_central_frame_initialisation_equals_the_image_model() -> None:
     torch.manual_seed(4)
     image, video = PatchEmbed(8, 3, WIDTH), TubeletEmbed((4, 8, 8), 3, WIDTH)
     central_frame_(video.proj, image.proj.weight)

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from tests.support import example_family
+from tubelet.models.errors import BrokenModel
 from tubelet.models.families.plugins import PluginDims
-from tubelet.models.repository.model_folder import BrokenModel, write_folder
+from tubelet.models.repository.model_folder import write_folder
 from tubelet.models.repository.repository import ModelStore
 from tubelet.models.spec import ModelSpec, Preprocessing, Sampling
 from tubelet.models.video_model import VideoModel
@@ -57,7 +58,7 @@ def store(tmp_path: Path, site: Path, model: VideoModel, monkeypatch: pytest.Mon
     return tmp_path / "store"
 
 
-def test_a_model_of_another_package_is_read_as_it_was_written(store: Path, model: VideoModel) -> None:
+def test_a_plugin_model_is_read_as_it_was_written(store: Path, model: VideoModel) -> None:
     read = ModelStore(store).load("colours", "", device=torch.device("cpu")).model
     units = torch.randint(0, 256, (4, 1, 16, 16, 3), dtype=torch.uint8)
     assert torch.equal(read.encode(units), model.encode(units))
@@ -94,7 +95,7 @@ def test_the_command_classifies_with_it(store: Path, site: Path, sample: bytes, 
         ("def build(*_): return 7", "built a int for family mean_colour"),
     ],
 )
-def test_what_a_package_raises_is_named_with_it(store: Path, site: Path, source: str, message: str) -> None:
+def test_errors_of_a_plugin_name_its_package(store: Path, site: Path, source: str, message: str) -> None:
     (site / "example_family.py").write_text(source)
     verified = _tubelet("models", "verify", "colours", store=store, site=site)
     assert verified.returncode == 1
@@ -105,9 +106,7 @@ def test_what_a_package_raises_is_named_with_it(store: Path, site: Path, source:
     assert "camera-motion" in listed.stdout
 
 
-def test_a_family_that_no_package_offers_is_named(
-    store: Path, site: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unknown_family_is_named(store: Path, site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     sys.path_importer_cache.clear()
     models = ModelStore(store)

@@ -11,7 +11,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tests.support.cli_process import TUBELET
-from tubelet.models.repository.removal import CannotRemove, remove_version, stored_versions
+from tubelet.models.errors import CannotRemove
+from tubelet.models.repository.removal import remove_version, stored_versions
 from tubelet.models.repository.repository import ZOO, ModelStore
 from tubelet.service.cli.app import app
 
@@ -113,7 +114,7 @@ def test_a_broken_version_can_be_removed_too(store: Path) -> None:
         ({"TUBELET_MODELS__DEFAULT": "vit"}, ""),
     ],
 )
-def test_what_the_configuration_names_is_removed_with_a_warning(
+def test_removing_a_configured_model_warns(
     store: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], says: str
 ) -> None:
     for name, value in environment.items():
@@ -125,15 +126,15 @@ def test_what_the_configuration_names_is_removed_with_a_warning(
     assert all(warning.startswith(says) and warning in done.stderr for warning in warnings)
 
 
-def test_a_folder_that_holds_other_versions_stays(store: Path) -> None:
+def test_a_folder_with_other_versions_is_not_removed(store: Path) -> None:
     put(store, "vit", "0", folder=store / "vit")
     done = remove("vit:0", "--yes")
     assert done.exit_code == 1
-    assert "holds other versions, too, such as" in done.stderr
+    assert "also holds other versions, such as" in done.stderr
     assert versions(store) == ["vit:0", "vit:1", "vit:2"]
 
 
-def test_a_removal_that_fails_leaves_the_whole_folder(store: Path) -> None:
+def test_a_failed_removal_leaves_the_folder_complete(store: Path) -> None:
     """A folder that is gone in the meantime stands for any the file system does not rename."""
     (version, _) = stored_versions(store, "vit")
     shutil.rmtree(version.folder)

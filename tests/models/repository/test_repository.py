@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.support.stored_models import DIMS, PREPROCESSING, SPEC, model
+from tubelet.models.errors import BrokenModel, UnknownModel
 from tubelet.models.families.vit import ViT
-from tubelet.models.repository.model_folder import BrokenModel, write_folder
-from tubelet.models.repository.repository import ModelStore, UnknownModel
+from tubelet.models.repository.model_folder import write_folder
+from tubelet.models.repository.repository import ModelStore
 
 CPU = torch.device("cpu")
 
@@ -24,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "tiny"
 
 
-def test_a_folder_that_names_no_activation_has_softmax(folder: Path) -> None:
+def test_a_folder_without_activation_has_softmax(folder: Path) -> None:
     spec = folder / "model.toml"
     spec.write_text(spec.read_text().replace('activation = "softmax"\n', ""))
     assert ModelStore(folder.parent).specs() == (SPEC,)
@@ -75,7 +76,7 @@ def test_a_model_is_replaced_whole(folder: Path) -> None:
     assert all(torch.equal(value, wanted[name]) for name, value in loaded.model.state_dict().items())
 
 
-def test_the_newest_version_answers_when_none_is_named(folder: Path) -> None:
+def test_the_newest_version_is_the_default(folder: Path) -> None:
     newer = folder.parent / "named as it pleases" / "1.10.0"
     write_folder(newer, dataclasses.replace(SPEC, version="1.10.0"), DIMS, model(), "")
     store = ModelStore(folder.parent)
@@ -92,7 +93,7 @@ def test_unknown_models_are_named_with_the_known_ones(folder: Path, name: str, v
     assert (caught.value.name, caught.value.version) == (name, version)
 
 
-def test_other_weights_than_those_written_are_refused(folder: Path) -> None:
+def test_changed_weights_are_refused(folder: Path) -> None:
     weights = folder / "weights.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
@@ -229,7 +230,7 @@ def test_labels_that_were_changed_are_refused(folder: Path) -> None:
     assert "labels.txt has sha256" in str(problem)
 
 
-def test_a_folder_that_was_left_out_says_why(folder: Path) -> None:
+def test_a_broken_folder_says_why(folder: Path) -> None:
     """It is there: that no such model is known would send its owner looking elsewhere."""
     (folder / "labels.txt").write_text("a\nc\nd\n")
     shutil.copytree(folder, folder.parent / "other" / "2")
@@ -241,7 +242,7 @@ def test_a_folder_that_was_left_out_says_why(folder: Path) -> None:
         store.find("other", "1")
 
 
-def test_a_model_that_is_there_twice_is_taken_once(folder: Path) -> None:
+def test_a_duplicate_model_is_read_once(folder: Path) -> None:
     write_folder(folder.with_name("twin"), SPEC, DIMS, model(seed=3), "")
     store = ModelStore(folder.parent)
     assert store.specs() == (SPEC,)

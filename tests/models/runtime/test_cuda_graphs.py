@@ -15,14 +15,14 @@ LARGEST = 12
 @pytest.mark.parametrize(
     ("largest", "sizes"), [(1, [1]), (2, [1, 2]), (12, [1, 2, 4, 8, 12]), (16, [1, 2, 4, 8, 16])]
 )
-def test_powers_of_two_and_the_largest_are_recorded(largest: int, sizes: list[int]) -> None:
+def test_powers_of_two_and_the_largest_batch_are_recorded(largest: int, sizes: list[int]) -> None:
     assert recorded_sizes(largest) == sizes
 
 
 def test_only_our_own_families_are_recorded() -> None:
-    assert all(build(case).only_device_work for case in OURS)
-    assert not HfModel.only_device_work
-    assert not TorchvisionModel.only_device_work
+    assert all(build(case).supports_cuda_graphs for case in OURS)
+    assert not HfModel.supports_cuda_graphs
+    assert not TorchvisionModel.supports_cuda_graphs
 
 
 @pytest.mark.gpu

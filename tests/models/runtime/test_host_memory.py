@@ -33,7 +33,7 @@ IN_A_THREAD = "thread = threading.Thread(target=layers); thread.start(); thread.
 
 @pytest.mark.parametrize("run", ["layers()", IN_A_THREAD], ids=["alone", "in a thread"])
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator than glibc's")
-def test_freed_memory_is_taken_again_without_new_pages(run: str) -> None:
+def test_freed_memory_is_reused_without_new_pages(run: str) -> None:
     by_default, kept = (
         int(subprocess.check_output([sys.executable, "-c", FAULTS.format(setup=setup, run=run)]))
         for setup in ("", "keep_freed_memory()")

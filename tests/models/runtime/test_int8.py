@@ -8,10 +8,11 @@ import torch.nn.functional as F
 
 from tests.support.models import CASES, build, random_units
 from tests.support.precisions import CPU, needs_int8
+from tubelet.models.errors import UnsupportedPrecision
 from tubelet.models.repository.repository import ModelStore
 from tubelet.models.runtime.int8 import Int8Linear
 from tubelet.models.runtime.onednn import pack
-from tubelet.models.runtime.precision import UnsupportedPrecision, choose_dtype
+from tubelet.models.runtime.precision import choose_dtype
 from tubelet.service.config.config import EngineConfig
 from tubelet.service.engine.engine import Engine
 from tubelet.service.metrics import Metrics

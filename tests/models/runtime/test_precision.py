@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from tests.support.cli_process import tubelet
 from tests.support.precisions import CPU, needs_bf16, needs_int8
+from tubelet.models.errors import UnsupportedPrecision
 from tubelet.models.runtime.precision import (
     Native,
-    UnsupportedPrecision,
     check_int8,
     choose_dtype,
     native_precisions,
@@ -38,7 +38,7 @@ def unlimited(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 @x86
 @pytest.mark.skipif("ATEN_CPU_CAPABILITY" in os.environ, reason="ATEN_CPU_CAPABILITY limits this process")
-def test_native_precisions_are_those_of_proc_cpuinfo(unlimited: pytest.MonkeyPatch) -> None:
+def test_native_precisions_equal_proc_cpuinfo(unlimited: pytest.MonkeyPatch) -> None:
     flags = set(Path("/proc/cpuinfo").read_text().partition("flags")[2].partition("\n")[0].split())
     found = native_precisions(CPU)
     assert "fp32" in found
@@ -56,7 +56,7 @@ def test_a_limit_of_onednn_takes_precisions_away(unlimited: pytest.MonkeyPatch, 
 
 
 @pytest.mark.parametrize("isa", ["DEFAULT", "AVX512_CORE_BF16", "AVX512_CORE_AMX", "no such limit"])
-def test_a_limit_above_the_precisions_takes_nothing_away(unlimited: pytest.MonkeyPatch, isa: str) -> None:
+def test_an_isa_limit_above_the_precisions_changes_nothing(unlimited: pytest.MonkeyPatch, isa: str) -> None:
     whole = native_precisions(CPU)
     unlimited.setenv("ONEDNN_MAX_CPU_ISA", isa)
     assert native_precisions(CPU) == whole
@@ -106,7 +106,7 @@ def test_classify_refuses_a_precision_that_the_cpu_lacks(
 
 
 @x86
-def test_serve_refuses_a_precision_that_torch_is_denied() -> None:
+def test_serve_refuses_a_precision_that_the_environment_rules_out() -> None:
     limits = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "DEFAULT"}
     settings = {"TUBELET_ENGINE__PRECISION": "bf16", "TUBELET_ENGINE__DEVICE": "cpu"}
     done = tubelet("serve", "--port", "0", "--metrics-port", "0", **limits, **settings)
@@ -137,7 +137,7 @@ def test_int8_is_refused_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         choose_dtype("int8", torch.device("cuda:1"))
 
 
-def test_int8_is_refused_to_families_of_libraries() -> None:
+def test_library_families_refuse_int8() -> None:
     check_int8("vit")
     with pytest.raises(UnsupportedPrecision, match="family torchvision"):
         check_int8("torchvision")

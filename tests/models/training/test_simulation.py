@@ -20,7 +20,7 @@ from tubelet.models.training.simulation.camera_path import (
     Path,
     simulate,
 )
-from tubelet.models.training.simulation.render import fit, look
+from tubelet.models.training.simulation.render import place_in_source, render_view
 from tubelet.models.training.simulation.symmetries import mirrored
 
 FRAMES, SIZE = 16, 64
@@ -43,7 +43,7 @@ def dots(path: Path) -> NDArray[np.float64]:
     for colour, (dx, dy) in enumerate(((-30, -10), (30, 10))):
         x, y = int(centre[0] + dx), int(centre[1] + dy)
         scene[0, y - 4 : y + 5, x - 4 : x + 5, colour] = 255
-    pictures = look(scene, affine, SIZE).numpy()
+    pictures = render_view(scene, affine, SIZE).numpy()
     rows, columns = np.mgrid[:SIZE, :SIZE]
     found = []
     for picture in pictures:
@@ -121,7 +121,7 @@ def whole_move(path: Path) -> NDArray[np.float64]:
         ("roll_ccw", 3, -MIN_ROLL),
     ],
 )
-def test_a_move_moves_at_least_as_much_as_the_card_says(label: str, axis: int, least: float) -> None:
+def test_a_move_reaches_the_minimum_of_the_card(label: str, axis: int, least: float) -> None:
     tremor = 0.03  # sides or radians that the hand may add or take
     for path in labelled_paths(label):
         assert whole_move(path)[axis] * np.sign(least) >= abs(least) - tremor
@@ -145,7 +145,7 @@ def test_the_camera_never_leaves_its_source(label: str) -> None:
     rng = np.random.default_rng(3)
     fitted = 0
     for path in labelled_paths(label):
-        affine = fit(path, 160, 240, rng)
+        affine = place_in_source(path, 160, 240, rng)
         if affine is None:
             continue
         fitted += 1
@@ -162,14 +162,14 @@ PARTS = {"x": 0, "y": 1, "log_size": 2, "roll": 3}
 
 @pytest.mark.parametrize("mirror", MIRRORS)
 @pytest.mark.parametrize("label", ["pan_left", "tilt_down", "zoom_in", "roll_cw"])
-def test_mirrored_windows_get_the_label_that_their_content_shows(label: str, mirror: str) -> None:
+def test_mirrored_windows_get_the_label_of_their_content(label: str, mirror: str) -> None:
     ends = {"pan_left": {"x": -0.2}, "tilt_down": {"y": 0.2}, "zoom_in": {"log_size": -0.4}}
     path = camera(**ends.get(label, {"roll": 0.4}))
     texture = np.random.default_rng(1).integers(0, 256, (50, 50, 3), np.uint8)
     scene = np.kron(texture, np.ones((8, 8, 1), np.uint8))[None]
     affine = path.affine() * 160
     affine[:, :, 2] += 200
-    clip = (look(scene, affine, SIZE).permute(0, 2, 3, 1) * 255).round().to(torch.uint8)
+    clip = (render_view(scene, affine, SIZE).permute(0, 2, 3, 1) * 255).round().to(torch.uint8)
     chosen = torch.zeros(1, 4, dtype=torch.bool)
     chosen[0, MIRRORS[mirror]] = True
     flow = torch.from_numpy(path.flow()).float()

@@ -27,7 +27,7 @@ def short() -> bytes:
     return pan(0.5)
 
 
-def test_clips_that_come_after_a_failure_are_found(folder: Path, tmp_path: Path, short: bytes) -> None:
+def test_clips_after_a_broken_one_are_found(folder: Path, tmp_path: Path, short: bytes) -> None:
     with pytest.raises(NoSources, match="videos holds no clip that can be decoded"):
         load_sources(folder, tmp_path / "cache", test=False)
     for number in range(30):  # by their names, a fifth of them is for tests
@@ -62,7 +62,7 @@ def test_one_clip_is_for_training_or_for_tests(folder: Path, tmp_path: Path) -> 
         (("camera-motion", "--videos", "{}", "--steps", "0"), "greater than or equal to 1"),
         (("evaluate", "--videos", "{}", "--clips", "{}"), "has not been trained"),
         (("publish",), "has not been trained"),
-        (("publish", "--family", "hf"), "'hf' is none that is trained here: factorised, "),
+        (("publish", "--family", "hf"), "'hf' has no recipe; these have: factorised, "),
     ],
 )
 def test_what_is_wrong_is_said(folder: Path, tmp_path: Path, arguments: tuple[str, ...], says: str) -> None:

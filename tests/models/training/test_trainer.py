@@ -108,7 +108,7 @@ def test_confusion_counts_every_window_once(sources: list[Source], tmp_path: Pat
     assert counts.sum(dim=1).tolist() == torch.bincount(truth, minlength=len(LABELS)).tolist()
 
 
-def test_stillness_is_of_the_camera_and_not_of_objects() -> None:
+def test_stillness_ignores_moving_objects() -> None:
     rng = np.random.default_rng(1)
     scene = blobs(rng, 160, 400)
     scene = np.clip(scene + rng.integers(-20, 20, scene.shape), 0, 255).astype(np.uint8)
