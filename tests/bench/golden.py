@@ -336,7 +336,9 @@ def _streamed(
         received: list[dict[str, Any]] = []
         for event in server.stub.ClassifyStreaming(_streaming_messages(options, chunks), timeout=timeout_s):
             kind = event.WhichOneof("event")
-            if kind != "progress":
+            if kind == "video":  # as much as a header says, or more where more has come by then
+                received.append({kind: {}})
+            elif kind != "progress":
                 received.append({kind: _plain(getattr(event, kind))})
         return {"events": received}
 
