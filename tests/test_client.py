@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from tests.support.running_server import Served, wait_until
-from tests.support.sample_clip import pan
+from tests.support.sample_clip import panning_clip
 from tubelet.service.client import AsyncClient, Client, ServerError
 from tubelet.service.types.request import Options
 from tubelet.service.types.result import Classification, Segment
 
 
 async def test_asyncio_client_gives_the_answers_of_the_blocking_one(served: Served, client: Client) -> None:
-    clip = pan(2.0)
+    clip = panning_clip(2.0)
     async with AsyncClient(served.target) as other:
         answer = await other.classify(clip)
         events = [event async for event in other.stream(clip)]
@@ -33,7 +33,7 @@ async def test_asyncio_client_gives_the_answers_of_the_blocking_one(served: Serv
 
 
 def test_video_may_be_a_path_bytes_or_a_file(client: Client, tmp_path: Path) -> None:
-    clip = pan(1.0)
+    clip = panning_clip(1.0)
     path = tmp_path / "clip.mp4"
     path.write_bytes(clip)
     with path.open("rb") as file:

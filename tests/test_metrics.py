@@ -16,8 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.listening import needs_ipv6
 from tests.support.running_server import Served, serving
-from tests.support.sample_clip import pan
-from tests.support.videos import is_right
+from tests.support.sample_clip import panning_clip
+from tests.support.videos import assert_decodes_correctly
 from tubelet.service.client import Client, ServerError
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode.pool.pool import DecodePool
@@ -59,7 +59,7 @@ def test_warm_up_counts_in_no_metric(fresh: Served) -> None:
 def test_stages_and_frames_are_counted_by_model(fresh: Served) -> None:
     model = {"model": "camera-motion"}
     with Client(fresh.target) as client:
-        client.classify(pan(2.0))
+        client.classify(panning_clip(2.0))
     for stage in ("upload", "probe", "decode", "total"):
         assert fresh.metric("tubelet_stage_seconds_count", stage=stage, **model) == 1
     for stage in ("queue", "encode", "classify"):
@@ -115,10 +115,10 @@ async def test_pool_has_its_workers_and_the_fork_server_as_processes() -> None:
 
 async def test_busy_time_of_workers_can_be_reset(clip: Path) -> None:
     async with DecodePool(DecodeConfig(workers=1)) as pool:
-        await is_right(pool, clip)
+        await assert_decodes_correctly(pool, clip)
         await pool.reset_busy_time()
         assert pool.busy_s == 0
-        await is_right(pool, clip)
+        await assert_decodes_correctly(pool, clip)
         assert pool.busy_s > 0
 
 

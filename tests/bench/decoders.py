@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torchvision.transforms.v2 import functional as F
 
-from tests.support.videos import opened
+from tests.support.videos import open_file
 from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.types.plan import Plan, SamplingGrid
 from tubelet.service.types.video import NS_PER_S, PixelFormat
@@ -72,7 +72,7 @@ class Tubelet:
     async def decode(self, path: Path, request: Request) -> np.ndarray:
         grid = request.grid
         frames = np.zeros((grid.num_units, grid.frames_per_unit, SIZE, SIZE, 3), np.uint8)
-        with opened(path) as file:
+        with open_file(path) as file:
             async with self._pool.session(file) as session:
                 await session.probe(file)
                 async for unit in session.decode(Plan((grid,)), _FORMAT, fast=self._fast):

@@ -20,7 +20,7 @@ import psutil
 import torch
 
 from tests.simulation.videos import DeviceCosts
-from tests.support.videos import opened
+from tests.support.videos import open_file
 from tubelet.models.repository.repository import ModelStore
 from tubelet.models.spec import ModelSpec
 from tubelet.service.config.config import DecodeConfig, EngineConfig
@@ -105,7 +105,7 @@ async def _crowded(spec: ModelSpec, clips: Sequence[Path], options: Options) -> 
 async def _decode(pool: DecodePool, spec: ModelSpec, clip: Path, options: Options) -> ClipCost:
     """Return the decoding cost of ``clip`` in one worker of ``pool``."""
     size, units = spec.preprocessing, 0
-    with opened(clip) as file:
+    with open_file(clip) as file:
         async with pool.session(file) as session:
             before_s = _children_s()
             plan = make_plan(await session.probe(file), spec.sampling, options)

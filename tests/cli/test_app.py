@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from tests.support.cli_process import serving, tubelet
 from tests.support.running_server import Served
-from tests.support.sample_clip import pan
+from tests.support.sample_clip import panning_clip
 from tubelet.service.cli.app import app
 from tubelet.service.config.config import load_config
 from tubelet.service.server.app import SAMPLE_CLIP
@@ -23,7 +23,7 @@ from tubelet.service.types.uri import is_covered, parse_prefix, parse_uri
 def clips(tmp_path: Path) -> tuple[str, str]:
     """A valid clip and an invalid one."""
     good, bad = tmp_path / "good.mp4", tmp_path / "bad.mp4"
-    good.write_bytes(pan(2.0))
+    good.write_bytes(panning_clip(2.0))
     bad.write_text("not a video")
     return str(good), str(bad)
 

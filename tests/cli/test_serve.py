@@ -21,7 +21,7 @@ import pytest
 
 from tests.support.cli_process import TUBELET, serving, tubelet
 from tests.support.running_server import Served, Upload
-from tests.support.sample_clip import pan
+from tests.support.sample_clip import panning_clip
 from tubelet.models.repository.repository import ZOO
 from tubelet.service.client import Client, Options
 from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierStub
@@ -95,7 +95,7 @@ def test_occupied_port_is_one_sentence_before_models_load(
 @pytest.fixture
 def video(tmp_path: Path) -> Path:
     path = tmp_path / "good.mp4"
-    path.write_bytes(pan(2.0))
+    path.write_bytes(panning_clip(2.0))
     return path
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from tests.support.cli_process import TUBELET
 from tests.support.running_server import Served
-from tests.support.sample_clip import pan
+from tests.support.sample_clip import panning_clip
 from tests.support.terminal import CTRL_C, Terminal, terminal
 from tubelet.service.server.app import SAMPLE_CLIP
 
@@ -28,7 +28,7 @@ BAR = "━"
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clip of two seconds in which the camera pans."""
     path = tmp_path_factory.mktemp("clip") / "pan.mp4"
-    path.write_bytes(pan(2.0))
+    path.write_bytes(panning_clip(2.0))
     return path
 
 
@@ -126,7 +126,7 @@ def test_screen_of_one_file(served: Served, clip: Path, columns: int) -> None:
 @pytest.mark.parametrize("columns", [80, 200])
 def test_screen_of_140_files(served: Served, tmp_path: Path, columns: int) -> None:
     names = [f"{number:03}.mp4" for number in range(140)]
-    short = pan(0.4, (160, 120))
+    short = panning_clip(0.4, (160, 120))
     for name in names:
         (tmp_path / name).write_bytes(short)
     names[70] = "missing.mp4"

@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from tests.support.running_server import Served, serving
-from tests.support.sample_clip import pan
+from tests.support.sample_clip import panning_clip
 from tubelet.service.client import Client, ServerError
 from tubelet.service.types.request import Options, Sliding, WholeVideo
 from tubelet.service.types.result import Classification, Segment
@@ -56,7 +56,7 @@ def test_an_answer_holds_metadata_segments_and_times(client: Client, sample: byt
     assert answer.segments[-1].end_ns == 16 * NS_PER_S
     assert all(len(segment.labels) == 4 for segment in answer.segments)
     assert set(answer.stage_seconds) == {"upload", "probe", "decode", "queue", "encode", "classify", "total"}
-    seconds = client.classify(pan(2.7)).stage_seconds  # the sample's units are known by now
+    seconds = client.classify(panning_clip(2.7)).stage_seconds  # the sample's units are known by now
     assert 0 < seconds["encode"] < seconds["total"]
     assert answer.warnings == ()
 
@@ -73,7 +73,7 @@ def test_streaming_gives_metadata_then_segments_then_the_same_answer(client: Cli
 
 def test_answers_in_a_full_server_equal_those_alone(client: Client, sample: bytes) -> None:
     """Units of many videos share batches, and no answer changes."""
-    clips = [sample, *(pan(seconds) for seconds in (1.2, 2.0, 3.3))]
+    clips = [sample, *(panning_clip(seconds) for seconds in (1.2, 2.0, 3.3))]
     options = Options(top_k=10)
     alone = [client.classify(clip, options) for clip in clips]
     with ThreadPoolExecutor(8) as threads:
@@ -83,7 +83,7 @@ def test_answers_in_a_full_server_equal_those_alone(client: Client, sample: byte
 
 
 def test_chunks_may_be_cut_anywhere(client: Client) -> None:
-    clip = pan(2.0)
+    clip = panning_clip(2.0)
 
     class Trickle(BytesIO):
         def read(self, size: int | None = -1) -> bytes:
@@ -121,14 +121,18 @@ def test_a_range_gets_the_labels_that_the_whole_video_gets_there(client: Client,
 @pytest.mark.parametrize(
     ("clip", "frames", "size", "label"),
     [
-        pytest.param(lambda: pan(0.6), 15, (320, 240), "pan_right", id="shorter than a window"),
-        pytest.param(lambda: pan(0.04), 1, (320, 240), "static", id="one frame"),
+        pytest.param(lambda: panning_clip(0.6), 15, (320, 240), "pan_right", id="shorter than a window"),
+        pytest.param(lambda: panning_clip(0.04), 1, (320, 240), "static", id="one frame"),
         pytest.param(
-            lambda: pan(2.0, (160, 120), container="gif", codec="gif"), 50, (160, 120), "pan_right", id="gif"
+            lambda: panning_clip(2.0, (160, 120), container="gif", codec="gif"),
+            50,
+            (160, 120),
+            "pan_right",
+            id="gif",
         ),
-        pytest.param(lambda: pan(2.0, (240, 426)), 50, (240, 426), "pan_right", id="portrait"),
-        pytest.param(lambda: pan(2.0, container="matroska"), 50, (320, 240), "pan_right", id="mkv"),
-        pytest.param(lambda: pan(2.0, container="mpegts"), 50, (320, 240), "pan_right", id="mpegts"),
+        pytest.param(lambda: panning_clip(2.0, (240, 426)), 50, (240, 426), "pan_right", id="portrait"),
+        pytest.param(lambda: panning_clip(2.0, container="matroska"), 50, (320, 240), "pan_right", id="mkv"),
+        pytest.param(lambda: panning_clip(2.0, container="mpegts"), 50, (320, 240), "pan_right", id="mpegts"),
     ],
 )
 def test_unusual_videos_are_classified(
@@ -161,7 +165,10 @@ def test_embedded_models_are_loaded_only_if_named(client: Client) -> None:
     assert {model.family for model in others} == {"vit", "channel_stack"}
     assert [(model.device, model.dtype, model.is_default) for model in others] == [("", "", False)] * 2
     for name in ("camera-motion-stack", "camera-motion-stack:1.0.0"):
-        for ask in (partial(client.model, name), partial(client.classify, pan(1.0), Options(model=name))):
+        for ask in (
+            partial(client.model, name),
+            partial(client.classify, panning_clip(1.0), Options(model=name)),
+        ):
             with pytest.raises(ServerError) as caught:
                 ask()
             assert (caught.value.code, caught.value.reason) == ("NOT_FOUND", "UNKNOWN_MODEL")
@@ -170,7 +177,7 @@ def test_embedded_models_are_loaded_only_if_named(client: Client) -> None:
 
 
 def test_every_embedded_model_answers_where_it_is_loaded() -> None:
-    clip = pan(3.0)
+    clip = panning_clip(3.0)
     names = ("camera-motion", "camera-motion-frame", "camera-motion-stack")
     with serving(models={"load": names}) as served, Client(served.target) as client:
         models = client.models()
@@ -209,7 +216,7 @@ def test_metrics_count_what_happened(served: Served, client: Client) -> None:
             "windows": served.metric("tubelet_batch_windows_sum", model="camera-motion"),
         }
 
-    clip = pan(4.0)
+    clip = panning_clip(4.0)
     before = seen()
     client.classify(clip)
     after = seen()

@@ -16,7 +16,7 @@ from google.rpc.error_details_pb2 import BadRequest
 from grpc_status import rpc_status
 
 from tests.support.running_server import OPTIONS, Served, serving
-from tests.support.sample_clip import pan
+from tests.support.sample_clip import panning_clip
 from tests.support.videos import worker_pids
 from tubelet.service.client import Client
 from tubelet.service.server.app import SAMPLE_CLIP
@@ -75,7 +75,7 @@ def sound() -> bytes:
             "not a video",
         ),
         # The index of an mp4 stands at its end: without it nothing is known of the rest.
-        (pan(1.0)[:20_000], "INVALID_ARGUMENT", "NOT_A_VIDEO", ""),
+        (panning_clip(1.0)[:20_000], "INVALID_ARGUMENT", "NOT_A_VIDEO", ""),
         (bytes(40_000_001), "RESOURCE_EXHAUSTED", "UPLOAD_TOO_LARGE", "limit of 40000000 bytes"),
     ],
     ids=["empty", "text", "noise", "sound only", "playlist", "truncated", "too large"],
@@ -95,7 +95,7 @@ def test_invalid_uploads_get_their_reasons(
 )
 def test_server_starts_with_limits_below_the_warm_up_clip(limit: dict[str, Any]) -> None:
     with serving(**limit) as served, Client(served.target) as client:
-        assert outcome(client, pan(1.0)) == ""
+        assert outcome(client, panning_clip(1.0)) == ""
         assert outcome(client, SAMPLE_CLIP.read_bytes()).endswith("TOO_LARGE")
 
 
@@ -104,10 +104,10 @@ def test_video_longer_than_the_limit_is_refused() -> None:
     containers = {"mp4": "libx264", "matroska": "libx264", "mpegts": "libx264", "avi": "mpeg4"}
     with serving(decode={"max_duration_s": 2}) as served, Client(served.target) as client:
         for container, codec in containers.items():
-            error = refused(client, pan(4.0, container=container, codec=codec))
+            error = refused(client, panning_clip(4.0, container=container, codec=codec))
             assert error.reason == "VIDEO_TOO_LARGE", container
             assert "or more, the limit is 2 s" in error.message
-            answer = client.classify(pan(2.0, container=container, codec=codec))
+            answer = client.classify(panning_clip(2.0, container=container, codec=codec))
             assert answer.metadata.duration_ns == pytest.approx(2 * NS_PER_S, rel=0.01)
 
 
@@ -116,10 +116,10 @@ def test_more_windows_than_the_limit_are_refused(ranges_ns: tuple[tuple[int, int
     """Windows of 1 s every 0.5 s: eight seconds have fifteen, and so has the warm-up clip."""
     with serving(decode={"max_windows": 15}) as served, Client(served.target) as client:
         every = Options(windowing=Sliding(NS_PER_S, NS_PER_S // 2), ranges_ns=ranges_ns)
-        error = refused(client, pan(8.5), every)
+        error = refused(client, panning_clip(8.5), every)
         assert (error.code, error.reason) == ("FAILED_PRECONDITION", "VIDEO_TOO_LARGE")
         assert "more windows than the limit of 15" in error.message
-        assert len(client.classify(pan(8.0), every).segments) == 16
+        assert len(client.classify(panning_clip(8.0), every).segments) == 16
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_more_windows_than_the_limit_are_refused(ranges_ns: tuple[tuple[int, int
 def test_invalid_options_get_their_reasons(
     client: Client, options: Options, code: str, reason: str, says: str
 ) -> None:
-    error = refused(client, pan(1.0), options)
+    error = refused(client, panning_clip(1.0), options)
     assert (error.code, error.reason) == (code, reason)
     assert says in error.message
 
@@ -209,7 +209,7 @@ def test_the_field_at_fault_is_named(
 
 
 def test_truncated_video_is_classified_up_to_its_end(client: Client) -> None:
-    whole = pan(4.0, container="matroska")
+    whole = panning_clip(4.0, container="matroska")
     answer = client.classify(whole[: len(whole) // 2])
     assert 1 < answer.metadata.duration_ns / NS_PER_S < 3
     assert answer.segments
@@ -217,7 +217,7 @@ def test_truncated_video_is_classified_up_to_its_end(client: Client) -> None:
 
 
 def test_damage_in_the_middle_gives_a_warning(client: Client) -> None:
-    clip = bytearray(pan(4.0, container="mpegts"))
+    clip = bytearray(panning_clip(4.0, container="mpegts"))
     clip[len(clip) // 2 : len(clip) // 2 + 3000] = random.Random(0).randbytes(3000)
     answer = client.classify(bytes(clip))
     assert answer.warnings

@@ -9,10 +9,10 @@ from itertools import chain, islice
 import numpy as np
 import pytest
 
-from tests.support.mp4_boxes import samples_reversed
+from tests.support.mp4_boxes import reverse_samples
 from tests.support.remux import assert_same, remuxed
 from tests.support.running_server import Served, serving, wait_until
-from tests.support.sample_clip import Camera, encode, look, move, pan, town
+from tests.support.sample_clip import Camera, camera_move, encode, panning_clip, render_view, town
 from tubelet.service.client import Client, ServerError
 from tubelet.service.types.request import Options, Sliding
 from tubelet.service.types.result import Classification, Segment
@@ -37,7 +37,7 @@ def served() -> Iterator[Served]:
 
 @pytest.fixture(scope="module")
 def clip() -> bytes:
-    return pan(_SECONDS)
+    return panning_clip(_SECONDS)
 
 
 class Tap:
@@ -88,7 +88,7 @@ def test_segments_arrive_before_the_upload_ends(client: Client, clip: bytes, nam
 def test_index_with_frames_out_of_order_is_followed(client: Client, clip: bytes, pieces: int) -> None:
     """The movie box comes first, but the samples after it are not in the order of presentation."""
     in_order = remuxed(clip, *_CONTAINERS["fast start"])
-    video = samples_reversed(in_order)
+    video = reverse_samples(in_order)
     assert video != in_order
     size = -(-len(video) // pieces)
     tap = Tap()
@@ -108,10 +108,13 @@ def test_live_answer_is_right_where_the_video_ends_near_a_unit(client: Client, f
     """The frames of the last unit arrive before it is known whether the video contains the whole unit."""
     scene, camera = town(), Camera(400, 500)
     cameras = islice(
-        chain(move(camera, Camera(700, 500), 1.7, fps=100), move(Camera(700, 500), camera, 2, fps=100)),
+        chain(
+            camera_move(camera, Camera(700, 500), 1.7, fps=100),
+            camera_move(Camera(700, 500), camera, 2, fps=100),
+        ),
         frames,
     )
-    short = encode((look(scene, each, (160, 120)) for each in cameras), fps=100)
+    short = encode((render_view(scene, each, (160, 120)) for each in cameras), fps=100)
     options = Options(windowing=Sliding(2 * NS_PER_S, NS_PER_S))
     # A range needs the length first, which is behind the frames there.
     at_once = client.classify(short, replace(options, ranges_ns=((0, 100 * NS_PER_S),)))

@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from tests.support.running_server import OPTIONS, Served, wait_until
-from tests.support.sample_clip import pan
+from tests.support.sample_clip import panning_clip
 from tubelet.service.pipeline.registry import ModelRegistry
 from tubelet.service.wire.status import ServerError, from_rpc_error
 from tubelet.v1 import classification_pb2
@@ -53,7 +53,7 @@ def refused(served: Served) -> Iterator[Call]:
             "ClassifyStreaming",
             [
                 OPTIONS.SerializeToString(),
-                pb.ClassifyStreamingRequest(chunk=pan(1.0)[:1000]).SerializeToString(),
+                pb.ClassifyStreamingRequest(chunk=panning_clip(1.0)[:1000]).SerializeToString(),
                 NO_MESSAGE,
             ],
             "not a tubelet.v1.ClassifyStreamingRequest",

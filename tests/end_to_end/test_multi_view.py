@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from tests.support.running_server import Served, serving
-from tests.support.sample_clip import pan
-from tests.support.videos import decode_file, piece
+from tests.support.sample_clip import panning_clip
+from tests.support.videos import decode_file, single_window
 from tubelet.models.repository.repository import ModelStore
 from tubelet.service.client import Client, ServerError
 from tubelet.service.config.config import DecodeConfig
@@ -34,7 +34,7 @@ def served() -> Iterator[Served]:
 
 async def _window(pool: DecodePool, start_s: float) -> np.ndarray:
     """Return the units of the first two seconds, before the crop: (S, t, 48, 85, C)."""
-    plan = Plan((piece(start_s, start_s + 2, 4, 4),))
+    plan = Plan((single_window(start_s, start_s + 2, 4, 4),))
     async with pool.session() as session:
         _, units, _ = await decode_file(session, Path(str(SAMPLE_CLIP)), plan, _RESIZED)
     return np.stack([units[0, unit] for unit in range(4)])
@@ -75,13 +75,13 @@ async def test_an_answer_is_the_mean_of_the_logits_of_its_views(
 def test_each_range_is_one_segment(client: Client) -> None:
     second = partial(int.__mul__, NS_PER_S)
     ranges = ((0, second(2)), (second(3), second(9)))
-    answer = client.classify(pan(6.0), Options(windowing=Views(clips=4, crops=3), ranges_ns=ranges))
+    answer = client.classify(panning_clip(6.0), Options(windowing=Views(clips=4, crops=3), ranges_ns=ranges))
     assert [(each.start_ns, each.end_ns) for each in answer.segments] == [ranges[0], (second(3), second(6))]
     assert {each.labels[0].name for each in answer.segments} == {"pan_right"}
 
 
 def test_impossible_views_are_refused(client: Client) -> None:
     with pytest.raises(ServerError) as refused:
-        client.classify(pan(1.0), Options(windowing=Views(clips=31)))
+        client.classify(panning_clip(1.0), Options(windowing=Views(clips=31)))
     assert (refused.value.code, refused.value.reason) == ("INVALID_ARGUMENT", "MALFORMED_OPTION")
     assert {"limit": "1..30", "value": "31"}.items() <= refused.value.metadata.items()

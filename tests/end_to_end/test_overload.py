@@ -11,7 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
 from tests.support.running_server import OPTIONS, Served, Upload, serving, wait_until
-from tests.support.sample_clip import pan
+from tests.support.sample_clip import panning_clip
 from tubelet.service.client import Client
 from tubelet.service.wire.status import ServerError, from_rpc_error
 from tubelet.v1 import video_classifier_pb2 as pb
@@ -23,26 +23,26 @@ def test_a_cancelled_upload_leaves_nothing_behind(
 ) -> None:
     before = served.metric("tubelet_requests_total", code="CANCELLED")
     upload = Upload(stub)
-    upload.send(pan(1.0)[:1000])
+    upload.send(panning_clip(1.0)[:1000])
     wait_until(served, "tubelet_videos_in_flight", 1)
     upload.call.cancel()
     wait_until(served, "tubelet_videos_in_flight", 0)
     wait_until(served, "tubelet_requests_total", before + 1, code="CANCELLED")
     upload.send(None)
-    assert client.classify(pan(1.0)).segments
+    assert client.classify(panning_clip(1.0)).segments
 
 
 def test_deadline_stops_the_work(served: Served, stub: VideoClassifierStub, client: Client) -> None:
     before = served.metric("tubelet_requests_total", code="DEADLINE_EXCEEDED")
     upload = Upload(stub, timeout_s=2)  # time enough for the call to arrive
-    upload.send(pan(1.0)[:1000])
+    upload.send(panning_clip(1.0)[:1000])
     with pytest.raises(grpc.RpcError) as caught:
         upload.call.result()
     assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED  # pyright: ignore[reportAttributeAccessIssue]
     wait_until(served, "tubelet_videos_in_flight", 0)
     wait_until(served, "tubelet_requests_total", before + 1, code="DEADLINE_EXCEEDED")
     upload.send(None)
-    assert client.classify(pan(1.0)).segments
+    assert client.classify(panning_clip(1.0)).segments
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_videos_above_the_limit_get_a_retry_delay(limit: str, reason: str) -> No
     ):
         stub = VideoClassifierStub(channel)
         first = Upload(stub)
-        first.send(pan(1.0))
+        first.send(panning_clip(1.0))
         wait_until(served, "tubelet_videos_in_flight", 1)
         with pytest.raises(grpc.RpcError) as caught:
             Upload(stub).call.result()
@@ -87,16 +87,16 @@ def test_calls_are_admitted_before_their_messages_are_read() -> None:
             call = VideoClassifierStub(channel).Classify.future(nothing())
             wait_until(served, "tubelet_videos_in_flight", 1)
             with pytest.raises(ServerError, match="1 videos are in flight, the limit is 1"):
-                client.classify(pan(1.0))
+                client.classify(panning_clip(1.0))
             call.cancel()
             silent.set()
         wait_until(served, "tubelet_requests_total", 1, code="CANCELLED")
-        assert client.classify(pan(1.0)).segments
+        assert client.classify(panning_clip(1.0)).segments
 
 
 @pytest.mark.parametrize(
     "messages",
-    [[], [OPTIONS], [OPTIONS, pb.ClassifyRequest(chunk=pan(2.0, container="matroska")[:20_000])]],
+    [[], [OPTIONS], [OPTIONS, pb.ClassifyRequest(chunk=panning_clip(2.0, container="matroska")[:20_000])]],
     ids=["no options", "options alone", "half a video"],
 )
 def test_idle_upload_ends_and_frees_its_ticket(messages: list[pb.ClassifyRequest]) -> None:
@@ -163,7 +163,7 @@ def test_drain_finishes_calls_in_flight_and_refuses_new_ones() -> None:
     with serving() as served, grpc.insecure_channel(served.target) as channel:
         stub = VideoClassifierStub(channel)
         upload = Upload(stub)
-        clip = pan(3.0)
+        clip = panning_clip(3.0)
         upload.send(clip[:5000])
         wait_until(served, "tubelet_videos_in_flight", 1)
         served.drain()
@@ -182,7 +182,7 @@ def test_calls_in_flight_at_the_end_of_a_drain_get_a_retry_delay() -> None:
         stub = VideoClassifierStub(channel)
         uploads = [Upload(stub) for _ in range(2)]
         for each in uploads:
-            each.send(pan(3.0)[:5000])
+            each.send(panning_clip(3.0)[:5000])
         wait_until(served, "tubelet_videos_in_flight", 2)
         served.drain()
         for each in uploads:

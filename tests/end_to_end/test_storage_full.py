@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.running_server import Served, serving
-from tests.support.sample_clip import pan
+from tests.support.sample_clip import panning_clip
 from tubelet.service.client import Client, ServerError
 
 
@@ -33,7 +33,7 @@ def cramped(disk: Path) -> Iterator[Served]:
 
 def test_upload_to_a_full_disk_gets_a_retry_delay(cramped: Served) -> None:
     failed = {"name": "tubelet_failed_requests_total", "reason": "STORAGE_FULL"}
-    small, large = pan(1.0), bytes(4_000_000)
+    small, large = panning_clip(1.0), bytes(4_000_000)
     with Client(cramped.target, retries=False) as client:
         with pytest.raises(ServerError) as caught:
             client.classify(large)

@@ -16,7 +16,7 @@ import pytest
 from tests.support.breakable_connection import wire_to
 from tests.support.cli_process import tubelet
 from tests.support.running_server import Served, wait_until
-from tests.support.sample_clip import pan
+from tests.support.sample_clip import panning_clip
 from tubelet.service.cli.runs.runner import Answer, Failure, open_remote, run_as_completed
 from tubelet.service.client import AsyncClient, Client, ServerError
 from tubelet.service.server.app import SAMPLE_CLIP
@@ -91,9 +91,9 @@ async def test_both_clients_name_an_unreachable_server(nobody: str) -> None:
     assert (error.code, error.message) == ("UNAVAILABLE", says)
     async with AsyncClient(nobody) as client:
         with pytest.raises(ServerError, match="no tubelet server answers"):
-            await client.classify(pan(1.0))
+            await client.classify(panning_clip(1.0))
         with pytest.raises(ServerError, match="no tubelet server answers"):
-            _ = [event async for event in client.stream(pan(1.0))]
+            _ = [event async for event in client.stream(panning_clip(1.0))]
         with pytest.raises(ServerError, match="no tubelet server answers"):
             await client.models()
 
@@ -127,7 +127,7 @@ def test_unresolvable_name_is_reported() -> None:
 
 async def test_answers_before_the_server_was_lost_are_kept(served: Served, tmp_path: Path) -> None:
     clip, waiting = tmp_path / "clip.mp4", tmp_path / "waiting.mp4"
-    clip.write_bytes(pan(1.0))
+    clip.write_bytes(panning_clip(1.0))
     os.mkfifo(waiting)
     held = os.open(waiting, os.O_RDWR)  # so that its readers wait for more
     videos = [str(waiting), str(clip), str(clip), str(waiting)]
@@ -153,7 +153,7 @@ async def test_answers_before_the_server_was_lost_are_kept(served: Served, tmp_p
 
 async def test_video_is_sent_once_more_after_a_lost_connection(served: Served, tmp_path: Path) -> None:
     clip = tmp_path / "clip.mp4"
-    clip.write_bytes(pan(2.0))
+    clip.write_bytes(panning_clip(2.0))
 
     async def answer(breaks: int) -> tuple[Answer, int]:
         async with wire_to(served.server.port, breaks) as wire, open_remote(wire.target) as classify_video:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.http_server import Request, Site, site
 from tests.support.running_server import serving
-from tests.support.sample_clip import pan
+from tests.support.sample_clip import panning_clip
 from tubelet.service.client import Client
 from tubelet.service.config.config import FetchConfig, UploadConfig
 from tubelet.service.errors import (
@@ -172,7 +172,7 @@ async def test_failing_store_is_reported_as_unavailable(way: Way) -> None:
 
 
 def test_object_gets_the_same_answer_as_its_upload(way: Way) -> None:
-    clip = pan(30.0)
+    clip = panning_clip(30.0)
     way.store.put("clip.mp4", clip)
     options = Options(windowing=WholeVideo(), ranges_ns=((20 * NS_PER_S, 22 * NS_PER_S),))
     settings = way.settings | {"block_bytes": 16384}

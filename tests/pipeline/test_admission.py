@@ -8,7 +8,7 @@ from time import monotonic
 
 import pytest
 
-from tests.support.sample_clip import pan
+from tests.support.sample_clip import panning_clip
 from tubelet.service.config.config import ServerConfig, load_config
 from tubelet.service.errors import ClientOverloaded, DeadlineTooShort, Overloaded
 from tubelet.service.metrics import Metrics
@@ -181,7 +181,7 @@ async def test_client_is_waited_for_until_its_last_chunk() -> None:
     waited: list[bool] = []
 
     async def chunks() -> AsyncIterator[bytes]:
-        clip = pan(1.0)
+        clip = panning_clip(1.0)
         for part in (clip[:1000], clip[1000:]):
             waited.append(ticket.waiting_for_client_since is not None)
             yield part
@@ -207,7 +207,7 @@ async def test_slow_reading_client_does_not_raise_the_cost() -> None:
         waited_s.append(monotonic() - began)
 
     async def chunks() -> AsyncIterator[bytes]:
-        yield pan(1.0)
+        yield panning_clip(1.0)
 
     async with open_stages(load_config(None), Metrics()) as stages:
         with stages.pipeline.admit(Caller("", None)) as ticket:

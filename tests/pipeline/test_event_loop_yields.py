@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.sample_clip import pan
+from tests.support.sample_clip import panning_clip
 from tubelet.models.repository.repository import ModelStore
 from tubelet.service.config.config import load_config
 from tubelet.service.decode.pool.session import DecodeSession
@@ -108,7 +108,7 @@ async def test_event_loop_runs_while_units_are_queued(monkeypatch: pytest.Monkey
         queue(starter, unit)
 
     async def chunks() -> AsyncIterator[bytes]:
-        yield pan(2.0)
+        yield panning_clip(2.0)
 
     async def ignore(_: Event) -> None:
         pass

@@ -1,4 +1,4 @@
-"""What a video shows when, by an independent decoder: the ffmpeg program, which decodes it once."""
+"""An independent decoder as the reference: the ffmpeg program, which decodes a video once."""
 
 import asyncio
 import re
@@ -11,25 +11,25 @@ import numpy as np
 
 _TIME_BASE = re.compile(rb"config in time_base: (\d+)/(\d+)")
 _STAMP = re.compile(rb"\] n: *\d+ pts: *(-?\d+)")
-# swscale as exact as it can be: its default makes colours darker by 2 of 255.
+# swscale's most exact flags; its default makes colours darker by 2 of 255.
 EXACT = "flags=bilinear+full_chroma_int+accurate_rnd"
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Every frame and when it is shown, T of them."""
+    """All T frames of a video and their display times."""
 
     times: tuple[Fraction, ...]  # seconds
     pixels: np.ndarray  # (T, H, W, 3) uint8
 
     def shown_at(self, wanted_ns: int) -> int:
-        """Which frame a viewer sees at a time after the first frame; the first one if none is due yet."""
+        """Return the index of the frame shown ``wanted_ns`` after the first one; 0 before any is shown."""
         wanted = self.times[0] + Fraction(wanted_ns, 10**9)
         return max([number for number, time in enumerate(self.times) if time <= wanted], default=0)
 
 
-async def reference(path: Path, filters: str, width: int, height: int, seconds: float) -> Reference:
-    """The first seconds through ffmpeg's filters, which end with pictures of this size."""
+async def decode_with_ffmpeg(path: Path, filters: str, width: int, height: int, seconds: float) -> Reference:
+    """Decode the first ``seconds`` with ``filters``, which end with pictures of (width, height)."""
     command = ["ffmpeg", "-hide_banner", "-nostdin", "-threads", "1", "-t", str(seconds), "-i", str(path)]
     command += ["-map", "0:v:0", "-vf", f"{filters},format=rgb24,showinfo=checksum=0"]
     command += ["-fps_mode", "passthrough", "-f", "rawvideo", "-"]

@@ -1,4 +1,4 @@
-"""The same packets in another container, and answers that must be equal."""
+"""Copies of a clip in other containers, and a comparison of their answers."""
 
 from io import BytesIO
 from tempfile import NamedTemporaryFile
@@ -10,8 +10,8 @@ from tubelet.service.types.result import Classification
 
 
 def remuxed(clip: bytes, container: str, options: dict[str, str]) -> bytes:
-    """The same packets in another container."""
-    with NamedTemporaryFile() as out:  # a fast start reads again what it wrote
+    """Copy the packets of ``clip`` to a file of another ``container``, and return its bytes."""
+    with NamedTemporaryFile() as out:  # a file on disk, because faststart reads again what it wrote
         with (
             av.open(BytesIO(clip), "r") as source,
             av.open(out.name, "w", container, container_options=options) as target,
@@ -25,7 +25,7 @@ def remuxed(clip: bytes, container: str, options: dict[str, str]) -> bytes:
 
 
 def assert_same(answer: Classification, other: Classification) -> None:
-    """All but the last digits of scores, which depend on what shares a batch."""
+    """Assert that two answers are equal, except for the last digits of scores, which depend on the batch."""
     assert answer.metadata == other.metadata
     assert len(answer.segments) == len(other.segments)
     for one, another in zip(answer.segments, other.segments, strict=True):

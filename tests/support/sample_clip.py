@@ -1,4 +1,4 @@
-"""Clips with known content: a drawn town, seen by a camera whose moves are exact.
+"""Clips with known content: a drawn town, filmed by a camera with exact moves.
 
 ``python -m tests.support.sample_clip service/sample.mp4`` renders the clip of ``tubelet demo``.
 """
@@ -21,7 +21,7 @@ WIDTH, HEIGHT, FPS = 480, 270, 25
 
 @dataclass(frozen=True, slots=True)
 class Camera:
-    """Where it looks: centre in picture pixels, scale (2: twice as large), roll in degrees clockwise."""
+    """A camera position: centre in picture pixels, scale (2: twice as large), roll in degrees clockwise."""
 
     x: float
     y: float
@@ -31,7 +31,7 @@ class Camera:
 
 @cache
 def town(width: int = 1600, height: int = 1000, seed: int = 7) -> Image.Image:
-    """A hilly town at dusk: structure at every size, so that any move can be seen anywhere."""
+    """Draw a hilly town at dusk, with structure at every scale so that any move is visible anywhere."""
     rng = np.random.default_rng(seed)
     sky = np.linspace((70, 90, 160), (240, 190, 150), height)[:, None, :].repeat(width, axis=1)
     picture = Image.fromarray(sky.astype(np.uint8))
@@ -60,8 +60,8 @@ def town(width: int = 1600, height: int = 1000, seed: int = 7) -> Image.Image:
     return picture
 
 
-def look(picture: Image.Image, camera: Camera, size: tuple[int, int] = (WIDTH, HEIGHT)) -> np.ndarray:
-    """What the camera sees: (height, width, 3) uint8."""
+def render_view(picture: Image.Image, camera: Camera, size: tuple[int, int] = (WIDTH, HEIGHT)) -> np.ndarray:
+    """Render what ``camera`` sees in ``picture``: (height, width, 3) uint8."""
     width, height = size
     turn = np.deg2rad(camera.roll)
     cos, sin = np.cos(turn) / camera.scale, np.sin(turn) / camera.scale
@@ -74,8 +74,8 @@ def look(picture: Image.Image, camera: Camera, size: tuple[int, int] = (WIDTH, H
     return np.asarray(seen)
 
 
-def move(start: Camera, end: Camera, seconds: float, fps: int = FPS) -> Iterator[Camera]:
-    """A steady move; the scale changes by equal factors."""
+def camera_move(start: Camera, end: Camera, seconds: float, fps: int = FPS) -> Iterator[Camera]:
+    """Yield the camera's positions in a steady move; the scale changes by equal factors."""
     frames = round(seconds * fps)
     for index in range(frames):
         part = index / max(frames - 1, 1)
@@ -96,7 +96,7 @@ def encode(
     file: BinaryIO | None = None,
     **options: str,
 ) -> bytes:
-    """Frames (H, W, 3) uint8 as a video file; its bytes."""
+    """Encode frames (H, W, 3) uint8 as a video, into ``file`` or returned as bytes."""
     buffer = BytesIO() if file is None else file
     with av.open(buffer, "w", format=container) as output:
         stream = None
@@ -112,28 +112,28 @@ def encode(
     return buffer.getvalue() if isinstance(buffer, BytesIO) else b""
 
 
-def pan(
+def panning_clip(
     seconds: float, size: tuple[int, int] = (320, 240), container: str = "mp4", codec: str = "libx264"
 ) -> bytes:
-    """A clip in which the camera turns right, by half a picture's width a second."""
-    cameras = move(Camera(400, 500), Camera(400 + size[0] / 2 * seconds, 500), seconds)
+    """Render a clip in which the camera pans right by half a picture's width a second."""
+    cameras = camera_move(Camera(400, 500), Camera(400 + size[0] / 2 * seconds, 500), seconds)
     scene = town()
-    return encode((look(scene, camera, size) for camera in cameras), container=container, codec=codec)
+    return encode((render_view(scene, camera, size) for camera in cameras), container=container, codec=codec)
 
 
 def sample_moves() -> Iterator[Camera]:
-    """The demo's story: still, pan right, zoom in, tilt up, roll clockwise, still."""
+    """Yield the demo's camera positions: still, pan right, zoom in, tilt up, roll clockwise, still."""
     still = Camera(500, 560)
     right = Camera(1000, 560)
     near = Camera(1000, 560, scale=1.9)
     high = Camera(1000, 330, scale=1.9)
     rolled = Camera(1000, 330, scale=1.9, roll=60)
-    yield from move(still, still, 2.0)
-    yield from move(still, right, 3.0)
-    yield from move(right, near, 3.0)
-    yield from move(near, high, 3.0)
-    yield from move(high, rolled, 3.0)
-    yield from move(rolled, rolled, 2.0)
+    yield from camera_move(still, still, 2.0)
+    yield from camera_move(still, right, 3.0)
+    yield from camera_move(right, near, 3.0)
+    yield from camera_move(near, high, 3.0)
+    yield from camera_move(high, rolled, 3.0)
+    yield from camera_move(rolled, rolled, 2.0)
 
 
 def _tint(rng: np.random.Generator, base: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -143,6 +143,8 @@ def _tint(rng: np.random.Generator, base: tuple[int, int, int]) -> tuple[int, in
 
 if __name__ == "__main__":
     scene = town()
-    clip = encode((look(scene, camera) for camera in sample_moves()), crf="27", preset="veryslow", g="50")
+    clip = encode(
+        (render_view(scene, camera) for camera in sample_moves()), crf="27", preset="veryslow", g="50"
+    )
     Path(sys.argv[1]).write_bytes(clip)
     print(f"{sys.argv[1]}: {len(clip)} bytes")

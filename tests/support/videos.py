@@ -1,4 +1,4 @@
-"""What the tests of the decoder share: clips, rendered or found, and the reference: the ffmpeg program."""
+"""Helpers of the decoder's tests: clips, files, plans, and frames of the ffmpeg program for reference."""
 
 import math
 import multiprocessing
@@ -31,12 +31,12 @@ from tubelet.service.types.video import NS_PER_S, Crop, DecodeSummary, PixelForm
 
 VIDEOS = Path(__file__).resolve().parents[3] / "shared" / "videos"
 SMALL = PixelFormat(64, 64, "stretch")
-_BITS = 8
-_PIECES = 12  # of a file that arrives
+_NUMBER_BITS = 8
+_ARRIVAL_STEPS = 12  # steps in which a file arrives
 
 
-def found(name: str) -> Path:
-    """A clip of the shared collection; the test is skipped where there is none."""
+def shared_clip(name: str) -> Path:
+    """Return the path of a clip in the shared collection; skip the test if it is missing."""
     path = VIDEOS / name
     if not path.is_file():
         pytest.skip(f"no clip {name} in {VIDEOS}")
@@ -45,7 +45,7 @@ def found(name: str) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A file that is there as a whole."""
+    """A file whose bytes are all there."""
 
     fd: int
     size_bytes: int
@@ -60,7 +60,7 @@ class StoredFile:
 
 @dataclass(slots=True)
 class ArrivingFile:
-    """A file of which a piece more is there each time that somebody waits for it."""
+    """A file that grows by one piece each time someone waits for it."""
 
     fd: int
     total: int
@@ -76,7 +76,7 @@ class ArrivingFile:
 
     async def wait(self, start: int, end: int) -> tuple[int, int]:
         while self.arrived <= start and not self.is_whole:
-            self.arrived = min(self.total, self.arrived + -(-self.total // _PIECES))
+            self.arrived = min(self.total, self.arrived + -(-self.total // _ARRIVAL_STEPS))
         return 0, self.arrived
 
     async def whole(self) -> int:
@@ -85,7 +85,8 @@ class ArrivingFile:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[StoredFile]:
+def open_file(path: Path) -> Iterator[StoredFile]:
+    """Open ``path`` as a stored file."""
     fd = os.open(path, os.O_RDONLY)
     try:
         yield StoredFile(fd, os.fstat(fd).st_size)
@@ -93,10 +94,10 @@ def opened(path: Path) -> Iterator[StoredFile]:
         os.close(fd)
 
 
-def whole(
+def plan_whole_video(
     metadata: VideoMetadata, frames_per_unit: int = 2, units_per_window: int = 8, window_s: float = 2
 ) -> Plan:
-    """Windows over the whole video, the second half of each shared with the next."""
+    """Return a plan of windows over the whole video, each shifted by half a window."""
     window_ns = min(int(window_s * 1e9), metadata.duration_ns)
     stride = max(1, units_per_window // 2)
     return Plan(
@@ -104,8 +105,10 @@ def whole(
     )
 
 
-def piece(start_s: float, end_s: float, frames_per_unit: int = 2, units_per_window: int = 4) -> SamplingGrid:
-    """One window over a range."""
+def single_window(
+    start_s: float, end_s: float, frames_per_unit: int = 2, units_per_window: int = 4
+) -> SamplingGrid:
+    """Return a grid of one window over [start_s, end_s)."""
     start, end = int(start_s * 1e9), int(end_s * 1e9)
     return SamplingGrid(start, end, end - start, frames_per_unit, units_per_window, units_per_window)
 
@@ -113,11 +116,11 @@ def piece(start_s: float, end_s: float, frames_per_unit: int = 2, units_per_wind
 async def decode_file(
     session: DecodeSession,
     path: Path,
-    plan: Plan | Callable[[VideoMetadata], Plan] = whole,
+    plan: Plan | Callable[[VideoMetadata], Plan] = plan_whole_video,
     pixel_format: PixelFormat = SMALL,
 ) -> tuple[VideoMetadata, dict[tuple[int, int], np.ndarray], DecodeSummary]:
-    """Facts, the pixels of each (grid, unit), and the end."""
-    with opened(path) as file:
+    """Probe and decode ``path``; return its facts, the pixels of each (grid, unit), and the end."""
+    with open_file(path) as file:
         metadata = await session.probe(file)
         units, end = await decode_plan(session, plan(metadata) if callable(plan) else plan, pixel_format)
         return metadata, units, end
@@ -126,37 +129,37 @@ async def decode_file(
 async def decode_plan(
     session: DecodeSession, plan: Plan, pixel_format: PixelFormat = SMALL
 ) -> tuple[dict[tuple[int, int], np.ndarray], DecodeSummary]:
-    """The pixels of each (grid, unit) of a video that has been probed, and the end."""
+    """Decode a video that was probed; return the pixels of each (grid, unit), and the end."""
     units = {}
     async for unit in session.decode(plan, pixel_format):
-        units[unit.grid, unit.unit] = kept(unit)
+        units[unit.grid, unit.unit] = copy_and_release(unit)
     assert session.end is not None
     return units, session.end
 
 
-def kept(unit: UnitFrames) -> np.ndarray:
-    """A copy of a unit, which is given back."""
+def copy_and_release(unit: UnitFrames) -> np.ndarray:
+    """Return a copy of the unit's pixels and release its slot."""
     pixels = unit.pixels.copy()
     unit.release()
     return pixels
 
 
-def limits(**changed: Any) -> Limits:
-    """Those of the configuration but for some."""
+def decode_limits(**changed: Any) -> Limits:
+    """Return the configuration's default limits with some ``changed``."""
     settings: dict[str, Any] = DecodeConfig().model_dump() | {"threads": 1} | changed
     return Limits(**{each.name: settings[each.name] for each in fields(Limits)})
 
 
-def source_of(path: Path) -> ByteSource:
-    """For the caller to close."""
+def open_source(path: Path) -> ByteSource:
+    """Open ``path`` as a byte source, which the caller closes."""
     return ByteSource(os.open(path, os.O_RDONLY))
 
 
 @contextmanager
-def probed(path: Path, **changed: Any) -> Iterator[Track]:
-    """What the worker's own code finds, in this process, by these ``limits``."""
-    with closing(source_of(path)) as source:
-        track = probe(source, limits(**changed), lambda: None)
+def probe_file(path: Path, **changed: Any) -> Iterator[Track]:
+    """Probe ``path`` in this process, with some limits ``changed``."""
+    with closing(open_source(path)) as source:
+        track = probe(source, decode_limits(**changed), lambda: None)
         try:
             yield track
         finally:
@@ -164,7 +167,7 @@ def probed(path: Path, **changed: Any) -> Iterator[Track]:
 
 
 def remux(path: Path, target: Path, options: dict[str, str]) -> Path:
-    """The same packets in another file, whose container is written with these options."""
+    """Copy the packets of ``path`` to another container, which is written with ``options``."""
     with av.open(str(path)) as source, av.open(str(target), "w", container_options=options) as copy:
         stream = copy.add_stream_from_template(source.streams.video[0])
         for packet in source.demux(video=0):
@@ -181,21 +184,22 @@ def render(
     rate: int = 10,
     size: tuple[int, int] = (128, 64),
     codec: str = "libx264",
-    paint: Callable[[int], np.ndarray] | None = None,
+    draw: Callable[[int], np.ndarray] | None = None,
     times: Callable[[int], int] | None = None,
     pix_fmt: str = "yuv420p",
     options: dict[str, str] | None = None,
-    turn: tuple[float, bool, bool] = (0, False, False),
+    rotation: tuple[float, bool, bool] = (0, False, False),
     aspect: Fraction | None = None,
 ) -> Path:
-    """Encode numbered frames, or what ``paint`` makes.
+    """Encode numbered frames, or those that ``draw`` makes.
 
-    ``times`` gives each its place in units of 1 / rate; ``turn`` is degrees, then flips as PyAV has them.
+    ``times`` gives the display time of each frame in units of 1 / rate. ``rotation`` is degrees, then
+    horizontal and vertical flips as in PyAV.
     """
     width, height = size
     if codec == "libsvtav1" and multiprocessing.parent_process() is None:
-        # Run as root it makes threads real-time, and those that torch starts after it inherit that and starve
-        # the machine: it encodes in a process of its own.
+        # As root, the encoder makes its threads real-time, and threads that torch starts later inherit that
+        # and starve the machine. So it runs in a process of its own.
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as elsewhere:
             here = partial(render, rate=rate, size=size, codec=codec, pix_fmt=pix_fmt, options=options)
             return elsewhere.submit(here, path, frames).result()
@@ -206,10 +210,10 @@ def render(
         stream.codec_context.time_base = Fraction(1, rate)
         if aspect is not None:
             stream.codec_context.sample_aspect_ratio = aspect
-        if turn != (0, False, False):
-            stream.set_display_rotation(*turn)
+        if rotation != (0, False, False):
+            stream.set_display_rotation(*rotation)
         for number in range(frames):
-            pixels = numbered(number, width, height) if paint is None else paint(number)
+            pixels = numbered_picture(number, width, height) if draw is None else draw(number)
             frame = av.VideoFrame.from_ndarray(pixels, format="rgba" if pixels.shape[2] == 4 else "rgb24")
             frame.pts = number if times is None else times(number)
             frame.time_base = Fraction(1, rate)
@@ -218,22 +222,22 @@ def render(
     return path
 
 
-def numbered(number: int, width: int, height: int) -> np.ndarray:
-    """A picture that says its number: a bar for each bit, white for one. -> (height, width, 3)"""
-    bars = [(number >> bit & 1) * 255 for bit in range(_BITS)]
-    row = np.repeat(np.array(bars, np.uint8), width // _BITS)
+def numbered_picture(number: int, width: int, height: int) -> np.ndarray:
+    """Draw ``number`` in binary, a white bar for each one: -> (height, width, 3)."""
+    bars = [(number >> bit & 1) * 255 for bit in range(_NUMBER_BITS)]
+    row = np.repeat(np.array(bars, np.uint8), width // _NUMBER_BITS)
     return np.broadcast_to(row[None, :, None], (height, width, 3)).copy()
 
 
-def number_of(pixels: np.ndarray) -> int:
-    """What ``numbered`` wrote, from a picture of any size: (H, W, 3) -> its number."""
-    middles = (np.arange(_BITS) * 2 + 1) * pixels.shape[1] // (2 * _BITS)
+def read_number(pixels: np.ndarray) -> int:
+    """Read the number that ``numbered_picture`` drew, at any size: (H, W, 3) -> number."""
+    middles = (np.arange(_NUMBER_BITS) * 2 + 1) * pixels.shape[1] // (2 * _NUMBER_BITS)
     bits = pixels[pixels.shape[0] // 2, middles].mean(axis=1) > 127
-    return int(sum(1 << bit for bit in range(_BITS) if bits[bit]))
+    return int(sum(1 << bit for bit in range(_NUMBER_BITS) if bits[bit]))
 
 
-def flagged(frame: av.VideoFrame, parity: str) -> av.VideoFrame:
-    """The same frame, marked as interlaced."""
+def mark_interlaced(frame: av.VideoFrame, parity: str) -> av.VideoFrame:
+    """Return the same frame marked as interlaced, with ``parity`` tff or bff."""
     graph = Graph()
     source = graph.add_buffer(
         width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1)
@@ -244,7 +248,7 @@ def flagged(frame: av.VideoFrame, parity: str) -> av.VideoFrame:
 
 
 def ffmpeg_frames(path: Path, filters: str, width: int, height: int) -> np.ndarray:
-    """Every frame through ffmpeg's own filters: -> (frames, height, width, 3) uint8."""
+    """Return every frame after ffmpeg's ``filters``: -> (frames, height, width, 3) uint8."""
     command = ["ffmpeg", "-v", "error", "-threads", "1", "-i", str(path), "-map", "0:v:0", "-an"]
     command += ["-vf", filters, "-fps_mode", "passthrough", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
     raw = subprocess.run(command, capture_output=True, check=True).stdout
@@ -254,7 +258,7 @@ def ffmpeg_frames(path: Path, filters: str, width: int, height: int) -> np.ndarr
 def crop_filters(
     width: int, height: int, pixel_format: PixelFormat, matrix: str, crop: Crop = "centre"
 ) -> str:
-    """ffmpeg's words for ``crop`` of a (width, height) picture of square pixels."""
+    """Return ffmpeg's filters that take ``crop`` of a (width, height) picture with square pixels."""
     rows, columns = pixel_format.resized
     scale = max(Fraction(columns, width), Fraction(rows, height))
     wide, high = max(columns, math.floor(width * scale)), max(rows, math.floor(height * scale))
@@ -277,31 +281,31 @@ def fork_server_pid() -> int:
     return pid
 
 
-def working_on(path: Path) -> set[int]:
-    """The workers that have a file open: who is done with it may be about to close it."""
+def pids_reading(path: Path) -> set[int]:
+    """Return the workers that have ``path`` open; one that is done may not have closed it yet."""
     return {pid for pid in worker_pids() if _has_open(pid, path)}
 
 
 def _has_open(pid: int, path: Path) -> bool:
-    """A process and its descriptors may go while they are looked at."""
+    """Whether a process has ``path`` open; it and its descriptors may vanish meanwhile."""
     with suppress(FileNotFoundError):
-        return any(_is(file, path) for file in Path(f"/proc/{pid}/fd").iterdir())
+        return any(_is_same_file(file, path) for file in Path(f"/proc/{pid}/fd").iterdir())
     return False
 
 
-def _is(file: Path, path: Path) -> bool:
+def _is_same_file(file: Path, path: Path) -> bool:
     with suppress(FileNotFoundError):
         return file.samefile(path)
     return False
 
 
-async def is_right(pool: DecodePool, clip: Path) -> None:
-    """The pool decodes, and each frame is the one wanted."""
+async def assert_decodes_correctly(pool: DecodePool, clip: Path) -> None:
+    """Assert that the pool decodes ``clip`` and that each frame is the requested one."""
     async with pool.session() as session:
         metadata, units, end = await decode_file(session, clip)
-    grid = whole(metadata).grids[0]
+    grid = plan_whole_video(metadata).grids[0]
     assert len(units) == grid.num_units
     for (_, unit), pixels in units.items():
         for frame in range(2):
-            assert number_of(pixels[frame]) == grid.frame_time_ns(unit, frame) * 10 // NS_PER_S
+            assert read_number(pixels[frame]) == grid.frame_time_ns(unit, frame) * 10 // NS_PER_S
     assert end.end_ns == metadata.duration_ns

@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from tests.support.cli_process import TUBELET
 from tests.support.running_server import Served
-from tests.support.sample_clip import pan
+from tests.support.sample_clip import panning_clip
 from tubelet.service.cli.app import app
 from tubelet.service.cli.runs.results_log import open_results
 
@@ -20,7 +20,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of two valid videos and an invalid one."""
     (tmp_path / "clips").mkdir()
     for name in ("a.mp4", "b.mp4"):
-        (tmp_path / "clips" / name).write_bytes(pan(1.0))
+        (tmp_path / "clips" / name).write_bytes(panning_clip(1.0))
     (tmp_path / "clips" / "bad.mp4").write_text("not a video")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -60,7 +60,7 @@ def test_out_file_is_written_and_continued(served: Served, folder: Path) -> None
     assert asked(served) == before
     assert len(results()) == 3
 
-    (folder / "clips" / "bad.mp4").write_bytes(pan(1.0))
+    (folder / "clips" / "bad.mp4").write_bytes(panning_clip(1.0))
     retried = classify(served, "--retry-failed", "--json")
     assert retried.exit_code == 0, retried.output
     assert json.loads(retried.stdout)["video"] == "clips/bad.mp4"

@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from tests.support.cli_process import tubelet
 from tests.support.running_server import Served
-from tests.support.sample_clip import pan
+from tests.support.sample_clip import panning_clip
 from tubelet.service.cli.app import app
 from tubelet.service.client import Client
 
@@ -21,7 +21,7 @@ def data(tmp_path: Path) -> Path:
     folder = tmp_path / "data"
     for name in ("pan_right/a.mp4", "pan_right/more/b.mp4", "tilt_up/wrong.mp4"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(pan(1.0))
+        (folder / name).write_bytes(panning_clip(1.0))
     (folder / "pan_right" / "bad.mp4").write_text("not a video")
     (folder / "pan_right" / ".hidden").write_text("not listed")
     (folder / "README.txt").write_text("in no class")
@@ -116,7 +116,7 @@ def test_evaluate_csv_in_process_with_views(data: Path, tmp_path: Path) -> None:
 def test_evaluate_list_with_class_numbers(served: Served, client: Client, data: Path, tmp_path: Path) -> None:
     labels = list(client.model("camera-motion").labels)
     right, up = labels.index("pan_right"), labels.index("tilt_up")
-    (data / "a clip.mp4").write_bytes(pan(1.0))
+    (data / "a clip.mp4").write_bytes(panning_clip(1.0))
     (data / "val.txt").write_text(f"pan_right/a.mp4 {right}\na clip.mp4 {right}\ntilt_up/wrong.mp4 {up}\n")
     out = ("--out", str(tmp_path / "out"), "--json")
     report = evaluated(evaluate(str(data / "val.txt"), "--server", served.target, *out))

@@ -1,4 +1,4 @@
-"""Animated AVIF: a track of all frames stands beside a still picture of the first one."""
+"""Tests of animated AVIF, which has a still picture beside the track of all frames."""
 
 import shutil
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.support.videos import decode_file, number_of, probed, render, whole
+from tests.support.videos import decode_file, plan_whole_video, probe_file, read_number, render
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode.pool.pool import DecodePool
 
@@ -39,17 +39,17 @@ def _avif(path: Path, frames: int, options: list[str]) -> Path:
     [[], ["-filter_complex", _ALPHA, "-map", "[colour]", "-map", "[alpha]"]],
     ids=["opaque", "with transparency"],
 )
-async def test_all_frames_are_decoded(pool: DecodePool, tmp_path: Path, options: list[str]) -> None:
+async def test_animated_avif_decodes_all_frames(pool: DecodePool, tmp_path: Path, options: list[str]) -> None:
     path = _avif(tmp_path / "animated.avif", 20, options)
     async with pool.session() as session:
         metadata, units, _ = await decode_file(session, path)
     assert (metadata.frames, metadata.duration_ns, metadata.warnings) == (20, 2 * 10**9, ())
-    grid = whole(metadata).grids[0]
+    grid = plan_whole_video(metadata).grids[0]
     for (_, unit), pixels in units.items():
         for frame in range(2):
-            assert number_of(pixels[frame]) == grid.frame_time_ns(unit, frame) // 10**8
+            assert read_number(pixels[frame]) == grid.frame_time_ns(unit, frame) // 10**8
 
 
-async def test_a_still_is_one_frame(tmp_path: Path) -> None:
-    with probed(_avif(tmp_path / "still.avif", 1, ["-still-picture", "1"])) as track:
+async def test_still_avif_has_one_frame(tmp_path: Path) -> None:
+    with probe_file(_avif(tmp_path / "still.avif", 1, ["-still-picture", "1"])) as track:
         assert (track.metadata.frames, track.metadata.duration_ns) == (1, 10**9)

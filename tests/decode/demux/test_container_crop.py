@@ -1,4 +1,4 @@
-"""What a container says is not to be seen of the stored picture is cut away first."""
+"""Tests that the part of the stored picture which the container hides is cropped first."""
 
 import shutil
 import struct
@@ -14,9 +14,17 @@ import pytest
 import pytest_asyncio
 from PIL import ImageFilter
 
-from tests.support.mp4_boxes import box, edited, with_in_entry
+from tests.support.mp4_boxes import add_to_sample_entry, box, edit_boxes
 from tests.support.sample_clip import town
-from tests.support.videos import crop_filters, decode_file, ffmpeg_frames, flagged, probed, remux, render
+from tests.support.videos import (
+    crop_filters,
+    decode_file,
+    ffmpeg_frames,
+    mark_interlaced,
+    probe_file,
+    remux,
+    render,
+)
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode.demux.container_crop import NO_CROPPING, Cropping
 from tubelet.service.decode.pixels.rgb_converter import RgbConverter
@@ -40,29 +48,30 @@ async def pool() -> AsyncIterator[DecodePool]:
 
 
 def _picture() -> np.ndarray:
-    """-> (height, width, 3); blurred, since ffmpeg turns the large picture and we the small one."""
+    """Return a picture (height, width, 3), blurred because ffmpeg rotates before resizing, not after."""
     part = town().crop((300, 400, 300 + _WIDTH, 400 + _HEIGHT))
     return np.asarray(part.filter(ImageFilter.GaussianBlur(3)))
 
 
-_render = partial(render, frames=2, size=(_WIDTH, _HEIGHT), paint=lambda _: _picture())
+_render = partial(render, frames=2, size=(_WIDTH, _HEIGHT), draw=lambda _: _picture())
 
 
-def _cropped(plain: Path, path: Path, cropping: Cropping) -> Path:
-    """The same mp4 or mov with a clap box, whose offset is that of its middle from the picture's."""
+def _add_clap(plain: Path, path: Path, cropping: Cropping) -> Path:
+    """Write the mp4 or mov ``plain`` with a clap box, which states the offset of the picture's centre."""
     left, right, top, bottom = cropping
     aperture = (_WIDTH - left - right, 1, _HEIGHT - top - bottom, 1, left - right, 2, top - bottom, 2)
-    path.write_bytes(with_in_entry(plain.read_bytes(), box(b"clap", struct.pack(">4I4i", *aperture))))
+    path.write_bytes(add_to_sample_entry(plain.read_bytes(), box(b"clap", struct.pack(">4I4i", *aperture))))
     return path
 
 
-def _filters(cropping: Cropping) -> str:
-    """The same for ffmpeg."""
+def _crop_filter(cropping: Cropping) -> str:
+    """Return ffmpeg's crop filter for ``cropping``."""
     left, right, top, bottom = cropping
     return f"crop=iw-{left + right}:ih-{top + bottom}:{left}:{top}:exact=1"
 
 
-async def _is_cropped(pool: DecodePool, path: Path, expected: np.ndarray, size: tuple[int, int]) -> None:
+async def _assert_cropped(pool: DecodePool, path: Path, expected: np.ndarray, size: tuple[int, int]) -> None:
+    """Assert the size of the video at ``path``, and that its first frame looks like ``expected``."""
     async with pool.session() as session:
         metadata, units, _ = await decode_file(session, path, pixel_format=_MODEL)
     assert (metadata.width, metadata.height) == size
@@ -72,77 +81,77 @@ async def _is_cropped(pool: DecodePool, path: Path, expected: np.ndarray, size: 
 @needs_ffmpeg
 @pytest.mark.parametrize("cropping", [_CROPPING, _ODD], ids=["even", "odd"])
 @pytest.mark.parametrize("ending", ["mp4", "mkv"])
-async def test_looks_as_cropped_by_ffmpeg(
+async def test_cropping_equals_ffmpeg(
     pool: DecodePool, tmp_path: Path, ending: str, cropping: Cropping
 ) -> None:
     plain = _render(tmp_path / "plain.mp4")
-    path = _cropped(plain, tmp_path / "clip.mp4", cropping)
+    path = _add_clap(plain, tmp_path / "clip.mp4", cropping)
     if ending == "mkv":
         path = remux(path, tmp_path / "clip.mkv", {})
     left, right, top, bottom = cropping
     size = width, height = _WIDTH - left - right, _HEIGHT - top - bottom
-    filters = f"{_filters(cropping)},{crop_filters(width, height, _MODEL, 'auto')}"
-    await _is_cropped(pool, path, ffmpeg_frames(plain, filters, 48, 48)[0], size)
+    filters = f"{_crop_filter(cropping)},{crop_filters(width, height, _MODEL, 'auto')}"
+    await _assert_cropped(pool, path, ffmpeg_frames(plain, filters, 48, 48)[0], size)
 
 
 @needs_ffmpeg
-async def test_cropped_before_it_is_turned(pool: DecodePool, tmp_path: Path) -> None:
-    plain = _render(tmp_path / "plain.mp4", turn=(90, False, False))
-    path = _cropped(plain, tmp_path / "clip.mp4", _CROPPING)
+async def test_cropping_comes_before_rotation(pool: DecodePool, tmp_path: Path) -> None:
+    plain = _render(tmp_path / "plain.mp4", rotation=(90, False, False))
+    path = _add_clap(plain, tmp_path / "clip.mp4", _CROPPING)
     left, right, top, bottom = _CROPPING
     size = width, height = _HEIGHT - top - bottom, _WIDTH - left - right
-    # ffmpeg turns first: what is left and right becomes bottom and top.
+    # ffmpeg rotates first: left and right become bottom and top.
     turned = Cropping(left=top, right=bottom, top=right, bottom=left)
-    filters = f"{_filters(turned)},{crop_filters(width, height, _MODEL, 'auto')}"
-    await _is_cropped(pool, path, ffmpeg_frames(plain, filters, 48, 48)[0], size)
+    filters = f"{_crop_filter(turned)},{crop_filters(width, height, _MODEL, 'auto')}"
+    await _assert_cropped(pool, path, ffmpeg_frames(plain, filters, 48, 48)[0], size)
 
 
 @needs_ffmpeg
-async def test_pixels_keep_their_aspect(pool: DecodePool, tmp_path: Path) -> None:
+async def test_cropping_keeps_the_pixel_aspect(pool: DecodePool, tmp_path: Path) -> None:
     plain = _render(tmp_path / "plain.mp4", aspect=Fraction(4, 3))
-    path = _cropped(plain, tmp_path / "clip.mp4", _CROPPING)
+    path = _add_clap(plain, tmp_path / "clip.mp4", _CROPPING)
     left, right, top, bottom = _CROPPING
     size = width, height = (_WIDTH - left - right) * 4 // 3, _HEIGHT - top - bottom
-    filters = f"{_filters(_CROPPING)},{crop_filters(width, height, _MODEL, 'auto')}"
-    await _is_cropped(pool, path, ffmpeg_frames(plain, filters, 48, 48)[0], size)
+    filters = f"{_crop_filter(_CROPPING)},{crop_filters(width, height, _MODEL, 'auto')}"
+    await _assert_cropped(pool, path, ffmpeg_frames(plain, filters, 48, 48)[0], size)
 
 
-async def test_a_track_has_the_size_of_the_cropped_picture(tmp_path: Path) -> None:
-    """Pixels are square then: what FFmpeg makes of the sizes, without a crop, are none."""
+async def test_track_of_the_cropped_size_has_square_pixels(tmp_path: Path) -> None:
+    """FFmpeg derives other pixels from the track's size, because it ignores the cropping."""
     left, right, top, bottom = _CROPPING
     width, height = _WIDTH - left - right, _HEIGHT - top - bottom
-    path = _cropped(_render(tmp_path / "plain.mp4"), tmp_path / "clip.mp4", _CROPPING)
+    path = _add_clap(_render(tmp_path / "plain.mp4"), tmp_path / "clip.mp4", _CROPPING)
     size = struct.pack(">2I", width << 16, height << 16)
-    path.write_bytes(edited(path.read_bytes(), "moov/trak/tkhd", lambda tkhd: tkhd[:-8] + size))
-    with probed(path) as track:
+    path.write_bytes(edit_boxes(path.read_bytes(), "moov/trak/tkhd", lambda tkhd: tkhd[:-8] + size))
+    with probe_file(path) as track:
         assert (track.metadata.width, track.metadata.height) == (width, height)
 
 
 @pytest.mark.parametrize(("parity", "first"), [("tff", 50), ("bff", 200)])
-async def test_fields_stay_in_order(parity: str, first: int) -> None:
-    """A part that begins at an odd line would take one for the other."""
+async def test_cropping_keeps_the_field_order(parity: str, first: int) -> None:
+    """A crop that begins at an odd line would exchange the fields."""
     lines = np.array([50, 200], np.uint8).repeat(_WIDTH).reshape(2, _WIDTH)
     frame = av.VideoFrame.from_ndarray(np.tile(lines, (_HEIGHT // 2, 1)), "gray")
     converter = RgbConverter(_MODEL, None, {"centre"}, _ODD)
-    pixels = converter.convert(flagged(frame, parity)).crop("centre")
+    pixels = converter.convert(mark_interlaced(frame, parity)).crop("centre")
     assert np.abs(pixels.astype(int) - first).max() <= 2
 
 
 @needs_ffmpeg
 @pytest.mark.parametrize("codec", ["dvvideo", "qtrle", "v210", "mjpeg", "h263"])
-async def test_whatever_the_codec(tmp_path: Path, codec: str) -> None:
-    """Matroska has no word for some of them, which QuickTime has."""
+async def test_cropping_is_read_for_every_codec(tmp_path: Path, codec: str) -> None:
+    """Some of these codecs have a QuickTime code but no Matroska codec ID."""
     plain = tmp_path / "plain.mov"
     size = {"dvvideo": "720x576", "h263": "352x288"}.get(codec, f"{_WIDTH}x{_HEIGHT}")
     command = ["ffmpeg", "-nostdin", "-v", "error", "-f", "lavfi", "-i", f"testsrc=r=25:d=0.1:s={size}"]
     subprocess.run([*command, "-c:v", codec, str(plain)], check=True)
     aperture = struct.pack(">4I4i", 100, 1, 60, 1, 10, 1, -6, 1)
     path = tmp_path / "clip.mov"
-    path.write_bytes(with_in_entry(plain.read_bytes(), box(b"clap", aperture)))
-    with probed(plain) as track:
+    path.write_bytes(add_to_sample_entry(plain.read_bytes(), box(b"clap", aperture)))
+    with probe_file(plain) as track:
         assert track.cropping == NO_CROPPING
         width, height = (int(side) for side in size.split("x"))
-    with probed(path) as track:
+    with probe_file(path) as track:
         left, top = (width - 100) // 2 + 10, (height - 60) // 2 - 6
         assert track.cropping == Cropping(left, width - 100 - left, top, height - 60 - top)
         assert track.metadata.height == 60
@@ -160,21 +169,21 @@ async def test_whatever_the_codec(tmp_path: Path, codec: str) -> None:
     ],
     ids=str,
 )
-async def test_an_aperture_that_makes_no_sense_is_ignored(tmp_path: Path, aperture: tuple[int, ...]) -> None:
+async def test_invalid_aperture_is_ignored(tmp_path: Path, aperture: tuple[int, ...]) -> None:
     path = tmp_path / "clip.mp4"
     clap = box(b"clap", struct.pack(">4I4i", *aperture))
-    path.write_bytes(with_in_entry(_render(tmp_path / "plain.mp4").read_bytes(), clap))
-    with probed(path) as track:
+    path.write_bytes(add_to_sample_entry(_render(tmp_path / "plain.mp4").read_bytes(), clap))
+    with probe_file(path) as track:
         assert (track.metadata.width, track.metadata.height) == (_WIDTH, _HEIGHT)
 
 
 @pytest.mark.parametrize("side", [b"\x54\xcc", b"\x54\xdd", b"\x54\xbb", b"\x54\xaa"], ids=bytes.hex)
-async def test_sides_larger_than_the_picture_are_refused(tmp_path: Path, side: bytes) -> None:
-    path = _cropped(_render(tmp_path / "plain.mp4"), tmp_path / "clip.mp4", _CROPPING)
+async def test_cropping_larger_than_the_picture_is_rejected(tmp_path: Path, side: bytes) -> None:
+    path = _add_clap(_render(tmp_path / "plain.mp4"), tmp_path / "clip.mp4", _CROPPING)
     path = remux(path, tmp_path / "clip.mkv", {})
     data = bytearray(path.read_bytes())
     data[data.index(side + b"\x81") + 3] = 255
     path.write_bytes(data)
-    with pytest.raises(VideoRejected) as refused, probed(path):
+    with pytest.raises(VideoRejected) as refused, probe_file(path):
         pass
     assert refused.value.reason == "NOT_A_VIDEO"

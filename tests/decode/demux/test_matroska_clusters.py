@@ -1,4 +1,4 @@
-"""Matroska that does not list its clusters: they are found, and frames are those of the whole file."""
+"""Tests of seeking in Matroska files without an index: frames equal those of a full read."""
 
 import os
 import random
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.videos import SMALL, limits, probed, remux, render, source_of
+from tests.support.videos import SMALL, decode_limits, open_source, probe_file, remux, render
 from tubelet.service.decode.demux.byte_source import ByteSource
 from tubelet.service.decode.demux.container import BUFFER_BYTES
 from tubelet.service.decode.demux.matroska_clusters import Cluster, ClusterIndex, void_element
@@ -26,7 +26,7 @@ _NEAR_BYTES = 1 << 19
 
 
 class FarSource(ByteSource):
-    """A file of which blocks are fetched as they are asked for."""
+    """A source whose bytes are fetched in blocks on demand, and counted."""
 
     def __init__(self, path: Path) -> None:
         self.fetched_bytes = 0
@@ -39,8 +39,8 @@ class FarSource(ByteSource):
         self.add_available(start, end, self.size)
 
 
-class Kept:
-    """Units, each in memory of its own."""
+class UnitCollector:
+    """Slots that keep every unit in memory of its own."""
 
     def __init__(self) -> None:
         self.units: dict[tuple[int, int], np.ndarray] = {}
@@ -61,26 +61,26 @@ def no_heartbeat() -> None:
     pass
 
 
-def noise(_: int) -> np.ndarray:
+def noise_frame(_: int) -> np.ndarray:
     return np.random.default_rng().integers(0, 255, (_SIZE[1], _SIZE[0], 3), np.uint8)
 
 
 @pytest.fixture(scope="module")
 def coded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A key frame every two seconds, B-frames, 6 MB or more."""
+    """A clip of at least 6 MB with B-frames and a key frame every two seconds."""
     coding = {"g": str(_GROUP), "sc_threshold": "0", "bf": "2", "preset": "ultrafast", "qp": "12"}
     path = tmp_path_factory.mktemp("coded") / "coded.mp4"
-    return render(path, _SECONDS * _RATE, rate=_RATE, size=_SIZE, paint=noise, options=coding)
+    return render(path, _SECONDS * _RATE, rate=_RATE, size=_SIZE, draw=noise_frame, options=coding)
 
 
-def unlisted(coded: Path, path: Path, **options: str) -> Path:
+def remux_without_index(coded: Path, path: Path, **options: str) -> Path:
     return remux(coded, path, {"live": "1"} | options)
 
 
-def without_sizes(path: Path) -> Path:
-    """As who records to a pipe writes them: each cluster goes on until the next begins."""
+def remove_cluster_sizes(path: Path) -> Path:
+    """Make every cluster one of unknown size, as a recorder writes them to a pipe."""
     data = bytearray(path.read_bytes())
-    for cluster in listed(path):
+    for cluster in all_clusters(path):
         start = cluster.offset + 4
         length = 9 - data[start].bit_length()
         data[start : start + length] = bytes([0xFF >> (length - 1)]) + b"\xff" * (length - 1)
@@ -88,8 +88,8 @@ def without_sizes(path: Path) -> Path:
     return path
 
 
-def listed(path: Path) -> list[Cluster]:
-    """All of them, each with a checksum and its time first, as FFmpeg writes them."""
+def all_clusters(path: Path) -> list[Cluster]:
+    """Find all clusters of a file that FFmpeg wrote: each begins with a checksum and its time."""
     head = re.compile(rb"\x1f\x43\xb6\x75.{1,8}?\xbf\x84.{4}\xe7([\x81-\x88])(.{8})", re.DOTALL)
     return [
         Cluster(each.start(), int.from_bytes(each[2][: each[1][0] & 0x7F]))
@@ -101,35 +101,35 @@ def decoded(
     source: ByteSource, plan: Plan
 ) -> tuple[VideoMetadata, dict[tuple[int, int], np.ndarray], DecodeSummary]:
     with closing(source):
-        track = probe(source, limits(), no_heartbeat)
+        track = probe(source, decode_limits(), no_heartbeat)
         with closing(track):
-            kept = Kept()
-            end = decode(Job(source, track, plan, SMALL, False, limits()), kept, no_heartbeat)
-            return track.metadata, kept.units, end
+            collector = UnitCollector()
+            end = decode(Job(source, track, plan, SMALL, False, decode_limits()), collector, no_heartbeat)
+            return track.metadata, collector.units, end
 
 
 def probed_duration_ns(path: Path) -> int:
-    with probed(path) as track:
+    with probe_file(path) as track:
         return track.metadata.duration_ns
 
 
 @pytest.fixture(params=["small", "large", "without sizes", "broken off"])
 def clip(request: pytest.FixtureRequest, coded: Path, tmp_path: Path) -> Path:
     large = {"cluster_time_limit": "5000", "cluster_size_limit": "5000000"}
-    path = unlisted(coded, tmp_path / "clip.mkv", **({} if request.param == "small" else large))
+    path = remux_without_index(coded, tmp_path / "clip.mkv", **({} if request.param == "small" else large))
     if request.param == "without sizes":
-        return without_sizes(path)
+        return remove_cluster_sizes(path)
     if request.param == "broken off":
         os.truncate(path, path.stat().st_size - 100_000)
     return path
 
 
-def plan_of(start_ns: int, end_ns: int) -> Plan:
+def single_window_plan(start_ns: int, end_ns: int) -> Plan:
     return Plan((SamplingGrid(start_ns, end_ns, end_ns - start_ns, 2, 4, 4),))
 
 
-def test_one_is_found_before_any_time(clip: Path) -> None:
-    known = listed(clip)
+def test_a_near_cluster_is_found_before_every_time(clip: Path) -> None:
+    known = all_clusters(clip)
     with closing(FarSource(clip)) as source:
         clusters = ClusterIndex(source, known[0].offset, no_heartbeat)
         assert clusters.last == known[-1]
@@ -142,66 +142,70 @@ def test_one_is_found_before_any_time(clip: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_frames_are_those_of_the_whole_file(clip: Path, seed: int) -> None:
+def test_seeking_gives_the_frames_of_a_full_read(clip: Path, seed: int) -> None:
     start_ns = random.Random(seed).randrange(56 * NS_PER_S)
-    for plan in (plan_of(start_ns, start_ns + 2 * NS_PER_S), plan_of(start_ns // 8, 58 * NS_PER_S)):
+    for plan in (
+        single_window_plan(start_ns, start_ns + 2 * NS_PER_S),
+        single_window_plan(start_ns // 8, 58 * NS_PER_S),
+    ):
         metadata, units, end = decoded(FarSource(clip), plan)
-        expected_metadata, expected, expected_end = decoded(source_of(clip), plan)
+        expected_metadata, expected, expected_end = decoded(open_source(clip), plan)
         assert units.keys() == expected.keys()
         assert all(np.array_equal(units[each], pixels) for each, pixels in expected.items())
         assert end.end_ns == expected_end.end_ns
         assert metadata.duration_ns == expected_metadata.duration_ns
-        assert abs(metadata.frames - expected_metadata.frames) <= 2  # an estimate
+        assert abs(metadata.frames - expected_metadata.frames) <= 2  # the number of frames is estimated
 
 
-def test_no_frame_is_made_up_where_stamps_do_not_rise(tmp_path: Path) -> None:
-    """FFmpeg decodes an MPEG-4 picture without those that it is made from, and says nothing of it."""
+def test_unordered_timestamps_give_the_frames_of_a_full_read(tmp_path: Path) -> None:
+    """FFmpeg decodes an MPEG-4 frame even if its references are missing, and reports no error."""
     coding = {"g": "50", "bf": "2", "sc_threshold": "1000000000", "qmin": "2", "qmax": "4"}
-    frames = 580  # the last is a key frame: no B-frame behind it tells that their stamps are in disorder
+    frames = 580  # the last one is a key frame: no B-frame after it shows that timestamps are unordered
     path = tmp_path / "coded.mp4"
-    coded = render(path, frames, rate=_RATE, codec="mpeg4", size=_SIZE, paint=noise, options=coding)
-    clip = unlisted(coded, tmp_path / "clip.mkv")
+    coded = render(path, frames, rate=_RATE, codec="mpeg4", size=_SIZE, draw=noise_frame, options=coding)
+    clip = remux_without_index(coded, tmp_path / "clip.mkv")
     for start_ns in (20 * NS_PER_S, 28 * NS_PER_S):
-        plan = plan_of(start_ns, start_ns + 2 * NS_PER_S)
+        plan = single_window_plan(start_ns, start_ns + 2 * NS_PER_S)
         _, units, _ = decoded(FarSource(clip), plan)
-        _, expected, _ = decoded(source_of(clip), plan)
+        _, expected, _ = decoded(open_source(clip), plan)
         assert units.keys() == expected.keys()
         assert all(np.array_equal(units[each], pixels) for each, pixels in expected.items())
 
 
-def test_a_track_that_counts_by_itself_is_read_through(tmp_path: Path) -> None:
+def test_track_with_its_own_time_scale_is_scanned(tmp_path: Path) -> None:
     coding = {"g": "20", "bf": "0", "preset": "ultrafast", "qp": "12"}
     coded = render(
-        tmp_path / "coded.mp4", _SECONDS * _RATE, rate=_RATE, size=_SIZE, paint=noise, options=coding
+        tmp_path / "coded.mp4", _SECONDS * _RATE, rate=_RATE, size=_SIZE, draw=noise_frame, options=coding
     )
-    path = unlisted(coded, tmp_path / "clip.mkv", cluster_time_limit="1")  # a frame in each
+    # one frame in each cluster
+    path = remux_without_index(coded, tmp_path / "clip.mkv", cluster_time_limit="1")
     data = bytearray(path.read_bytes())
-    offset = data.index(b"\x73\xc5\x88")  # where the track's number was, TrackTimestampScale and a void
+    offset = data.index(b"\x73\xc5\x88")  # replaces the track's UID by TrackTimestampScale and a void
     data[offset : offset + 11] = b"\x23\x31\x4f\x84" + struct.pack(">f", 0.5) + b"\xec\x81\x00"
     path.write_bytes(data)
-    with closing(FarSource(path)) as source, closing(probe(source, limits(), no_heartbeat)) as track:
+    with closing(FarSource(path)) as source, closing(probe(source, decode_limits(), no_heartbeat)) as track:
         assert track.clusters is None
         assert track.metadata.duration_ns == probed_duration_ns(path)
 
 
-def test_a_cluster_beyond_all_time_is_none(coded: Path, tmp_path: Path) -> None:
-    path = unlisted(coded, tmp_path / "clip.mkv")
+def test_cluster_with_an_impossible_time_is_ignored(coded: Path, tmp_path: Path) -> None:
+    path = remux_without_index(coded, tmp_path / "clip.mkv")
     path.write_bytes(path.read_bytes() + b"\x1f\x43\xb6\x75\x8a\xe7\x88" + b"\xff" * 8)
-    with closing(FarSource(path)) as source, closing(probe(source, limits(), no_heartbeat)) as track:
+    with closing(FarSource(path)) as source, closing(probe(source, decode_limits(), no_heartbeat)) as track:
         assert track.clusters is not None
         assert track.metadata.duration_ns == probed_duration_ns(path)
 
 
-def test_little_is_read_for_a_part(coded: Path, tmp_path: Path) -> None:
-    far = FarSource(unlisted(coded, tmp_path / "clip.mkv"))
-    decoded(far, plan_of(40 * NS_PER_S, 42 * NS_PER_S))
+def test_short_range_reads_a_third_of_the_file_at_most(coded: Path, tmp_path: Path) -> None:
+    far = FarSource(remux_without_index(coded, tmp_path / "clip.mkv"))
+    decoded(far, single_window_plan(40 * NS_PER_S, 42 * NS_PER_S))
     assert far.fetched_bytes < 0.35 * far.size
 
 
 @pytest.mark.parametrize("kind", ["two recordings", "few bytes", "one cluster"])
-def test_what_cannot_be_found_is_refused(coded: Path, tmp_path: Path, kind: str) -> None:
-    path = unlisted(coded, tmp_path / "clip.mkv")
-    first, second, *_ = listed(path)
+def test_files_without_searchable_clusters_raise(coded: Path, tmp_path: Path, kind: str) -> None:
+    path = remux_without_index(coded, tmp_path / "clip.mkv")
+    first, second, *_ = all_clusters(path)
     data = path.read_bytes()
     if kind == "two recordings":
         path.write_bytes(2 * data)
@@ -217,6 +221,8 @@ def test_what_cannot_be_found_is_refused(coded: Path, tmp_path: Path, kind: str)
 
 
 class CountingSource(ByteSource):
+    """A source that counts reads."""
+
     def __init__(self, path: Path) -> None:
         self.reads = 0
         super().__init__(os.open(path, os.O_RDONLY))
@@ -235,11 +241,9 @@ class CountingSource(ByteSource):
     ],
     ids=["like a cluster", "like one with a checksum", "clusters"],
 )
-def test_a_file_full_of_them_is_looked_through_once_or_twice(
-    coded: Path, tmp_path: Path, filling: bytes
-) -> None:
-    path = unlisted(coded, tmp_path / "clip.mkv")
-    first, *_ = listed(path)
+def test_many_cluster_headers_do_not_multiply_reads(coded: Path, tmp_path: Path, filling: bytes) -> None:
+    path = remux_without_index(coded, tmp_path / "clip.mkv")
+    first, *_ = all_clusters(path)
     path.write_bytes(path.read_bytes() + filling + void_element(2 << 20) + bytes(2 << 20))
     with closing(CountingSource(path)) as source:
         ClusterIndex(source, first.offset, no_heartbeat)
@@ -247,17 +251,17 @@ def test_a_file_full_of_them_is_looked_through_once_or_twice(
         assert source.reads < 4 * pieces
 
 
-def test_bytes_that_only_look_like_a_cluster_are_none(coded: Path, tmp_path: Path) -> None:
-    path = unlisted(coded, tmp_path / "clip.mkv")
-    known = listed(path)
+def test_bytes_resembling_a_cluster_header_are_ignored(coded: Path, tmp_path: Path) -> None:
+    path = remux_without_index(coded, tmp_path / "clip.mkv")
+    known = all_clusters(path)
     data = path.read_bytes()
-    # In an element to be skipped, which FFmpeg does not look into.
+    # Inside a Void element, which FFmpeg skips.
     spoilt = b"".join(
         data[each.offset : after.offset] + void_element(40) + b"\x1f\x43\xb6\x75\x81\x00" * 5 + b"\x00"
         for each, after in zip(known, [*known[1:], Cluster(len(data), 0)], strict=True)
     )
     path.write_bytes(data[: known[0].offset] + spoilt)
-    again = listed(path)
+    again = all_clusters(path)
     with closing(FarSource(path)) as source:
         clusters = ClusterIndex(source, again[0].offset, no_heartbeat)
         assert all(clusters.at_or_before(each.ticks) in again for each in again)

@@ -1,4 +1,4 @@
-"""Time stamps become nanoseconds exactly, and broken ones as FFmpeg repairs them."""
+"""Tests of the exact conversion of timestamps, and of the repair of broken ones as in FFmpeg."""
 
 from fractions import Fraction
 from typing import NamedTuple
@@ -27,14 +27,14 @@ def _line(timed: bool = True, origin: int = 0) -> Timeline:
         ("decoding stamps that stand still", [(0, 0, 40), (40, 0, 40), (80, 0, 40)], [0, 40, 80]),
     ],
 )
-def test_frames_are_shown(
+def test_frame_start_times(
     name: str, frames: list[tuple[int | None, int | None, int]], starts_ms: list[int]
 ) -> None:
     clock = FrameClock(_line())
     assert [clock.interval(*frame)[0] for frame in frames] == [start * _MS for start in starts_ms]
 
 
-def test_an_untimed_stream_runs_at_its_rate() -> None:
+def test_frames_without_timestamps_follow_at_a_constant_rate() -> None:
     clock = FrameClock(_line(timed=False))
     assert [clock.interval(None, None, 1) for _ in range(3)] == [
         (0, 40 * _MS),
@@ -43,7 +43,7 @@ def test_an_untimed_stream_runs_at_its_rate() -> None:
     ]
 
 
-def test_the_origin_is_time_zero() -> None:
+def test_origin_is_time_zero() -> None:
     assert FrameClock(_line(origin=5000)).interval(5000, 5000, 40) == (0, 40 * _MS)
 
 
@@ -52,7 +52,7 @@ def test_the_origin_is_time_zero() -> None:
     st.integers(-(10**12), 10**12),
     st.integers(0, 10**15),
 )
-def test_a_tick_is_shown_exactly_from_its_time_on(base: Fraction, origin: int, time_ns: int) -> None:
+def test_ticks_and_nanoseconds_convert_exactly(base: Fraction, origin: int, time_ns: int) -> None:
     line = Timeline(base, origin, 1, timed=True)
     ticks = line.to_ticks(time_ns)
     assert line.to_ns(ticks) <= time_ns < line.to_ns(ticks + 1)
@@ -60,7 +60,7 @@ def test_a_tick_is_shown_exactly_from_its_time_on(base: Fraction, origin: int, t
 
 
 class _Ratio(NamedTuple):
-    """As PyAV gives it, which is a Fraction in some versions only."""
+    """A ratio as some versions of PyAV return it; others return a Fraction."""
 
     numerator: int
     denominator: int
@@ -76,6 +76,6 @@ class _Ratio(NamedTuple):
         (1, 0, None),
     ],
 )
-def test_a_ratio_that_is_not_set_is_none(numerator: int, denominator: int, found: Fraction | None) -> None:
+def test_unset_or_invalid_ratios_are_none(numerator: int, denominator: int, found: Fraction | None) -> None:
     assert to_fraction(_Ratio(numerator, denominator)) == found
     assert to_fraction(None) is None

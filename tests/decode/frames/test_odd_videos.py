@@ -1,4 +1,4 @@
-"""Every odd file of the shared collection has its outcome, and none of them costs a worker."""
+"""Tests that every odd file of the shared collection has its known outcome and crashes no worker."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 import pytest_asyncio
 
 from tests.support.odd_video_outcomes import FILES, ODD, REFUSED, WARNED, WARNINGS
-from tests.support.videos import decode_file, whole
+from tests.support.videos import decode_file, plan_whole_video
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.decode.pool.worker_process import WorkerFailure
@@ -26,13 +26,13 @@ async def pool() -> AsyncIterator[DecodePool]:
 
 @pytest.mark.skipif(not FILES, reason=f"no odd clips in {ODD}")
 @pytest.mark.parametrize("name", FILES)
-async def test_outcome(pool: DecodePool, name: str) -> None:
+async def test_outcome_of_each_odd_video(pool: DecodePool, name: str) -> None:
     outcome = "DECODED"
     warnings: tuple[str, ...] = ()
     try:
         async with pool.session() as session:
             metadata, units, end = await decode_file(session, ODD / name)
-        plan = whole(metadata).cut(end.end_ns)
+        plan = plan_whole_video(metadata).cut(end.end_ns)
         assert plan is not None
         assert set(units) >= {(0, unit) for unit in range(plan.grids[0].num_units)}
         assert end.frames_decoded > 0
@@ -48,8 +48,8 @@ def _kind(warning: str) -> str:
     return next((kind for kind in WARNINGS if kind in warning), warning)
 
 
-async def test_truncated_anywhere(pool: DecodePool, tmp_path: Path) -> None:
-    """Whatever is missing or flipped, a client's error or frames come out."""
+async def test_cut_or_flipped_files_give_frames_or_a_client_error(pool: DecodePool, tmp_path: Path) -> None:
+    """Bytes are missing or flipped at nine places of three files."""
     for name in ("decord/video_0.mov", "androidx/sample_h264.ts", "androidx/bear-vp9-odd-dimensions.webm"):
         if name not in FILES:
             pytest.skip(f"no clip {name}")

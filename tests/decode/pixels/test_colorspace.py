@@ -1,4 +1,4 @@
-"""Decoded pixels have the colours that were encoded: matrix, range, depth, chroma, palette, transparency."""
+"""Tests of decoded colours: matrix, range, bit depth, chroma, palette, transparency."""
 
 import itertools
 import subprocess
@@ -19,7 +19,7 @@ from tubelet.service.types.video import PixelFormat
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-# Every mix of six strengths of red, green and blue, as patches: (12, 18, 3).
+# Every mix of six levels of red, green and blue, as patches: (12, 18, 3).
 _PATCHES = np.array(list(itertools.product((0, 40, 90, 140, 200, 255), repeat=3)), np.uint8).reshape(
     12, 18, 3
 )
@@ -40,7 +40,7 @@ async def _first_frame(pool: DecodePool, path: Path, pixel_format: PixelFormat =
 
 
 def _pattern(path: Path, size: tuple[int, int], matrix: str, tag: str, color_range: str, stored: str) -> None:
-    """The patches, made Y'CbCr by zimg, which shares nothing with the scaler of the decoder."""
+    """Encode the patches as Y'CbCr with zimg, which shares no code with the decoder's scaler."""
     width, height = size
     pixels = _PATCHES.repeat(height // 12, axis=0).repeat(width // 18, axis=1)
     command = ["ffmpeg", "-v", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}"]
@@ -50,7 +50,7 @@ def _pattern(path: Path, size: tuple[int, int], matrix: str, tag: str, color_ran
 
 
 def _middles(pixels: np.ndarray) -> np.ndarray:
-    """The colours in the middles of the patches: (H, W, 3) -> (12, 18, 3)"""
+    """Return the colours at the patches' centres: (H, W, 3) -> (12, 18, 3)."""
     rows = (np.arange(12) * 2 + 1) * pixels.shape[0] // 24
     columns = (np.arange(18) * 2 + 1) * pixels.shape[1] // 36
     return pixels[rows][:, columns]
@@ -60,7 +60,7 @@ def _middles(pixels: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(
     "stored", ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "yuv420p12le", "yuv444p12le"]
 )
-async def test_bt709_comes_out_right(pool: DecodePool, tmp_path: Path, color_range: str, stored: str) -> None:
+async def test_bt709_colours(pool: DecodePool, tmp_path: Path, color_range: str, stored: str) -> None:
     _pattern(tmp_path / "clip.mkv", (648, 360), "709", "bt709", color_range, stored)
     off = np.abs(_middles(await _first_frame(pool, tmp_path / "clip.mkv")) - _PATCHES)
     assert off.max() <= 2
@@ -77,7 +77,7 @@ async def test_bt709_comes_out_right(pool: DecodePool, tmp_path: Path, color_ran
         ("709", "unknown", (1278, 720)),
     ],
 )
-async def test_the_matrix_is_the_one_that_is_said_or_usual(
+async def test_matrix_is_the_stated_or_the_usual_one(
     pool: DecodePool, tmp_path: Path, matrix: str, tag: str, size: tuple[int, int]
 ) -> None:
     _pattern(tmp_path / "clip.mkv", size, matrix, tag, "tv", "yuv444p")
@@ -86,7 +86,7 @@ async def test_the_matrix_is_the_one_that_is_said_or_usual(
 
 
 @pytest.mark.parametrize("resample", ["swscale", "bilinear"])
-async def test_colours_are_right_where_nothing_is_resized(
+async def test_colours_without_resizing(
     pool: DecodePool, tmp_path: Path, resample: Literal["swscale", "bilinear"]
 ) -> None:
     _pattern(tmp_path / "clip.mkv", (216, 216), "709", "bt709", "tv", "yuv420p")
@@ -116,7 +116,7 @@ async def test_colours_are_right_where_nothing_is_resized(
         ("avi", "rawvideo", "uyvy422"),
     ],
 )
-async def test_each_way_to_store_a_picture_looks_as_in_ffmpeg(
+async def test_each_pixel_format_equals_ffmpeg(
     pool: DecodePool, tmp_path: Path, ending: str, codec: str, stored: str
 ) -> None:
     path = tmp_path / f"clip.{ending}"
@@ -140,25 +140,25 @@ async def test_gif_with_transparent_and_partial_frames(pool: DecodePool, tmp_pat
     async with pool.session() as session:
         metadata, units, _ = await decode_file(session, path, pixel_format=PixelFormat(64, 64, "stretch"))
     assert metadata.frames == len(reference) == 10
-    for unit in range(8):  # 16 times in a second
+    for unit in range(8):  # 16 requests in a second
         for frame in range(2):
             number = int((4 * unit + 2 * frame + 1) / 32 * 10)
             assert np.abs(units[0, unit][frame].astype(int) - reference[number]).mean() <= 2
 
 
-async def test_what_is_transparent_shows_black(pool: DecodePool, tmp_path: Path) -> None:
+async def test_transparent_pixels_show_black(pool: DecodePool, tmp_path: Path) -> None:
     picture = np.full((64, 64, 4), 255, np.uint8)
     picture[:, :, 3] = np.linspace(0, 255, 64).astype(np.uint8)
     path = render(
-        tmp_path / "clip.mov", 2, size=(64, 64), codec="png", pix_fmt="rgba", paint=lambda _: picture
+        tmp_path / "clip.mov", 2, size=(64, 64), codec="png", pix_fmt="rgba", draw=lambda _: picture
     )
     pixels = await _first_frame(pool, path, PixelFormat(64, 64, "stretch"))
     assert np.abs(pixels - picture[:, :, 3:].astype(int)).max() <= 2
 
 
 @pytest.mark.parametrize("codec", ["libvpx", "libvpx-vp9"])
-async def test_transparency_beside_the_frames_of_webm(pool: DecodePool, tmp_path: Path, codec: str) -> None:
-    """White, its left half transparent: FFmpeg's own decoders, which ignore it, show white everywhere."""
+async def test_webm_transparency_shows_black(pool: DecodePool, tmp_path: Path, codec: str) -> None:
+    """The left half of a white picture is transparent; FFmpeg's own decoders ignore that and show white."""
     path = tmp_path / "clip.webm"
     source = (
         "nullsrc=64x64:d=1:r=10,format=yuva420p,geq=lum=235:cb=128:cr=128:a='if(lt(X,32),0,255)',"
@@ -174,18 +174,18 @@ async def test_transparency_beside_the_frames_of_webm(pool: DecodePool, tmp_path
         assert unit[:, :, 36:].min() >= 250
 
 
-async def test_the_colour_of_what_is_transparent_is_not_seen(pool: DecodePool, tmp_path: Path) -> None:
+async def test_colours_of_transparent_pixels_do_not_bleed(pool: DecodePool, tmp_path: Path) -> None:
     picture = np.zeros((64, 64, 4), np.uint8)
     picture[:, ::2] = (200, 0, 0, 255)
     picture[:, 1::2] = (255, 255, 255, 0)
     path = render(
-        tmp_path / "clip.mov", 2, size=(64, 64), codec="png", pix_fmt="rgba", paint=lambda _: picture
+        tmp_path / "clip.mov", 2, size=(64, 64), codec="png", pix_fmt="rgba", draw=lambda _: picture
     )
     pixels = await _first_frame(pool, path, PixelFormat(32, 32, "stretch"))
     assert np.abs(pixels - [100, 0, 0])[:, 1:-1].max() <= 2
 
 
-async def test_a_cover_picture_is_no_video(pool: DecodePool, tmp_path: Path) -> None:
+async def test_cover_picture_is_not_a_video(pool: DecodePool, tmp_path: Path) -> None:
     path = tmp_path / "song.m4a"
     command = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "sine=d=1", "-f", "lavfi", "-i", _PATTERN]
     command += ["-map", "0:a", "-map", "1:v", "-frames:v", "1", "-c:v", "mjpeg"]
@@ -195,7 +195,7 @@ async def test_a_cover_picture_is_no_video(pool: DecodePool, tmp_path: Path) -> 
             await decode_file(session, path)
 
 
-async def test_a_cover_picture_beside_a_video_is_passed_over(pool: DecodePool, tmp_path: Path) -> None:
+async def test_cover_picture_beside_a_video_is_ignored(pool: DecodePool, tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
     command = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "color=blue:64x64:r=10:d=1", "-f", "lavfi"]
     command += ["-i", "color=white:640x480:d=1", "-map", "0:v", "-map", "1:v", "-c:v:0", "libx264"]

@@ -1,4 +1,4 @@
-"""What is cut away need not be resized, and nobody sees that it was not."""
+"""Tests that cropping frames before resizing changes nothing visible."""
 
 from pathlib import Path
 
@@ -21,10 +21,10 @@ _MODEL = PixelFormat(64, 64, "crop")
 _ALL: frozenset[Crop] = frozenset(CROPS)
 
 
-def _painted(
+def _convert_whole_and_part(
     frame: av.VideoFrame, crop: Crop, pixel_format: PixelFormat = _MODEL
 ) -> tuple[RgbPicture, RgbPicture]:
-    """Of all of the frame, since there are other crops, and of what this one takes."""
+    """Convert the whole frame, because there are other crops, and the part that one crop needs."""
     one: frozenset[Crop] = frozenset({crop})
     whole, part = (RgbConverter(pixel_format, None, crops).convert(frame) for crops in (_ALL, one))
     assert (whole.part.height, whole.part.width) == whole.resized
@@ -32,8 +32,8 @@ def _painted(
 
 
 def _assert_same(frame: av.VideoFrame, crop: Crop, pixel_format: PixelFormat = _MODEL) -> float:
-    """How much of the frame was resized."""
-    whole, part = _painted(frame, crop, pixel_format)
+    """Assert that the crop looks the same either way; return the share of the picture that was resized."""
+    whole, part = _convert_whole_and_part(frame, crop, pixel_format)
     off = np.abs(part.crop(crop).astype(int) - whole.crop(crop))
     assert off.mean() <= 0.4
     assert off.max() <= 5
@@ -41,7 +41,7 @@ def _assert_same(frame: av.VideoFrame, crop: Crop, pixel_format: PixelFormat = _
 
 
 @pytest.mark.parametrize("model", [(112, 128), (160, 182), (182, 182), (224, 224), (224, 256)])
-def test_at_whatever_size(model: tuple[int, int]) -> None:
+def test_cropped_source_looks_the_same_at_every_size(model: tuple[int, int]) -> None:
     side, resized = model
     pixel_format = PixelFormat(side, side, "crop", resize_height=resized, resize_width=resized)
     sizes = [
@@ -64,13 +64,15 @@ def test_at_whatever_size(model: tuple[int, int]) -> None:
 @pytest.mark.parametrize("crop", CROPS)
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
 @pytest.mark.parametrize("hflip", [False, True])
-def test_however_it_is_laid_down(tmp_path: Path, degrees: int, hflip: bool, crop: Crop) -> None:
+def test_cropped_source_looks_the_same_in_every_orientation(
+    tmp_path: Path, degrees: int, hflip: bool, crop: Crop
+) -> None:
     path = render(
         tmp_path / "clip.mp4",
         2,
         size=(250, 134),
-        paint=lambda _: _scene(250, 134),
-        turn=(degrees, hflip, False),
+        draw=lambda _: _scene(250, 134),
+        rotation=(degrees, hflip, False),
     )
     av.logging.restore_default_callback()
     with av.open(str(path)) as container:
@@ -84,14 +86,14 @@ def test_however_it_is_laid_down(tmp_path: Path, degrees: int, hflip: bool, crop
         *("nv12", "p010le", "gray", "gbrp", "rgb24", "bgra"),
     ],
 )
-def test_however_it_is_stored(stored: str) -> None:
+def test_cropped_source_looks_the_same_in_every_pixel_format(stored: str) -> None:
     frame = av.VideoFrame.from_ndarray(_scene(402, 150), "rgb24").reformat(format=stored)
     assert _assert_same(frame, "centre") < 0.8
 
 
 @pytest.mark.parametrize("colour_range", [1, 2], ids=["limited", "full"])
 @pytest.mark.parametrize("size", [(402, 150), (150, 402)], ids=["wide", "high"])
-def test_the_range_of_its_colours_stays(size: tuple[int, int], colour_range: int) -> None:
+def test_cropped_source_keeps_its_colour_range(size: tuple[int, int], colour_range: int) -> None:
     frame = av.VideoFrame.from_ndarray(_scene(*size), "rgb24").reformat(format="yuv420p")
     frame.color_range = colour_range
     assert _assert_same(frame, "centre") < 0.8
@@ -102,13 +104,13 @@ def test_the_range_of_its_colours_stays(size: tuple[int, int], colour_range: int
     [(100, "yuv420p"), (404, "yuv410p"), (401, "yuv420p"), (404, "monob")],
     ids=["enlarged", "coarse", "odd", "of bits"],
 )
-def test_where_it_would_show_it_is_left_whole(width: int, stored: str) -> None:
+def test_source_is_not_cropped_where_it_would_show(width: int, stored: str) -> None:
     frame = av.VideoFrame.from_ndarray(_scene(width, width // 2), "rgb24").reformat(format=stored)
-    whole, part = _painted(frame, "centre")
+    whole, part = _convert_whole_and_part(frame, "centre")
     assert np.array_equal(whole.shown, part.shown)
 
 
-def test_frames_that_change_their_size_are_each_cut_as_they_are() -> None:
+def test_each_frame_is_cropped_by_its_own_size() -> None:
     converter = RgbConverter(_MODEL, None, {"centre"})
     for size in ((402, 150), (260, 130), (402, 150)):
         frame = av.VideoFrame.from_ndarray(_scene(*size), "rgb24").reformat(format="yuv420p")
@@ -116,7 +118,7 @@ def test_frames_that_change_their_size_are_each_cut_as_they_are() -> None:
         assert np.array_equal(converter.convert(frame).crop("centre"), fresh.crop("centre"))
 
 
-def test_filters_that_fail_spoil_nothing() -> None:
+def test_filter_graph_works_again_after_a_failure() -> None:
     graph = CachedFilterGraph()
     frame = av.VideoFrame.from_ndarray(_scene(64, 64), "rgb24")
     for _ in range(2):
@@ -127,9 +129,7 @@ def test_filters_that_fail_spoil_nothing() -> None:
 
 
 @given(resized=st.integers(2, 400), more=st.integers(0, 2000), data=st.data())
-def test_a_span_holds_what_is_wanted_and_scales_as_the_whole_does(
-    resized: int, more: int, data: st.DataObject
-) -> None:
+def test_span_contains_the_crop_at_the_same_scale(resized: int, more: int, data: st.DataObject) -> None:
     stored = resized + more + (resized + more) % 2
     length = data.draw(st.integers(1, resized))
     start = data.draw(st.integers(0, resized - length))
@@ -143,5 +143,5 @@ def test_a_span_holds_what_is_wanted_and_scales_as_the_whole_does(
 
 
 def _scene(width: int, height: int) -> np.ndarray:
-    """(height, width, 3) uint8, without an axis of symmetry."""
+    """Return a picture (height, width, 3) uint8 without an axis of symmetry."""
     return np.asarray(town(1600, 1000).resize((width, height)))

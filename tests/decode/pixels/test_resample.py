@@ -1,4 +1,4 @@
-"""Pixels of the decoder against the preprocessing of the libraries that checkpoints come from."""
+"""Tests of the decoder's pixels against the preprocessing of the libraries that checkpoints come from."""
 
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -13,7 +13,7 @@ from torchvision.models import ResNet50_Weights
 from torchvision.models.video import MViT_V2_S_Weights, R3D_18_Weights
 from transformers import VideoMAEVideoProcessor, ViTImageProcessor, VivitImageProcessor
 
-from tests.support.videos import decode_file, found, whole
+from tests.support.videos import decode_file, plan_whole_video, shared_clip
 from tubelet.models.checkpoints.huggingface_config import read_preprocessing
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode.pool.pool import DecodePool
@@ -42,7 +42,7 @@ def _vit(frames: np.ndarray) -> torch.Tensor:
 def _torchvision(
     transforms: Callable[..., torch.Tensor], mean: object, std: object
 ) -> Callable[..., torch.Tensor]:
-    """torchvision's preset, whose normalisation is undone."""
+    """Return torchvision's preset with its normalisation undone."""
 
     def pixels(frames: np.ndarray) -> torch.Tensor:
         seen = transforms(torch.tensor(frames).permute(0, 3, 1, 2))
@@ -83,7 +83,7 @@ PROCESSORS = {
 
 
 @pytest.mark.parametrize("kind", PROCESSORS)
-async def test_the_importer_asks_for_that_format(tmp_path: Path, kind: str) -> None:
+async def test_importer_reads_the_same_pixel_format(tmp_path: Path, kind: str) -> None:
     PROCESSORS[kind]().save_pretrained(tmp_path)
     read = read_preprocessing(tmp_path, kind, (224, 224))
     asked = PixelFormat(
@@ -100,7 +100,7 @@ async def pool() -> AsyncIterator[DecodePool]:
 
 
 def _frame_at(path: Path, seconds: float) -> np.ndarray:
-    """The frame shown at a time after the first one's, untagged HD in BT.709's colours: -> (H, W, 3)"""
+    """Return the frame (H, W, 3) shown ``seconds`` after the first one; untagged HD counts as BT.709."""
     with av.open(str(path)) as container:
         frames = container.decode(video=0)
         shown = first = next(frames)
@@ -114,14 +114,12 @@ def _frame_at(path: Path, seconds: float) -> np.ndarray:
 
 @pytest.mark.parametrize("name", CLIPS)
 @pytest.mark.parametrize("library", REFERENCES)
-async def test_pixels_equal_those_of_the_checkpoints_library(
-    pool: DecodePool, library: str, name: str
-) -> None:
-    path = found(name)
+async def test_pixels_equal_the_training_library(pool: DecodePool, library: str, name: str) -> None:
+    path = shared_clip(name)
     pixel_format, reference = REFERENCES[library]
     async with pool.session() as session:
         metadata, units, _ = await decode_file(session, path, pixel_format=pixel_format)
-    seconds = whole(metadata).grids[0].frame_time_ns(0, 0) / NS_PER_S
+    seconds = plan_whole_video(metadata).grids[0].frame_time_ns(0, 0) / NS_PER_S
     ours = units[0, 0][0].astype(float)
     wanted = reference(_frame_at(path, seconds)[None])[0].permute(1, 2, 0).double().numpy()
     assert ours.shape == wanted.shape

@@ -1,4 +1,4 @@
-"""Orientation, shape and crops of decoded pixels."""
+"""Tests of orientation, shape and crops of decoded pixels."""
 
 import itertools
 from collections.abc import AsyncIterator
@@ -11,7 +11,7 @@ import pytest_asyncio
 from PIL import Image, ImageFilter
 
 from tests.support.sample_clip import town
-from tests.support.videos import crop_filters, decode_file, ffmpeg_frames, found, render
+from tests.support.videos import crop_filters, decode_file, ffmpeg_frames, render, shared_clip
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode.demux.hwaccel import accelerator
 from tubelet.service.decode.pool.pool import DecodePool
@@ -39,12 +39,12 @@ async def _first_frame(
 
 
 def _patches(width: int, height: int) -> np.ndarray:
-    """A colour in each quarter: -> (height, width, 3)"""
+    """Draw one colour in each quarter: -> (height, width, 3)."""
     return _PATCHES.repeat(height // 2, axis=0).repeat(width // 2, axis=1)
 
 
-def _seen(pixels: np.ndarray) -> np.ndarray:
-    """The colours in the middles of the quarters: (H, W, 3) -> (2, 2, 3)"""
+def _quarter_colours(pixels: np.ndarray) -> np.ndarray:
+    """Return the colours at the centres of the quarters: (H, W, 3) -> (2, 2, 3)."""
     height, width = pixels.shape[:2]
     return pixels[height // 4 :: height // 2, width // 4 :: width // 2].astype(int)
 
@@ -53,34 +53,36 @@ def _seen(pixels: np.ndarray) -> np.ndarray:
     ("degrees", "hflip", "vflip"),
     list(itertools.product((0, 90, 180, 270), (False, True), (False, True))),
 )
-async def test_a_picture_is_shown_upright(
+async def test_display_matrix_is_applied(
     pool: DecodePool, tmp_path: Path, degrees: int, hflip: bool, vflip: bool
 ) -> None:
-    path = render(tmp_path / "clip.mp4", 2, paint=lambda _: _patches(128, 64), turn=(degrees, hflip, vflip))
+    path = render(
+        tmp_path / "clip.mp4", 2, draw=lambda _: _patches(128, 64), rotation=(degrees, hflip, vflip)
+    )
     metadata, pixels = await _first_frame(pool, path)
     shown = np.rot90(_PATCHES, degrees // 90)
     shown = shown[:, ::-1] if hflip else shown
     shown = shown[::-1] if vflip else shown
     assert (metadata.width, metadata.height) == ((64, 128) if degrees % 180 else (128, 64))
-    assert np.abs(_seen(pixels) - shown).max() <= 12  # chroma at half size, and a lossy codec
+    assert np.abs(_quarter_colours(pixels) - shown).max() <= 12  # chroma at half size, and a lossy codec
 
 
 @pytest.mark.parametrize(
     "name",
     ["odd/torchcodec/nasa_13013_rotated.mp4", "odd/decord/video_90.mov", "odd/fate/sample-in-issue-505.mp4"],
 )
-async def test_turned_phone_clips_look_as_in_ffmpeg(pool: DecodePool, name: str) -> None:
-    path = found(name)
+async def test_rotated_phone_clips_equal_ffmpeg(pool: DecodePool, name: str) -> None:
+    path = shared_clip(name)
     pixel_format = PixelFormat(48, 32, "crop")
     metadata, pixels = await _first_frame(pool, path, pixel_format)
     filters = crop_filters(metadata.width, metadata.height, pixel_format, "auto")
     reference = ffmpeg_frames(path, filters, 32, 48)
-    # ffmpeg turns the large picture and we the small one, whose chroma lies elsewhere by a fraction.
+    # ffmpeg rotates before resizing and we rotate after, with chroma slightly elsewhere.
     assert min(np.abs(frame.astype(int) - pixels).mean() for frame in reference[:3]) <= 2
 
 
 def _crops(metadata: VideoMetadata) -> Plan:
-    """One frame, three times: the crops of a multi-view test."""
+    """Return a plan of one frame with three crops, as in a multi-view test."""
     end = metadata.duration_ns
     return Plan(tuple(SamplingGrid(0, end, end, 1, 1, 1, True, 0, crop) for crop in CROPS))
 
@@ -91,12 +93,12 @@ def _crops(metadata: VideoMetadata) -> Plan:
     [PixelFormat(64, 64, "crop"), PixelFormat(48, 32, "crop", 64, 64), PixelFormat(33, 33, "crop", 40, 40)],
     ids=["no margin", "a margin", "odd"],
 )
-async def test_crops_lie_along_the_longer_side_as_in_ffmpeg(
+async def test_crops_along_the_longer_side_equal_ffmpeg(
     pool: DecodePool, tmp_path: Path, pixel_format: PixelFormat, turn: tuple[float, bool, bool]
 ) -> None:
-    # Blurred, since ffmpeg turns the large picture and we the small one.
+    # Blurred, because ffmpeg rotates before resizing and we rotate after.
     picture = np.asarray(town().crop((300, 400, 556, 528)).filter(ImageFilter.GaussianBlur(4)))
-    path = render(tmp_path / "clip.mp4", 1, size=(256, 128), paint=lambda _: picture, turn=turn)
+    path = render(tmp_path / "clip.mp4", 1, size=(256, 128), draw=lambda _: picture, rotation=turn)
     async with pool.session() as session:
         metadata, units, _ = await decode_file(session, path, _crops, pixel_format)
     seen = [units[grid, 0][0].astype(int) for grid in range(3)]
@@ -108,7 +110,7 @@ async def test_crops_lie_along_the_longer_side_as_in_ffmpeg(
 
 
 @pytest.mark.parametrize("resize", ["crop", "stretch"])
-async def test_crops_of_a_picture_that_pillow_resamples(pool: DecodePool, tmp_path: Path, resize) -> None:
+async def test_crops_equal_pillow(pool: DecodePool, tmp_path: Path, resize) -> None:
     picture = town().crop((300, 400, 400, 440))
     path = render(
         tmp_path / "clip.mov",
@@ -116,7 +118,7 @@ async def test_crops_of_a_picture_that_pillow_resamples(pool: DecodePool, tmp_pa
         size=(100, 40),
         codec="png",
         pix_fmt="rgb24",
-        paint=lambda _: np.asarray(picture),
+        draw=lambda _: np.asarray(picture),
     )
     pixel_format = PixelFormat(16, 16, resize, 20, 24, "bicubic")
     async with pool.session() as session:
@@ -127,7 +129,7 @@ async def test_crops_of_a_picture_that_pillow_resamples(pool: DecodePool, tmp_pa
         assert np.abs(units[grid, 0][0] - resized[2:18, left : left + 16]).max() <= 1
 
 
-async def test_pixels_that_are_not_square_are_shown_wide(pool: DecodePool, tmp_path: Path) -> None:
+async def test_non_square_pixels_widen_the_picture(pool: DecodePool, tmp_path: Path) -> None:
     path = render(tmp_path / "clip.mkv", 2, size=(64, 64), aspect=Fraction(2))
     pixel_format = PixelFormat(64, 64, "crop")
     metadata, pixels = await _first_frame(pool, path, pixel_format)
@@ -137,15 +139,15 @@ async def test_pixels_that_are_not_square_are_shown_wide(pool: DecodePool, tmp_p
 
 
 @pytest.mark.parametrize("size", [(4096, 16), (16, 4096), (2, 2)])
-async def test_extreme_shapes_cost_little(pool: DecodePool, tmp_path: Path, size: tuple[int, int]) -> None:
+async def test_extreme_shapes_are_converted(pool: DecodePool, tmp_path: Path, size: tuple[int, int]) -> None:
     path = render(
-        tmp_path / "clip.mov", 2, size=size, codec="png", pix_fmt="rgb24", paint=lambda _: _patches(*size)
+        tmp_path / "clip.mov", 2, size=size, codec="png", pix_fmt="rgb24", draw=lambda _: _patches(*size)
     )
     _, pixels = await _first_frame(pool, path, PixelFormat(64, 32, "crop"))
     assert pixels.shape == (64, 32, 3)
 
 
-async def test_without_a_video_engine_software_decodes(clip: Path) -> None:
+async def test_software_decodes_without_a_video_engine(clip: Path) -> None:
     config = DecodeConfig(workers=1, hardware="cuda")
     async with DecodePool(config) as pool, pool.session() as session:
         _, units, _ = await decode_file(session, clip)
@@ -155,8 +157,8 @@ async def test_without_a_video_engine_software_decodes(clip: Path) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(accelerator("cuda") is None, reason="no video engine here")
 @pytest.mark.parametrize("name", ["real/R6llTwEh07w.mp4", "real/flipping_a_pancake.mkv", "real/asl/bird.mkv"])
-async def test_a_video_engine_gives_the_same_frames(pool: DecodePool, name: str) -> None:
-    path = found(name)
+async def test_video_engine_gives_the_same_frames(pool: DecodePool, name: str) -> None:
+    path = shared_clip(name)
     async with DecodePool(DecodeConfig(workers=1, hardware="cuda")) as other, other.session() as session:
         assert other.protections == frozenset()
         _, units, end = await decode_file(session, path)

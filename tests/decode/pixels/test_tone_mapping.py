@@ -1,4 +1,4 @@
-"""HDR comes out as SDR: what SDR can show looks as it was, what is brighter is compressed."""
+"""Tests of tone mapping: SDR colours are kept in HDR video, and brighter light is compressed."""
 
 import itertools
 import subprocess
@@ -19,7 +19,7 @@ from tubelet.service.types.video import PixelFormat
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 _TRANSFERS = {"smpte2084": ColorTrc.SMPTE2084, "arib-std-b67": ColorTrc.ARIB_STD_B67}
-# SDR colours below 88 cd/m² if white is 203, where the curve begins to bend: (8, 8, 3).
+# SDR colours below 88 cd/m², for white at 203, where the curve begins to bend: (8, 8, 3).
 _COLOURS = np.array(list(itertools.product((60, 100, 140, 175), repeat=3)), np.uint8).reshape(8, 8, 3)
 _PATCH = 12  # pixels
 
@@ -30,8 +30,8 @@ async def pool() -> AsyncIterator[DecodePool]:
         yield pool
 
 
-async def _shown(pool: DecodePool, path: Path, patches: np.ndarray, transfer: str) -> np.ndarray:
-    """R'G'B' (rows, columns, 3) uint16 as a video of 12 bits -> what comes out, in the same shape."""
+async def _decode_patches(pool: DecodePool, path: Path, patches: np.ndarray, transfer: str) -> np.ndarray:
+    """Encode R'G'B' (rows, columns, 3) uint16 in 12 bits; return the decoded colours in that shape."""
     rows, columns = patches.shape[:2]
     pixels = patches.repeat(_PATCH, axis=0).repeat(_PATCH, axis=1).astype("<u2")
     size = f"{columns * _PATCH}x{rows * _PATCH}"
@@ -46,7 +46,7 @@ async def _shown(pool: DecodePool, path: Path, patches: np.ndarray, transfer: st
 
 
 def _greys(transfer: str, light: list[int]) -> np.ndarray:
-    """Greys of so many cd/m² by the formulas of BT.2100, HLG on a display of 1,000: -> (1, N, 3) uint16"""
+    """Return the signal of greys in cd/m² by BT.2100, HLG on a 1,000 cd/m² display: -> (1, N, 3) uint16."""
     parts = np.array(light) / 10_000
     if transfer == "smpte2084":
         power = parts ** (2610 / 16384)
@@ -59,7 +59,7 @@ def _greys(transfer: str, light: list[int]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("transfer", _TRANSFERS)
-async def test_what_sdr_can_show_looks_as_it_was(pool: DecodePool, tmp_path: Path, transfer: str) -> None:
+async def test_colours_within_sdr_are_kept(pool: DecodePool, tmp_path: Path, transfer: str) -> None:
     sdr = VideoFrame.from_ndarray(_COLOURS, "rgb24")
     sdr.color_trc, sdr.color_primaries = ColorTrc.BT709, ColorPrimaries.BT709
     sdr.color_range = ColorRange.JPEG
@@ -69,17 +69,17 @@ async def test_what_sdr_can_show_looks_as_it_was(pool: DecodePool, tmp_path: Pat
         dst_color_primaries=ColorPrimaries.BT2020,
         dst_color_range=ColorRange.JPEG,
     )
-    off = np.abs(await _shown(pool, tmp_path / "clip.mkv", hdr.to_ndarray(), transfer) - _COLOURS)
+    off = np.abs(await _decode_patches(pool, tmp_path / "clip.mkv", hdr.to_ndarray(), transfer) - _COLOURS)
     assert off.mean() <= 1
-    assert off.max() <= 6  # from 8 bits of R'G'B'
-    plain = await _shown(pool, tmp_path / "plain.mkv", hdr.to_ndarray(), "bt2020-12")
+    assert off.max() <= 6  # because of 8-bit R'G'B'
+    plain = await _decode_patches(pool, tmp_path / "plain.mkv", hdr.to_ndarray(), "bt2020-12")
     assert np.abs(plain - _COLOURS).mean() > 10
 
 
 @pytest.mark.parametrize("transfer", _TRANSFERS)
-async def test_what_is_brighter_is_compressed(pool: DecodePool, tmp_path: Path, transfer: str) -> None:
+async def test_brighter_light_is_compressed(pool: DecodePool, tmp_path: Path, transfer: str) -> None:
     light = [0, 1, 10, 50, 88, 150, 203, 300, 500, 1000]
-    shown = await _shown(pool, tmp_path / "clip.mkv", _greys(transfer, light), transfer)
+    shown = await _decode_patches(pool, tmp_path / "clip.mkv", _greys(transfer, light), transfer)
     assert np.ptp(shown, axis=2).max() <= 1  # greys stay grey
     level = shown[0, :, 1]
     as_sdr = 255 * (np.array(light[:5]) / 203) ** (1 / 2.4)
@@ -89,12 +89,14 @@ async def test_what_is_brighter_is_compressed(pool: DecodePool, tmp_path: Path, 
     assert level[-1] == 255
 
 
-async def test_what_is_brighter_still_is_white(pool: DecodePool, tmp_path: Path) -> None:
-    shown = await _shown(pool, tmp_path / "clip.mkv", _greys("smpte2084", [1000, 4000, 10_000]), "smpte2084")
+async def test_light_above_the_peak_is_white(pool: DecodePool, tmp_path: Path) -> None:
+    shown = await _decode_patches(
+        pool, tmp_path / "clip.mkv", _greys("smpte2084", [1000, 4000, 10_000]), "smpte2084"
+    )
     assert shown.min() == 255
 
 
-async def test_wide_gamut_alone_is_shown_as_it_is(pool: DecodePool, tmp_path: Path) -> None:
+async def test_wide_gamut_without_hdr_is_not_mapped(pool: DecodePool, tmp_path: Path) -> None:
     patches = _COLOURS.astype(np.uint16) * 257
-    off = np.abs(await _shown(pool, tmp_path / "clip.mkv", patches, "bt2020-12") - _COLOURS)
+    off = np.abs(await _decode_patches(pool, tmp_path / "clip.mkv", patches, "bt2020-12") - _COLOURS)
     assert off.max() <= 2

@@ -12,14 +12,14 @@ import pytest
 from tests.support.decompression_bombs import render_growing_frames, render_long_call
 from tests.support.videos import (
     SMALL,
+    assert_decodes_correctly,
     decode_plan,
     fork_server_pid,
-    is_right,
-    number_of,
-    opened,
-    whole,
+    open_file,
+    pids_reading,
+    plan_whole_video,
+    read_number,
     worker_pids,
-    working_on,
 )
 from tubelet.service.config.config import MIB, DecodeConfig
 from tubelet.service.decode.pool.pool import DecodePool
@@ -43,10 +43,10 @@ def large_frame(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 async def _decode(session: DecodeSession, path: Path, harm: Callable[[int], None], pids: set[int]) -> None:
     """Decode the video at ``path``, and harm its worker once the first unit has arrived."""
-    with opened(path) as file:
-        units = session.decode(whole(await session.probe(file)), PixelFormat(512, 512, "stretch"))
+    with open_file(path) as file:
+        units = session.decode(plan_whole_video(await session.probe(file)), PixelFormat(512, 512, "stretch"))
         (await anext(units)).release()
-        pids |= working_on(path)
+        pids |= pids_reading(path)
         harm(*pids)
         async for unit in units:
             unit.release()
@@ -65,13 +65,13 @@ async def _decode_until(pool: DecodePool, clip: Path, is_over: asyncio.Event) ->
     pids: set[int] = set()
     while not is_over.is_set():
         async with pool.session() as session:
-            with opened(clip) as file:
+            with open_file(clip) as file:
                 metadata = await session.probe(file)
-                pids |= working_on(clip)
-                grid = whole(metadata).grids[0]
+                pids |= pids_reading(clip)
+                grid = plan_whole_video(metadata).grids[0]
                 numbers = []
-                async for unit in session.decode(whole(metadata), SMALL):
-                    numbers.append(number_of(unit.pixels[0]))
+                async for unit in session.decode(plan_whole_video(metadata), SMALL):
+                    numbers.append(read_number(unit.pixels[0]))
                     unit.release()
         assert numbers == [grid.frame_time_ns(unit, 0) * 10 // NS_PER_S for unit in range(grid.num_units)]
     return pids
@@ -138,7 +138,7 @@ async def test_failed_worker_costs_only_its_own_video(
         neighbour_pids = await neighbour
         async with pool.session(), pool.session():
             assert pool.busy_workers == 2
-        await is_right(pool, clip)
+        await assert_decodes_correctly(pool, clip)
     assert failures.empty()
     assert failed_pids < before
     assert neighbour_pids & before == before - failed_pids
@@ -153,7 +153,7 @@ async def test_time_limits_count_for_each_video(clip: Path) -> None:
     async with DecodePool(config, failures.append) as pool:
         pids = worker_pids()
         while pool.busy_s < 1.25 * config.max_wall_s:
-            await is_right(pool, clip)
+            await assert_decodes_correctly(pool, clip)
         assert worker_pids() == pids
     assert failures == []
 
@@ -172,16 +172,16 @@ async def test_fork_server_that_crashes_is_replaced_and_costs_no_video(clip: Pat
         first = fork_server_pid()
         (pid,) = worker_pids()
         async with pool.session() as session:
-            with opened(clip) as file:
+            with open_file(clip) as file:
                 metadata = await session.probe(file)
-                units = session.decode(whole(metadata), SMALL)
+                units = session.decode(plan_whole_video(metadata), SMALL)
                 (await anext(units)).release()
                 os.kill(first, signal.SIGKILL)
-                rest = [number_of(unit.pixels[0]) async for unit in units]
-        assert len(rest) == whole(metadata).grids[0].num_units - 1
+                rest = [read_number(unit.pixels[0]) async for unit in units]
+        assert len(rest) == plan_whole_video(metadata).grids[0].num_units - 1
         os.kill(pid, signal.SIGKILL)
         await failed.wait()
-        await is_right(pool, clip)
+        await assert_decodes_correctly(pool, clip)
         assert fork_server_pid() != first
         assert worker_pids() != [pid]
 
@@ -193,7 +193,7 @@ async def test_fork_server_that_hangs_is_replaced(clip: Path, monkeypatch: pytes
         os.kill(fork_server_pid(), signal.SIGSTOP)
         os.kill(worker_pids()[0], signal.SIGKILL)
         await failed.wait()
-        await is_right(pool, clip)
+        await assert_decodes_correctly(pool, clip)
 
 
 async def test_worker_is_replaced_after_its_maximum_of_videos(clip: Path, tmp_path: Path) -> None:
@@ -205,9 +205,9 @@ async def test_worker_is_replaced_after_its_maximum_of_videos(clip: Path, tmp_pa
             path = tmp_path / f"{number}.mp4"  # a replaced worker may still have the previous one open
             path.write_bytes(clip.read_bytes())
             async with pool.session() as session:
-                with opened(path) as file:
-                    plan = whole(await session.probe(file))
-                    served += working_on(path)
+                with open_file(path) as file:
+                    plan = plan_whole_video(await session.probe(file))
+                    served += pids_reading(path)
                     await decode_plan(session, plan)
     first, _, second, _, third = served
     assert served == [first, first, second, second, third]

@@ -9,14 +9,14 @@ import pytest
 
 from tests.support.videos import (
     SMALL,
+    assert_decodes_correctly,
+    copy_and_release,
     decode_file,
-    is_right,
-    kept,
-    number_of,
-    opened,
-    piece,
+    open_file,
+    plan_whole_video,
+    read_number,
     render,
-    whole,
+    single_window,
     worker_pids,
 )
 from tubelet.service.config.config import MIB, DecodeConfig
@@ -38,8 +38,8 @@ async def test_two_workers_decode_two_videos_at_once(clip: Path, tmp_path: Path)
                 await met.wait()
                 assert pool.busy_workers == 2
                 metadata, units, _ = await decode_file(session, path)
-            grid = whole(metadata).grids[0]
-            numbers = {key[1]: number_of(pixels[0]) for key, pixels in units.items()}
+            grid = plan_whole_video(metadata).grids[0]
+            numbers = {key[1]: read_number(pixels[0]) for key, pixels in units.items()}
             assert numbers == {
                 unit: grid.frame_time_ns(unit, 0) * rate // _SECOND for unit in range(grid.num_units)
             }
@@ -54,7 +54,7 @@ async def test_videos_are_served_in_order_of_arrival(pool: DecodePool, clip: Pat
     async def one(number: int) -> None:
         async with pool.session() as session:
             order.append(number)
-            await decode_file(session, clip, Plan((piece(0, 1),)))
+            await decode_file(session, clip, Plan((single_window(0, 1),)))
 
     await asyncio.gather(*(one(number) for number in range(4)))
     assert order == [0, 1, 2, 3]
@@ -64,15 +64,15 @@ async def test_long_video_lets_others_decode_beside_it(clip: Path) -> None:
     """A video whose frames are not read holds its worker; that worker is replaced when the video ends."""
     async with DecodePool(DecodeConfig(workers=1, long_video_after_s=0.2, max_long_videos=1)) as pool:
         (pid,) = worker_pids()
-        with opened(clip) as file:
+        with open_file(clip) as file:
             async with pool.session() as session:
-                plan = whole(await session.probe(file))
+                plan = plan_whole_video(await session.probe(file))
                 units = session.decode(plan, SMALL)
                 (await anext(units)).release()
                 assert worker_pids() == [pid]  # no video waits
-                await is_right(pool, clip)
+                await assert_decodes_correctly(pool, clip)
                 assert os.getpriority(os.PRIO_PROCESS, pid) > os.getpriority(os.PRIO_PROCESS, 0)
-                rest = [number_of(kept(unit)[0]) async for unit in units]
+                rest = [read_number(copy_and_release(unit)[0]) async for unit in units]
         assert len(rest) == plan.grids[0].num_units - 1
         while len(worker_pids()) > 1:
             await asyncio.sleep(0.01)
@@ -95,8 +95,8 @@ async def test_number_of_working_workers_is_reported(clip: Path, is_killed: bool
     async with DecodePool(config, on_work=on_work) as pool:
         (pid,) = worker_pids()
         async with pool.session() as session:
-            with opened(clip) as file:
-                units = session.decode(whole(await session.probe(file)), big)
+            with open_file(clip) as file:
+                units = session.decode(plan_whole_video(await session.probe(file)), big)
             held = [await anext(units), await anext(units)]
             assert reported[-1] == 0
             held[0].release()
@@ -105,7 +105,7 @@ async def test_number_of_working_workers_is_reported(clip: Path, is_killed: bool
             if is_killed:
                 os.kill(pid, signal.SIGKILL)
             await is_idle.wait()
-        await is_right(pool, clip)
+        await assert_decodes_correctly(pool, clip)
         assert reported[-1] == 0
     assert set(reported) == {0, 1}
 
@@ -124,7 +124,7 @@ async def test_long_video_timer_stops_when_no_video_waits(clip: Path) -> None:
                 each.cancel()
                 await asyncio.wait([each])
             assert pool._long_video_timer is None
-        await is_right(pool, clip)
+        await assert_decodes_correctly(pool, clip)
 
 
 async def test_number_of_long_videos_is_limited(clip: Path) -> None:
@@ -134,7 +134,7 @@ async def test_number_of_long_videos_is_limited(clip: Path) -> None:
                 async with asyncio.timeout(0.5), pool.session():
                     pass
             assert pool.busy_workers == 2
-        await is_right(pool, clip)
+        await assert_decodes_correctly(pool, clip)
 
 
 async def test_high_priority_is_served_first(clip: Path) -> None:
@@ -149,7 +149,7 @@ async def test_high_priority_is_served_first(clip: Path) -> None:
             waiting = [asyncio.create_task(one(priority)) for priority in Priority]
             await asyncio.sleep(0)
         await asyncio.gather(*waiting)
-        await is_right(pool, clip)
+        await assert_decodes_correctly(pool, clip)
     assert served == [Priority.HIGH, Priority.NORMAL, Priority.LOW]
 
 
@@ -164,7 +164,7 @@ async def test_worker_assigned_to_a_cancelled_request_is_released(clip: Path) ->
                 break
             waiting.cancel()
         await asyncio.wait([waiting])
-        await is_right(pool, clip)
+        await assert_decodes_correctly(pool, clip)
 
 
 async def _hold_a_worker(pool: DecodePool) -> None:

@@ -11,8 +11,8 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.support.mp4_boxes import edited
-from tests.support.videos import decode_file, is_right, opened, render, worker_pids
+from tests.support.mp4_boxes import edit_boxes
+from tests.support.videos import assert_decodes_correctly, decode_file, open_file, render, worker_pids
 from tubelet.service.config.config import MIB, DecodeConfig
 from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.decode.pool.worker_process import WorkerFailure
@@ -40,7 +40,7 @@ async def test_idle_worker_that_crashes_is_replaced(clip: Path) -> None:
         assert (pool.free_workers, pool.busy_workers) == (0, 0)
         async with pool.session():
             assert (pool.free_workers, pool.busy_workers) == (0, 1)
-        await is_right(pool, clip)
+        await assert_decodes_correctly(pool, clip)
 
 
 async def test_worker_that_does_not_stop_its_video_is_replaced(
@@ -51,10 +51,10 @@ async def test_worker_that_does_not_stop_its_video_is_replaced(
     async with DecodePool(DecodeConfig(workers=1), failures.append) as pool:
         (pid,) = worker_pids()
         async with pool.session() as session:
-            with opened(clip) as file:
+            with open_file(clip) as file:
                 await session.probe(file)
             os.kill(pid, signal.SIGSTOP)
-        await is_right(pool, clip)
+        await assert_decodes_correctly(pool, clip)
     assert failures == [WorkerFailure.STOP_TIMEOUT]
 
 
@@ -80,19 +80,19 @@ async def test_video_over_a_limit_is_rejected(clip: Path, limit: dict[str, float
 
 async def test_file_with_too_many_streams_is_rejected(clip: Path, tmp_path: Path) -> None:
     many = tmp_path / "many.mp4"
-    many.write_bytes(edited(clip.read_bytes(), "moov/trak", lambda track: track * 3))
+    many.write_bytes(edit_boxes(clip.read_bytes(), "moov/trak", lambda track: track * 3))
     async with DecodePool(DecodeConfig(workers=1, max_streams=2)) as pool:
         async with pool.session() as session:
             with pytest.raises(VideoTooLarge, match="3 streams, more than the limit of 2") as caught:
                 await decode_file(session, many)
         assert caught.value.metadata == {"limit": "2", "value": "3"}
-        await is_right(pool, clip)
+        await assert_decodes_correctly(pool, clip)
 
 
 async def test_video_that_needs_too_much_memory_is_rejected(clip: Path, tmp_path: Path) -> None:
     black = np.zeros((8192, 16384, 3), np.uint8)
     large = tmp_path / "large.mov"
-    render(large, 1, size=(16384, 8192), codec="png", pix_fmt="rgb24", paint=lambda _: black)
+    render(large, 1, size=(16384, 8192), codec="png", pix_fmt="rgb24", draw=lambda _: black)
     failures: list[WorkerFailure] = []
     config = DecodeConfig(workers=1, memory_bytes=512 * MIB, max_pixels=1 << 28)
     async with DecodePool(config, failures.append) as pool:
@@ -100,7 +100,7 @@ async def test_video_that_needs_too_much_memory_is_rejected(clip: Path, tmp_path
             with pytest.raises(VideoTooLarge, match="536870912 bytes of memory") as caught:
                 await decode_file(session, large)
         assert caught.value.metadata == {"limit": "536870912", "value": ">536870912"}
-        await is_right(pool, clip)
+        await assert_decodes_correctly(pool, clip)
     assert failures == [WorkerFailure.OOM]
 
 

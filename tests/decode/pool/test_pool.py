@@ -11,14 +11,14 @@ import pytest
 
 from tests.support.videos import (
     SMALL,
+    assert_decodes_correctly,
+    copy_and_release,
     decode_file,
-    is_right,
-    kept,
-    number_of,
-    opened,
-    piece,
+    open_file,
+    plan_whole_video,
+    read_number,
     render,
-    whole,
+    single_window,
     worker_pids,
 )
 from tubelet.service.config.config import MIB, DecodeConfig
@@ -38,7 +38,7 @@ async def test_cancelled_video_does_not_affect_the_next(clip: Path, stage: str, 
         (pid,) = worker_pids()
         for _ in range(5):
             await _decode_and_cancel(pool, clip, stage)
-            await is_right(pool, clip)
+            await assert_decodes_correctly(pool, clip)
         assert worker_pids() == [pid]
 
 
@@ -46,11 +46,11 @@ async def _decode_and_cancel(pool: DecodePool, clip: Path, stage: str) -> None:
     reached = asyncio.Event()
 
     async def decode_until_cancelled() -> None:
-        with opened(clip) as file:
+        with open_file(clip) as file:
             async with pool.session() as session:
                 if stage == "probe":
                     reached.set()
-                plan = whole(await session.probe(file))
+                plan = plan_whole_video(await session.probe(file))
                 async for unit in session.decode(plan, SMALL):
                     if stage == "first unit" or unit.unit == 20:
                         reached.set()
@@ -67,42 +67,42 @@ async def _decode_and_cancel(pool: DecodePool, clip: Path, stage: str) -> None:
 async def test_cancelling_a_second_probe_leaks_no_descriptor(clip: Path) -> None:
     async with DecodePool(DecodeConfig(workers=1)) as pool:
         (pid,) = worker_pids()
-        endless = Plan((piece(0, 3600),), is_unbounded=True)
+        endless = Plan((single_window(0, 3600),), is_unbounded=True)
         for _ in range(3):
-            with opened(clip) as file:
+            with open_file(clip) as file:
                 async with pool.session() as session:
                     metadata = await session.probe(file, header_only=True)
                     async for unit in session.decode(endless, SMALL):
                         unit.release()  # the result of the first probe is used up
-                    again = asyncio.ensure_future(anext(session.decode(whole(metadata), SMALL)))
+                    again = asyncio.ensure_future(anext(session.decode(plan_whole_video(metadata), SMALL)))
                     await asyncio.sleep(0)
                     again.cancel()
                     await asyncio.wait([again])
-            await is_right(pool, clip)
+            await assert_decodes_correctly(pool, clip)
             files = [os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir()]
             assert not [name for name in files if "memfd" in name]
 
 
 async def test_leaving_the_loop_early_stops_decoding(pool: DecodePool, clip: Path) -> None:
     (pid,) = worker_pids()
-    with opened(clip) as file:
+    with open_file(clip) as file:
         async with pool.session() as session:
-            async for unit in session.decode(whole(await session.probe(file)), SMALL):
+            async for unit in session.decode(plan_whole_video(await session.probe(file)), SMALL):
                 unit.release()
                 break
-    await is_right(pool, clip)
+    await assert_decodes_correctly(pool, clip)
     assert worker_pids() == [pid]
 
 
 async def test_frames_stay_valid_after_their_session(pool: DecodePool, clip: Path) -> None:
     held: list[UnitFrames] = []
-    with opened(clip) as file:
+    with open_file(clip) as file:
         async with pool.session() as session:
-            plan = whole(await session.probe(file))
+            plan = plan_whole_video(await session.probe(file))
             held.extend([unit async for unit in session.decode(plan, SMALL)])
-    await is_right(pool, clip)
+    await assert_decodes_correctly(pool, clip)
     for unit in held:
-        assert number_of(unit.pixels[0]) == plan.grids[0].frame_time_ns(unit.unit, 0) * 10 // _SECOND
+        assert read_number(unit.pixels[0]) == plan.grids[0].frame_time_ns(unit.unit, 0) * 10 // _SECOND
         unit.release()
         unit.release()
 
@@ -113,8 +113,8 @@ async def test_worker_pauses_without_a_free_slot(clip: Path) -> None:
     async with DecodePool(config) as pool:
         worker_process = psutil.Process(worker_pids()[0])
         async with pool.session() as session:
-            with opened(clip) as file:
-                units = session.decode(whole(await session.probe(file)), big)
+            with open_file(clip) as file:
+                units = session.decode(plan_whole_video(await session.probe(file)), big)
             held = [await anext(units), await anext(units)]
             waiting = asyncio.ensure_future(anext(units))
             # Longer than the silence after which a worker counts as hung: one that waits for a slot does not
@@ -128,8 +128,8 @@ async def test_worker_pauses_without_a_free_slot(clip: Path) -> None:
             assert sum(worker_process.cpu_times()[:2]) == cpu_s
             held[1].release()
             third = await waiting
-            assert number_of(kept(held[0])[0]) == 0
-            assert number_of(kept(third)[0]) == 5
+            assert read_number(copy_and_release(held[0])[0]) == 0
+            assert read_number(copy_and_release(third)[0]) == 5
             async for unit in units:
                 unit.release()
             assert pool.busy_s > busy_s
@@ -143,7 +143,7 @@ async def test_overlapping_views_wait_for_a_free_slot(clip: Path) -> None:
         tuple(SamplingGrid(0, 9 * _SECOND, 8 * _SECOND, 2, 4, 4, True, start) for start in (0, _SECOND))
     )
     async with DecodePool(config) as pool, pool.session() as session:
-        with opened(clip) as file:
+        with open_file(clip) as file:
             await session.probe(file)
             units = session.decode(plan, big)
         held = await anext(units)
@@ -172,13 +172,13 @@ async def test_unit_larger_than_the_shared_memory_is_decoded(clip: Path) -> None
         DecodePool(DecodeConfig(workers=1, shared_memory_bytes=MIB)) as pool,
         pool.session() as session,
     ):
-        plan = Plan((piece(0, 2),))
+        plan = Plan((single_window(0, 2),))
         _, units, _ = await decode_file(session, clip, plan, PixelFormat(600, 600, "stretch"))
-    assert [number_of(units[0, unit][0]) for unit in range(4)] == [1, 6, 11, 16]
+    assert [read_number(units[0, unit][0]) for unit in range(4)] == [1, 6, 11, 16]
 
 
 async def test_probe_keeps_the_offset_of_the_file(pool: DecodePool, clip: Path) -> None:
-    with opened(clip) as file:
+    with open_file(clip) as file:
         os.lseek(file.fd, 123, os.SEEK_SET)
         async with pool.session() as session:
             metadata = await session.probe(file)
@@ -195,10 +195,10 @@ async def test_pool_leaks_no_process_and_no_descriptor(clip: Path) -> None:
         for pid in worker_pids():
             os.kill(pid, signal.SIGKILL)
             await failures.get()
-        await asyncio.gather(*(is_right(pool, clip) for _ in range(6)))
-        with opened(clip) as file:
+        await asyncio.gather(*(assert_decodes_correctly(pool, clip) for _ in range(6)))
+        with open_file(clip) as file:
             async with pool.session() as session:
-                await anext(session.decode(whole(await session.probe(file)), SMALL))
+                await anext(session.decode(plan_whole_video(await session.probe(file)), SMALL))
         async with pool.session(), pool.session():
             in_workers = [psutil.Process(pid).num_fds() for pid in worker_pids()]
     assert worker_pids() == []
@@ -222,7 +222,7 @@ async def test_worker_memory_does_not_grow_with_videos(pool: DecodePool, tmp_pat
 
 async def _decode_in_a_new_pool(clip: Path) -> None:
     async with DecodePool(DecodeConfig(workers=1)) as pool:
-        await is_right(pool, clip)
+        await assert_decodes_correctly(pool, clip)
 
 
 def _num_descriptors() -> int:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.videos import opened, render, whole
+from tests.support.videos import open_file, plan_whole_video, render
 from tubelet.service.config.config import MIB, DecodeConfig
 from tubelet.service.decode.pool.spawner import Spawner
 from tubelet.service.decode.pool.worker_process import WorkerFailure, WorkerProcess
@@ -110,8 +110,8 @@ async def test_worker_that_violates_the_protocol_is_killed(
     failures: list[WorkerFailure] = []
     process = WorkerProcess(spawner.config, lambda _, failure: failures.append(failure))
     await process.start(spawner)
-    with opened(clip) as file:
-        process.decode(whole(await process.probe(file, header_only=False)), _LARGE)
+    with open_file(clip) as file:
+        process.decode(plan_whole_video(await process.probe(file, header_only=False)), _LARGE)
     await process.next_unit()  # unit 0 in slot 0 is lent now
     process.data_received(pack(message))
     assert not process.is_alive
@@ -128,7 +128,7 @@ async def test_worker_failure_during_a_stop_is_reported_to_the_pool_only(
     failures: list[WorkerFailure] = []
     process = WorkerProcess(spawner.config, lambda _, failure: failures.append(failure))
     await process.start(spawner)
-    with opened(clip) as file:
+    with open_file(clip) as file:
         await process.probe(file, header_only=False)
         ending = asyncio.create_task(process.end_session())
         await asyncio.sleep(0)  # the stop has been sent

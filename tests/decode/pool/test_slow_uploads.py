@@ -4,7 +4,14 @@ import asyncio
 import os
 from pathlib import Path
 
-from tests.support.videos import SMALL, is_right, kept, number_of, render, worker_pids
+from tests.support.videos import (
+    SMALL,
+    assert_decodes_correctly,
+    copy_and_release,
+    read_number,
+    render,
+    worker_pids,
+)
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.decode.pool.worker_process import WorkerFailure
@@ -52,19 +59,22 @@ async def test_slow_uploads_do_not_hold_all_workers(tmp_path: Path, clip: Path) 
             async with pool.session(file) as session:
                 metadata = await session.probe(file, header_only=True)
                 assert metadata.frames == 0 or file.size_bytes is not None
-                return [number_of(kept(unit)[0]) async for unit in session.decode(_unbounded_plan(), SMALL)]
+                return [
+                    read_number(copy_and_release(unit)[0])
+                    async for unit in session.decode(_unbounded_plan(), SMALL)
+                ]
 
         decoding = [asyncio.create_task(decode(file)) for file in slow]
         await slow[0].is_awaited.wait()
         await slow[1].is_awaited.wait()
-        await is_right(pool, clip)
+        await assert_decodes_correctly(pool, clip)
         assert len(worker_pids()) == 3
         assert not slow[2].is_awaited.is_set()
         for file in slow:
             file.complete()
         expected = [_unbounded_plan().grids[0].frame_time_ns(unit, 0) * 10 // _SECOND for unit in range(80)]
         assert await asyncio.gather(*decoding) == [expected] * 3
-        await is_right(pool, clip)
+        await assert_decodes_correctly(pool, clip)
         async with pool.session():
             assert pool.busy_workers == 1
     assert failures == []
@@ -89,7 +99,7 @@ async def test_worker_waiting_for_bytes_neither_works_nor_counts_as_hung(tmp_pat
             await asyncio.sleep(1.2 * config.heartbeat_timeout_s)
             assert pool.busy_s == busy_s
             file.complete()
-            rest = [number_of(kept(unit)[0]) async for unit in units]
+            rest = [read_number(copy_and_release(unit)[0]) async for unit in units]
         assert len(rest) == 79
         assert reported[-1] == 0
 

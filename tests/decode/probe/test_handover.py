@@ -1,4 +1,4 @@
-"""What the probe of a short clip leaves open for whoever decodes it, and when it had better not."""
+"""Tests of the stream that the probe of a short clip leaves open for decoding."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -7,7 +7,15 @@ import av
 import numpy as np
 import pytest
 
-from tests.support.videos import decode_file, decode_plan, number_of, opened, probed, render, whole
+from tests.support.videos import (
+    decode_file,
+    decode_plan,
+    open_file,
+    plan_whole_video,
+    probe_file,
+    read_number,
+    render,
+)
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.types.plan import Plan, SamplingGrid
@@ -19,11 +27,11 @@ _KEYED = {"g": "30", "bf": "2"}
 
 
 @pytest.mark.parametrize("container", ["mp4", "mkv", "ts", "flv"])
-def test_all_packets_behind_the_head_come_again(tmp_path: Path, container: str) -> None:
+def test_handed_over_stream_repeats_every_packet(tmp_path: Path, container: str) -> None:
     path = render(tmp_path / f"clip.{container}", _FEW, options=_KEYED)
     with av.open(str(path)) as file:
         packets = [(packet.pts, bytes(packet)) for packet in file.demux(video=0) if packet.size]
-    with probed(path) as track:
+    with probe_file(path) as track:
         opening = track.handover.take()
         assert opening is not None
         assert opening.head is not None
@@ -31,7 +39,7 @@ def test_all_packets_behind_the_head_come_again(tmp_path: Path, container: str) 
         while (packet := opening.stream.read()) is not None:
             read.append(packet)
         assert [(packet.pts, bytes(packet)) for packet in read] == packets
-        assert track.handover.take() is None  # it serves once
+        assert track.handover.take() is None  # it can be taken once
         opening.stream.close()
 
 
@@ -42,17 +50,17 @@ def test_all_packets_behind_the_head_come_again(tmp_path: Path, container: str) 
         ("stamps of B-frames that AVI has no place for", _FEW, "mpeg4"),
     ],
 )
-def test_what_serves_nobody_is_not_left_open(tmp_path: Path, name: str, frames: int, codec: str) -> None:
+def test_useless_stream_is_not_handed_over(tmp_path: Path, name: str, frames: int, codec: str) -> None:
     path = render(
         tmp_path / ("clip.avi" if codec == "mpeg4" else "clip.mkv"), frames, codec=codec, options=_KEYED
     )
-    with probed(path) as track:
+    with probe_file(path) as track:
         assert track.metadata.frames == frames
         assert track.handover.take() is None
 
 
-async def test_damage_at_the_beginning_costs_those_nothing_who_begin_later(tmp_path: Path) -> None:
-    path = _with_a_damaged_front(
+async def test_damage_at_the_front_does_not_affect_later_ranges(tmp_path: Path) -> None:
+    path = _prepend_damaged_packet(
         render(tmp_path / "clip.flv", 180, options={"g": "30", "bf": "0", "sc_threshold": "0"}),
         tmp_path / "damaged.flv",
     )
@@ -61,17 +69,17 @@ async def test_damage_at_the_beginning_costs_those_nothing_who_begin_later(tmp_p
         _, units, end = await decode_file(
             session, path, Plan((SamplingGrid(start_ns, end_ns, NS_PER_S, 1, 5, 5),))
         )
-    assert [number_of(pixels[0]) for pixels in units.values()] == [171, 173, 175, 177, 179]
+    assert [read_number(pixels[0]) for pixels in units.values()] == [171, 173, 175, 177, 179]
     assert end.warnings == ()
-    assert end.frames_decoded == 30  # from the key frame on
+    assert end.frames_decoded == 30  # frames from the key frame on
 
 
-async def test_a_second_plan_gets_what_the_first_one_got(tmp_path: Path) -> None:
-    """The first goes on behind the probe's head, the second opens the file again."""
+async def test_second_decoding_gives_the_same_frames(tmp_path: Path) -> None:
+    """The first decoding continues after the probe's head; the second one opens the file again."""
     path = render(tmp_path / "clip.mp4", _FEW, options=_KEYED)
     async with DecodePool(DecodeConfig(workers=1)) as pool, pool.session() as session:
-        with opened(path) as file:
-            plan = whole(await session.probe(file))
+        with open_file(path) as file:
+            plan = plan_whole_video(await session.probe(file))
             first, _ = await decode_plan(session, plan)
             second, _ = await decode_plan(session, plan)
     assert first.keys() == second.keys()
@@ -79,8 +87,8 @@ async def test_a_second_plan_gets_what_the_first_one_got(tmp_path: Path) -> None
         assert np.array_equal(pixels, second[place])
 
 
-def _with_a_damaged_front(path: Path, damaged: Path) -> Path:
-    """The same packets behind one that cannot be decoded."""
+def _prepend_damaged_packet(path: Path, damaged: Path) -> Path:
+    """Copy the packets of ``path`` after one that cannot be decoded."""
     shift = 100  # ms, the ticks of FLV
     with av.open(str(path)) as source, av.open(str(damaged), "w") as target:
         stream = target.add_stream_from_template(source.streams.video[0])

@@ -1,4 +1,4 @@
-"""All real and odd videos as they arrive, piece by piece: the frames are those of the file that is there."""
+"""Tests that all real and odd videos give the same frames piece by piece as when stored."""
 
 from collections.abc import AsyncIterator
 
@@ -7,7 +7,7 @@ import pytest
 import pytest_asyncio
 
 from tests.support.odd_video_outcomes import DECODED, REAL
-from tests.support.videos import VIDEOS, ArrivingFile, decode_plan, opened
+from tests.support.videos import VIDEOS, ArrivingFile, decode_plan, open_file
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.types.plan import Plan, SamplingGrid
@@ -15,11 +15,12 @@ from tubelet.service.types.video import NS_PER_S
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-_LONGEST_S = 12  # for the sake of time
+_LONGEST_S = 12  # longer videos are skipped to save time
 _DAY_NS = 24 * 3600 * NS_PER_S
 
 
-# Its last packet is damaged: who knows the length has all that is wanted before, who does not decodes it.
+# Its last packet is damaged: a decoder that knows the video's duration does not need it, and one that does
+# not decodes it.
 _NOT_REACHED = {"odd/fate/displaymatrix.mp4": {(0, 8)}}
 
 
@@ -31,8 +32,8 @@ async def pool() -> AsyncIterator[DecodePool]:
 
 @pytest.mark.skipif(not REAL, reason=f"no clips in {VIDEOS}")
 @pytest.mark.parametrize("name", [*REAL, *DECODED])
-async def test_frames_do_not_depend_on_how_the_bytes_come(pool: DecodePool, name: str) -> None:
-    with opened(VIDEOS / name) as file:
+async def test_streamed_file_gives_the_frames_of_a_stored_one(pool: DecodePool, name: str) -> None:
+    with open_file(VIDEOS / name) as file:
         async with pool.session() as session:
             metadata = await session.probe(file)
             if metadata.duration_ns > _LONGEST_S * NS_PER_S:

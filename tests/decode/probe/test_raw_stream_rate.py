@@ -1,4 +1,4 @@
-"""The frame rate of raw streams, which have no container: their own headers state it, or nothing does."""
+"""Tests of the frame rate of raw streams, which only the codec's headers can state."""
 
 import shutil
 import subprocess
@@ -9,7 +9,7 @@ import av
 import pytest
 import pytest_asyncio
 
-from tests.support.videos import decode_file, number_of, probed, render, whole
+from tests.support.videos import decode_file, plan_whole_video, probe_file, read_number, render
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode.pool.pool import DecodePool
 
@@ -32,11 +32,11 @@ async def pool() -> AsyncIterator[DecodePool]:
         ("h264", "libx264", {"bf": "0"}),
         ("h264", "libx264", {"bf": "2"}),
         ("hevc", "libx265", {"x265-params": _QUIET}),
-        ("m2v", "mpeg2video", {"strict": "-2"}),  # not only the rates that MPEG-2 has codes for
+        ("m2v", "mpeg2video", {"strict": "-2"}),  # allows rates that MPEG-2 has no code for
         ("m4v", "mpeg4", {}),
     ],
 )
-async def test_headers_state_it(
+async def test_rate_comes_from_the_codec_headers(
     pool: DecodePool, tmp_path: Path, ending: str, codec: str, options: dict[str, str], rate: int
 ) -> None:
     if codec not in av.codecs_available:
@@ -47,10 +47,10 @@ async def test_headers_state_it(
     assert (metadata.frames, metadata.warnings) == (30, ())
     assert metadata.fps == pytest.approx(rate, rel=1e-3)
     assert metadata.duration_ns == pytest.approx(30 / rate * 1e9, abs=1e6)
-    grid = whole(metadata).grids[0]
+    grid = plan_whole_video(metadata).grids[0]
     for (_, unit), pixels in units.items():
         for frame in range(2):
-            assert number_of(pixels[frame]) == int(grid.frame_time_ns(unit, frame) * rate / 1e9 + 1e-6)
+            assert read_number(pixels[frame]) == int(grid.frame_time_ns(unit, frame) * rate / 1e9 + 1e-6)
 
 
 @needs_ffmpeg
@@ -63,11 +63,11 @@ async def test_headers_state_it(
     ],
     ids=["interlaced h264", "interlaced mpeg2", "av1"],
 )
-async def test_a_clock_of_fields_or_ticks_is_no_frame_rate(
+async def test_field_or_tick_rate_is_not_the_frame_rate(
     tmp_path: Path, ending: str, options: list[str]
 ) -> None:
     path = _encoded(tmp_path / f"clip.{ending}", options)
-    with probed(path) as track:
+    with probe_file(path) as track:
         metadata = track.metadata
     assert (metadata.frames, metadata.warnings) == (20, ())
     assert (metadata.fps, metadata.duration_ns) == (pytest.approx(10), 2 * 10**9)
@@ -79,7 +79,7 @@ async def test_a_clock_of_fields_or_ticks_is_no_frame_rate(
     [
         ("hevc", ["-c:v", "libx265", "-x265-params", f"no-vui-timing-info=1:{_QUIET}"]),
         ("obu", ["-c:v", "libsvtav1"]),
-        # What encoders write of a variable rate: in the ticks of its clock.
+        # Encoders state a variable rate in ticks of the clock.
         (
             "h264",
             ["-c:v", "libx264", "-bsf:v", "h264_metadata=tick_rate=90000:fixed_frame_rate_flag=0"],
@@ -87,16 +87,18 @@ async def test_a_clock_of_fields_or_ticks_is_no_frame_rate(
     ],
     ids=["hevc", "av1", "variable h264"],
 )
-async def test_nothing_states_it(tmp_path: Path, ending: str, options: list[str]) -> None:
+async def test_missing_rate_is_assumed_with_a_warning(
+    tmp_path: Path, ending: str, options: list[str]
+) -> None:
     path = _encoded(tmp_path / f"clip.{ending}", options)
-    with probed(path) as track:
+    with probe_file(path) as track:
         metadata = track.metadata
     assert metadata.warnings == ("the stream states no frame rate; 25 frames a second are assumed",)
     assert (metadata.fps, metadata.frames, metadata.duration_ns) == (pytest.approx(25), 20, 800_000_000)
 
 
 def _encoded(path: Path, options: list[str]) -> Path:
-    """Two seconds of 10 frames each."""
+    """Encode two seconds of 10 frames each."""
     command = ["ffmpeg", "-nostdin", "-v", "error", "-f", "lavfi", "-i", "testsrc=d=2:r=10:s=128x64"]
     subprocess.run([*command, *options, str(path)], check=True, stderr=subprocess.DEVNULL)
     return path

@@ -1,4 +1,4 @@
-"""Key frames that are looked for are those that reading all packets finds."""
+"""Tests that key frames found by seeking equal those of reading all packets."""
 
 import random
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.videos import limits, probed, remux, render, source_of
+from tests.support.videos import decode_limits, open_source, probe_file, remux, render
 from tubelet.service.decode.demux.container import open_container
 from tubelet.service.decode.demux.stream import Stream
 from tubelet.service.decode.probe.seek_index import SeekedKeyFrames
@@ -34,16 +34,16 @@ def clip(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture
 def opened() -> list[Stream]:
-    """Each time that the file was opened for them."""
+    """The streams that were opened for the search."""
     return []
 
 
 @pytest.fixture
 def sought(clip: Path, opened: list[Stream]) -> Iterator[SeekedKeyFrames]:
-    with closing(source_of(clip)) as source, probed(clip) as track:
+    with closing(open_source(clip)) as source, probe_file(clip) as track:
 
         def reopen() -> Stream:
-            opened.append(Stream(open_container(source), track.stream_index, limits(), lambda: None))
+            opened.append(Stream(open_container(source), track.stream_index, decode_limits(), lambda: None))
             return opened[-1]
 
         frame_ticks = 1 / (_RATE * track.timeline.time_base)
@@ -51,12 +51,12 @@ def sought(clip: Path, opened: list[Stream]) -> Iterator[SeekedKeyFrames]:
             yield keys
 
 
-def test_they_are_those_of_all_packets(clip: Path, sought: SeekedKeyFrames) -> None:
-    with probed(clip) as track:
+def test_seeking_finds_the_key_frames_of_a_full_read(clip: Path, sought: SeekedKeyFrames) -> None:
+    with probe_file(clip) as track:
         known, timeline = track.key_frames, track.timeline
     assert known is not None
     chance = random.Random(0)
-    for _ in range(3):  # time and again from the front
+    for _ in range(3):  # each time from the front again
         times = sorted(chance.sample(range(_SECONDS * 1000), 40))
         for ticks in (timeline.to_ticks(time * 1_000_000) for time in times):
             expected, found = known.at_or_before(ticks), sought.at_or_before(ticks)
@@ -64,10 +64,10 @@ def test_they_are_those_of_all_packets(clip: Path, sought: SeekedKeyFrames) -> N
             assert found == expected or (found is None and expected.packet_index == 0)
 
 
-def test_who_asks_behind_another_has_the_file_opened_no_more(
+def test_two_alternating_callers_do_not_reopen_the_file(
     clip: Path, sought: SeekedKeyFrames, opened: list[Stream]
 ) -> None:
-    with probed(clip) as track:
+    with probe_file(clip) as track:
         known, timeline = track.key_frames, track.timeline
     assert known is not None
     times = [timeline.to_ticks(time_ms * 1_000_000) for time_ms in range(0, _SECONDS * 1000, 150)]

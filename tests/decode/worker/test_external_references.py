@@ -17,7 +17,7 @@ import pytest
 import pytest_asyncio
 
 from tests.support.file_access_monitor import FileAccessMonitor
-from tests.support.mp4_boxes import box, boxes, edited
+from tests.support.mp4_boxes import box, boxes, edit_boxes
 from tests.support.videos import decode_file, render
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode.demux.byte_source import ByteSource
@@ -103,7 +103,7 @@ def _external(entry: Callable[[str], bytes]) -> Callable[[Path, str, int], bytes
     """Return a maker of a mov with an index, but with its samples in another file, which ``entry`` names."""
 
     def make(folder: Path, base: str, port: int) -> bytes:
-        data = edited(
+        data = edit_boxes(
             (folder / "clip.mp4").read_bytes(),
             "moov/trak/mdia/minf/dinf/dref",
             lambda _: box(b"dref", struct.pack(">II", 0, 1) + entry(f"{base}/clip.mp4")),

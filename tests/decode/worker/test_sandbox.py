@@ -13,7 +13,7 @@ import landlockpy
 import pytest
 import seccompy
 
-from tests.support.videos import decode_file, fork_server_pid, is_right, render, worker_pids
+from tests.support.videos import assert_decodes_correctly, decode_file, fork_server_pid, render, worker_pids
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.decode.pool.watchdog import WorkerFailure
@@ -151,7 +151,7 @@ async def test_rendered_videos_decode_in_the_sandbox(
 ) -> None:
     clip = render(tmp_path / f"clip.{ending}", 60, codec=codec, pix_fmt=pix_fmt)
     async with DecodePool(DecodeConfig(workers=1, threads=threads)) as pool:
-        await is_right(pool, clip)
+        await assert_decodes_correctly(pool, clip)
 
 
 @pytest.mark.parametrize("threads", [1, 3])

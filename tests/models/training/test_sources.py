@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from tests.support.sample_clip import pan
+from tests.support.sample_clip import panning_clip
 from tubelet.models.training.__main__ import app
 from tubelet.models.training.data.scene_split import is_test
 from tubelet.models.training.data.sources import NoSources, load_sources
@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def short() -> bytes:
-    return pan(0.5)
+    return panning_clip(0.5)
 
 
 def test_clips_after_a_broken_one_are_found(folder: Path, tmp_path: Path, short: bytes) -> None:
