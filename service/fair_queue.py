@@ -48,6 +48,7 @@ class Flow(Generic[T]):
 
     @property
     def _rank(self) -> tuple[int, float]:
+        """The sort key: the priority of most weight first, then the earliest deadline; none comes last."""
         return -WEIGHTS[self.priority], inf if self.deadline is None else self.deadline
 
 

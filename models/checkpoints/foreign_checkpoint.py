@@ -142,6 +142,7 @@ def read_tensors(file: Path, prefixes: tuple[str, ...] = WRAPPERS) -> dict[str, 
 
 
 def _not_read(classes: tuple[str, ...]) -> str:
+    """Return the end of a message that names the classes of objects that are not read; empty if none."""
     if not classes:
         return ""
     named = ", ".join(classes[:_MAX_LISTED]) + (", ..." if len(classes) > _MAX_LISTED else "")

@@ -54,6 +54,7 @@ class HfModel(VideoModel):
         self.net: Any = library.AutoModelForVideoClassification.from_config(config, dtype=torch.float32)
 
     def encode(self, units: Tensor) -> Tensor:
+        """Run the whole network on each unit: (N, t, H, W, C) uint8 -> (N, K) logits, not an embedding."""
         pixels = rearrange(self.normalise(units), "n t h w c -> n t c h w")
         return self.net(**{self.net.main_input_name: pixels}).logits
 

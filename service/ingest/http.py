@@ -139,7 +139,9 @@ class WebServers:
                     URL(location.url, encoded=True), headers=headers, allow_redirects=False
                 )
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
-            _log.info("%s: %s", location, type(error).__name__ if location.query else repr(error))
+            _log.info(
+                "request to %s failed: %s", location, type(error).__name__ if location.query else repr(error)
+            )
             raise FetchFailed("the server of the URI cannot be reached or does not answer") from error
 
     def _redirected(self, source: Uri, location: str) -> Uri:

@@ -80,12 +80,13 @@ class Ingest:
     ) -> AsyncIterator[Upload]:
         """Receive chunks in order, and measure how long they take; decoding may run at the same time."""
 
-        async def watch() -> None:
+        async def time_arrival() -> None:
+            """Measure how long the whole file takes to arrive."""
             with self._metrics.time(stage, timings.model, timings.seconds):
                 await file.whole()
 
         async with receive(chunks, self._config.upload) as file:
-            coming = asyncio.create_task(watch())
+            coming = asyncio.create_task(time_arrival())
             try:
                 yield file
                 await coming
