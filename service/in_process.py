@@ -53,25 +53,46 @@ class _InProcess:
         self._open = AsyncExitStack()
         self._stages: Stages | None = None
         self._loaded: tuple[ModelRef, ...] = ()
+        self._calls: set[asyncio.Task[Classification]] = set()
 
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop workers and engine, and wait for them; a forked process has none."""
-        if self.pid == os.getpid():
-            asyncio.run_coroutine_threadsafe(self._open.aclose(), self._loop).result(_STOP_S)
+        """Cancel what is being classified, stop workers and engine, and wait; a forked process has none."""
+        if self.pid != os.getpid():
+            return
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(_STOP_S)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(_STOP_S)
 
     def classify(self, video: Video, options: Options) -> Classification:
         """Classify ``video`` on the thread, and wait; Ctrl-C cancels it."""
         uri, chunks = read_video(video)
-        answer = asyncio.run_coroutine_threadsafe(self._classify(uri, chunks, options), self._loop)
+        answer = asyncio.run_coroutine_threadsafe(self._call(uri, chunks, options), self._loop)
         try:
             return answer.result()
         except BaseException:
             answer.cancel()
             raise
+
+    async def _close(self) -> None:
+        """Cancel the calls, which use the stages, then close these."""
+        for call in self._calls:
+            call.cancel()
+        await asyncio.gather(*self._calls, return_exceptions=True)
+        await self._open.aclose()
+
+    async def _call(self, uri: str, chunks: Iterator[bytes], options: Options) -> Classification:
+        """Classify in a task that ``stop`` can cancel, whether or not the caller still waits."""
+        call = asyncio.create_task(self._classify(uri, chunks, options))
+        self._calls.add(call)
+        try:
+            return await call
+        finally:
+            call.cancel()
+            self._calls.discard(call)
 
     async def _classify(self, uri: str, chunks: Iterator[bytes], options: Options) -> Classification:
         pipeline = (await self._with_model(options)).pipeline

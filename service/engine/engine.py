@@ -15,12 +15,11 @@ from tubelet.service.config.config import EngineConfig
 from tubelet.service.config.cores import usable_cores
 from tubelet.service.engine.batch_meter import BatchMeter, dummy_units, remeasure
 from tubelet.service.engine.batch_tuner import BatchTuning, largest_batch
-from tubelet.service.engine.cpu_threads import CpuThreads
 from tubelet.service.engine.daemon_threads import run_in_daemon_thread
 from tubelet.service.engine.embedding_cache import EmbeddingCache, Outcome, Unit
 from tubelet.service.engine.executor import Executor
 from tubelet.service.engine.model_loader import choose_devices, expand_cpu_cores, load_model
-from tubelet.service.engine.model_runner import ModelRunner
+from tubelet.service.engine.model_runner import CpuThreads, ModelRunner
 from tubelet.service.engine.scheduler import CpuContention
 from tubelet.service.engine.served_model import ServedModel
 from tubelet.service.engine.session import VideoSession

@@ -34,10 +34,9 @@ from tubelet.service.config.config import EngineConfig
 from tubelet.service.config.cores import usable_cores
 from tubelet.service.engine.batch_meter import dummy_units
 from tubelet.service.engine.batch_tuner import largest_batch
-from tubelet.service.engine.cpu_threads import CpuThreads
 from tubelet.service.engine.engine import Engine
 from tubelet.service.engine.model_loader import load_model
-from tubelet.service.engine.model_runner import ModelRunner
+from tubelet.service.engine.model_runner import CpuThreads, ModelRunner
 from tubelet.service.metrics import Metrics
 from tubelet.service.types.video import UnitFrames
 

@@ -28,8 +28,7 @@ from tests.bench.models import FACTORISED, SIZE, THEIRS, Subject, subject
 from tubelet.models.runtime.cuda_graphs import GraphedModel, recorded_sizes
 from tubelet.models.runtime.precision import choose_dtype, native_precisions
 from tubelet.models.spec import ModelSpec
-from tubelet.service.engine.cpu_threads import CpuThreads
-from tubelet.service.engine.model_runner import ModelRunner
+from tubelet.service.engine.model_runner import CpuThreads, ModelRunner
 from tubelet.service.engine.stage_queue import PendingBatch
 from tubelet.service.types.video import UnitFrames
 

@@ -59,7 +59,7 @@ def test_unknown_model_fails_each_video_in_json(served: Served, where: str) -> N
     assert [row["video"] for row in rows] == [sample] * 2
     for row in rows:
         assert (row["error"]["code"], row["error"]["reason"]) == ("NOT_FOUND", "UNKNOWN_MODEL")
-        assert "unknown model 'nope'" in row["error"]["message"]
+        assert "model 'nope'" in row["error"]["message"]
 
 
 def test_classify_prints_text_by_default(served: Served, clips: tuple[str, str]) -> None:

@@ -58,7 +58,7 @@ from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierStub
         (
             "",
             {"TUBELET_MODELS__STORE": "/nowhere"},
-            "models.store is '/nowhere', but there is no",
+            "models.store is '/nowhere', but that folder does not exist",
         ),
         ("[engine]\ndevice = 'cuda:99'\n", {}, "'cuda:99', but torch sees"),
         ("[engine]\ndevice = 'tpu'\n", {}, "engine.device: String should match pattern"),
@@ -114,7 +114,9 @@ def test_serve_ends_on_sigterm_before_it_is_ready(tmp_path: Path, moment: str) -
     ):
         try:
             while not (
-                _catches_sigterm(process.pid) if moment == "importing" else "held by" in log.read_text()
+                _catches_sigterm(process.pid)
+                if moment == "importing"
+                else "decode sandbox" in log.read_text()
             ):
                 assert process.poll() is None
             process.send_signal(signal.SIGHUP)  # has nothing to reread yet

@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 from tests.support.models import CASES, CLASSES, PREPROCESSING, SIZE, build
 from tubelet.models.spec import ModelSpec, Sampling
 from tubelet.models.video_model import VideoModel
-from tubelet.service.engine.cpu_threads import CpuThreads
 from tubelet.service.engine.embedding_cache import EmbeddingCache
 from tubelet.service.engine.executor import Executor
-from tubelet.service.engine.model_runner import Logits, ModelRunner
+from tubelet.service.engine.model_runner import CpuThreads, Logits, ModelRunner
 from tubelet.service.engine.served_model import ServedModel
 from tubelet.service.engine.session import VideoSession
 from tubelet.service.metrics import Metrics

@@ -173,7 +173,7 @@ def test_embedded_models_are_loaded_only_if_named(client: Client) -> None:
                 ask()
             assert (caught.value.code, caught.value.reason) == ("NOT_FOUND", "UNKNOWN_MODEL")
             assert f"model '{name}' is installed but not loaded" in caught.value.message
-            assert "models.load names what is: camera-motion:" in caught.value.message
+            assert "models.load chooses the loaded models: camera-motion:" in caught.value.message
 
 
 def test_every_embedded_model_answers_where_it_is_loaded() -> None:

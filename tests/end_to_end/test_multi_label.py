@@ -109,7 +109,7 @@ def test_evaluation_counts_the_label_with_the_highest_score(
         (tmp_path / "data" / label / "grey.mp4").write_bytes(grey)
     done = _evaluate(tags_served, "tags", tmp_path)
     assert done.exit_code == 0
-    assert "tags scores each label by itself" in done.stderr
+    assert "tags scores each label independently" in done.stderr
     assert "top 1  0.333" in done.stdout
 
 
@@ -118,7 +118,7 @@ def test_a_single_label_cannot_be_evaluated(tags_served: Served, grey: bytes, tm
     (tmp_path / "data" / "violence" / "grey.mp4").write_bytes(grey)
     done = _evaluate(tags_served, "alarm", tmp_path)
     assert done.exit_code == 2
-    assert "alarm has one label, 'violence'" in done.stderr
+    assert "alarm has only one label, 'violence'" in done.stderr
 
 
 @pytest.mark.parametrize(

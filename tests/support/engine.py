@@ -10,9 +10,8 @@ import torch
 
 from tubelet.models.families.factorised import Factorised, FactorisedDims
 from tubelet.models.spec import ModelSpec, Preprocessing, Sampling
-from tubelet.service.engine.cpu_threads import CpuThreads
 from tubelet.service.engine.executor import Executor
-from tubelet.service.engine.model_runner import ModelRunner
+from tubelet.service.engine.model_runner import CpuThreads, ModelRunner
 from tubelet.service.engine.served_model import ServedModel
 from tubelet.service.engine.session import VideoSession
 from tubelet.service.engine.stage_queue import BatchFunction, EngineCosts, Item, StageQueue

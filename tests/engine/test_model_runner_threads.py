@@ -9,9 +9,9 @@ import torch
 
 from tubelet.models.repository.repository import ModelStore
 from tubelet.service.config.config import EngineConfig
-from tubelet.service.engine.cpu_threads import CpuThreads
 from tubelet.service.engine.engine import Engine
 from tubelet.service.engine.model_loader import expand_cpu_cores
+from tubelet.service.engine.model_runner import CpuThreads
 from tubelet.service.metrics import Metrics
 
 
