@@ -273,12 +273,20 @@ def crop_filters(
 
 
 def worker_pids() -> list[int]:
-    return [child.pid for child in psutil.Process().children() if child.name() == "tubelet-decoder"]
+    """Return the decode workers of this process that run."""
+    return _children("tubelet-decoder")
 
 
 def fork_server_pid() -> int:
-    (pid,) = [child.pid for child in psutil.Process().children() if child.name() == "tubelet-forks"]
+    """Return the one fork server of this process that runs."""
+    (pid,) = _children("tubelet-forks")
     return pid
+
+
+def _children(name: str) -> list[int]:
+    """Return the children of a name that run: those of servers that were killed stay here as zombies."""
+    children = psutil.Process().children()
+    return [each.pid for each in children if each.name() == name and each.status() != psutil.STATUS_ZOMBIE]
 
 
 def pids_reading(path: Path) -> set[int]:
