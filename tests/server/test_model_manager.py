@@ -6,76 +6,24 @@ import logging
 import re
 import shutil
 import signal
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from tests.support.model_serving import Serving, write
 from tests.support.stored_models import DIMS, SPEC, model
-from tubelet.models.errors import BrokenModel, UnknownModel
+from tubelet.models.errors import BrokenModel
 from tubelet.models.families.vit import ViT
 from tubelet.models.repository.model_folder import write_folder
-from tubelet.models.spec import ModelSpec
 from tubelet.service.config.config import Config, EngineConfig, ModelsConfig, load_config
 from tubelet.service.engine.engine import Engine
-from tubelet.service.engine.model_runner import Logits
-from tubelet.service.engine.served_model import ServedModel
 from tubelet.service.errors import UnknownModel as NotServed
 from tubelet.service.metrics import Metrics
 from tubelet.service.pipeline.registry import ModelRegistry
-from tubelet.service.server.model_manager import MissingModels, ModelManager
+from tubelet.service.server.model_manager import ModelManager
 from tubelet.service.server.process import run_until_signal
-from tubelet.service.types.model_ref import ModelRef
-from tubelet.service.types.video import UnitFrames
-
-
-def write(store: Path, version: str, seed: int = 0, name: str = "tiny") -> ModelSpec:
-    """Write a model with random weights of this ``seed`` into ``store``."""
-    spec = dataclasses.replace(SPEC, name=name, version=version)
-    write_folder(store / name / version, spec, DIMS, model(seed), "")
-    return spec
-
-
-@dataclass(frozen=True, slots=True)
-class Serving:
-    """An engine with a model manager and its parts, on a store of models."""
-
-    store: Path
-    engine: Engine
-    registry: ModelRegistry
-    model_manager: ModelManager
-    metrics: Metrics
-
-    async def reload(self, default: str = "tiny", *load: str) -> None:
-        await self.model_manager.reload(
-            ModelsConfig(store=self.store, default=default, load=load or (default,))
-        )
-
-    async def logits(self, served: ServedModel) -> Logits:
-        """Return the logits of a window of fixed random pixels."""
-        pixels = np.random.default_rng(0).integers(0, 256, (1, 16, 24, 3), np.uint8)
-        session = self.engine.session(served)
-        return await session.classify(
-            [session.encode(UnitFrames(0, unit, pixels, lambda: None)) for unit in range(4)]
-        )
-
-    def load_seconds(self, version: str) -> float | None:
-        """Return the load time of a version of "tiny" from the metrics; None: it has no series."""
-        labels = {"model": "tiny", "version": version}
-        return self.metrics.registry.get_sample_value("tubelet_model_load_seconds", labels)
-
-
-@pytest.fixture
-async def serving(tmp_path: Path) -> AsyncIterator[Serving]:
-    metrics, registry = Metrics(), ModelRegistry()
-    write(tmp_path, "1")
-    async with Engine(EngineConfig(device="cpu"), metrics) as engine:
-        serving = Serving(tmp_path, engine, registry, ModelManager(engine, registry), metrics)
-        await serving.reload()
-        yield serving
 
 
 async def test_a_new_version_becomes_the_default_beside_the_old_one(serving: Serving) -> None:
@@ -136,72 +84,6 @@ def _queues(serving: Serving) -> set[str]:
         if metric.name.startswith("tubelet_queued_")
         for sample in metric.samples
     }
-
-
-async def test_a_pinned_default_stays_when_a_newer_version_comes(serving: Serving) -> None:
-    """Requests that give only the model's name get the pinned version, others the version that they name."""
-    write(serving.store, "2", seed=1)
-    await serving.reload("tiny:1", "tiny")
-    find = serving.registry.find
-    assert [each.spec.version for each in serving.registry] == ["1", "2"]
-    assert [find().spec.version, find("tiny").spec.version] == ["1", "1"]
-    assert [find("tiny", "2").spec.version, find(version="2").spec.version] == ["2", "2"]
-    assert [serving.registry.is_default(each) for each in serving.registry] == [True, False]
-
-
-async def test_pinning_the_old_version_rolls_back(serving: Serving) -> None:
-    old = serving.registry.default
-    write(serving.store, "2", seed=1)
-    await serving.reload()
-    assert serving.registry.default.spec.version == "2"
-    await serving.reload("tiny:1")
-    assert serving.registry.default is old
-    assert list(serving.registry) == [old]
-    with pytest.raises(NotServed, match=r"'tiny:2' is installed but not loaded; .* models: tiny:1$"):
-        serving.registry.find("tiny", "2")
-
-
-async def test_only_listed_versions_are_loaded(serving: Serving) -> None:
-    for version in ("1", "2", "10"):
-        write(serving.store, version, name="other")
-    await serving.reload("tiny", "other:2", "other:1")
-    assert [(each.spec.name, each.spec.version) for each in serving.registry] == [
-        ("tiny", "1"),
-        ("other", "1"),
-        ("other", "2"),
-    ]
-    assert serving.registry.find("other").spec.version == "2"
-    not_loaded = {f"{spec.name}:{spec.version}" for spec in serving.registry.not_loaded}
-    assert "other:10" in not_loaded
-    assert "other:1" not in not_loaded
-
-
-async def test_an_empty_load_list_loads_the_store_without_embedded_models(serving: Serving) -> None:
-    write(serving.store, "1", name="other")
-    await serving.model_manager.reload(ModelsConfig(store=serving.store, default="tiny"))
-    assert {each.spec.name for each in serving.registry} == {"tiny", "other"}
-    assert {"camera-motion", "camera-motion-stack"} <= {spec.name for spec in serving.registry.not_loaded}
-
-
-@pytest.mark.parametrize("damage", ["absent", "broken folder", "broken weights"])
-async def test_a_pinned_version_that_cannot_be_loaded_changes_nothing(serving: Serving, damage: str) -> None:
-    """No other version of the same name is the default in its place."""
-    old = serving.registry.default
-    write(serving.store, "3", seed=1)
-    if damage != "absent":
-        write(serving.store, "2", seed=1)
-        file = {"broken folder": "model.toml", "broken weights": "weights.safetensors"}[damage]
-        (serving.store / "tiny" / "2" / file).write_text("cut off")
-    with pytest.raises((UnknownModel, BrokenModel)) as caught:
-        await serving.reload("tiny:2")
-    assert "tiny:2" in str(caught.value) or "tiny/2" in str(caught.value)
-    assert list(serving.registry) == [old]
-    assert serving.registry.default is old
-
-
-async def test_a_missing_version_in_load_is_answered_with_those_there(serving: Serving) -> None:
-    with pytest.raises(MissingModels, match=r"models\.load names 'tiny:7', .*; it has: .*tiny:1"):
-        await serving.reload("tiny", "tiny:7")
 
 
 async def test_an_unchanged_model_is_not_loaded_again(serving: Serving) -> None:
@@ -368,14 +250,6 @@ async def test_a_loaded_model_whose_files_break_is_kept(
     assert "model.toml" in caplog.text or "no usable model" in caplog.text
 
 
-async def test_an_unknown_default_changes_nothing(serving: Serving) -> None:
-    old = serving.registry.default
-    write(serving.store, "2", seed=1)
-    with pytest.raises(UnknownModel, match="no model 'absent' in the store"):
-        await serving.reload("absent")
-    assert list(serving.registry) == [old]
-
-
 async def test_a_default_that_cannot_be_loaded_changes_nothing(serving: Serving) -> None:
     old = serving.registry.default
     write(serving.store, "1", name="other")
@@ -396,23 +270,6 @@ async def test_a_default_without_a_loadable_version_changes_nothing(serving: Ser
     assert list(serving.registry) == [old]
 
 
-async def test_models_are_listed_without_a_default(serving: Serving) -> None:
-    old = serving.registry.default
-    serving.registry.set_default(ModelRef("other"))
-    assert list(serving.registry) == [old]
-
-
-async def test_missing_models_change_nothing(serving: Serving) -> None:
-    old = serving.registry.default
-    write(serving.store, "2", seed=1)
-    with pytest.raises(MissingModels, match=r"models\.load names 'absent', .*; it has: .*tiny"):
-        await serving.reload("tiny", "tiny", "absent")
-    shutil.rmtree(serving.store)
-    with pytest.raises(MissingModels, match=r"models\.store is '.*', but"):
-        await serving.reload("camera-motion")
-    assert list(serving.registry) == [old]
-
-
 async def test_a_default_that_cannot_be_loaded_fails_the_first_load(tmp_path: Path) -> None:
     write(tmp_path, "1")
     (tmp_path / "tiny" / "1" / "weights.safetensors").write_bytes(b"cut off")
@@ -422,13 +279,6 @@ async def test_a_default_that_cannot_be_loaded_fails_the_first_load(tmp_path: Pa
             await ModelManager(engine, registry).reload(
                 ModelsConfig(store=tmp_path, default="tiny", load=("tiny",))
             )
-
-
-async def test_reload_changes_the_default(serving: Serving) -> None:
-    write(serving.store, "1", name="other")
-    await serving.reload("other", "tiny")
-    assert serving.registry.default.spec.name == "other"
-    assert serving.registry.find("tiny").spec.version == "1"
 
 
 async def test_an_unexpected_reload_error_does_not_stop_the_server() -> None:
