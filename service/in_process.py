@@ -4,20 +4,13 @@ import asyncio
 import os
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
 from typing import Any
 
-from tubelet.models.errors import UnknownModel as NotInStore
-from tubelet.models.repository.repository import ZOO, ModelStore
 from tubelet.service.client import Event, Video, read_video
 from tubelet.service.config.config import Config, load_config
-from tubelet.service.errors import MalformedOption, UnknownModel
-from tubelet.service.metrics import Metrics
-from tubelet.service.server.app import Stages, open_stages
-from tubelet.service.types.model_ref import ModelRef
+from tubelet.service.server.local import LocalPipeline, parse_uri_option
 from tubelet.service.types.request import Options
 from tubelet.service.types.result import Classification
-from tubelet.service.types.uri import parse_uri
 
 _STOP_S = 30.0  # limit for stopping workers and engine at exit
 
@@ -42,17 +35,13 @@ def classify(video: Video, model: str = "", **options: Any) -> Classification:
 
 
 class _InProcess:
-    """The stages of the pipeline, in an event loop on a thread of its own."""
+    """A pipeline in an event loop on a thread of its own."""
 
     def __init__(self, config: Config) -> None:
         self.pid = os.getpid()
-        self._config = config
+        self._pipeline = LocalPipeline(config)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="tubelet", daemon=True)
-        self._loading = asyncio.Lock()
-        self._open = AsyncExitStack()
-        self._stages: Stages | None = None
-        self._loaded: tuple[ModelRef, ...] = ()
         self._calls: set[asyncio.Task[Classification]] = set()
 
     def start(self) -> None:
@@ -60,7 +49,7 @@ class _InProcess:
         self._thread.start()
 
     def stop(self) -> None:
-        """Cancel what is being classified, stop workers and engine, and wait; a forked process has none."""
+        """Cancel the calls, stop workers and engine, and wait; a forked process has none."""
         if self.pid != os.getpid():
             return
         asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(_STOP_S)
@@ -78,60 +67,22 @@ class _InProcess:
             raise
 
     async def _close(self) -> None:
-        """Cancel the calls, which use the stages, then close these."""
+        """Cancel the calls, which use the pipeline, then close it."""
         for call in self._calls:
             call.cancel()
         await asyncio.gather(*self._calls, return_exceptions=True)
-        await self._open.aclose()
+        await self._pipeline.__aexit__()
 
     async def _call(self, uri: str, chunks: Iterator[bytes], options: Options) -> Classification:
         """Classify in a task that ``stop`` can cancel, whether or not the caller still waits."""
-        call = asyncio.create_task(self._classify(uri, chunks, options))
+        upload = parse_uri_option(uri) if uri else _async(chunks)
+        call = asyncio.create_task(self._pipeline.classify(upload, options, _ignore))
         self._calls.add(call)
         try:
             return await call
         finally:
             call.cancel()
             self._calls.discard(call)
-
-    async def _classify(self, uri: str, chunks: Iterator[bytes], options: Options) -> Classification:
-        pipeline = (await self._with_model(options)).pipeline
-        if not uri:
-            return await pipeline.classify(_async(chunks), options, _ignore)
-        try:
-            parsed = parse_uri(uri)
-        except ValueError as error:
-            raise MalformedOption(str(error), field="uri") from None
-        return await pipeline.classify(parsed, options, _ignore)
-
-    async def _with_model(self, options: Options) -> Stages:
-        """Return the stages, after loading the model that ``options`` name unless it is loaded."""
-        try:
-            asked = ModelRef.parse(options.model, options.version)
-        except ValueError as error:
-            raise MalformedOption(str(error), field="model") from None
-        wanted = asked.or_default(self._config.models.default_ref)
-        async with self._loading:
-            if self._stages is None or wanted not in self._loaded:
-                await self._load((*self._loaded, wanted))
-            assert self._stages is not None
-            return self._stages
-
-    async def _load(self, wanted: tuple[ModelRef, ...]) -> None:
-        names = tuple(map(str, wanted))
-        newest = wanted[-1]
-        store = ModelStore(ZOO, self._config.models.store)
-        models = self._config.models.model_copy(update={"default": names[0], "load": names})
-        try:
-            store.find(newest.name, newest.version)
-            if self._stages is None:
-                config = self._config.model_copy(update={"models": models})
-                self._stages = await self._open.enter_async_context(open_stages(config, Metrics()))
-            else:
-                await self._stages.model_manager.reload(models)
-        except NotInStore as error:
-            raise UnknownModel(str(error), field="model", value=names[-1]) from None
-        self._loaded = wanted
 
 
 _lock = threading.Lock()

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -14,11 +14,11 @@ from tubelet.service.cli.runs.video_sources import STANDARD_INPUT
 from tubelet.service.client import AsyncClient, ServerError
 from tubelet.service.config.config import Config, FetchConfig
 from tubelet.service.engine.daemon_threads import run_in_daemon_thread
-from tubelet.service.errors import MalformedOption, TubeletError, UnknownModel, UriNotAllowed
+from tubelet.service.errors import TubeletError, UnknownModel, UriNotAllowed
 from tubelet.service.types.model_ref import ModelRef
 from tubelet.service.types.request import Options
 from tubelet.service.types.result import Activation, Classification, Progress, Segment
-from tubelet.service.types.uri import Uri, is_covered, is_uri, parse_prefix, parse_uri
+from tubelet.service.types.uri import Uri, is_covered, is_uri, parse_prefix
 from tubelet.service.types.video import VideoMetadata
 from tubelet.service.wire.convert import activation_from_proto
 from tubelet.service.wire.retry import Retries
@@ -102,28 +102,17 @@ async def open_local(config: Config, model: str = "", version: str = "") -> Asyn
     An empty ``model`` is the default one. If there is no such model, each video is rejected, as by a server.
     """
     # Imported late: a client of a server needs neither torch nor the models.
-    from tubelet.models.errors import UnknownModel as NotInStore
-    from tubelet.service.metrics import Metrics
-    from tubelet.service.server.app import open_stages
+    from tubelet.service.server.local import LocalPipeline, parse_uri_option
 
-    wanted = ModelRef.parse(model, version).or_default(config.models.default_ref)
-    only = config.models.model_copy(update={"default": str(wanted), "load": (str(wanted),)})
-    async with AsyncExitStack() as stack:
-        stages, problem = None, ""
-        opening = open_stages(config.model_copy(update={"models": only}), Metrics())
-        try:
-            stages = await stack.enter_async_context(opening)
-        except NotInStore as error:
-            problem = str(error)
+    async with LocalPipeline(config) as pipeline:
+        with suppress(UnknownModel):  # each video will say so
+            await pipeline.load(model, version)
 
         async def classify_video(video: str, options: Options, emit: Emit) -> Classification:
-            if stages is None:
-                raise UnknownModel(problem, field="model", value=str(wanted))
-            pipeline = stages.pipeline
             if video == STANDARD_INPUT:
                 return await pipeline.classify(_pipe_chunks(_standard_input()), options, emit)
             if is_uri(video):
-                uri = _parse_uri(video)
+                uri = parse_uri_option(video)
                 _check_uri_is_allowed(uri, config.fetch)
                 return await pipeline.classify(uri, options, emit)
             # Opened here, so that an unreadable file is an OSError, not an internal error of the pipeline.
@@ -224,14 +213,6 @@ async def _classify_one(classify_video: ClassifyVideo, video: str, options: Opti
         return Failure(error.code, error.reason, error.message)
     except OSError as error:
         return Failure("INVALID_ARGUMENT", "FILE_NOT_READABLE", error.strerror or str(error))
-
-
-def _parse_uri(video: str) -> Uri:
-    """Parse a URI; raise MalformedOption if it is not one."""
-    try:
-        return parse_uri(video)
-    except ValueError as error:
-        raise MalformedOption(str(error), field="uri") from None
 
 
 def _check_uri_is_allowed(uri: Uri, config: FetchConfig) -> None:

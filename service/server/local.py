@@ -1,0 +1,99 @@
+"""The pipeline in this process, without gRPC; a model is loaded when a call first names it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import replace
+
+from tubelet.models.errors import UnknownModel as NotInStore
+from tubelet.models.repository.repository import ZOO, ModelStore
+from tubelet.service.config.config import Config
+from tubelet.service.errors import MalformedOption, UnknownModel
+from tubelet.service.metrics import Metrics
+from tubelet.service.pipeline.pipeline import Emit
+from tubelet.service.server.app import Stages, open_stages
+from tubelet.service.server.model_manager import check_folder
+from tubelet.service.types.model_ref import ModelRef
+from tubelet.service.types.request import Options
+from tubelet.service.types.result import Classification
+from tubelet.service.types.uri import Uri, parse_uri
+
+
+class LocalPipeline:
+    """A pipeline that starts with its first model and ends with its context.
+
+    Calls are answered by exact versions: what a name means does not depend on which models are loaded.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._context = AsyncExitStack()
+        self._stages: Stages | None = None
+        self._versions: dict[ModelRef, ModelRef] = {}  # of each reference that was asked for, the exact one
+        self._loading = asyncio.Lock()
+
+    async def __aenter__(self) -> "LocalPipeline":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._context.aclose()
+
+    async def classify(
+        self, video: AsyncIterator[bytes] | Uri, options: Options, emit: Emit
+    ) -> Classification:
+        """Classify the chunks of a file or the video at a URI; ``emit`` gets the events before the answer."""
+        model = await self.load(options.model, options.version)
+        assert self._stages is not None
+        exact = replace(options, model=model.name, version=model.version)
+        return await self._stages.pipeline.classify(video, exact, emit)
+
+    async def load(self, model: str, version: str = "") -> ModelRef:
+        """Load a model unless it is loaded, and return its name and version; an empty name is the default.
+
+        Raises:
+            UnknownModel, MalformedOption: this installation has no such model, or the name is malformed.
+            BrokenModel, MissingExtra, ...: it cannot be loaded; the others stay.
+            MissingModels: ``models.store`` is not there.
+        """
+        try:
+            asked = ModelRef.parse(model, version)
+        except ValueError as error:
+            raise MalformedOption(str(error), field="model") from None
+        wanted = asked.or_default(self._config.models.default_ref)
+        async with self._loading:
+            if wanted not in self._versions:
+                exact = self._find(wanted)
+                if exact not in self._versions.values():
+                    await self._load(exact)
+                self._versions[wanted] = exact
+            return self._versions[wanted]
+
+    def _find(self, wanted: ModelRef) -> ModelRef:
+        """Return the exact version that ``wanted`` means; without a version, the newest."""
+        check_folder(self._config.models)
+        try:
+            spec = ModelStore(ZOO, self._config.models.store).find(wanted.name, wanted.version).spec
+        except NotInStore as error:
+            raise UnknownModel(str(error), field="model", value=str(wanted)) from None
+        return ModelRef(spec.name, spec.version)
+
+    async def _load(self, exact: ModelRef) -> None:
+        names = tuple(str(each) for each in (exact, *self._versions.values()))
+        models = self._config.models.model_copy(update={"default": names[0], "load": names})
+        if self._stages is None:
+            config = self._config.model_copy(update={"models": models})
+            self._stages = await self._context.enter_async_context(open_stages(config, Metrics()))
+        else:
+            await self._stages.model_manager.reload(models)
+
+
+def parse_uri_option(text: str) -> Uri:
+    """Parse the URI of a request.
+
+    Raises:
+        MalformedOption: it is none that a server may fetch.
+    """
+    try:
+        return parse_uri(text)
+    except ValueError as error:
+        raise MalformedOption(str(error), field="uri") from None
