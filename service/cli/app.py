@@ -89,9 +89,9 @@ def serve(
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the models are about to be read anyway
     # The imports take seconds, in which a container's first process would ignore SIGTERM by default.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
-    from tubelet.service.server import process
     from tubelet.service.server.app import RunningServer
     from tubelet.service.server.listening import listed
+    from tubelet.service.server.process import run_until_signal
 
     server = _server_flags(host, port, metrics_port)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -102,7 +102,7 @@ def serve(
 
     with report_errors():
         read = partial(load_config, config, server=server)
-        process.serve(read(), ready, read)
+        asyncio.run(run_until_signal(read(), ready, read))
 
 
 @app.command(

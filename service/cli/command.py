@@ -1,5 +1,7 @@
 """The entry point of the ``tubelet`` command."""
 
+import logging
+import os
 import sys
 from importlib.util import find_spec
 
@@ -15,4 +17,21 @@ def main() -> None:
         )
     from tubelet.service.cli.app import app
 
-    app()
+    try:
+        app()
+    except SystemExit as ended:
+        _exit_if_threads_run(ended.code)
+        raise
+
+
+def _exit_if_threads_run(code: str | int | None) -> None:
+    """End the process at once if a thread still runs torch's code, such as loading a model.
+
+    Such a thread cannot be stopped, and Python's own end would abort the process in it.
+    """
+    from tubelet.service.engine.daemon_threads import has_running_threads
+
+    if has_running_threads():
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(code if isinstance(code, int) else int(code is not None))

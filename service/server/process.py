@@ -5,14 +5,12 @@ import gc
 import logging
 import os
 import signal
-import sys
 from collections.abc import Callable
 from types import FrameType
 
 from tubelet.models.errors import UnknownModel
 from tubelet.service.config.config import Config
 from tubelet.service.config.problems import BadConfig
-from tubelet.service.engine.daemon_threads import has_running_threads
 from tubelet.service.server.app import RunningServer, open_server
 from tubelet.service.server.model_manager import LOAD_ERRORS, ModelManager
 
@@ -23,19 +21,6 @@ logger = logging.getLogger(__name__)
 
 class NoDeviceLeft(RuntimeError):
     """The server ended because every device failed; a new process may do better."""
-
-
-def serve(config: Config, ready: Callable[[RunningServer], None], reread: Callable[[], Config]) -> None:
-    """Run ``run_until_signal``, and end the process even while a model is still being loaded in a thread.
-
-    Raises:
-        NoDeviceLeft: the server ended because every device failed.
-    """
-    asyncio.run(run_until_signal(config, ready, reread))
-    if has_running_threads():  # Python's own end would abort in a thread that still runs torch's code
-        logging.shutdown()
-        sys.stdout.flush()
-        os._exit(0)
 
 
 async def run_until_signal(

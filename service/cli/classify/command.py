@@ -1,8 +1,6 @@
 """The arguments of ``tubelet classify``."""
 
 import asyncio
-import os
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -153,15 +151,4 @@ def classify(
         settings = load_config(config)
         sources = find_videos(videos or (), list_file, recursive=recursive)
         status = asyncio.run(classify_all(sources, options, server, settings, output, jobs))
-    if server is None:
-        _exit_if_threads_run(status)
     raise typer.Exit(status)
-
-
-def _exit_if_threads_run(status: int) -> None:
-    """End the process at once if a thread runs code that cannot be stopped, such as loading a model."""
-    from tubelet.service.engine.daemon_threads import has_running_threads
-
-    if has_running_threads():
-        sys.stdout.flush()
-        os._exit(status)
