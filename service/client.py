@@ -207,6 +207,7 @@ async def _ended(call: Any) -> Any:
 
 @contextmanager
 def _server_errors(target: str) -> Iterator[None]:
+    """Raise gRPC errors of calls to ``target`` as ServerError."""
     try:
         yield
     except grpc.RpcError as error:

@@ -37,7 +37,7 @@ class GroupMemory:
 
 
 def read_memory(process_ids: Iterable[int]) -> GroupMemory:
-    """Sum up the PSS of the processes, or the RSS where the kernel refuses one's PSS.
+    """Sum up the PSS of all processes, or the RSS of all if the kernel refuses the PSS of any.
 
     A process that has ended meanwhile counts nothing.
     """

@@ -41,7 +41,9 @@ def read_through_transformers(
     try:
         library = transformers()
     except MissingExtra as error:
-        raise CannotImport(f"model type {kind!r}: {error}") from error
+        raise CannotImport(
+            f"a checkpoint of model type {kind!r} needs a library that is not installed: {error}"
+        ) from error
     supported = sorted(
         {"vit", *library.models.auto.modeling_auto.MODEL_FOR_VIDEO_CLASSIFICATION_MAPPING_NAMES}
     )

@@ -61,6 +61,7 @@ class MeanEncoder(nn.Module):
         self.fc_norm = nn.LayerNorm(dims.embed_dim, eps=pool_norm_eps)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """Add position embeddings, run the blocks, return the normalised mean token: (N, P, D) -> (N, D)."""
         return self.fc_norm(self.blocks(tokens + self.pos_embed).mean(dim=1))
 
 

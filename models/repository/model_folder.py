@@ -83,7 +83,7 @@ class Entry:
         return self._build(build_on_meta)
 
     def _build(self, build: Callable[[Dims, Preprocessing, int], VideoModel]) -> VideoModel:
-        """Call ``build`` with this folder's dims; errors become BrokenModel."""
+        """Call ``build`` with this folder's dims; errors other than MissingExtra become BrokenModel."""
         try:
             return build(self.dims, self.spec.preprocessing, len(self.spec.labels))
         except MissingExtra:

@@ -110,10 +110,9 @@ async def _upload_idle_timeout(idle_timeout_s: float) -> AsyncIterator[asyncio.T
 
 
 async def _await_pending_cancellation(context: Context, *, is_likely: bool) -> None:
-    """Wait for a cancellation of the call that may be about to arrive.
+    """Wait a moment, so that a cancellation on its way arrives before work begins on half a file.
 
-    The stream of a cancelled call ends like that of a complete one, and the cancellation arrives a moment
-    later. It must arrive before any work on half a file begins.
+    The stream of a cancelled call ends like that of a complete one; the cancellation arrives a moment later.
     """
     for _ in range(_ROUNDS_BEFORE_CANCELLATION):
         await asyncio.sleep(0)

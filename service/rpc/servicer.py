@@ -100,6 +100,7 @@ class Servicer(VideoClassifierServicer):
             await context.write(_event_to_proto(event))
 
         async def work(call: _Call) -> None:
+            """Classify the streamed video, and write the classification as the last response."""
             answer = await self._classify(call, request_iterator, context, send)
             response = pb.ClassifyStreamingResponse()
             await fill_message(answer, response.classification)

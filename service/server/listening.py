@@ -32,7 +32,7 @@ def resolve(host: str) -> tuple[str, ...]:
 
 
 def listed(addresses: Sequence[str]) -> str:
-    """Return the addresses in words, for logs and the terminal."""
+    """Return the addresses as text for people; a wildcard is "all addresses"."""
     if "::" in addresses:
         return "all addresses, IPv6 and IPv4"
     return "all addresses, IPv4 alone" if "0.0.0.0" in addresses else " and ".join(addresses)

@@ -198,7 +198,7 @@ async def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
 
 
 async def _classify_one(classify_video: ClassifyVideo, video: str, options: Options, emit: Emit) -> Answer:
-    """Classify a video; an error becomes a Failure.
+    """Classify a video; an error that concerns only this video becomes a Failure.
 
     Raises:
         ServerError: no server answers, so that other videos would fail, too.

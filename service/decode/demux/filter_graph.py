@@ -23,7 +23,7 @@ class CachedFilterGraph:
         self._built_for: tuple[object, ...] | None = None
 
     def apply(self, frame: VideoFrame, filters: Filters) -> list[VideoFrame]:
-        """Return the frames that come out after ``frame`` goes in, delayed earlier ones included.
+        """Return the frames that come out after ``frame`` goes in, delayed ones of the same filters included.
 
         Raises:
             FFmpegError: the filters do not accept such a frame.

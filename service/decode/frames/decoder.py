@@ -186,11 +186,19 @@ def _decode_selected(
 
 
 def _decode_from_seek(track: Track, open_stream: OpenStream, assembler: UnitAssembler) -> int | None:
-    """Decode all frames from the key frame before the first request on, if the index leads there."""
+    """Seek to the key frame before the first request, and decode every frame from there.
+
+    Returns as ``_fill_from`` does.
+
+    Raises:
+        UnreliableTimestamps: the seek is impossible, or leads to a wrong frame.
+    """
     assert assembler.next_request is not None
     start_ns = assembler.next_request.time_ns
-    if start_ns <= 0 or not open_stream.stream.seek(track.timeline.to_ticks(start_ns)):
-        raise UnreliableTimestamps("seeking is not possible or not needed")
+    if start_ns <= 0:
+        raise UnreliableTimestamps("the first request is at the start, where no seek is needed")
+    if not open_stream.stream.seek(track.timeline.to_ticks(start_ns)):
+        raise UnreliableTimestamps("the container cannot seek to the first request")
     open_stream.stream.skip_to_key_frame()
     frames = _checked_until_second_key_frame(all_frames(open_stream, track.timeline), open_stream.stream)
     first = next(frames, None)
