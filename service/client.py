@@ -102,6 +102,7 @@ class Client:
                 time.sleep(self._pause_s(video, retries, error))
 
     def _pause_s(self, video: Video, retries: Retries, error: ServerError) -> float:
+        """Return how many seconds to wait before ``video`` is sent again; raise ``error`` if it cannot be."""
         if not self.retries or not isinstance(video, str | bytes | os.PathLike):
             raise error  # an open file cannot be read a second time
         return retries.pause_s(error)
@@ -215,12 +216,14 @@ def _server_errors(target: str) -> Iterator[None]:
 
 
 def _requests(video: Video, options: Options) -> Iterator[pb.ClassifyRequest]:
+    """Return the messages of ``Classify``: the options, then the chunks of ``video``."""
     uri, chunks = read_video(video)
     head = pb.ClassifyRequest(options=options_to_proto(options, uri))
     return chain([head], (pb.ClassifyRequest(chunk=chunk) for chunk in chunks))
 
 
 def _streaming_requests(video: Video, options: Options) -> Iterator[pb.ClassifyStreamingRequest]:
+    """Return the messages of ``ClassifyStreaming``: the options, then the chunks of ``video``."""
     uri, chunks = read_video(video)
     head = pb.ClassifyStreamingRequest(options=options_to_proto(options, uri))
     return chain([head], (pb.ClassifyStreamingRequest(chunk=chunk) for chunk in chunks))
@@ -252,11 +255,17 @@ def _chunks(video: Video) -> Iterator[bytes]:
 
 
 def _chunks_of_file(file: BinaryIO) -> Iterator[bytes]:
+    """Yield the chunks of ``file``, and close it."""
     with file:
         yield from iter(partial(file.read, _CHUNK_BYTES), b"")
 
 
 def _event_from_proto(response: pb.ClassifyStreamingResponse) -> Event:
+    """Convert a message of ``ClassifyStreaming`` to its event.
+
+    Raises:
+        ValueError: the message has an event of an unknown kind.
+    """
     match response.WhichOneof("event"):
         case "video":
             return metadata_from_proto(response.video)

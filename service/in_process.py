@@ -90,6 +90,11 @@ _instance: _InProcess | None = None
 
 
 def _running() -> _InProcess:
+    """Return the process's only ``_InProcess``; the first call starts it.
+
+    Raises:
+        RuntimeError: the process was forked after a call of its parent.
+    """
     global _instance
     with _lock:
         if _instance is None:
@@ -107,9 +112,10 @@ def _running() -> _InProcess:
 
 
 async def _async(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield the chunks; each is read on a thread, since it may have to be waited for."""
     while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
         yield chunk
 
 
 async def _ignore(_: Event) -> None:
-    pass
+    """Drop an event: callers of ``classify`` get the answer only."""

@@ -214,6 +214,7 @@ class _DecoderSeconds(Collector):
         self._busy_s = busy_s
 
     def collect(self) -> Iterator[CounterMetricFamily]:
+        """Yield the counter with its present value."""
         yield CounterMetricFamily(
             "tubelet_decoder_busy_seconds",
             "Wall time in which decode workers worked, summed over workers.",
@@ -228,14 +229,17 @@ class _DecoderMemory(Collector):
         self._process_ids = process_ids
 
     def describe(self) -> Iterator[Metric]:
+        """Yield the gauge without reading the memory."""
         yield self._family()
 
     def collect(self) -> Iterator[Metric]:
+        """Yield the gauge with the present memory."""
         family, memory = self._family(), read_memory(self._process_ids())
         family.add_metric([memory.measure], memory.total_bytes)
         yield family
 
     def _family(self) -> GaugeMetricFamily:
+        """Return the gauge without a value."""
         return GaugeMetricFamily(
             "tubelet_decoder_memory_bytes",
             "Memory of the decode workers and their fork server together: pss, which counts shared memory "
@@ -251,9 +255,11 @@ class _QueueLengths(Collector):
         self._lengths = lengths
 
     def describe(self) -> Iterator[Metric]:
+        """Yield the gauges without values."""
         yield from self._families().values()
 
     def collect(self) -> Iterator[Metric]:
+        """Yield the gauges with the present lengths."""
         families = self._families()
         for (stage, model), length in self._lengths().items():
             families[stage].add_metric([model], length)

@@ -193,6 +193,7 @@ def _unpack(file: Path) -> Any:
         raise CannotImport("scenic's checkpoints need msgpack: pip install 'tubelet[scenic]'") from None
 
     def array(code: int, data: bytes) -> object:
+        """Decode an array, which Flax stores as an extension type of MessagePack."""
         if code != _NDARRAY:
             return msgpack.ExtType(code, data)
         shape, dtype, content = msgpack.unpackb(data, raw=True)

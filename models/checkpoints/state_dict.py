@@ -28,7 +28,7 @@ class _Unread(list[Any]):
         super().__init__()
 
     def __setstate__(self, _: object) -> None:
-        pass
+        """Drop the object's state."""
 
 
 def load_pickled(file: Path) -> tuple[object, tuple[str, ...]]:

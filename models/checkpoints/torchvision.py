@@ -120,6 +120,7 @@ def read_torchvision(
 
 
 def _left_out(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return a warning that lists the parameters that were left out; nothing if there are none."""
     if not names:
         return ()
     more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""

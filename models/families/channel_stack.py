@@ -67,4 +67,5 @@ class ChannelStack(VideoModel):
         return self.head(windows).mean(dim=1)
 
     def _patches(self, units: Tensor) -> Tensor:
+        """Normalise units, stack their frames as channels, embed the patches: -> (N, P, D)."""
         return self.patch_embed(rearrange(self.normalise(units), "n t h w c -> n h w (t c)"))

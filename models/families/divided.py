@@ -61,6 +61,7 @@ class DividedBlock(nn.Module):
         self.mlp = Mlp(width, dims.mlp_dim, dims.act)
 
     def forward(self, cls_token: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the class token and the tokens after the block: (N, 1, D), (N, t, P, D)."""
         tokens = self._over_time(tokens)
         seen = self._over_space(cls_token, tokens)
         tokens = tokens + seen[:, :, 1:]
@@ -71,6 +72,7 @@ class DividedBlock(nn.Module):
         return self._cls(cls_token, self._over_space(cls_token, self._over_time(tokens), 1))
 
     def _over_time(self, tokens: Tensor) -> Tensor:
+        """Attend across the frames at each patch position: (N, t, P, D) -> (N, t, P, D)."""
         tracks = rearrange(self.temporal_norm1(tokens), "n t p d -> (n p) t d")
         moved = self.temporal_fc(self.temporal_attn(tracks))
         return tokens + rearrange(moved, "(n p) t d -> n t p d", p=tokens.shape[2])
@@ -87,6 +89,7 @@ class DividedBlock(nn.Module):
         )
 
     def _cls(self, cls_token: Tensor, seen: Tensor) -> Tensor:
+        """Update the class token from what it saw in each frame: (N, 1, D), (N, t, 1 + P, D) -> (N, 1, D)."""
         # The class token attends to each frame separately; the results are averaged.
         cls_token = cls_token + seen[:, :, 0].mean(dim=1, keepdim=True)
         return cls_token + self.mlp(self.norm2(cls_token))

@@ -171,6 +171,7 @@ class Encoder(nn.Module):
         return self.norm(last(x, 1))[:, 0]
 
     def _embed(self, tokens: Tensor) -> Tensor:
+        """Prepend the class token, and add position embeddings: (N, P, D) -> (N, 1 + P, D)."""
         cls_token = repeat(self.cls_token, "1 1 d -> n 1 d", n=len(tokens))
         return cat((cls_token, tokens), dim=1) + self.pos_embed
 

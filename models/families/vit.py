@@ -70,6 +70,7 @@ class ViT(VideoModel):
         return self.head(windows).mean(dim=1)
 
     def _patches(self, units: Tensor) -> Tensor:
+        """Normalise frames and embed their patches: (N, 1, H, W, C) uint8 -> (N, P, D)."""
         return self.patch_embed(rearrange(self.normalise(units), "n 1 h w c -> n h w c"))
 
 

@@ -97,6 +97,7 @@ def serve(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     def ready(running: RunningServer) -> None:
+        """Print that the server is ready, and where it listens."""
         ports = f"gRPC on port {running.port}, metrics on port {running.metrics_port}"
         typer.echo(f"ready: {ports} of {listed(running.addresses)}")
 

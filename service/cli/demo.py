@@ -54,6 +54,7 @@ async def run_demo(video: str | None, config: Config, console: Console) -> None:
         classify_video = await stack.enter_async_context(open_remote(f"127.0.0.1:{server.port}"))
 
         async def show(event: Event) -> None:
+            """Print the metadata and the segments of the video."""
             match event:
                 case VideoMetadata():
                     console.print(metadata_text(event))

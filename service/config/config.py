@@ -42,6 +42,8 @@ _Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(ip_network)]
 
 
 class _Table(BaseModel):
+    """The base of all tables: frozen, without unknown keys; the text under a field is its description."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
@@ -100,6 +102,7 @@ class UploadConfig(_Table):
     @field_validator("directory")
     @classmethod
     def _is_writable(cls, directory: Path | None) -> Path | None:
+        """Check that files can be created in the directory."""
         if directory is not None and not os.access(directory, os.W_OK | os.X_OK):
             raise ValueError("not a writable directory")
         return directory
@@ -130,6 +133,7 @@ class FetchConfig(_Table):
     @field_validator("allow")
     @classmethod
     def _are_prefixes(cls, allow: tuple[str, ...]) -> tuple[str, ...]:
+        """Check that each text is a prefix of URIs."""
         for prefix in allow:
             parse_prefix(prefix)
         return allow
@@ -220,16 +224,19 @@ class ModelsConfig(_Table):
     @field_validator("default", "load")
     @classmethod
     def _are_references(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        """Check that each text is NAME or NAME:VERSION."""
         for text in (value,) if isinstance(value, str) else value:
             ModelRef.parse(text)
         return value
 
     @property
     def default_ref(self) -> ModelRef:
+        """The parsed ``default``."""
         return ModelRef.parse(self.default)
 
     @property
     def load_refs(self) -> tuple[ModelRef, ...]:
+        """The parsed ``load``."""
         return tuple(map(ModelRef.parse, self.load))
 
 
@@ -256,6 +263,7 @@ class Config(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return the sources of values, the strongest first: flags, environment, file."""
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
 

@@ -51,6 +51,7 @@ def check_variables(root: type[BaseModel]) -> None:
 
 
 def _check_variable(root: type[BaseModel], name: str, value: str) -> None:
+    """Check the name and the value of one variable; raises as ``check_variables`` does."""
     table, *key = name[len(PREFIX) :].lower().split("__")
     if table not in root.model_fields:
         # What has no __ is none of ours: Kubernetes tells of a service by TUBELET_SERVICE_HOST and the like.

@@ -32,6 +32,7 @@ def problems(
 
 
 def _sentence(error: ErrorDetails, root: type[BaseModel], variables: Mapping[tuple[str, ...], str]) -> str:
+    """Describe one error: the key, what is wrong, the value found, and the variable that set it."""
     # Pydantic names the validators that it went through, too.
     key = [str(part) for part in error["loc"] if "[" not in str(part)]
     name, found = ".".join(key), f"; found {error['input']!r:.200}"

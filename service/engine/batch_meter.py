@@ -52,6 +52,7 @@ class BatchMeter:
         """Choose the batch size, blocking. ``check`` is called before each batch, and may raise to stop."""
 
         def measure(size: int) -> BatchCost:
+            """Compute a batch of ``size`` units, unless ``check`` raises, and return its cost."""
             check()
             return self._measure(size)
 
@@ -112,6 +113,7 @@ async def _measure_while_idle(
     stopped = threading.Event()
 
     def check() -> None:
+        """Raise EngineInUse if the measurement was cancelled or the engine has work."""
         if stopped.is_set() or not is_idle():
             raise EngineInUse
 

@@ -17,6 +17,7 @@ async def run_in_daemon_thread(work: Callable[[], T]) -> T:
     found.set_running_or_notify_cancel()
 
     def run() -> None:
+        """Run ``work`` and set the result of ``found``, or its exception."""
         try:
             found.set_result(work())
         except BaseException as error:

@@ -184,6 +184,7 @@ class Engine:
         """Measure the batch sizes of ``model`` again in the background, while the engine is idle."""
 
         async def run() -> None:
+            """Measure until nothing disturbs it; on an error, the batch sizes stay."""
             try:
                 await remeasure(meter.tune, lambda: self._executor.is_idle, partial(_resize, model))
             except (RuntimeError, MemoryError) as error:
@@ -246,6 +247,7 @@ class Engine:
 
 
 def _name_and_version(model: ServedModel) -> tuple[str, str]:
+    """Return the name and version of a model."""
     return model.spec.name, model.spec.version
 
 
@@ -271,6 +273,7 @@ def _cache(config: EngineConfig, metrics: Metrics) -> EmbeddingCache | None:
         return None
 
     def count(unit: Unit, model: str, outcome: Outcome) -> None:
+        """Count a look-up of a unit, in its request's metrics if they are others."""
         (unit.costs.metrics or metrics).unit_cache.labels(model, outcome).inc()
 
     cache = EmbeddingCache(config.cache_bytes, count)
@@ -279,5 +282,6 @@ def _cache(config: EngineConfig, metrics: Metrics) -> EmbeddingCache | None:
 
 
 def _release_all(units: Sequence[UnitFrames]) -> None:
+    """Release each of ``units``, whose frames are in a decode worker's shared memory."""
     for unit in units:
         unit.release()

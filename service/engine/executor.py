@@ -138,9 +138,11 @@ class Executor:
             running = started
 
     def _is_active(self, device: str) -> bool:
+        """Return whether ``device`` is in service and the executor is not stopping."""
         return not self._stopping and device in self._scheduler.devices
 
     def _next_batch(self, device: str) -> Batch | None:
+        """Return the next batch for ``device`` if it is active. The caller holds the lock."""
         return self._scheduler.next_batch(device, monotonic()) if self._is_active(device) else None
 
     def _start(self, batch: Batch, device: str) -> _Running | None:
@@ -166,6 +168,7 @@ class Executor:
             self._on_success(running.batch, device, results, running.start)
 
     def _on_success(self, batch: Batch, device: str, results: Sequence[Any], start: float) -> None:
+        """Record a batch that ``device`` computed, and give its items their results."""
         seconds = monotonic() - start
         with self._condition:
             before = set(self._scheduler.devices)
@@ -175,6 +178,7 @@ class Executor:
         self._on_loop(_resolve, batch, results)
 
     def _on_failure(self, batch: Batch, device: str, error: BaseException) -> None:
+        """Queue a batch that failed on ``device`` for another one, or fail its items."""
         can_retry = True
         if isinstance(error, BatchFailed):
             can_retry = bool(error.retry_payloads)
@@ -202,6 +206,7 @@ class Executor:
             self._condition.notify_all()
 
     def _report_lost_device(self, device: str) -> None:
+        """Report a lost device to the metrics and to ``on_device_lost``."""
         self._metrics.device_up.labels(device).set(0)
         self._on_device_lost(device)
 
@@ -246,9 +251,11 @@ def _fail(batch: Batch, error: BaseException) -> None:
 
 
 def _fail_item(item: Item[Any, Any], error: BaseException) -> None:
+    """Give ``item`` the error, unless it was cancelled."""
     if not item.result.done():
         item.result.set_exception(error)
 
 
 def _no_device(queue: StageQueue[Any, Any]) -> NoDevice:
+    """Make the error of items that no device can compute."""
     return NoDevice(f"every device that can compute model {queue.model} is out of service")

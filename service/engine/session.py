@@ -85,4 +85,5 @@ class VideoSession:
     def _submit(
         self, queue: StageQueue[Any, Any], flow: Flow[Any], payload: Any, result: asyncio.Future[Any]
     ) -> None:
+        """Queue ``payload`` for a stage of the model; ``result`` gets what is computed."""
         self._executor.submit(queue, flow, Item(payload, self.costs, result))

@@ -90,7 +90,7 @@ async def _openers(
 
 @contextmanager
 def _extra(name: str) -> Iterator[None]:
-    """Turn a failed import of a library of the extra ``name`` into MissingExtra."""
+    """Raise MissingExtra if a library of the extra ``name`` cannot be imported."""
     try:
         yield
     except ModuleNotFoundError as error:

@@ -20,9 +20,11 @@ async def gs_objects(config: FetchConfig) -> AsyncIterator[Open]:
 
     @asynccontextmanager
     async def open_object(uri: Uri) -> AsyncIterator[StoredObject]:
+        """Open the present version of the object at ``uri``."""
         found = await info(store, uri, config.timeout_s)
 
         async def part(start: int, end: int) -> Any:
+            """Read the bytes [start, end) of this version."""
             try:
                 return await store._cat_file(path_of(uri), start, end, generation=found["generation"])
             except FileNotFoundError as error:  # this generation of the object is gone

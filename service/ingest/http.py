@@ -49,6 +49,7 @@ class Resolver(AbstractResolver):
 
 
 def _look_up(host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
+    """Resolve ``host`` to numeric addresses; blocks."""
     found: list[ResolveResult] = []
     infos = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
     for of_family, _, protocol, _, address in infos:
@@ -133,6 +134,11 @@ class WebServers:
         raise FetchFailed(f"the server of the URI redirects more than {_MAX_REDIRECTS} times")
 
     async def _get(self, location: Uri, headers: dict[str, str]) -> aiohttp.ClientResponse:
+        """Request ``location``, without following a redirect.
+
+        Raises:
+            FetchFailed: the server cannot be reached, or does not answer in time.
+        """
         try:
             async with asyncio.timeout(self.timeout_s):
                 return await self._session.get(
@@ -145,6 +151,11 @@ class WebServers:
             raise FetchFailed("the server of the URI cannot be reached or does not answer") from error
 
     def _redirected(self, source: Uri, location: str) -> Uri:
+        """Parse the ``Location`` header of a redirect from ``source``.
+
+        Raises:
+            UriNotAllowed: ``fetch.allow`` does not cover the target.
+        """
         try:
             target = parse_uri(urldefrag(urljoin(source.url, location)).url)
         except ValueError:
@@ -190,6 +201,11 @@ class RangedFile:
             raise FetchFailed(f"the server of the URI sent {left} bytes fewer than it announced")
 
     async def _ask(self, start: int, end: int) -> aiohttp.ClientResponse:
+        """Request the bytes [start, end) of this version from where the file was found last.
+
+        Raises:
+            UriNotFound, UriNotAllowed, FetchFailed.
+        """
         headers = {"Range": _range(start, end)}
         if self._version.startswith('"'):  # a strong validator
             headers["If-Range"] = self._version
@@ -203,7 +219,12 @@ class RangedFile:
         return answer
 
     def _expected_bytes(self, answer: aiohttp.ClientResponse, start: int, end: int) -> int:
-        """Return the number of bytes that the body of ``answer`` must have; raise if its range is wrong."""
+        """Return the number of bytes that the body of ``answer`` must have.
+
+        Raises:
+            UriChanged: the answer is of another version of the file.
+            FetchFailed: the answer has another range than [start, end).
+        """
         if answer.status == 200 or _version(answer) != self._version:
             raise UriChanged("the file at the URI was replaced while it was read; try again")
         begins, ends, size_bytes = _content_range(answer)
@@ -249,6 +270,7 @@ async def _pieces(answer: aiohttp.ClientResponse, deadline: float | None) -> Asy
 
 
 def _range(start: int, end: int) -> str:
+    """Format the bytes [start, end) as a ``Range`` header."""
     return f"bytes={start}-{end - 1}"
 
 

@@ -35,10 +35,12 @@ class LocalFiles:
 
     @asynccontextmanager
     async def open(self, uri: Uri) -> AsyncIterator[LocalVideo]:
-        """
+        """Open the file of ``uri`` for reading.
+
         Raises:
             UriNotFound: there is no such file, or it cannot be read.
             UriNotAllowed: a link leads out of the allowed folders.
+            EmptyUpload: the file has no bytes.
         """
         try:
             fd = self._open(uri.key)

@@ -50,7 +50,12 @@ def options(scheme: Literal["s3", "gs"], config: FetchConfig) -> dict[str, Any]:
 
 
 async def info(store: Any, uri: Uri, timeout_s: float) -> dict[str, Any]:
-    """Return what the store knows of the object at ``uri``; raise if it is no file, or empty."""
+    """Return the store's metadata of the object at ``uri``.
+
+    Raises:
+        UriNotFound, UriChanged, FetchFailed.
+        EmptyUpload: the object has no bytes.
+    """
     with explained(uri):
         async with asyncio.timeout(timeout_s):
             found = await store._info(path_of(uri))
@@ -68,7 +73,7 @@ def path_of(uri: Uri) -> str:
 
 @contextmanager
 def explained(uri: Uri) -> Iterator[None]:
-    """Turn exceptions of fsspec into errors for the client; their details go only to the log."""
+    """Raise exceptions of fsspec as errors for the client; their details go only to the log."""
     try:
         yield
     except (FetchFailed, UriChanged):

@@ -139,6 +139,7 @@ class RangedDownload:
         await self._arrival.wait(run.task)
 
     async def _fetch(self, run: _RangeFetch) -> None:
+        """Fetch a range; a failed attempt is continued after a pause, ``config.attempts`` times in all."""
         failures = 0
         try:
             while run.offset < run.end:
@@ -154,6 +155,7 @@ class RangedDownload:
             self._runs.remove(run)
 
     async def _read_on(self, run: _RangeFetch) -> None:
+        """Request the rest of a range, and store each piece as it arrives."""
         async with aclosing(self._remote.read(run.offset, run.end)) as pieces:
             async for piece in pieces:
                 self.fetched_bytes += len(piece)

@@ -19,10 +19,12 @@ async def s3_objects(config: FetchConfig) -> AsyncIterator[Open]:
 
     @asynccontextmanager
     async def open_object(uri: Uri) -> AsyncIterator[StoredObject]:
+        """Open the present version of the object at ``uri``."""
         found = await info(store, uri, config.timeout_s)
         version = {"Bucket": uri.host, "Key": uri.key.removeprefix("/"), "IfMatch": found["ETag"]}
 
         async def part(start: int, end: int) -> bytes:
+            """Read the bytes [start, end) of this version."""
             # store._cat_file cannot ask for one version of an object.
             answer = await store._call_s3("get_object", **version, Range=f"bytes={start}-{end - 1}")
             async with answer["Body"] as body:

@@ -36,6 +36,7 @@ def filtering_socket_factory(networks: Iterable[Network]) -> Callable[[tuple[Any
     """
 
     def make(address_info: tuple[Any, ...]) -> socket.socket:
+        """Make the socket for an address, if it may be connected to."""
         family, kind, protocol, _, (host, *_) = address_info
         if not may_connect(host, networks):
             raise BlockedAddress(f"{host} is neither public nor in fetch.allowed_private_networks")
@@ -45,6 +46,7 @@ def filtering_socket_factory(networks: Iterable[Network]) -> Callable[[tuple[Any
 
 
 def _is_public(address: Address) -> bool:
+    """Return whether an address is public, by IANA's registries, and of one host."""
     is_given_out = isinstance(address, IPv4Address) or address in _UNICAST or address in _TRANSLATED
     return is_given_out and address.is_global and not address.is_multicast
 

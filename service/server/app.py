@@ -71,6 +71,7 @@ async def open_stages(config: Config, metrics: Metrics) -> AsyncIterator[Stages]
     is_over = asyncio.Event()
 
     def on_device_lost(_: str) -> None:
+        """Set ``is_over`` once no device is left."""
         if not engine.has_devices:
             is_over.set()
 
@@ -81,6 +82,7 @@ async def open_stages(config: Config, metrics: Metrics) -> AsyncIterator[Stages]
         await model_manager.reload(config.models)
 
         def pipeline(metrics: Metrics) -> Pipeline:
+            """Make a pipeline over the shared parts that counts in ``metrics``."""
             ingest = Ingest(config, fetcher, metrics)
             return Pipeline(config, registry, ingest, decoders, engine, metrics)
 
@@ -190,10 +192,11 @@ async def _warm_up(pipeline: Pipeline) -> None:
     """Classify the sample clip with the default model, through all stages, before the server is ready."""
 
     async def chunks() -> AsyncIterator[bytes]:
+        """Yield the sample clip in one chunk."""
         yield SAMPLE_CLIP.read_bytes()
 
     async def ignore(_: Event) -> None:
-        pass
+        """Drop an event."""
 
     try:
         await pipeline.classify(chunks(), Options(), ignore)

@@ -78,6 +78,7 @@ class LocalPipeline:
         return ModelRef(spec.name, spec.version)
 
     async def _load(self, exact: ModelRef) -> None:
+        """Load a model version: with the first one the pipeline starts, later ones join it."""
         names = tuple(str(each) for each in (exact, *self._versions.values()))
         models = self._config.models.model_copy(update={"default": names[0], "load": names})
         if self._stages is None:

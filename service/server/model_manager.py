@@ -173,4 +173,5 @@ def wanted_entries(store: ModelStore, wanted: ModelsConfig) -> Iterator[Entry]:
 
 
 def _key(entry: Entry) -> _Key:
+    """Return the name and version of an entry's model."""
     return entry.spec.name, entry.spec.version

@@ -89,6 +89,7 @@ def make_app(registry: CollectorRegistry, readiness: Readiness) -> "WSGIApplicat
     known = ", ".join(pages)
 
     def app(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        """Answer a request for a page; others get 404, and methods other than GET and HEAD 405."""
         page, method = pages.get(environ["PATH_INFO"]), environ["REQUEST_METHOD"]
         if page is None:
             return _text(start_response, "404 Not Found", f"not found; there are {known}")
@@ -112,6 +113,7 @@ def _head(
     said: list[Any] = []
 
     def start(status: str, headers: list[tuple[str, str]], exc_info: object = None, /) -> Callable[..., Any]:
+        """Record the status and headers of GET instead of sending them."""
         said[:] = status, headers
         return lambda _: None
 
@@ -135,9 +137,10 @@ class _Handler(WSGIRequestHandler):
     timeout = _CONNECTION_S  # of a read or a write
 
     def log_message(self, format: str, *args: object) -> None:
-        pass
+        """Drop the access log."""
 
     def get_stderr(self) -> Any:
+        """Return a stream that drops what the base class would write to standard error."""
         return io.StringIO()
 
 
@@ -154,19 +157,21 @@ class _Server(ThreadingMixIn, WSGIServer):
         self.set_app(app)
 
     def server_bind(self) -> None:
+        """Bind the socket, without asking a name server for the name of this machine."""
         bind(self.socket, *self.server_address[:2])  # pyright: ignore[reportArgumentType]: TCP's are str, int
         self.server_address = self.socket.getsockname()
-        # The base class would ask a name server for the name of this machine, which may take long.
         self.server_name, self.server_port = self.socket.getsockname()[:2]
         self.setup_environ()
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Accept a connection unless too many are open; record when it was accepted."""
         if len(self._accepted_at) >= _MAX_CONNECTIONS:
             return False
         self._accepted_at[request] = monotonic()
         return True
 
     def shutdown_request(self, request: Any) -> None:
+        """Close a connection and forget it."""
         self._accepted_at.pop(request, None)
         super().shutdown_request(request)
 
@@ -179,4 +184,5 @@ class _Server(ThreadingMixIn, WSGIServer):
                     request.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log an error of a connection for debugging only."""
         logger.debug("a connection of %s failed", client_address, exc_info=True)

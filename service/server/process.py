@@ -41,6 +41,7 @@ async def run_until_signal(
     is_ready = is_given_up = False
 
     def end() -> None:
+        """Begin to drain, or stop the start; from now on a signal ends the process at once."""
         nonlocal is_given_up
         if not is_ready and not is_given_up:
             is_given_up = starting.cancel()  # stop loading models

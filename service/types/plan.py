@@ -59,6 +59,7 @@ class SamplingGrid:
 
     @property
     def num_units(self) -> int:
+        """The number of units that fit into the range, or into the view."""
         if self.view_ns is not None:
             return self.units_per_window
         return (self.end_ns - self.start_ns) * self.units_per_window // self.window_ns

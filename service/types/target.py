@@ -32,6 +32,7 @@ def parse_target(text: str) -> str:
 
 
 def _split(authority: str, text: str) -> tuple[str, int]:
+    """Split ``authority`` into host and port; ``text`` is what the user wrote, for errors."""
     if _is_ipv6(authority):  # without brackets
         return f"[{authority}]", DEFAULT_PORT
     if authority.startswith("["):
@@ -46,6 +47,7 @@ def _split(authority: str, text: str) -> tuple[str, int]:
 
 
 def _port(written: str | None, text: str) -> int:
+    """Parse a port; None stands for the default port."""
     if written is None:
         return DEFAULT_PORT
     if not (written.isascii() and written.isdigit() and 0 < int(written) < 1 << 16):
@@ -54,6 +56,7 @@ def _port(written: str | None, text: str) -> int:
 
 
 def _is_ipv6(text: str) -> bool:
+    """Return whether ``text`` is an IPv6 address, without brackets."""
     try:
         IPv6Address(text)
     except AddressValueError:

@@ -141,6 +141,7 @@ def _authority(scheme: Scheme, text: str) -> tuple[str, int | None]:
 
 
 def _after_bracket(text: str) -> tuple[str, str, str]:
+    """Split an authority that begins with an IPv6 address in brackets: address, colon, port."""
     address, _, rest = text.partition("]")
     if rest and not rest.startswith(":"):
         raise ValueError("the URI needs a colon between the address in brackets and the port")

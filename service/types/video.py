@@ -134,6 +134,7 @@ class PixelFormat:
         return self._half(down), (across if crop == "end" else 0)
 
     def _half(self, margin: int) -> int:
+        """Return the rounded half of ``margin`` by ``crop_rounding``; negative where the crop is larger."""
         if margin < 0:
             return -(-margin // 2)
         return margin // 2 if self.crop_rounding == "down" else round(margin / 2)

@@ -93,6 +93,11 @@ def model_from_proto(model: str, version: str) -> ModelRef:
 
 
 def _priority_from_proto(number: int) -> Priority:
+    """Convert a message's priority.
+
+    Raises:
+        MalformedOption: there is no such priority.
+    """
     if number == pb.PRIORITY_UNSPECIFIED:
         return Priority.NORMAL
     for priority, known in _PRIORITIES.items():
@@ -142,6 +147,7 @@ def options_to_proto(options: Options, uri: str = "") -> pb.ClassifyOptions:
 
 
 def metadata_to_proto(metadata: VideoMetadata) -> pb.VideoMetadata:
+    """Convert a video's metadata to a message."""
     return pb.VideoMetadata(
         container=metadata.container,
         codec=metadata.codec,
@@ -155,6 +161,7 @@ def metadata_to_proto(metadata: VideoMetadata) -> pb.VideoMetadata:
 
 
 def metadata_from_proto(message: pb.VideoMetadata) -> VideoMetadata:
+    """Convert a message to a video's metadata."""
     return VideoMetadata(
         container=message.container,
         codec=message.codec,
@@ -168,6 +175,7 @@ def metadata_from_proto(message: pb.VideoMetadata) -> VideoMetadata:
 
 
 def activation_to_proto(activation: Activation) -> model_pb2.Activation:
+    """Convert an activation to the enum value of a message."""
     return _ACTIVATIONS[activation]
 
 
@@ -177,6 +185,7 @@ def activation_from_proto(number: int) -> Activation:
 
 
 def segment_to_proto(segment: Segment) -> pb.Segment:
+    """Convert a segment with its labels to a message."""
     return pb.Segment(
         range=_range_to_proto(segment.start_ns, segment.end_ns),
         labels=_labels_to_proto(segment.labels),
@@ -185,6 +194,7 @@ def segment_to_proto(segment: Segment) -> pb.Segment:
 
 
 def segment_from_proto(message: pb.Segment) -> Segment:
+    """Convert a message to a segment with its labels."""
     return Segment(
         start_ns=from_duration(message.range.start),
         end_ns=from_duration(message.range.end),
@@ -194,14 +204,17 @@ def segment_from_proto(message: pb.Segment) -> Segment:
 
 
 def progress_to_proto(progress: Progress) -> pb.Progress:
+    """Convert progress to a message."""
     return pb.Progress(decoded_s=progress.decoded_s, total_s=progress.total_s)
 
 
 def progress_from_proto(message: pb.Progress) -> Progress:
+    """Convert a message to progress."""
     return Progress(decoded_s=message.decoded_s, total_s=message.total_s)
 
 
 def classification_to_proto(answer: Classification) -> pb.Classification:
+    """Convert the answer for a video to a message."""
     return pb.Classification(
         video=metadata_to_proto(answer.metadata),
         model=answer.model,
@@ -217,6 +230,7 @@ def classification_to_proto(answer: Classification) -> pb.Classification:
 
 
 def classification_from_proto(message: pb.Classification) -> Classification:
+    """Convert a message to the answer for a video."""
     return Classification(
         metadata=metadata_from_proto(message.video),
         model=message.model,
@@ -232,6 +246,7 @@ def classification_from_proto(message: pb.Classification) -> Classification:
 
 
 def _windowing_from_proto(message: pb.ClassifyOptions) -> WholeVideo | Sliding | Views:
+    """Convert the windowing of a message; absent, it is sliding with the model's own window and stride."""
     match message.WhichOneof("windowing"):
         case "whole_video":
             return WholeVideo()
@@ -245,12 +260,15 @@ def _windowing_from_proto(message: pb.ClassifyOptions) -> WholeVideo | Sliding |
 
 
 def _range_to_proto(start_ns: int, end_ns: int) -> pb.TimeRange:
+    """Convert the time range [start_ns, end_ns) to a message."""
     return pb.TimeRange(start=to_duration(start_ns), end=to_duration(end_ns))
 
 
 def _labels_to_proto(labels: tuple[Label, ...]) -> list[pb.Label]:
+    """Convert labels to messages."""
     return [pb.Label(name=label.name, score=label.score) for label in labels]
 
 
 def _labels_from_proto(labels: Iterable[pb.Label]) -> tuple[Label, ...]:
+    """Convert messages to labels."""
     return tuple(Label(label.name, label.score) for label in labels)

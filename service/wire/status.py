@@ -56,6 +56,7 @@ def to_status(error: TubeletError) -> grpc.Status:
 
 
 def _cut(text: str, max_bytes: int) -> str:
+    """Cut ``text`` to at most ``max_bytes`` of UTF-8; an ellipsis marks the cut."""
     encoded = text.encode()
     if len(encoded) <= max_bytes:
         return text

@@ -65,6 +65,7 @@ class JsonOutput:
             self._print(interrupted_json(self._run.videos[number], video.metadata, video.segments))
 
     def _print(self, content: dict[str, Any]) -> None:
+        """Print an object on a line of its own."""
         with self._region.hidden(), _naming_standard_output():
             print(json.dumps(content), flush=True)
 

@@ -30,6 +30,7 @@ def cancel_on_ctrl_c() -> Iterator[Interruption]:
     interruption = Interruption()
 
     def on_signal(*_: Any) -> None:
+        """Cancel the task, or end the process if that was asked for before."""
         if interruption.happened:
             _end_at_once()
         interruption.happened = True

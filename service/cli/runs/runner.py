@@ -70,6 +70,7 @@ async def open_remote(target: str) -> AsyncIterator[ClassifyVideo]:
     async with AsyncClient(target, retries=False) as client:
 
         async def classify_video(video: str, options: Options, emit: Emit) -> Classification:
+            """Classify a video; call again as long as the server asks for it."""
             retries = Retries()
             while True:
                 try:
@@ -80,6 +81,7 @@ async def open_remote(target: str) -> AsyncIterator[ClassifyVideo]:
                     await asyncio.sleep(retries.pause_s(error))
 
         async def classify_once(video: str, options: Options, emit: Emit) -> Classification:
+            """Classify a video in one call."""
             answer = None
             # Read to its end: on the server, a stream that is left after the answer counts as cancelled.
             upload = _standard_input() if video == STANDARD_INPUT else video
@@ -109,6 +111,7 @@ async def open_local(config: Config, model: str = "", version: str = "") -> Asyn
             await pipeline.load(model, version)
 
         async def classify_video(video: str, options: Options, emit: Emit) -> Classification:
+            """Classify a video by the pipeline in this process."""
             if video == STANDARD_INPUT:
                 return await pipeline.classify(_pipe_chunks(_standard_input()), options, emit)
             if is_uri(video):
@@ -156,7 +159,10 @@ async def run_as_completed(
     items: asyncio.Queue[tuple[int, Started | Event | Answer | Exception]] = asyncio.Queue(_MAX_QUEUED)
 
     async def classify(number: int) -> None:
+        """Put a video's items into the queue; an unexpected error is its last item."""
+
         async def forward(event: Event) -> None:
+            """Put an event of the video into the queue."""
             await items.put((number, event))
 
         await items.put((number, Started()))
@@ -230,6 +236,7 @@ def _check_uri_is_allowed(uri: Uri, config: FetchConfig) -> None:
 
 
 def _open_file(path: str) -> BinaryIO:
+    """Open a video file for reading."""
     return open(path, "rb")
 
 
