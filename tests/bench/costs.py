@@ -1,9 +1,10 @@
 """Costs of work on a machine in shared use: wall time, processor time, and the share of other programs."""
 
+import math
 import resource
 import statistics
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
@@ -36,6 +37,19 @@ def ratio(costs: list[Cost], to: list[Cost]) -> Cost:
     """Return the median over rounds of the ratio of ``costs`` to the costs ``to`` in the same round."""
     pairs = zip(costs, to, strict=True)
     return median([Cost(cost.wall_s / other.wall_s, cost.cpu_s / other.cpu_s) for cost, other in pairs])
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the median of ``values`` with the bounds of its 95 % interval, which are two of the values.
+
+    The bounds are order statistics, so that nothing is assumed about the distribution: see "Confidence
+    interval for a median" in Conover, Practical Nonparametric Statistics, 1999, chapter 3.2.
+    """
+    ranked, outside, tail = sorted(values), 0, 0
+    while (tail := tail + math.comb(len(ranked), outside)) <= 0.025 * 2 ** len(ranked):
+        outside += 1
+    lowest = max(0, outside - 1)
+    return statistics.median(ranked), ranked[lowest], ranked[-1 - lowest]
 
 
 class Others:

@@ -1,6 +1,7 @@
 """Measures tubelet and its peers under load: one model, the same weights and clips, one interleaved run.
 
     python -m tests.bench.load ../shared/videos/real [--concurrency 1,4,16] [--seconds 20] [--only NAME]
+    python -m tests.bench.load ../shared/videos/real --pairs 15 --seconds 6 [--also OTHER/bin/tubelet]
 
 The model is a ViT-Ti/16 factorised encoder (12 + 4 layers, tubelets of 2 x 16 x 16, 32 frames over the whole
 video) with random weights. First comes a closed loop: clients send clips in one shuffled order, each the next
@@ -9,6 +10,10 @@ all have a deadline. The limit is the number of videos that the cores could deco
 if they did nothing else, or decode beside a GPU. It is measured before and after the closed loop, on all
 cores at once, since other programs may use the machine. The next server starts when the last one has finished
 cancelled work. There is no embedding cache.
+
+With ``--pairs`` there are only closed loops: in each round every server has its turn, forwards and backwards.
+The ratios of tubelet to each other server are medians over the rounds, with their 95 % intervals. ``--also``
+adds the server of another checkout; with the ``tubelet`` of this one it is the control.
 """
 
 import argparse
@@ -29,8 +34,9 @@ from typing import TypeVar
 from rich.console import Console
 from rich.table import Table
 
+from tests.bench.costs import median_interval
 from tests.bench.stages import measure_stages
-from tests.bench.targets import MODEL, SERVERS, WHOLE, Target, write_model
+from tests.bench.targets import MODEL, SERVERS, WHOLE, Target, tubelet, write_model
 from tubelet.models.runtime.precision import precision_name
 from tubelet.service.engine.model_loader import choose_devices
 
@@ -129,6 +135,37 @@ def drive(
     return load
 
 
+def take_turns(
+    targets: Sequence[Target], clips: list[Path], seconds: float, clients: int, rounds: int
+) -> list[list[Load]]:
+    """Drive each of ``targets`` once in each round, every second round backwards; return rounds of loads."""
+    found: list[list[Load]] = []
+    for number in range(rounds):
+        turns = targets if number % 2 == 0 else targets[::-1]
+        loads = [drive(target, clips, seconds, clients=clients) for target in turns]
+        found.append(loads if number % 2 == 0 else loads[::-1])
+    return found
+
+
+def compare(targets: Sequence[Target], rounds: Sequence[Sequence[Load]], title: str, limit: float) -> Table:
+    """Return a table of each target's medians over ``rounds``, and of the first one's ratio to each."""
+    columns = ("", "videos/s", "of the limit", "p50 ms", "p99 ms", "rate of the first to it, 95 %")
+    table = Table(*columns, title=f"{title}; {len(rounds)} rounds; limit {limit:.2f} videos/s", box=None)
+    firsts = [loads[0].rate for loads in rounds]
+    for target, loads in zip(targets, zip(*rounds, strict=True), strict=True):
+        rates = [load.rate for load in loads]
+        rate, low, high = median_interval([rate / limit for rate in rates])
+        ratios = median_interval([first / rate for first, rate in zip(firsts, rates, strict=True)])
+        table.add_row(
+            target.name,
+            f"{statistics.median(rates):.2f}",
+            f"{rate:.0%} ({low:.0%} to {high:.0%})",
+            *(f"{statistics.median(load.quantile_ms(part) for load in loads):.0f}" for part in (0.5, 0.99)),
+            "{:.3f} ({:.3f} to {:.3f})".format(*ratios),
+        )
+    return table
+
+
 def rest(target: Target) -> None:
     """Wait until the server has finished what was cancelled."""
     end_s = time.monotonic() + MAX_REST_S
@@ -151,6 +188,8 @@ def main() -> None:
     parser.add_argument("--concurrency", default="1,4,16")
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--only", default="", help="parts of servers' names, with commas between")
+    parser.add_argument("--pairs", type=int, default=0, help="rounds of closed loops alone, for ratios")
+    parser.add_argument("--also", type=Path, action="append", default=[], help="another tubelet command")
     arguments = parser.parse_args()
     console = Console(width=140)
     clips = sorted(path for path in arguments.folder.rglob("*") if path.is_file())
@@ -177,9 +216,17 @@ def main() -> None:
             for server in SERVERS
             if any(part in server.__name__ for part in arguments.only.lower().split(","))
         ]
+        targets += [stack.enter_context(tubelet(store, command)) for command in arguments.also]
         idle = {target.name: target.memory_bytes() for target in targets}
         for target in targets:
             drive(target, clips, 3, clients=2)  # out of the way what is done once only
+        if arguments.pairs:
+            for concurrency in map(int, arguments.concurrency.split(",")):
+                rounds = take_turns(targets, clips, arguments.seconds, concurrency, arguments.pairs)
+                limit = statistics.mean((limit, after := measure_limit()))
+                console.print(compare(targets, rounds, f"{concurrency} clients", limit))
+                limit = after
+            return
         columns = ("", "videos/s", "p50 ms", "p95 ms", "p99 ms", "first ms", "failed", "late")
         shown = Table(*columns, "server CPU", "its children", "MiB above idle", box=None)
         rates: dict[str, float] = {}

@@ -110,15 +110,16 @@ def running(command: list[str], **environment: str) -> Iterator[psutil.Popen]:
 
 
 @contextmanager
-def tubelet(store: Path, **settings: str) -> Iterator[Target]:
+def tubelet(store: Path, command: Path | None = None, **settings: str) -> Iterator[Target]:
+    """Start the server of ``command``, a ``tubelet`` of another checkout; None: of this one."""
     settings = {
         "TUBELET_MODELS__STORE": str(store),
         "TUBELET_MODELS__DEFAULT": MODEL,
         "TUBELET_MODELS__LOAD": f'["{MODEL}"]',
         "TUBELET_ENGINE__CACHE_BYTES": "0",
     } | settings
-    command = [str(Path(sys.executable).with_name("tubelet")), "serve", "--port", "0", "--metrics-port", "0"]
-    with running(command, **settings) as process:
+    executable = str(command or Path(sys.executable).with_name("tubelet"))
+    with running([executable, "serve", "--port", "0", "--metrics-port", "0"], **settings) as process:
         port, _ = re.findall(r"port (\d+)", process.stdout.readline())
         address = f"127.0.0.1:{port}"
         with Client(address, retries=False) as client:
@@ -130,7 +131,7 @@ def tubelet(store: Path, **settings: str) -> Iterator[Target]:
                         first = time.monotonic() - start
                 return first
 
-            yield Target("tubelet", process, address, ask)
+            yield Target(str(command) if command else "tubelet", process, address, ask)
 
 
 @contextmanager
