@@ -123,7 +123,7 @@ def test_old_names_are_listed_with_their_new_ones() -> None:
         old, new = ({row[place] for row in rows if row[0] == kind} for place in (1, 2))
         assert new <= known
         assert old.isdisjoint(known)
-    written = set(re.findall(r"`([A-Z_]+)`", README))
+    written = set(re.findall(r"`([A-Z_]+)`", README + section("The command in scripts", DEPLOY)))
     reasons_before, reasons_now = ({row[place] for row in rows if row[0] == "reason"} for place in (1, 2))
     assert reasons_now <= written
     assert reasons_before.isdisjoint(written)
@@ -144,7 +144,7 @@ def test_messages_for_grpcurl_parse(message: tuple[str, str]) -> None:
 
 
 def test_the_example_of_json_output_is_json() -> None:
-    example = README.split("```json\n")[1].split("```")[0]
+    example = DEPLOY.split("```json\n")[1].split("```")[0]
     assert set(json.loads(example)) == {
         "video",
         "activation",
@@ -206,11 +206,11 @@ def test_output_of_classify_is_as_shown(served: Served, example_clip: None) -> N
 
 
 def test_output_of_python_is_as_shown(served: Served, example_clip: None) -> None:
-    program, _, shown = README.split("```python\n")[1].partition("```\n\n```\n")
+    program = README.split("```python\n")[1].split("```")[0]
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(program.replace("localhost:8500", served.target), {})
-    assert printed.getvalue() == shown.split("```")[0]
+    assert printed.getvalue().splitlines() == re.findall(r"^# (.*)", program, re.M)
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
