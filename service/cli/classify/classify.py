@@ -24,7 +24,7 @@ from tubelet.service.cli.output import answer_json, decodable, failure_text
 from tubelet.service.cli.runs.interruption import INTERRUPTED, cancel_on_ctrl_c
 from tubelet.service.cli.runs.live_region import LiveRegion
 from tubelet.service.cli.runs.progress import RunProgress
-from tubelet.service.cli.runs.results_log import ResultsLog, open_results
+from tubelet.service.cli.runs.results_log import ResultsLog, UnwritableResults, open_results
 from tubelet.service.cli.runs.runner import (
     Answer,
     ClassifyVideo,
@@ -68,12 +68,13 @@ async def classify_all(
 ) -> int:
     """Classify the sources, ``jobs`` at a time, and return the exit status.
 
-    Answers go to standard output or to ``output.out``; progress and failures go to standard error. On Ctrl-C,
-    the segments so far are printed.
+    Answers go to standard output or to ``output.out``; progress and failures go to standard error. If
+    ``output.out`` cannot be written, answers are printed as JSON, and the exit status is 1. On Ctrl-C, the
+    segments so far are printed.
 
     Raises:
         BrokenPipeError: the reader of standard output has gone.
-        ResultsMismatch, ResultsInUse, OSError: ``output.out`` cannot be used.
+        ResultsMismatch, ResultsInUse, OSError: ``output.out`` names a file of something else, or no file.
         ServerError: no server answers; the segments so far are printed.
         tubelet.models.errors.UnknownModel: ``output.out`` is set, and there is no such model.
     """
@@ -81,12 +82,17 @@ async def classify_all(
     status = INTERRUPTED
     with cancel_on_ctrl_c():
         async with AsyncExitStack() as stack:
-            log, failed_before = None, 0
+            log, failed_before, problem = None, 0, None
             if output.out is not None:
                 options = await _pin_version(options, server, config)
-                log = stack.enter_context(open_results(output.out, _settings(options), _is_failure))
-                sources, failed_before = _resume(sources, log, output, errors)
+                try:
+                    log = stack.enter_context(open_results(output.out, _settings(options), _is_failure))
+                    sources, failed_before = _resume(sources, log, output, errors)
+                except UnwritableResults as error:
+                    problem, output = error, replace(output, out=None, as_json=True)
             run = _Run(sources, jobs, output, log, errors)
+            if problem is not None:
+                run.report_lost_results(f"{problem}; the answers are printed")
             run.report_problems()
             if run.numbers:
                 with errors.status("connecting" if server else "loading models, starting decode workers"):
@@ -128,8 +134,13 @@ class _Run:
         self._options = output
         self._log = log
         self._errors = errors
-        self._log_has_failed = False
+        self._has_lost_results = False
         self._output = self._make_output(output)
+
+    def report_lost_results(self, sentence: str) -> None:
+        """Report that results cannot be kept in the file that was asked for."""
+        self._notify(sentence, "red")
+        self._has_lost_results = True
 
     def report_problems(self) -> None:
         """Report the sources that are not readable videos as failures."""
@@ -170,7 +181,7 @@ class _Run:
     @property
     def has_failed(self) -> bool:
         """Whether a video failed, or a result could not be kept."""
-        return self.progress.failed > 0 or self._log_has_failed
+        return self.progress.failed > 0 or self._has_lost_results
 
     def _keep(self, number: int, answer: Answer) -> None:
         """Append the answer to the file of results; if that fails, print it and all later ones."""
@@ -179,11 +190,10 @@ class _Run:
         try:
             self._log.add(answer_json(self._sources[number].name, answer))
         except OSError as error:
-            self._notify(
-                f"cannot write {self._options.out}: {error.strerror}; the answers from here on are printed",
-                "red",
+            self.report_lost_results(
+                f"cannot write {self._options.out}: {error.strerror}; the answers from here on are printed"
             )
-            self._log, self._log_has_failed = None, True
+            self._log = None
             self._output = self._make_output(replace(self._options, out=None, as_json=True))
 
     def _make_output(self, options: OutputOptions) -> Output:

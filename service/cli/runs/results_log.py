@@ -27,6 +27,10 @@ class ResultsInUse(Exception):
     """Another run is writing to the file."""
 
 
+class UnwritableResults(OSError):
+    """The file cannot be written: its disk is full or read-only, or the user may not write there."""
+
+
 class ResultsLog(Generic[T]):
     """An open file of results; ``done`` maps each video to ``extract`` of its last result."""
 
@@ -54,7 +58,8 @@ def open_results(
     Raises:
         ResultsMismatch: the file holds results of other settings, or something else.
         ResultsInUse: another run is writing to it.
-        OSError: it cannot be read or written.
+        UnwritableResults: it cannot be written.
+        OSError: ``path`` cannot be a file, or the file cannot be read.
     """
     with _open(path) as file:
         try:
@@ -73,7 +78,7 @@ def open_results(
             if end == 0:
                 _append(file, {"settings": settings})
         except OSError as error:
-            raise OSError(f"cannot write {path}: {error.strerror}") from error
+            raise UnwritableResults(f"cannot write {path}: {error.strerror}") from error
         yield ResultsLog(file, done, extract)
 
 
@@ -83,7 +88,9 @@ def _open(path: Path) -> BinaryIO:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = open(path, "a+b", buffering=0)  # noqa: SIM115 (the caller closes it)
     except OSError as error:
-        raise OSError(f"cannot write {path}: {error.strerror}") from error
+        names_no_file = isinstance(error, IsADirectoryError | NotADirectoryError | FileExistsError)
+        kind = OSError if names_no_file else UnwritableResults
+        raise kind(f"cannot write {path}: {error.strerror}") from error
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise OSError(f"{path} is not a regular file, so that results in it could not be continued")

@@ -115,6 +115,32 @@ def test_full_disk_for_out_file_prints_the_rest(served: Served, folder: Path) ->
     assert printed + [result["video"] for result in results()] == videos
 
 
+def test_out_file_without_room_for_any_result_prints_all_answers(served: Served, folder: Path) -> None:
+    """A limit of 0 bytes on the size of files imitates the full disk."""
+    command = [TUBELET, "classify", "-r", "clips", "--out", "out.jsonl", "--server", served.target]
+    limited = ["bash", "-c", 'ulimit -f 0; exec "$0" "$@"', *command]
+    done = subprocess.run(limited, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1
+    assert done.stderr.count("cannot write out.jsonl: File too large; the answers are printed\n") == 1
+    printed = {answer["video"]: answer for answer in map(json.loads, done.stdout.splitlines())}
+    assert sorted(printed) == ["clips/a.mp4", "clips/b.mp4", "clips/bad.mp4"]
+    assert printed["clips/a.mp4"]["segments"][0]["labels"][0]["label"] == "pan_right"
+    assert printed["clips/bad.mp4"]["error"]["reason"] == "NOT_A_VIDEO"
+
+
+def test_out_file_in_a_folder_that_cannot_be_written_prints_all_answers(served: Served, folder: Path) -> None:
+    """Nobody, not even root, can create a file in /proc."""
+    (folder / "clips" / "bad.mp4").unlink()
+    done = classify(served, "--out", "/proc/out.jsonl")
+    assert done.exit_code == 1
+    assert "cannot write /proc/out.jsonl: " in done.stderr
+    assert "; the answers are printed\n" in done.stderr
+    assert sorted(json.loads(line)["video"] for line in done.stdout.splitlines()) == [
+        "clips/a.mp4",
+        "clips/b.mp4",
+    ]
+
+
 @pytest.mark.parametrize("out", ["clips", "/dev/null", "clips/a.mp4/x", "clips/a.mp4"])
 def test_out_that_is_not_a_regular_file_is_one_sentence(served: Served, folder: Path, out: str) -> None:
     done = classify(served, "--out", out)
