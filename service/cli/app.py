@@ -85,7 +85,7 @@ def serve(
     port: Port = None,
     metrics_port: MetricsPort = None,
 ) -> None:
-    """Run the server until SIGTERM or Ctrl-C, then finish calls in flight; a second signal ends at once."""
+    """Run a server until SIGTERM or Ctrl-C, then finish calls in flight. A second signal ends it at once."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the models are about to be read anyway
     # The imports take seconds, in which a container's first process would ignore SIGTERM by default.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())

@@ -58,12 +58,12 @@ class ServerConfig(_Table):
     metrics_port: int = Field(default=8502, ge=0, le=65535)
     """Port of HTTP, for `/metrics`, `/healthz` and `/readyz`; 0 picks a free one."""
     max_videos_in_flight: int = Field(default=64, ge=1)
-    """Videos in flight. One more is refused as `OVERLOADED`, before anything is read of it."""
+    """Most videos in flight at a time. One more is refused as `OVERLOADED` before anything is read of it."""
     max_videos_per_client: int | None = Field(default=None, ge=1)
-    """Videos in flight of one client. A client is the name in its certificate, else its address. Not set: no
-    limit."""
+    """Most videos in flight of one client. A client is the name in its certificate, else its address. Not
+    set: no limit."""
     max_other_calls: int = Field(default=1000, ge=1)
-    """Calls at a time beside those of videos in flight: health checks and watches, calls about models,
+    """Most calls at a time beside those of videos in flight: health checks and watches, calls about models,
     uploads that are being refused. Above both numbers together, gRPC itself answers `RESOURCE_EXHAUSTED`
     without a reason. Each call may hold a message of `server.max_message_bytes` in memory."""
     retry_after_s: float = Field(default=1.0, gt=0)
@@ -79,10 +79,10 @@ class ServerConfig(_Table):
     """Age at which a connection takes no new calls, so that clients find new replicas. Calls in flight go
     on."""
     max_calls_per_connection: int = Field(default=256, ge=1)
-    """Calls at a time on one connection. A client's library queues more."""
+    """Most calls at a time on one connection. The client's library queues further ones."""
     keepalive_s: float = Field(default=60.0, ge=10)
-    """Time without traffic after which a connection is tested. One that does not answer is closed, and its
-    calls end."""
+    """Time without traffic after which the server tests a connection. One that does not answer is closed,
+    and its calls end."""
 
 
 class UploadConfig(_Table):
@@ -93,7 +93,7 @@ class UploadConfig(_Table):
     memory_bytes: int = Field(default=8 * MIB, ge=0)
     """Memory for the bytes of one video. A larger one moves to an unnamed file in `upload.directory`."""
     idle_timeout_s: float = Field(default=120.0, gt=0)
-    """Time without a new byte after which an upload is ended. Bytes count once their message is complete, so
+    """Time without a new byte after which an upload fails. Bytes count once their message is complete, so
     slow clients send small messages. Time in which the server does not read does not count."""
     directory: Path | None = None
     """Folder for videos that are larger than `upload.memory_bytes`. Not set: the system's folder for
@@ -115,13 +115,13 @@ class FetchConfig(_Table):
     """Prefixes of the URIs that may be fetched, such as `["https://media.example.com/clips/", "s3://clips"]`.
     They match whole path segments, before and after redirects. Empty: no URI is accepted."""
     allowed_private_networks: tuple[_Network, ...] = ()
-    """Networks that may be connected to although they are not public, such as `["10.1.0.0/16"]`."""
+    """Networks that the server may connect to although they are not public, such as `["10.1.0.0/16"]`."""
     max_concurrent_videos: int = Field(default=8, ge=1)
-    """Videos that are fetched at a time. The others wait."""
+    """Most videos that are fetched at a time. Others wait."""
     block_bytes: int = Field(default=256 * KIB, ge=4 * KIB)
-    """Smallest range that is requested of a file."""
+    """Smallest range that the server requests of a file."""
     read_ahead_bytes: int = Field(default=4 * MIB, ge=0)
-    """Bytes that are fetched ahead, at most, while a file is read from front to back."""
+    """Most bytes that are fetched ahead while a file is read from start to end."""
     timeout_s: float = Field(default=30.0, gt=0)
     """Time that a remote server may take to send a range, or the next bytes of a file without ranges."""
     attempts: int = Field(default=3, ge=1)
@@ -151,33 +151,33 @@ class DecodeConfig(_Table):
     """`cuda` decodes on the GPU's video engine (NVDEC) what it can, and the rest in software. It leaves the
     workers without their sandbox, and pays from 1080p on; see [Tuning](#tuning)."""
     max_pixels: int = Field(default=8192 * 4352, ge=1)
-    """Pixels of one frame, as stored. The default is 8192 x 4352."""
+    """Most pixels of one frame, as stored. The default is 8192 x 4352."""
     max_frames: int = Field(default=1_000_000, ge=1)
-    """Frames of one video."""
+    """Most frames of one video."""
     # FFmpeg runs out of memory beyond 1000.
     max_streams: int = Field(default=100, ge=1, le=1000)
-    """Streams of one file, of any kind: video, sound, subtitles."""
+    """Most streams of one file, of any kind: video, sound, subtitles."""
     max_duration_s: float = Field(default=24 * 3600.0, gt=0)
-    """Duration of one video. Two frames far apart can claim any duration."""
+    """Longest duration of a video. Two frames far apart can claim any duration."""
     max_windows: int = Field(default=100_000, ge=1)
-    """Windows of one video. At a stride of one second, a day has 86,400."""
+    """Most windows of one video. At a stride of one second, a day has 86,400."""
     max_cpu_s: float = Field(default=600.0, gt=0)
-    """Processor time that decoding one video may cost."""
+    """Most processor time that decoding one video may take."""
     max_wall_s: float = Field(default=1200.0, gt=0)
-    """Time that one video may keep a worker busy. Time in which the worker waits for the engine does not
-    count."""
+    """Longest time that one video may keep a worker busy. Time in which the worker waits for the engine does
+    not count."""
     heartbeat_timeout_s: float = Field(default=30.0, gt=0)
     """Time without progress after which a worker counts as hung and is replaced. Its video fails."""
     long_video_after_s: float = Field(default=2.0, gt=0)
-    """Time after which a video that keeps its worker while others wait is long: it goes on at a lower
-    priority beside a worker that stands in."""
+    """Time after which a video counts as long, if it keeps its worker while others wait. It then goes on at
+    a lower priority, and another worker stands in."""
     max_long_videos: int = Field(default=8, ge=0)
-    """Long videos that have a worker stand in for theirs, at a time."""
+    """Most workers at a time that stand in for those of long videos."""
     max_videos_per_worker: int = Field(default=100, ge=1)
-    """Videos after which a fresh worker takes a worker's place. At 1, no two videos share a process."""
+    """Videos after which a worker is replaced by a fresh one. At 1, no two videos share a process."""
     max_uploading_videos: int = Field(default=8, ge=0)
-    """Videos that are decoded while they are uploaded, at a time. The others are decoded once they are
-    complete. While a slow client is waited for, another worker stands in."""
+    """Most videos at a time that are decoded while they are still being uploaded. Others are decoded once
+    they are complete. While a worker waits for a slow client, another one stands in."""
     memory_bytes: int = Field(default=2 * GIB, ge=512 * MIB)
     """Address space of one worker, of which 0.25 GiB is code."""
     shared_memory_bytes: int = Field(default=16 * MIB, ge=MIB)
