@@ -94,7 +94,7 @@ def test_redirected_output_is_complete(
     )
 
 
-def test_what_reads_a_pipe_has_the_terminal_for_itself(served: Served, clip: Path) -> None:
+def test_piped_answers_show_no_progress_on_the_terminal(served: Served, clip: Path) -> None:
     piped = ("sh", "-c", '"$0" "$@" | cut -c 1-60', TUBELET)
     names = (clip.name, "missing.mp4", *([clip.name] * 5))
     command = ("classify", *names, "--json", "--server", served.target)
@@ -107,7 +107,7 @@ def test_what_reads_a_pipe_has_the_terminal_for_itself(served: Served, clip: Pat
 
 
 @pytest.mark.parametrize("columns", [80, 200])
-def test_screen_of_one_file(served: Served, clip: Path, columns: int) -> None:
+def test_terminal_shows_progress_and_answer_of_one_file(served: Served, clip: Path, columns: int) -> None:
     with terminal(
         "classify", clip.name, "--server", served.target, columns=columns, folder=clip.parent
     ) as shown:
@@ -124,7 +124,9 @@ def test_screen_of_one_file(served: Served, clip: Path, columns: int) -> None:
 
 
 @pytest.mark.parametrize("columns", [80, 200])
-def test_screen_of_140_files(served: Served, tmp_path: Path, columns: int) -> None:
+def test_terminal_shows_progress_and_answers_of_140_files(
+    served: Served, tmp_path: Path, columns: int
+) -> None:
     names = [f"{number:03}.mp4" for number in range(140)]
     short = panning_clip(0.4, (160, 120))
     for name in names:
@@ -143,7 +145,9 @@ def test_screen_of_140_files(served: Served, tmp_path: Path, columns: int) -> No
 
 
 @pytest.mark.parametrize("columns", [80, 200])
-def test_screen_of_long_and_odd_names(served: Served, clip: Path, tmp_path: Path, columns: int) -> None:
+def test_terminal_shows_long_and_odd_names_safely(
+    served: Served, clip: Path, tmp_path: Path, columns: int
+) -> None:
     long = "n" * 196 + ".mp4"
     odd = [b"caf\xe9.mp4", b"a\nb.mp4", b"\x1b[2Jclear.mp4", "映画.mp4".encode()]
     for name in (long.encode(), *odd):

@@ -264,7 +264,7 @@ def test_cpu_request_covers_decoders_and_engine_threads(config_of) -> None:
 
 @needs_kubectl
 @pytest.mark.parametrize("folder", WHOLE)
-def test_ports_are_the_same_everywhere(folder: str, config_of) -> None:
+def test_manifests_and_configuration_agree_on_ports(folder: str, config_of) -> None:
     server = config_of(folder).server
     listens = {"grpc": server.port, "metrics": server.metrics_port}
     opens = {port["name"]: port["containerPort"] for port in container(folder)["ports"]}

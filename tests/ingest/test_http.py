@@ -125,7 +125,7 @@ async def test_redirects_to_uris_that_are_not_allowed_are_refused(web: Site, loc
         assert other.asked == []
 
 
-async def test_a_loop_of_redirects_ends(web: Site) -> None:
+async def test_redirect_loop_ends(web: Site) -> None:
     web.answers["/a.mp4"] = redirect("/a.mp4")
     assert "redirects more than 5 times" in (await failure(config(web.url), f"{web.url}/a.mp4")).message
     assert len(web.asked) == 6
@@ -149,7 +149,7 @@ async def test_private_addresses_look_like_closed_ports(web: Site) -> None:
     assert web.asked == []
 
 
-async def test_a_redirect_to_a_private_address_is_not_followed(web: Site) -> None:
+async def test_redirect_to_a_private_address_is_not_followed(web: Site) -> None:
     with site() as inner:
         inner.answers["/secret"] = by_ranges(_CONTENT)
         target = inner.url.replace("127.0.0.1", "127.0.0.2")
@@ -179,7 +179,7 @@ async def test_http_statuses_become_errors(web: Site, status: int, kind: type[Tu
     assert type(await failure(config(web.url), f"{web.url}/a.mp4")) is kind
 
 
-async def test_passing_failure_is_retried(web: Site) -> None:
+async def test_transient_failure_is_retried(web: Site) -> None:
     good = by_ranges(_CONTENT)
 
     def now_and_then(request: Request) -> None:
@@ -320,7 +320,7 @@ async def test_slow_name_resolution_leaves_threads_for_others(
     assert isinstance(await fetching, FetchFailed)
 
 
-async def test_names_are_resolved(web: Site) -> None:
+async def test_host_names_are_resolved(web: Site) -> None:
     web.answers["/a.mp4"] = by_ranges(_CONTENT)
     by_name = web.url.replace("127.0.0.1", "localhost")
     assert by_name != web.url

@@ -129,7 +129,7 @@ async def test_limit_applies_to_fetched_bytes_not_to_the_file() -> None:
         assert video.fetched_bytes == 3 * _BLOCK
 
 
-async def test_passing_failure_costs_one_attempt() -> None:
+async def test_retry_requests_only_what_is_missing() -> None:
     remote = Bytes(content(3), [None, FetchFailed("gone for a moment")])
     config = FetchConfig(block_bytes=3 * _BLOCK, attempts=2)
     async with fetch(remote, config, UploadConfig()) as video:
@@ -138,7 +138,7 @@ async def test_passing_failure_costs_one_attempt() -> None:
 
 
 @pytest.mark.parametrize("fault", [FetchFailed("gone"), UriChanged("another")])
-async def test_lasting_failure_is_raised(fault: Exception) -> None:
+async def test_permanent_failure_is_raised(fault: Exception) -> None:
     async with fetch(Bytes(content(3), [fault]), _CONFIG, UploadConfig()) as video:
         with pytest.raises(type(fault), match=str(fault)):
             await video.wait(0, 1)

@@ -72,11 +72,11 @@ def test_public_addresses_are_allowed(address: str) -> None:
         ("1.1.1.1", True),
     ],
 )
-def test_allowed_networks_are_allowed_with_embedded_addresses(address: str, may: bool) -> None:
+def test_allowed_networks_and_public_addresses_pass(address: str, may: bool) -> None:
     assert may_connect(address, _NETWORKS) == may
 
 
-def test_an_allowed_address_gets_its_socket() -> None:
+def test_socket_is_made_for_an_allowed_address() -> None:
     info = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("10.1.2.3", 80))
     with filtering_socket_factory(_NETWORKS)(info) as made:
         assert made.family == socket.AF_INET

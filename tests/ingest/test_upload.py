@@ -146,7 +146,7 @@ async def test_error_of_the_chunks_is_raised_to_readers() -> None:
             await file.whole()
 
 
-async def test_a_large_upload_moves_to_an_unnamed_file_on_disk(tmp_path: Path) -> None:
+async def test_large_upload_moves_to_an_unnamed_file_on_disk(tmp_path: Path) -> None:
     config = UploadConfig(memory_bytes=10, directory=tmp_path)
     async with receive(stream(b"12345", b"67890"), config) as file:
         await file.whole()

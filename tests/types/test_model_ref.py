@@ -28,7 +28,7 @@ def test_invalid_references_are_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["vit", "vit:1.10"])
-def test_a_reference_is_written_as_it_is_read(text: str) -> None:
+def test_reference_is_formatted_as_it_was_parsed(text: str) -> None:
     assert str(ModelRef.parse(text)) == text
 
 
@@ -48,9 +48,9 @@ def test_two_different_versions_are_refused() -> None:
         ("", "vit", "vit"),
     ],
 )
-def test_a_pinned_default_applies_to_its_name(asked: str, default: str, meant: str) -> None:
+def test_default_version_applies_to_requests_for_its_name(asked: str, default: str, meant: str) -> None:
     assert str(ModelRef.parse(asked).or_default(ModelRef.parse(default))) == meant
 
 
-def test_a_version_without_a_name_is_the_default_models() -> None:
+def test_version_without_a_name_means_the_default_model() -> None:
     assert ModelRef("", "2").or_default(ModelRef("vit", "1")) == ModelRef("vit", "2")

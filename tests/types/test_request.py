@@ -15,7 +15,7 @@ def test_seconds_become_nanoseconds() -> None:
     assert Sliding.of_seconds(1 / 3) == Sliding(333_333_333)
 
 
-def test_lengths_left_out_are_the_models_own() -> None:
+def test_absent_lengths_mean_the_models_own() -> None:
     assert Sliding.of_seconds() == Sliding()
     assert Sliding.of_seconds(stride_s=1) == Sliding(None, 1_000_000_000)
     assert ranges_of_seconds() == ()

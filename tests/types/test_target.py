@@ -72,7 +72,7 @@ def test_any_text_is_parsed_or_refused(text: str) -> None:
     assert parse_target(target) == target
 
 
-def test_a_command_names_the_option_with_the_address() -> None:
+def test_error_of_an_address_names_its_option() -> None:
     done = tubelet("models", "list", "--server", "https://localhost", COLUMNS="200")
     assert done.returncode == 2
     assert "'--server': https://localhost: there is no TLS yet" in done.stderr

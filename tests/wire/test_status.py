@@ -12,7 +12,7 @@ SOFT_LIMIT_BYTES = 8192  # of all metadata that gRPC takes by default
 
 
 @given(st.text(), st.text(min_size=1), st.integers(0, 10_000))
-def test_any_text_fits_into_the_metadata(head: str, body: str, times: int) -> None:
+def test_status_of_any_text_fits_into_grpc_metadata(head: str, body: str, times: int) -> None:
     text = head + body * times
     status = to_status(UnknownModel(text, field="model", limit=text, value=text))
     details = status.trailing_metadata[0][1]

@@ -31,7 +31,7 @@ def test_neighbours_with_equal_labels_are_merged(segments: list[Segment], lines:
     assert list(merge_segments(segments)) == lines
 
 
-def test_line_is_complete_when_the_label_changes() -> None:
+def test_merged_line_ends_when_the_label_changes() -> None:
     merger = SegmentMerger()
     assert merger.add(A1) is None
     assert merger.add(A2) is None

@@ -120,14 +120,14 @@ def test_report_figures() -> None:
     ]
 
 
-def test_five_labels_have_no_top_5() -> None:
+def test_report_on_five_labels_leaves_out_top_5() -> None:
     outcomes = [Outcome("a", ("b", "a", "c", "d", "e"))]
     assert make_report(outcomes, LABELS[:5]).top5 is None
     assert "top 5" not in report_text(make_report(outcomes, LABELS[:5]))
     assert "top 5  1.000" in report_text(make_report(outcomes, LABELS[:6]))
 
 
-def test_many_classes_have_no_matrix_in_text() -> None:
+def test_text_report_on_many_classes_leaves_out_the_matrix() -> None:
     labels = tuple(f"class {number}" for number in range(21))
     text = report_text(make_report([Outcome(label, (label,)) for label in labels], labels))
     assert "class 20       1   1.000      1.000" in text

@@ -116,7 +116,7 @@ def test_failed_write_leaves_the_file_unchanged(path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_unwritable_file_is_named(tmp_path: Path) -> None:
+def test_path_that_is_no_file_is_named_in_the_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path in (tmp_path / "file" / "results.jsonl", tmp_path, Path("/dev/null")):
         with pytest.raises(OSError, match=str(path)), open_results(path, SETTINGS, labels):
