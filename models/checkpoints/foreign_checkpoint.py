@@ -55,7 +55,7 @@ class ForeignCheckpoint:
 
 @contextmanager
 def explain_import_errors(source: str) -> Iterator[None]:
-    """Turn the errors of reading a malformed checkpoint into CannotImport, which names ``source``."""
+    """Raise CannotImport, which names ``source``, for any error of reading a malformed checkpoint."""
     try:
         yield
     except (CannotImport, MissingExtra):

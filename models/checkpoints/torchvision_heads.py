@@ -29,7 +29,7 @@ def head_of(name: str) -> str:
 
 
 def of_inner_model(state: dict[str, Tensor], name: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The state dict of the model that is a part of another module, and the names of what is not its own.
+    """Return the state dict of the model that is part of another module, and the names of all else.
 
     The part is found by its head, such as ``backbone.fc.weight``; without one, the state dict stays as it is.
     """

@@ -32,6 +32,7 @@ class Int8Linear:
         self.activation, self.approximate = activation, approximate
 
     def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Quantise ``x``, multiply, scale back; then apply the activation, or add ``residual``."""
         per_level = _LEVELS / x.abs().amax(dim=-1, keepdim=True).clamp_(min=_TINY)
         levels = (x * per_level).round_().add_(_ZERO).to(torch.uint8)
         y = torch.addcmul(self.bias, self.product(levels, x.dtype), per_level.reciprocal_())

@@ -24,7 +24,7 @@ _LIBRARY_FAMILIES: tuple[Family, ...] = ("torchvision", "hf")
 
 
 def native_precisions(device: torch.device) -> tuple[Native, ...]:
-    """Return the precisions that a device multiplies natively and tubelet computes in there."""
+    """Return the precisions that tubelet supports on a device and that the device multiplies natively."""
     native: dict[Native, bool] = {
         "fp32": True,
         "bf16": _multiplies_bf16(device),
@@ -34,7 +34,7 @@ def native_precisions(device: torch.device) -> tuple[Native, ...]:
 
 
 def auto_precision(*devices: torch.device) -> Literal["fp32", "bf16"]:
-    """Return what ``auto`` takes: bf16 where all devices multiply it natively."""
+    """Return the precision that ``auto`` means: bf16 where all devices multiply it natively, else fp32."""
     return "bf16" if all("bf16" in native_precisions(device) for device in devices) else "fp32"
 
 
@@ -54,7 +54,7 @@ def choose_dtype(wanted: Precision, *devices: torch.device) -> torch.dtype:
 
 
 def precision_name(wanted: Precision, *devices: torch.device) -> str:
-    """Return what a model computes in, as users see it: int8, bfloat16 or float32.
+    """Return the name of the precision that a model computes in, for users: int8, bfloat16 or float32.
 
     Raises:
         UnsupportedPrecision: a device does not multiply the wanted precision natively.

@@ -23,7 +23,7 @@ _DIGEST_BYTES = 16
 
 
 class EmbeddingCache:
-    """A least recently used cache of embeddings, of at most ``max_bytes``, and the units being computed.
+    """A least recently used cache of embeddings in ``max_bytes``; it also knows the units being computed.
 
     It lives on one event loop. Digests are keyed with a secret of this process, so that no client can make
     two units with the same digest. (BLAKE3 takes an eighth of BLAKE2's time.) ``count`` is called for each

@@ -170,7 +170,7 @@ class Engine:
         return runners
 
     def _meter(self, runner: ModelRunner, spec: ModelSpec, largest: int) -> BatchMeter:
-        """Return what measures batch sizes on ``runner``, with the clock that suits its device."""
+        """Make the meter of batch sizes on ``runner``, with the clock that suits its device."""
         if self._can_measure_beside_requests(runner):
             return BatchMeter(runner.on_one_thread(), spec, largest, thread_time)
         # OpenVINO computes on threads of its own: only the processor time of the whole process includes them.
@@ -198,7 +198,7 @@ class Engine:
         task.add_done_callback(lambda _: self._remeasuring.pop(model))
 
     async def _warm_up(self, model: ServedModel) -> None:
-        """Compute one window of black frames, so that whatever is compiled or allocated once is."""
+        """Compute a window of black frames, so that no request pays for what is compiled only once."""
         session = self.session(model, metrics=Metrics())  # a warm-up is no request: its counts are dropped
         try:
             units = [
@@ -273,7 +273,7 @@ def _cache(config: EngineConfig, metrics: Metrics) -> EmbeddingCache | None:
         return None
 
     def count(unit: Unit, model: str, outcome: Outcome) -> None:
-        """Count a look-up of a unit, in its request's metrics if they are others."""
+        """Count a look-up in the metrics of the unit's session, or else in the engine's."""
         (unit.costs.metrics or metrics).unit_cache.labels(model, outcome).inc()
 
     cache = EmbeddingCache(config.cache_bytes, count)

@@ -116,7 +116,7 @@ class Scheduler:
         return batch
 
     def retry_in_s(self, device: str, now: float) -> float | None:
-        """Return the seconds after which ``device``, which got no batch, asks again; None: after a change."""
+        """Return in how many seconds ``device``, which got no batch, may get one; None: after a change."""
         if not self.contention.is_saturated_for(device):
             return None
         waiting = [queue.flush_at - now for queue in self._waiting(device)]
@@ -134,7 +134,7 @@ class Scheduler:
         return None
 
     def record_success(self, batch: Batch, device: str, seconds: float) -> None:
-        """Record that ``device`` computed ``batch`` in ``seconds``, after the devices that failed to."""
+        """Record that ``device`` computed ``batch``; its failures on other devices count against these."""
         batch.queue.record_batch(seconds, len(batch.items))
         self._consecutive_failures[device] = 0
         for other in batch.failed_on:

@@ -17,7 +17,7 @@ from tubelet.service.types.video import UnitFrames
 
 
 class VideoSession:
-    """Computes the units and windows of one video: it has a flow in each queue of ``model``, and costs.
+    """Computes the units and windows of one video, by a flow in each queue of ``model``; sums up the costs.
 
     Queued items go by ``priority``, then by ``deadline``, a time of the monotonic clock. ``metrics`` count
     the work; None: the executor's do.
@@ -78,7 +78,7 @@ class VideoSession:
         return future
 
     def _enqueue(self, unit: Unit) -> None:
-        """Queue ``unit`` under this video's flow, unless it is in a flow that this does not outrank."""
+        """Queue ``unit`` under this video's flow, if it is in none yet or in one that this flow outranks."""
         if unit.flow is None or self._units.outranks(unit.flow):
             self._executor.submit(self._model.encode, self._units, unit)
 

@@ -49,7 +49,7 @@ class Item(Generic[T, R]):
 
 @dataclass(frozen=True, slots=True)
 class PendingBatch(Generic[R]):
-    """A batch that is computed on a device, whose thread goes on; ``wait`` blocks and returns the results."""
+    """A batch that a device is still computing while its thread goes on; ``wait`` blocks for the results."""
 
     wait: Callable[[], Sequence[R]]
 

@@ -237,7 +237,7 @@ def _is_piped(output: OutputOptions) -> bool:
 def _open_classifier(
     options: Options, server: str | None, config: Config
 ) -> AbstractAsyncContextManager[ClassifyVideo]:
-    """Open what classifies the videos: the server, or a pipeline in this process."""
+    """Open a connection to the server, or a pipeline in this process; yield the function that classifies."""
     return open_remote(server) if server else open_local(config, options.model, options.version)
 
 

@@ -57,8 +57,8 @@ def open_results(
 
     Raises:
         ResultsMismatch: the file holds results of other settings, or something else.
-        ResultsInUse: another run is writing to it.
-        UnwritableResults: it cannot be written.
+        ResultsInUse: another run is writing to the file.
+        UnwritableResults: the file cannot be written.
         OSError: ``path`` cannot be a file, or the file cannot be read.
     """
     with _open(path) as file:

@@ -53,7 +53,7 @@ def find_videos(names: Iterable[str], list_file: str | None, *, recursive: bool)
 
 
 def _uri_source(name: str) -> Source:
-    """Return the source of a URI."""
+    """Return the source of a URI; one that is not UTF-8 has a problem."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -62,7 +62,7 @@ def _uri_source(name: str) -> Source:
 
 
 def _standard_input_source(is_taken: bool) -> Source:
-    """Return the source of standard input, unless an earlier argument takes it or it is a terminal."""
+    """Return the source of standard input; it has a problem if it is taken already or is a terminal."""
     if is_taken:
         return Source(
             STANDARD_INPUT, "standard input can be read only once, and an earlier argument reads it"
