@@ -179,9 +179,9 @@ def _build_track(
     """Build a track, with key frames if ``stats`` and the codec show that seeking is reliable."""
     # Some writers know only the DTS and write it as the PTS too.
     tells_order = stats.has_b_frame_delay or stream.stats.has_b_frame_delay or not stream.has_b_frames
-    may_jump = (
-        head.timeline.timed and tells_order and not stream.discontinuities and not stream.headers_changed
-    )
+    # FFmpeg derives the timestamps of a raw stream from where it begins to read.
+    has_own_times = head.timeline.timed and not stream.is_raw
+    may_jump = has_own_times and tells_order and not stream.discontinuities and not stream.headers_changed
     is_clean = may_jump and metadata.codec in _INDEPENDENT_KEY_FRAME_CODECS
     return Track(
         metadata=metadata,
