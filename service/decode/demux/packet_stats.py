@@ -98,6 +98,7 @@ class PacketStats:
         self._known_key_frames = KnownKeyFrames()
         self.key_frames: KeyFrameIndex = self._known_key_frames
         self._leading_packets = leading_packets
+        self.may_have_more_leading = leading_packets is not None  # the next packet may be a leading one
         self._last_dts: int | None = None
         self._last_key_pts: int | None = None
 
@@ -120,11 +121,6 @@ class PacketStats:
         return stats
 
     @property
-    def may_have_more_leading(self) -> bool:
-        """Whether the next packet may be a leading one."""
-        return self._leading_packets is not None and self._leading_packets.may_continue
-
-    @property
     def first_key_frame(self) -> KeyFrame | None:
         """The first key frame that was added."""
         return self._known_key_frames.first
@@ -137,8 +133,8 @@ class PacketStats:
             self.is_encrypted |= is_encrypted(packet)
         self._check_timestamps(pts, dts)
         self.has_b_frame_delay |= pts != dts
+        is_leading = self._is_leading(pts, dts)
         self.packets_read += 1
-        is_leading = self._leading_packets is not None and self._leading_packets.is_next_leading(pts, dts)
         if packet.is_discard:  # cut away by an edit list: decoded but not shown
             return
         if is_leading:
@@ -157,6 +153,15 @@ class PacketStats:
         if self.latest is None or ticks >= self.latest:
             self.latest = ticks
             self.end = ticks + max(packet.duration or 0, 0)
+
+    def _is_leading(self, pts: int | None, dts: int | None) -> bool:
+        """Whether the packet that is being added is a leading one."""
+        rule, index = self._leading_packets, self.packets_read
+        if rule is None or not self.may_have_more_leading:
+            return False
+        is_leading = rule.includes(index, pts, dts)
+        self.may_have_more_leading = rule.may_go_on(index, pts, is_leading=is_leading)
+        return is_leading
 
     def _add_key_frame(self, pts: int | None, dts: int | None) -> None:
         """Record a key frame, and whether its timestamp rises."""

@@ -23,6 +23,7 @@ from tubelet.service.decode.demux.container import (
     byte_source_of,
     demux_packets,
     is_end_of_stream,
+    open_container,
     seekable_reader_of,
     select_stream,
 )
@@ -102,6 +103,11 @@ class Stream:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def reopen(self) -> "Stream":
+        """Open the stream once more, at the beginning of the file and without an accelerator."""
+        container = open_container(byte_source_of(self.container))
+        return Stream(container, self.av_stream.index, self._limits, self.heartbeat)
 
     def close(self) -> None:
         """Close the container."""

@@ -94,7 +94,7 @@ def _decode(
         if open_stream is None:
             open_stream = job.open(heartbeat)
             if header_stream is not None and header_stream.head is not None:
-                open_stream.stream.recount_without(header_stream.head.leading_packets.restarted(), ())
+                open_stream.stream.recount_without(header_stream.head.leading_packets, ())
         with open_stream.stream as stream:
             try:
                 end_ns = strategy(open_stream, assembler)

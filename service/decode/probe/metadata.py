@@ -59,12 +59,15 @@ def metadata_from_header(stream: Stream, head: StreamHead, limits: Limits) -> Vi
 def _span(stats: PacketStats, head: StreamHead) -> int:
     """Return the video's duration in ticks, at least one frame's."""
     timeline = head.timeline
+    frames = stats.packets * timeline.frame_ticks
     if stats.latest is None or stats.earliest is None:
-        return stats.packets * timeline.frame_ticks
+        return frames
     end = stats.end if stats.end > stats.latest else stats.latest + timeline.frame_ticks
     # Without PTS, the decoder's delay shifts all frames alike, the first one included.
     start = stats.earliest if head.first.pts is None else timeline.origin
-    return max(end - start, 1)
+    # Without a PTS, nothing tells how long after its packet the last frame is shown.
+    is_even = not stats.has_reliable_timestamps and abs(frames - (end - start)) <= timeline.frame_ticks
+    return frames if is_even else max(end - start, 1)
 
 
 def _warnings(stream: Stream, stats: PacketStats, duration_ns: int) -> list[str]:

@@ -151,6 +151,7 @@ def _probe(source: ByteSource, limits: Limits, heartbeat: Callable[[], None]) ->
                 index = stream.av_stream.index
                 stream.close()
                 reader = Stream(open_container(source), index, limits, heartbeat)
+                reader.recount_without(head.leading_packets, ())
             with _close_on_error(reader):
                 is_held = stats is None and reader.scan()
                 metadata = metadata_from_stats(reader, head, stats or reader.stats, size_bytes, limits)

@@ -7,7 +7,11 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 
 from tubelet.service.decode.demux.encryption import check_encryption
-from tubelet.service.decode.demux.leading_packets import LeadingPackets
+from tubelet.service.decode.demux.leading_packets import (
+    LeadingPackets,
+    first_packets,
+    packets_shown_before,
+)
 from tubelet.service.decode.demux.stream import Stream
 from tubelet.service.decode.demux.timestamps import Timeline, to_fraction
 from tubelet.service.decode.protocol import VideoRejected
@@ -54,12 +58,29 @@ def read_head(stream: Stream) -> StreamHead:
     if not frames:
         raise VideoRejected("CORRUPT_VIDEO", f"none of the video's {len(read)} packets could be decoded")
     timeline = _timeline(stream, frames[0])
-    slack = max(1, int(_SLACK_S / timeline.time_base)) if stream.may_have_b_frames else 0
-    leading_packets = LeadingPackets(
-        frames[0], read, slack, early_packets_lack_timestamps=stream.early_packets_lack_timestamps
-    )
+    leading_packets = _leading_packets(stream, frames, read, timeline)
     stream.recount_without(leading_packets, read)
     return StreamHead(frames, read, timeline, leading_packets)
+
+
+def _leading_packets(
+    stream: Stream, frames: list[VideoFrame], read: list[Packet], timeline: Timeline
+) -> LeadingPackets:
+    """Tell which packets yield no frame, after the packets ``read`` have yielded the first ``frames``.
+
+    Without a PTS, nothing tells which packet a frame came from. A second decoder then counts the frames in
+    the packets that were read.
+    """
+    if frames[0].pts is not None:
+        slack = max(1, int(_SLACK_S / timeline.time_base)) if stream.may_have_b_frames else 0
+        lacking = stream.early_packets_lack_timestamps
+        return packets_shown_before(frames[0], read, slack, early_packets_lack_timestamps=lacking)
+    with_frames = sum(packet.size > 0 for packet in read)
+    if with_frames <= len(frames):
+        return first_packets(0)
+    with stream.reopen() as again:
+        decoded = sum(len(again.decode(packet)) for packet in read) + len(again.drain())
+    return first_packets(max(0, with_frames - decoded))
 
 
 @dataclass(frozen=True, slots=True)

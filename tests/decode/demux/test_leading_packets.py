@@ -3,22 +3,27 @@
 import shutil
 import subprocess
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 import pytest_asyncio
+from av.error import InvalidDataError
 
 from tests.support.videos import (
     ArrivingFile,
     decode_file,
     decode_plan,
+    numbered_picture,
     open_file,
     plan_whole_video,
     probe_file,
     read_number,
     render,
+    shared_clip,
 )
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode.pool.pool import DecodePool
@@ -36,6 +41,7 @@ _OPEN_GROUPS = {
     "mpeg2video": {"bf": "2", "g": "9", "b": "2000000"},
 }
 _LATE_BYTES = 188 * 40  # 40 MPEG-TS packets of 188 bytes
+_RAW_ENDINGS = {"libx264": "h264", "libx265": "hevc", "mpeg2video": "m2v"}
 _RATES = {"mpeg2video": 25}  # frames a second; MPEG-2 has codes for a few rates only
 
 
@@ -71,8 +77,12 @@ def clip(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def _count_frames(path: Path) -> int:
     """Count the frames that PyAV decodes; ffmpeg 5.1 would make up missing HEVC frames."""
+    frames = 0
     with av.open(str(path)) as container:
-        return sum(1 for _ in container.decode(video=0))
+        for packet in container.demux(video=0):
+            with suppress(InvalidDataError):
+                frames += len(packet.decode())
+    return frames
 
 
 def _drop_first_packets(clip: _Clip, path: Path, count: int) -> Path:
@@ -84,6 +94,27 @@ def _drop_first_packets(clip: _Clip, path: Path, count: int) -> Path:
                 packet.stream = stream
                 copy.mux(packet)
     return path
+
+
+def _drop_first_bytes(path: Path, part: float) -> Path:
+    """Copy ``path`` without the first ``part`` of its bytes."""
+    data = path.read_bytes()
+    cut = path.with_name(f"cut{path.suffix}")
+    cut.write_bytes(data[int(part * len(data)) :])
+    return cut
+
+
+def _large_clip(path: Path, codec: str) -> Path:
+    """Render 80 frames of more than a pack of MPEG-PS each, so that each has a timestamp of its own."""
+    noise = np.random.default_rng(0).integers(0, 255, (48, 256, 3), np.uint8)
+
+    def draw(number: int) -> np.ndarray:
+        picture = numbered_picture(number, 256, 128)
+        picture[:48] = np.roll(noise, 7 * number, axis=1)
+        return picture
+
+    coding = {"bf": "2", "g": "9", "b": "4000000"}
+    return render(path, 80, rate=25, size=(256, 128), codec=codec, draw=draw, options=coding)
 
 
 async def _assert_decodes_correctly(pool: DecodePool, clip: _Clip, path: Path) -> None:
@@ -139,6 +170,50 @@ async def test_broadcast_joined_in_the_middle(pool: DecodePool, clip: _Clip, tmp
     late = tmp_path / "late.ts"
     late.write_bytes(_clip(clip.codec, tmp_path / "all.ts", 80).path.read_bytes()[_LATE_BYTES:])
     await _assert_decodes_correctly(pool, clip, late)
+
+
+@pytest.mark.parametrize("part", [0.3, 0.5, 0.7])
+async def test_raw_stream_cut_in_the_middle(
+    pool: DecodePool, clip: _Clip, tmp_path: Path, part: float
+) -> None:
+    raw = _clip(clip.codec, tmp_path / f"all.{_RAW_ENDINGS[clip.codec]}", 80).path
+    await _assert_decodes_correctly(pool, clip, _drop_first_bytes(raw, part))
+
+
+@pytest.mark.parametrize("part", [0.3, 0.5, 0.7])
+async def test_mpeg_program_stream_cut_in_the_middle(pool: DecodePool, tmp_path: Path, part: float) -> None:
+    whole = _large_clip(tmp_path / "all.mpg", "mpeg2video")
+    await _assert_decodes_correctly(pool, _Clip(whole, "mpeg2video", 25), _drop_first_bytes(whole, part))
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
+@pytest.mark.parametrize("codec", ["mpeg2video", "mpeg4"])
+async def test_avi_after_a_stream_copy(pool: DecodePool, tmp_path: Path, codec: str) -> None:
+    """AVI has no PTS: only the decoder tells which packets yield a frame."""
+    whole = _large_clip(tmp_path / "all.avi", codec)
+    cut = tmp_path / "cut.avi"
+    command = ["ffmpeg", "-nostdin", "-v", "error", "-ss", "1.1", "-i", str(whole), "-c", "copy", str(cut)]
+    subprocess.run(command, check=True)
+    await _assert_decodes_correctly(pool, _Clip(whole, codec, 25), cut)
+
+
+@pytest.mark.parametrize(
+    ("name", "frames"),
+    [
+        ("RATRACE_wave_f_nm_np1_fr_goo_37.avi", 72),
+        ("SchoolRulesHowTheyHelpUs_wave_f_nm_np1_ba_med_0.avi", 74),
+    ],
+)
+async def test_empty_packet_after_the_first_frame_is_not_counted(
+    pool: DecodePool, name: str, frames: int
+) -> None:
+    """XviD writes a packet of one byte while it waits for the frames that B-frames refer to."""
+    path = shared_clip(f"real/{name}")
+    async with pool.session() as session:
+        metadata, _, end = await decode_file(session, path)
+    assert metadata.frames == _count_frames(path) == frames
+    assert metadata.duration_ns == pytest.approx(frames / 30 * 1e9, abs=2)
+    assert end.warnings == ()
 
 
 async def test_complete_video_counts_every_frame(clip: _Clip) -> None:
