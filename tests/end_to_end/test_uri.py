@@ -115,8 +115,8 @@ def refused(client: Client, uri: str, options: Options | None = None) -> ServerE
         # What has to be seen as a whole, and what cannot be found, costs all of it.
         ("index at the end", Options(windowing=WholeVideo()), 1),
         ("matroska", Options(), 1),
-        ("no index", _PART, 0.5),
-        ("no index", _VIEWS, 0.7),
+        ("no index", _PART, 1),
+        ("no index", _VIEWS, 1),
         ("two recordings", _PART, 1),
     ],
 )

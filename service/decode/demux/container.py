@@ -84,33 +84,9 @@ class SequentialReader:
 class SeekableReader(SequentialReader):
     """A file object with a position of its own, for a byte source whose size is known."""
 
-    def __init__(self, source: ByteSource) -> None:
-        super().__init__(source)
-        self._overlay, self._overlay_offset = b"", 0
-
-    @property
-    def size_bytes(self) -> int:
-        """The size of the file."""
-        return self.source.size_bytes or 0
-
-    def overlay(self, offset: int, data: bytes) -> None:
-        """Let ``data`` replace the bytes at ``offset`` in every later read, and drop earlier overlays."""
-        self._overlay, self._overlay_offset = data, offset
-
-    def read(self, size: int) -> bytes:
-        """Return at most ``size`` bytes at the current position, taken from the overlay where it lies."""
-        within = self._position - self._overlay_offset
-        if within < 0:
-            return super().read(min(size, -within))
-        if within >= len(self._overlay):
-            return super().read(size)
-        data = self._overlay[within : within + size]
-        self._position += len(data)
-        return data
-
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Move the current position; a position before the file's beginning returns ``-EINVAL``."""
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size_bytes}
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.source.size_bytes or 0}
         position = base[whence & 3] + offset  # FFmpeg sets flags beyond the two standard bits
         if position < 0:
             # FFmpeg's convention: an exception would surface although the demuxer can continue
@@ -160,21 +136,9 @@ def open_container(source: ByteSource, hwaccel: HWAccel | None = None) -> InputC
 
 def byte_source_of(container: InputContainer) -> ByteSource:
     """Return the byte source that ``container`` is read from."""
-    return _reader(container).source
-
-
-def seekable_reader_of(container: InputContainer) -> SeekableReader:
-    """Return the reader of ``container``, which was opened when the size of its source was known."""
-    reader = _reader(container)
-    assert isinstance(reader, SeekableReader)
-    return reader
-
-
-def _reader(container: InputContainer) -> SequentialReader:
-    """Return the file object that ``container`` is read from."""
     reader = container.file.file if container.file is not None else None
     assert isinstance(reader, SequentialReader)
-    return reader
+    return reader.source
 
 
 def candidate_streams(container: InputContainer) -> list[int]:

@@ -18,13 +18,11 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from tubelet.service.decode.demux.container import (
-    BUFFER_BYTES,
     MEDIA_ERRORS,
     byte_source_of,
     demux_packets,
     is_end_of_stream,
     open_container,
-    seekable_reader_of,
     select_stream,
 )
 from tubelet.service.decode.demux.container_crop import (
@@ -33,7 +31,6 @@ from tubelet.service.decode.demux.container_crop import (
     read_container_cropping,
 )
 from tubelet.service.decode.demux.leading_packets import LeadingPackets
-from tubelet.service.decode.demux.matroska_clusters import ClusterIndex, void_element
 from tubelet.service.decode.demux.packet_stats import KeyFrame, PacketStats
 from tubelet.service.decode.demux.timestamps import DiscontinuityRepair, allows_discontinuities, to_fraction
 from tubelet.service.decode.limits import Limits, check_duration, check_frames, check_pixels
@@ -47,15 +44,13 @@ _SEEK_MARGIN_S = Fraction(1, 10)
 _INTERLACED = range(2, 6)  # AVFieldOrder values: top or bottom field coded and shown first
 # Enough for a clip of ten seconds. A packet of a few bytes may keep 200 kB of MPEG-TS in memory.
 _MAX_BUFFERED_BYTES, _MAX_BUFFERED_PACKETS = 16 << 20, 500
-_MIN_VOID_BYTES = 4 * BUFFER_BYTES  # more than FFmpeg buffers
 
 
 class Stream:
     """A video stream, its decoder, and the statistics of what was read and decoded.
 
     ``heartbeat`` is called for each packet. ``skip_loop_filter`` makes decoding faster and leaves the edges
-    of blocks visible. ``clusters`` find seek targets in a file without an index. ``time_base`` is the
-    duration of a tick in seconds; None if the stream has no clock.
+    of blocks visible. ``time_base`` is the duration of a tick in seconds; None if the stream has no clock.
     """
 
     def __init__(
@@ -66,7 +61,6 @@ class Stream:
         heartbeat: Callable[[], None],
         *,
         skip_loop_filter: bool = False,
-        clusters: ClusterIndex | None = None,
     ) -> None:
         self.container = container
         self.av_stream = select_stream(container, stream_index)
@@ -81,7 +75,6 @@ class Stream:
         self._discontinuities = self._new_discontinuity_repair()
         self._limits = limits
         self.heartbeat = heartbeat
-        self._clusters = clusters
         self._packets = demux_packets(container, self.av_stream)
         # Only FLV reports changed headers, once, at the packet where they change.
         self._may_change_headers = container.format.name == "flv"
@@ -210,8 +203,6 @@ class Stream:
 
     def seek(self, ticks: int) -> bool:
         """Go to a key frame at or before ``ticks``, with new statistics; False if the container cannot."""
-        if self._clusters is not None:
-            self._overlay_skipped_clusters(self._clusters.at_or_before(ticks).offset, ticks)
         return self._seek(partial(self.container.seek, ticks, stream=self.av_stream, backward=True))
 
     def seek_to_key_frame(self, key: KeyFrame) -> bool:
@@ -230,11 +221,6 @@ class Stream:
             if packet.is_keyframe:
                 self._pushed_back.append(packet)
                 return
-
-    @property
-    def seeks_inexactly(self) -> bool:
-        """Whether a seek leads to a packet before a time which may not be a key frame."""
-        return allows_discontinuities(self.container.format) or self._clusters is not None
 
     @property
     def has_decode_errors(self) -> bool:
@@ -271,21 +257,6 @@ class Stream:
         self._pushed_back.clear()
         self.stats, self._discontinuities = PacketStats(), self._new_discontinuity_repair()
         return True
-
-    def _overlay_skipped_clusters(self, offset: int, ticks: int) -> None:
-        """Make FFmpeg continue at the cluster at ``offset`` when it seeks to ``ticks``.
-
-        FFmpeg reads on from the last cluster it knows. An overlaid Void element makes it skip the bytes in
-        between.
-        """
-        index = self.av_stream.index_entries
-        if not len(index):
-            return
-        start = index[max(0, index.search_timestamp(ticks))].pos
-        reader, size_bytes = seekable_reader_of(self.container), offset - start
-        reader.overlay(start, void_element(size_bytes) if size_bytes >= _MIN_VOID_BYTES else b"")
-        # FFmpeg drops its buffer, which holds the bytes without the overlay
-        self.seek_byte(reader.size_bytes)
 
     def _has_new_headers(self, packet: Packet) -> bool:
         """Whether ``packet`` carries codec headers that differ from the first ones."""

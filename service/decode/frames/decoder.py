@@ -51,10 +51,8 @@ class Job:
         """Open the video at its beginning; waits for the file's size, so that it can be read in any order."""
         self.source.wait_for_size()
         container = open_container(self.source, accelerator(self.limits.hardware))
-        number, clusters = self.track.stream_index, self.track.clusters
-        return OpenStream(
-            Stream(container, number, self.limits, heartbeat, skip_loop_filter=self.fast, clusters=clusters)
-        )
+        number = self.track.stream_index
+        return OpenStream(Stream(container, number, self.limits, heartbeat, skip_loop_filter=self.fast))
 
 
 def decode(job: Job, slots: Slots, heartbeat: Callable[[], None]) -> DecodeSummary:

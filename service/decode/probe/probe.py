@@ -4,14 +4,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from functools import partial
 
 from tubelet.service.decode.demux.byte_source import ByteSource
 from tubelet.service.decode.demux.container import candidate_streams, is_progressive, open_container
 from tubelet.service.decode.demux.container_crop import Cropping
 from tubelet.service.decode.demux.encryption import encrypted_video_error, find_encryption_scheme
 from tubelet.service.decode.demux.hwaccel import accelerator
-from tubelet.service.decode.demux.matroska_clusters import ClusterIndex
 from tubelet.service.decode.demux.packet_stats import KeyFrameIndex, PacketStats
 from tubelet.service.decode.demux.stream import Stream
 from tubelet.service.decode.demux.timestamps import Timeline
@@ -22,7 +20,7 @@ from tubelet.service.decode.probe.container_index import (
     stats_from_index,
 )
 from tubelet.service.decode.probe.metadata import metadata_from_header, metadata_from_stats
-from tubelet.service.decode.probe.seek_index import find_clusters, stats_by_seeking
+from tubelet.service.decode.probe.seek_index import stats_by_seeking
 from tubelet.service.decode.probe.stream_head import (
     OpenStream,
     StreamHandover,
@@ -86,7 +84,6 @@ class Track:
     # decoding from a key frame gives the same frames as decoding from the start
     has_independent_key_frames: bool
     is_header_only: bool = False
-    clusters: ClusterIndex | None = None  # finds key frames that the container cannot find
     handover: StreamHandover = field(default_factory=StreamHandover)
 
     def close(self) -> None:
@@ -145,7 +142,7 @@ def _probe(source: ByteSource, limits: Limits, heartbeat: Callable[[], None]) ->
         try:
             with _close_on_error(stream):
                 head = read_head(stream)
-                stats, clusters = _stats_without_scan(source, stream, head, limits, heartbeat)
+                stats = _stats_without_scan(source, stream, head, limits, heartbeat)
             reader = stream
             if stats is None and stream.has_seeked:  # a damaged file may have no way back to its beginning
                 index = stream.av_stream.index
@@ -155,9 +152,7 @@ def _probe(source: ByteSource, limits: Limits, heartbeat: Callable[[], None]) ->
             with _close_on_error(reader):
                 is_held = stats is None and reader.scan()
                 metadata = metadata_from_stats(reader, head, stats or reader.stats, size_bytes, limits)
-                track = _build_track(
-                    reader, head, metadata, stats or reader.stats, None if stats is None else clusters
-                )
+                track = _build_track(reader, head, metadata, stats or reader.stats)
             # A stream that is opened again can skip the damaged beginning; this decoder has met it.
             if is_held and track.key_frames is not None and reader is stream and not stream.has_decode_errors:
                 return replace(track, handover=StreamHandover(OpenStream(stream, head)))
@@ -170,13 +165,7 @@ def _probe(source: ByteSource, limits: Limits, heartbeat: Callable[[], None]) ->
     raise refusals[0]
 
 
-def _build_track(
-    stream: Stream,
-    head: StreamHead,
-    metadata: VideoMetadata,
-    stats: PacketStats,
-    clusters: ClusterIndex | None = None,
-) -> Track:
+def _build_track(stream: Stream, head: StreamHead, metadata: VideoMetadata, stats: PacketStats) -> Track:
     """Build a track, with key frames if ``stats`` and the codec show that seeking is reliable."""
     # Some writers know only the DTS and write it as the PTS too.
     tells_order = stats.has_b_frame_delay or stream.stats.has_b_frame_delay or not stream.has_b_frames
@@ -192,7 +181,6 @@ def _build_track(
         cropping=stream.cropping,
         key_frames=stats.key_frames if is_clean and stats.has_reliable_timestamps else None,
         has_independent_key_frames=is_clean,
-        clusters=clusters,
     )
 
 
@@ -218,19 +206,18 @@ def _candidate_streams(source: ByteSource, limits: Limits, heartbeat: Callable[[
 
 def _stats_without_scan(
     source: ByteSource, stream: Stream, head: StreamHead, limits: Limits, heartbeat: Callable[[], None]
-) -> tuple[PacketStats | None, ClusterIndex | None]:
+) -> PacketStats | None:
     """Return statistics from the index or by seeking, if that is faster than reading every packet.
 
-    ``head`` has been read from ``stream``. Also returns the cluster index that was used, which decoding needs
-    to find the same key frames. Without statistics, both are None, or only the first one.
+    ``head`` has been read from ``stream``.
     """
     if source.is_complete:
-        return stats_from_index(stream, head.packets, _MIN_PACKETS_FOR_INDEX, may_guess=False), None
+        return stats_from_index(stream, head.packets, _MIN_PACKETS_FOR_INDEX, may_guess=False)
     index = stream.av_stream.index  # kept: ``reopen`` may be called after this stream is closed
 
-    def reopen(clusters: ClusterIndex | None = None) -> Stream:
+    def reopen() -> Stream:
         """Open the stream again, from the beginning of the file."""
-        return Stream(open_container(source), index, limits, heartbeat, clusters=clusters)
+        return Stream(open_container(source), index, limits, heartbeat)
 
     stats = None
     if is_index_complete(stream):
@@ -240,8 +227,4 @@ def _stats_without_scan(
             stats = stats_from_endpoints(
                 other, stream.stats, frame_rate_or_default(stream), source.wait_for_size()
             )
-    if stats is not None:
-        return stats, None
-    clusters = find_clusters(source, stream)
-    stats = stats_by_seeking(stream, partial(reopen, clusters), source.wait_for_size(), clusters)
-    return stats, clusters
+    return stats or stats_by_seeking(stream, reopen, source.wait_for_size())

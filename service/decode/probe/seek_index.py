@@ -1,7 +1,7 @@
 """Search for key frames that no index lists, for files whose bytes are fetched on demand.
 
 FFmpeg seeks in a fragmented mp4 by its list of fragments (``sidx``), and in MPEG-TS, which has no index, by
-trying offsets. In Matroska without an index, ``ClusterIndex`` finds them.
+trying offsets.
 """
 
 import statistics
@@ -11,9 +11,7 @@ from contextlib import ExitStack, closing
 from fractions import Fraction
 from itertools import pairwise
 
-from tubelet.service.decode.demux.byte_source import ByteSource
 from tubelet.service.decode.demux.container import BUFFER_BYTES
-from tubelet.service.decode.demux.matroska_clusters import ClusterIndex
 from tubelet.service.decode.demux.packet_stats import KeyFrame, PacketStats
 from tubelet.service.decode.demux.stream import Stream
 from tubelet.service.decode.demux.timestamps import DISCONTINUITY_S, allows_discontinuities
@@ -24,7 +22,6 @@ _STEP_BACK_S = 0.5  # first step back from a time, in search of a key frame
 _STEP_GROWTH = 1.5  # each further step back is longer by this factor
 _NEAR_S = 1  # reading this much takes as long as a seek
 _SAMPLES = 16  # offsets at which timestamps are sampled
-_MAX_BLOCK_TICKS = (1 << 15) - 1  # highest time of a block, relative to its cluster, in ticks
 _MAX_STEP_RATIO = 8  # allowed ratio of a step between samples to the median step
 _MIN_BYTES = 4 * _SAMPLES * BUFFER_BYTES  # a smaller file is read whole quickly
 
@@ -123,7 +120,8 @@ class SeekedKeyFrames:
         """Seek back from ``ticks``, farther each time, until a key frame lies between, and read up to it."""
         known, known_to = self._found, self._read_until_ticks
         least = int(_STEP_BACK_S * self._ticks_per_s)
-        place, back = ticks, least if self._stream.seeks_inexactly else 0
+        # Where there is no index, a seek leads to a packet that may not be a key frame.
+        place, back = ticks, least if allows_discontinuities(self._stream.container.format) else 0
         self._found = []
         while not self._is_found(ticks) and place > known_to:
             place = max(ticks - back, known_to)
@@ -150,31 +148,14 @@ class SeekedKeyFrames:
                 )
 
 
-def find_clusters(source: ByteSource, stream: Stream) -> ClusterIndex | None:
-    """Return the cluster index of a Matroska stream that was read from; None if there is no use for it."""
-    index = stream.av_stream.index_entries
-    if stream.container.format.name != "matroska,webm" or not len(index):
-        return None
-    try:
-        return ClusterIndex(source, index[0].pos, stream.heartbeat)
-    except ValueError:
-        return None
-
-
-def stats_by_seeking(
-    front: Stream, reopen: Callable[[], Stream], size_bytes: int, clusters: ClusterIndex | None
-) -> PacketStats | None:
+def stats_by_seeking(front: Stream, reopen: Callable[[], Stream], size_bytes: int) -> PacketStats | None:
     """Return statistics from the first packets, read from ``front``, and those after the last key frame.
 
     None if seeking does not work, or cannot tell what lies between.
     """
     container, head = front.container.format, front.stats
-    time_base, end = front.time_base, _end(front, clusters)
-    if (
-        (container.name not in _FORMATS and clusters is None)
-        or size_bytes < _MIN_BYTES
-        or not head.has_reliable_timestamps
-    ):
+    time_base, end = front.time_base, _end(front)
+    if container.name not in _FORMATS or size_bytes < _MIN_BYTES or not head.has_reliable_timestamps:
         return None
     if head.earliest is None or head.latest is None or time_base is None or end is None:
         return None
@@ -187,8 +168,6 @@ def stats_by_seeking(
         tail = None if last is None or last.pts <= head.latest else keys.stats_to_end()
         if tail is None or tail.latest is None or not tail.has_reliable_timestamps:
             return None
-        if clusters is not None and tail.latest - clusters.last.ticks > _MAX_BLOCK_TICKS:
-            return None  # the track has its own time scale, so that the clusters found are too late
         packets = round((tail.latest - head.earliest) / frame_ticks) + 1
         stats = PacketStats.from_endpoints(head, tail, keys, packets)
         stats.is_frame_count_exact = False
@@ -196,10 +175,8 @@ def stats_by_seeking(
         return stats
 
 
-def _end(front: Stream, clusters: ClusterIndex | None) -> int | None:
+def _end(front: Stream) -> int | None:
     """Return about when the last packets are shown, in ticks; None if nothing tells."""
-    if clusters is not None:
-        return clusters.last.ticks
     seconds, earliest = header_duration_s(front), front.stats.earliest
     if seconds is None or earliest is None or front.time_base is None:
         return None
