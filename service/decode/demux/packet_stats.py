@@ -3,6 +3,7 @@
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 from av.packet import Packet
@@ -77,53 +78,78 @@ class KnownKeyFrames:
         return KeyFrame(self._pts[index], self._dts[index], self._numbers[index])
 
 
+@dataclass(frozen=True, slots=True)
 class PacketStats:
-    """Statistics of packets added in decoding order; ``leading_packets`` yield no frame and do not count."""
+    """Statistics of packets, in decoding order. Times are ticks.
+
+    Packets that yield no frame (``leading_count``) and those that an edit list cuts away do not count.
+    """
+
+    packets: int
+    key_frames: KeyFrameIndex
+    packets_read: int  # every packet, counted or not
+    leading_count: int
+    corrupt_packets: int
+    is_encrypted: bool  # at least one key frame is
+    has_reliable_timestamps: bool  # complete and rising, so that they tell which frame is shown when
+    has_b_frame_delay: bool  # some packet's PTS differs from its DTS
+    first: int | None  # the first packet's timestamp; None if no packet has one
+    earliest: int | None
+    latest: int | None
+    end: int  # the end of the packet shown last
+    is_frame_count_exact: bool = True  # False: an estimate
+
+    def joined_with(
+        self, tail: "PacketStats", key_frames: KeyFrameIndex, packets: int, *, is_exact: bool
+    ) -> "PacketStats":
+        """Return the statistics of a stream of which these are the first packets and ``tail`` the last."""
+        return replace(
+            tail,
+            packets=packets,
+            key_frames=key_frames,
+            corrupt_packets=self.corrupt_packets + tail.corrupt_packets,
+            is_encrypted=self.is_encrypted or tail.is_encrypted,
+            has_reliable_timestamps=self.has_reliable_timestamps and tail.has_reliable_timestamps,
+            has_b_frame_delay=self.has_b_frame_delay or tail.has_b_frame_delay,
+            first=self.first,
+            earliest=self.earliest,
+            is_frame_count_exact=is_exact,
+        )
+
+
+class PacketCounter:
+    """A counter of packets, added in decoding order; ``leading_packets`` yield no frame and do not count."""
 
     def __init__(self, leading_packets: LeadingPackets | None = None) -> None:
-        self.packets = 0  # excluding leading ones and those that an edit list cuts away
-        self.packets_read = 0  # every packet, counted or not
-        self.leading_count = 0  # leading packets
-        self.is_frame_count_exact = True  # False: an estimate
-        self.corrupt_packets = 0
-        self.is_encrypted = False  # at least one key frame is
-        self.has_timestamps = False  # at least one packet has a timestamp
-        # Timestamps are complete and rise, so that they tell which frame is shown when.
+        self.packets = self.packets_read = self.leading_count = self.corrupt_packets = 0
+        self.is_encrypted = self.has_b_frame_delay = False
         self.has_reliable_timestamps = True
-        self.has_b_frame_delay = False  # some packet's PTS differs from its DTS
-        self.first: int | None = None  # ticks: the first packet's timestamp
+        self.first: int | None = None
         self.earliest: int | None = None
         self.latest: int | None = None
-        self.end = 0  # ticks: the end of the packet shown last
-        self._known_key_frames = KnownKeyFrames()
-        self.key_frames: KeyFrameIndex = self._known_key_frames
-        self._leading_packets = leading_packets
+        self.end = 0
+        self.key_frames = KnownKeyFrames()
         self.may_have_more_leading = leading_packets is not None  # the next packet may be a leading one
+        self._leading_packets = leading_packets
         self._last_dts: int | None = None
         self._last_key_pts: int | None = None
 
-    @classmethod
-    def from_endpoints(
-        cls, head: "PacketStats", tail: "PacketStats", key_frames: KeyFrameIndex, packets: int
-    ) -> "PacketStats":
-        """Combine statistics of the first packets (``head``) and the last ones (``tail``)."""
-        stats = cls()
-        stats.packets, stats.corrupt_packets = packets, head.corrupt_packets + tail.corrupt_packets
-        stats.is_encrypted = head.is_encrypted or tail.is_encrypted
-        stats.has_timestamps, stats.has_reliable_timestamps = (
-            True,
-            head.has_reliable_timestamps and tail.has_reliable_timestamps,
+    def stats(self) -> PacketStats:
+        """Return the statistics of the packets added so far; only their key frames go on to grow."""
+        return PacketStats(
+            packets=self.packets,
+            key_frames=self.key_frames,
+            packets_read=self.packets_read,
+            leading_count=self.leading_count,
+            corrupt_packets=self.corrupt_packets,
+            is_encrypted=self.is_encrypted,
+            has_reliable_timestamps=self.has_reliable_timestamps,
+            has_b_frame_delay=self.has_b_frame_delay,
+            first=self.first,
+            earliest=self.earliest,
+            latest=self.latest,
+            end=self.end,
         )
-        stats.has_b_frame_delay = head.has_b_frame_delay or tail.has_b_frame_delay
-        stats.first, stats.earliest = head.first, head.earliest
-        stats.latest, stats.end = tail.latest, tail.end
-        stats.key_frames = key_frames
-        return stats
-
-    @property
-    def first_key_frame(self) -> KeyFrame | None:
-        """The first key frame that was added."""
-        return self._known_key_frames.first
 
     def add(self, packet: Packet) -> None:
         """Count the next packet in decoding order."""
@@ -145,7 +171,6 @@ class PacketStats:
         ticks = dts if pts is None else pts
         if ticks is None:
             return
-        self.has_timestamps = True
         if self.first is None:
             self.first = ticks
         if self.earliest is None or ticks < self.earliest:
@@ -169,7 +194,7 @@ class PacketStats:
             self.has_reliable_timestamps = False
         else:
             self._last_key_pts = pts
-            self._known_key_frames.add(KeyFrame(pts, pts if dts is None else dts, self.packets_read))
+            self.key_frames.add(KeyFrame(pts, pts if dts is None else dts, self.packets_read))
 
     def _check_timestamps(self, pts: int | None, dts: int | None) -> None:
         """Record whether a packet's timestamps are present, rise, and agree with each other."""

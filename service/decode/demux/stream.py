@@ -31,7 +31,7 @@ from tubelet.service.decode.demux.container_crop import (
     read_container_cropping,
 )
 from tubelet.service.decode.demux.leading_packets import LeadingPackets
-from tubelet.service.decode.demux.packet_stats import KeyFrame, PacketStats
+from tubelet.service.decode.demux.packet_stats import KeyFrame, PacketCounter, PacketStats
 from tubelet.service.decode.demux.timestamps import DiscontinuityRepair, allows_discontinuities, to_fraction
 from tubelet.service.decode.limits import Limits, check_duration, check_frames, check_pixels
 from tubelet.service.types.video import NS_PER_S
@@ -66,7 +66,7 @@ class Stream:
         self.av_stream = select_stream(container, stream_index)
         # cached: needed for each packet
         self.time_base: Fraction | None = to_fraction(self.av_stream.time_base)
-        self.stats = PacketStats()
+        self.counter = PacketCounter()
         self.frames = 0
         self.is_truncated = False
         self.has_seeked = False  # including failed attempts
@@ -118,17 +118,17 @@ class Stream:
             self.is_truncated, self._is_at_end = packet is None, True
             return None
         self._discontinuities.repair(packet)
-        self.stats.add(packet)
+        self.counter.add(packet)
         self.headers_changed |= self._may_change_headers and self._has_new_headers(packet)
-        check_frames(self.stats.packets, self._limits)
+        check_frames(self.counter.packets, self._limits)
         check_duration(self._duration_read_ns(), self._limits)
         return packet
 
     def recount_without(self, lead: LeadingPackets, packets: Sequence[Packet]) -> None:
         """Start the statistics again: count ``packets``, which are all that were read, without ``lead``."""
-        self.stats = PacketStats(lead)
+        self.counter = PacketCounter(lead)
         for packet in packets:
-            self.stats.add(packet)
+            self.counter.add(packet)
 
     def scan(self) -> bool:
         """Count all packets to the end, and return whether ``read`` will return them again.
@@ -140,7 +140,7 @@ class Stream:
             buffered_bytes += packet.size + sum(each.buffer_size for each in packet.iter_sidedata())
             is_little = buffered_bytes <= _MAX_BUFFERED_BYTES and len(buffered) < _MAX_BUFFERED_PACKETS
             may_buffer = (
-                may_buffer and is_little and self.stats.has_reliable_timestamps and not self.discontinuities
+                may_buffer and is_little and self.counter.has_reliable_timestamps and not self.discontinuities
             )
             if may_buffer:
                 buffered.append(packet)
@@ -172,6 +172,11 @@ class Stream:
         frames = self._decode(None)
         self._decoder.flush_buffers()
         return frames
+
+    @property
+    def stats(self) -> PacketStats:
+        """The statistics of the packets that were read."""
+        return self.counter.stats()
 
     @property
     def is_raw(self) -> bool:
@@ -255,7 +260,7 @@ class Stream:
             return False
         self._packets, self._is_at_end = demux_packets(self.container, self.av_stream), False
         self._pushed_back.clear()
-        self.stats, self._discontinuities = PacketStats(), self._new_discontinuity_repair()
+        self.counter, self._discontinuities = PacketCounter(), self._new_discontinuity_repair()
         return True
 
     def _has_new_headers(self, packet: Packet) -> bool:
@@ -270,10 +275,10 @@ class Stream:
 
     def _duration_read_ns(self) -> int:
         """Return the duration of the packets that were read."""
-        base, stats = self.time_base, self.stats
-        if base is None or stats.first is None or stats.latest is None:
+        base, counter = self.time_base, self.counter
+        if base is None or counter.first is None or counter.latest is None:
             return 0
-        return (stats.latest - stats.first) * base.numerator * NS_PER_S // base.denominator
+        return (counter.latest - counter.first) * base.numerator * NS_PER_S // base.denominator
 
     def _decode(self, packet: Packet | None) -> list[VideoFrame]:
         """Decode ``packet`` (None: flush), count damage, and check the limits on the frames."""

@@ -202,7 +202,7 @@ def _decode_from_seek(track: Track, open_stream: OpenStream, assembler: UnitAsse
     first = next(frames, None)
     if first is None or first.start_ns > start_ns:
         raise UnreliableTimestamps("the seek found no frame at or before the requested time")
-    key = open_stream.stream.stats.first_key_frame
+    key = open_stream.stream.counter.key_frames.first
     if key is not None and first.pts is not None and first.pts > key.pts:
         raise UnreliableTimestamps("the key frame yields no frame")
     return _fill_from(chain((first,), frames), assembler, _accept_any)

@@ -56,13 +56,14 @@ def stats_from_index(
     keys = _keys_by_index(stream, delay)
     if keys is None or keys[-1].packet_index < front.packets_read:
         return None
-    while front.may_have_more_leading and stream.read() is not None:
+    while stream.counter.may_have_more_leading and stream.read() is not None:
         pass
+    front = stream.stats
     if not stream.seek_to_key_frame(keys[-1]):
         return None
     while stream.read() is not None:
         pass
-    tail, begun = stream.stats, stream.stats.first_key_frame
+    tail, begun = stream.stats, stream.counter.key_frames.first
     if begun is None or not tail.has_reliable_timestamps:
         return None
     delays = delay, begun.pts - begun.dts
@@ -76,7 +77,7 @@ def stats_from_index(
     if place is None or tail.packets != count - place:
         return None
     packets = sum(not entry.is_discard for entry in stream.av_stream.index_entries) - front.leading_count
-    return PacketStats.from_endpoints(front, tail, KnownKeyFrames(keys), packets)
+    return front.joined_with(tail, KnownKeyFrames(keys), packets, is_exact=True)
 
 
 def _keys_by_index(stream: Stream, delay: int) -> list[KeyFrame] | None:
@@ -128,11 +129,8 @@ def stats_from_endpoints(
         if is_frame_count_exact
         else round((tail.latest - earliest) * time_base * rate) + 1
     )
-    stats = PacketStats.from_endpoints(
-        head, tail, KnownKeyFrames(KeyFrame(time, time, number) for time, number in keys), packets
-    )
-    stats.is_frame_count_exact = is_frame_count_exact
-    return stats
+    key_frames = KnownKeyFrames(KeyFrame(time, time, number) for time, number in keys)
+    return head.joined_with(tail, key_frames, packets, is_exact=is_frame_count_exact)
 
 
 def _read_from(stream: Stream, key: int) -> bool:

@@ -10,7 +10,7 @@ from tubelet.service.decode.demux.container import candidate_streams, is_progres
 from tubelet.service.decode.demux.container_crop import Cropping
 from tubelet.service.decode.demux.encryption import encrypted_video_error, find_encryption_scheme
 from tubelet.service.decode.demux.hwaccel import accelerator
-from tubelet.service.decode.demux.packet_stats import KeyFrameIndex, PacketStats
+from tubelet.service.decode.demux.packet_stats import KeyFrameIndex, PacketCounter, PacketStats
 from tubelet.service.decode.demux.stream import Stream
 from tubelet.service.decode.demux.timestamps import Timeline
 from tubelet.service.decode.limits import Limits, check_streams
@@ -108,7 +108,7 @@ def probe_header(source: ByteSource, limits: Limits, heartbeat: Callable[[], Non
         with _close_on_error(stream):
             head = read_head(stream)
             metadata = metadata_from_header(stream, head, limits)
-            track = _build_track(stream, head, metadata, PacketStats())
+            track = _build_track(stream, head, metadata, PacketCounter().stats())
             return replace(track, is_header_only=True, handover=StreamHandover(OpenStream(stream, head)))
     except VideoRejected:
         # The end of the file may have what is missing, or another stream may have frames.

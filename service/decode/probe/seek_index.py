@@ -169,10 +169,8 @@ def stats_by_seeking(front: Stream, reopen: Callable[[], Stream], size_bytes: in
         if tail is None or tail.latest is None or not tail.has_reliable_timestamps:
             return None
         packets = round((tail.latest - head.earliest) / frame_ticks) + 1
-        stats = PacketStats.from_endpoints(head, tail, keys, packets)
-        stats.is_frame_count_exact = False
         stack.pop_all()
-        return stats
+        return head.joined_with(tail, keys, packets, is_exact=False)
 
 
 def _end(front: Stream) -> int | None:

@@ -114,12 +114,12 @@ def _timeline(stream: Stream, first: VideoFrame) -> Timeline:
     time_base = stream.time_base or 1 / rate
     if time_base <= 0:
         raise VideoRejected("CORRUPT_VIDEO", "the video stream has an invalid time base")
-    stamps = (first.pts, first.dts, stream.stats.earliest)
+    stamps = (first.pts, first.dts, stream.counter.earliest)
     return Timeline(
         time_base=time_base,
         origin=next((ticks for ticks in stamps if ticks is not None), 0),
         frame_ticks=max(1, round(1 / (rate * time_base))),
-        timed=stream.stats.has_timestamps,
+        timed=stream.counter.first is not None,
     )
 
 
