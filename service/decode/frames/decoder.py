@@ -103,7 +103,7 @@ def _decode(
                 open_stream = None
                 continue
             finally:
-                decoded += stream.frames
+                decoded += stream.decoder.frames
             metadata = track.metadata
             if header_stream is not None:
                 metadata = _metadata_from_all_packets(header_stream, stream, job, end_ns)
@@ -112,7 +112,7 @@ def _decode(
                 end_ns = metadata.duration_ns
             else:
                 end_ns, warnings = _finish(assembler, plan, track.timeline, metadata.duration_ns, end_ns)
-            return DecodeSummary(end_ns, decoded, (*stream.warnings(), *warnings), metadata)
+            return DecodeSummary(end_ns, decoded, (*stream.decoder.warnings(), *warnings), metadata)
     raise AssertionError("unreachable: decoding every frame never raises UnreliableTimestamps")
 
 
@@ -219,7 +219,7 @@ def _checked_until_second_key_frame(frames: Iterator[TimedFrame], stream: Stream
     keys = 0
     for shown in frames:
         keys += shown.frame.key_frame
-        if keys < 2 and stream.has_decode_errors:
+        if keys < 2 and stream.decoder.has_errors:
             raise UnreliableTimestamps("damage is concealed with frames that were not decoded")
         yield shown
 

@@ -77,8 +77,8 @@ def all_frames(open_stream: OpenStream, timeline: Timeline) -> Iterator[TimedFra
     if open_stream.head is not None:
         yield from _with_times(open_stream.head.frames, clock)
     while (packet := stream.read()) is not None:
-        yield from _with_times(stream.decode(packet), clock)
-    yield from _with_times(stream.drain(), clock)
+        yield from _with_times(stream.decoder.decode(packet), clock)
+    yield from _with_times(stream.decoder.drain(), clock)
 
 
 class FrameSelector:
@@ -216,16 +216,16 @@ class FrameSelector:
         """Decode the front packet, completely if its frame is ``due``, requested or referred to."""
         stamp = self._ahead.pop()
         is_needed = stamp.pts == due or self._ahead.is_needed(stamp, self._wanted.until(stamp.pts))
-        frames = self._stream.decode(self._held.popleft(), skip_if_unreferenced=not is_needed)
+        frames = self._stream.decoder.decode(self._held.popleft(), skip_if_unreferenced=not is_needed)
         yield from self._checked(frames)
 
     def _drain(self) -> Iterator[TimedFrame]:
         """Yield the frames that the decoder still holds."""
-        yield from self._checked(self._stream.drain())
+        yield from self._checked(self._stream.decoder.drain())
 
     def _checked(self, frames: list[VideoFrame]) -> Iterator[TimedFrame]:
         """Yield ``frames`` with their times, if nothing is damaged."""
-        if self._stream.has_decode_errors:
+        if self._stream.decoder.has_errors:
             raise UnreliableTimestamps("damage may spread to frames in ways that only the codec knows")
         if frames and self._entry_pts is not None:
             # With intra refresh, the first pictures after an entry point may be incomplete.

@@ -8,6 +8,7 @@ from av.packet import Packet
 from tubelet.service.decode.demux.container import BUFFER_BYTES
 from tubelet.service.decode.demux.packet_stats import KeyFrame, KnownKeyFrames, PacketStats
 from tubelet.service.decode.demux.stream import Stream
+from tubelet.service.decode.limits import check_frames
 from tubelet.service.decode.probe.stream_head import header_duration_s
 
 # Formats whose demuxers list key frames that have not been read yet.
@@ -83,7 +84,7 @@ def stats_from_index(
 def _keys_by_index(stream: Stream, delay: int) -> list[KeyFrame] | None:
     """Return the index's key frames, shown ``delay`` ticks after their DTS; None if the index is unusable."""
     index = stream.av_stream.index_entries
-    stream.check_frames(len(index))
+    check_frames(len(index), stream.limits)
     keys: list[KeyFrame] = []
     last: int | None = None
     for number, entry in enumerate(index):

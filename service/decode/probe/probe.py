@@ -154,7 +154,12 @@ def _probe(source: ByteSource, limits: Limits, heartbeat: Callable[[], None]) ->
                 metadata = metadata_from_stats(reader, head, stats or reader.stats, size_bytes, limits)
                 track = _build_track(reader, head, metadata, stats or reader.stats)
             # A stream that is opened again can skip the damaged beginning; this decoder has met it.
-            if is_held and track.key_frames is not None and reader is stream and not stream.has_decode_errors:
+            if (
+                is_held
+                and track.key_frames is not None
+                and reader is stream
+                and not stream.decoder.has_errors
+            ):
                 return replace(track, handover=StreamHandover(OpenStream(stream, head)))
             reader.close()
             return track
@@ -168,7 +173,7 @@ def _probe(source: ByteSource, limits: Limits, heartbeat: Callable[[], None]) ->
 def _build_track(stream: Stream, head: StreamHead, metadata: VideoMetadata, stats: PacketStats) -> Track:
     """Build a track, with key frames if ``stats`` and the codec show that seeking is reliable."""
     # Some writers know only the DTS and write it as the PTS too.
-    tells_order = stats.has_b_frame_delay or stream.stats.has_b_frame_delay or not stream.has_b_frames
+    tells_order = stats.has_b_frame_delay or stream.stats.has_b_frame_delay or not stream.decoder.has_b_frames
     # FFmpeg derives the timestamps of a raw stream from where it begins to read.
     has_own_times = head.timeline.timed and not stream.is_raw
     may_jump = has_own_times and tells_order and not stream.discontinuities and not stream.headers_changed

@@ -49,12 +49,12 @@ def read_head(stream: Stream) -> StreamHead:
     while not frames:
         packet = stream.read()
         if packet is None:
-            frames = stream.drain()
+            frames = stream.decoder.drain()
             break
         if not read:
             check_encryption(stream.av_stream, packet)
         read.append(packet)
-        frames = stream.decode(packet)
+        frames = stream.decoder.decode(packet)
     if not frames:
         raise VideoRejected("CORRUPT_VIDEO", f"none of the video's {len(read)} packets could be decoded")
     timeline = _timeline(stream, frames[0])
@@ -72,14 +72,14 @@ def _leading_packets(
     the packets that were read.
     """
     if frames[0].pts is not None:
-        slack = max(1, int(_SLACK_S / timeline.time_base)) if stream.may_have_b_frames else 0
+        slack = max(1, int(_SLACK_S / timeline.time_base)) if stream.decoder.may_have_b_frames else 0
         lacking = stream.early_packets_lack_timestamps
         return packets_shown_before(frames[0], read, slack, early_packets_lack_timestamps=lacking)
     with_frames = sum(packet.size > 0 for packet in read)
     if with_frames <= len(frames):
         return first_packets(0)
     with stream.reopen() as again:
-        decoded = sum(len(again.decode(packet)) for packet in read) + len(again.drain())
+        decoded = sum(len(again.decoder.decode(packet)) for packet in read) + len(again.decoder.drain())
     return first_packets(max(0, with_frames - decoded))
 
 
