@@ -9,6 +9,7 @@ from av.container import InputContainer
 from av.format import Flags
 from av.packet import Packet
 
+from tubelet.service.decode.demux.byte_source import ByteSource
 from tubelet.service.decode.demux.container import (
     MEDIA_ERRORS,
     byte_source_of,
@@ -75,9 +76,10 @@ class Stream:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def reopen(self) -> "Stream":
-        """Open the stream once more, at the beginning of the file and without an accelerator."""
-        return Stream(open_container(self.source), self.index, self.limits, self.heartbeat)
+    @property
+    def reopen(self) -> "Callable[[], Stream]":
+        """A function that opens the stream once more; it does not keep this one's decoder in memory."""
+        return partial(open_stream, self.source, self.index, self.limits, self.heartbeat)
 
     def close(self) -> None:
         """Close the container."""
@@ -100,6 +102,11 @@ class Stream:
         check_frames(self.counter.packets, self.limits)
         check_duration(self._duration_read_ns(), self.limits)
         return packet
+
+    def read_to_end(self) -> None:
+        """Read and count the packets that are left."""
+        while self.read() is not None:
+            pass
 
     def recount_without(self, lead: LeadingPackets, packets: Sequence[Packet]) -> None:
         """Start the statistics again: count ``packets``, which are all that were read, without ``lead``."""
@@ -206,3 +213,8 @@ class Stream:
         if base is None or counter.first is None or counter.latest is None:
             return 0
         return (counter.latest - counter.first) * base.numerator * NS_PER_S // base.denominator
+
+
+def open_stream(source: ByteSource, index: int, limits: Limits, heartbeat: Callable[[], None]) -> Stream:
+    """Open the video stream at ``index`` of a file, at its beginning and without an accelerator."""
+    return Stream(open_container(source), index, limits, heartbeat)

@@ -133,12 +133,9 @@ def _metadata_from_all_packets(
 ) -> VideoMetadata:
     """Return the metadata of a video of which only the header was known; reads the packets left."""
     if end_ns is None:  # an open plan ends later than the video, whose duration is still unknown
-        while stream.read() is not None:
-            pass
+        stream.read_to_end()
     assert header_stream.head is not None
-    return metadata_from_stats(
-        stream, header_stream.head, stream.stats, job.source.wait_for_size(), job.limits
-    )
+    return metadata_from_stats(stream, header_stream.head, stream.stats)
 
 
 def _strategies(job: Job, snap: NoSnap | KeyFrameSnap) -> Iterator[_Strategy]:

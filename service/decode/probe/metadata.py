@@ -2,7 +2,7 @@
 
 from tubelet.service.decode.demux.packet_stats import PacketStats
 from tubelet.service.decode.demux.stream import Stream
-from tubelet.service.decode.limits import Limits, check_duration
+from tubelet.service.decode.limits import check_duration
 from tubelet.service.decode.pixels.rgb_converter import display_size
 from tubelet.service.decode.probe.stream_head import (
     StreamHead,
@@ -15,9 +15,7 @@ from tubelet.service.types.video import NS_PER_S, VideoMetadata
 _HEADER_OFF_S = 1.0  # a difference of more than this, and of more than a tenth, causes a warning
 
 
-def metadata_from_stats(
-    stream: Stream, head: StreamHead, stats: PacketStats, size_bytes: int, limits: Limits
-) -> VideoMetadata:
+def metadata_from_stats(stream: Stream, head: StreamHead, stats: PacketStats) -> VideoMetadata:
     """Return the video's metadata from the statistics of all its packets.
 
     Raises:
@@ -25,7 +23,7 @@ def metadata_from_stats(
     """
     span = _span(stats, head)
     duration_ns = head.timeline.to_ns(head.timeline.origin + span)
-    check_duration(duration_ns, limits)
+    check_duration(duration_ns, stream.limits)
     width, height = display_size(head.first, stream.aspect, stream.cropping)
     return VideoMetadata(
         container=stream.container.format.name,
@@ -35,12 +33,12 @@ def metadata_from_stats(
         fps=float(stats.packets / (span * head.timeline.time_base)),
         frames=stats.packets,
         duration_ns=duration_ns,
-        size_bytes=size_bytes,
+        size_bytes=stream.source.wait_for_size(),
         warnings=tuple(_warnings(stream, stats, duration_ns)),
     )
 
 
-def metadata_from_header(stream: Stream, head: StreamHead, limits: Limits) -> VideoMetadata:
+def metadata_from_header(stream: Stream, head: StreamHead) -> VideoMetadata:
     """Return the metadata that the header states, with zeros for what is missing or implausible."""
     duration_s = header_duration_s(stream) or 0.0
     width, height = display_size(head.first, stream.aspect, stream.cropping)
@@ -51,7 +49,7 @@ def metadata_from_header(stream: Stream, head: StreamHead, limits: Limits) -> Vi
         height=height,
         fps=float(frame_rate_or_default(stream)),
         frames=max(stream.av_stream.frames, 0),
-        duration_ns=round(duration_s * NS_PER_S) if 0 < duration_s <= limits.max_duration_s else 0,
+        duration_ns=round(duration_s * NS_PER_S) if 0 < duration_s <= stream.limits.max_duration_s else 0,
         size_bytes=0,
     )
 

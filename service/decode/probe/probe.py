@@ -1,9 +1,10 @@
 """The probe: finds the video stream of a file, its metadata, and where decoding can begin."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import partial
 
 from tubelet.service.decode.demux.byte_source import ByteSource
 from tubelet.service.decode.demux.container import candidate_streams, is_progressive, open_container
@@ -15,6 +16,7 @@ from tubelet.service.decode.demux.stream import Stream
 from tubelet.service.decode.demux.timestamps import Timeline
 from tubelet.service.decode.limits import Limits, check_streams
 from tubelet.service.decode.probe.container_index import (
+    StatsUnavailable,
     is_index_complete,
     stats_from_endpoints,
     stats_from_index,
@@ -25,7 +27,6 @@ from tubelet.service.decode.probe.stream_head import (
     OpenStream,
     StreamHandover,
     StreamHead,
-    frame_rate_or_default,
     read_head,
 )
 from tubelet.service.decode.protocol import VideoRejected
@@ -104,11 +105,11 @@ def probe_header(source: ByteSource, limits: Limits, heartbeat: Callable[[], Non
     if source.size_bytes is None and not is_progressive(source):
         source.wait_for_size()
     try:
-        stream = next(_candidate_streams(source, limits, heartbeat))
-        with _close_on_error(stream):
+        with ExitStack() as owned:
+            stream = owned.enter_context(next(_candidate_streams(source, limits, heartbeat)))
             head = read_head(stream)
-            metadata = metadata_from_header(stream, head, limits)
-            track = _build_track(stream, head, metadata, PacketCounter().stats())
+            track = _build_track(stream, head, metadata_from_header(stream, head), PacketCounter().stats())
+            owned.pop_all()
             return replace(track, is_header_only=True, handover=StreamHandover(OpenStream(stream, head)))
     except VideoRejected:
         # The end of the file may have what is missing, or another stream may have frames.
@@ -136,33 +137,10 @@ def probe(source: ByteSource, limits: Limits, heartbeat: Callable[[], None]) -> 
 
 def _probe(source: ByteSource, limits: Limits, heartbeat: Callable[[], None]) -> Track:
     """Probe the candidate streams in turn, until one has a frame."""
-    size_bytes = source.wait_for_size()
     refusals = []
     for stream in _candidate_streams(source, limits, heartbeat):
         try:
-            with _close_on_error(stream):
-                head = read_head(stream)
-                stats = _stats_without_scan(source, stream, head, limits, heartbeat)
-            reader = stream
-            if stats is None and stream.has_seeked:  # a damaged file may have no way back to its beginning
-                index = stream.av_stream.index
-                stream.close()
-                reader = Stream(open_container(source), index, limits, heartbeat)
-                reader.recount_without(head.leading_packets, ())
-            with _close_on_error(reader):
-                is_held = stats is None and reader.scan()
-                metadata = metadata_from_stats(reader, head, stats or reader.stats, size_bytes, limits)
-                track = _build_track(reader, head, metadata, stats or reader.stats)
-            # A stream that is opened again can skip the damaged beginning; this decoder has met it.
-            if (
-                is_held
-                and track.key_frames is not None
-                and reader is stream
-                and not stream.decoder.has_errors
-            ):
-                return replace(track, handover=StreamHandover(OpenStream(stream, head)))
-            reader.close()
-            return track
+            return _probe_stream(stream)
         except VideoRejected as refusal:
             if refusal.reason != "CORRUPT_VIDEO":
                 raise
@@ -170,10 +148,39 @@ def _probe(source: ByteSource, limits: Limits, heartbeat: Callable[[], None]) ->
     raise refusals[0]
 
 
+def _probe_stream(stream: Stream) -> Track:
+    """Probe ``stream``; close it, unless decoding can continue with it."""
+    with ExitStack() as owned:
+        owned.enter_context(stream)
+        head = read_head(stream)
+        stats = _stats_without_scan(stream, head)
+        if stats is not None:
+            return _track_from_stats(stream, head, stats)
+        if stream.has_seeked:  # a damaged file may have no way back to its beginning
+            reopened = owned.enter_context(stream.reopen())
+            reopened.recount_without(head.leading_packets, ())
+            reopened.scan()
+            return _track_from_stats(reopened, head, reopened.stats)
+        is_held = stream.scan()
+        track = _track_from_stats(stream, head, stream.stats)
+        # A stream that is opened again can skip the damaged beginning; this decoder has met it.
+        if not is_held or track.key_frames is None or stream.decoder.has_errors:
+            return track
+        owned.pop_all()
+        return replace(track, handover=StreamHandover(OpenStream(stream, head)))
+
+
+def _track_from_stats(stream: Stream, head: StreamHead, stats: PacketStats) -> Track:
+    """Build a track whose metadata is known from the statistics of all packets."""
+    return _build_track(stream, head, metadata_from_stats(stream, head, stats), stats)
+
+
 def _build_track(stream: Stream, head: StreamHead, metadata: VideoMetadata, stats: PacketStats) -> Track:
     """Build a track, with key frames if ``stats`` and the codec show that seeking is reliable."""
     # Some writers know only the DTS and write it as the PTS too.
-    tells_order = stats.has_b_frame_delay or stream.stats.has_b_frame_delay or not stream.decoder.has_b_frames
+    tells_order = (
+        stats.has_b_frame_delay or stream.counter.has_b_frame_delay or not stream.decoder.has_b_frames
+    )
     # FFmpeg derives the timestamps of a raw stream from where it begins to read.
     has_own_times = head.timeline.timed and not stream.is_raw
     may_jump = has_own_times and tells_order and not stream.discontinuities and not stream.headers_changed
@@ -189,16 +196,6 @@ def _build_track(stream: Stream, head: StreamHead, metadata: VideoMetadata, stat
     )
 
 
-@contextmanager
-def _close_on_error(stream: Stream) -> Iterator[None]:
-    """Close ``stream`` if the body of the ``with`` statement fails."""
-    try:
-        yield
-    except BaseException:
-        stream.close()
-        raise
-
-
 def _candidate_streams(source: ByteSource, limits: Limits, heartbeat: Callable[[], None]) -> Iterator[Stream]:
     """Open the streams that may be the video in turn, the likeliest first."""
     container = open_container(source, accelerator(limits.hardware))
@@ -209,27 +206,23 @@ def _candidate_streams(source: ByteSource, limits: Limits, heartbeat: Callable[[
         yield Stream(open_container(source, accelerator(limits.hardware)), stream_index, limits, heartbeat)
 
 
-def _stats_without_scan(
-    source: ByteSource, stream: Stream, head: StreamHead, limits: Limits, heartbeat: Callable[[], None]
-) -> PacketStats | None:
+def _stats_without_scan(stream: Stream, head: StreamHead) -> PacketStats | None:
     """Return statistics from the index or by seeking, if that is faster than reading every packet.
 
     ``head`` has been read from ``stream``.
     """
-    if source.is_complete:
-        return stats_from_index(stream, head.packets, _MIN_PACKETS_FOR_INDEX, may_guess=False)
-    index = stream.av_stream.index  # kept: ``reopen`` may be called after this stream is closed
-
-    def reopen() -> Stream:
-        """Open the stream again, from the beginning of the file."""
-        return Stream(open_container(source), index, limits, heartbeat)
-
-    stats = None
-    if is_index_complete(stream):
-        stats = stats_from_index(stream, head.packets, 1, may_guess=True)
-    if stats is None:
-        with reopen() as other:
-            stats = stats_from_endpoints(
-                other, stream.stats, frame_rate_or_default(stream), source.wait_for_size()
-            )
-    return stats or stats_by_seeking(stream, reopen, source.wait_for_size())
+    size_bytes = stream.source.wait_for_size()
+    strategies: list[Callable[[], PacketStats]] = [
+        partial(stats_from_endpoints, stream, size_bytes),
+        partial(stats_by_seeking, stream, size_bytes),
+    ]
+    if stream.source.is_complete:
+        strategies = [
+            partial(stats_from_index, stream, head.packets, _MIN_PACKETS_FOR_INDEX, may_guess=False)
+        ]
+    elif is_index_complete(stream):
+        strategies.insert(0, partial(stats_from_index, stream, head.packets, 1, may_guess=True))
+    for strategy in strategies:
+        with suppress(StatsUnavailable):
+            return strategy()
+    return None

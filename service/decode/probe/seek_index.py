@@ -15,6 +15,7 @@ from tubelet.service.decode.demux.container import BUFFER_BYTES
 from tubelet.service.decode.demux.packet_stats import KeyFrame, PacketStats
 from tubelet.service.decode.demux.stream import Stream
 from tubelet.service.decode.demux.timestamps import DISCONTINUITY_S, allows_discontinuities
+from tubelet.service.decode.probe.container_index import StatsUnavailable
 from tubelet.service.decode.probe.stream_head import frame_rate_or_default, header_duration_s
 
 _FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2", "mpegts", "ogg", "asf")
@@ -96,8 +97,7 @@ class SeekedKeyFrames:
 
     def stats_to_end(self) -> PacketStats | None:
         """Read to the end; return the statistics since the last seek, or None if the file is truncated."""
-        while self._stream.read() is not None:
-            pass
+        self._stream.read_to_end()
         return None if self._stream.is_truncated else self._stream.stats
 
     def has_even_timestamps(self, size_bytes: int) -> bool:
@@ -148,34 +148,30 @@ class SeekedKeyFrames:
                 )
 
 
-def stats_by_seeking(front: Stream, reopen: Callable[[], Stream], size_bytes: int) -> PacketStats | None:
+def stats_by_seeking(front: Stream, size_bytes: int) -> PacketStats:
     """Return statistics from the first packets, read from ``front``, and those after the last key frame.
 
-    None if seeking does not work, or cannot tell what lies between.
+    Raises:
+        StatsUnavailable: seeking does not work, or cannot tell what lies between.
     """
-    container, head = front.container.format, front.stats
-    time_base, end = front.time_base, _end(front)
+    container, head, time_base = front.container.format, front.stats, front.time_base
     if container.name not in _FORMATS or size_bytes < _MIN_BYTES or not head.has_reliable_timestamps:
-        return None
-    if head.earliest is None or head.latest is None or time_base is None or end is None:
-        return None
+        raise StatsUnavailable("a format that cannot be searched, a small file, or unreliable timestamps")
+    seconds = header_duration_s(front)
+    if head.earliest is None or head.latest is None or time_base is None or seconds is None:
+        raise StatsUnavailable("nothing tells about when the video ends")
+    end = head.earliest + int(Fraction(seconds) / time_base)
     frame_ticks = 1 / (frame_rate_or_default(front) * time_base)
-    with ExitStack() as stack:
-        keys = stack.enter_context(closing(SeekedKeyFrames(reopen, head.earliest, frame_ticks)))
+    with ExitStack() as owned:
+        keys = owned.enter_context(closing(SeekedKeyFrames(front.reopen, head.earliest, frame_ticks)))
         if allows_discontinuities(container) and not keys.has_even_timestamps(size_bytes):
-            return None
+            raise StatsUnavailable("timestamps do not rise evenly with the offset in the file")
         last = keys.at_or_before(end)
-        tail = None if last is None or last.pts <= head.latest else keys.stats_to_end()
+        if last is None or last.pts <= head.latest:
+            raise StatsUnavailable("no key frame was found after the first packets")
+        tail = keys.stats_to_end()
         if tail is None or tail.latest is None or not tail.has_reliable_timestamps:
-            return None
-        packets = round((tail.latest - head.earliest) / frame_ticks) + 1
-        stack.pop_all()
-        return head.joined_with(tail, keys, packets, is_exact=False)
-
-
-def _end(front: Stream) -> int | None:
-    """Return about when the last packets are shown, in ticks; None if nothing tells."""
-    seconds, earliest = header_duration_s(front), front.stats.earliest
-    if seconds is None or earliest is None or front.time_base is None:
-        return None
-    return earliest + int(Fraction(seconds) / front.time_base)
+            raise StatsUnavailable("the end of the file is damaged")
+        owned.pop_all()
+    packets = round((tail.latest - head.earliest) / frame_ticks) + 1
+    return head.joined_with(tail, keys, packets, is_exact=False)

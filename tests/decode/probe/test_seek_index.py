@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.videos import decode_limits, open_source, probe_file, remux, render
-from tubelet.service.decode.demux.container import open_container
-from tubelet.service.decode.demux.stream import Stream
+from tubelet.service.decode.demux.stream import Stream, open_stream
 from tubelet.service.decode.probe.seek_index import SeekedKeyFrames
 
 _SECONDS, _RATE = 24, 25
@@ -43,7 +42,7 @@ def sought(clip: Path, opened: list[Stream]) -> Iterator[SeekedKeyFrames]:
     with closing(open_source(clip)) as source, probe_file(clip) as track:
 
         def reopen() -> Stream:
-            opened.append(Stream(open_container(source), track.stream_index, decode_limits(), lambda: None))
+            opened.append(open_stream(source, track.stream_index, decode_limits(), lambda: None))
             return opened[-1]
 
         frame_ticks = 1 / (_RATE * track.timeline.time_base)
