@@ -4,7 +4,7 @@ Memory does not grow with the video: one frame is held, and one unit of each gri
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -31,7 +31,7 @@ from tubelet.service.decode.probe.probe import Track
 from tubelet.service.decode.probe.stream_head import OpenStream
 from tubelet.service.decode.protocol import VideoRejected
 from tubelet.service.types.plan import Plan
-from tubelet.service.types.video import NS_PER_S, DecodeSummary, PixelFormat, VideoMetadata
+from tubelet.service.types.video import NS_PER_S, DecodeSummary, PixelFormat
 
 _Strategy = Callable[[OpenStream, UnitAssembler], int | None]
 
@@ -74,49 +74,91 @@ def decode(job: Job, slots: Slots, heartbeat: Callable[[], None]) -> DecodeSumma
         job.pixel_format, job.track.aspect, {grid.crop for grid in job.plan.grids}, job.track.cropping
     )
     with closing(UnitAssembler(job.plan, snap, converter.convert, slots)) as assembler:
-        return replace(_decode(job, assembler, snap, heartbeat), max_frame_offset_ns=snap.max_offset_ns)
+        summary = _decode(job, assembler, snap, heartbeat)
+        return replace(summary, max_frame_offset_ns=snap.max_offset_ns)
 
 
 def _decode(
     job: Job, assembler: UnitAssembler, snap: NoSnap | KeyFrameSnap, heartbeat: Callable[[], None]
 ) -> DecodeSummary:
     """Try each decoding strategy in turn, until one does not fail for unreliable timestamps."""
-    track, plan = job.track, job.plan
-    open_stream = track.handover.take()
-    header_stream = open_stream if track.is_header_only else None
-    if open_stream is not None and job.fast and header_stream is None:
-        open_stream.stream.close()  # its decoder has the loop filter on, which cannot be changed any more
-        open_stream = None
-    decoded = 0
-    for strategy in _strategies(job, snap):
-        if open_stream is None:
-            open_stream = job.open(heartbeat)
-            if header_stream is not None and header_stream.head is not None:
-                open_stream.stream.recount_without(header_stream.head.leading_packets, ())
+    attempts = _Attempts(job, assembler, heartbeat)
+    *cheap, last = _strategies(job, snap)
+    for strategy in cheap:
+        with suppress(UnreliableTimestamps):
+            return attempts.run(strategy)
+        assembler.drop()
+    return attempts.run(last)
+
+
+def _strategies(job: Job, snap: NoSnap | KeyFrameSnap) -> list[_Strategy]:
+    """Return decoding strategies, the cheapest first; all but the last may raise ``UnreliableTimestamps``."""
+    track = job.track
+    decode_all: _Strategy = partial(_decode_all, track)
+    strategies: list[_Strategy] = []
+    if track.key_frames is not None:
+        strategies.append(partial(_decode_selected, track, track.key_frames, job.plan, snap))
+    if track.is_header_only:  # decoding from the middle gives no metadata
+        strategies.append(decode_all)
+    elif track.has_independent_key_frames:
+        strategies.append(partial(_decode_from_seek, track))
+    return [*strategies, decode_all]
+
+
+class _Attempts:
+    """Attempts to decode a job: the first one from the stream that the probe left open, if there is one."""
+
+    def __init__(self, job: Job, assembler: UnitAssembler, heartbeat: Callable[[], None]) -> None:
+        self._job = job
+        self._assembler = assembler
+        self._heartbeat = heartbeat
+        self._decoded = 0  # frames, in all attempts
+        self._open_stream = job.track.handover.take()
+        # If only the header is known, what the probe read of the stream.
+        self._head = self._open_stream.head if self._open_stream and job.track.is_header_only else None
+        if self._open_stream is not None and job.fast and self._head is None:
+            self._open_stream.stream.close()  # its decoder's loop filter is on and cannot be changed
+            self._open_stream = None
+
+    def run(self, strategy: _Strategy) -> DecodeSummary:
+        """Decode with ``strategy``.
+
+        Raises:
+            UnreliableTimestamps: the strategy fails for this video.
+        """
+        open_stream, self._open_stream = self._open_stream or self._open(), None
         with open_stream.stream as stream:
             try:
-                end_ns = strategy(open_stream, assembler)
-                if end_ns is not None and open_stream is header_stream:
-                    _check_not_truncated(stream)
-            except UnreliableTimestamps:
-                assembler.drop()
-                open_stream = None
-                continue
+                end_ns = strategy(open_stream, self._assembler)
             finally:
-                decoded += stream.decoder.frames
-            metadata = track.metadata
-            if header_stream is not None:
-                metadata = _metadata_from_all_packets(header_stream, stream, job, end_ns)
-            warnings: list[str] = []
-            if end_ns is None or not plan.fits(metadata.duration_ns):
-                end_ns = metadata.duration_ns
-            else:
-                end_ns, warnings = _finish(assembler, plan, track.timeline, metadata.duration_ns, end_ns)
-            return DecodeSummary(end_ns, decoded, (*stream.decoder.warnings(), *warnings), metadata)
-    raise AssertionError("unreachable: decoding every frame never raises UnreliableTimestamps")
+                self._decoded += stream.decoder.frames
+            if self._head is not None and end_ns is not None and open_stream.head is not None:
+                _check_not_truncated(stream)
+            return self._summary(stream, end_ns)
+
+    def _open(self) -> OpenStream:
+        """Open the video at its beginning."""
+        opened = self._job.open(self._heartbeat)
+        if self._head is not None:
+            opened.stream.recount_without(self._head.leading_packets, ())
+        return opened
+
+    def _summary(self, stream: Stream, end_ns: int | None) -> DecodeSummary:
+        """Sum up an attempt that completed the plan (``end_ns`` is None) or came to the end of the frames."""
+        track, plan, metadata = self._job.track, self._job.plan, self._job.track.metadata
+        if self._head is not None:
+            if end_ns is None:  # an open plan ends later than the video, whose duration is still unknown
+                stream.read_to_end()
+            metadata = metadata_from_stats(stream, self._head, stream.stats)
+        warnings: list[str] = []
+        if end_ns is None or not plan.fits(metadata.duration_ns):
+            end_ns = metadata.duration_ns
+        else:
+            end_ns, warnings = _finish(self._assembler, plan, track.timeline, metadata.duration_ns, end_ns)
+        return DecodeSummary(end_ns, self._decoded, (*stream.decoder.warnings(), *warnings), metadata)
 
 
-def _check_not_truncated(header_stream: Stream) -> None:
+def _check_not_truncated(stream: Stream) -> None:
     """Check that a stream that was read as its bytes arrived is complete.
 
     Such a stream cannot go back, but an mp4's index may point to bytes that have been passed.
@@ -124,29 +166,8 @@ def _check_not_truncated(header_stream: Stream) -> None:
     Raises:
         UnreliableTimestamps: a packet lies before the last one, or is missing.
     """
-    if header_stream.is_truncated and "mp4" in header_stream.container.format.name:
+    if stream.is_truncated and "mp4" in stream.container.format.name:
         raise UnreliableTimestamps("a streamed mp4 needs bytes that were passed")
-
-
-def _metadata_from_all_packets(
-    header_stream: OpenStream, stream: Stream, job: Job, end_ns: int | None
-) -> VideoMetadata:
-    """Return the metadata of a video of which only the header was known; reads the packets left."""
-    if end_ns is None:  # an open plan ends later than the video, whose duration is still unknown
-        stream.read_to_end()
-    assert header_stream.head is not None
-    return metadata_from_stats(stream, header_stream.head, stream.stats)
-
-
-def _strategies(job: Job, snap: NoSnap | KeyFrameSnap) -> Iterator[_Strategy]:
-    """Yield decoding strategies, the cheapest first; all but the last may raise ``UnreliableTimestamps``."""
-    track = job.track
-    if track.key_frames is not None:
-        yield partial(_decode_selected, track, track.key_frames, job.plan, snap)
-    # decoding from the middle gives no metadata
-    if track.has_independent_key_frames and not track.is_header_only:
-        yield partial(_decode_from_seek, track)
-    yield partial(_decode_all, track)
 
 
 def _decode_selected(

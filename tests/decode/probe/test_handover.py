@@ -1,6 +1,8 @@
 """Tests of the stream that the probe of a short clip leaves open for decoding."""
 
+import struct
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -8,12 +10,14 @@ import numpy as np
 import pytest
 
 from tests.support.videos import (
+    ArrivingFile,
     decode_file,
     decode_plan,
     open_file,
     plan_whole_video,
     probe_file,
     read_number,
+    remux,
     render,
 )
 from tubelet.service.config.config import DecodeConfig
@@ -85,6 +89,36 @@ async def test_second_decoding_gives_the_same_frames(tmp_path: Path) -> None:
     assert first.keys() == second.keys()
     for place, pixels in first.items():
         assert np.array_equal(pixels, second[place])
+
+
+async def test_streamed_mp4_whose_bytes_were_passed_is_opened_again(tmp_path: Path) -> None:
+    """No key frame of raw video is known to be independent, so that every frame is decoded each time."""
+    coded = render(tmp_path / "coded.mov", 250, codec="rawvideo", pix_fmt="rgb24")
+    path = _swap_two_chunks(remux(coded, tmp_path / "clip.mov", {"movflags": "faststart"}))
+    hours = Plan((SamplingGrid(0, 3600 * NS_PER_S, 2 * NS_PER_S, 2, 4, 4),), is_unbounded=True)
+    async with DecodePool(DecodeConfig(workers=1)) as pool, pool.session() as session:
+        with open_file(path) as file:
+            await session.probe(ArrivingFile(file.fd, file.size_bytes), header_only=True)
+            units, end = await decode_plan(session, hours)
+    assert end.metadata.frames == 250
+    for (_, unit), pixels in units.items():
+        for frame in range(2):
+            assert read_number(pixels[frame]) == hours.grids[0].frame_time_ns(unit, frame) * _RATE // NS_PER_S
+
+
+def _swap_two_chunks(path: Path) -> Path:
+    """Store the fourth chunk of an mp4 before the second one (ISO 14496-12, section 8.7.5)."""
+    data = path.read_bytes()
+    table = data.index(b"stco") + 12
+    count = int.from_bytes(data[table - 4 : table])
+    offsets = list(struct.unpack_from(f">{count}I", data, table))
+    parts = [data[start:end] for start, end in pairwise([*offsets, len(data)])]
+    for swapped in (offsets, parts):
+        swapped[1], swapped[3] = swapped[3], swapped[1]
+    header = bytearray(data[: offsets[0]])
+    struct.pack_into(f">{count}I", header, table, *offsets)
+    path.write_bytes(b"".join([header, *parts]))
+    return path
 
 
 def _prepend_damaged_packet(path: Path, damaged: Path) -> Path:
