@@ -56,10 +56,10 @@ NOT_RUN = {
     """echo "{\\"chunk\\":\\"$(base64 -w0 clip.mp4)\\"}") | grpcurl -plaintext -d @ localhost:8500 """
     "tubelet.v1.VideoClassifier/ClassifyStreaming": PROGRAM,
     "tubelet evaluate kinetics/val --model NAME --clips 10 --crops 3": "needs a data set",
-    "python -m tubelet.models.training camera-motion --videos DIR": TIME,
+    "python -m tubelet.service.cli.training camera-motion --videos DIR": TIME,
     "python -m tests.bench.camera_moves --videos DIR --out runs/moves-test": TIME,
-    "python -m tubelet.models.training evaluate --videos DIR --clips runs/moves-test": TIME,
-    "python -m tubelet.models.training publish": "overwrites the embedded model",
+    "python -m tubelet.service.cli.training evaluate --videos DIR --clips runs/moves-test": TIME,
+    "python -m tubelet.service.cli.training publish": "overwrites the embedded model",
     ".venv/bin/pytest -n 2 --dist loadfile": "runs this suite",
     ".venv/bin/pytest tests/pipeline tests/test_client.py": "runs this suite",
     ".venv/bin/python -m tests.fuzz ../shared/videos/odd --mutants 20000": TIME,

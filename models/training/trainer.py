@@ -1,12 +1,13 @@
 """The training loop: deterministic by its seed, resumable at every checkpoint, one optimiser step a batch.
 
-B windows, S units in a window, t frames in a unit, T = S t, K classes.
+B windows, S units in a window, K classes.
 """
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -14,13 +15,12 @@ from einops import rearrange
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.data import DataLoader, Dataset
 
 from tubelet.models.families.channel_stack import ChannelStack
 from tubelet.models.families.factorised import Factorised
 from tubelet.models.families.vit import ViT
-from tubelet.models.training.data.dataset import Batch
 from tubelet.models.training.losses import FLOW_WEIGHT, FlowHeads, label_loss
+from tubelet.models.training.samples import Batch
 from tubelet.models.video_model import VideoModel
 
 UNDECAYED = ("cls_token", "pos_embed")
@@ -58,11 +58,8 @@ class Trainer:
     ``average`` is the model that is evaluated and published.
     """
 
-    def __init__(
-        self, model: Trainable, heads: FlowHeads | None, recipe: Recipe, frames_per_unit: int
-    ) -> None:
+    def __init__(self, model: Trainable, heads: FlowHeads | None, recipe: Recipe) -> None:
         self.model, self.heads, self.recipe = model, heads, recipe
-        self.frames_per_unit = frames_per_unit
         self.average = copy.deepcopy(model).eval().requires_grad_(False)
         self.trained = nn.ModuleList([model] if heads is None else [model, heads])
         # Matrices decay; biases, norms, class tokens and position embeddings do not.
@@ -85,17 +82,18 @@ class Trainer:
         self.average.load_state_dict(weights)
         self.step = self.recipe.first_leg or 0
 
-    def fit(self, batches: Dataset[Batch], checkpoint: Path, log: Path, *, workers: int = 1) -> None:
-        """Train to the recipe's last step; write ``checkpoint`` regularly, and a line a step to ``log``."""
-        todo = range(self.step, self.recipe.steps)
-        loader = DataLoader(batches, batch_size=None, sampler=todo, num_workers=workers)
+    def fit(self, batches: Iterable[Batch], checkpoint: Path, log: Path) -> None:
+        """Train to the recipe's last step; write ``checkpoint`` regularly, and a line a step to ``log``.
+
+        ``batches`` begin with that of the present step.
+        """
         columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with (
             Progress(*(TextColumn(c) if isinstance(c, str) else c for c in columns)) as bar,
             log.open("a", buffering=1) as lines,
         ):
             task = bar.add_task("training", total=self.recipe.steps, completed=self.step)
-            for batch in loader:
+            for batch in islice(batches, self.recipe.steps - self.step):
                 figures = self.train_step(batch)
                 lines.write(f"{self.step}\t" + "\t".join(f"{value:.4f}" for value in figures) + "\n")
                 bar.update(
@@ -113,14 +111,16 @@ class Trainer:
             group["lr"] = self.recipe.learning_rate * _schedule(self.step, self.recipe)
         # On the CPU, the backward pass of flash attention over few tokens is slower than plain products.
         autocast = torch.autocast(
-            batch.clips.device.type, self.recipe.dtype, enabled=self.recipe.dtype != torch.float32
+            batch.units.device.type, self.recipe.dtype, enabled=self.recipe.dtype != torch.float32
         )
         with autocast, sdpa_kernel(SDPBackend.MATH):
-            tokens = self.model.encode_tokens(as_units(batch.clips, self.frames_per_unit).flatten(0, 1))
-            windows = rearrange(tokens[:, 0], "(b s) d -> b s d", b=len(batch.clips))
+            tokens = self.model.encode_tokens(batch.units.flatten(0, 1))
+            windows = rearrange(tokens[:, 0], "(b s) d -> b s d", b=len(batch.units))
             logits = self.model.classify(windows).float()
         label = label_loss(logits, batch.labels)
-        flow = self.heads.loss(tokens.float(), batch.flow) if self.heads else torch.zeros(())
+        flow = torch.zeros(())
+        if self.heads is not None and batch.flow is not None:
+            flow = self.heads.loss(tokens.float(), batch.flow)
         self.optimiser.zero_grad()
         (label + FLOW_WEIGHT * flow).backward()
         nn.utils.clip_grad_norm_(self.trained.parameters(), self.recipe.clip_norm)
@@ -160,18 +160,13 @@ class Trainer:
 
 
 @torch.inference_mode()
-def confusion(model: VideoModel, batches: Dataset[Batch], frames_per_unit: int, num_classes: int) -> Tensor:
+def confusion(model: VideoModel, batches: Iterable[Batch], num_classes: int) -> Tensor:
     """Count the predictions of a model by true label (row) and predicted label (column): -> (K, K)."""
     counts = torch.zeros(num_classes, num_classes, dtype=torch.int64)
-    for batch in DataLoader(batches, batch_size=None):
-        answers = model(as_units(batch.clips, frames_per_unit)).argmax(dim=1)
+    for batch in batches:
+        answers = model(batch.units).argmax(dim=1)
         counts.index_put_((batch.labels, answers), torch.ones_like(answers), accumulate=True)
     return counts
-
-
-def as_units(clips: Tensor, frames_per_unit: int) -> Tensor:
-    """Cut windows into units: (B, T, H, W, C) -> (B, S, t, H, W, C)."""
-    return rearrange(clips, "b (s t) h w c -> b s t h w c", t=frames_per_unit)
 
 
 def _schedule(step: int, recipe: Recipe) -> float:

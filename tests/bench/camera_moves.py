@@ -16,8 +16,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tubelet.models.training.data.sources import Source, load_sources
 from tubelet.models.training.simulation.camera_path import LABELS
+from tubelet.models.training.simulation.sources import Source
+from tubelet.service.cli.training.scene_split import scene_of
+from tubelet.service.cli.training.sources import load_sources
+from tubelet.service.config.config import load_config
 
 DURATION_S = 5.0
 SIZES = ((320, 240), (426, 240), (640, 360), (256, 256), (240, 320), (480, 270), (360, 640))
@@ -165,7 +168,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--jobs", type=int, default=1)
     arguments = parser.parse_args()
-    sources = load_sources(arguments.videos, arguments.cache, test=arguments.split == "test")
+    config = load_config().decode
+    sources = load_sources(arguments.videos, arguments.cache, config, test=arguments.split == "test")
     arguments.out.mkdir(parents=True, exist_ok=True)
     shots = plan(sources, arguments.per_class, arguments.seed)
 
@@ -184,7 +188,8 @@ def main() -> None:
             if failure:
                 print(f"{shot.file} not rendered from {shot.source.name}: {failure.splitlines()[-1]}")
             else:
-                table.writerow((shot.file, shot.label, shot.source.name, shot.source.scene))
+                scene = scene_of(arguments.videos / shot.source.name, arguments.videos)
+                table.writerow((shot.file, shot.label, shot.source.name, scene))
     print(f"{failures.count('')} of {len(shots)} clips in {arguments.out}")
 
 

@@ -2,9 +2,9 @@
 
     python -m tests.bench.precision --videos ../shared/videos [--model NAME] [--batches N]
 
-The windows are the test set of ``python -m tubelet.models.training evaluate``: simulated camera moves over
-scenes that were not used for training. Seconds are the processor time of a thread. The precisions take turns
-on each batch.
+The windows are the test set of ``python -m tubelet.service.cli.training evaluate``: simulated camera moves
+over scenes that were not used for training. Seconds are the processor time of a thread. The precisions take
+turns on each batch.
 """
 
 import time
@@ -23,11 +23,11 @@ from tubelet.models.runtime.host_memory import keep_freed_memory
 from tubelet.models.runtime.int8 import Int8Linear
 from tubelet.models.runtime.onednn import PackedLinear, pack
 from tubelet.models.runtime.precision import Native, choose_dtype, native_precisions
-from tubelet.models.training.__main__ import TEST_BATCHES, TEST_SEED
-from tubelet.models.training.data.dataset import SimulatedMoves
-from tubelet.models.training.data.sources import load_sources
-from tubelet.models.training.trainer import as_units
+from tubelet.models.training.simulation.dataset import SimulatedMoves
 from tubelet.models.video_model import VideoModel
+from tubelet.service.cli.training.__main__ import TEST_BATCHES, TEST_SEED
+from tubelet.service.cli.training.sources import load_sources
+from tubelet.service.config.config import load_config
 
 CPU = torch.device("cpu")
 
@@ -57,13 +57,11 @@ def main(
     keep_freed_memory()
     spec = ModelStore().find(model).spec
     moves = SimulatedMoves(
-        load_sources(videos, cache, test=True),
-        cache,
+        load_sources(videos, cache, load_config().decode, test=True),
+        spec.sampling,
+        spec.preprocessing.width,
         seed=TEST_SEED,
         batches=batches,
-        batch_size=32,
-        size=spec.preprocessing.width,
-        frames=spec.sampling.frames_per_window,
     )
     models: dict[Native, VideoModel] = {
         precision: load(model, precision) for precision in native_precisions(CPU)
@@ -72,11 +70,10 @@ def main(
     seconds: dict[Native, float] = defaultdict(float)
     labels: list[torch.Tensor] = []
     for batch in track((moves[index] for index in range(len(moves))), "windows", total=len(moves)):
-        windows = as_units(batch.clips, spec.sampling.frames_per_unit)
         labels.append(batch.labels)
         for precision, each in models.items():
             start = time.thread_time()
-            logits[precision].append(logits_of(each, windows))
+            logits[precision].append(logits_of(each, batch.units))
             seconds[precision] += time.thread_time() - start
     wanted, reference = torch.cat(labels), torch.cat(logits["fp32"])
     title = f"{model} {spec.version}, {len(wanted)} windows"

@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.support import example_family
-from tubelet.models.training.__main__ import app as training_app
 from tubelet.service.cli.app import app
+from tubelet.service.cli.training.__main__ import app as training_app
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "models" / "README.md").read_text()
@@ -45,7 +45,7 @@ def test_commands_on_embedded_models_run(command: list[str], tmp_path: Path) -> 
 def test_modules_and_training_options_exist(command: list[str]) -> None:
     module, *arguments = command
     assert importlib.util.find_spec(module) is not None
-    if module == "tubelet.models.training":
+    if module == "tubelet.service.cli.training":
         done = CliRunner().invoke(training_app, [*arguments, "--help"])
         assert done.exit_code == 0, done.output
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from einops import rearrange
 
 from tubelet.models.repository.repository import ModelStore
-from tubelet.models.training.trainer import as_units
+from tubelet.models.training.samples import as_units
 
 CPU = torch.device("cpu")
 STORE = ModelStore()

@@ -1,6 +1,7 @@
 """Training end to end on synthetic clips: sources, batches, steps, a stop and a resumed run."""
 
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -8,17 +9,18 @@ import pytest
 import torch
 
 from tubelet.models.families.factorised import Factorised, FactorisedDims
-from tubelet.models.spec import Preprocessing
-from tubelet.models.training.data.dataset import SimulatedMoves
-from tubelet.models.training.data.scene_split import is_test, scene_of
-from tubelet.models.training.data.sources import Source
-from tubelet.models.training.data.stillness import is_still
+from tubelet.models.spec import Preprocessing, Sampling
 from tubelet.models.training.init import drifting_gratings_, waves
 from tubelet.models.training.losses import FlowHeads
+from tubelet.models.training.samples import Batch
 from tubelet.models.training.simulation.camera_path import LABELS
+from tubelet.models.training.simulation.dataset import SimulatedMoves
+from tubelet.models.training.simulation.sources import RATE_HZ, Source, choose_frames
+from tubelet.models.training.simulation.stillness import is_still
 from tubelet.models.training.trainer import Recipe, Trainer, confusion
 
 SIZE, T, S = 32, 2, 3
+SAMPLING = Sampling(T, S, window_s=2.0, stride_s=1.0, min_window_s=1.0, max_window_s=4.0)
 RECIPE = Recipe(steps=6, batch_size=20, warmup_steps=2, checkpoint_steps=3, dtype=torch.float32)
 
 
@@ -29,54 +31,54 @@ def blobs(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 
 @pytest.fixture
-def sources(tmp_path: Path) -> list[Source]:
+def sources() -> list[Source]:
     """A still, and a clip before whose still background a square moves."""
     rng = np.random.default_rng(0)
     still, background = blobs(rng, 160, 220), blobs(rng, 170, 160)
     movie = np.stack([background] * 40)
     for number, frame in enumerate(movie):
         frame[60:90, 3 * number : 3 * number + 30] = 255
-    np.save(tmp_path / "still.npy", still[None])
-    np.save(tmp_path / "movie.npy", movie)
     return [
-        Source("still.mp4", "still", test=False, moving=False, file="still.npy", rate_hz=16),
-        Source("movie.mp4", "movie", test=False, moving=True, file="movie.npy", rate_hz=16),
+        Source("still.mp4", moving=False, read=lambda: still[None]),
+        Source("movie.mp4", moving=True, read=lambda: movie),
     ]
 
 
-def batches(sources: list[Source], cache: Path, count: int = RECIPE.steps) -> SimulatedMoves:
-    return SimulatedMoves(
-        sources, cache, seed=7, batches=count, batch_size=RECIPE.batch_size, size=SIZE, frames=S * T
+def simulated(sources: list[Source], first: int = 0) -> list[Batch]:
+    moves = SimulatedMoves(
+        sources, SAMPLING, SIZE, seed=7, batches=RECIPE.steps, batch_size=RECIPE.batch_size
     )
+    return [moves[index] for index in range(first, RECIPE.steps)]
 
 
 def trainer(recipe: Recipe = RECIPE) -> Trainer:
     torch.manual_seed(0)
     preprocessing = Preprocessing(SIZE, SIZE, "crop", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
     model = Factorised(FactorisedDims((T, 8, 8), S, 32, 1, 1, 2, 64), preprocessing, len(LABELS))
-    return Trainer(model, FlowHeads(32, T, 4, 4), recipe, T)
+    return Trainer(model, FlowHeads(32, T, 4, 4), recipe)
 
 
-def test_a_batch_is_a_function_of_its_number(sources: list[Source], tmp_path: Path) -> None:
-    first, again = batches(sources, tmp_path)[2], batches(sources, tmp_path)[2]
-    assert first.clips.shape == (20, S * T, SIZE, SIZE, 3)
-    assert first.clips.dtype == torch.uint8
+def test_a_batch_is_a_function_of_its_number(sources: list[Source]) -> None:
+    first, again, next_ = simulated(sources)[2], *simulated(sources, 2)[:2]
+    assert first.units.shape == (20, S, T, SIZE, SIZE, 3)
+    assert first.units.dtype == torch.uint8
+    assert first.flow is not None
     assert first.flow.shape == (20, S * T - 1, 4)
-    assert torch.equal(first.clips, again.clips)
+    assert torch.equal(first.units, again.units)
     assert torch.equal(first.labels, again.labels)
-    assert not torch.equal(first.clips, batches(sources, tmp_path)[3].clips)
+    assert not torch.equal(first.units, next_.units)
 
 
-def test_every_label_is_drawn_equally_often(sources: list[Source], tmp_path: Path) -> None:
-    data = batches(sources, tmp_path)
+def test_every_label_is_drawn_equally_often(sources: list[Source]) -> None:
+    data = simulated(sources)
     rendered = torch.cat([data[i].labels[: RECIPE.batch_size // 2] for i in range(3)])
     assert torch.bincount(rendered, minlength=len(LABELS)).tolist() == [3] * len(LABELS)
 
 
 def test_a_resumed_run_ends_with_the_same_weights(sources: list[Source], tmp_path: Path) -> None:
-    data = batches(sources, tmp_path)
+    data = simulated(sources)
     whole = trainer()
-    whole.fit(data, tmp_path / "whole.pt", tmp_path / "whole.tsv", workers=0)
+    whole.fit(data, tmp_path / "whole.pt", tmp_path / "whole.tsv")
     stopped = trainer()
     for step in range(3):
         stopped.train_step(data[step])
@@ -85,7 +87,7 @@ def test_a_resumed_run_ends_with_the_same_weights(sources: list[Source], tmp_pat
     torch.nn.init.zeros_(next(resumed.model.parameters()))
     resumed.resume(tmp_path / "part.pt")
     assert resumed.step == 3
-    resumed.fit(data, tmp_path / "part.pt", tmp_path / "part.tsv", workers=0)
+    resumed.fit(cycle(data[3:]), tmp_path / "part.pt", tmp_path / "part.tsv")
     for name, wanted in whole.average.state_dict().items():
         assert torch.equal(resumed.average.state_dict()[name], wanted), name
     start = trainer().average.state_dict()
@@ -95,15 +97,23 @@ def test_a_resumed_run_ends_with_the_same_weights(sources: list[Source], tmp_pat
     assert (tmp_path / "part.tsv").read_text().splitlines() == lines[3:]
 
 
-def test_steps_lower_the_loss_of_a_batch_seen_again(sources: list[Source], tmp_path: Path) -> None:
-    batch, tiny = batches(sources, tmp_path)[0], trainer(replace(RECIPE, steps=100, learning_rate=2e-3))
+def test_steps_lower_the_loss_of_a_batch_seen_again(sources: list[Source]) -> None:
+    batch, tiny = simulated(sources)[0], trainer(replace(RECIPE, steps=100, learning_rate=2e-3))
     losses = [tiny.train_step(batch)[0] for _ in range(40)]
     assert losses[-1] < 0.7 * losses[0]
 
 
-def test_confusion_counts_every_window_once(sources: list[Source], tmp_path: Path) -> None:
-    data = batches(sources, tmp_path, count=2)
-    counts = confusion(trainer().average, data, T, len(LABELS))
+def test_labels_alone_train_without_a_flow(sources: list[Source]) -> None:
+    batch = replace(simulated(sources)[0], flow=None)
+    tiny = trainer(replace(RECIPE, steps=100, learning_rate=2e-3))
+    losses = [tiny.train_step(batch) for _ in range(40)]
+    assert losses[-1][0] < 0.7 * losses[0][0]
+    assert {flow for _, flow, _ in losses} == {0.0}
+
+
+def test_confusion_counts_every_window_once(sources: list[Source]) -> None:
+    data = simulated(sources, RECIPE.steps - 2)
+    counts = confusion(trainer().average, data, len(LABELS))
     truth = torch.cat([data[0].labels, data[1].labels])
     assert counts.sum(dim=1).tolist() == torch.bincount(truth, minlength=len(LABELS)).tolist()
 
@@ -119,28 +129,21 @@ def test_stillness_ignores_moving_objects() -> None:
     assert not is_still(np.stack([scene[:, number : number + 240] for number in range(48)]))
 
 
-def test_scenes_fall_on_one_side_of_the_split(tmp_path: Path) -> None:
-    clips = [
-        "real/carphone_pristine.mp4",
-        "odd/carphone_distorted.mp4",
-        "real/asl/yes.mkv",
-        "real/asl/no.mkv",
-    ]
-    scenes = [scene_of(tmp_path / clip, tmp_path) for clip in clips]
-    assert scenes[0] == scenes[1] != scenes[2] == scenes[3]
-    assert scene_of(tmp_path / "real/yoga.mp4", tmp_path) == "real/yoga.mp4"
-    share = sum(is_test(f"scene {number}") for number in range(2000)) / 2000
-    assert share == pytest.approx(0.2, abs=0.03)
+def test_a_camera_that_moves_gives_single_pictures_a_second_apart() -> None:
+    scene = blobs(np.random.default_rng(1), 160, 400)
+    panned = np.stack([scene[:, number : number + 240] for number in range(48)])
+    frames, moving = choose_frames(panned)
+    assert not moving
+    assert np.array_equal(frames, panned[[0, RATE_HZ, 2 * RATE_HZ]])
 
 
-def test_scenes_of_a_scenes_file_are_kept_together(tmp_path: Path) -> None:
-    for folder in ("fight", "calm"):
-        (tmp_path / "set" / folder).mkdir(parents=True)
-    (tmp_path / "set" / "scenes.json").write_text('{"fight__a.mp4": 3, "calm__b.mp4": 3, "calm__c.mp4": 4}')
-    a, b, c = (
-        scene_of(tmp_path / "set" / clip, tmp_path) for clip in ("fight/a.mp4", "calm/b.mp4", "calm/c.mp4")
-    )
-    assert a == b != c
+def test_empty_pictures_are_not_filmed() -> None:
+    scene = blobs(np.random.default_rng(1), 160, 240)
+    frames, moving = choose_frames(np.stack([np.full_like(scene, 90), scene])[[0] * RATE_HZ + [1] * 5])
+    assert not moving
+    assert np.array_equal(frames, scene[None])
+    pale = (scene // 255).astype(np.uint8)
+    assert len(choose_frames(np.stack([pale] * 40))[0]) == 0
 
 
 def test_gratings_tell_directions_apart() -> None:

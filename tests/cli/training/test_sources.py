@@ -1,4 +1,4 @@
-"""The folder of clips that training looks at, and what its commands say of a wrong one."""
+"""The folder of clips that training films, and what its commands say of a wrong one."""
 
 import shutil
 from pathlib import Path
@@ -7,10 +7,13 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.support.sample_clip import panning_clip
-from tubelet.models.training.__main__ import app
-from tubelet.models.training.data.scene_split import is_test
-from tubelet.models.training.data.sources import NoSources, load_sources
+from tubelet.service.cli.training.__main__ import app
+from tubelet.service.cli.training.scene_split import is_test, scene_of
+from tubelet.service.cli.training.sources import NoSources, load_sources
+from tubelet.service.config.config import DecodeConfig
 from tubelet.service.server.app import SAMPLE_CLIP
+
+CONFIG = DecodeConfig(workers=1)
 
 
 @pytest.fixture
@@ -29,29 +32,31 @@ def short() -> bytes:
 
 def test_clips_after_a_broken_one_are_found(folder: Path, tmp_path: Path, short: bytes) -> None:
     with pytest.raises(NoSources, match="videos holds no clip that can be decoded"):
-        load_sources(folder, tmp_path / "cache", test=False)
+        load_sources(folder, tmp_path / "cache", CONFIG, test=False)
     for number in range(30):  # by their names, a fifth of them is for tests
         (folder / f"{number}.mp4").write_bytes(short)
-    train, test = (load_sources(folder, tmp_path / "cache", test=test) for test in (False, True))
-    assert {source.test for source in train} == {False}
-    assert {source.test for source in test} == {True}
+    train, test = (load_sources(folder, tmp_path / "cache", CONFIG, test=test) for test in (False, True))
+    assert {is_test(scene_of(folder / source.name, folder)) for source in train} == {False}
+    assert {is_test(scene_of(folder / source.name, folder)) for source in test} == {True}
     assert len({source.name for source in (*train, *test)}) == 30
 
 
 def test_a_cache_of_another_folder_is_not_taken(folder: Path, tmp_path: Path, short: bytes) -> None:
     for number in range(30):
         (folder / f"{number}.mp4").write_bytes(short)
-    load_sources(folder, tmp_path / "cache", test=False)
+    load_sources(folder, tmp_path / "cache", CONFIG, test=False)
     with pytest.raises(NoSources, match=r"holds the clips of .*videos, not of .*others"):
-        load_sources(tmp_path / "others", tmp_path / "cache", test=False)
+        load_sources(tmp_path / "others", tmp_path / "cache", CONFIG, test=False)
 
 
 def test_one_clip_is_for_training_or_for_tests(folder: Path, tmp_path: Path) -> None:
     shutil.copy(str(SAMPLE_CLIP), folder / "1.mp4")
     held_out = is_test("1.mp4")
-    assert [each.name for each in load_sources(folder, tmp_path / "cache", test=held_out)] == ["1.mp4"]
+    assert [each.name for each in load_sources(folder, tmp_path / "cache", CONFIG, test=held_out)] == [
+        "1.mp4"
+    ]
     with pytest.raises(NoSources, match="none of the 1 clips of"):
-        load_sources(folder, tmp_path / "cache", test=not held_out)
+        load_sources(folder, tmp_path / "cache", CONFIG, test=not held_out)
 
 
 @pytest.mark.parametrize(

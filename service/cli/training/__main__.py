@@ -1,4 +1,4 @@
-"""The command line to train, measure and publish an embedded model: ``python -m tubelet.models.training``."""
+"""The command line to train, measure and publish an embedded model."""
 
 import json
 from dataclasses import replace
@@ -9,25 +9,29 @@ from typing import Annotated
 
 import torch
 import typer
+from torch.utils.data import DataLoader
 
-from tubelet.models.errors import BrokenModel, UnknownModel
 from tubelet.models.families.factorised import Factorised
 from tubelet.models.repository.model_folder import write_folder
 from tubelet.models.repository.repository import ZOO, ModelStore
 from tubelet.models.spec import Family
 from tubelet.models.training.card import Figures, spec_and_card
-from tubelet.models.training.data.dataset import SimulatedMoves
-from tubelet.models.training.data.rendered_clips import confusion_of_clips, read_clips
-from tubelet.models.training.data.sources import NoSources, Source, load_sources
 from tubelet.models.training.init import drifting_gratings_, sine_positions_
 from tubelet.models.training.losses import FlowHeads
 from tubelet.models.training.recipes import PATCH, PREPROCESSING, SEED, TASKS, Task
+from tubelet.models.training.samples import make_batches
 from tubelet.models.training.simulation.camera_path import LABELS
+from tubelet.models.training.simulation.dataset import SimulatedMoves
 from tubelet.models.training.trainer import Recipe, Trainable, Trainer, confusion
+from tubelet.service.cli.errors import report_errors
+from tubelet.service.cli.evaluation.dataset import read_labelled, with_model_labels
+from tubelet.service.cli.training.feed import plan_windows, read_samples
+from tubelet.service.cli.training.sources import load_sources
+from tubelet.service.config.config import load_config
 
 WINDOWS_S = (1.0, 2.0, 4.0)  # lengths of windows to evaluate, seconds
 TEST_SEED = SEED + 1
-TEST_BATCHES = 63  # batches of 32 windows to evaluate
+TEST_BATCHES = 63  # batches of windows to evaluate
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 _Folder = partial(typer.Option, exists=True, file_okay=False)
@@ -46,6 +50,7 @@ FamilyOption = Annotated[Family, typer.Option(callback=_trainable, help="which f
 
 
 @app.command("camera-motion")
+@report_errors()
 def train(
     videos: Videos,
     family: FamilyOption = "factorised",
@@ -59,30 +64,32 @@ def train(
     torch.manual_seed(SEED)
     torch.set_num_threads(1)
     task = TASKS[family]
-    folder, cache = runs / task.name, runs / "sources"
+    folder = runs / task.name
     folder.mkdir(parents=True, exist_ok=True)
-    sources = _sources(videos, cache, test=False)
     recipe = task.recipe if steps is None else replace(task.recipe, steps=steps)
     trainer = _trainer(task, recipe)
     if (folder / "checkpoint.pt").is_file():
         _resume(trainer, folder / "checkpoint.pt")
         typer.echo(f"resuming from step {trainer.step} of {recipe.steps}, from {folder / 'checkpoint.pt'}")
     elif start_from is not None:
-        trainer.start_second_leg(_state(start_from, task.name))
-    batches = SimulatedMoves(
-        sources,
-        cache,
+        first = ModelStore(start_from).load(task.name, device=torch.device("cpu"))
+        trainer.start_second_leg(first.model.state_dict())
+    moves = SimulatedMoves(
+        load_sources(videos, runs / "sources", load_config().decode, test=False),
+        task.sampling,
+        PREPROCESSING.width,
         seed=SEED,
         batches=recipe.steps,
         batch_size=recipe.batch_size,
-        size=PREPROCESSING.width,
-        frames=task.sampling.frames_per_window,
     )
+    todo = range(trainer.step, recipe.steps)
+    batches = DataLoader(moves, batch_size=None, sampler=todo, num_workers=1)
     trainer.fit(batches, folder / "checkpoint.pt", folder / "log.tsv")
     typer.echo(f"trained up to step {trainer.step}, in {folder / 'checkpoint.pt'}: evaluate it next")
 
 
 @app.command()
+@report_errors()
 def evaluate(
     videos: Videos,
     clips: Annotated[Path, _Folder(help="folder that tests/bench/camera_moves.py has written")],
@@ -91,22 +98,21 @@ def evaluate(
 ) -> None:
     """Measure a trained model on held-out scenes, with simulated moves and moves rendered by ffmpeg."""
     torch.set_num_threads(1)
-    task, cache = TASKS[family], runs / "sources"
+    task, config = TASKS[family], load_config().decode
     model, _ = _trained(task, runs)
-    batches = SimulatedMoves(
-        _sources(videos, cache, test=True),
-        cache,
+    moves = SimulatedMoves(
+        load_sources(videos, runs / "sources", config, test=True),
+        task.sampling,
+        PREPROCESSING.width,
         seed=TEST_SEED,
         batches=TEST_BATCHES,
-        batch_size=32,
-        size=PREPROCESSING.width,
-        frames=task.sampling.frames_per_window,
     )
-    figures = {"simulated": confusion(model, batches, task.sampling.frames_per_unit, len(LABELS)).tolist()}
-    rendered = list(read_clips(clips, PREPROCESSING))
+    figures = {"simulated": confusion(model, DataLoader(moves, batch_size=None), len(LABELS)).tolist()}
+    rendered = with_model_labels(read_labelled(clips / "labels.csv"), task.name, LABELS)
     for window_s in WINDOWS_S:
-        counts = confusion_of_clips(model, rendered, LABELS, task.sampling, window_s)
-        figures[f"{window_s:g}"] = counts.tolist()
+        planned = partial(plan_windows, task.sampling, PREPROCESSING, window_s)
+        batches = make_batches(read_samples(rendered, planned, config), LABELS, moves.batch_size)
+        figures[f"{window_s:g}"] = confusion(model, batches, len(LABELS)).tolist()
     (runs / task.name / "figures.json").write_text(json.dumps(figures))
     for name, counts in figures.items():
         typer.echo(
@@ -139,22 +145,6 @@ def publish(
     typer.echo(zoo / spec.name)
 
 
-def _sources(videos: Path, cache: Path, *, test: bool) -> list[Source]:
-    """Load sources; their absence is an error of the command line."""
-    try:
-        return load_sources(videos, cache, test=test)
-    except NoSources as error:
-        raise typer.BadParameter(str(error)) from None
-
-
-def _state(store: Path, name: str) -> dict[str, torch.Tensor]:
-    """Return the weights of a model in a store."""
-    try:
-        return ModelStore(store).load(name, device=torch.device("cpu")).model.state_dict()
-    except (UnknownModel, BrokenModel) as error:
-        raise typer.BadParameter(f"{store}: {error}") from None
-
-
 def _trainer(task: Task, recipe: Recipe) -> Trainer:
     """Build a trainer with an initialised model."""
     model, t = task.build(), task.sampling.frames_per_unit
@@ -163,9 +153,9 @@ def _trainer(task: Task, recipe: Recipe) -> Trainer:
     if isinstance(model, Factorised):
         sine_positions_(model.temporal, 1, task.sampling.units_per_window)
     if t == 1:
-        return Trainer(model, None, recipe, t)
+        return Trainer(model, None, recipe)
     drifting_gratings_(model.patch_embed.proj, t, torch.Generator().manual_seed(SEED))
-    return Trainer(model, FlowHeads(task.dims.embed_dim, t, rows, columns), recipe, t)
+    return Trainer(model, FlowHeads(task.dims.embed_dim, t, rows, columns), recipe)
 
 
 def _resume(trainer: Trainer, checkpoint: Path) -> None:

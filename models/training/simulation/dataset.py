@@ -1,11 +1,9 @@
 """Batches of simulated camera moves, each determined by a seed and its number.
 
-B windows, S units in a window, t frames in a unit, T = S t frames in a window, H W C pixels.
+B windows, T frames in a window, H W C pixels.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path as FilePath
 
 import numpy as np
 import torch
@@ -15,10 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from tubelet.models.training.data.sources import Source, read_frames
+from tubelet.models.spec import Sampling
+from tubelet.models.training.samples import Batch, as_units
 from tubelet.models.training.simulation.camera_path import LABELS, Path, simulate
 from tubelet.models.training.simulation.degradations import degrade
 from tubelet.models.training.simulation.render import SHRINK, place_in_source, render_view
+from tubelet.models.training.simulation.sources import RATE_HZ, Source
 from tubelet.models.training.simulation.symmetries import mirrored
 
 WINDOW_S = (0.8, 4.2)  # length of a window, seconds, log-uniform: a little more than the service allows
@@ -27,36 +27,26 @@ OBJECT_SHARE = 0.35  # share of the windows with an object from another source, 
 OBJECT_RADIUS = (0.06, 0.22)  # radius of that object, sides of the picture
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """A batch: ``clips`` (B, T, H, W, C) uint8, ``labels`` (B,) int64, ``flow`` (B, T - 1, 4) float32.
-
-    ``flow`` is the motion of the content from each frame to the next, see ``camera_path.Path.flow``.
-    """
-
-    clips: Tensor
-    labels: Tensor
-    flow: Tensor
-
-
 class SimulatedMoves(Dataset[Batch]):
-    """Simulated camera moves. Batch ``i`` of a seed is always the same: a run can resume at any step."""
+    """Simulated camera moves. Batch ``i`` of a seed is always the same: a run can resume at any step.
+
+    Frames have ``size`` x ``size`` pixels. A window has the units of ``sampling``.
+    """
 
     def __init__(
         self,
         sources: Sequence[Source],
-        cache: FilePath,
+        sampling: Sampling,
+        size: int,
         *,
         seed: int,
         batches: int,
-        batch_size: int,
-        size: int,
-        frames: int,
+        batch_size: int = 32,
     ) -> None:
         self.stills = [source for source in sources if not source.moving]
         self.movies = [source for source in sources if source.moving]
-        self.cache, self.seed, self.batches = cache, seed, batches
-        self.batch_size, self.size, self.frames = batch_size, size, frames
+        self.sampling, self.size = sampling, size
+        self.seed, self.batches, self.batch_size = seed, batches, batch_size
 
     def __len__(self) -> int:
         return self.batches
@@ -78,7 +68,7 @@ class SimulatedMoves(Dataset[Batch]):
         )
         second = mirrored(*first, torch.randint(0, 2, (half, 4), generator=generator).bool())
         clips, labels, flow = map(torch.cat, zip(first, second, strict=True))
-        return Batch(clips, labels, flow)
+        return Batch(as_units(clips, self.sampling.frames_per_unit), labels, flow)
 
     def _window(self, label: str, rng: Generator) -> tuple[Tensor, NDArray[np.float64]]:
         """Render a window with the move ``label``: -> pixels (T, 3, H, W) in 0..1, flow (T - 1, 4)."""
@@ -87,7 +77,7 @@ class SimulatedMoves(Dataset[Batch]):
             moving = self.movies and (not self.stills or rng.random() < MOVING_SHARE)
             pool = self.movies if moving else self.stills
             source = pool[rng.integers(len(pool))]
-            path = simulate(label, window_s, self.frames, rng)
+            path = simulate(label, window_s, self.sampling.frames_per_window, rng)
             frames = self._source_frames(source, path, rng)
             height, width = frames.shape[1:3]
             affine = place_in_source(path, height, width, rng)
@@ -101,11 +91,11 @@ class SimulatedMoves(Dataset[Batch]):
 
     def _source_frames(self, source: Source, path: Path, rng: Generator) -> NDArray[np.uint8]:
         """Return a source's frames at the path's times, mirrored at random: -> (T, H, W, 3), stills T = 1."""
-        frames = read_frames(source, self.cache)
+        frames = source.read()
         if source.moving:
             # Forwards and backwards from a random frame, so that short clips fill long windows.
             count = len(frames)
-            number = rng.integers(2 * count) + (path.times_s * source.rate_hz).astype(int)
+            number = rng.integers(2 * count) + (path.times_s * RATE_HZ).astype(int)
             number %= 2 * count
             frames = frames[np.where(number < count, number, 2 * count - 1 - number)]
         else:
@@ -117,7 +107,7 @@ class SimulatedMoves(Dataset[Batch]):
     def _add_object(self, clip: Tensor, path: Path, rng: Generator) -> None:
         """Draw a round piece of another source into ``clip``, moving on a straight line of its own."""
         pool = self.stills or self.movies
-        picture = read_frames(pool[rng.integers(len(pool))], self.cache)[0]
+        picture = pool[rng.integers(len(pool))].read()[0]
         part = path.times_s / max(float(path.times_s[-1]), 1e-6)
         way = rng.uniform(-0.8, 0.8, size=2)
         centre = rng.uniform(-0.5, 0.5, size=2) + way * (part[:, None] - 0.5)

@@ -1,1 +1,0 @@
-"""Training data: source clips, their split by scene, simulated batches, rendered test clips."""

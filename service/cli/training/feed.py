@@ -1,0 +1,162 @@
+"""The feed of training: windows of clips, decoded in sandboxed workers with the sampling of serving.
+
+B windows, S units in a window, t frames in a unit, H W C pixels.
+"""
+
+import asyncio
+import logging
+import os
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from threading import Thread
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tubelet.models.spec import Preprocessing, Sampling
+from tubelet.models.training.samples import Sample
+from tubelet.service.cli.evaluation.dataset import LabelledVideo
+from tubelet.service.config.config import DecodeConfig
+from tubelet.service.decode.pool.pool import DecodePool
+from tubelet.service.errors import CorruptVideo, TubeletError
+from tubelet.service.ingest.local_file import LocalVideo
+from tubelet.service.types.plan import Plan, SamplingGrid
+from tubelet.service.types.video import PixelFormat, VideoMetadata, to_ns
+
+_MAX_READ_NS = to_ns(60)  # of a labelled clip: its windows are held in memory together
+
+Planner = Callable[[VideoMetadata], tuple[Plan, PixelFormat]]
+"""Plans the windows to read of a video; it may raise a TubeletError, as a video may be of no use."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """The windows of a video, (B, S, t, H, W, C) uint8, in the order of its plan."""
+
+    video: LabelledVideo
+    windows: NDArray[np.uint8]
+
+
+def read_samples(videos: Iterable[LabelledVideo], planner: Planner, config: DecodeConfig) -> Iterator[Sample]:
+    """Yield a sample for each window of each video, in order; see ``read_clips``."""
+    for clip in read_clips(videos, planner, config):
+        for units in clip.windows:
+            yield Sample(units, clip.video.label, clip.video.name)
+
+
+def read_clips(videos: Iterable[LabelledVideo], planner: Planner, config: DecodeConfig) -> Iterator[Clip]:
+    """Yield the windows of each video, in order; as many videos are decoded at a time as there are workers.
+
+    A video that cannot be decoded, or not within the limits of ``config``, is left out with a warning.
+    """
+    clips = _decode_in_order(videos, planner, config)
+
+    async def next_clip() -> Clip | None:
+        return await anext(clips, None)
+
+    with _event_loop() as loop:
+        while (clip := asyncio.run_coroutine_threadsafe(next_clip(), loop).result()) is not None:
+            yield clip
+
+
+def plan_windows(
+    sampling: Sampling, preprocessing: Preprocessing, window_s: float, metadata: VideoMetadata
+) -> tuple[Plan, PixelFormat]:
+    """Plan all windows of ``window_s`` that fit into a video's first minute, overlapping by half."""
+    end_ns = min(metadata.duration_ns, _MAX_READ_NS)
+    window_ns = min(to_ns(window_s), end_ns)
+    grids = (
+        SamplingGrid(
+            start_ns=0,
+            end_ns=end_ns,
+            window_ns=window_ns,
+            frames_per_unit=sampling.frames_per_unit,
+            units_per_window=sampling.units_per_window,
+            stride_units=sampling.units_per_window,
+            one_segment=True,
+            view_ns=start_ns,
+        )
+        for start_ns in range(0, end_ns - window_ns + 1, window_ns // 2)
+    )
+    return Plan(tuple(grids)), PixelFormat(preprocessing.height, preprocessing.width, preprocessing.resize)
+
+
+@contextmanager
+def _event_loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """Run an event loop on a thread of its own: workers are answered in time, however long a step takes.
+
+    The end of the context cancels its tasks and closes its generators.
+    """
+    started: Future[asyncio.AbstractEventLoop] = Future()
+
+    def run() -> None:
+        with asyncio.Runner() as runner:
+            started.set_result(runner.get_loop())
+            runner.get_loop().run_forever()
+
+    thread = Thread(target=run, name="tubelet-feed", daemon=True)
+    thread.start()
+    loop = started.result()
+    try:
+        yield loop
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+
+
+async def _decode_in_order(
+    videos: Iterable[LabelledVideo], planner: Planner, config: DecodeConfig
+) -> AsyncIterator[Clip]:
+    """Decode videos in parallel, and yield them in order, without those that fail."""
+    async with DecodePool(config) as decoders:
+
+        def start(count: int) -> Iterator[tuple[LabelledVideo, asyncio.Task[NDArray[np.uint8]]]]:
+            for video in islice(waiting, count):
+                yield video, asyncio.create_task(_decode(decoders, video.video, planner))
+
+        waiting = iter(videos)
+        running = deque(start(config.workers))
+        while running:
+            video, decoding = running.popleft()
+            try:
+                clip = Clip(video, await decoding)
+            except (TubeletError, OSError) as error:
+                _log.warning("left out %s: %s", video.name, error)
+                clip = None
+            running.extend(start(1))
+            if clip is not None:
+                yield clip
+
+
+async def _decode(decoders: DecodePool, path: str, planner: Planner) -> NDArray[np.uint8]:
+    """Decode the planned windows of one video: -> (B, S, t, H, W, C)."""
+    units = {}
+    with _open_file(path) as file:
+        async with decoders.session(file) as session:
+            plan, pixel_format = planner(await session.probe(file))
+            async for unit in session.decode(plan, pixel_format):
+                units[unit.grid, unit.unit] = unit.pixels.copy()
+                unit.release()
+            assert session.end is not None  # decoding ended without an error
+            plan = plan.cut(session.end.end_ns)
+    if plan is None:
+        raise CorruptVideo("no frame could be decoded")
+    windows = [
+        [units[number, unit] for unit in grid.window_units(window)]
+        for number, grid in enumerate(plan.grids)
+        for window in range(grid.num_windows)
+    ]
+    return np.array(windows)
+
+
+@contextmanager
+def _open_file(path: str) -> Iterator[LocalVideo]:
+    """Open a video of this machine."""
+    with open(path, "rb") as file:
+        yield LocalVideo(file.fileno(), os.fstat(file.fileno()).st_size)

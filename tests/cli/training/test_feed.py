@@ -1,0 +1,112 @@
+"""What training reads of videos: the right frames of each, in order, whatever is wrong with some of them."""
+
+import logging
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+
+import numpy as np
+import pytest
+
+from tests.support.videos import numbered_picture, read_number, render, worker_pids
+from tubelet.models.spec import Preprocessing, Sampling
+from tubelet.models.training.samples import make_batches
+from tubelet.service.cli.evaluation.dataset import LabelledVideo
+from tubelet.service.cli.training.feed import plan_windows, read_clips, read_samples
+from tubelet.service.config.config import DecodeConfig
+from tubelet.service.types.plan import Plan
+from tubelet.service.types.video import PixelFormat, VideoMetadata
+
+RATE = 10
+CONFIG = DecodeConfig(workers=2)
+SAMPLING = Sampling(2, 2, window_s=2.0, stride_s=1.0, min_window_s=1.0, max_window_s=4.0)
+PREPROCESSING = Preprocessing(32, 64, "crop", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+PLANNER = partial(plan_windows, SAMPLING, PREPROCESSING, 2.0)
+
+
+def video(path: Path, label: str = "") -> LabelledVideo:
+    return LabelledVideo(path.name, str(path), label)
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> list[Path]:
+    """Clips of 3.2 s whose frames have numbers; each begins with another number."""
+    return [
+        render(
+            tmp_path / f"{first}.mp4",
+            32,
+            rate=RATE,
+            draw=lambda number, first=first: numbered_picture(first + number, 128, 64),
+        )
+        for first in (0, 50, 100)
+    ]
+
+
+def test_windows_overlap_by_half_and_have_the_frames_in_the_middles_of_their_parts(clips: list[Path]) -> None:
+    (clip,) = read_clips([video(clips[1])], PLANNER, CONFIG)
+    assert clip.windows.shape == (2, 2, 2, 32, 64, 3)
+    numbers = [[read_number(frame) for unit in window for frame in unit] for window in clip.windows]
+    # Of a window of 2 s with 4 frames, the parts' middles are at 0.25, 0.75, 1.25 and 1.75 s.
+    assert numbers == [[50 + 2, 50 + 7, 50 + 12, 50 + 17], [50 + 12, 50 + 17, 50 + 22, 50 + 27]]
+
+
+def test_a_video_shorter_than_a_window_is_one_window(tmp_path: Path) -> None:
+    short = render(tmp_path / "short.mp4", 8, rate=RATE)
+    (clip,) = read_clips([video(short)], PLANNER, CONFIG)
+    assert [read_number(frame) for unit in clip.windows[0] for frame in unit] == [1, 3, 5, 7]
+
+
+def test_broken_and_hostile_videos_cost_a_warning_each(
+    clips: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    (tmp_path / "empty.mp4").touch()
+    bomb = render(tmp_path / "bomb.mp4", 3, size=(2048, 2048))
+    absent = tmp_path / "absent.mp4"
+    listed = [bomb, clips[0], tmp_path / "broken.mp4", clips[1], absent, tmp_path / "empty.mp4", clips[2]]
+    config = CONFIG.model_copy(update={"max_pixels": 1_000_000})
+    with caplog.at_level(logging.WARNING, "tubelet.service.cli.training.feed"):
+        found = list(read_clips(map(video, listed), PLANNER, config))
+    assert [clip.video.name for clip in found] == ["0.mp4", "50.mp4", "100.mp4"]
+    said = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
+    assert [line.split(":")[0] for line in said] == [
+        "left out bomb.mp4",
+        "left out broken.mp4",
+        "left out absent.mp4",
+        "left out empty.mp4",
+    ]
+    assert "exceed the limit of 1000000 pixels" in said[0]
+
+
+def test_workers_end_with_the_feed(clips: list[Path]) -> None:
+    feed = read_clips([video(clip) for clip in clips], PLANNER, CONFIG)
+    next(feed)
+    assert worker_pids()
+    feed.close()  # pyright: ignore[reportAttributeAccessIssue]
+    assert not worker_pids()
+
+
+def test_samples_become_batches_of_units_and_label_numbers(clips: list[Path]) -> None:
+    labelled = [video(clip, label) for clip, label in zip(clips, ("calm", "wild", "calm"), strict=True)]
+    samples = list(read_samples(labelled, PLANNER, CONFIG))
+    assert [(each.label, each.id) for each in samples] == [
+        *[("calm", "0.mp4")] * 2,
+        *[("wild", "50.mp4")] * 2,
+        *[("calm", "100.mp4")] * 2,
+    ]
+    batches = list(make_batches(samples, ("wild", "calm"), 4))
+    assert [batch.labels.tolist() for batch in batches] == [[1, 1, 0, 0], [1, 1]]
+    assert np.array_equal(batches[0].units[3], samples[3].units)
+
+
+def test_the_next_video_is_decoded_while_the_reader_computes(clips: list[Path]) -> None:
+    planned: SimpleQueue[VideoMetadata] = SimpleQueue()
+
+    def planner(metadata: VideoMetadata) -> tuple[Plan, PixelFormat]:
+        planned.put(metadata)
+        return PLANNER(metadata)
+
+    feed = read_clips([video(clip) for clip in clips], planner, DecodeConfig(workers=1))
+    next(feed)
+    for _ in range(2):
+        planned.get(timeout=60)
