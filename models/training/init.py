@@ -82,7 +82,10 @@ def sine_positions_(encoder: Encoder, rows: int, columns: int) -> None:
 
 
 def waves(count: int, width: int) -> Tensor:
-    """Return sines and cosines over ``count`` positions, the shortest waves two positions long: -> (P, D)."""
+    """Return sinusoids over ``count`` positions around zero, scaled to ``STRENGTH``: -> (P, D).
+
+    The shortest waves are two positions long.
+    """
     pairs = (width + 1) // 2
     centred = (torch.arange(count) - (count - 1) / 2) / count
     cycles = torch.exp(torch.linspace(math.log(1 / LONGEST), math.log(max(count / 2, 1 / LONGEST)), pairs))

@@ -39,6 +39,7 @@ class _Command(TyperCommand):
         return super().parse_args(ctx, args)
 
     def get_params(self, ctx: Any) -> list[Any]:
+        """Return the parameters without the types of flags and arguments."""
         return [_without_type(param) for param in super().get_params(ctx)]
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
@@ -50,6 +51,7 @@ class _Group(TyperGroup):
     """A group of commands with a readable help page."""
 
     def get_params(self, ctx: Any) -> list[Any]:
+        """Return the parameters without the types of flags and arguments."""
         return [_without_type(param) for param in super().get_params(ctx)]
 
 

@@ -81,7 +81,8 @@ def _fill(cache: Path, videos: Path, config: DecodeConfig) -> dict[str, bool]:
             _log.warning("left out %s: its pictures are empty", clip.video.name)
     if not moving:
         raise NoSources(
-            f"{videos} holds no clip that can be decoded and shows something on {MIN_SIDE} pixels or more"
+            f"{videos} holds no clip that can be used: each one cannot be decoded, has fewer than {MIN_SIDE} "
+            "pixels on its shorter side, or shows only empty pictures"
         )
     return moving
 
@@ -95,7 +96,9 @@ def _plan_frames(metadata: VideoMetadata) -> tuple[Plan, PixelFormat]:
     """Plan windows of one frame each, at the rate and size of a source."""
     width, height = metadata.width, metadata.height
     if min(width, height) < MIN_SIDE:
-        raise ClientError(f"its pictures of {width}x{height} pixels are smaller than {MIN_SIDE} pixels")
+        raise ClientError(
+            f"its pictures of {width}x{height} are too small: the shorter side needs {MIN_SIDE} pixels"
+        )
     grid = SamplingGrid(
         start_ns=0,
         end_ns=min(metadata.duration_ns, MAX_FRAMES * _FRAME_NS),

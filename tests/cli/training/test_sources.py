@@ -31,7 +31,7 @@ def short() -> bytes:
 
 
 def test_clips_after_a_broken_one_are_found(folder: Path, tmp_path: Path, short: bytes) -> None:
-    with pytest.raises(NoSources, match="videos holds no clip that can be decoded"):
+    with pytest.raises(NoSources, match="videos holds no clip that can be used: each one cannot be decoded"):
         load_sources(folder, tmp_path / "cache", CONFIG, test=False)
     for number in range(30):  # by their names, a fifth of them is for tests
         (folder / f"{number}.mp4").write_bytes(short)
