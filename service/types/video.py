@@ -13,6 +13,7 @@ from typing import Literal, Protocol, get_args
 import numpy as np
 
 NS_PER_S = 1_000_000_000
+_SIDE_LIMIT, _SUM_LIMIT = 1 << 31, 1 << 63  # pixels of a side, and sums, that an answer cannot hold
 
 
 def to_ns(seconds: float) -> int:
@@ -91,8 +92,9 @@ class VideoMetadata:
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.width < 1 or self.height < 1 or self.duration_ns < 0:
-            raise ValueError(f"a video must be at least 1 x 1 pixels and have no negative duration: {self}")
+        sides, sums = (self.width, self.height), (self.frames, self.duration_ns, self.size_bytes)
+        if min(sides) < 1 or max(sides) >= _SIDE_LIMIT or min(sums) < 0 or max(sums) >= _SUM_LIMIT:
+            raise ValueError(f"a video must be at least 1 x 1 pixels, and no number negative or huge: {self}")
 
     @property
     def duration_s(self) -> float:
@@ -163,3 +165,8 @@ class DecodeSummary:
     warnings: tuple[str, ...]
     metadata: VideoMetadata  # of the complete video, which may still have been arriving when it was probed
     max_frame_offset_ns: int = 0  # largest distance of a frame from the time wanted
+
+    def __post_init__(self) -> None:
+        sums = (self.frames_decoded, self.max_frame_offset_ns)
+        if min(sums) < 0 or max(sums) >= _SUM_LIMIT:
+            raise ValueError(f"no number of a decode run may be negative or huge: {self}")

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
+from tubelet.service.decode.protocol import ProtocolError
 from tubelet.service.types.video import VideoFile
 
 _OVERDUE_AFTER_S = 0.05  # a worker that waits longer for bytes is replaced by another until they arrive
@@ -36,10 +37,10 @@ class ByteFeed:
         """Begin to wait for some of the bytes from ``start`` to ``end``, which the worker needs to go on.
 
         Raises:
-            ValueError: another request is still open, or the range is empty or negative.
+            ProtocolError: another request is still open, or the range is empty or negative.
         """
         if self._task is not None or not 0 <= start < end:
-            raise ValueError(f"invalid request for bytes {start} to {end}")
+            raise ProtocolError(f"invalid request for bytes {start} to {end}")
         self._task = asyncio.create_task(self._serve(start, end))
 
     def stop(self) -> None:

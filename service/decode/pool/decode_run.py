@@ -5,13 +5,11 @@ import math
 import mmap
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from functools import partial
-from typing import Any
 
 import numpy as np
 
-from tubelet.service.decode.protocol import ProtocolError
+from tubelet.service.decode.protocol import Decode, ProtocolError
 from tubelet.service.types.plan import Plan
 from tubelet.service.types.video import DecodeSummary, PixelFormat, UnitFrames
 
@@ -48,10 +46,10 @@ class FrameMemory:
         """Return the unit in ``slot``; the first call of its ``release`` frees it and calls ``on_release``.
 
         Raises:
-            ValueError: there is no such slot, or it is lent already.
+            ProtocolError: there is no such slot, or it is lent already.
         """
         if slot not in range(self.slots) or slot in self._lent:
-            raise ValueError(f"slot {slot} is not one that the worker may announce")
+            raise ProtocolError(f"slot {slot} is not one that the worker may announce")
         self._lent.add(slot)
         self._times_lent[slot] += 1
         pixels = np.ndarray(self._shape, np.uint8, buffer=self._mmap, offset=slot * self._unit_bytes)
@@ -91,22 +89,15 @@ class DecodeRun:
         slots = _num_slots(plan, pixel_format, memory_bytes)
         self.memory = FrameMemory(run_id, slots, _unit_shape(plan, pixel_format), plan.units_at_once)
 
-    def to_message(self) -> dict[str, Any]:
-        """Return the fields of the decode message that starts this run."""
-        return {
-            "run": self.memory.run_id,
-            "slots": self.memory.slots,
-            "pixel_format": asdict(self._pixel_format),
-            "grids": [asdict(grid) for grid in self._plan.grids],
-            "is_unbounded": self._plan.is_unbounded,
-        }
+    def request(self, *, fast: bool) -> Decode:
+        """Return the message that starts this run."""
+        return Decode(self.memory.run_id, self.memory.slots, self._plan, self._pixel_format, fast)
 
     def receive_unit(self, grid: int, unit: int, slot: int) -> UnitFrames:
         """Check a unit that the worker announces in ``slot``, and lend it.
 
         Raises:
-            ProtocolError: the unit is not in the plan, or not the next one of its grid.
-            ValueError: the worker may not announce the slot.
+            ProtocolError: the unit is not in the plan or not the next one of its grid, or its slot is wrong.
         """
         if not self._plan.has(grid, unit):
             raise ProtocolError(f"the plan has no unit {unit} in grid {grid}")

@@ -9,15 +9,38 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from time import monotonic
-from typing import Any
 
 from tubelet.service.config.config import DecodeConfig
-from tubelet.service.decode.pool import decode_run, responses
+from tubelet.service.decode.pool import decode_run
 from tubelet.service.decode.pool.byte_feed import ByteFeed
 from tubelet.service.decode.pool.decode_run import DecodeRun
+from tubelet.service.decode.pool.responses import parse_response, rejection_error
 from tubelet.service.decode.pool.spawner import Spawner
 from tubelet.service.decode.pool.watchdog import Watchdog, WorkerFailure, client_error
-from tubelet.service.decode.protocol import ProtocolError, Unpacker, pack
+from tubelet.service.decode.protocol import (
+    MAX_RESPONSE_BYTES,
+    MAX_TEXT,
+    BytesAvailable,
+    BytesNeeded,
+    End,
+    Failed,
+    FileMoved,
+    Heartbeat,
+    OutOfMemory,
+    Probe,
+    Probed,
+    ProtocolError,
+    Ready,
+    Rejected,
+    Release,
+    Request,
+    Response,
+    Stop,
+    Stopped,
+    Unit,
+    Unpacker,
+    pack,
+)
 from tubelet.service.errors import DecoderCrashed, TubeletError
 from tubelet.service.types.plan import Plan
 from tubelet.service.types.video import (
@@ -31,7 +54,6 @@ from tubelet.service.types.video import (
 
 _START_TIMEOUT_S = 30.0  # a loaded machine may take long to start a process; beyond this, it never will
 _STOP_TIMEOUT_S = 2.0  # for a worker to stop its video
-_MAX_MESSAGE_BYTES = 1 << 16
 
 
 class WorkerProcess(asyncio.Protocol):
@@ -57,11 +79,11 @@ class WorkerProcess(asyncio.Protocol):
         self._config = config
         self._on_failure = on_failure
         self._on_upload_wait = on_upload_wait
-        self._unpacker = Unpacker(_MAX_MESSAGE_BYTES)
+        self._unpacker = Unpacker(MAX_RESPONSE_BYTES)
         self._inbox: asyncio.Queue[object] = asyncio.Queue()  # of values and errors
         self._session_id = 0  # counts the videos
         self._in_session = False
-        self._expected: frozenset[str] = frozenset()  # the types of message that the worker owes one of
+        self._expected: tuple[type[Response], ...] = ()  # the types of message that the worker owes one of
         self._byte_feed: ByteFeed | None = None
         self._sent_fd = -1
         self._run: DecodeRun | None = None
@@ -111,7 +133,7 @@ class WorkerProcess(asyncio.Protocol):
         """
         self._process, messages, self._files = await spawner.spawn()
         self.is_alive = True
-        self._expected = frozenset({"ready"})
+        self._expected = (Ready,)
         loop = asyncio.get_running_loop()
         self._transport, _ = await loop.create_connection(lambda: self, sock=messages)
         try:
@@ -137,13 +159,7 @@ class WorkerProcess(asyncio.Protocol):
         self._sent_fd = file.fd
         self._watchdog.start_video(self._process.pid)
         self._send_descriptor(file.fd)
-        self._request(
-            {"probed", "rejected"},
-            "probe",
-            header_only=header_only,
-            size=file.size_bytes,
-            is_whole=file.is_whole,
-        )
+        self._request((Probed, Rejected), Probe(header_only, file.size_bytes, file.is_whole))
         metadata = await self._next_response()
         assert isinstance(metadata, VideoMetadata)
         return metadata
@@ -157,7 +173,7 @@ class WorkerProcess(asyncio.Protocol):
         )
         self._send_descriptor(self._run.memory.fd)
         self._run.memory.close_file()
-        self._request({"unit", "end", "rejected"}, "decode", **self._run.to_message(), fast=fast)
+        self._request((Unit, End, Rejected), self._run.request(fast=fast))
 
     def split_by_memory(self, plan: Plan, pixel_format: PixelFormat) -> Iterator[tuple[int, Plan]]:
         """Yield parts of ``plan`` that fit into the shared memory, each with the number of its first grid."""
@@ -178,7 +194,7 @@ class WorkerProcess(asyncio.Protocol):
         if not self._in_session or not self.is_alive:
             return
         self._in_session = False
-        self._request({"stopped"}, "stop")
+        self._request((Stopped,), Stop())
         try:
             async with asyncio.timeout(_STOP_TIMEOUT_S):
                 await self._next_response()
@@ -209,9 +225,9 @@ class WorkerProcess(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Handle the messages that ``data`` completes; one that makes no sense is a failure of the worker."""
         try:
-            for message in self._unpacker.feed(data):
-                self._on_message(message)
-        except (ProtocolError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+            for body in self._unpacker.feed(data):
+                self._on_message(*parse_response(body))
+        except ProtocolError as error:
             self._fail(WorkerFailure.PROTOCOL_ERROR, repr(error))
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -226,62 +242,55 @@ class WorkerProcess(asyncio.Protocol):
 
     # Receiving.
 
-    def _on_message(self, message: dict[str, Any]) -> None:
+    def _on_message(self, session_id: int, response: Response) -> None:
         """Handle one message of the worker.
 
         Raises:
-            ProtocolError: the message belongs to another session, or is of a type that is not expected.
-            LookupError, TypeError, ValueError, AttributeError, OverflowError: it does not have its form.
+            ProtocolError: the message belongs to another session, or is not one that is expected.
         """
-        message_type = message["type"]
-        if message["session"] != self._session_id:
-            raise ProtocolError(
-                f"{message_type} for session {message['session']} in session {self._session_id}"
-            )
-        if message_type == "failed":
-            self._detail = responses.limited_text(message["detail"])
+        name = response.type
+        if session_id != self._session_id:
+            raise ProtocolError(f"{name} for session {session_id} in session {self._session_id}")
+        if isinstance(response, Failed):
+            self._detail = response.detail
             return
-        if message_type == "bytes_needed" and self._byte_feed is not None and "stopped" not in self._expected:
-            self._byte_feed.request(int(message["start"]), int(message["end"]))
+        is_stopping = Stopped in self._expected
+        if isinstance(response, BytesNeeded) and self._byte_feed is not None and not is_stopping:
+            self._byte_feed.request(response.start, response.end)
             self._watchdog.disarm()
             return
-        if message_type == "out_of_memory":
-            self._fail(WorkerFailure.OOM, message["detail"])
+        if isinstance(response, OutOfMemory):
+            self._fail(WorkerFailure.OOM, response.detail)
             return
-        if message_type == "heartbeat" or (
-            message_type not in self._expected and "stopped" in self._expected
-        ):
+        is_expected = isinstance(response, self._expected)
+        if isinstance(response, Heartbeat) or (not is_expected and is_stopping):
             self._update_watchdog()
             return
-        if message_type not in self._expected:
-            raise ProtocolError(f"{message_type} is not one of {sorted(self._expected)}")
-        self._inbox.put_nowait(self._parse(message_type, message))
-        if message_type != "unit":
-            self._expected = frozenset()
+        if not is_expected:
+            raise ProtocolError(f"{name} is not one of {sorted(each.__name__ for each in self._expected)}")
+        self._inbox.put_nowait(self._value_of(response))
+        if not isinstance(response, Unit):
+            self._expected = ()
         self._update_watchdog()
 
-    def _parse(self, message_type: str, message: dict[str, Any]) -> object:
+    def _value_of(self, response: Response) -> object:
         """Convert a message into the value, or the error, that the caller who waits for it gets."""
-        match message_type:
-            case "ready":
+        match response:
+            case Ready(protections):
                 self._is_in_service = True
-                self.protections = responses.parse_protections(message)
-                return message_type
-            case "unit":
+                self.protections = frozenset(protections)
+            case Unit(grid, unit, slot):
                 assert self._run is not None
-                return self._run.receive_unit(
-                    int(message["grid"]), int(message["unit"]), int(message["slot"])
-                )
-            case "probed":
-                return responses.parse_metadata(message["metadata"])
-            case "end":
+                return self._run.receive_unit(grid, unit, slot)
+            case Probed(metadata):
+                return metadata
+            case End(summary):
                 assert self._run is not None
-                end = responses.parse_summary(message)
-                self._run.check_end(end)
-                return end
-            case "rejected":
-                return responses.parse_rejection(message)
-        return message_type
+                self._run.check_end(summary)
+                return summary
+            case Rejected():
+                return rejection_error(response)
+        return response
 
     async def _next_response(self) -> object:
         """Wait for the next value, or raise the error that arrives instead."""
@@ -299,8 +308,8 @@ class WorkerProcess(asyncio.Protocol):
         if file.fd != self._sent_fd:
             self._sent_fd = file.fd
             self._send_descriptor(file.fd)
-            self._send("file_moved")
-        self._send("bytes_available", start=start, end=end, size=file.size_bytes)
+            self._send(FileMoved())
+        self._send(BytesAvailable(start, end, file.size_bytes))
         self._update_watchdog()
 
     def _stop_byte_feed(self) -> None:
@@ -309,18 +318,18 @@ class WorkerProcess(asyncio.Protocol):
             self._byte_feed.stop()
             self._byte_feed = None
 
-    def _request(self, expected: set[str], message_type: str, **content: object) -> None:
+    def _request(self, expected: tuple[type[Response], ...], request: Request) -> None:
         """Send a message that the worker answers with one of the ``expected`` types."""
-        if self._expected and message_type != "stop":
-            raise RuntimeError(f"{message_type} while the worker still owes one of {sorted(self._expected)}")
-        self._expected = frozenset(expected)
-        self._send(message_type, **content)
+        if self._expected and not isinstance(request, Stop):
+            raise RuntimeError(f"{request.type} while the worker still owes a response")
+        self._expected = expected
+        self._send(request)
         self._update_watchdog()
 
-    def _send(self, message_type: str, **content: object) -> None:
+    def _send(self, request: Request) -> None:
         """Send a message, unless the connection is closed."""
         if not self._transport.is_closing():
-            self._transport.write(pack({"type": message_type, "session": self._session_id, **content}))
+            self._transport.write(pack(self._session_id, request))
 
     def _send_descriptor(self, fd: int) -> None:
         """Send a copy of the descriptor ``fd`` over the second socket."""
@@ -332,7 +341,7 @@ class WorkerProcess(asyncio.Protocol):
     def _send_release(self, run: DecodeRun, slot: int) -> None:
         """Tell the worker that ``slot`` is free again, if ``run`` is still the current one."""
         if run is self._run and self.is_alive:
-            self._send("release", run=run.memory.run_id, slot=slot)
+            self._send(Release(run.memory.run_id, slot))
             self._update_watchdog()
 
     # Watching.
@@ -354,7 +363,7 @@ class WorkerProcess(asyncio.Protocol):
         """Kill the worker for ``failure``, and keep the error for its client; ``connection_lost`` follows."""
         if self.is_alive:
             self.is_alive = False
-            self._failure, self._detail = failure, responses.limited_text(detail)
+            self._failure, self._detail = failure, detail[:MAX_TEXT]
             self._error = client_error(failure, self._config, value)
             self._watchdog.stop()
             self._transport.abort()

@@ -12,14 +12,14 @@ import socket
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import av.logging
 import av.subtitles.codeccontext
 import av.subtitles.stream
 import numpy as np
 
+from tubelet.service.decode import protocol
 from tubelet.service.decode.demux.byte_source import ByteSource
 from tubelet.service.decode.demux.hwaccel import accelerator
 from tubelet.service.decode.frames.decoder import Job, decode
@@ -27,10 +27,8 @@ from tubelet.service.decode.limits import Limits
 from tubelet.service.decode.pixels.resample import preload
 from tubelet.service.decode.prctl import set_process_name
 from tubelet.service.decode.probe.probe import Track, probe, probe_header
-from tubelet.service.decode.protocol import Unpacker, VideoRejected, pack
+from tubelet.service.decode.protocol import Request, Response, VideoRejected
 from tubelet.service.decode.worker import sandbox
-from tubelet.service.types.plan import Plan, SamplingGrid
-from tubelet.service.types.video import PixelFormat
 
 # The video, briefly the file that it moves to, the shared memory, and mmap's own copy of its descriptor.
 _DESCRIPTORS_PER_VIDEO = 4
@@ -56,15 +54,15 @@ class _Connection:
     def __init__(self, settings: Settings, messages_fd: int, files_fd: int) -> None:
         self._socket = socket.socket(fileno=messages_fd)
         self._files = socket.socket(fileno=files_fd)
-        self._unpacker = Unpacker()
-        self._received: list[dict[str, Any]] = []
+        self._unpacker = protocol.Unpacker(protocol.MAX_REQUEST_BYTES)
+        self._received: list[tuple[int, Request]] = []
         self._last_sent_at = time.monotonic()
         self._heartbeat_interval_s = settings.heartbeat_interval_s
 
-    def send(self, message_type: str, session_id: int, **content: object) -> None:
+    def send(self, session_id: int, response: Response) -> None:
         """Send a message about session ``session_id``."""
         try:
-            self._socket.sendall(pack({"type": message_type, "session": session_id, **content}))
+            self._socket.sendall(protocol.pack(session_id, response))
         except ConnectionError:
             raise SystemExit from None
         self._last_sent_at = time.monotonic()
@@ -72,15 +70,15 @@ class _Connection:
     def send_heartbeat(self, session_id: int) -> None:
         """Send a heartbeat if nothing has been sent for ``heartbeat_interval_s``."""
         if time.monotonic() - self._last_sent_at >= self._heartbeat_interval_s:
-            self.send("heartbeat", session_id)
+            self.send(session_id, protocol.Heartbeat())
 
-    def receive(self) -> dict[str, Any]:
-        """Wait for the next message."""
+    def receive(self) -> tuple[int, Request]:
+        """Wait for the next message; return the number of its session, and its content."""
         while not self._received:
             self._read_socket()
         return self._received.pop(0)
 
-    def receive_nowait(self) -> dict[str, Any] | None:
+    def receive_nowait(self) -> tuple[int, Request] | None:
         """Return the next message, or None if none has arrived."""
         if not self._received and select.select([self._socket], [], [], 0)[0]:
             self._read_socket()
@@ -101,7 +99,7 @@ class _Connection:
             raise SystemExit from None
         if not data:
             raise SystemExit
-        self._received += self._unpacker.feed(data)
+        self._received += map(protocol.parse_request, self._unpacker.feed(data))
 
 
 class _SharedSlots:
@@ -124,7 +122,7 @@ class _SharedSlots:
 
     def announce(self, grid: int, unit: int, slot: int) -> None:
         """Tell the parent that ``slot`` holds a finished unit."""
-        self._session.send("unit", grid=grid, unit=unit, slot=slot)
+        self._session.send(protocol.Unit(grid, unit, slot))
 
     def release(self, slot: int) -> None:
         """Mark ``slot`` as free."""
@@ -150,14 +148,15 @@ class _Session:
         self._run_id = 0
         self._cpu_at_start_s = time.process_time()
 
-    def run(self, header_only: bool, size_bytes: int | None, is_whole: bool) -> None:
+    def run(self, request: protocol.Probe) -> None:
         """Probe the video, then handle the parent's messages until it stops the session."""
-        self._source = ByteSource(self._upload_fd, None if is_whole else self._request_bytes, size_bytes)
-        find_track = probe_header if header_only else probe
+        request_bytes = None if request.is_whole else self._request_bytes
+        self._source = ByteSource(self._upload_fd, request_bytes, request.size)
+        find_track = probe_header if request.header_only else probe
         try:
             self._run_or_reject(lambda: self._probe(find_track))
             while True:
-                self._handle(self._connection.receive())
+                self.handle_next()
         except _SessionStopped:
             return
         finally:
@@ -165,19 +164,19 @@ class _Session:
                 self._track.close()
             self._source.close()
 
-    def send(self, message_type: str, **content: object) -> None:
+    def send(self, response: Response) -> None:
         """Send a message about this session."""
-        self._connection.send(message_type, self._id, **content)
+        self._connection.send(self._id, response)
 
     def handle_next(self) -> None:
         """Wait for the parent's next message, and handle it."""
-        self._handle(self._connection.receive())
+        self._handle(self._connection.receive()[1])
 
     def heartbeat(self) -> None:
         """Handle messages that have arrived, send a heartbeat, and check ``max_cpu_s``, between packets."""
         self._check_stopped()
         while (message := self._connection.receive_nowait()) is not None:
-            self._handle(message)
+            self._handle(message[1])
         self._connection.send_heartbeat(self._id)
         used_s = time.process_time() - self._cpu_at_start_s
         if used_s > self._limits.max_cpu_s:
@@ -188,31 +187,31 @@ class _Session:
                 value=used_s,
             )
 
-    def _handle(self, message: dict[str, Any]) -> None:
+    def _handle(self, request: Request) -> None:
         """Do what a message of the parent asks for."""
-        match message:
-            case {"type": "stop"}:
+        match request:
+            case protocol.Stop():
                 self._is_stopped = True
                 self._source.mark_end()
                 raise _SessionStopped
-            case {"type": "release", "slot": slot, "run": run_id}:
+            case protocol.Release(run_id, slot):
                 # A late release of an earlier run is not about a slot of this one.
                 if self._slots is not None and run_id == self._run_id:
                     self._slots.release(slot)
-            case {"type": "bytes_available", "start": start, "end": end, "size": size}:
+            case protocol.BytesAvailable(start, end, size):
                 self._waits_for_bytes = False
                 self._source.add_available(start, end, size)
-            case {"type": "file_moved"}:
+            case protocol.FileMoved():
                 self._source.replace_fd(self._connection.receive_descriptor())
-            case {"type": "decode"}:
-                self._run_or_reject(lambda: self._decode(message))
-            case _:
-                raise SystemExit(f"unexpected message from the parent: {message}")
+            case protocol.Decode():
+                self._run_or_reject(lambda: self._decode(request))
+            case protocol.Probe():
+                raise SystemExit("unexpected probe from the parent, within a session")
 
     def _request_bytes(self, start: int, end: int) -> None:
         """Wait until some of the bytes from ``start`` to ``end`` are available."""
         self._waits_for_bytes = True
-        self.send("bytes_needed", start=start, end=end)
+        self.send(protocol.BytesNeeded(start, end))
         while self._waits_for_bytes:
             self.handle_next()
 
@@ -222,9 +221,8 @@ class _Session:
             work()
         except VideoRejected as rejection:
             self._check_stopped()
-            self.send(
-                "rejected", reason=rejection.reason, message=rejection.message, metadata=rejection.metadata
-            )
+            message = rejection.message[: protocol.MAX_TEXT]
+            self.send(protocol.Rejected(rejection.reason, message, rejection.limit, rejection.value))
 
     def _check_stopped(self) -> None:
         """Raise ``_SessionStopped`` if the session has been stopped.
@@ -237,25 +235,24 @@ class _Session:
     def _probe(self, find_track: Callable[[ByteSource, Limits, Callable[[], None]], Track]) -> None:
         """Probe the video with ``find_track``, and send its metadata."""
         self._track = find_track(self._source, self._limits, self.heartbeat)
-        self.send("probed", metadata=asdict(self._track.metadata))
+        self.send(protocol.Probed(self._track.metadata))
 
-    def _decode(self, message: dict[str, Any]) -> None:
-        """Decode the plan in ``message`` into its shared memory, and send the end."""
+    def _decode(self, request: protocol.Decode) -> None:
+        """Decode the plan of ``request`` into its shared memory, and send the end."""
         fd = self._connection.receive_descriptor()
-        pixel_format = PixelFormat(**message["pixel_format"])
-        plan = Plan(tuple(SamplingGrid(**grid) for grid in message["grids"]), message["is_unbounded"])
+        plan, pixel_format = request.plan, request.pixel_format
         unit_shape = (plan.grids[0].frames_per_unit, pixel_format.height, pixel_format.width, 3)
-        self._run_id = message["run"]
-        self._slots = _SharedSlots(self, fd, message["slots"], unit_shape)
+        self._run_id = request.run
+        self._slots = _SharedSlots(self, fd, request.slots, unit_shape)
         try:
             track = self._track or probe(self._source, self._limits, self.heartbeat)
             self._track = None if track.is_header_only else track
-            job = Job(self._source, track, plan, pixel_format, message["fast"], self._limits)
+            job = Job(self._source, track, plan, pixel_format, request.fast, self._limits)
             end = decode(job, self._slots, self.heartbeat)
         finally:
             self._slots.close()
             self._slots = None
-        self.send("end", **asdict(end))
+        self.send(protocol.End(end))
 
 
 def prepare() -> None:
@@ -281,31 +278,30 @@ def main(settings: Settings, messages_fd: int, files_fd: int) -> None:
         protections = sandbox.enter(settings.memory_bytes, highest_fd + 1 + _DESCRIPTORS_PER_VIDEO)
     else:
         protections = ()  # a GPU driver opens files, maps much memory, and makes system calls all the time
-    connection.send("ready", 0, protections=protections)
+    connection.send(0, protocol.Ready(protections))
     while True:
-        message = connection.receive()
-        if message["type"] == "probe":
-            _serve_video(connection, settings, message)
+        session_id, request = connection.receive()
+        if isinstance(request, protocol.Probe):
+            _serve_video(connection, settings, session_id, request)
 
 
-def _serve_video(connection: _Connection, settings: Settings, message: dict[str, Any]) -> None:
-    """Serve the video of a probe ``message``; exit after an error that may have damaged the process."""
-    session_id = message["session"]
+def _serve_video(
+    connection: _Connection, settings: Settings, session_id: int, request: protocol.Probe
+) -> None:
+    """Serve the video that ``request`` begins with; exit after an error that may have damaged the process."""
     try:
-        _Session(connection, settings, session_id).run(
-            message["header_only"], message["size"], message["is_whole"]
-        )
+        _Session(connection, settings, session_id).run(request)
     except MemoryError as error:
         # FFmpeg may be in an invalid state: this process must take no other video.
-        connection.send("out_of_memory", session_id, detail=_describe(error))
+        connection.send(session_id, protocol.OutOfMemory(_describe(error)))
         raise SystemExit(1) from None
     except Exception as error:
-        connection.send("failed", session_id, detail=_describe(error))
+        connection.send(session_id, protocol.Failed(_describe(error)))
         raise SystemExit(1) from None
     # PyAV's objects refer to each other, and hold decoded frames: much memory, but too few objects for the
     # garbage collector to run by itself.
     gc.collect()
-    connection.send("stopped", session_id)
+    connection.send(session_id, protocol.Stopped())
 
 
 def _describe(error: Exception) -> str:
@@ -315,4 +311,4 @@ def _describe(error: Exception) -> str:
     """
     frames = traceback.extract_tb(error.__traceback__)
     where = " < ".join(f"{frame.filename}:{frame.lineno}" for frame in reversed(frames[-6:]))
-    return f"{error!r} at {where}"
+    return f"{error!r} at {where}"[: protocol.MAX_TEXT]

@@ -19,9 +19,9 @@ from tubelet.service.decode.pool.worker_process import WorkerFailure
 from tubelet.service.errors import VideoTooLarge
 
 
-async def test_workers_import_neither_torch_nor_grpc() -> None:
+async def test_workers_import_neither_torch_nor_grpc_nor_pydantic() -> None:
     module = "tubelet.service.decode.worker.forkserver"
-    code = f"import sys, {module}; print(*sys.modules.keys() & {{'av', 'torch', 'grpc'}})"
+    code = f"import sys, {module}; print(*sys.modules.keys() & {{'av', 'torch', 'grpc', 'pydantic'}})"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert result.stdout.split() == ["av"]
 

@@ -85,4 +85,4 @@ def test_index_is_checked_against_the_frame_limit(tmp_path: Path, options: dict[
     path = _clip(tmp_path, _MANY, options)
     with pytest.raises(VideoRejected) as refused, probe_file(path, max_frames=_MANY - 1):
         pass
-    assert (refused.value.reason, refused.value.metadata["limit"]) == ("VIDEO_TOO_LARGE", _MANY - 1)
+    assert (refused.value.reason, refused.value.limit) == ("VIDEO_TOO_LARGE", _MANY - 1)
