@@ -93,6 +93,7 @@ class PacketStats:
     is_encrypted: bool  # at least one key frame is
     has_reliable_timestamps: bool  # complete and rising, so that they tell which frame is shown when
     has_b_frame_delay: bool  # some packet's PTS differs from its DTS
+    lacks_pts: bool  # some packet has none
     first: int | None  # the first packet's timestamp; None if no packet has one
     earliest: int | None
     latest: int | None
@@ -111,6 +112,7 @@ class PacketStats:
             is_encrypted=self.is_encrypted or tail.is_encrypted,
             has_reliable_timestamps=self.has_reliable_timestamps and tail.has_reliable_timestamps,
             has_b_frame_delay=self.has_b_frame_delay or tail.has_b_frame_delay,
+            lacks_pts=self.lacks_pts or tail.lacks_pts,
             first=self.first,
             earliest=self.earliest,
             is_frame_count_exact=is_exact,
@@ -122,7 +124,7 @@ class PacketCounter:
 
     def __init__(self, leading_packets: LeadingPackets | None = None) -> None:
         self.packets = self.packets_read = self.leading_count = self.corrupt_packets = 0
-        self.is_encrypted = self.has_b_frame_delay = False
+        self.is_encrypted = self.has_b_frame_delay = self.lacks_pts = False
         self.has_reliable_timestamps = True
         self.first: int | None = None
         self.earliest: int | None = None
@@ -145,6 +147,7 @@ class PacketCounter:
             is_encrypted=self.is_encrypted,
             has_reliable_timestamps=self.has_reliable_timestamps,
             has_b_frame_delay=self.has_b_frame_delay,
+            lacks_pts=self.lacks_pts,
             first=self.first,
             earliest=self.earliest,
             latest=self.latest,
@@ -159,6 +162,7 @@ class PacketCounter:
             self.is_encrypted |= is_encrypted(packet)
         self._check_timestamps(pts, dts)
         self.has_b_frame_delay |= pts != dts
+        self.lacks_pts |= pts is None
         is_leading = self._is_leading(pts, dts)
         self.packets_read += 1
         if packet.is_discard:  # cut away by an edit list: decoded but not shown

@@ -21,7 +21,7 @@ def metadata_from_stats(stream: Stream, head: StreamHead, stats: PacketStats) ->
     Raises:
         VideoRejected: VIDEO_TOO_LARGE.
     """
-    span = _span(stats, head)
+    span = _span(stream, stats, head)
     duration_ns = head.timeline.to_ns(head.timeline.origin + span)
     check_duration(duration_ns, stream.limits)
     width, height = display_size(head.first, stream.aspect, stream.cropping)
@@ -54,18 +54,19 @@ def metadata_from_header(stream: Stream, head: StreamHead) -> VideoMetadata:
     )
 
 
-def _span(stats: PacketStats, head: StreamHead) -> int:
+def _span(stream: Stream, stats: PacketStats, head: StreamHead) -> int:
     """Return the video's duration in ticks, at least one frame's."""
     timeline = head.timeline
-    frames = stats.packets * timeline.frame_ticks
     if stats.latest is None or stats.earliest is None:
-        return frames
+        return stats.packets * timeline.frame_ticks
     end = stats.end if stats.end > stats.latest else stats.latest + timeline.frame_ticks
     # Without PTS, the decoder's delay shifts all frames alike, the first one included.
     start = stats.earliest if head.first.pts is None else timeline.origin
+    span = max(end - start, 1)
     # Without a PTS, nothing tells how long after its packet the last frame is shown.
-    is_even = not stats.has_reliable_timestamps and abs(frames - (end - start)) <= timeline.frame_ticks
-    return frames if is_even else max(end - start, 1)
+    at_constant_rate = round(stats.packets / (frame_rate_or_default(stream) * timeline.time_base))
+    is_short = stats.lacks_pts and span < at_constant_rate <= span + timeline.frame_ticks
+    return at_constant_rate if is_short else span
 
 
 def _warnings(stream: Stream, stats: PacketStats, duration_ns: int) -> list[str]:
