@@ -3,9 +3,7 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -254,32 +252,6 @@ def test_interrupted_evaluation_says_how_to_continue(served: Served, clip: Path,
     said = "interrupted: 1 of 2 videos are done, in out; run the same command again to continue"
     assert shown.lines == [said]
     assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) == 2
-
-
-def test_second_ctrl_c_ends_a_command_at_once() -> None:
-    script = """
-import asyncio
-from tubelet.service.cli.runs.interruption import cancel_on_ctrl_c
-async def main():
-    with cancel_on_ctrl_c():
-        print("begun", flush=True)
-        try:
-            await asyncio.sleep(1000)
-        finally:
-            print("cleaning up", flush=True)
-            await asyncio.sleep(1000)
-asyncio.run(main())
-"""
-    command = [sys.executable, "-c", script]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        assert process.stdout.readline() == "begun\n"
-        process.send_signal(signal.SIGINT)
-        assert process.stdout.readline() == "cleaning up\n"
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=100) == 130
-        assert process.stderr.read() == ""
 
 
 @pytest.mark.parametrize("in_order", [False, True])

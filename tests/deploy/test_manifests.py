@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import subprocess
-import tomllib
 from functools import cache
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -14,10 +13,10 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
+from tests.support.container_image import ROOT, containerfile, project, user
 from tubelet.service.config.config import GIB, Config, load_config
 from tubelet.v1 import video_classifier_pb2
 
-ROOT = Path(__file__).parents[2]
 KUSTOMIZE = ROOT / "deploy" / "kustomize"
 WHOLE = ("base", "overlays/fetch", "overlays/gpu", "overlays/store")
 SERVER_BYTES = 1 * GIB  # what the server itself may take; it takes half of that idle, with small models
@@ -307,43 +306,3 @@ def test_readiness_probe_names_the_grpc_service() -> None:
 @needs_kubectl
 def test_image_tag_is_the_project_version() -> None:
     assert container("base")["image"] == f"tubelet:{project()['version']}"
-
-
-def test_image_holds_all_packages_of_the_wheel() -> None:
-    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
-    links = [
-        each for package in wheel["packages"] for each in (ROOT / package).iterdir() if each.is_symlink()
-    ]
-    behind_links = {str(link.resolve().relative_to(ROOT)) for link in links}
-    assert behind_links
-    needed = {*wheel["packages"], *behind_links, "pyproject.toml", project()["readme"]}
-    copied = {
-        source
-        for line in re.findall(r"^COPY (?!--from)(.*)$", containerfile(), re.M)
-        for source in line.split()[:-1]
-    }
-    let_through = {
-        line[1:] for line in (ROOT / ".containerignore").read_text().splitlines() if line[:1] == "!"
-    }
-    assert copied == needed
-    assert let_through == needed
-
-
-def test_image_runs_as_a_numbered_user_other_than_root() -> None:
-    assert min(user()) > 0
-
-
-def user() -> tuple[int, int]:
-    """The user and the group that the image runs as."""
-    ((uid, gid),) = re.findall(r"^USER (\d+):(\d+)$", containerfile(), re.M)
-    return int(uid), int(gid)
-
-
-@cache
-def containerfile() -> str:
-    return (ROOT / "deploy" / "Containerfile").read_text()
-
-
-@cache
-def project() -> dict[str, Any]:
-    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -1,12 +1,9 @@
 """Downloads from well-behaved and faulty web servers, over real connections."""
 
-import asyncio
 import socket
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_network
-from typing import Any
 
 import pytest
 
@@ -296,28 +293,6 @@ async def test_server_that_sends_too_slowly_ends_in_a_timeout(web: Site) -> None
     finally:
         over.set()
     assert isinstance(error, FetchFailed)
-
-
-async def test_slow_name_resolution_leaves_threads_for_others(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    loop, asked, answer = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
-
-    def look_up(*_: Any, **__: Any) -> Any:
-        loop.call_soon_threadsafe(asked.set)
-        answer.wait(60)
-        raise socket.gaierror("no such name")
-
-    monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    loop.set_default_executor(ThreadPoolExecutor(1))
-    fetching = asyncio.create_task(failure(config("http://slow.example/"), "http://slow.example/a.mp4"))
-    try:
-        await asked.wait()
-        async with asyncio.timeout(50):
-            await asyncio.to_thread(lambda: None)
-    finally:
-        answer.set()
-    assert isinstance(await fetching, FetchFailed)
 
 
 async def test_host_names_are_resolved(web: Site) -> None:
