@@ -69,6 +69,7 @@ class AnonymousFile:
                 await self._write(offset, pieces)
 
     async def _write(self, offset: int, pieces: Sequence[Piece]) -> None:
+        """Write to memory while that has room; then move the file to disk, and write on a thread."""
         count = sum(map(len, pieces))
         if self.stays_in_memory(count):
             _write_all(self.fd, offset, pieces)
@@ -83,6 +84,7 @@ class AnonymousFile:
 
     @contextmanager
     def _full_disk_named(self) -> Iterator[None]:
+        """Raise StorageFull for a full disk, quota or file size limit; other errors as they are."""
         try:
             yield
         except OSError as error:
@@ -130,6 +132,7 @@ async def _finish_in_thread(fd: int, offset: int, pieces: Sequence[Piece]) -> No
 
 
 def _write_all(fd: int, offset: int, pieces: Sequence[Piece]) -> None:
+    """Write ``pieces`` one after another at ``offset``; blocks."""
     for piece in pieces:
         view = memoryview(piece)
         while view:

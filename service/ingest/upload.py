@@ -71,16 +71,19 @@ class WriteBuffer:
             await asyncio.wait([self._writing])
 
     def _hear(self, writing: asyncio.Task[None]) -> None:
+        """Call ``failed`` if writing in the background failed."""
         if not writing.cancelled() and writing.exception() is not None:
             self._failed()
 
     async def _write_on(self) -> None:
+        """Write what is buffered, until nothing is."""
         while self._waiting:
             await asyncio.sleep(_GATHER_S)
             pieces, self._waiting, self._waiting_bytes = self._waiting, [], 0
             await self._write(pieces)
 
     async def _write(self, pieces: list[Piece]) -> None:
+        """Append ``pieces`` to the file, and report the bytes written so far."""
         await self._storage.write(self._written_bytes, pieces)
         self._written_bytes += sum(map(len, pieces))
         self._wrote(self._written_bytes)
@@ -141,6 +144,7 @@ class Upload:
         await asyncio.shield(self._stopping)
 
     async def _stop(self) -> None:
+        """Stop reading and writing, then close the file."""
         self._filling.cancel()
         await asyncio.wait((self._filling,))
         if not self._filling.cancelled():
@@ -149,6 +153,11 @@ class Upload:
         self._storage.close()
 
     async def _fill(self, chunks: AsyncIterator[Piece]) -> None:
+        """Write ``chunks`` to the file until they end; then the size is known.
+
+        Raises:
+            UploadTooLarge, EmptyUpload, StorageFull, or the error that ended the chunks.
+        """
         size = 0
         try:
             async for chunk in chunks:
@@ -170,6 +179,7 @@ class Upload:
         self.size_bytes = size
 
     def _wrote(self, count: int) -> None:
+        """Record that ``count`` bytes of the file have been written, and wake who waits for them."""
         self._arrived = count
         self._arrival.notify()
 
