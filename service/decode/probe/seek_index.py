@@ -28,50 +28,70 @@ _MIN_BYTES = 4 * _SAMPLES * BUFFER_BYTES  # a smaller file is read whole quickly
 
 
 class SeekedKeyFrames:
-    """A ``KeyFrameIndex`` that seeks and reads in the stream opened by ``reopen`` for each question.
+    """A ``KeyFrameIndex`` that remembers what a search has found.
+
+    Two callers ask for the same times, one later than the other. Each step back would open the file again.
+    """
+
+    def __init__(self, search: "KeyFrameSearch") -> None:
+        self._search = search
+        self._pts: list[int] = []  # of all key frames that were found, sorted
+        # By PTS: a key frame, and the last time for which it is known to be the answer.
+        self._valid_until: dict[int, tuple[KeyFrame, int]] = {}
+        self._none_until = search.earliest - 1  # there is no key frame up to here
+
+    def close(self) -> None:
+        """End the search."""
+        self._search.close()
+
+    def at_or_before(self, ticks: int) -> KeyFrame | None:
+        """Return the last key frame at or before ``ticks``; None if only the first one may be."""
+        if ticks <= self._none_until:
+            return None
+        place = bisect_right(self._pts, ticks) - 1
+        if place >= 0:
+            key, until = self._valid_until[self._pts[place]]
+            if ticks <= until:
+                return key
+        found = self._search.at_or_before(ticks)
+        if found is None:
+            self._none_until = ticks
+            return None
+        if found.pts not in self._valid_until:
+            insort(self._pts, found.pts)
+        self._valid_until[found.pts] = found, ticks
+        return found
+
+    def after(self, ticks: int) -> KeyFrame | None:
+        """Return None: the next key frame is unknown."""
+        return None
+
+
+class KeyFrameSearch:
+    """A search for key frames that seeks and reads in the stream opened by ``reopen``.
 
     The video begins at ``earliest`` ticks. A frame lasts ``frame_ticks``, from which the number of packets
     before a key frame is estimated.
     """
 
     def __init__(self, reopen: Callable[[], Stream], earliest: int, frame_ticks: Fraction) -> None:
+        self.earliest = earliest
         self._reopen = reopen
         self._stream = reopen()
-        self._earliest = earliest
         self._frame_ticks = frame_ticks
         self._ticks_per_s = 1 / (self._stream.time_base or Fraction(1))
         self._last_query = self._read_until_ticks = earliest
         self._found: list[KeyFrame] = []  # the last key frame before the last query, then those after it
-        self._cached_pts: list[int] = []  # the PTS of all key frames that were found, sorted
-        # By PTS: a key frame, and the last time for which it is known to be the answer.
-        self._valid_until: dict[int, tuple[KeyFrame, int]] = {}
-        self._none_until = earliest - 1  # there is no key frame up to here
 
     def close(self) -> None:
         """Close the stream."""
         self._stream.close()
 
     def at_or_before(self, ticks: int) -> KeyFrame | None:
-        """Return the last key frame at or before ``ticks``; None if only the first one may be."""
-        if ticks <= self._none_until:
-            return None
-        place = bisect_right(self._cached_pts, ticks) - 1
-        if place >= 0:
-            key, until = self._valid_until[self._cached_pts[place]]
-            if ticks <= until:
-                return key
-        found = self._search(ticks)
-        if found is None:
-            self._none_until = ticks
-        else:
-            self._cache(found, ticks)
-        return found
-
-    def _search(self, ticks: int) -> KeyFrame | None:
         """Find the last key frame at or before ``ticks`` by reading on or by seeking."""
         if ticks < self._last_query:  # a demuxer that knows only parts of its list may not find the way back
             self.close()
-            self._stream, self._read_until_ticks, self._found = self._reopen(), self._earliest, []
+            self._stream, self._read_until_ticks, self._found = self._reopen(), self.earliest, []
         self._last_query = ticks
         if ticks - self._read_until_ticks > _NEAR_S * self._ticks_per_s:
             self._seek(ticks)
@@ -81,20 +101,6 @@ class SeekedKeyFrames:
             self._found.pop(0)
         return self._found[0] if self._is_found(ticks) else None
 
-    def _cache(self, key: KeyFrame, asked: int) -> None:
-        """Remember that ``key`` is the last key frame at or before ``asked``.
-
-        Two callers ask for the same times, one later than the other. Each step back would open the file
-        again.
-        """
-        if key.pts not in self._valid_until:
-            insort(self._cached_pts, key.pts)
-        self._valid_until[key.pts] = key, asked
-
-    def after(self, ticks: int) -> KeyFrame | None:
-        """Return None: the next key frame is unknown."""
-        return None
-
     def stats_to_end(self) -> PacketStats | None:
         """Read to the end; return the statistics since the last seek, or None if the file is truncated."""
         self._stream.read_to_end()
@@ -102,7 +108,7 @@ class SeekedKeyFrames:
 
     def has_even_timestamps(self, size_bytes: int) -> bool:
         """Whether timestamps sampled at equal distances in the file rise, without large jumps."""
-        times = [self._earliest]
+        times = [self.earliest]
         for place in range(1, _SAMPLES):
             if not self._stream.seek_byte(size_bytes * place // _SAMPLES):
                 return False
@@ -142,7 +148,7 @@ class SeekedKeyFrames:
             if packet.dts is not None:
                 self._read_until_ticks = packet.dts
             if packet.is_keyframe and packet.pts is not None:
-                number = round((packet.pts - self._earliest) / self._frame_ticks)
+                number = round((packet.pts - self.earliest) / self._frame_ticks)
                 self._found.append(
                     KeyFrame(packet.pts, packet.pts if packet.dts is None else packet.dts, number)
                 )
@@ -163,13 +169,14 @@ def stats_by_seeking(front: Stream, size_bytes: int) -> PacketStats:
     end = head.earliest + int(Fraction(seconds) / time_base)
     frame_ticks = 1 / (frame_rate_or_default(front) * time_base)
     with ExitStack() as owned:
-        keys = owned.enter_context(closing(SeekedKeyFrames(front.reopen, head.earliest, frame_ticks)))
-        if allows_discontinuities(container) and not keys.has_even_timestamps(size_bytes):
+        search = owned.enter_context(closing(KeyFrameSearch(front.reopen, head.earliest, frame_ticks)))
+        if allows_discontinuities(container) and not search.has_even_timestamps(size_bytes):
             raise StatsUnavailable("timestamps do not rise evenly with the offset in the file")
+        keys = SeekedKeyFrames(search)
         last = keys.at_or_before(end)
         if last is None or last.pts <= head.latest:
             raise StatsUnavailable("no key frame was found after the first packets")
-        tail = keys.stats_to_end()
+        tail = search.stats_to_end()
         if tail is None or tail.latest is None or not tail.has_reliable_timestamps:
             raise StatsUnavailable("the end of the file is damaged")
         owned.pop_all()

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.videos import decode_limits, open_source, probe_file, remux, render
 from tubelet.service.decode.demux.stream import Stream, open_stream
-from tubelet.service.decode.probe.seek_index import SeekedKeyFrames
+from tubelet.service.decode.probe.seek_index import KeyFrameSearch, SeekedKeyFrames
 
 _SECONDS, _RATE = 24, 25
 _KINDS = {
@@ -46,7 +46,7 @@ def sought(clip: Path, opened: list[Stream]) -> Iterator[SeekedKeyFrames]:
             return opened[-1]
 
         frame_ticks = 1 / (_RATE * track.timeline.time_base)
-        with closing(SeekedKeyFrames(reopen, track.timeline.origin, frame_ticks)) as keys:
+        with closing(SeekedKeyFrames(KeyFrameSearch(reopen, track.timeline.origin, frame_ticks))) as keys:
             yield keys
 
 
