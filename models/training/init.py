@@ -17,9 +17,8 @@ SPEEDS = (0.15, 6.0)  # drift, pixels per frame
 TURN_MAX = 0.4  # most cycles per frame; above half a cycle, a drift looks like one in the other direction
 STANDING_SHARE = 0.2  # share of gratings that do not drift, which see texture
 WINDOW = (0.2, 0.4)  # standard deviation of the Gaussian window, sides of a patch
-GAIN = (
-    0.5  # norm of a kernel at 0.1 cycles per pixel; proportional to frequency, as pictures have less contrast
-)
+# Norm of a kernel at 0.1 cycles per pixel; proportional to frequency, as pictures have less contrast.
+GAIN = 0.5
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from einops import rearrange
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -66,14 +66,9 @@ class Trainer:
         named = dict(self.trained.named_parameters())
         decayed = [p for name, p in named.items() if p.ndim > 1 and not name.endswith(UNDECAYED)]
         others = [p for name, p in named.items() if p.ndim <= 1 or name.endswith(UNDECAYED)]
-        self.optimiser = torch.optim.AdamW(
-            [
-                {"params": decayed, "weight_decay": recipe.weight_decay},
-                {"params": others, "weight_decay": 0.0},
-            ],
-            lr=recipe.learning_rate,
-            betas=(0.9, 0.98),
-        )
+        groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+        rate, decay = recipe.learning_rate, recipe.weight_decay
+        self.optimiser = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), weight_decay=decay)
         self.step = 0
 
     def start_second_leg(self, weights: Mapping[str, Tensor]) -> None:
@@ -87,20 +82,16 @@ class Trainer:
 
         ``batches`` begin with that of the present step.
         """
-        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with (
-            Progress(*(TextColumn(c) if isinstance(c, str) else c for c in columns)) as bar,
+            Progress("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bar,
             log.open("a", buffering=1) as lines,
         ):
             task = bar.add_task("training", total=self.recipe.steps, completed=self.step)
             for batch in islice(batches, self.recipe.steps - self.step):
                 figures = self.train_step(batch)
                 lines.write(f"{self.step}\t" + "\t".join(f"{value:.4f}" for value in figures) + "\n")
-                bar.update(
-                    task,
-                    completed=self.step,
-                    description="loss {:.3f} flow {:.3f} top-1 {:.2f}".format(*figures),
-                )
+                description = "loss {:.3f} flow {:.3f} top-1 {:.2f}".format(*figures)
+                bar.update(task, completed=self.step, description=description)
                 if self.step % self.recipe.checkpoint_steps == 0 or self.step == self.recipe.steps:
                     self.save(checkpoint)
 

@@ -11,11 +11,7 @@ from numpy.typing import NDArray
 
 from tubelet.models.training.simulation.stillness import is_still
 
-SHORT_SIDE = 160  # pixels of a frame's shorter side
-LONG_SIDE_MAX = 288  # pixels of the longer side; longer pictures are cropped at both ends
-MIN_SIDE = 90  # smallest side of a video, pixels; smaller videos are mostly test patterns
 RATE_HZ = 16  # frames per second of video
-MAX_FRAMES = 480  # most frames of one clip
 STILL_EVERY = RATE_HZ  # distance of the single frames taken from clips whose own camera moves, frames
 STILLS_MAX = 10  # most single frames of one clip
 MIN_CONTRAST = 0.011  # least mean absolute step between neighbouring pixels (0..1); less is an empty picture

@@ -82,8 +82,7 @@ def train(
         batches=recipe.steps,
         batch_size=recipe.batch_size,
     )
-    todo = range(trainer.step, recipe.steps)
-    batches = DataLoader(moves, batch_size=None, sampler=todo, num_workers=1)
+    batches = DataLoader(moves, batch_size=None, sampler=range(trainer.step, recipe.steps), num_workers=1)
     trainer.fit(batches, folder / "checkpoint.pt", folder / "log.tsv")
     typer.echo(f"trained up to step {trainer.step}, in {folder / 'checkpoint.pt'}: evaluate it next")
 
@@ -115,9 +114,8 @@ def evaluate(
         figures[f"{window_s:g}"] = confusion(model, batches, len(LABELS)).tolist()
     (runs / task.name / "figures.json").write_text(json.dumps(figures))
     for name, counts in figures.items():
-        typer.echo(
-            f"{task.name} {name}: {Figures(counts).top1:.4f}, worst {min(Figures(counts).recalls):.3f}"
-        )
+        measured = Figures(counts)
+        typer.echo(f"{task.name} {name}: {measured.top1:.4f}, worst {min(measured.recalls):.3f}")
 
 
 @app.command()

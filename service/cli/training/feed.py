@@ -1,6 +1,6 @@
 """The feed of training: windows of clips, decoded in sandboxed workers with the sampling of serving.
 
-B windows, S units in a window, t frames in a unit, H W C pixels.
+S units in a window, t frames in a unit.
 """
 
 import asyncio
@@ -10,12 +10,11 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import islice
 from threading import Thread
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tubelet.models.spec import Preprocessing, Sampling
 from tubelet.models.training.samples import Sample
@@ -35,34 +34,19 @@ Planner = Callable[[VideoMetadata], tuple[Plan, PixelFormat]]
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Clip:
-    """The windows of a video, (B, S, t, H, W, C) uint8, in the order of its plan."""
-
-    video: LabelledVideo
-    windows: NDArray[np.uint8]
-
-
 def read_samples(videos: Iterable[LabelledVideo], planner: Planner, config: DecodeConfig) -> Iterator[Sample]:
-    """Yield a sample for each window of each video, in order; see ``read_clips``."""
-    for clip in read_clips(videos, planner, config):
-        for units in clip.windows:
-            yield Sample(units, clip.video.label, clip.video.name)
-
-
-def read_clips(videos: Iterable[LabelledVideo], planner: Planner, config: DecodeConfig) -> Iterator[Clip]:
     """Yield the windows of each video, in order; as many videos are decoded at a time as there are workers.
 
     A video that cannot be decoded, or not within the limits of ``config``, is left out with a warning.
     """
-    clips = _decode_in_order(videos, planner, config)
+    decoded = _decode_in_order(videos, planner, config)
 
-    async def next_clip() -> Clip | None:
-        return await anext(clips, None)
+    async def next_video() -> list[Sample] | None:
+        return await anext(decoded, None)
 
     with _event_loop() as loop:
-        while (clip := asyncio.run_coroutine_threadsafe(next_clip(), loop).result()) is not None:
-            yield clip
+        while (samples := asyncio.run_coroutine_threadsafe(next_video(), loop).result()) is not None:
+            yield from samples
 
 
 def plan_windows(
@@ -71,20 +55,12 @@ def plan_windows(
     """Plan all windows of ``window_s`` that fit into a video's first minute, overlapping by half."""
     end_ns = min(metadata.duration_ns, _MAX_READ_NS)
     window_ns = min(to_ns(window_s), end_ns)
-    grids = (
-        SamplingGrid(
-            start_ns=0,
-            end_ns=end_ns,
-            window_ns=window_ns,
-            frames_per_unit=sampling.frames_per_unit,
-            units_per_window=sampling.units_per_window,
-            stride_units=sampling.units_per_window,
-            one_segment=True,
-            view_ns=start_ns,
-        )
-        for start_ns in range(0, end_ns - window_ns + 1, window_ns // 2)
+    t, s = sampling.frames_per_unit, sampling.units_per_window
+    whole = SamplingGrid(0, end_ns, window_ns, t, s, stride_units=s, one_segment=True)
+    starts = range(0, end_ns - window_ns + 1, window_ns // 2)
+    return Plan(tuple(replace(whole, view_ns=start) for start in starts)), PixelFormat(
+        preprocessing.height, preprocessing.width, preprocessing.resize
     )
-    return Plan(tuple(grids)), PixelFormat(preprocessing.height, preprocessing.width, preprocessing.resize)
 
 
 @contextmanager
@@ -112,32 +88,26 @@ def _event_loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 async def _decode_in_order(
     videos: Iterable[LabelledVideo], planner: Planner, config: DecodeConfig
-) -> AsyncIterator[Clip]:
-    """Decode videos in parallel, and yield them in order, without those that fail."""
+) -> AsyncIterator[list[Sample]]:
+    """Decode videos in parallel, and yield each one's samples in order; one that fails has none."""
     async with DecodePool(config) as decoders:
-
-        def start(count: int) -> Iterator[tuple[LabelledVideo, asyncio.Task[NDArray[np.uint8]]]]:
-            for video in islice(waiting, count):
-                yield video, asyncio.create_task(_decode(decoders, video.video, planner))
-
-        waiting = iter(videos)
-        running = deque(start(config.workers))
+        waiting = ((video, asyncio.create_task(_decode(decoders, video, planner))) for video in videos)
+        running = deque(islice(waiting, config.workers))
         while running:
             video, decoding = running.popleft()
+            samples = []
             try:
-                clip = Clip(video, await decoding)
+                samples = await decoding
             except (TubeletError, OSError) as error:
                 _log.warning("left out %s: %s", video.name, error)
-                clip = None
-            running.extend(start(1))
-            if clip is not None:
-                yield clip
+            running.extend(islice(waiting, 1))
+            yield samples
 
 
-async def _decode(decoders: DecodePool, path: str, planner: Planner) -> NDArray[np.uint8]:
-    """Decode the planned windows of one video: -> (B, S, t, H, W, C)."""
+async def _decode(decoders: DecodePool, video: LabelledVideo, planner: Planner) -> list[Sample]:
+    """Decode the planned windows of one video."""
     units = {}
-    with _open_file(path) as file:
+    with _open_file(video.video) as file:
         async with decoders.session(file) as session:
             plan, pixel_format = planner(await session.probe(file))
             async for unit in session.decode(plan, pixel_format):
@@ -147,12 +117,12 @@ async def _decode(decoders: DecodePool, path: str, planner: Planner) -> NDArray[
             plan = plan.cut(session.end.end_ns)
     if plan is None:
         raise CorruptVideo("no frame could be decoded")
-    windows = [
-        [units[number, unit] for unit in grid.window_units(window)]
+    windows = (
+        np.stack([units[number, unit] for unit in grid.window_units(window)])
         for number, grid in enumerate(plan.grids)
         for window in range(grid.num_windows)
-    ]
-    return np.array(windows)
+    )
+    return [Sample(window, video.label, video.name) for window in windows]
 
 
 @contextmanager

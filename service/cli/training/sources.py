@@ -3,30 +3,28 @@
 import json
 import logging
 from functools import partial
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
 from rich.progress import track
 
-from tubelet.models.training.simulation.sources import (
-    LONG_SIDE_MAX,
-    MAX_FRAMES,
-    MIN_SIDE,
-    RATE_HZ,
-    SHORT_SIDE,
-    Source,
-    choose_frames,
-)
+from tubelet.models.training.simulation.sources import RATE_HZ, Source, choose_frames
 from tubelet.service.cli.evaluation.dataset import InvalidDataset, LabelledVideo
 from tubelet.service.cli.runs.video_sources import find_videos
-from tubelet.service.cli.training.feed import read_clips
+from tubelet.service.cli.training.feed import read_samples
 from tubelet.service.cli.training.scene_split import is_test, scene_of
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.errors import ClientError
 from tubelet.service.types.plan import Plan, SamplingGrid
 from tubelet.service.types.video import NS_PER_S, PixelFormat, VideoMetadata
 
+_SHORT_SIDE = 160  # pixels of a frame's shorter side
+_LONG_SIDE_MAX = 288  # pixels of the longer side; longer pictures are cropped at both ends
+_MIN_SIDE = 90  # smallest side of a video, pixels; smaller videos are mostly test patterns
 _FRAME_NS = NS_PER_S // RATE_HZ
+_MAX_FRAMES = 480  # of one clip
 
 _log = logging.getLogger(__name__)
 
@@ -72,16 +70,17 @@ def _fill(cache: Path, videos: Path, config: DecodeConfig) -> dict[str, bool]:
     paths = sorted(Path(each.name) for each in found if each.problem is None)
     named = [LabelledVideo(path.relative_to(videos).as_posix(), str(path), label="") for path in paths]
     moving = {}
-    for clip in track(read_clips(named, _plan_frames, config), "decoding", total=len(named)):
-        frames, moves = choose_frames(clip.windows[:, 0, 0])
+    clips = groupby(read_samples(named, _plan_frames, config), attrgetter("id"))
+    for name, samples in track(clips, "decoding", total=len(named)):
+        frames, moves = choose_frames(np.concatenate([sample.units[0] for sample in samples]))
         if len(frames):
-            np.save(_file(cache, clip.video.name), frames)
-            moving[clip.video.name] = moves
+            np.save(_file(cache, name), frames)
+            moving[name] = moves
         else:
-            _log.warning("left out %s: its pictures are empty", clip.video.name)
+            _log.warning("left out %s: its pictures are empty", name)
     if not moving:
         raise NoSources(
-            f"{videos} holds no clip that can be used: each one cannot be decoded, has fewer than {MIN_SIDE} "
+            f"{videos} holds no clip that can be used: each one cannot be decoded, has fewer than {_MIN_SIDE} "
             "pixels on its shorter side, or shows only empty pictures"
         )
     return moving
@@ -95,18 +94,12 @@ def _file(cache: Path, name: str) -> Path:
 def _plan_frames(metadata: VideoMetadata) -> tuple[Plan, PixelFormat]:
     """Plan windows of one frame each, at the rate and size of a source."""
     width, height = metadata.width, metadata.height
-    if min(width, height) < MIN_SIDE:
+    if min(width, height) < _MIN_SIDE:
         raise ClientError(
-            f"its pictures of {width}x{height} are too small: the shorter side needs {MIN_SIDE} pixels"
+            f"its pictures of {width}x{height} are too small: the shorter side needs {_MIN_SIDE} pixels"
         )
-    grid = SamplingGrid(
-        start_ns=0,
-        end_ns=min(metadata.duration_ns, MAX_FRAMES * _FRAME_NS),
-        window_ns=min(metadata.duration_ns, _FRAME_NS),
-        frames_per_unit=1,
-        units_per_window=1,
-        stride_units=1,
-    )
-    scale = SHORT_SIDE / min(width, height)
-    rows, columns = (min(round(side * scale), LONG_SIDE_MAX) for side in (height, width))
+    end_ns, window_ns = (min(metadata.duration_ns, most * _FRAME_NS) for most in (_MAX_FRAMES, 1))
+    grid = SamplingGrid(0, end_ns, window_ns, frames_per_unit=1, units_per_window=1, stride_units=1)
+    scale = _SHORT_SIDE / min(width, height)
+    rows, columns = (min(round(side * scale), _LONG_SIDE_MAX) for side in (height, width))
     return Plan((grid,)), PixelFormat(rows, columns, "crop")

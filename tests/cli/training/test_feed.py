@@ -12,7 +12,7 @@ from tests.support.videos import numbered_picture, read_number, render, worker_p
 from tubelet.models.spec import Preprocessing, Sampling
 from tubelet.models.training.samples import make_batches
 from tubelet.service.cli.evaluation.dataset import LabelledVideo
-from tubelet.service.cli.training.feed import plan_windows, read_clips, read_samples
+from tubelet.service.cli.training.feed import plan_windows, read_samples
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.types.plan import Plan
 from tubelet.service.types.video import PixelFormat, VideoMetadata
@@ -43,17 +43,17 @@ def clips(tmp_path: Path) -> list[Path]:
 
 
 def test_windows_overlap_by_half_and_have_the_frames_in_the_middles_of_their_parts(clips: list[Path]) -> None:
-    (clip,) = read_clips([video(clips[1])], PLANNER, CONFIG)
-    assert clip.windows.shape == (2, 2, 2, 32, 64, 3)
-    numbers = [[read_number(frame) for unit in window for frame in unit] for window in clip.windows]
+    samples = list(read_samples([video(clips[1])], PLANNER, CONFIG))
+    assert [sample.units.shape for sample in samples] == [(2, 2, 32, 64, 3)] * 2
+    numbers = [[read_number(frame) for unit in sample.units for frame in unit] for sample in samples]
     # Of a window of 2 s with 4 frames, the parts' middles are at 0.25, 0.75, 1.25 and 1.75 s.
     assert numbers == [[50 + 2, 50 + 7, 50 + 12, 50 + 17], [50 + 12, 50 + 17, 50 + 22, 50 + 27]]
 
 
 def test_a_video_shorter_than_a_window_is_one_window(tmp_path: Path) -> None:
     short = render(tmp_path / "short.mp4", 8, rate=RATE)
-    (clip,) = read_clips([video(short)], PLANNER, CONFIG)
-    assert [read_number(frame) for unit in clip.windows[0] for frame in unit] == [1, 3, 5, 7]
+    (sample,) = read_samples([video(short)], PLANNER, CONFIG)
+    assert [read_number(frame) for unit in sample.units for frame in unit] == [1, 3, 5, 7]
 
 
 def test_broken_and_hostile_videos_cost_a_warning_each(
@@ -66,8 +66,8 @@ def test_broken_and_hostile_videos_cost_a_warning_each(
     listed = [bomb, clips[0], tmp_path / "broken.mp4", clips[1], absent, tmp_path / "empty.mp4", clips[2]]
     config = CONFIG.model_copy(update={"max_pixels": 1_000_000})
     with caplog.at_level(logging.WARNING, "tubelet.service.cli.training.feed"):
-        found = list(read_clips(map(video, listed), PLANNER, config))
-    assert [clip.video.name for clip in found] == ["0.mp4", "50.mp4", "100.mp4"]
+        found = [sample.id for sample in read_samples(map(video, listed), PLANNER, config)]
+    assert found == ["0.mp4", "0.mp4", "50.mp4", "50.mp4", "100.mp4", "100.mp4"]
     said = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
     assert [line.split(":")[0] for line in said] == [
         "left out bomb.mp4",
@@ -79,7 +79,7 @@ def test_broken_and_hostile_videos_cost_a_warning_each(
 
 
 def test_workers_end_with_the_feed(clips: list[Path]) -> None:
-    feed = read_clips([video(clip) for clip in clips], PLANNER, CONFIG)
+    feed = read_samples([video(clip) for clip in clips], PLANNER, CONFIG)
     next(feed)
     assert worker_pids()
     feed.close()  # pyright: ignore[reportAttributeAccessIssue]
@@ -106,7 +106,7 @@ def test_the_next_video_is_decoded_while_the_reader_computes(clips: list[Path]) 
         planned.put(metadata)
         return PLANNER(metadata)
 
-    feed = read_clips([video(clip) for clip in clips], planner, DecodeConfig(workers=1))
+    feed = read_samples([video(clip) for clip in clips], planner, DecodeConfig(workers=1))
     next(feed)
     for _ in range(2):
         planned.get(timeout=60)
