@@ -42,17 +42,7 @@ class SourceCropper:
         cannot be cropped.
         """
         whole = frame, Area(0, 0, height, width)
-        if (
-            frame.height < height
-            or frame.width < width
-            or frame.height % _CHROMA_PAIR
-            or frame.width % _CHROMA_PAIR
-        ):
-            return whole
-        if (
-            min(frame.format.chroma_width(_PROBE_PIXELS), frame.format.chroma_height(_PROBE_PIXELS))
-            < _PROBE_PIXELS // _CHROMA_PAIR
-        ):
+        if frame.height < height or frame.width < width or not _is_sampled_in_pairs(frame):
             return whole
         rows = source_span(frame.height, height, (wanted.top, wanted.height))
         columns = source_span(frame.width, width, (wanted.left, wanted.width))
@@ -69,6 +59,13 @@ class SourceCropper:
             return whole
         made = Area(rows.first, columns.first, rows.last - rows.first, columns.last - columns.first)
         return part, made
+
+
+def _is_sampled_in_pairs(frame: VideoFrame) -> bool:
+    """Whether every chroma sample of ``frame`` belongs to one pixel, or to a whole pair, along each side."""
+    sampled = frame.format.chroma_width(_PROBE_PIXELS), frame.format.chroma_height(_PROBE_PIXELS)
+    is_even = frame.height % _CHROMA_PAIR == frame.width % _CHROMA_PAIR == 0
+    return is_even and min(sampled) >= _PROBE_PIXELS // _CHROMA_PAIR
 
 
 @lru_cache(maxsize=16)
