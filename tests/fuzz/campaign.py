@@ -14,7 +14,7 @@ import psutil
 from tests.fuzz.mutate import mutant
 from tubelet.service.config.config import MIB, DecodeConfig
 from tubelet.service.decode.pool.pool import DecodePool
-from tubelet.service.decode.pool.watchdog import WorkerFailure
+from tubelet.service.decode.pool.worker_state import WorkerFailure
 from tubelet.service.errors import ClientError, DecoderCrashed
 from tubelet.service.types.plan import Plan, SamplingGrid
 from tubelet.service.types.video import NS_PER_S, PixelFormat, VideoMetadata

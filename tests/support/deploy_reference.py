@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from tubelet.service.config.config import GIB, KIB, MIB, Config
-from tubelet.service.decode.pool.watchdog import WorkerFailure
+from tubelet.service.decode.pool.worker_state import WorkerFailure
 from tubelet.service.engine.embedding_cache import Outcome
 from tubelet.service.metrics import GroupMemory, Metrics
 from tubelet.service.types.video import Protection, Stage

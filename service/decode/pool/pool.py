@@ -8,33 +8,30 @@ from contextlib import asynccontextmanager
 from time import monotonic
 
 from tubelet.service.config.config import DecodeConfig
+from tubelet.service.decode.pool.long_videos import LongVideos
 from tubelet.service.decode.pool.session import DecodeSession
 from tubelet.service.decode.pool.spawner import Spawner, retry_until_started
-from tubelet.service.decode.pool.watchdog import WorkerFailure
 from tubelet.service.decode.pool.worker_process import WorkerProcess
+from tubelet.service.decode.pool.worker_state import WorkerFailure
 from tubelet.service.fair_queue import FairQueue, Flow
 from tubelet.service.types.request import Priority
 from tubelet.service.types.video import Protection, VideoFile
 
 _NEWEST_WEIGHT = 0.1  # of the latest video in the running mean of session times
-_LONG_VIDEO_NICENESS = (
-    5  # beside a process of niceness 0, one of niceness 5 gets a third of the processor time
-)
 
 _log = logging.getLogger(__name__)
 
 
 class DecodePool:
-    """``config.workers`` worker processes, started and stopped by ``async with``.
+    """``config.workers`` worker processes, started and stopped by ``async with``; it is their observer.
 
     ``on_worker_failure`` is called with the cause for each worker that ends without being asked to.
     ``on_work`` is called with the number of working workers whenever that changes; a worker that waits for a
     video, for a video's bytes or for a free slot does not work. ``protections`` are those of the worker that
     was started last.
 
-    A worker that has decoded ``config.max_videos_per_worker`` videos is replaced. A video that holds its
-    worker for ``config.long_video_after_s`` while others wait is deprioritized: it goes on at a lower process
-    priority, and the pool starts another worker beside it. So a few long videos do not block all short ones.
+    A worker that has decoded ``config.max_videos_per_worker`` videos is replaced. Workers of ``LongVideos``,
+    and those that wait for an upload, have another one beside them.
     """
 
     def __init__(
@@ -51,8 +48,9 @@ class DecodePool:
         self._spawner = Spawner(config)
         self._processes: set[WorkerProcess] = set()
         self._free: deque[WorkerProcess] = deque()  # may hold processes that have ended: they are skipped
+        self._assigned: dict[WorkerProcess, float] = {}  # to a video, and when
         self._waiting: FairQueue[asyncio.Future[WorkerProcess]] = FairQueue()
-        self._long_video_timer: asyncio.TimerHandle | None = None
+        self._long_videos = LongVideos(config, self._on_long_video)
         self._tasks: set[asyncio.Task[None]] = set()
         self._past_busy_s = 0.0  # of processes that have exited
         self._mean_session_s = 0.0  # running mean of how long a video holds its worker
@@ -76,17 +74,12 @@ class DecodePool:
     async def __aexit__(self, *_: object) -> None:
         await self._stop()
 
-    # The thread that serves metrics reads these properties while the set changes: they iterate over a copy.
-
-    @property
-    def free_workers(self) -> int:
-        """The number of live workers that hold no video."""
-        return sum(process.is_alive and not process.is_assigned for process in tuple(self._processes))
+    # The thread that serves metrics reads these properties while the sets change: they iterate over a copy.
 
     @property
     def busy_workers(self) -> int:
         """The number of live workers that hold a video."""
-        return sum(process.is_alive and process.is_assigned for process in tuple(self._processes))
+        return sum(process.is_alive for process in tuple(self._assigned))
 
     @property
     def busy_s(self) -> float:
@@ -123,6 +116,23 @@ class DecodePool:
             finally:
                 self._in_background(self._release(process))
 
+    # The pool observes its workers.
+
+    def worker_failed(self, process: WorkerProcess, failure: WorkerFailure) -> None:
+        """Report and replace a worker that failed."""
+        self._on_worker_failure(failure)
+        self._spawn_missing()
+        self._in_background(self._reap(process, failure))
+
+    def worker_waits_for_upload(self) -> None:
+        """Start another worker beside one that waits for the bytes of an upload."""
+        self._spawn_missing()
+
+    def work_changed(self, change: int) -> None:
+        """Report that the number of working workers has changed by ``change``."""
+        self._num_working += change
+        self._on_work(self._num_working)
+
     async def _acquire(self, flow: Flow[asyncio.Future[WorkerProcess]]) -> WorkerProcess:
         """Wait until a worker is assigned to ``flow``."""
         assigned: asyncio.Future[WorkerProcess] = asyncio.get_running_loop().create_future()
@@ -135,7 +145,7 @@ class DecodePool:
                 self._in_background(self._release(assigned.result()))
             else:
                 self._waiting.drop(flow)
-                self._arm_long_video_timer()  # this may have been the last video that waited
+                self._watch_long_videos()  # this may have been the last video that waited
             raise
 
     def _assign_workers(self) -> None:
@@ -148,34 +158,18 @@ class DecodePool:
             assigned = self._waiting.take(monotonic(), self._mean_session_s / self._config.workers)
             if not assigned.cancelled():
                 self._free.popleft()
-                process.assign()
+                self._assigned[process] = monotonic()
                 assigned.set_result(process)
-        self._arm_long_video_timer()
+        self._watch_long_videos()
 
-    def _arm_long_video_timer(self) -> None:
-        """Set the timer for the next video that becomes a long one, if any video waits for a worker."""
-        if self._long_video_timer is not None:
-            self._long_video_timer.cancel()
-            self._long_video_timer = None
-        num_long = sum(process.is_deprioritized for process in self._processes)
-        if not len(self._waiting) or num_long >= self._config.max_long_videos:
-            return
-        short = [
-            each
-            for each in self._processes
-            if each.is_alive and each.is_assigned and not each.is_deprioritized
-        ]
-        if short:
-            first = min(short, key=lambda process: process.assigned_at)
-            wait_s = first.assigned_at + self._config.long_video_after_s - monotonic()
-            self._long_video_timer = asyncio.get_running_loop().call_later(wait_s, self._on_long_video, first)
+    def _watch_long_videos(self) -> None:
+        """Watch the assigned workers for long videos while any video waits for a worker."""
+        self._long_videos.watch(self._assigned if len(self._waiting) else {})
 
-    def _on_long_video(self, process: WorkerProcess) -> None:
-        """Deprioritize a worker whose video runs long, and start another one beside it."""
-        if process.is_alive and process.is_assigned:
-            process.deprioritize(_LONG_VIDEO_NICENESS)
-            self._spawn_missing()
-        self._arm_long_video_timer()
+    def _on_long_video(self) -> None:
+        """Start another worker beside one whose video runs long."""
+        self._spawn_missing()
+        self._watch_long_videos()
 
     @asynccontextmanager
     async def _upload_slot(self, file: VideoFile | None) -> AsyncIterator[None]:
@@ -194,22 +188,25 @@ class DecodePool:
 
     async def _release(self, process: WorkerProcess) -> None:
         """Stop the session of ``process`` and free the worker, or replace it."""
-        self._mean_session_s += _NEWEST_WEIGHT * (monotonic() - process.assigned_at - self._mean_session_s)
+        session_s = monotonic() - self._assigned[process]
+        self._mean_session_s += _NEWEST_WEIGHT * (session_s - self._mean_session_s)
         is_surplus = self._count_active() > self._config.workers  # it replaced one that works again
-        if process.is_alive and (process.has_reached_video_limit or process.is_deprioritized or is_surplus):
+        is_long = process in self._long_videos
+        if process.is_alive and (process.has_reached_video_limit or is_long or is_surplus):
             process.kill()
+            del self._assigned[process]
             self._in_background(self._reap(process, None))
             self._spawn_missing()
         else:
             await process.end_session()
-            process.is_assigned = False
+            del self._assigned[process]
             self._free.append(process)
             self._assign_workers()
 
     def _count_active(self) -> int:
         """Count the live workers that neither wait for the bytes of an upload nor decode a long video."""
         return sum(
-            process.is_alive and not process.is_waiting_for_upload and not process.is_deprioritized
+            process.is_alive and not process.is_waiting_for_upload and process not in self._long_videos
             for process in self._processes
         )
 
@@ -231,7 +228,7 @@ class DecodePool:
 
     async def _start(self) -> None:
         """Start a worker and add it to the free ones."""
-        process = WorkerProcess(self._config, self._on_failure, self._spawn_missing, self._on_work_changed)
+        process = WorkerProcess(self._config, self)
         await process.start(self._spawner)
         if process.is_alive:
             self.protections = process.protections
@@ -239,24 +236,14 @@ class DecodePool:
             self._free.append(process)
             self._assign_workers()
 
-    def _on_failure(self, process: WorkerProcess, failure: WorkerFailure) -> None:
-        """Report and replace a worker that failed."""
-        self._on_worker_failure(failure)
-        self._spawn_missing()
-        self._in_background(self._reap(process, failure))
-
     async def _reap(self, process: WorkerProcess, failure: WorkerFailure | None) -> None:
         """Wait until ``process`` has exited, log its ``failure`` if any, and remove it from the pool."""
         exit_text = await process.wait_until_exited()
         if failure is not None:
             _log.warning("a decode worker failed, cause %s: %s", failure, exit_text)
         self._processes.discard(process)
+        self._long_videos.discard(process)
         self._past_busy_s += process.busy_s
-
-    def _on_work_changed(self, change: int) -> None:
-        """Report that the number of working workers has changed by ``change``."""
-        self._num_working += change
-        self._on_work(self._num_working)
 
     def _log_protections(self) -> None:
         """Log which layers of the sandbox protect the workers, and which this host lacks."""
@@ -267,8 +254,7 @@ class DecodePool:
 
     async def _stop(self) -> None:
         """Kill all workers and the fork server, and wait until they have exited."""
-        if self._long_video_timer is not None:
-            self._long_video_timer.cancel()
+        self._long_videos.watch({})
         self._kill_all()  # before the tasks: then no end of a worker starts another one
         for task in self._tasks:
             task.cancel()

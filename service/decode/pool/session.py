@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
+from tubelet.service.decode.pool.decode_run import split_by_memory
 from tubelet.service.decode.pool.worker_process import WorkerProcess
 from tubelet.service.types.plan import Plan
 from tubelet.service.types.video import DecodeSummary, PixelFormat, UnitFrames, VideoFile, VideoMetadata
@@ -45,7 +46,7 @@ class DecodeSession:
         """
         self.end = None
         ends: list[DecodeSummary] = []
-        for first, part in self._process.split_by_memory(plan, pixel_format):
+        for first, part in split_by_memory(plan, pixel_format, self._process.config.shared_memory_bytes):
             if ends and ends[-1].end_ns <= part.grids[0].first_ns:
                 break
             self._process.decode(part, pixel_format, fast=fast)

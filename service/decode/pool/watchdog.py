@@ -3,58 +3,18 @@
 import asyncio
 import time
 from collections.abc import Callable
-from enum import StrEnum
 
 from tubelet.service.config.config import DecodeConfig
-from tubelet.service.errors import DecoderCrashed, TubeletError, VideoTooLarge
+from tubelet.service.decode.pool.worker_state import WorkerFailure
 
 _CPU_SLACK_S = 1.0  # a worker checks its limit between packets; the watchdog covers one inside a long call
 _MIN_CHECK_INTERVAL_S = 0.05  # the worker's processor clock may stand still, just below its limit
 
 
-class WorkerFailure(StrEnum):
-    """Why a worker ended or was killed. The values are label values of a metric."""
-
-    CRASHED = "crashed"  # killed by a signal, or ended by a bug of ours
-    HUNG = "hung"  # sent nothing for too long while it owed a response
-    STOP_TIMEOUT = "stop_timeout"  # did not stop its video in time when asked to
-    PROTOCOL_ERROR = "protocol_error"  # violated the protocol
-    OOM = "oom"  # used up its address space
-    CPU_TIME = "cpu_time"  # exceeded the video's processor time, inside one call of FFmpeg
-    WALL_TIME = "wall_time"  # exceeded the video's wall time
-
-
-def client_error(failure: WorkerFailure, config: DecodeConfig, value: float | None = None) -> TubeletError:
-    """Return the client's error for ``failure``; ``value`` is what was measured against the limit."""
-    found = "" if value is None else f"{value:.3f}"
-    match failure:
-        case WorkerFailure.OOM:
-            limit = config.memory_bytes
-            return VideoTooLarge(
-                f"the video needs more than {limit} bytes of memory to decode", limit=limit, value=f">{limit}"
-            )
-        case WorkerFailure.CPU_TIME:
-            limit = config.max_cpu_s
-            return VideoTooLarge(
-                f"the video needs more than {limit:g} s of processor time to decode", limit=limit, value=found
-            )
-        case WorkerFailure.WALL_TIME:
-            limit = config.max_wall_s
-            return VideoTooLarge(
-                f"the video keeps a decoder busy for more than {limit:g} s", limit=limit, value=found
-            )
-        case WorkerFailure.HUNG:
-            limit = config.heartbeat_timeout_s
-            return DecoderCrashed(
-                f"the decoder showed no progress with this video for {limit:g} s", limit=limit, value=found
-            )
-    return DecoderCrashed("the decoder stopped while it worked on this video")
-
-
 class Watchdog:
     """Limits on one worker, checked by a timer from ``arm`` to ``disarm``.
 
-    ``on_exceeded`` is called with the failure and the seconds measured when a limit is exceeded.
+    ``on_exceeded`` is called with the failure, a text and the seconds measured when a limit is exceeded.
     ``heartbeat_timeout_s`` counts from the last call of ``arm``. ``max_wall_s`` and ``max_cpu_s`` count from
     ``start_video``, the wall time only while the watchdog is armed. ``on_work`` is called with 1 when the
     watchdog becomes armed and with -1 when it becomes disarmed.
@@ -63,7 +23,7 @@ class Watchdog:
     def __init__(
         self,
         config: DecodeConfig,
-        on_exceeded: Callable[[WorkerFailure, float], None],
+        on_exceeded: Callable[[WorkerFailure, str, float], None],
         on_work: Callable[[int], None],
     ) -> None:
         self._config = config
@@ -119,7 +79,7 @@ class Watchdog:
             return
         for failure, used_s, limit_s, _ in self._limits():
             if used_s >= limit_s:
-                self._on_exceeded(failure, used_s)
+                self._on_exceeded(failure, f"after {used_s:.3f} s", used_s)
                 return
         self._set_timer()
 

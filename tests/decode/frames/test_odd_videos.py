@@ -10,7 +10,7 @@ from tests.support.odd_video_outcomes import FILES, ODD, REFUSED, WARNED, WARNIN
 from tests.support.videos import decode_file, plan_whole_video
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode.pool.pool import DecodePool
-from tubelet.service.decode.pool.worker_process import WorkerFailure
+from tubelet.service.decode.pool.worker_state import WorkerFailure
 from tubelet.service.errors import ClientError
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -24,7 +24,7 @@ from tests.support.videos import (
 from tubelet.service.config.config import MIB, DecodeConfig
 from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.decode.pool.session import DecodeSession
-from tubelet.service.decode.pool.watchdog import WorkerFailure
+from tubelet.service.decode.pool.worker_state import WorkerFailure
 from tubelet.service.errors import DecoderCrashed, TubeletError, VideoTooLarge
 from tubelet.service.types.video import NS_PER_S, PixelFormat
 

@@ -120,10 +120,10 @@ async def test_long_video_timer_stops_when_no_video_waits(clip: Path) -> None:
             waiting = [asyncio.create_task(wait_for_worker()) for _ in range(2)]
             await asyncio.sleep(0)  # both wait now
             for each in waiting:
-                assert pool._long_video_timer is not None
+                assert pool._long_videos._timer is not None
                 each.cancel()
                 await asyncio.wait([each])
-            assert pool._long_video_timer is None
+            assert pool._long_videos._timer is None
         await assert_decodes_correctly(pool, clip)
 
 

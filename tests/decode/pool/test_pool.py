@@ -23,7 +23,7 @@ from tests.support.videos import (
 )
 from tubelet.service.config.config import MIB, DecodeConfig
 from tubelet.service.decode.pool.pool import DecodePool
-from tubelet.service.decode.pool.worker_process import WorkerFailure
+from tubelet.service.decode.pool.worker_state import WorkerFailure
 from tubelet.service.types.plan import Plan, SamplingGrid
 from tubelet.service.types.video import PixelFormat, UnitFrames
 

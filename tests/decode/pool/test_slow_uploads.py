@@ -14,7 +14,7 @@ from tests.support.videos import (
 )
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode.pool.pool import DecodePool
-from tubelet.service.decode.pool.worker_process import WorkerFailure
+from tubelet.service.decode.pool.worker_state import WorkerFailure
 from tubelet.service.types.plan import Plan, SamplingGrid
 
 _SECOND = 10**9

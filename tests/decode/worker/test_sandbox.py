@@ -16,7 +16,7 @@ import seccompy
 from tests.support.videos import assert_decodes_correctly, decode_file, fork_server_pid, render, worker_pids
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode.pool.pool import DecodePool
-from tubelet.service.decode.pool.watchdog import WorkerFailure
+from tubelet.service.decode.pool.worker_state import WorkerFailure
 from tubelet.service.types.video import Protection
 
 
