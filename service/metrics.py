@@ -1,4 +1,7 @@
-"""All metrics of the server. Labels come from closed sets, never from what a client sends."""
+"""All metrics of the server, and the stage timings of one request.
+
+Labels come from closed sets, never from what a client sends.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -192,19 +195,56 @@ class Metrics:
         self.registry.register(collector)
         return partial(self.registry.unregister, collector)
 
+    def observe_stage(self, stage: Stage, model: str, seconds: float) -> None:
+        """Add ``seconds`` of a stage of one video to the histogram."""
+        self.stage_seconds.labels(stage, model).observe(seconds)
+
+
+class RequestTimings:
+    """The wall time of each stage of one request, and the bytes fetched for it.
+
+    Stages of the video alone are also observed in ``metrics``, under the name of the ``model``.
+    """
+
+    def __init__(self, metrics: Metrics, model: str) -> None:
+        self.seconds: dict[str, float] = {}
+        self.fetched_bytes = 0
+        self._client_wait_s = 0.0
+        self._metrics = metrics
+        self._model = model
+
+    @property
+    def server_s(self) -> float:
+        """The total time without that in which the client uploaded the video or read events."""
+        client_s = self.seconds.get("upload", 0.0) + self._client_wait_s
+        return max(0.0, self.seconds["total"] - client_s)
+
     @contextmanager
-    def time(self, stage: Stage, model: str, into: dict[str, float]) -> Iterator[None]:
-        """Measure the wall time of a stage, and add it to the histogram and to a request's own ``into``."""
+    def time(self, stage: Stage) -> Iterator[None]:
+        """Measure and observe the time that ``stage`` of this video takes."""
         start = monotonic()
         try:
             yield
         finally:
-            self.add_time(stage, model, monotonic() - start, into)
+            self.observe(stage, monotonic() - start)
 
-    def add_time(self, stage: Stage, model: str, seconds: float, into: dict[str, float]) -> None:
-        """Add ``seconds`` of a stage to the histogram and to a request's own ``into``."""
-        self.stage_seconds.labels(stage, model).observe(seconds)
-        into[stage] = into.get(stage, 0.0) + seconds
+    @contextmanager
+    def client_wait(self) -> Iterator[None]:
+        """Measure the time until the client has read an event."""
+        start = monotonic()
+        try:
+            yield
+        finally:
+            self._client_wait_s += monotonic() - start
+
+    def observe(self, stage: Stage, seconds: float) -> None:
+        """Add ``seconds`` to a stage of this video, and observe them in the metrics."""
+        self._metrics.observe_stage(stage, self._model, seconds)
+        self.add(stage, seconds)
+
+    def add(self, stage: Stage, seconds: float) -> None:
+        """Add ``seconds`` to a stage whose batches are observed by the engine."""
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
 
 class _DecoderSeconds(Collector):

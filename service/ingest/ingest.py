@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Literal
 
 from tubelet.service.config.config import Config
@@ -13,26 +12,12 @@ from tubelet.service.ingest.ranged_download import RangedDownload, fetch
 from tubelet.service.ingest.readers import Ranged, Streamed
 from tubelet.service.ingest.spooled_file import Piece
 from tubelet.service.ingest.upload import Upload, receive
-from tubelet.service.metrics import Metrics
+from tubelet.service.metrics import Metrics, RequestTimings
 from tubelet.service.types.uri import Uri
 from tubelet.service.types.video import VideoFile
 
 Video = AsyncIterator[Piece] | Uri
 """The chunks of an upload, or the URI of a video."""
-
-
-@dataclass(slots=True)
-class RequestTimings:
-    """The time of each stage of one request, and the bytes fetched for it."""
-
-    model: str  # the name of the model, for the metrics
-    seconds: dict[str, float] = field(default_factory=dict)
-    client_wait_s: float = 0.0  # time spent waiting for the client to read events
-    fetched_bytes: int = 0
-
-    def server_s(self, total_s: float) -> float:
-        """Return ``total_s`` without the time that the client needed to upload and to read events."""
-        return max(0.0, total_s - self.seconds.get("upload", 0.0) - self.client_wait_s)
 
 
 class Ingest:
@@ -82,7 +67,7 @@ class Ingest:
 
         async def time_arrival() -> None:
             """Measure how long the whole file takes to arrive."""
-            with self._metrics.time(stage, timings.model, timings.seconds):
+            with timings.time(stage):
                 await file.whole()
 
         async with receive(chunks, self._config.upload) as file:
@@ -102,7 +87,7 @@ class Ingest:
             try:
                 yield file
             finally:
-                self._metrics.add_time("fetch", timings.model, file.waited_s, timings.seconds)
+                timings.observe("fetch", file.waited_s)
                 self._count("fetch", file.fetched_bytes, timings)
 
     def _count(self, stage: Literal["upload", "fetch"], count: int, timings: RequestTimings) -> None:

@@ -16,8 +16,8 @@ from tubelet.service.engine.engine import Engine
 from tubelet.service.engine.served_model import ServedModel
 from tubelet.service.engine.session import VideoSession
 from tubelet.service.errors import CorruptVideo, InternalError, TubeletError
-from tubelet.service.ingest.ingest import Ingest, RequestTimings, Video
-from tubelet.service.metrics import Metrics
+from tubelet.service.ingest.ingest import Ingest, Video
+from tubelet.service.metrics import Metrics, RequestTimings
 from tubelet.service.pipeline.admission import Admission, AdmissionTicket, Caller
 from tubelet.service.pipeline.planner import (
     can_plan_before_end,
@@ -102,7 +102,7 @@ class Pipeline:
             self._ingest.check(video)
             model = self.registry.find(options.model, options.version)
             check_options(model.spec.sampling, model.spec.preprocessing, options)
-            timings, began = RequestTimings(model.spec.name), monotonic()
+            timings = RequestTimings(self._metrics, model.spec.name)
             if isinstance(video, Uri):
                 ticket.waiting_for_client_since = None
             elif ticket.predicted_s is not None:  # only trials are asked whether their client is idle
@@ -114,9 +114,9 @@ class Pipeline:
             except asyncio.CancelledError:
                 # The time of an upload depends on the client, so an unfinished one gives no sample.
                 if "upload" in timings.seconds or isinstance(video, Uri):
-                    ticket.server_s_at_cancel = timings.server_s(monotonic() - began)
+                    ticket.server_s_at_cancel = timings.server_s
                 raise
-            ticket.server_s = timings.server_s(answer.stage_seconds["total"])
+            ticket.server_s = timings.server_s
             return answer
 
     def clear_cache(self) -> None:
@@ -132,12 +132,11 @@ class Pipeline:
         work: VideoSession,
         timings: RequestTimings,
     ) -> Classification:
-        seconds = timings.seconds
         events: DecodingEvents = asyncio.Queue()
         async with AsyncExitStack() as stack:
-            stack.enter_context(self._metrics.time("total", timings.model, seconds))
+            stack.enter_context(timings.time("total"))
             file = await stack.enter_async_context(self._ingest.open(video, timings))
-            decoding = asyncio.create_task(self._decode(file, model, options, work, events, seconds))
+            decoding = asyncio.create_task(self._decode(file, model, options, work, events, timings))
             # Callbacks run in reverse order: decoding stops before the file is closed.
             stack.push_async_callback(_stop, decoding)
             stack.callback(work.cancel)
@@ -145,15 +144,16 @@ class Pipeline:
             end, assembler, segments = await emit_segments(events, decoding, options, emit_timed, model)
         self._metrics.video_seconds.inc(end.metadata.duration_s)
         rounded = stride_warnings(end.metadata.duration_ns, model.spec.sampling, options)
-        seconds["queue"] += work.costs.queue_s
-        seconds["encode"], seconds["classify"] = work.costs.encode_s, work.costs.classify_s
+        timings.add("queue", work.costs.queue_s)
+        timings.add("encode", work.costs.encode_s)
+        timings.add("classify", work.costs.classify_s)
         return Classification(
             metadata=end.metadata,
             model=model.spec.name,
             version=model.spec.version,
             segments=segments,
             labels=assembler.video_labels(),
-            stage_seconds=seconds,
+            stage_seconds=dict(timings.seconds),
             warnings=end.metadata.warnings + end.warnings + rounded,
             fetched_bytes=timings.fetched_bytes,
             max_frame_offset_ns=end.max_frame_offset_ns,
@@ -167,10 +167,9 @@ class Pipeline:
         options: Options,
         work: VideoSession,
         events: DecodingEvents,
-        seconds: dict[str, float],
+        timings: RequestTimings,
     ) -> None:
         """Probe, plan and decode ``file`` in one worker; ``events`` gets its plan, windows and end."""
-        name = model.spec.name
         sampling, pixel_format = model.spec.sampling, _pixel_format(model.spec.preprocessing)
         is_unbounded = can_plan_before_end(options)
         try:
@@ -180,15 +179,15 @@ class Pipeline:
                 await file.wait(0, 1)
             asked = monotonic()
             async with self._decoders.session(file, options.priority, work.deadline) as decoder:
-                seconds["queue"] = monotonic() - asked
-                with self._metrics.time("probe", name, seconds):
+                timings.add("queue", monotonic() - asked)
+                with timings.time("probe"):
                     metadata = await decoder.probe(file, header_only=is_unbounded)
                 if is_unbounded:
                     longest_ns = round(self._config.decode.max_duration_s * NS_PER_S)
                     plan = make_unbounded_plan(longest_ns, sampling, options)
                 else:
                     plan = make_plan(metadata, sampling, options)
-                with self._metrics.time("decode", name, seconds):
+                with timings.time("decode"):
                     units = partial(decoder.decode, pixel_format=pixel_format, fast=options.fast)
                     shorter = await self._decode_plan(decoder, units, Planned(metadata, plan), work, events)
                     if shorter is not None:
@@ -250,12 +249,9 @@ def mask_internal_errors() -> Iterator[None]:
 
 
 async def _emit_timed(emit: Emit, timings: RequestTimings, event: Event) -> None:
-    """Emit ``event``, and add the time until the client takes it to ``timings.client_wait_s``."""
-    began = monotonic()
-    try:
+    """Emit ``event``, and add the time until the client takes it to ``timings``."""
+    with timings.client_wait():
         await emit(event)
-    finally:
-        timings.client_wait_s += monotonic() - began
 
 
 async def emit_segments(

@@ -64,8 +64,8 @@ _row: ContextVar[Row | None] = ContextVar("row", default=None)  # of the request
 class Traced(Metrics):
     """Metrics that record when each stage ran, and for which video."""
 
-    def add_time(self, stage: Stage, model: str, seconds: float, into: dict[str, float]) -> None:
-        super().add_time(stage, model, seconds, into)
+    def observe_stage(self, stage: Stage, model: str, seconds: float) -> None:
+        super().observe_stage(stage, model, seconds)
         row, now = _row.get(), monotonic()
         if row is not None and stage in COLOURS:
             row.spans.append(Span(stage, now - seconds, now))
