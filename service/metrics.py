@@ -217,7 +217,7 @@ class RequestTimings:
     def server_s(self) -> float:
         """The total time without that in which the client uploaded the video or read events."""
         client_s = self.seconds.get("upload", 0.0) + self._client_wait_s
-        return max(0.0, self.seconds["total"] - client_s)
+        return max(0.0, self.seconds.get("total", 0.0) - client_s)
 
     @contextmanager
     def time(self, stage: Stage) -> Iterator[None]:

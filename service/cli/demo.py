@@ -11,11 +11,11 @@ from prometheus_client.samples import Sample
 from rich.console import Console
 
 from tubelet.service.cli.output import labels_text, metadata_text, segment_text, stages_text
-from tubelet.service.cli.runs.runner import Event, open_remote
+from tubelet.service.cli.runs.runner import open_remote
 from tubelet.service.config.config import Config
 from tubelet.service.server.app import SAMPLE_CLIP, open_server
 from tubelet.service.types.request import Options
-from tubelet.service.types.result import Progress, Segment
+from tubelet.service.types.result import Event, Progress, Segment
 from tubelet.service.types.uri import is_uri
 from tubelet.service.types.video import STAGES, VideoMetadata
 

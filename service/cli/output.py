@@ -4,8 +4,8 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from tubelet.service.cli.runs.runner import Event, Failure
-from tubelet.service.types.result import Classification, Label, Progress, Segment
+from tubelet.service.cli.runs.runner import Failure
+from tubelet.service.types.result import Classification, Event, Label, Progress, Segment
 from tubelet.service.types.video import NS_PER_S, STAGES, VideoMetadata
 
 NO_LABEL = "(none above the threshold)"

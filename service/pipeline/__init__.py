@@ -1,1 +1,1 @@
-"""The steps of one request: admission, plan, windows, segments."""
+"""The steps of one request: plan, windows, segments."""

@@ -1,10 +1,8 @@
 """The steps of one request: ingest, probe, plan, decode, encode, classify, emit segments."""
 
 import asyncio
-import logging
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
 from functools import partial
 from time import monotonic
 
@@ -15,10 +13,9 @@ from tubelet.service.decode.pool.session import DecodeSession
 from tubelet.service.engine.engine import Engine
 from tubelet.service.engine.served_model import ServedModel
 from tubelet.service.engine.session import VideoSession
-from tubelet.service.errors import CorruptVideo, InternalError, TubeletError
+from tubelet.service.errors import CorruptVideo
 from tubelet.service.ingest.ingest import Ingest, Video
 from tubelet.service.metrics import Metrics, RequestTimings
-from tubelet.service.pipeline.admission import Admission, AdmissionTicket, Caller
 from tubelet.service.pipeline.planner import (
     can_plan_before_end,
     check_options,
@@ -27,6 +24,7 @@ from tubelet.service.pipeline.planner import (
     stride_warnings,
 )
 from tubelet.service.pipeline.registry import ModelRegistry
+from tubelet.service.pipeline.request import Request
 from tubelet.service.pipeline.segments import SegmentAssembler
 from tubelet.service.pipeline.windows import (
     DecodingEnded,
@@ -37,8 +35,7 @@ from tubelet.service.pipeline.windows import (
 )
 from tubelet.service.types.plan import Plan
 from tubelet.service.types.request import Options
-from tubelet.service.types.result import Activation, Classification, Progress, Segment
-from tubelet.service.types.uri import Uri
+from tubelet.service.types.result import Activation, Classification, Emit, Event, Progress, Segment
 from tubelet.service.types.video import (
     NS_PER_S,
     DecodeSummary,
@@ -48,13 +45,8 @@ from tubelet.service.types.video import (
     VideoMetadata,
 )
 
-Event = VideoMetadata | Progress | Segment
-Emit = Callable[[Event], Awaitable[None]]
-
 _PROGRESS_INTERVAL_S = 0.5
 _YIELD_INTERVAL_S = 0.01  # the longest time without a yield to the event loop
-
-logger = logging.getLogger(__name__)
 
 
 class Pipeline:
@@ -75,49 +67,28 @@ class Pipeline:
         self._decoders = decoders
         self._engine = engine
         self._metrics = metrics
-        self._admission = Admission(config.server)
 
-    @contextmanager
-    def admit(self, caller: Caller) -> Iterator[AdmissionTicket]:
-        """Admit a video of ``caller``, before its client's messages are read.
+    def request(self, options: Options, deadline: float | None = None) -> Request:
+        """Make a request with ``options``, which a device is to answer by ``deadline`` (monotonic clock).
 
         Raises:
-            Overloaded, ClientOverloaded, DeadlineTooShort: the video is rejected.
+            UnknownModel: no model is loaded that ``options`` name.
         """
-        with self._admission.admit(caller) as ticket, self._metrics.videos_in_flight.track_inprogress():
-            yield ticket
+        model = self.registry.find(options.model, options.version)
+        return Request(options, model, RequestTimings(self._metrics, model.spec.name), deadline)
 
-    async def classify(
-        self, video: Video, options: Options, emit: Emit, ticket: AdmissionTicket | None = None
-    ) -> Classification:
+    async def classify(self, video: Video, request: Request, emit: Emit) -> Classification:
         """Classify ``video``; ``emit`` gets its metadata, then segments and progress as they are known.
-
-        ``ticket`` is that of ``admit``; None: the video is classified without admission control.
 
         Raises:
             TubeletError: the video cannot be classified; the message is written for the client.
         """
-        ticket = ticket or AdmissionTicket(position=1)
-        with mask_internal_errors():
-            self._ingest.check(video)
-            model = self.registry.find(options.model, options.version)
-            check_options(model.spec.sampling, model.spec.preprocessing, options)
-            timings = RequestTimings(self._metrics, model.spec.name)
-            if isinstance(video, Uri):
-                ticket.waiting_for_client_since = None
-            elif ticket.predicted_s is not None:  # only trials are asked whether their client is idle
-                video = ticket.track_chunks(video)
-            work = self._engine.session(model, options.priority, ticket.deadline, self._metrics)
-            try:
-                with model.acquire():
-                    answer = await self._run(video, options, emit, model, work, timings)
-            except asyncio.CancelledError:
-                # The time of an upload depends on the client, so an unfinished one gives no sample.
-                if "upload" in timings.seconds or isinstance(video, Uri):
-                    ticket.server_s_at_cancel = timings.server_s
-                raise
-            ticket.server_s = timings.server_s
-            return answer
+        self._ingest.check(video)
+        model, options = request.model, request.options
+        check_options(model.spec.sampling, model.spec.preprocessing, options)
+        work = self._engine.session(model, options.priority, request.deadline, self._metrics)
+        with model.acquire():
+            return await self._run(video, request, emit, work)
 
     def clear_cache(self) -> None:
         """Drop all cached embeddings, so that no video is faster because it was seen before."""
@@ -126,17 +97,16 @@ class Pipeline:
     async def _run(
         self,
         video: Video,
-        options: Options,
+        request: Request,
         emit: Emit,
-        model: ServedModel,
         work: VideoSession,
-        timings: RequestTimings,
     ) -> Classification:
+        model, options, timings = request.model, request.options, request.timings
         events: DecodingEvents = asyncio.Queue()
         async with AsyncExitStack() as stack:
             stack.enter_context(timings.time("total"))
             file = await stack.enter_async_context(self._ingest.open(video, timings))
-            decoding = asyncio.create_task(self._decode(file, model, options, work, events, timings))
+            decoding = asyncio.create_task(self._decode(file, request, work, events))
             # Callbacks run in reverse order: decoding stops before the file is closed.
             stack.push_async_callback(_stop, decoding)
             stack.callback(work.cancel)
@@ -163,13 +133,12 @@ class Pipeline:
     async def _decode(
         self,
         file: VideoFile,
-        model: ServedModel,
-        options: Options,
+        request: Request,
         work: VideoSession,
         events: DecodingEvents,
-        timings: RequestTimings,
     ) -> None:
         """Probe, plan and decode ``file`` in one worker; ``events`` gets its plan, windows and end."""
+        model, options, timings = request.model, request.options, request.timings
         sampling, pixel_format = model.spec.sampling, _pixel_format(model.spec.preprocessing)
         is_unbounded = can_plan_before_end(options)
         try:
@@ -230,22 +199,6 @@ class Pipeline:
             raise CorruptVideo("no frame could be decoded in the requested time ranges")
         windows.finish(cut, end)
         return None
-
-
-@contextmanager
-def mask_internal_errors() -> Iterator[None]:
-    """Turn unexpected exceptions into InternalError: log them, and give the client only an id."""
-    try:
-        yield
-    except TubeletError:
-        raise
-    except (Exception, asyncio.CancelledError) as error:
-        task = asyncio.current_task()
-        if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
-            raise  # the caller has cancelled the request
-        error_id = uuid.uuid4().hex[:12]
-        logger.exception("internal error %s", error_id)
-        raise InternalError(error_id) from error
 
 
 async def _emit_timed(emit: Emit, timings: RequestTimings, event: Event) -> None:

@@ -1,7 +1,10 @@
 """The RPCs of the service: converts messages to values and errors to statuses, and calls the pipeline."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+import logging
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NoReturn, TypeVar
@@ -11,6 +14,7 @@ import grpc
 from tubelet.models.spec import ModelSpec
 from tubelet.service.engine.served_model import ServedModel
 from tubelet.service.errors import (
+    InternalError,
     MalformedOption,
     MessageOutOfOrder,
     ServerStopped,
@@ -18,8 +22,8 @@ from tubelet.service.errors import (
     UnknownModel,
 )
 from tubelet.service.metrics import Metrics
-from tubelet.service.pipeline.admission import Caller
-from tubelet.service.pipeline.pipeline import Emit, Event, Pipeline, mask_internal_errors
+from tubelet.service.pipeline.pipeline import Pipeline
+from tubelet.service.rpc.admission import Admission, Caller
 from tubelet.service.rpc.request_stream import (
     Context,
     Message,
@@ -29,7 +33,7 @@ from tubelet.service.rpc.request_stream import (
     read_chunks,
     read_options,
 )
-from tubelet.service.types.result import Activation, Classification, Progress, Segment
+from tubelet.service.types.result import Activation, Classification, Emit, Event, Progress, Segment
 from tubelet.service.types.video import VideoMetadata, to_ns
 from tubelet.service.wire.convert import (
     activation_to_proto,
@@ -56,6 +60,8 @@ _FIELDS_OF_GET_MODEL = {
 }  # the field of GetModelRequest, by that of the options
 _SEGMENTS_AT_ONCE = 100  # segments converted without a yield; they take about 2 ms
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(slots=True)
 class _Call:
@@ -68,8 +74,11 @@ class _Call:
 class Servicer(VideoClassifierServicer):
     """Answers the RPCs of tubelet.v1.VideoClassifier; all calls share one pipeline."""
 
-    def __init__(self, pipeline: Pipeline, metrics: Metrics, idle_timeout_s: float) -> None:
+    def __init__(
+        self, pipeline: Pipeline, admission: Admission, metrics: Metrics, idle_timeout_s: float
+    ) -> None:
         self._pipeline = pipeline
+        self._admission = admission
         self._metrics = metrics
         self._idle_timeout_s = idle_timeout_s  # limit without a byte of an upload
         self._answering: set[asyncio.Task[Any]] = set()
@@ -140,22 +149,34 @@ class Servicer(VideoClassifierServicer):
     async def _classify(
         self, call: _Call, messages: AsyncIterator[Message], context: Context, emit: Emit
     ) -> Classification:
-        with self._pipeline.admit(_caller(context)) as ticket:
+        with (
+            self._admission.admit(_caller(context)) as ticket,
+            self._metrics.videos_in_flight.track_inprogress(),
+        ):
             asked = await read_options(messages, context, self._idle_timeout_s)
             options, uri = options_from_proto(asked), uri_from_proto(asked)
-            call.model = self._pipeline.registry.find(options.model, options.version).spec.name
-            if uri is None:
-                chunks = read_chunks(messages, context, self._idle_timeout_s)
-                return await self._pipeline.classify(chunks, options, emit, ticket)
-            answer = self._pipeline.classify(uri, options, emit, ticket)
-            return await _refuse_further_messages(messages, answer)
+            request = self._pipeline.request(options, ticket.deadline)
+            call.model = request.model.spec.name
+            try:
+                if uri is None:
+                    chunks = read_chunks(messages, context, self._idle_timeout_s)
+                    answer = await self._pipeline.classify(ticket.track_chunks(chunks), request, emit)
+                else:
+                    ticket.received()
+                    work = self._pipeline.classify(uri, request, emit)
+                    answer = await _refuse_further_messages(messages, work)
+            except asyncio.CancelledError:
+                ticket.cancelled(request.timings.server_s)
+                raise
+            ticket.answered(request.timings.server_s)
+            return answer
 
     async def _answer(self, call: _Call, context: Context, work: Callable[[_Call], Awaitable[T]]) -> T:
         code, task = grpc.StatusCode.OK, asyncio.current_task()
         assert task is not None
         self._answering.add(task)
         try:
-            with mask_internal_errors():
+            with _mask_internal_errors():
                 return await self._unless_stopped(work(call))
         except TubeletError as error:
             code = error.code
@@ -226,6 +247,22 @@ def add_to(server: grpc.aio.Server, servicer: VideoClassifierServicer) -> None:
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     registry: Any = server  # its types lack this method
     registry.add_registered_method_handlers(SERVICE, handlers)
+
+
+@contextmanager
+def _mask_internal_errors() -> Iterator[None]:
+    """Turn unexpected exceptions into InternalError: log them, and give the client only an id."""
+    try:
+        yield
+    except TubeletError:
+        raise
+    except (Exception, asyncio.CancelledError) as error:
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
+            raise  # the caller has cancelled the request
+        error_id = uuid.uuid4().hex[:12]
+        logger.exception("internal error %s", error_id)
+        raise InternalError(error_id) from error
 
 
 async def _refuse_further_messages(messages: AsyncIterator[Message], work: Coroutine[None, None, T]) -> T:

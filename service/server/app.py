@@ -19,14 +19,16 @@ from tubelet.service.errors import UploadTooLarge, VideoTooLarge
 from tubelet.service.ingest.fetcher import Fetcher
 from tubelet.service.ingest.ingest import Ingest
 from tubelet.service.metrics import Metrics
-from tubelet.service.pipeline.pipeline import Event, Pipeline
+from tubelet.service.pipeline.pipeline import Pipeline
 from tubelet.service.pipeline.registry import ModelRegistry
+from tubelet.service.rpc.admission import Admission
 from tubelet.service.rpc.health import HEALTH_SERVICE, Health
 from tubelet.service.rpc.servicer import SERVICE, Servicer, add_to
 from tubelet.service.server.listening import choose_port, resolve, with_port
 from tubelet.service.server.model_manager import ModelManager
 from tubelet.service.server.monitoring import Readiness, State, open_monitoring
 from tubelet.service.types.request import Options
+from tubelet.service.types.result import Event
 
 SAMPLE_CLIP = importlib.resources.files("tubelet.service.server") / "warmup.mp4"
 """A clip of a few seconds for warm-up and demo: camera moves over a picture that the project drew itself."""
@@ -173,7 +175,7 @@ async def _serving(
     server: grpc.aio.Server, config: Config, pipeline: Pipeline, metrics: Metrics
 ) -> AsyncIterator[Health]:
     """Start to answer calls, with a health of NOT_SERVING, which is yielded; drain when the context ends."""
-    servicer = Servicer(pipeline, metrics, config.upload.idle_timeout_s)
+    servicer = Servicer(pipeline, Admission(config.server), metrics, config.upload.idle_timeout_s)
     add_to(server, servicer)
     health = Health(SERVICE)
     await health.set_ready(ready=False)
@@ -199,7 +201,7 @@ async def _warm_up(pipeline: Pipeline) -> None:
         """Drop an event."""
 
     try:
-        await pipeline.classify(chunks(), Options(), ignore)
+        await pipeline.classify(chunks(), pipeline.request(Options()), ignore)
     except (VideoTooLarge, UploadTooLarge) as error:
         logger.warning(
             "warm-up skipped, so the first video will take longer: the sample clip exceeds a limit: %s", error

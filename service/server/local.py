@@ -10,12 +10,11 @@ from tubelet.models.repository.repository import ZOO, ModelStore
 from tubelet.service.config.config import Config
 from tubelet.service.errors import MalformedOption, UnknownModel
 from tubelet.service.metrics import Metrics
-from tubelet.service.pipeline.pipeline import Emit
 from tubelet.service.server.app import Stages, open_stages
 from tubelet.service.server.model_manager import check_folder
 from tubelet.service.types.model_ref import ModelRef
 from tubelet.service.types.request import Options
-from tubelet.service.types.result import Classification
+from tubelet.service.types.result import Classification, Emit
 from tubelet.service.types.uri import Uri, parse_uri
 
 
@@ -44,8 +43,9 @@ class LocalPipeline:
         """Classify the chunks of a file or the video at a URI; ``emit`` gets the events before the answer."""
         model = await self.load(options.model, options.version)
         assert self._stages is not None
-        exact = replace(options, model=model.name, version=model.version)
-        return await self._stages.pipeline.classify(video, exact, emit)
+        pipeline = self._stages.pipeline
+        request = pipeline.request(replace(options, model=model.name, version=model.version))
+        return await pipeline.classify(video, request, emit)
 
     async def load(self, model: str, version: str = "") -> ModelRef:
         """Load a model unless it is loaded, and return its name and version; an empty name is the default.

@@ -1,5 +1,6 @@
 """The answer for a video: labels, segments, progress, classification."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -50,6 +51,12 @@ class Progress:
 
     decoded_s: float
     total_s: float
+
+
+Event = VideoMetadata | Progress | Segment
+"""What is known of a video before its answer."""
+Emit = Callable[[Event], Awaitable[None]]
+"""Takes the events of one video, one after another."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,10 +28,10 @@ from tests.bench.peers.work import Recogniser
 from tests.bench.targets import FRAMES, MODEL, write_model
 from tubelet.service.config.config import Config, EngineConfig, ModelsConfig
 from tubelet.service.metrics import Metrics
-from tubelet.service.pipeline.pipeline import Event, Pipeline
+from tubelet.service.pipeline.pipeline import Pipeline
 from tubelet.service.server.app import open_stages
 from tubelet.service.types.request import Options, Sliding
-from tubelet.service.types.result import Segment
+from tubelet.service.types.result import Event, Segment
 from tubelet.service.types.video import NS_PER_S
 
 CLIP = Clip("40 s 360p", 640, 360, 800, 250, shots=8, repeats=1)
@@ -55,7 +55,7 @@ async def _classify(pipeline: Pipeline, path: Path, stride_s: float) -> int:
         segments += isinstance(event, Segment)
 
     sliding = Sliding(WINDOW_S * NS_PER_S, round(stride_s * NS_PER_S))
-    await pipeline.classify(chunks(), Options(windowing=sliding), emit)
+    await pipeline.classify(chunks(), pipeline.request(Options(windowing=sliding)), emit)
     return segments
 
 

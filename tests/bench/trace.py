@@ -26,10 +26,10 @@ from tubelet.service.config.config import Config
 from tubelet.service.engine.stage_queue import PendingBatch, StageQueue
 from tubelet.service.errors import TubeletError
 from tubelet.service.metrics import Metrics
-from tubelet.service.pipeline.pipeline import Event, Pipeline
+from tubelet.service.pipeline.pipeline import Pipeline
 from tubelet.service.server.app import open_stages
 from tubelet.service.types.request import Options, Sliding
-from tubelet.service.types.result import Segment
+from tubelet.service.types.result import Event, Segment
 from tubelet.service.types.video import Stage
 
 COLOURS = {
@@ -103,7 +103,7 @@ async def classify(pipeline: Pipeline, clip: Path, bytes_a_second: float, row: R
 
     _row.set(row)
     with suppress(TubeletError):
-        await pipeline.classify(chunks(), Options(windowing=Sliding()), emit)
+        await pipeline.classify(chunks(), pipeline.request(Options(windowing=Sliding())), emit)
 
 
 async def record(clips: Sequence[Path], bytes_a_second: float) -> tuple[list[Row], float]:

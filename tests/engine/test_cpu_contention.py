@@ -14,9 +14,9 @@ from tubelet.service.engine.scheduler import CpuContention, Scheduler
 from tubelet.service.engine.stage_queue import EngineCosts, Item, StageQueue
 from tubelet.service.fair_queue import Flow
 from tubelet.service.metrics import Metrics
-from tubelet.service.pipeline.pipeline import Event
 from tubelet.service.server.app import SAMPLE_CLIP, open_stages
 from tubelet.service.types.request import Options
+from tubelet.service.types.result import Event
 
 DEVICES = ("cpu:0", "cpu:1")
 PREFERRED_SIZE, PREFERRED_S = 4, 1.0
@@ -186,7 +186,7 @@ async def test_decoding_of_a_request_occupies_cores_of_the_engine() -> None:
         async def look(_: Event) -> None:
             seen.append(contention.decoding_cores)
 
-        await stages.pipeline.classify(chunks(), Options(), look)
+        await stages.pipeline.classify(chunks(), stages.pipeline.request(Options()), look)
         seen.append(contention.decoding_cores)
         async with stages.pipeline._decoders.session():
             assert contention.decoding_cores == 0

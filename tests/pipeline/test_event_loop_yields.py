@@ -16,7 +16,7 @@ from tubelet.service.decode.pool.session import DecodeSession
 from tubelet.service.engine.served_model import ServedModel
 from tubelet.service.metrics import Metrics
 from tubelet.service.pipeline import pipeline
-from tubelet.service.pipeline.pipeline import Event, emit_segments
+from tubelet.service.pipeline.pipeline import emit_segments
 from tubelet.service.pipeline.planner import make_plan
 from tubelet.service.pipeline.windows import (
     DecodingEnded,
@@ -29,7 +29,7 @@ from tubelet.service.rpc.servicer import fill_message
 from tubelet.service.server.app import open_stages
 from tubelet.service.types.plan import Plan
 from tubelet.service.types.request import Options
-from tubelet.service.types.result import Classification, Label, Segment
+from tubelet.service.types.result import Classification, Event, Label, Segment
 from tubelet.service.types.video import NS_PER_S, DecodeSummary, UnitFrames, VideoMetadata
 from tubelet.service.wire.convert import classification_from_proto
 from tubelet.v1 import classification_pb2
@@ -117,6 +117,6 @@ async def test_event_loop_runs_while_units_are_queued(monkeypatch: pytest.Monkey
     monkeypatch.setattr(WindowStarter, "add", add)
     async with open_stages(load_config(None), Metrics()) as stages:
         with others() as turns:
-            await stages.pipeline.classify(chunks(), Options(), ignore)
+            await stages.pipeline.classify(chunks(), stages.pipeline.request(Options()), ignore)
     assert len(at) > 1
     assert len(set(at)) == len(at)

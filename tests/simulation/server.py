@@ -1,6 +1,6 @@
 """A simulated server: real admission control and scheduling, but costs instead of work, in simulated time.
 
-``pipeline.admission``, ``fair_queue`` and ``engine.scheduler`` decide as in the real server. Decoding a unit
+``rpc.admission``, ``fair_queue`` and ``engine.scheduler`` decide as in the real server. Decoding a unit
 only takes seconds of a core, and a batch seconds of a device. Left out are uploads (a video is complete when
 it arrives), the embedding cache, and failures.
 """
@@ -21,7 +21,7 @@ from tubelet.service.engine.scheduler import Batch, CpuContention, Scheduler
 from tubelet.service.engine.stage_queue import EngineCosts, Item, StageQueue
 from tubelet.service.errors import ClientOverloaded, DeadlineTooShort, Overloaded
 from tubelet.service.fair_queue import FairQueue, Flow
-from tubelet.service.pipeline.admission import Admission, AdmissionTicket, Caller
+from tubelet.service.rpc.admission import Admission, AdmissionTicket, Caller
 
 
 @dataclass(eq=False, slots=True)
@@ -100,6 +100,7 @@ class Server:
         stay = self._admission.admit(Caller("", video.deadline_s))
         try:
             ticket = stay.__enter__()
+            ticket.received()
         except (Overloaded, ClientOverloaded, DeadlineTooShort) as refusal:
             video.is_refused = video.is_over = True
             video.retry_after_s = refusal.retry_after_s
@@ -116,7 +117,7 @@ class Server:
     def _give_up(self, request: _Request) -> None:
         if request.video.is_over:
             return
-        request.ticket.server_s_at_cancel = self._clock.now - request.video.arrival_s
+        request.ticket.cancelled(self._clock.now - request.video.arrival_s)
         for future in request.pending:
             future.cancel()
         self._end(request)
@@ -257,5 +258,5 @@ class Server:
         request.classified += 1
         if request.classified == request.video.windows:
             request.video.answered_s = self._clock.now
-            request.ticket.server_s = request.video.latency_s
+            request.ticket.answered(request.video.latency_s)
             self._end(request)

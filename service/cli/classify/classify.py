@@ -28,7 +28,6 @@ from tubelet.service.cli.runs.results_log import ResultsLog, UnwritableResults, 
 from tubelet.service.cli.runs.runner import (
     Answer,
     ClassifyVideo,
-    Event,
     Failure,
     Started,
     find_model,
@@ -40,7 +39,7 @@ from tubelet.service.cli.runs.video_sources import STANDARD_INPUT, Source
 from tubelet.service.client import ServerError
 from tubelet.service.config.config import Config
 from tubelet.service.types.request import Options, Sliding, Views
-from tubelet.service.types.result import Classification
+from tubelet.service.types.result import Classification, Event
 from tubelet.service.types.video import NS_PER_S
 
 _NO_ANSWER = "UNAVAILABLE"  # the code of failures that are the server's, not the video's

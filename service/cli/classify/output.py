@@ -12,8 +12,8 @@ from tubelet.service.cli.classify.merged_segments import Line, SegmentMerger, me
 from tubelet.service.cli.output import answer_json, clock, event_json, interrupted_json
 from tubelet.service.cli.runs.live_region import LiveRegion
 from tubelet.service.cli.runs.progress import RunProgress, VideoInProgress
-from tubelet.service.cli.runs.runner import Answer, Event, Failure, Started
-from tubelet.service.types.result import Segment
+from tubelet.service.cli.runs.runner import Answer, Failure, Started
+from tubelet.service.types.result import Event, Segment
 from tubelet.service.types.video import VideoMetadata
 
 _LABEL_WIDTH = 12  # of a table whose lines are written before all labels are known

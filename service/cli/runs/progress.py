@@ -11,8 +11,8 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from tubelet.service.cli.output import clock, printable
-from tubelet.service.cli.runs.runner import Answer, Event, Failure, Started
-from tubelet.service.types.result import Progress, Segment
+from tubelet.service.cli.runs.runner import Answer, Failure, Started
+from tubelet.service.types.result import Event, Progress, Segment
 from tubelet.service.types.video import NS_PER_S, VideoMetadata
 
 _BAR_WIDTH = 24

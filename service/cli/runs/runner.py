@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -17,20 +18,19 @@ from tubelet.service.engine.daemon_threads import run_in_daemon_thread
 from tubelet.service.errors import TubeletError, UnknownModel, UriNotAllowed
 from tubelet.service.types.model_ref import ModelRef
 from tubelet.service.types.request import Options
-from tubelet.service.types.result import Activation, Classification, Progress, Segment
+from tubelet.service.types.result import Activation, Classification, Emit, Event
 from tubelet.service.types.uri import Uri, is_covered, is_uri, parse_prefix
-from tubelet.service.types.video import VideoMetadata
 from tubelet.service.wire.convert import activation_from_proto
 from tubelet.service.wire.retry import Retries
 from tubelet.service.wire.status import SERVER_UNREACHABLE
 
-Event = VideoMetadata | Progress | Segment
-Emit = Callable[[Event], Awaitable[None]]
 ClassifyVideo = Callable[[str, Options, Emit], Awaitable[Classification]]
 """Classifies a video, given by its path, its URI or ``STANDARD_INPUT``; events go to ``Emit``."""
 
 _CHUNK_BYTES = 1 << 20
 _MAX_QUEUED = 100  # events and answers that the consumer has not taken yet
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,6 @@ async def open_local(config: Config, model: str = "", version: str = "") -> Asyn
                 uri = parse_uri_option(video)
                 _check_uri_is_allowed(uri, config.fetch)
                 return await pipeline.classify(uri, options, emit)
-            # Opened here, so that an unreadable file is an OSError, not an internal error of the pipeline.
             with _open_file(video) as file:
                 return await pipeline.classify(_file_chunks(file), options, emit)
 
@@ -219,6 +218,9 @@ async def _classify_one(classify_video: ClassifyVideo, video: str, options: Opti
         return Failure(error.code, error.reason, error.message)
     except OSError as error:
         return Failure("INVALID_ARGUMENT", "FILE_NOT_READABLE", error.strerror or str(error))
+    except Exception as error:  # a fault of ours concerns this video alone
+        logger.exception("cannot classify %s", video)
+        return Failure("INTERNAL", "INTERNAL", f"unexpected {type(error).__name__}: {error}")
 
 
 def _check_uri_is_allowed(uri: Uri, config: FetchConfig) -> None:

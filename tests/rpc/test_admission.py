@@ -1,9 +1,8 @@
 """Admission control: limits, predicted deadlines and trials."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import ExitStack
-from itertools import count
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, suppress
 from time import monotonic
 
 import pytest
@@ -12,10 +11,10 @@ from tests.support.sample_clip import panning_clip
 from tubelet.service.config.config import ServerConfig, load_config
 from tubelet.service.errors import ClientOverloaded, DeadlineTooShort, Overloaded
 from tubelet.service.metrics import Metrics
-from tubelet.service.pipeline.admission import Admission, Caller
-from tubelet.service.pipeline.pipeline import Event
+from tubelet.service.rpc.admission import Admission, AdmissionTicket, Caller
 from tubelet.service.server.app import open_stages
 from tubelet.service.types.request import Options
+from tubelet.service.types.result import Event
 
 
 def admission(**settings: object) -> Admission:
@@ -26,7 +25,7 @@ def answered(admission: Admission, server_s: float, times: int = 20) -> None:
     """Record ``times`` videos, one after another, that took ``server_s`` each."""
     for _ in range(times):
         with admission.admit(Caller()) as ticket:
-            ticket.server_s = server_s
+            ticket.answered(server_s)
 
 
 def expected(admission: Admission) -> str:
@@ -89,7 +88,7 @@ def test_cost_of_a_video_does_not_depend_on_videos_in_flight() -> None:
         with ExitStack() as others:
             tickets = [others.enter_context(shared.admit(Caller())) for _ in range(4)]
             for ticket in tickets:
-                ticket.server_s = 0.5 * ticket.position
+                ticket.answered(0.5 * ticket.position)
     for each in (alone, shared):
         assert expected(each) == "1.00"
 
@@ -113,7 +112,7 @@ def test_cancelled_videos_only_raise_the_predicted_cost() -> None:
     for server_s_at_cancel, then in ((0.01, "1.00"), (4.0, "8.00")):
         for _ in range(64):
             with known.admit(Caller()) as ticket:
-                ticket.server_s_at_cancel = server_s_at_cancel
+                ticket.cancelled(server_s_at_cancel)
         assert expected(known) == then
 
 
@@ -140,27 +139,27 @@ def test_cheap_videos_are_admitted_again_after_expensive_ones() -> None:
 
 def answered_one(admission: Admission, caller: Caller, server_s: float) -> None:
     with admission.admit(caller) as ticket:
-        ticket.server_s = server_s
+        ticket.answered(server_s)
 
 
 def test_trials_increase_while_predictions_are_wrong_and_reset_when_right() -> None:
     dark = admission()
     answered(dark, server_s=60, times=64)
 
-    def tried_at_once(then: str, after_s: float) -> int:
+    def tried_at_once(end: Callable[[AdmissionTicket, float], None], after_s: float) -> int:
         """Return how many trials are admitted together, all of which then end in this way."""
+        tried: list[AdmissionTicket] = []
         with ExitStack() as together:
-            for tried in count():
-                try:
-                    ticket = together.enter_context(dark.admit(Caller("", 2)))
-                except DeadlineTooShort:
-                    return tried
-                setattr(ticket, then, after_s)
-        raise AssertionError("somebody is refused at last")
+            with suppress(DeadlineTooShort):
+                while True:
+                    tried.append(together.enter_context(dark.admit(Caller("", 2))))
+            for ticket in tried:
+                end(ticket, after_s)
+        return len(tried)
 
-    assert [tried_at_once("server_s", 50) for _ in range(3)] == [1, 1, 1]
-    assert [tried_at_once("server_s", 1) for _ in range(4)] == [1, 2, 4, 8]
-    assert [tried_at_once("server_s_at_cancel", 2) for _ in range(2)] == [16, 1]
+    assert [tried_at_once(AdmissionTicket.answered, 50) for _ in range(3)] == [1, 1, 1]
+    assert [tried_at_once(AdmissionTicket.answered, 1) for _ in range(4)] == [1, 2, 4, 8]
+    assert [tried_at_once(AdmissionTicket.cancelled, 2) for _ in range(2)] == [16, 1]
 
 
 def test_trial_with_an_idle_client_blocks_no_other_trial() -> None:
@@ -191,9 +190,9 @@ async def test_client_is_waited_for_until_its_last_chunk() -> None:
         waited.append(ticket.waiting_for_client_since is not None)
 
     async with open_stages(load_config(None), Metrics()) as stages:
-        with stages.pipeline.admit(Caller()) as ticket:
-            ticket.predicted_s = 1.0  # a trial
-            await stages.pipeline.classify(chunks(), Options(), ignore, ticket)
+        with admission().admit(Caller()) as ticket:
+            request = stages.pipeline.request(Options())
+            await stages.pipeline.classify(ticket.track_chunks(chunks()), request, ignore)
     assert waited[:3] == [True] * 3
     assert set(waited[3:]) == {False}
 
@@ -210,8 +209,7 @@ async def test_slow_reading_client_does_not_raise_the_cost() -> None:
         yield panning_clip(1.0)
 
     async with open_stages(load_config(None), Metrics()) as stages:
-        with stages.pipeline.admit(Caller("", None)) as ticket:
-            answer = await stages.pipeline.classify(chunks(), Options(), slowly, ticket)
+        request = stages.pipeline.request(Options())
+        answer = await stages.pipeline.classify(chunks(), request, slowly)
     assert waited_s
-    assert ticket.server_s is not None
-    assert ticket.server_s + sum(waited_s) <= answer.stage_seconds["total"]
+    assert request.timings.server_s + sum(waited_s) <= answer.stage_seconds["total"]

@@ -1,0 +1,17 @@
+"""The request: what one classification of one video is asked for, and its timings."""
+
+from dataclasses import dataclass
+
+from tubelet.service.engine.served_model import ServedModel
+from tubelet.service.metrics import RequestTimings
+from tubelet.service.types.request import Options
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One classification of one video: the client's options, the model that they name, and the deadline."""
+
+    options: Options
+    model: ServedModel
+    timings: RequestTimings
+    deadline: float | None = None  # a time of the monotonic clock

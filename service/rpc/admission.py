@@ -1,0 +1,203 @@
+"""Admission control: limits on videos in flight, in total and per client, and by predicted deadline."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import TypeVar
+
+from tubelet.service.config.config import ServerConfig
+from tubelet.service.errors import ClientOverloaded, DeadlineTooShort, Overloaded
+
+T = TypeVar("T")
+
+_HISTORY = 64  # answered videos whose cost is remembered
+_MIN_SAMPLES = 8  # answered videos that a prediction needs
+_DEADLINE_MARGIN = 0.75  # of the time left, at most; at 1, half of the answers would be late
+_OVERESTIMATE_RATIO = 0.5  # a prediction was wrong if the video took less than this part of it
+_CLIENT_IDLE_S = 1.0  # without a chunk for this long, a client counts as idle
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The client of a call, and the seconds until the call's deadline; None if it has none."""
+
+    name: str = ""
+    remaining_s: float | None = None
+
+
+class Admission:
+    """Gives out tickets for videos in flight, or rejects a call with an error."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        self._limiter = _Limiter(config)
+        self._predictor = _Predictor()
+
+    @contextmanager
+    def admit(self, caller: Caller) -> Iterator[AdmissionTicket]:
+        """Admit a video of ``caller`` for as long as the context lasts.
+
+        Raises:
+            Overloaded, ClientOverloaded, DeadlineTooShort: the video is rejected.
+        """
+        with (
+            self._limiter.hold(caller.name) as position,
+            self._predictor.ticket(position, caller.remaining_s) as ticket,
+        ):
+            yield ticket
+
+
+class _Limiter:
+    """Counts the videos in flight, in total and per client, and enforces their limits."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        self._config = config
+        self._by_client: Counter[str] = Counter()
+
+    @contextmanager
+    def hold(self, client: str) -> Iterator[int]:
+        """Count a video of ``client`` until the context ends; yield how many are in flight with it.
+
+        Raises:
+            Overloaded, ClientOverloaded: a limit is reached.
+        """
+        self._check(client)
+        self._by_client[client] += 1
+        try:
+            yield self._by_client.total()
+        finally:
+            self._by_client[client] -= 1
+            if not self._by_client[client]:
+                del self._by_client[client]
+
+    def _check(self, client: str) -> None:
+        config, in_flight, of_client = self._config, self._by_client.total(), self._by_client[client]
+        if in_flight >= config.max_videos_in_flight:
+            raise Overloaded(
+                f"{in_flight} videos are in flight, the limit is {config.max_videos_in_flight}; "
+                f"try again in {config.retry_after_s:g} s",
+                retry_after_s=config.retry_after_s,
+                limit=config.max_videos_in_flight,
+                value=in_flight,
+            )
+        if config.max_videos_per_client is not None and of_client >= config.max_videos_per_client:
+            raise ClientOverloaded(
+                f"{of_client} videos of this client are in flight, its limit is "
+                f"{config.max_videos_per_client}; try again in {config.retry_after_s:g} s",
+                retry_after_s=config.retry_after_s,
+                limit=config.max_videos_per_client,
+                value=of_client,
+            )
+
+
+class _Predictor:
+    """Predicts whether an answer will be in time, from the cost of the last videos.
+
+    The time that the n-th video in flight takes, divided by n, is what one video costs the whole machine,
+    however the videos share it (Little's law). The median over the last videos predicts the time of one more.
+
+    Rejected requests give no samples. So that a wrong prediction can correct itself, one request at a time is
+    admitted although it is predicted to be late: a trial. Each trial that is answered much sooner than
+    predicted allows one more at a time, until one is late. A trial whose client is idle does not count, since
+    it costs nothing and gives no sample.
+    """
+
+    def __init__(self) -> None:
+        self._costs_s: deque[float] = deque(maxlen=_HISTORY)
+        self._trials: set[AdmissionTicket] = set()  # those of the tickets in flight
+        self._max_trials = 1
+
+    @contextmanager
+    def ticket(self, position: int, remaining_s: float | None) -> Iterator[AdmissionTicket]:
+        """Yield the ticket of the video that is the n-th in flight, n being its ``position``.
+
+        Raises:
+            DeadlineTooShort: the answer is predicted to be late, and no trial is free.
+        """
+        deadline = None if remaining_s is None else monotonic() + remaining_s
+        ticket = AdmissionTicket(self, position, deadline, self._predict_s(position, remaining_s))
+        if ticket.predicted_s is not None:
+            self._trials.add(ticket)
+        try:
+            yield ticket
+        finally:
+            self._trials.discard(ticket)
+
+    def record_answer(self, ticket: AdmissionTicket, server_s: float) -> None:
+        """Take the time of a video that was answered as a sample."""
+        self._costs_s.append(server_s / ticket.position)
+        if ticket.predicted_s is not None and server_s < _OVERESTIMATE_RATIO * ticket.predicted_s:
+            self._max_trials += 1
+
+    def record_cancel(self, ticket: AdmissionTicket, server_s: float) -> None:
+        """Take the time of a cancelled video, which would have cost more, if that raises the median."""
+        cost_s = server_s / ticket.position
+        if self._costs_s and cost_s > statistics.median(self._costs_s):
+            self._costs_s.append(cost_s)
+        if ticket.predicted_s is not None:
+            self._max_trials = 1
+
+    def _predict_s(self, position: int, remaining_s: float | None) -> float | None:
+        """Return the predicted time if the video must be a trial; None if it is predicted to be in time.
+
+        Raises:
+            DeadlineTooShort: the answer is predicted to be late, and no trial is free.
+        """
+        if remaining_s is None or len(self._costs_s) < _MIN_SAMPLES:
+            return None
+        expected_s = statistics.median(self._costs_s) * position
+        if expected_s <= _DEADLINE_MARGIN * remaining_s:
+            return None
+        if sum(not trial.is_client_idle for trial in self._trials) < self._max_trials:
+            return expected_s
+        raise DeadlineTooShort(
+            f"the answer is expected after {expected_s:.2f} s, but the call's deadline is in "
+            f"{remaining_s:.2f} s",
+            retry_after_s=expected_s,
+            limit=f"{remaining_s:.3f}",
+            value=f"{expected_s:.3f}",
+        )
+
+
+@dataclass(slots=True, eq=False)
+class AdmissionTicket:
+    """The permission for one video in flight; ``position`` counts the videos in flight when it came.
+
+    Its holder says how the request ended: that is what later predictions are made from.
+    """
+
+    _predictor: _Predictor = field(repr=False)
+    position: int
+    deadline: float | None  # monotonic time of the call's deadline
+    predicted_s: float | None  # of a trial, which is predicted to be late
+    waiting_for_client_since: float | None = field(default_factory=monotonic)  # None: not waiting
+
+    @property
+    def is_client_idle(self) -> bool:
+        """Whether the client has sent nothing for ``_CLIENT_IDLE_S``."""
+        since = self.waiting_for_client_since
+        return since is not None and monotonic() - since >= _CLIENT_IDLE_S
+
+    async def track_chunks(self, chunks: AsyncIterator[T]) -> AsyncIterator[T]:
+        """Yield ``chunks``, and record since when the server has been waiting for the next one."""
+        async for chunk in chunks:
+            self.waiting_for_client_since = None
+            yield chunk
+            self.waiting_for_client_since = monotonic()
+        self.received()
+
+    def received(self) -> None:
+        """Record that the client has sent all that the server needs."""
+        self.waiting_for_client_since = None
+
+    def answered(self, server_s: float) -> None:
+        """Record that the server needed ``server_s`` for the answer."""
+        self._predictor.record_answer(self, server_s)
+
+    def cancelled(self, server_s: float) -> None:
+        """Record that the client cancelled after ``server_s`` of the server's time."""
+        self._predictor.record_cancel(self, server_s)
