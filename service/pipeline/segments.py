@@ -4,11 +4,87 @@ K classes.
 """
 
 from collections.abc import Iterator
+from time import monotonic
 
 import numpy as np
 
+from tubelet.models.spec import ModelSpec
+from tubelet.service.metrics import RequestTimings
+from tubelet.service.pipeline.planner import stride_warnings
+from tubelet.service.pipeline.windows import ClassifiedWindow, PlanCut, Planned, WindowEvent
 from tubelet.service.types.plan import Plan
-from tubelet.service.types.result import Activation, Label, Segment
+from tubelet.service.types.request import Options
+from tubelet.service.types.result import Activation, Classification, Event, Label, Progress, Segment
+from tubelet.service.types.video import NS_PER_S, DecodeSummary
+
+_PROGRESS_INTERVAL_S = 0.5
+
+
+class SegmentAggregator:
+    """Turns the events of a window stream into what the client gets: metadata, segments, progress, answer."""
+
+    def __init__(self, spec: ModelSpec, options: Options) -> None:
+        self._spec = spec
+        self._options = options
+        self._planned: Planned | None = None
+        self._assembler: SegmentAssembler
+        self._segments: list[Segment] = []
+        self._summary: DecodeSummary
+        self._last_progress_at = monotonic()
+
+    def add(self, event: WindowEvent) -> Iterator[Event]:
+        """Take the next event of the stream, and yield what the client gets then."""
+        match event:
+            case Planned(metadata, plan):
+                if self._planned is None:
+                    yield metadata
+                self._planned = event
+                spec, options = self._spec, self._options
+                activation = Activation(spec.activation)
+                self._assembler = SegmentAssembler(
+                    plan, spec.labels, options.top_k, options.score_threshold, activation
+                )
+            case ClassifiedWindow(grid, window, decoded_ns, logits):
+                yield from self._keep(self._assembler.add(grid, window, logits))
+                if monotonic() - self._last_progress_at >= _PROGRESS_INTERVAL_S:
+                    self._last_progress_at = monotonic()
+                    yield self._progress(decoded_ns)
+            case PlanCut(plan):
+                self._assembler.cut(plan)
+            case DecodeSummary():
+                self._summary = event
+                yield from self._keep(self._assembler.finish())
+
+    def classification(self, timings: RequestTimings) -> Classification:
+        """Return the answer, after the last event of the stream."""
+        spec, summary, metadata = self._spec, self._summary, self._summary.metadata
+        rounded = stride_warnings(metadata.duration_ns, spec.sampling, self._options)
+        return Classification(
+            metadata=metadata,
+            model=spec.name,
+            version=spec.version,
+            segments=tuple(self._segments),
+            labels=self._assembler.video_labels(),
+            stage_seconds=dict(timings.seconds),
+            warnings=metadata.warnings + summary.warnings + rounded,
+            fetched_bytes=timings.fetched_bytes,
+            max_frame_offset_ns=summary.max_frame_offset_ns,
+            activation=Activation(spec.activation),
+        )
+
+    def _keep(self, segments: Iterator[Segment]) -> Iterator[Segment]:
+        for segment in segments:
+            self._segments.append(segment)
+            yield segment
+
+    def _progress(self, decoded_ns: int) -> Progress:
+        assert self._planned is not None
+        total_ns = self._planned.plan.total_ns
+        if self._planned.plan.is_unbounded:
+            # Only a header says how long the video is, and it may know no more than the first part.
+            stated_ns = self._planned.metadata.duration_ns
+            total_ns = stated_ns if decoded_ns <= stated_ns else 0
+        return Progress(decoded_ns / NS_PER_S, total_ns / NS_PER_S)
 
 
 class SegmentAssembler:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from tubelet.service.engine.model_runner import Embedding, Logits
@@ -20,25 +21,27 @@ class Planned:
 
 
 @dataclass(frozen=True, slots=True)
-class StartedWindow:
-    """A window whose units are all queued, and how much of the plan had been decoded by then."""
+class ClassifiedWindow:
+    """The logits (K,) of a window, and how much of the plan had been decoded when its last unit came."""
 
     grid: int
     window: int
     decoded_ns: int
-    logits: asyncio.Task[Logits] = field(repr=False)
+    logits: Logits = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
-class DecodingEnded:
-    """The end of decoding; ``plan`` is cut to where the frames ended."""
+class PlanCut:
+    """The plan, cut to where the frames ended; the windows after this event are those of ``plan``."""
 
     plan: Plan
-    end: DecodeSummary
 
 
-DecodingEvents = asyncio.Queue[Planned | StartedWindow | DecodingEnded | None]
-"""Queue from the decoding task of a request to the task that emits segments; None ends it."""
+WindowEvent = Planned | ClassifiedWindow | PlanCut | DecodeSummary
+"""What a window stream yields; the summary is the last event."""
+
+StartedWindow = asyncio.Task[ClassifiedWindow]
+"""A window whose units are all queued in the engine."""
 
 
 @dataclass(slots=True)
@@ -56,32 +59,33 @@ class WindowStarter:
     claim a duration of a day.
     """
 
-    def __init__(self, plan: Plan, work: VideoSession, events: DecodingEvents, most: int) -> None:
+    def __init__(self, plan: Plan, session: VideoSession, most: int) -> None:
         if not plan.is_unbounded:
             _check(sum(grid.num_windows for grid in plan.grids), most)
         self._plan = plan
+        self._session = session
         self._most, self._count = most, 0
-        self._work = work
-        self._events = events
         self._decoded_ns = 0
         self._recent_units: dict[int, _RecentUnits] = {}
 
-    def add(self, unit: UnitFrames) -> None:
-        """Queue the next unit in the engine, and start the window that it completes, if any."""
+    def add(self, unit: UnitFrames) -> StartedWindow | None:
+        """Queue the next unit in the engine, and start and return the window that it completes, if any."""
         grid = self._plan.grids[unit.grid]
         if unit.grid not in self._recent_units:
             self._recent_units[unit.grid] = _RecentUnits(deque(maxlen=grid.units_per_window))
         self._decoded_ns += grid.window_ns // grid.units_per_window
-        self._recent_units[unit.grid].recent.append((unit.unit, self._work.encode(unit)))
+        self._recent_units[unit.grid].recent.append((unit.unit, self._session.encode(unit)))
         window = grid.window_ending_at(unit.unit)
-        if window is not None:
-            self._start(unit.grid, window)
-            if window == grid.num_windows - 1:
-                del self._recent_units[unit.grid]
+        if window is None:
+            return None
+        started = self._start(unit.grid, window)
+        if window == grid.num_windows - 1:
+            del self._recent_units[unit.grid]
+        return started
 
     @property
     def has_started(self) -> bool:
-        """Whether a window was put into the queue of events."""
+        """Whether a window was started."""
         return self._count > 0
 
     def abandon(self) -> None:
@@ -90,24 +94,28 @@ class WindowStarter:
             for _, embedding in row.recent:
                 embedding.cancel()
 
-    def finish(self, cut: Plan, end: DecodeSummary) -> None:
-        """Start the last window of each grid that ended early, after all units have arrived."""
+    def finish(self, cut: Plan) -> Iterator[StartedWindow]:
+        """Start and yield the last window of each grid of ``cut`` that ended early, after all units."""
         self._plan = cut
-        self._events.put_nowait(DecodingEnded(cut, end))
         for grid, row in self._recent_units.items():
             last = cut.grids[grid].num_windows - 1
             if row.started < last:
-                self._start(grid, last)
+                yield self._start(grid, last)
 
-    def _start(self, grid: int, window: int) -> None:
+    def _start(self, grid: int, window: int) -> StartedWindow:
         self._count += 1
         _check(self._count, self._most)
         row = self._recent_units[grid]
         row.started = window
         units = self._plan.grids[grid].window_units(window)
         embeddings = [embedding for unit, embedding in row.recent if unit in units]
-        logits = asyncio.create_task(self._work.classify(embeddings))
-        self._events.put_nowait(StartedWindow(grid, window, self._decoded_ns, logits))
+        return asyncio.create_task(self._classify(grid, window, self._decoded_ns, embeddings))
+
+    async def _classify(
+        self, grid: int, window: int, decoded_ns: int, embeddings: list[asyncio.Future[Embedding]]
+    ) -> ClassifiedWindow:
+        logits = await self._session.classify(embeddings)
+        return ClassifiedWindow(grid, window, decoded_ns, logits)
 
 
 def _check(windows: int, most: int) -> None:

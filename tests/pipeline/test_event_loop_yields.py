@@ -3,34 +3,24 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
-import numpy as np
 import pytest
 
 from tests.support.sample_clip import panning_clip
-from tubelet.models.repository.repository import ModelStore
 from tubelet.service.config.config import load_config
 from tubelet.service.decode.pool.session import DecodeSession
-from tubelet.service.engine.served_model import ServedModel
 from tubelet.service.metrics import Metrics
-from tubelet.service.pipeline import pipeline
-from tubelet.service.pipeline.pipeline import emit_segments
-from tubelet.service.pipeline.planner import make_plan
-from tubelet.service.pipeline.windows import (
-    DecodingEnded,
-    DecodingEvents,
-    Planned,
-    StartedWindow,
-    WindowStarter,
-)
+from tubelet.service.pipeline import window_stream
+from tubelet.service.pipeline.windows import StartedWindow, WindowStarter
 from tubelet.service.rpc.servicer import fill_message
 from tubelet.service.server.app import open_stages
 from tubelet.service.types.plan import Plan
-from tubelet.service.types.request import Options
+from tubelet.service.types.request import Options, Sliding
 from tubelet.service.types.result import Classification, Event, Label, Segment
-from tubelet.service.types.video import NS_PER_S, DecodeSummary, UnitFrames, VideoMetadata
+from tubelet.service.types.video import NS_PER_S, UnitFrames, VideoMetadata
 from tubelet.service.wire.convert import classification_from_proto
 from tubelet.v1 import classification_pb2
 
@@ -63,60 +53,61 @@ async def test_event_loop_runs_while_an_answer_is_written() -> None:
     assert classification_from_proto(message) == answer
 
 
-async def test_event_loop_runs_while_windows_become_segments() -> None:
-    """All windows are ready from the start, as if every unit were a cache hit."""
-    spec = ModelStore().find("camera-motion").spec
-    model = ServedModel(spec, (), precision="fp32", max_batch_units=1, max_batch_windows=1)
-    plan = make_plan(METADATA, spec.sampling, Options())
+async def test_event_loop_runs_while_windows_become_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many logits are ready at once; here all units are cache hits."""
+    monkeypatch.setattr(DecodeSession, "decode", decode_first)
+    clip, at = panning_clip(4.0), list[int]()
 
-    async def logits() -> np.ndarray:
-        return np.zeros(len(spec.labels))
+    async def note(event: Event) -> None:
+        if isinstance(event, Segment):
+            at.append(turns[0])
 
-    async def nothing() -> None:
-        pass
-
-    async def ignore(_: Event) -> None:
-        pass
-
-    known, decoding = asyncio.create_task(logits()), asyncio.create_task(nothing())
-    await asyncio.wait((known, decoding))
-    windows = range(plan.grids[0].num_windows)
-    events: DecodingEvents = asyncio.Queue()
-    events.put_nowait(Planned(METADATA, plan))
-    for window in windows:
-        events.put_nowait(StartedWindow(0, window, 0, known))
-    events.put_nowait(DecodingEnded(plan, DecodeSummary(METADATA.duration_ns, SEGMENTS, (), METADATA)))
-    events.put_nowait(None)
-    with others() as turns:
-        _, _, segments = await emit_segments(events, decoding, Options(), ignore, model)
-    assert segments[-1].end_ns == METADATA.duration_ns
-    assert turns[0] >= len(windows) - 1
+    async with open_stages(load_config(None), Metrics()) as stages:
+        options = Options(windowing=Sliding.of_seconds(1, 1), ranges_ns=((0, 4 * NS_PER_S),))
+        await stages.pipeline.classify(chunks(clip), stages.pipeline.request(options), ignore)
+        with others() as turns:
+            await stages.pipeline.classify(chunks(clip), stages.pipeline.request(options), note)
+    assert len(at) == 4
+    assert len(set(at)) == len(at)
 
 
 async def test_event_loop_runs_while_units_are_queued(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many units the decoder has ready; here each one takes a whole yield interval."""
-    monkeypatch.setattr(pipeline, "_YIELD_INTERVAL_S", 0.0)
-    decode, queue = DecodeSession.decode, WindowStarter.add
+    monkeypatch.setattr(window_stream, "_YIELD_INTERVAL_S", 0.0)
+    queue = WindowStarter.add
     at: list[int] = []
 
-    async def decode_first(session: DecodeSession, plan: Plan, **how: Any) -> AsyncIterator[UnitFrames]:
-        for unit in [unit async for unit in decode(session, plan, **how)]:
-            yield unit
-
-    def add(starter: WindowStarter, unit: UnitFrames) -> None:
+    def add(starter: WindowStarter, unit: UnitFrames) -> StartedWindow | None:
         at.append(turns[0])
-        queue(starter, unit)
-
-    async def chunks() -> AsyncIterator[bytes]:
-        yield panning_clip(2.0)
-
-    async def ignore(_: Event) -> None:
-        pass
+        return queue(starter, unit)
 
     monkeypatch.setattr(DecodeSession, "decode", decode_first)
     monkeypatch.setattr(WindowStarter, "add", add)
     async with open_stages(load_config(None), Metrics()) as stages:
         with others() as turns:
-            await stages.pipeline.classify(chunks(), stages.pipeline.request(Options()), ignore)
+            await stages.pipeline.classify(chunks(panning_clip(2.0)), stages.pipeline.request(Options()), ignore)
     assert len(at) > 1
     assert len(set(at)) == len(at)
+
+
+_decode = DecodeSession.decode
+
+
+async def decode_first(
+    session: DecodeSession, plan: Plan, *args: Any, **how: Any
+) -> AsyncIterator[UnitFrames]:
+    """Yield the units of ``plan`` one right after another, once all are decoded."""
+    units: list[UnitFrames] = []
+    async for unit in _decode(session, plan, *args, **how):
+        units.append(replace(unit, pixels=unit.pixels.copy(), release=lambda: None))
+        unit.release()
+    for unit in units:
+        yield unit
+
+
+async def chunks(clip: bytes) -> AsyncIterator[bytes]:
+    yield clip
+
+
+async def ignore(_: Event) -> None:
+    pass

@@ -1,0 +1,146 @@
+"""The window stream: decodes one video in a task, and yields its windows as the engine classifies them."""
+
+import asyncio
+from time import monotonic
+
+from tubelet.models.spec import Preprocessing
+from tubelet.service.config.config import DecodeConfig
+from tubelet.service.decode.pool.pool import DecodePool
+from tubelet.service.decode.pool.session import DecodeSession
+from tubelet.service.engine.session import VideoSession
+from tubelet.service.errors import CorruptVideo
+from tubelet.service.metrics import Metrics
+from tubelet.service.pipeline.planner import can_plan_before_end, make_plan, make_unbounded_plan
+from tubelet.service.pipeline.request import Request
+from tubelet.service.pipeline.windows import PlanCut, Planned, StartedWindow, WindowEvent, WindowStarter
+from tubelet.service.types.video import NS_PER_S, DecodeSummary, PixelFormat, VideoFile, VideoMetadata
+
+_YIELD_INTERVAL_S = 0.01  # the longest time without a yield to the event loop
+
+
+class WindowStream:
+    """The windows of one video as events, in the order of time; the summary of decoding is the last one.
+
+    A task decodes ahead of whoever iterates, in one worker. ``async with`` starts and stops it.
+    """
+
+    def __init__(
+        self,
+        file: VideoFile,
+        request: Request,
+        session: VideoSession,
+        decoders: DecodePool,
+        config: DecodeConfig,
+        metrics: Metrics,
+    ) -> None:
+        self._file = file
+        self._request = request
+        self._session = session
+        self._decoders = decoders
+        self._config = config
+        self._metrics = metrics
+        self._events: asyncio.Queue[Planned | StartedWindow | PlanCut | DecodeSummary | None] = (
+            asyncio.Queue()
+        )
+        self._decoding: asyncio.Task[None]
+
+    async def __aenter__(self) -> "WindowStream":
+        self._decoding = asyncio.create_task(self._run())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._session.cancel()
+        self._decoding.cancel()
+        await asyncio.wait([self._decoding])
+
+    def __aiter__(self) -> "WindowStream":
+        return self
+
+    async def __anext__(self) -> WindowEvent:
+        event = await self._events.get()
+        if event is None:
+            await self._decoding  # raises the error that ended decoding early
+            raise StopAsyncIteration
+        if not isinstance(event, asyncio.Task):
+            return event
+        await asyncio.sleep(0)  # let other requests run, also if all logits are ready at once
+        return await event
+
+    async def _run(self) -> None:
+        """Probe, plan and decode the file, and queue the events; None is the last."""
+        options, timings = self._request.options, self._request.timings
+        can_start = can_plan_before_end(options)
+        try:
+            if can_start or self._file.size_bytes is not None:
+                await self._file.wait(0, 1)
+            else:
+                await self._file.whole()
+            asked = monotonic()
+            async with self._decoders.session(
+                self._file, options.priority, self._session.deadline
+            ) as decoder:
+                timings.add("queue", monotonic() - asked)
+                with timings.time("probe"):
+                    metadata = await decoder.probe(self._file, header_only=can_start)
+                planned = self._plan_unbounded(metadata) if can_start else self._plan(metadata)
+                with timings.time("decode"):
+                    summary = await self._decode(decoder, planned)
+            self._events.put_nowait(summary)
+        finally:
+            self._events.put_nowait(None)
+
+    def _plan(self, metadata: VideoMetadata) -> Planned:
+        sampling = self._request.model.spec.sampling
+        return Planned(metadata, make_plan(metadata, sampling, self._request.options))
+
+    def _plan_unbounded(self, metadata: VideoMetadata) -> Planned:
+        """Plan as for the longest video: a header may know no more than the first part of it."""
+        longest_ns = round(self._config.max_duration_s * NS_PER_S)
+        sampling = self._request.model.spec.sampling
+        return Planned(metadata, make_unbounded_plan(longest_ns, sampling, self._request.options))
+
+    async def _decode(self, decoder: DecodeSession, planned: Planned) -> DecodeSummary:
+        """Decode a plan, and start its windows; do both again if the video is shorter than a window."""
+        windows, end = await self._decode_units(decoder, planned)
+        # If timestamps contradict each other, frames may go on for longer than the metadata says.
+        if not planned.plan.fits(end.metadata.duration_ns) and not windows.has_started:
+            windows.abandon()
+            planned = self._plan(end.metadata)
+            windows, end = await self._decode_units(decoder, planned)
+        cut = planned.plan.cut(end.end_ns)
+        if cut is None:
+            raise CorruptVideo("no frame could be decoded in the requested time ranges")
+        self._events.put_nowait(PlanCut(cut))
+        for window in windows.finish(cut):
+            self._events.put_nowait(window)
+        return end
+
+    async def _decode_units(
+        self, decoder: DecodeSession, planned: Planned
+    ) -> tuple[WindowStarter, DecodeSummary]:
+        """Decode the units of a plan, queue them in the engine, and start the windows that they complete."""
+        self._events.put_nowait(planned)
+        windows = WindowStarter(planned.plan, self._session, self._config.max_windows)
+        pixel_format = _pixel_format(self._request.model.spec.preprocessing)
+        last_yield_at = monotonic()
+        async for unit in decoder.decode(planned.plan, pixel_format, fast=self._request.options.fast):
+            if (window := windows.add(unit)) is not None:
+                self._events.put_nowait(window)
+            if monotonic() - last_yield_at >= _YIELD_INTERVAL_S:  # a thousand units may be ready at once
+                await asyncio.sleep(0)
+                last_yield_at = monotonic()
+        assert decoder.end is not None  # decoding ended without an error
+        self._metrics.frames_decoded.labels(self._session.model).inc(decoder.end.frames_decoded)
+        return windows, decoder.end
+
+
+def _pixel_format(wanted: Preprocessing) -> PixelFormat:
+    return PixelFormat(
+        wanted.height,
+        wanted.width,
+        wanted.resize,
+        wanted.resize_height,
+        wanted.resize_width,
+        wanted.resample,
+        wanted.crop_rounding,
+    )
