@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TypeVar
 
 import grpc
@@ -46,6 +47,14 @@ def parser(kind: type[M]) -> Callable[[bytes], M]:
             raise MalformedMessage(f"a message of {len(message)} bytes is not a {name}") from None
 
     return parse
+
+
+def deferred(parse: Callable[[bytes], M]) -> Callable[[bytes], Callable[[], M]]:
+    """Return a function that makes of a message a function that parses it.
+
+    gRPC would answer an error of parsing itself, without our details. So the handler parses the message.
+    """
+    return lambda message: partial(parse, message)
 
 
 async def read_options(

@@ -1,33 +1,23 @@
 """The RPCs of the service: converts messages to values and errors to statuses, and calls the pipeline."""
 
 import asyncio
-import logging
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, NoReturn, TypeVar
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import grpc
 
 from tubelet.models.spec import ModelSpec
 from tubelet.service.engine.served_model import ServedModel
-from tubelet.service.errors import (
-    InternalError,
-    MalformedOption,
-    MessageOutOfOrder,
-    ServerStopped,
-    TubeletError,
-    UnknownModel,
-)
+from tubelet.service.errors import MalformedOption, MessageOutOfOrder, UnknownModel
 from tubelet.service.metrics import Metrics
 from tubelet.service.pipeline.pipeline import Pipeline
 from tubelet.service.rpc.admission import Admission, Caller
+from tubelet.service.rpc.calls import Call, Calls
 from tubelet.service.rpc.request_stream import (
     Context,
     Message,
-    is_out_of_time,
+    deferred,
     parse_unless_chunk,
     parser,
     read_chunks,
@@ -46,7 +36,6 @@ from tubelet.service.wire.convert import (
     to_duration,
     uri_from_proto,
 )
-from tubelet.service.wire.status import to_status
 from tubelet.v1 import classification_pb2, model_pb2
 from tubelet.v1 import video_classifier_pb2 as pb
 from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierServicer
@@ -54,21 +43,8 @@ from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierServicer
 SERVICE = pb.DESCRIPTOR.services_by_name["VideoClassifier"].full_name
 T = TypeVar("T")
 
-_FIELDS_OF_GET_MODEL = {
-    "model": "name",
-    "version": "version",
-}  # the field of GetModelRequest, by that of the options
+_FIELDS_OF_GET_MODEL = {"model": "name", "version": "version"}  # by those of the options
 _SEGMENTS_AT_ONCE = 100  # segments converted without a yield; they take about 2 ms
-
-logger = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class _Call:
-    """The labels of a call in the metrics; the model is set once the options are read."""
-
-    method: str
-    model: str = ""
 
 
 class Servicer(VideoClassifierServicer):
@@ -80,47 +56,36 @@ class Servicer(VideoClassifierServicer):
         self._pipeline = pipeline
         self._admission = admission
         self._metrics = metrics
+        self._calls = Calls(metrics)
         self._idle_timeout_s = idle_timeout_s  # limit without a byte of an upload
-        self._answering: set[asyncio.Task[Any]] = set()
-        self._has_ended = False
 
     def end_calls(self) -> None:
         """Answer all calls in flight with SERVER_STOPPED."""
-        self._has_ended = True
-        for task in self._answering:
-            task.cancel()
+        self._calls.end_all()
 
     async def Classify(
         self, request_iterator: AsyncIterator[Message], context: Context
     ) -> pb.ClassifyResponse:
-        async def ignore(_: Event) -> None:
-            pass
-
-        async def work(call: _Call) -> pb.ClassifyResponse:
-            answer = await self._classify(call, request_iterator, context, ignore)
+        async with self._calls.track("Classify", context) as call:
+            answer = await self._classify(call, request_iterator, _ignore)
             response = pb.ClassifyResponse()
             await fill_message(answer, response.classification)
             return response
-
-        return await self._answer(_Call("Classify"), context, work)
 
     async def ClassifyStreaming(self, request_iterator: AsyncIterator[Message], context: Context) -> None:
         async def send(event: Event) -> None:
             await context.write(_event_to_proto(event))
 
-        async def work(call: _Call) -> None:
-            """Classify the streamed video, and write the classification as the last response."""
-            answer = await self._classify(call, request_iterator, context, send)
+        async with self._calls.track("ClassifyStreaming", context) as call:
+            answer = await self._classify(call, request_iterator, send)
             response = pb.ClassifyStreamingResponse()
             await fill_message(answer, response.classification)
             await context.write(response)
 
-        await self._answer(_Call("ClassifyStreaming"), context, work)
-
     async def ListModels(
         self, request: Callable[[], pb.ListModelsRequest], context: Context
     ) -> pb.ListModelsResponse:
-        async def work(_: _Call) -> pb.ListModelsResponse:
+        async with self._calls.track("ListModels", context):
             request()
             registry = self._pipeline.registry
             return pb.ListModelsResponse(
@@ -128,38 +93,33 @@ class Servicer(VideoClassifierServicer):
                 not_loaded=[_model_message(spec) for spec in registry.not_loaded],
             )
 
-        return await self._answer(_Call("ListModels"), context, work)
-
     async def GetModel(
         self, request: Callable[[], pb.GetModelRequest], context: Context
     ) -> pb.GetModelResponse:
-        async def work(call: _Call) -> pb.GetModelResponse:
+        async with self._calls.track("GetModel", context) as call:
             asked = request()
             try:
                 wanted = model_from_proto(asked.name, asked.version)
                 model = self._pipeline.registry.find(wanted.name, wanted.version)
             except (MalformedOption, UnknownModel) as error:
-                error.field = _FIELDS_OF_GET_MODEL[error.field]
-                raise
+                field = _FIELDS_OF_GET_MODEL[error.field]
+                raise type(error)(error.message, field=field, **error.metadata) from None
             call.model = model.spec.name
             return pb.GetModelResponse(model=self._model(model))
 
-        return await self._answer(_Call("GetModel"), context, work)
-
-    async def _classify(
-        self, call: _Call, messages: AsyncIterator[Message], context: Context, emit: Emit
-    ) -> Classification:
+    async def _classify(self, call: Call, messages: AsyncIterator[Message], emit: Emit) -> Classification:
+        """Admit a call, read its options and classify its video; the ticket learns how long that took."""
         with (
-            self._admission.admit(_caller(context)) as ticket,
+            self._admission.admit(_caller(call.context)) as ticket,
             self._metrics.videos_in_flight.track_inprogress(),
         ):
-            asked = await read_options(messages, context, self._idle_timeout_s)
+            asked = await read_options(messages, call.context, self._idle_timeout_s)
             options, uri = options_from_proto(asked), uri_from_proto(asked)
             request = self._pipeline.request(options, ticket.deadline)
             call.model = request.model.spec.name
             try:
                 if uri is None:
-                    chunks = read_chunks(messages, context, self._idle_timeout_s)
+                    chunks = read_chunks(messages, call.context, self._idle_timeout_s)
                     answer = await self._pipeline.classify(ticket.track_chunks(chunks), request, emit)
                 else:
                     ticket.received()
@@ -170,43 +130,6 @@ class Servicer(VideoClassifierServicer):
                 raise
             ticket.answered(request.timings.server_s)
             return answer
-
-    async def _answer(self, call: _Call, context: Context, work: Callable[[_Call], Awaitable[T]]) -> T:
-        code, task = grpc.StatusCode.OK, asyncio.current_task()
-        assert task is not None
-        self._answering.add(task)
-        try:
-            with _mask_internal_errors():
-                return await self._unless_stopped(work(call))
-        except TubeletError as error:
-            code = error.code
-            if error.before_work:
-                self._metrics.rejected.labels(error.reason).inc()
-            else:
-                self._metrics.failed.labels(error.reason, call.model).inc()
-            return await _abort(context, error)
-        except asyncio.CancelledError:
-            late = is_out_of_time(context)
-            code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
-            self._metrics.failed.labels(code.name, call.model).inc()
-            raise
-        finally:
-            self._answering.discard(task)
-            self._metrics.requests.labels(call.method, call.model, code.name).inc()
-
-    async def _unless_stopped(self, work: Awaitable[T]) -> T:
-        """Await ``work``.
-
-        Raises:
-            ServerStopped: ``end_calls`` cancelled the call.
-        """
-        try:
-            return await work
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if not self._has_ended or task is None or task.uncancel():
-                raise
-            raise ServerStopped("the server shut down before it could answer; try again") from None
 
     def _model(self, model: ServedModel) -> model_pb2.Model:
         described = _model_message(model.spec)
@@ -219,8 +142,7 @@ class Servicer(VideoClassifierServicer):
 def add_to(server: grpc.aio.Server, servicer: VideoClassifierServicer) -> None:
     """Register the methods of ``servicer`` with ``server``.
 
-    Chunks of uploads arrive as memoryviews. Single requests arrive as functions that parse them: if gRPC
-    parsed them, it would answer parse errors itself, without our details.
+    Chunks of uploads arrive as memoryviews, single requests as functions that parse them.
     """
     handlers = {
         "Classify": grpc.stream_unary_rpc_method_handler(
@@ -235,34 +157,18 @@ def add_to(server: grpc.aio.Server, servicer: VideoClassifierServicer) -> None:
         ),
         "ListModels": grpc.unary_unary_rpc_method_handler(
             servicer.ListModels,
-            request_deserializer=partial(partial, parser(pb.ListModelsRequest)),
+            request_deserializer=deferred(parser(pb.ListModelsRequest)),
             response_serializer=pb.ListModelsResponse.SerializeToString,
         ),
         "GetModel": grpc.unary_unary_rpc_method_handler(
             servicer.GetModel,
-            request_deserializer=partial(partial, parser(pb.GetModelRequest)),
+            request_deserializer=deferred(parser(pb.GetModelRequest)),
             response_serializer=pb.GetModelResponse.SerializeToString,
         ),
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     registry: Any = server  # its types lack this method
     registry.add_registered_method_handlers(SERVICE, handlers)
-
-
-@contextmanager
-def _mask_internal_errors() -> Iterator[None]:
-    """Turn unexpected exceptions into InternalError: log them, and give the client only an id."""
-    try:
-        yield
-    except TubeletError:
-        raise
-    except (Exception, asyncio.CancelledError) as error:
-        task = asyncio.current_task()
-        if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
-            raise  # the caller has cancelled the request
-        error_id = uuid.uuid4().hex[:12]
-        logger.exception("internal error %s", error_id)
-        raise InternalError(error_id) from error
 
 
 async def _refuse_further_messages(messages: AsyncIterator[Message], work: Coroutine[None, None, T]) -> T:
@@ -335,7 +241,5 @@ def _event_to_proto(event: Event) -> pb.ClassifyStreamingResponse:
             return pb.ClassifyStreamingResponse(segment=segment_to_proto(event))
 
 
-async def _abort(context: Context, error: TubeletError) -> NoReturn:
-    status = to_status(error)
-    await context.abort(status.code, status.details, status.trailing_metadata)
-    raise AssertionError("abort raises")
+async def _ignore(_: Event) -> None:
+    pass

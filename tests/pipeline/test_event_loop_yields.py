@@ -85,7 +85,8 @@ async def test_event_loop_runs_while_units_are_queued(monkeypatch: pytest.Monkey
     monkeypatch.setattr(WindowStarter, "add", add)
     async with open_stages(load_config(None), Metrics()) as stages:
         with others() as turns:
-            await stages.pipeline.classify(chunks(panning_clip(2.0)), stages.pipeline.request(Options()), ignore)
+            request = stages.pipeline.request(Options())
+            await stages.pipeline.classify(chunks(panning_clip(2.0)), request, ignore)
     assert len(at) > 1
     assert len(set(at)) == len(at)
 
