@@ -6,11 +6,11 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-from tubelet.service.client import Event, Video, read_video
+from tubelet.service.client import Video, read_video
 from tubelet.service.config.config import Config, load_config
 from tubelet.service.server.local import LocalPipeline, parse_uri_option
 from tubelet.service.types.request import Options
-from tubelet.service.types.result import Classification
+from tubelet.service.types.result import Classification, ignore_event
 
 _STOP_S = 30.0  # limit for stopping workers and engine at exit
 
@@ -76,7 +76,7 @@ class _InProcess:
     async def _call(self, uri: str, chunks: Iterator[bytes], options: Options) -> Classification:
         """Classify in a task that ``stop`` can cancel, whether or not the caller still waits."""
         upload = parse_uri_option(uri) if uri else _async(chunks)
-        call = asyncio.create_task(self._pipeline.classify(upload, options, _ignore))
+        call = asyncio.create_task(self._pipeline.classify(upload, options, ignore_event))
         self._calls.add(call)
         try:
             return await call
@@ -115,7 +115,3 @@ async def _async(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
     """Yield the chunks; each is read on a thread, since it may have to be waited for."""
     while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
         yield chunk
-
-
-async def _ignore(_: Event) -> None:
-    """Drop an event: callers of ``classify`` get the answer only."""

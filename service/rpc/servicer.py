@@ -23,7 +23,15 @@ from tubelet.service.rpc.request_stream import (
     read_chunks,
     read_options,
 )
-from tubelet.service.types.result import Activation, Classification, Emit, Event, Progress, Segment
+from tubelet.service.types.result import (
+    Activation,
+    Classification,
+    Emit,
+    Event,
+    Progress,
+    Segment,
+    ignore_event,
+)
 from tubelet.service.types.video import VideoMetadata, to_ns
 from tubelet.service.wire.convert import (
     activation_to_proto,
@@ -67,7 +75,7 @@ class Servicer(VideoClassifierServicer):
         self, request_iterator: AsyncIterator[Message], context: Context
     ) -> pb.ClassifyResponse:
         async with self._calls.track("Classify", context) as call:
-            answer = await self._classify(call, request_iterator, _ignore)
+            answer = await self._classify(call, request_iterator, ignore_event)
             response = pb.ClassifyResponse()
             await fill_message(answer, response.classification)
             return response
@@ -239,7 +247,3 @@ def _event_to_proto(event: Event) -> pb.ClassifyStreamingResponse:
             return pb.ClassifyStreamingResponse(progress=progress_to_proto(event))
         case Segment():
             return pb.ClassifyStreamingResponse(segment=segment_to_proto(event))
-
-
-async def _ignore(_: Event) -> None:
-    pass

@@ -28,7 +28,7 @@ from tubelet.service.server.listening import choose_port, resolve, with_port
 from tubelet.service.server.model_manager import ModelManager
 from tubelet.service.server.monitoring import Readiness, State, open_monitoring
 from tubelet.service.types.request import Options
-from tubelet.service.types.result import Event
+from tubelet.service.types.result import ignore_event
 
 SAMPLE_CLIP = importlib.resources.files("tubelet.service.server") / "warmup.mp4"
 """A clip of a few seconds for warm-up and demo: camera moves over a picture that the project drew itself."""
@@ -197,11 +197,8 @@ async def _warm_up(pipeline: Pipeline) -> None:
         """Yield the sample clip in one chunk."""
         yield SAMPLE_CLIP.read_bytes()
 
-    async def ignore(_: Event) -> None:
-        """Drop an event."""
-
     try:
-        await pipeline.classify(chunks(), pipeline.request(Options()), ignore)
+        await pipeline.classify(chunks(), pipeline.request(Options()), ignore_event)
     except (VideoTooLarge, UploadTooLarge) as error:
         logger.warning(
             "warm-up skipped, so the first video will take longer: the sample clip exceeds a limit: %s", error

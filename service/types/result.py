@@ -59,6 +59,10 @@ Emit = Callable[[Event], Awaitable[None]]
 """Takes the events of one video, one after another."""
 
 
+async def ignore_event(_: Event) -> None:
+    """Take an event of a video of which only the answer is wanted."""
+
+
 @dataclass(frozen=True, slots=True)
 class Classification:
     """The answer for one video: the labels of its segments and of the whole video."""

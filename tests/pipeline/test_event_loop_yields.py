@@ -19,7 +19,7 @@ from tubelet.service.rpc.servicer import fill_message
 from tubelet.service.server.app import open_stages
 from tubelet.service.types.plan import Plan
 from tubelet.service.types.request import Options, Sliding
-from tubelet.service.types.result import Classification, Event, Label, Segment
+from tubelet.service.types.result import Classification, Event, Label, Segment, ignore_event
 from tubelet.service.types.video import NS_PER_S, UnitFrames, VideoMetadata
 from tubelet.service.wire.convert import classification_from_proto
 from tubelet.v1 import classification_pb2
@@ -64,7 +64,7 @@ async def test_event_loop_runs_while_windows_become_segments(monkeypatch: pytest
 
     async with open_stages(load_config(None), Metrics()) as stages:
         options = Options(windowing=Sliding.of_seconds(1, 1), ranges_ns=((0, 4 * NS_PER_S),))
-        await stages.pipeline.classify(chunks(clip), stages.pipeline.request(options), ignore)
+        await stages.pipeline.classify(chunks(clip), stages.pipeline.request(options), ignore_event)
         with others() as turns:
             await stages.pipeline.classify(chunks(clip), stages.pipeline.request(options), note)
     assert len(at) == 4
@@ -86,7 +86,7 @@ async def test_event_loop_runs_while_units_are_queued(monkeypatch: pytest.Monkey
     async with open_stages(load_config(None), Metrics()) as stages:
         with others() as turns:
             request = stages.pipeline.request(Options())
-            await stages.pipeline.classify(chunks(panning_clip(2.0)), request, ignore)
+            await stages.pipeline.classify(chunks(panning_clip(2.0)), request, ignore_event)
     assert len(at) > 1
     assert len(set(at)) == len(at)
 
@@ -108,7 +108,3 @@ async def decode_first(
 
 async def chunks(clip: bytes) -> AsyncIterator[bytes]:
     yield clip
-
-
-async def ignore(_: Event) -> None:
-    pass

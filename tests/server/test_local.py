@@ -13,6 +13,7 @@ from tubelet.service.errors import MalformedOption, UnknownModel
 from tubelet.service.server.local import LocalPipeline
 from tubelet.service.types.model_ref import ModelRef
 from tubelet.service.types.request import Options
+from tubelet.service.types.result import ignore_event
 
 
 @pytest.fixture
@@ -30,10 +31,7 @@ async def answering(pipeline: LocalPipeline, model: str = "") -> str:
     async def chunks() -> AsyncIterator[bytes]:
         yield panning_clip(1.0)
 
-    async def ignore(_: object) -> None:
-        pass
-
-    answer = await pipeline.classify(chunks(), Options(model=model), ignore)
+    answer = await pipeline.classify(chunks(), Options(model=model), ignore_event)
     return f"{answer.model}:{answer.version}"
 
 
