@@ -203,15 +203,15 @@ class Metrics:
 class RequestTimings:
     """The wall time of each stage of one request, and the bytes fetched for it.
 
-    Stages of the video alone are also observed in ``metrics``, under the name of the ``model``.
+    ``metrics`` count the request. They observe the stages of the video alone under the name of the ``model``.
     """
 
     def __init__(self, metrics: Metrics, model: str) -> None:
+        self.metrics = metrics
         self.seconds: dict[str, float] = {}
         self.fetched_bytes = 0
-        self._client_wait_s = 0.0
-        self._metrics = metrics
         self._model = model
+        self._client_wait_s = 0.0
 
     @property
     def server_s(self) -> float:
@@ -239,7 +239,7 @@ class RequestTimings:
 
     def observe(self, stage: Stage, seconds: float) -> None:
         """Add ``seconds`` to a stage of this video, and observe them in the metrics."""
-        self._metrics.observe_stage(stage, self._model, seconds)
+        self.metrics.observe_stage(stage, self._model, seconds)
         self.add(stage, seconds)
 
     def add(self, stage: Stage, seconds: float) -> None:

@@ -33,18 +33,12 @@ class VideoSession:
         metrics: Metrics | None = None,
     ) -> None:
         self.costs = EngineCosts(metrics)
-        self.deadline = deadline
         self._executor = executor
         self._model = model
         self._cache = cache
         self._units: Flow[Any] = Flow(priority, deadline, model.spec.sampling.units_per_window)
         self._windows: Flow[Any] = Flow(priority, deadline)
         self._pending: set[asyncio.Future[Any]] = set()
-
-    @property
-    def model(self) -> str:
-        """The name of the model."""
-        return self._model.spec.name
 
     def encode(self, unit: UnitFrames) -> asyncio.Future[Embedding]:
         """Return the future embedding (D,) of ``unit``, which is released once its pixels are copied."""

@@ -12,21 +12,23 @@ from tubelet.service.ingest.ranged_download import RangedDownload, fetch
 from tubelet.service.ingest.readers import Ranged, Streamed
 from tubelet.service.ingest.spooled_file import Piece
 from tubelet.service.ingest.upload import Upload, receive
-from tubelet.service.metrics import Metrics, RequestTimings
+from tubelet.service.metrics import RequestTimings
 from tubelet.service.types.uri import Uri
 from tubelet.service.types.video import VideoFile
 
 Video = AsyncIterator[Piece] | Uri
 """The chunks of an upload, or the URI of a video."""
 
+Arrival = Literal["upload", "fetch"]
+"""The stage in which the bytes of a video arrive."""
+
 
 class Ingest:
-    """Opens the files of videos, and counts their bytes and times in the metrics."""
+    """Opens the files of videos, and counts their bytes and times."""
 
-    def __init__(self, config: Config, fetcher: Fetcher, metrics: Metrics) -> None:
+    def __init__(self, config: Config, fetcher: Fetcher) -> None:
         self._config = config
         self._fetcher = fetcher
-        self._metrics = metrics
 
     def check(self, video: Video) -> None:
         """Check that ``video`` may be read, before it is opened.
@@ -61,24 +63,18 @@ class Ingest:
 
     @asynccontextmanager
     async def _received(
-        self, chunks: AsyncIterator[Piece], stage: Literal["upload", "fetch"], timings: RequestTimings
+        self, chunks: AsyncIterator[Piece], stage: Arrival, timings: RequestTimings
     ) -> AsyncIterator[Upload]:
         """Receive chunks in order, and measure how long they take; decoding may run at the same time."""
-
-        async def time_arrival() -> None:
-            """Measure how long the whole file takes to arrive."""
-            with timings.time(stage):
-                await file.whole()
-
         async with receive(chunks, self._config.upload) as file:
-            coming = asyncio.create_task(time_arrival())
+            coming = asyncio.create_task(_time_arrival(file, stage, timings))
             try:
                 yield file
                 await coming
             finally:
                 coming.cancel()
                 await asyncio.wait([coming])
-                self._count(stage, file.arrived_bytes, timings)
+                _count_bytes(stage, file.arrived_bytes, timings)
 
     @asynccontextmanager
     async def _fetched(self, remote: Ranged, timings: RequestTimings) -> AsyncIterator[RangedDownload]:
@@ -88,11 +84,19 @@ class Ingest:
                 yield file
             finally:
                 timings.observe("fetch", file.waited_s)
-                self._count("fetch", file.fetched_bytes, timings)
+                _count_bytes("fetch", file.fetched_bytes, timings)
 
-    def _count(self, stage: Literal["upload", "fetch"], count: int, timings: RequestTimings) -> None:
-        if stage == "fetch":
-            timings.fetched_bytes = count
-            self._metrics.fetched_bytes.inc(count)
-        else:
-            self._metrics.uploaded_bytes.inc(count)
+
+async def _time_arrival(file: Upload, stage: Arrival, timings: RequestTimings) -> None:
+    """Measure how long the whole file takes to arrive."""
+    with timings.time(stage):
+        await file.whole()
+
+
+def _count_bytes(stage: Arrival, count: int, timings: RequestTimings) -> None:
+    """Count the bytes of a video; the answer says how many were fetched."""
+    if stage == "fetch":
+        timings.fetched_bytes = count
+        timings.metrics.fetched_bytes.inc(count)
+    else:
+        timings.metrics.uploaded_bytes.inc(count)

@@ -33,14 +33,18 @@ class Pipeline:
         self._engine = engine
         self._metrics = metrics
 
-    def request(self, options: Options, deadline: float | None = None) -> Request:
+    def request(
+        self, options: Options, deadline: float | None = None, metrics: Metrics | None = None
+    ) -> Request:
         """Make a request with ``options`` that is to be answered by ``deadline``, a monotonic time.
+
+        ``metrics`` count it; None: those of the pipeline do.
 
         Raises:
             UnknownModel: no model is loaded that ``options`` name.
         """
         model = self.registry.find(options.model, options.version)
-        return Request(options, model, RequestTimings(self._metrics, model.spec.name), deadline)
+        return Request(options, model, RequestTimings(metrics or self._metrics, model.spec.name), deadline)
 
     async def classify(self, video: Video, request: Request, emit: Emit) -> Classification:
         """Classify ``video``; ``emit`` gets its metadata, then segments and progress as they are known.
@@ -51,12 +55,12 @@ class Pipeline:
         model, options, timings = request.model, request.options, request.timings
         self._ingest.check(video)
         check_options(model.spec.sampling, model.spec.preprocessing, options)
-        session = self._engine.session(model, options.priority, request.deadline, self._metrics)
+        session = self._engine.session(model, options.priority, request.deadline, timings.metrics)
         segments = SegmentAggregator(model.spec, options)
         with model.acquire(), timings.time("total"):
             async with (
                 self._ingest.open(video, timings) as file,
-                WindowStream(file, request, session, self._decoders, self._config, self._metrics) as windows,
+                WindowStream(file, request, session, self._decoders, self._config) as windows,
             ):
                 async for window in windows:
                     for event in segments.add(window):
@@ -66,7 +70,7 @@ class Pipeline:
         timings.add("encode", session.costs.encode_s)
         timings.add("classify", session.costs.classify_s)
         answer = segments.classification(timings)
-        self._metrics.video_seconds.inc(answer.metadata.duration_s)
+        timings.metrics.video_seconds.inc(answer.metadata.duration_s)
         return answer
 
     def clear_cache(self) -> None:

@@ -9,7 +9,6 @@ from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.decode.pool.session import DecodeSession
 from tubelet.service.engine.session import VideoSession
 from tubelet.service.errors import CorruptVideo
-from tubelet.service.metrics import Metrics
 from tubelet.service.pipeline.planner import can_plan_before_end, make_plan, make_unbounded_plan
 from tubelet.service.pipeline.request import Request
 from tubelet.service.pipeline.windows import PlanCut, Planned, StartedWindow, WindowEvent, WindowStarter
@@ -31,14 +30,12 @@ class WindowStream:
         session: VideoSession,
         decoders: DecodePool,
         config: DecodeConfig,
-        metrics: Metrics,
     ) -> None:
         self._file = file
         self._request = request
         self._session = session
         self._decoders = decoders
         self._config = config
-        self._metrics = metrics
         self._events: asyncio.Queue[Planned | StartedWindow | PlanCut | DecodeSummary | None] = (
             asyncio.Queue()
         )
@@ -77,7 +74,7 @@ class WindowStream:
                 await self._file.whole()
             asked = monotonic()
             async with self._decoders.session(
-                self._file, options.priority, self._session.deadline
+                self._file, options.priority, self._request.deadline
             ) as decoder:
                 timings.add("queue", monotonic() - asked)
                 with timings.time("probe"):
@@ -130,7 +127,8 @@ class WindowStream:
                 await asyncio.sleep(0)
                 last_yield_at = monotonic()
         assert decoder.end is not None  # decoding ended without an error
-        self._metrics.frames_decoded.labels(self._session.model).inc(decoder.end.frames_decoded)
+        frames = self._request.timings.metrics.frames_decoded
+        frames.labels(self._request.model.spec.name).inc(decoder.end.frames_decoded)
         return windows, decoder.end
 
 

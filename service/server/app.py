@@ -44,7 +44,6 @@ class Stages:
     """The parts that answer requests: models on their devices, decode workers, and the pipeline over them."""
 
     pipeline: Pipeline
-    warm_up: Pipeline  # with the same models and decoders, counted in no metric
     decoders: DecodePool
     model_manager: ModelManager
     is_over: asyncio.Event  # set once no device is left
@@ -83,12 +82,8 @@ async def open_stages(config: Config, metrics: Metrics) -> AsyncIterator[Stages]
         model_manager = ModelManager(engine, registry)
         await model_manager.reload(config.models)
 
-        def pipeline(metrics: Metrics) -> Pipeline:
-            """Make a pipeline over the shared parts that counts in ``metrics``."""
-            ingest = Ingest(config, fetcher, metrics)
-            return Pipeline(config, registry, ingest, decoders, engine, metrics)
-
-        yield Stages(pipeline(metrics), pipeline(Metrics()), decoders, model_manager, is_over)
+        pipeline = Pipeline(config, registry, Ingest(config, fetcher), decoders, engine, metrics)
+        yield Stages(pipeline, decoders, model_manager, is_over)
 
 
 @asynccontextmanager
@@ -109,7 +104,7 @@ async def open_server(config: Config) -> AsyncIterator[RunningServer]:
         server, port = _bound(config, addresses)
         stages = await stack.enter_async_context(open_stages(config, metrics))
         health = await stack.enter_async_context(_serving(server, config, stages.pipeline, metrics))
-        await _warm_up(stages.warm_up)
+        await _warm_up(stages.pipeline)
         await stages.decoders.reset_busy_time()
         metrics.count_decoder_seconds(lambda: stages.decoders.busy_s)
         readiness.state = State.READY
@@ -198,7 +193,8 @@ async def _warm_up(pipeline: Pipeline) -> None:
         yield SAMPLE_CLIP.read_bytes()
 
     try:
-        await pipeline.classify(chunks(), pipeline.request(Options()), ignore_event)
+        request = pipeline.request(Options(), metrics=Metrics())  # counted in no metric of the server
+        await pipeline.classify(chunks(), request, ignore_event)
     except (VideoTooLarge, UploadTooLarge) as error:
         logger.warning(
             "warm-up skipped, so the first video will take longer: the sample clip exceeds a limit: %s", error
