@@ -39,11 +39,8 @@ class SegmentAggregator:
                 if self._planned is None:
                     yield metadata
                 self._planned = event
-                spec, options = self._spec, self._options
-                activation = Activation(spec.activation)
-                self._assembler = SegmentAssembler(
-                    plan, spec.labels, options.top_k, options.score_threshold, activation
-                )
+                activation = Activation(self._spec.activation)
+                self._assembler = SegmentAssembler(plan, self._spec.labels, self._options, activation)
             case ClassifiedWindow(grid, window, decoded_ns, logits):
                 yield from self._keep(self._assembler.add(grid, window, logits))
                 if monotonic() - self._last_progress_at >= _PROGRESS_INTERVAL_S:
@@ -94,15 +91,13 @@ class SegmentAssembler:
         self,
         plan: Plan,
         labels: tuple[str, ...],
-        top_k: int,
-        score_threshold: float,
+        options: Options,
         activation: Activation = Activation.SOFTMAX,
     ) -> None:
         self._plan = plan
-        self._activation = activation
         self._labels = labels
-        self._top_k = top_k
-        self._score_threshold = score_threshold
+        self._options = options
+        self._activation = activation
         self._grids = plan.views(0)  # over the range whose segments come next
         self._segment = 0
         self._units = 0  # known to be in the grid so far
@@ -153,11 +148,11 @@ class SegmentAssembler:
 
     def _best(self, logits: np.ndarray) -> tuple[Label, ...]:
         scores = _SCORES[self._activation](logits)
-        order = np.argsort(-logits, kind="stable")[: self._top_k]
+        order = np.argsort(-logits, kind="stable")[: self._options.top_k]
         return tuple(
             Label(self._labels[index], float(scores[index]))
             for index in order
-            if scores[index] >= self._score_threshold
+            if scores[index] >= self._options.score_threshold
         )
 
 

@@ -6,6 +6,7 @@ import torch
 
 from tubelet.service.pipeline.segments import SegmentAssembler
 from tubelet.service.types.plan import Plan, SamplingGrid
+from tubelet.service.types.request import Options
 from tubelet.service.types.result import Activation
 
 LABELS = ("a", "b", "c")
@@ -21,7 +22,7 @@ def logits(*scores: float) -> np.ndarray:
 
 
 def test_segment_is_yielded_with_its_last_window() -> None:
-    assembler = SegmentAssembler(plan(8), LABELS, top_k=1, score_threshold=0)
+    assembler = SegmentAssembler(plan(8), LABELS, Options(top_k=1))
     given = [
         [(segment.start_ns, segment.end_ns) for segment in assembler.add(0, window, logits(0.5, 0.3, 0.2))]
         for window in range(3)
@@ -30,7 +31,7 @@ def test_segment_is_yielded_with_its_last_window() -> None:
 
 
 def test_scores_are_the_softmax_of_the_mean_logits() -> None:
-    assembler = SegmentAssembler(plan(6), LABELS, top_k=3, score_threshold=0)
+    assembler = SegmentAssembler(plan(6), LABELS, Options(top_k=3))
     first = list(assembler.add(0, 0, np.array([2.0, 0.0, 0.0])))
     second = list(assembler.add(0, 1, np.array([0.0, 2.0, 0.0])))
     alone = np.exp([2, 0, 0]) / np.exp([2, 0, 0]).sum()
@@ -44,7 +45,7 @@ def test_scores_are_the_softmax_of_the_mean_logits() -> None:
 
 
 def test_a_multi_label_models_scores_are_the_sigmoid_of_the_mean_logits() -> None:
-    assembler = SegmentAssembler(plan(6), LABELS, 3, score_threshold=0, activation=Activation.SIGMOID)
+    assembler = SegmentAssembler(plan(6), LABELS, Options(top_k=3), Activation.SIGMOID)
     first = list(assembler.add(0, 0, np.array([2.0, -800.0, 0.5])))
     second = list(assembler.add(0, 1, np.array([0.0, 20.0, 1.5])))
     alone, both = (torch.tensor(each).double().sigmoid() for each in ([2, -800, 0.5], [1, -390, 1]))
@@ -57,7 +58,7 @@ def test_a_multi_label_models_scores_are_the_sigmoid_of_the_mean_logits() -> Non
 def test_threshold_of_a_multi_label_model_leaves_several_labels_or_none() -> None:
     def names(*logits: float) -> list[str]:
         whole = plan(4, one_segment=True)
-        assembler = SegmentAssembler(whole, LABELS, 3, score_threshold=0.6, activation=Activation.SIGMOID)
+        assembler = SegmentAssembler(whole, LABELS, Options(top_k=3, score_threshold=0.6), Activation.SIGMOID)
         (segment,) = assembler.add(0, 0, np.array(logits))
         return [label.name for label in segment.labels]
 
@@ -66,21 +67,19 @@ def test_threshold_of_a_multi_label_model_leaves_several_labels_or_none() -> Non
 
 
 def test_top_k_and_threshold_hide_labels() -> None:
-    assembler = SegmentAssembler(plan(4, one_segment=True), LABELS, top_k=2, score_threshold=0.4)
+    assembler = SegmentAssembler(plan(4, one_segment=True), LABELS, Options(top_k=2, score_threshold=0.4))
     (segment,) = assembler.add(0, 0, logits(0.5, 0.3, 0.2))
     assert [label.name for label in segment.labels] == ["a"]
 
 
 def test_views_of_a_whole_video_are_one_segment() -> None:
-    assembler = SegmentAssembler(plan(8, one_segment=True), LABELS, top_k=1, score_threshold=0)
+    assembler = SegmentAssembler(plan(8, one_segment=True), LABELS, Options(top_k=1))
     assert [len(list(assembler.add(0, window, logits(1, 1, 1)))) for window in range(3)] == [0, 0, 1]
 
 
 def test_overlapping_views_share_one_segment_of_their_mean() -> None:
     views = tuple(SamplingGrid(2, 12, 4, 1, 4, 4, one_segment=True, view_ns=view_ns) for view_ns in (2, 3, 8))
-    assembler = SegmentAssembler(
-        Plan((SamplingGrid(0, 2, 2, 1, 4, 4), *views)), LABELS, top_k=3, score_threshold=0
-    )
+    assembler = SegmentAssembler(Plan((SamplingGrid(0, 2, 2, 1, 4, 4), *views)), LABELS, Options(top_k=3))
     assert [segment.end_ns for segment in assembler.add(0, 0, logits(1, 1, 1))] == [2]
     seen = [np.array([6.0, 0.0, 0.0]), np.array([0.0, 3.0, 0.0]), np.array([0.0, 0.0, 0.0])]
     assert [list(assembler.add(grid, 0, seen[grid - 1])) for grid in (1, 2)] == [[], []]
@@ -93,7 +92,7 @@ def test_overlapping_views_share_one_segment_of_their_mean() -> None:
 
 def test_views_after_the_end_of_the_video_are_left_out() -> None:
     views = tuple(SamplingGrid(0, 12, 4, 1, 4, 4, one_segment=True, view_ns=view_ns) for view_ns in (0, 4, 8))
-    assembler = SegmentAssembler(Plan(views), LABELS, top_k=1, score_threshold=0)
+    assembler = SegmentAssembler(Plan(views), LABELS, Options(top_k=1))
     assert list(assembler.add(0, 0, logits(1, 1, 1))) == []
     cut = Plan(views).cut(7)
     assert cut is not None
@@ -104,7 +103,7 @@ def test_views_after_the_end_of_the_video_are_left_out() -> None:
 
 def test_segments_of_a_shortened_video_cover_what_was_decoded() -> None:
     """Planned to 20 ns, decoded to 7: the last window moves to units 3..6, the last segment ends at 7."""
-    assembler = SegmentAssembler(plan(20), LABELS, top_k=1, score_threshold=0)
+    assembler = SegmentAssembler(plan(20), LABELS, Options(top_k=1))
     segments = list(assembler.add(0, 0, logits(1, 1, 1))) + list(assembler.add(0, 1, logits(1, 1, 1)))
     assembler.cut(plan(7))
     segments += [*assembler.add(0, 2, logits(1, 1, 1)), *assembler.finish()]
@@ -112,7 +111,7 @@ def test_segments_of_a_shortened_video_cover_what_was_decoded() -> None:
 
 
 def test_segments_are_finished_after_a_cut_without_a_new_window() -> None:
-    assembler = SegmentAssembler(plan(20), LABELS, top_k=1, score_threshold=0)
+    assembler = SegmentAssembler(plan(20), LABELS, Options(top_k=1))
     segments = list(assembler.add(0, 0, logits(1, 1, 1)))
     assembler.cut(plan(4))
     segments += assembler.finish()
