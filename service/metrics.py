@@ -69,7 +69,7 @@ class Metrics:
     """
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
+        self.registry = CollectorRegistry(auto_describe=True)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
@@ -183,15 +183,15 @@ class Metrics:
         for protection in Protection:
             layer = self.decoder_sandbox.labels(protection.value)
             layer.set_function(lambda protection=protection: protection in protections())
-        self.registry.register(_DecoderMemory(process_ids))
+        self.registry.register(_Scraped(partial(_decoder_memory, process_ids)))
 
     def count_decoder_seconds(self, busy_s: Callable[[], float]) -> None:
         """Read the time that decode workers have worked at every scrape."""
-        self.registry.register(_DecoderSeconds(busy_s))
+        self.registry.register(_Scraped(partial(_decoder_seconds, busy_s)))
 
     def watch_queues(self, lengths: Callable[[], Mapping[tuple[str, str], int]]) -> Callable[[], None]:
         """Read queue lengths, by stage and model, at every scrape; return the function that stops it."""
-        collector = _QueueLengths(lengths)
+        collector = _Scraped(partial(_queue_lengths, lengths))
         self.registry.register(collector)
         return partial(self.registry.unregister, collector)
 
@@ -247,71 +247,44 @@ class RequestTimings:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
 
-class _DecoderSeconds(Collector):
-    """The counter of the time that decode workers worked, which the pool of workers keeps."""
+class _Scraped(Collector):
+    """Metrics that ``read`` makes with their present values at every scrape."""
 
-    def __init__(self, busy_s: Callable[[], float]) -> None:
-        self._busy_s = busy_s
-
-    def collect(self) -> Iterator[CounterMetricFamily]:
-        """Yield the counter with its present value."""
-        yield CounterMetricFamily(
-            "tubelet_decoder_busy_seconds",
-            "Wall time in which decode workers worked, summed over workers.",
-            value=self._busy_s(),
-        )
-
-
-class _DecoderMemory(Collector):
-    """The gauge of the memory of the decode workers and their fork server."""
-
-    def __init__(self, process_ids: Callable[[], Sequence[int]]) -> None:
-        self._process_ids = process_ids
-
-    def describe(self) -> Iterator[Metric]:
-        """Yield the gauge without reading the memory."""
-        yield self._family()
+    def __init__(self, read: Callable[[], Iterator[Metric]]) -> None:
+        self._read = read
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the gauge with the present memory."""
-        family, memory = self._family(), read_memory(self._process_ids())
-        family.add_metric([memory.measure], memory.total_bytes)
-        yield family
-
-    def _family(self) -> GaugeMetricFamily:
-        """Return the gauge without a value."""
-        return GaugeMetricFamily(
-            "tubelet_decoder_memory_bytes",
-            "Memory of the decode workers and their fork server together: pss, which counts shared memory "
-            "once, or rss where the kernel does not tell pss, which counts it for each process.",
-            labels=["measure"],
-        )
+        """Yield the metrics with their present values."""
+        return self._read()
 
 
-class _QueueLengths(Collector):
-    """The gauges of queue lengths, which the engine keeps."""
+def _decoder_seconds(busy_s: Callable[[], float]) -> Iterator[Metric]:
+    """Yield the counter of the time that decode workers worked, which the pool of workers keeps."""
+    yield CounterMetricFamily(
+        "tubelet_decoder_busy_seconds",
+        "Wall time in which decode workers worked, summed over workers.",
+        value=busy_s(),
+    )
 
-    def __init__(self, lengths: Callable[[], Mapping[tuple[str, str], int]]) -> None:
-        self._lengths = lengths
 
-    def describe(self) -> Iterator[Metric]:
-        """Yield the gauges without values."""
-        yield from self._families().values()
+def _decoder_memory(process_ids: Callable[[], Sequence[int]]) -> Iterator[Metric]:
+    """Yield the gauge of the memory of the decode workers and their fork server."""
+    memory = read_memory(process_ids())
+    family = GaugeMetricFamily(
+        "tubelet_decoder_memory_bytes",
+        "Memory of the decode workers and their fork server together: pss, which counts shared memory "
+        "once, or rss where the kernel does not tell pss, which counts it for each process.",
+        labels=["measure"],
+    )
+    family.add_metric([memory.measure], memory.total_bytes)
+    yield family
 
-    def collect(self) -> Iterator[Metric]:
-        """Yield the gauges with the present lengths."""
-        families = self._families()
-        for (stage, model), length in self._lengths().items():
-            families[stage].add_metric([model], length)
-        yield from families.values()
 
-    def _families(self) -> dict[str, GaugeMetricFamily]:
-        """Return the gauges by stage."""
-        return {
-            "encode": GaugeMetricFamily(
-                "tubelet_queued_units", "Units that wait for a device.", labels=["model"]
-            ),
-            "classify": GaugeMetricFamily(
-                "tubelet_queued_windows", "Windows that wait for a device.", labels=["model"]
-            ),
-        }
+def _queue_lengths(lengths: Callable[[], Mapping[tuple[str, str], int]]) -> Iterator[Metric]:
+    """Yield the gauges of queue lengths, which the engine keeps."""
+    units = GaugeMetricFamily("tubelet_queued_units", "Units that wait for a device.", labels=["model"])
+    windows = GaugeMetricFamily("tubelet_queued_windows", "Windows that wait for a device.", labels=["model"])
+    for (stage, model), length in lengths().items():
+        (units if stage == "encode" else windows).add_metric([model], length)
+    yield units
+    yield windows
