@@ -4,12 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from tubelet.service.pipeline.segments import SegmentAssembler
+from tubelet.models.repository.repository import ModelStore
+from tubelet.service.metrics import Metrics, RequestTimings
+from tubelet.service.pipeline import segments as segments_module
+from tubelet.service.pipeline.segments import SegmentAggregator, SegmentAssembler
+from tubelet.service.pipeline.windows import ClassifiedWindow, PlanCut, Planned, WindowEvent
 from tubelet.service.types.plan import Plan, SamplingGrid
 from tubelet.service.types.request import Options
-from tubelet.service.types.result import Activation
+from tubelet.service.types.result import Activation, Progress, Segment
+from tubelet.service.types.video import NS_PER_S, DecodeSummary, VideoMetadata
 
 LABELS = ("a", "b", "c")
+SPEC = ModelStore().find("camera-motion").spec
 
 
 def plan(end_ns: int, *, one_segment: bool = False) -> Plan:
@@ -116,3 +122,46 @@ def test_segments_are_finished_after_a_cut_without_a_new_window() -> None:
     assembler.cut(plan(4))
     segments += assembler.finish()
     assert [(segment.start_ns, segment.end_ns) for segment in segments] == [(0, 2), (2, 4)]
+
+
+@pytest.fixture
+def aggregator(monkeypatch: pytest.MonkeyPatch) -> SegmentAggregator:
+    """An aggregator that reports progress after each window."""
+    monkeypatch.setattr(segments_module, "_PROGRESS_INTERVAL_S", 0.0)
+    return SegmentAggregator(SPEC, Options())
+
+
+def metadata(duration_ns: int) -> VideoMetadata:
+    return VideoMetadata("matroska", "h264", 64, 48, 1.0, duration_ns, duration_ns, 1)
+
+
+def window(number: int, decoded_ns: int) -> ClassifiedWindow:
+    return ClassifiedWindow(0, number, decoded_ns, np.zeros(len(SPEC.labels)))
+
+
+def test_events_follow_the_windows_and_the_answer_has_all_segments(aggregator: SegmentAggregator) -> None:
+    """The video is planned again, as it is shorter than its header said; its metadata comes once."""
+    end = DecodeSummary(7, 7, ("late frames",), metadata(7))
+    stream: list[WindowEvent] = [Planned(metadata(20), plan(20)), Planned(metadata(7), plan(8))]
+    stream += [window(0, 4), window(1, 6), PlanCut(plan(7)), window(2, 7), end]
+    events = [[*aggregator.add(event)] for event in stream]
+    assert [[type(event) for event in each] for each in events] == [
+        [VideoMetadata],
+        [],
+        [Segment, Progress],
+        [Segment, Progress],
+        [],
+        [Segment, Segment, Progress],
+        [],
+    ]
+    answer = aggregator.classification(RequestTimings(Metrics(), SPEC.name))
+    assert answer.segments == tuple(event for each in events for event in each if isinstance(event, Segment))
+    assert (answer.metadata, answer.warnings) == (metadata(7), ("late frames",))
+
+
+def test_total_is_unknown_once_more_is_decoded_than_the_header_said(aggregator: SegmentAggregator) -> None:
+    unbounded = Plan(plan(20).grids, is_unbounded=True)
+    stream: list[WindowEvent] = [Planned(metadata(5), unbounded), window(0, 4), window(1, 6)]
+    events = [event for each in stream for event in aggregator.add(each)]
+    found = [event for event in events if isinstance(event, Progress)]
+    assert found == [Progress(4 / NS_PER_S, 5 / NS_PER_S), Progress(6 / NS_PER_S, 0)]
