@@ -87,15 +87,13 @@ class PacketStats:
 
     packets: int
     key_frames: KeyFrameIndex
-    packets_read: int  # every packet, counted or not
     leading_count: int
     corrupt_packets: int
     is_encrypted: bool  # at least one key frame is
     has_reliable_timestamps: bool  # complete and rising, so that they tell which frame is shown when
     has_b_frame_delay: bool  # some packet's PTS differs from its DTS
     lacks_pts: bool  # some packet has none
-    first: int | None  # the first packet's timestamp; None if no packet has one
-    earliest: int | None
+    earliest: int | None  # None if no packet has a timestamp
     latest: int | None
     end: int  # the end of the packet shown last
     is_frame_count_exact: bool = True  # False: an estimate
@@ -105,7 +103,7 @@ class PacketStats:
     ) -> "PacketStats":
         """Return the statistics of a stream of which these are the first packets and ``tail`` the last."""
         return replace(
-            tail,
+            self,
             packets=packets,
             key_frames=key_frames,
             corrupt_packets=self.corrupt_packets + tail.corrupt_packets,
@@ -113,8 +111,8 @@ class PacketStats:
             has_reliable_timestamps=self.has_reliable_timestamps and tail.has_reliable_timestamps,
             has_b_frame_delay=self.has_b_frame_delay or tail.has_b_frame_delay,
             lacks_pts=self.lacks_pts or tail.lacks_pts,
-            first=self.first,
-            earliest=self.earliest,
+            latest=tail.latest,
+            end=tail.end,
             is_frame_count_exact=is_exact,
         )
 
@@ -123,10 +121,11 @@ class PacketCounter:
     """A counter of packets, added in decoding order; ``leading_packets`` yield no frame and do not count."""
 
     def __init__(self, leading_packets: LeadingPackets | None = None) -> None:
-        self.packets = self.packets_read = self.leading_count = self.corrupt_packets = 0
+        self.packets = self.leading_count = self.corrupt_packets = 0
+        self.packets_read = 0  # counted or not
         self.is_encrypted = self.has_b_frame_delay = self.lacks_pts = False
         self.has_reliable_timestamps = True
-        self.first: int | None = None
+        self.first: int | None = None  # the first packet's timestamp
         self.earliest: int | None = None
         self.latest: int | None = None
         self.end = 0
@@ -141,14 +140,12 @@ class PacketCounter:
         return PacketStats(
             packets=self.packets,
             key_frames=self.key_frames,
-            packets_read=self.packets_read,
             leading_count=self.leading_count,
             corrupt_packets=self.corrupt_packets,
             is_encrypted=self.is_encrypted,
             has_reliable_timestamps=self.has_reliable_timestamps,
             has_b_frame_delay=self.has_b_frame_delay,
             lacks_pts=self.lacks_pts,
-            first=self.first,
             earliest=self.earliest,
             latest=self.latest,
             end=self.end,
