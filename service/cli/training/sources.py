@@ -80,8 +80,8 @@ def _fill(cache: Path, videos: Path, config: DecodeConfig) -> dict[str, bool]:
             _log.warning("left out %s: its pictures are empty", name)
     if not moving:
         raise NoSources(
-            f"{videos} holds no clip that can be used: each one cannot be decoded, has fewer than {_MIN_SIDE} "
-            "pixels on its shorter side, or shows only empty pictures"
+            f"{videos} holds no clip that can be used: each one cannot be decoded, has fewer than "
+            f"{_MIN_SIDE} pixels on its shorter side, or shows only empty pictures"
         )
     return moving
 
