@@ -1,35 +1,16 @@
-"""Model stores: list, find and load the models in folders.
+"""Model stores: list and find the models in folders.
 
 A model's folder (see ``model_folder``) is ROOT/NAME or ROOT/NAME/VERSION.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
-
-import torch
 
 from tubelet.models.errors import BrokenModel, UnknownModel
 from tubelet.models.repository.model_folder import SPEC, Entry, read_folder
 from tubelet.models.spec import ModelSpec
-from tubelet.models.video_model import VideoModel
 
 ZOO = Path(__file__).parents[1] / "zoo"
 """The store of the embedded models, which come with the package."""
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedModel:
-    """A model in eval mode on its device, with its spec."""
-
-    spec: ModelSpec
-    model: VideoModel
-    device: torch.device
-    dtype: torch.dtype
-
-    @property
-    def num_parameters(self) -> int:
-        """The number of weights."""
-        return sum(parameter.numel() for parameter in self.model.parameters())
 
 
 class ModelStore:
@@ -72,18 +53,6 @@ class ModelStore:
             known = tuple(f"{spec.name}:{spec.version}" for spec in self.specs())
             raise UnknownModel(name, version, known)
         return max(found, key=lambda entry: entry.spec.version_key)
-
-    def load(
-        self, name: str, version: str = "", *, device: torch.device, dtype: torch.dtype = torch.float32
-    ) -> LoadedModel:
-        """Load a model in eval mode, and verify its weights; without ``version``, the newest version.
-
-        Raises:
-            UnknownModel: the store has no such model or version.
-            BrokenModel: the weights are missing, or have another sha256, other names or shapes.
-        """
-        entry = self.find(name, version)
-        return LoadedModel(entry.spec, entry.load().to(device=device, dtype=dtype), device, dtype)
 
     def _add(self, folder: Path) -> None:
         """Read a model's folder into the store.

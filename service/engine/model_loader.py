@@ -78,9 +78,9 @@ def load_model(
             raise UnsupportedPrecision(
                 "engine.precision is int8, which engine.runtime openvino does not support; use runtime torch"
             )
-        model = store.load(spec.name, spec.version, device=device).model
+        model = store.find(spec.name, spec.version).load()
         return OpenVinoModel(model, spec.sampling.frames_per_unit, dtype)
-    model = store.load(spec.name, spec.version, device=device, dtype=dtype).model
+    model = store.find(spec.name, spec.version).load().to(device=device, dtype=dtype)
     if device.type == "cpu":
         pack(model, Int8Linear if config.precision == "int8" else PackedLinear)
         return model

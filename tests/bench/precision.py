@@ -34,7 +34,7 @@ CPU = torch.device("cpu")
 
 def load(name: str, precision: Native) -> VideoModel:
     """Load the model as the engine does on a CPU."""
-    model = ModelStore().load(name, device=CPU, dtype=choose_dtype(precision, CPU)).model
+    model = ModelStore().find(name).load().to(choose_dtype(precision, CPU))
     pack(model, Int8Linear if precision == "int8" else PackedLinear)
     return model
 

@@ -55,9 +55,9 @@ async def test_an_answer_is_the_mean_of_the_logits_of_its_views(
     async with DecodePool(DecodeConfig(workers=1)) as pool:
         windows = [await _window(pool, start_s) for start_s in starts_s]
     seen = [window[..., left : left + 48, :] for window in windows for left in _LEFTS[views.crops]]
-    loaded = ModelStore().load("camera-motion", device=torch.device("cpu"))
+    entry = ModelStore().find("camera-motion")
     with torch.inference_mode():
-        logits = loaded.model(torch.from_numpy(np.stack(seen))).double()
+        logits = entry.load()(torch.from_numpy(np.stack(seen))).double()
     expected = logits.mean(0).softmax(-1).numpy()
     off_alone = np.abs(logits.softmax(-1).numpy() - expected).max(axis=1)
     assert off_alone.min() > 1e-3  # no view is so typical that it could be taken for the mean
@@ -69,7 +69,7 @@ async def test_an_answer_is_the_mean_of_the_logits_of_its_views(
     assert (segment.start_ns, segment.end_ns) == range_ns
     assert segment.labels == answer.labels
     found = {label.name: label.score for label in answer.labels}
-    np.testing.assert_allclose([found[name] for name in loaded.spec.labels], expected, atol=1e-4)
+    np.testing.assert_allclose([found[name] for name in entry.spec.labels], expected, atol=1e-4)
 
 
 def test_each_range_is_one_segment(client: Client) -> None:

@@ -9,7 +9,8 @@ import torch
 import transformers
 
 from tubelet.models.checkpoints.importer import read_source, store_model
-from tubelet.models.repository.repository import LoadedModel, ModelStore
+from tubelet.models.repository.model_folder import Entry
+from tubelet.models.repository.repository import ModelStore
 
 hf: Any = transformers
 SIZE, FRAMES = 32, 4
@@ -74,9 +75,9 @@ def save(kind: str, folder: Path) -> Any:
     return model.eval()
 
 
-def bring(folder: Path, store: Path, dtype: torch.dtype = torch.float32) -> LoadedModel:
+def bring(folder: Path, store: Path) -> Entry:
     store_model(read_source(str(folder)), store, "imported", "1")
-    return ModelStore(store).load("imported", device=torch.device("cpu"), dtype=dtype)
+    return ModelStore(store).find("imported")
 
 
 def clips(count: int) -> torch.Tensor:
@@ -102,10 +103,10 @@ def reference(model: Any, kind: str, folder: Path, frames: torch.Tensor) -> torc
     return model(torch.cat(pixels)).logits
 
 
-def ours(loaded: LoadedModel, frames: torch.Tensor) -> torch.Tensor:
-    sampling = loaded.spec.sampling
+def ours(entry: Entry, frames: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    sampling = entry.spec.sampling
     units = frames.unflatten(1, (-1, sampling.frames_per_unit))
-    return loaded.model(units).float()
+    return entry.load().to(dtype)(units).float()
 
 
 def edit(folder: Path, file: str, **changes: object) -> None:

@@ -72,8 +72,8 @@ def train(
         _resume(trainer, folder / "checkpoint.pt")
         typer.echo(f"resuming from step {trainer.step} of {recipe.steps}, from {folder / 'checkpoint.pt'}")
     elif start_from is not None:
-        first = ModelStore(start_from).load(task.name, device=torch.device("cpu"))
-        trainer.start_second_leg(first.model.state_dict())
+        first = ModelStore(start_from).find(task.name)
+        trainer.start_second_leg(first.load().state_dict())
     moves = SimulatedMoves(
         load_sources(videos, runs / "sources", load_config().decode, test=False),
         task.sampling,

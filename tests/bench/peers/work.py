@@ -29,9 +29,9 @@ class Recogniser:
         av.logging.restore_default_callback()
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         dtype = choose_dtype("auto", self._device)
-        loaded = ModelStore(store).load(name, device=self._device, dtype=dtype)
-        self.spec: ModelSpec = loaded.spec
-        self._model: VideoModel = loaded.model
+        entry = ModelStore(store).find(name)
+        self.spec: ModelSpec = entry.spec
+        self._model: VideoModel = entry.load().to(self._device, dtype)
 
     def decode(self, video: bytes) -> np.ndarray:
         """-> (S, t, H, W, C) uint8, the frame in the middle of each of as many equal parts of the video."""

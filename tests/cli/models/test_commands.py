@@ -210,8 +210,7 @@ def test_import_inflates_an_image_model(tmp_path: Path) -> None:
     store_model(image, tmp_path / "store", "image", "1")
     store_model(video, tmp_path / "store", "video", "1")
     store = ModelStore(tmp_path / "store")
-    cpu = torch.device("cpu")
-    seen, inflated = store.load("image", device=cpu).model, store.load("video", device=cpu).model
+    seen, inflated = store.find("image").load(), store.find("video").load()
     assert isinstance(inflated, Factorised)
     assert store.find("video").dims == replace(FactorisedDims((2, 8, 8), 4, 48, 2, 4, 3, 96), norm_eps=1e-12)
     units = torch.randint(0, 256, (3, 2, 32, 32, 3), dtype=torch.uint8)

@@ -44,12 +44,12 @@ def kind(request: pytest.FixtureRequest) -> str:
 @torch.inference_mode()
 def test_logits_equal_transformers(kind: str, tmp_path: Path) -> None:
     model = save(kind, tmp_path / "theirs")
-    loaded = bring(tmp_path / "theirs", tmp_path / "store")
-    assert loaded.spec.labels == LABELS
+    entry = bring(tmp_path / "theirs", tmp_path / "store")
+    assert entry.spec.labels == LABELS
     frames = clips(3)
     wanted = reference(model, kind, tmp_path / "theirs", frames)
     assert wanted.std() > 0.1
-    torch.testing.assert_close(ours(loaded, frames), wanted, atol=1e-4, rtol=0)
+    torch.testing.assert_close(ours(entry, frames), wanted, atol=1e-4, rtol=0)
 
 
 @needs_bf16
@@ -58,7 +58,7 @@ def test_bf16_keeps_the_answers(kind: str, tmp_path: Path) -> None:
     model = save(kind, tmp_path / "theirs")
     frames = clips(200)
     wanted = reference(model, kind, tmp_path / "theirs", frames)
-    found = ours(bring(tmp_path / "theirs", tmp_path / "store", torch.bfloat16), frames)
+    found = ours(bring(tmp_path / "theirs", tmp_path / "store"), frames, torch.bfloat16)
     cosine = torch.nn.functional.cosine_similarity(found, wanted)
     assert cosine.min() >= 0.9995
     assert (found.argmax(1) == wanted.argmax(1)).float().mean() >= 0.99
@@ -113,10 +113,10 @@ def test_options_that_no_family_has_run_through_transformers(tmp_path: Path, opt
         torch.nn.init.normal_(parameter, std=0.2)
     model.save_pretrained(tmp_path / "theirs")
     CASES[kind][1]().save_pretrained(tmp_path / "theirs")
-    loaded = bring(tmp_path / "theirs", tmp_path / "store")
-    assert loaded.spec.family == "hf"
+    entry = bring(tmp_path / "theirs", tmp_path / "store")
+    assert entry.spec.family == "hf"
     wanted = reference(model, kind, tmp_path / "theirs", clips(2))
-    torch.testing.assert_close(ours(loaded, clips(2)), wanted, atol=1e-4, rtol=0)
+    torch.testing.assert_close(ours(entry, clips(2)), wanted, atol=1e-4, rtol=0)
 
 
 CODE_OF_OTHERS: Any = {
@@ -133,10 +133,10 @@ CODE_OF_OTHERS: Any = {
 def test_code_named_in_a_config_is_not_run(tmp_path: Path, key: str) -> None:
     model = save("vjepa2", tmp_path / "theirs")
     edit(tmp_path / "theirs", "config.json", **{key: CODE_OF_OTHERS[key]})
-    loaded = bring(tmp_path / "theirs", tmp_path / "store")
+    entry = bring(tmp_path / "theirs", tmp_path / "store")
     assert "some-" not in (tmp_path / "store" / "imported" / "1" / "model.toml").read_text()
     wanted = reference(model, "vjepa2", tmp_path / "theirs", clips(1))
-    torch.testing.assert_close(ours(loaded, clips(1)), wanted, atol=1e-4, rtol=0)
+    torch.testing.assert_close(ours(entry, clips(1)), wanted, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("key", CODE_OF_OTHERS)
@@ -156,10 +156,10 @@ def test_qv_biases_may_be_absent(tmp_path: Path) -> None:
     model = hf.VideoMAEForVideoClassification(config).eval()
     model.save_pretrained(tmp_path / "theirs")
     CASES["videomae"][1]().save_pretrained(tmp_path / "theirs")
-    loaded = bring(tmp_path / "theirs", tmp_path / "store")
+    entry = bring(tmp_path / "theirs", tmp_path / "store")
     with torch.inference_mode():
         wanted = reference(model, "videomae", tmp_path, clips(1))
-        torch.testing.assert_close(ours(loaded, clips(1)), wanted, atol=1e-4, rtol=0)
+        torch.testing.assert_close(ours(entry, clips(1)), wanted, atol=1e-4, rtol=0)
 
 
 def test_equal_labels_get_the_numbers_of_their_logits(tmp_path: Path) -> None:
@@ -199,8 +199,8 @@ def test_a_backbone_without_a_head_can_be_inflated(tmp_path: Path) -> None:
     start = inflate(replace(foreign, labels=("a", "b")), 32, 2)
     assert start.untrained == ("temporal", "head")
     store_model(start, tmp_path / "store", "started", "1")
-    loaded = ModelStore(tmp_path / "store").load("started", device=torch.device("cpu"))
-    assert loaded.model(torch.zeros(1, 16, 2, SIZE, SIZE, 3, dtype=torch.uint8)).shape == (1, 2)
+    loaded = ModelStore(tmp_path / "store").find("started").load()
+    assert loaded(torch.zeros(1, 16, 2, SIZE, SIZE, 3, dtype=torch.uint8)).shape == (1, 2)
 
 
 def test_normalisation_with_an_offset_equals_the_processor(tmp_path: Path) -> None:

@@ -87,9 +87,9 @@ def test_logits_of_a_config_without_defaults(tmp_path: Path, kind: str) -> None:
     )
     usual = ("do_resize", "do_rescale", "do_normalize", "image_mean", "image_std", "resample", "offset")
     without(tmp_path / "theirs", "preprocessor_config.json", *usual, "rescale_factor")
-    loaded = bring(tmp_path / "theirs", tmp_path / "store")
+    entry = bring(tmp_path / "theirs", tmp_path / "store")
     wanted = theirs_logits(tmp_path / "theirs", kind, clips(2))
-    torch.testing.assert_close(ours(loaded, clips(2)), wanted, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(ours(entry, clips(2)), wanted, atol=1e-5, rtol=1e-5)
 
 
 STEPS: list[dict[str, object]] = [
@@ -108,10 +108,10 @@ def test_logits_with_a_processor_that_skips_steps(
 ) -> None:
     save(kind, tmp_path / "theirs")
     edit(tmp_path / "theirs", "preprocessor_config.json", **steps)
-    loaded = bring(tmp_path / "theirs", tmp_path / "store")
+    entry = bring(tmp_path / "theirs", tmp_path / "store")
     wanted = theirs_logits(tmp_path / "theirs", kind, clips(2))
     # Pixels up to 255 make large logits.
-    torch.testing.assert_close(ours(loaded, clips(2)), wanted, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(ours(entry, clips(2)), wanted, atol=1e-5, rtol=1e-4)
 
 
 @torch.inference_mode()
@@ -120,8 +120,8 @@ def test_one_number_stands_for_three_colours(tmp_path: Path) -> None:
     edit(tmp_path / "theirs", "preprocessor_config.json", image_mean=[0.3] * 3, image_std=[0.2] * 3)
     wanted = theirs_logits(tmp_path / "theirs", "vit", clips(1))
     edit(tmp_path / "theirs", "preprocessor_config.json", image_mean=0.3, image_std=0.2)
-    loaded = bring(tmp_path / "theirs", tmp_path / "store")
-    torch.testing.assert_close(ours(loaded, clips(1)), wanted, atol=1e-5, rtol=1e-5)
+    entry = bring(tmp_path / "theirs", tmp_path / "store")
+    torch.testing.assert_close(ours(entry, clips(1)), wanted, atol=1e-5, rtol=1e-5)
 
 
 @torch.inference_mode()
@@ -130,8 +130,8 @@ def test_files_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     for name in ("config.json", "preprocessor_config.json"):
         file = tmp_path / "theirs" / name
         file.write_text("\ufeff" + file.read_text())
-    loaded = bring(tmp_path / "theirs", tmp_path / "store")
-    assert loaded.model(clips(1)[:, :, None]).shape == (1, model.config.num_labels)
+    entry = bring(tmp_path / "theirs", tmp_path / "store")
+    assert entry.load()(clips(1)[:, :, None]).shape == (1, model.config.num_labels)
 
 
 def build_videomae(image_size: Any, patch_size: Any) -> Any:
@@ -178,11 +178,11 @@ def test_sizes_of_two_numbers(tmp_path: Path, kind: str, image_size: Any, patch_
     resized = size if kind == "vit" else {"shortest_edge": min(height, width)}
     cut = {} if kind == "vit" else {"crop_size": size}
     edit(tmp_path / "theirs", "preprocessor_config.json", size=resized, **cut)
-    loaded = bring(tmp_path / "theirs", tmp_path / "store")
-    assert (loaded.spec.preprocessing.height, loaded.spec.preprocessing.width) == (height, width)
+    entry = bring(tmp_path / "theirs", tmp_path / "store")
+    assert (entry.spec.preprocessing.height, entry.spec.preprocessing.width) == (height, width)
     frames = torch.randint(0, 256, (2, FRAMES, height, width, 3), dtype=torch.uint8)
     wanted = theirs_logits(tmp_path / "theirs", kind, frames)
-    torch.testing.assert_close(ours(loaded, frames), wanted, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(ours(entry, frames), wanted, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["videomae", "timesformer", "vit"])

@@ -137,7 +137,7 @@ def test_logits_equal_those_of_flaxs_layout(tmp_path: Path, chunk: int | None) -
     assert (foreign.dims.spatial_depth, foreign.dims.temporal_depth) == (SPATIAL, TEMPORAL)
     labelled = dataclasses.replace(foreign, labels=read_labels(str(tmp_path / "labels.txt")))
     store_model(labelled, tmp_path / "store", "imported", "1")
-    model = ModelStore(tmp_path / "store").load("imported", device=torch.device("cpu")).model
+    model = ModelStore(tmp_path / "store").find("imported").load()
     clips = torch.randint(0, 256, (2, UNITS * TUBELET, SIDE, SIDE, 3), dtype=torch.uint8)
     wanted = computed(params, clips)
     assert wanted.std() > 0.1

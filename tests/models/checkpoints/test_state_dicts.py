@@ -155,16 +155,16 @@ def test_a_fine_tuned_models_logits_equal_torchvisions(tmp_path: Path, case: str
     assert zoo.get_model_weights(name)["DEFAULT"].name in foreign.warnings[0]
     assert (foreign.licence, foreign.accuracy) == ("unknown", ())
     store_model(foreign, tmp_path / "store", "mine", "1")
-    loaded = ModelStore(tmp_path / "store").load("mine", device=torch.device("cpu"))
-    assert loaded.spec.labels == LABELS
-    size, sampling = loaded.spec.preprocessing, loaded.spec.sampling
+    entry = ModelStore(tmp_path / "store").find("mine")
+    assert entry.spec.labels == LABELS
+    size, sampling = entry.spec.preprocessing, entry.spec.sampling
     units = torch.randint(
         0, 256, (1, sampling.frames_per_unit, size.height, size.width, 3), dtype=torch.uint8
     )
     pixels = (units.float() / 255 - torch.tensor(preset.mean)) / torch.tensor(preset.std)
     is_video = sampling.frames_per_unit > 1
     shown = pixels.permute(0, 4, 1, 2, 3) if is_video else pixels[:, 0].permute(0, 3, 1, 2)
-    found = loaded.model.classify(loaded.model.encode(units)[:, None])
+    found = entry.load()(units[:, None])
     wanted = theirs(shown)
     # Random weights make logits of any size.
     torch.testing.assert_close(found, wanted, atol=3e-5 * float(wanted.abs().max()), rtol=0)

@@ -18,7 +18,8 @@ from tubelet.models.checkpoints.importer import read_source, store_model
 from tubelet.models.checkpoints.labels import LABEL_SETS, read_labels
 from tubelet.models.errors import CannotImport
 from tubelet.models.families.vit import ViTDims
-from tubelet.models.repository.repository import LoadedModel, ModelStore
+from tubelet.models.repository.model_folder import Entry
+from tubelet.models.repository.repository import ModelStore
 
 timm_data: Any = timm.data
 
@@ -60,8 +61,8 @@ def put(hub: Path, name: str) -> Any:
     return model.eval()
 
 
-def load(store: Path) -> LoadedModel:
-    return ModelStore(store).load("imported", device=torch.device("cpu"))
+def imported(store: Path) -> Entry:
+    return ModelStore(store).find("imported")
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -69,16 +70,16 @@ def load(store: Path) -> LoadedModel:
 def test_logits_equal_torchvisions(hub: Path, tmp_path: Path, name: str) -> None:
     theirs = put(hub, name)
     store_model(read_source(f"torchvision:{name}"), tmp_path / "store", "imported", "1")
-    loaded = load(tmp_path / "store")
+    entry = imported(tmp_path / "store")
     frames, side, resized, resample = CASES[name]
-    wanted_size = loaded.spec.preprocessing
+    wanted_size = entry.spec.preprocessing
     assert (wanted_size.height, wanted_size.width) == (side, side)
     assert (wanted_size.resize_height, wanted_size.resize_width) == resized
     assert wanted_size.resample == resample
-    assert loaded.spec.sampling.frames_per_unit == frames
+    assert entry.spec.sampling.frames_per_unit == frames
     weights = torchvision.models.get_model_weights(name)["DEFAULT"]
-    assert list(loaded.spec.labels) == weights.meta["categories"]
-    assert loaded.spec.accuracy[0].top1 == pytest.approx(
+    assert list(entry.spec.labels) == weights.meta["categories"]
+    assert entry.spec.accuracy[0].top1 == pytest.approx(
         next(iter(weights.meta["_metrics"].values()))["acc@1"] / 100
     )
     if name in HEAVY:
@@ -87,7 +88,7 @@ def test_logits_equal_torchvisions(hub: Path, tmp_path: Path, name: str) -> None
     preset = weights.transforms()
     pixels = (units.float() / 255 - torch.tensor(preset.mean)) / torch.tensor(preset.std)
     shown = pixels[:, 0].permute(0, 3, 1, 2) if frames == 1 else pixels.permute(0, 4, 1, 2, 3)
-    found = loaded.model.classify(loaded.model.encode(units)[:, None])
+    found = entry.load()(units[:, None])
     torch.testing.assert_close(found, theirs(shown), atol=1e-4, rtol=1e-4)
 
 
@@ -145,13 +146,8 @@ def test_bf16_keeps_the_answers(hub: Path, tmp_path: Path, source: str) -> None:
     t, size = foreign.sampling.frames_per_unit, 32
     coarse = torch.randint(0, 256, (200, t, size // 4, size // 4, 3))
     units = coarse.repeat_interleave(4, 2).repeat_interleave(4, 3).to(torch.uint8)
-    answers = [
-        ModelStore(tmp_path / "store")
-        .load("imported", device=torch.device("cpu"), dtype=dtype)
-        .model(units[:, None])
-        .float()
-        for dtype in (torch.float32, torch.bfloat16)
-    ]
+    entry = imported(tmp_path / "store")
+    answers = [entry.load().to(dtype)(units[:, None]).float() for dtype in (torch.float32, torch.bfloat16)]
     assert torch.nn.functional.cosine_similarity(*answers).min() >= 0.9995
     same = answers[0].argmax(1) == answers[1].argmax(1)
     # Random weights tell clips apart by little: what changes its place was as good as equal.
@@ -227,7 +223,7 @@ def test_bare_state_dicts_of_image_transformers(tmp_path: Path, library: str, su
         store_model(foreign, tmp_path / "store", "imported", "1")
     labelled = dataclasses.replace(foreign, labels=tuple("abc"))
     store_model(labelled, tmp_path / "store", "imported", "1")
-    model = load(tmp_path / "store").model
+    model = imported(tmp_path / "store").load()
     units = torch.randint(0, 256, (2, 1, 64, 64, 3), dtype=torch.uint8)
     pixels = model.normalise(units)[:, 0].permute(0, 3, 1, 2)
     torch.testing.assert_close(
@@ -254,7 +250,7 @@ def test_folders_of_timm(tmp_path: Path) -> None:
     assert foreign.preprocessing.resize_height == transform.transforms[0].size
     foreign = dataclasses.replace(foreign, labels=tuple("abcd"))
     store_model(foreign, tmp_path / "store", "imported", "1")
-    model = load(tmp_path / "store").model
+    model = imported(tmp_path / "store").load()
     units = torch.randint(0, 256, (2, 1, 224, 224, 3), dtype=torch.uint8)
     pixels = model.normalise(units)[:, 0].permute(0, 3, 1, 2)
     torch.testing.assert_close(

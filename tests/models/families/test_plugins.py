@@ -59,7 +59,7 @@ def store(tmp_path: Path, site: Path, model: VideoModel, monkeypatch: pytest.Mon
 
 
 def test_a_plugin_model_is_read_as_it_was_written(store: Path, model: VideoModel) -> None:
-    read = ModelStore(store).load("colours", "", device=torch.device("cpu")).model
+    read = ModelStore(store).find("colours").load()
     units = torch.randint(0, 256, (4, 1, 16, 16, 3), dtype=torch.uint8)
     assert torch.equal(read.encode(units), model.encode(units))
 
@@ -75,7 +75,7 @@ def test_the_code_of_the_readme_writes_a_model_that_is_read(
         block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "write_folder" in block
     )
     exec(code, {})
-    read = ModelStore(tmp_path / "store").load("colours", "", device=torch.device("cpu")).model
+    read = ModelStore(tmp_path / "store").find("colours").load()
     assert all(map(torch.equal, read.state_dict().values(), model.state_dict().values()))
 
 

@@ -16,8 +16,6 @@ from tubelet.models.families.vit import ViT
 from tubelet.models.repository.model_folder import write_folder
 from tubelet.models.repository.repository import ModelStore
 
-CPU = torch.device("cpu")
-
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -41,12 +39,10 @@ def test_the_activation_is_written_and_read(tmp_path: Path) -> None:
 def test_what_is_written_is_read_back(folder: Path) -> None:
     store = ModelStore(folder.parent)
     assert store.specs() == (SPEC,)
-    loaded = store.load("tiny", device=CPU)
-    assert loaded.spec == SPEC
-    assert not loaded.model.training
-    assert loaded.num_parameters == sum(p.numel() for p in model().parameters())
+    loaded = store.find("tiny").load()
+    assert not loaded.training
     units = torch.randint(0, 256, (3, 1, 16, 24, 3), dtype=torch.uint8)
-    assert torch.equal(loaded.model.encode(units), model().encode(units))
+    assert torch.equal(loaded.encode(units), model().encode(units))
     assert sorted(file.name for file in folder.iterdir()) == [
         *("CARD.md", "labels.txt", "model.toml", "weights.safetensors")
     ]
@@ -56,24 +52,18 @@ def test_dims_that_are_absent_are_none_again(tmp_path: Path) -> None:
     dims = dataclasses.replace(DIMS, representation_dim=20)
     with_head = ViT(dims, PREPROCESSING, 3)
     write_folder(tmp_path / "tiny", SPEC, dims, with_head, "")
-    loaded = ModelStore(tmp_path).load("tiny", device=CPU)
-    assert loaded.model.state_dict().keys() == with_head.state_dict().keys()
-
-
-def test_weights_come_in_the_dtype_asked_for(folder: Path) -> None:
-    loaded = ModelStore(folder.parent).load("tiny", device=CPU, dtype=torch.bfloat16)
-    assert {value.dtype for value in loaded.model.state_dict().values()} == {torch.bfloat16}
-    assert loaded.model.mean.dtype == torch.bfloat16
+    loaded = ModelStore(tmp_path).find("tiny").load()
+    assert loaded.state_dict().keys() == with_head.state_dict().keys()
 
 
 def test_a_model_is_replaced_whole(folder: Path) -> None:
     newer = dataclasses.replace(SPEC, version="1.10.0")
     write_folder(folder, newer, DIMS, model(seed=5), "# newer\n")
     assert [entry.name for entry in folder.parent.iterdir()] == ["tiny"]
-    loaded = ModelStore(folder.parent).load("tiny", device=CPU)
-    assert loaded.spec == newer
+    entry = ModelStore(folder.parent).find("tiny")
+    assert entry.spec == newer
     wanted = model(seed=5).state_dict()
-    assert all(torch.equal(value, wanted[name]) for name, value in loaded.model.state_dict().items())
+    assert all(torch.equal(value, wanted[name]) for name, value in entry.load().state_dict().items())
 
 
 def test_the_newest_version_is_the_default(folder: Path) -> None:
@@ -88,7 +78,7 @@ def test_the_newest_version_is_the_default(folder: Path) -> None:
 @pytest.mark.parametrize(("name", "version"), [("huge", ""), ("tiny", "9")])
 def test_unknown_models_are_named_with_the_known_ones(folder: Path, name: str, version: str) -> None:
     with pytest.raises(UnknownModel, match=re.escape(f"{name}:{version}".strip(":"))) as caught:
-        ModelStore(folder.parent).load(name, version, device=CPU)
+        ModelStore(folder.parent).find(name, version)
     assert caught.value.known == ("tiny:1.2.0",)
     assert (caught.value.name, caught.value.version) == (name, version)
 
@@ -99,13 +89,13 @@ def test_changed_weights_are_refused(folder: Path) -> None:
     content[-1] ^= 1
     weights.write_bytes(content)
     with pytest.raises(BrokenModel, match="sha256"):
-        ModelStore(folder.parent).load("tiny", device=CPU)
+        ModelStore(folder.parent).find("tiny").load()
 
 
 def test_missing_weights_are_refused(folder: Path) -> None:
     (folder / "weights.safetensors").unlink()
     with pytest.raises(BrokenModel, match="cannot be read"):
-        ModelStore(folder.parent).load("tiny", device=CPU)
+        ModelStore(folder.parent).find("tiny").load()
 
 
 @pytest.mark.parametrize(
@@ -120,7 +110,7 @@ def test_dims_that_no_memory_holds_take_none(folder: Path, right: str, wrong: st
     assert right in spec.read_text()
     spec.write_text(spec.read_text().replace(right, wrong))
     with pytest.raises(BrokenModel, match=says):
-        ModelStore(folder.parent).load("tiny", device=CPU)
+        ModelStore(folder.parent).find("tiny").load()
 
 
 @pytest.mark.parametrize("change", ["missing", "unexpected", "shape"])
@@ -140,7 +130,7 @@ def test_weights_that_do_not_fit_are_refused(folder: Path, change: str) -> None:
     spec.write_text(spec.read_text().replace(before, after))
     name = {"missing": "spatial.norm.weight", "unexpected": "spatial.extra", "shape": "head.weight"}[change]
     with pytest.raises(BrokenModel, match=name):
-        ModelStore(folder.parent).load("tiny", device=CPU)
+        ModelStore(folder.parent).find("tiny").load()
 
 
 @pytest.mark.parametrize(
