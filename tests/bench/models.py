@@ -26,7 +26,6 @@ from rich.table import Table
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from tests.support.variants import VARIANTS
 from tubelet.models.checkpoints.huggingface import read_hf
 from tubelet.models.families.factorised import FactorisedDims
 from tubelet.models.families.registry import Dims, build_model
@@ -52,7 +51,10 @@ THEIRS: dict[str, Callable[[], Any]] = {
     "VideoMAE-B": lambda: hf.VideoMAEForVideoClassification(hf.VideoMAEConfig(num_labels=CLASSES)),
     "TimeSformer-B": lambda: hf.TimesformerForVideoClassification(hf.TimesformerConfig(num_labels=CLASSES)),
 }
-FACTORISED = {"ViViT-B factorised": "B", "ViViT-S factorised": "S"}
+FACTORISED = {
+    "ViViT-B factorised": FactorisedDims((2, 16, 16), 16, 768, 12, 4, 12, 3072),
+    "ViViT-S factorised": FactorisedDims((2, 16, 16), 16, 384, 12, 4, 6, 1536),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +83,7 @@ class Subject:
 def subject(name: str) -> Subject:
     torch.manual_seed(0)
     if name in FACTORISED:
-        v = VARIANTS[FACTORISED[name]]
-        dims = FactorisedDims((2, 16, 16), 16, v.embed_dim, v.depth, 4, v.num_heads, v.mlp_dim)
+        dims = FACTORISED[name]
         model = build_model(dims, PREPROCESSING, CLASSES).eval()
         return Subject(model, dims, Sampling(2, 16, 2.0, 2.0, 0.5, 8.0), None)
     theirs = THEIRS[name]().eval()
