@@ -87,7 +87,7 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
             raise ValueError(f"the size must be positive, it is {self.height} x {self.width} pixels")
-        rows, columns = self.resize_height or self.height, self.resize_width or self.width
+        rows, columns = self.resized
         if self.resample == "swscale" and (rows < self.height or columns < self.width):
             raise ValueError(
                 f"{self.height} x {self.width} pixels are cut out of a larger or equal picture, not out of "
@@ -95,6 +95,11 @@ class Preprocessing:
             )
         if min(self.std) <= 0:
             raise ValueError(f"std must be positive, it is {self.std}")
+
+    @property
+    def resized(self) -> tuple[int, int]:
+        """The size (height, width) that the picture covers or fills before the centre is cut out."""
+        return self.resize_height or self.height, self.resize_width or self.width
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,8 +26,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from tubelet.models.spec import Preprocessing
 from tubelet.service.types.plan import Plan, SamplingGrid
-from tubelet.service.types.video import DecodeSummary, PixelFormat, Protection, VideoMetadata
+from tubelet.service.types.video import DecodeSummary, Protection, VideoMetadata
 
 MAX_TEXT = 500  # characters of any text that a worker sends
 MAX_RESPONSE_BYTES = 1 << 13  # the largest responses hold a video's metadata, with its warnings
@@ -84,7 +85,7 @@ class Decode:
     run: int
     slots: int
     plan: Plan
-    pixel_format: PixelFormat
+    preprocessing: Preprocessing
     fast: bool
     type: Literal["decode"] = "decode"
 
@@ -232,8 +233,13 @@ def parse_request(body: bytes) -> tuple[int, Request]:
         plan = content["plan"]
         grids = tuple(SamplingGrid(**grid) for grid in plan["grids"])
         content["plan"] = Plan(grids, plan["is_unbounded"])
-        content["pixel_format"] = PixelFormat(**content["pixel_format"])
+        content["preprocessing"] = Preprocessing(**_arrays_as_tuples(content["preprocessing"]))
     return session_id, _REQUESTS[content["type"]](**content)
+
+
+def _arrays_as_tuples(table: dict[str, Any]) -> dict[str, Any]:
+    """Return an object of JSON with its arrays as tuples, which frozen values hold."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
 
 
 def _fields(value: Any) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import asyncio
 from time import monotonic
 
-from tubelet.models.spec import Preprocessing
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.decode.pool.session import DecodeSession
@@ -12,7 +11,7 @@ from tubelet.service.errors import CorruptVideo
 from tubelet.service.pipeline.planner import can_plan_before_end, make_plan, make_unbounded_plan
 from tubelet.service.pipeline.request import Request
 from tubelet.service.pipeline.windows import PlanCut, Planned, StartedWindow, WindowEvent, WindowStarter
-from tubelet.service.types.video import NS_PER_S, DecodeSummary, PixelFormat, VideoFile, VideoMetadata
+from tubelet.service.types.video import NS_PER_S, DecodeSummary, VideoFile, VideoMetadata
 
 _YIELD_INTERVAL_S = 0.01  # the longest time without a yield to the event loop
 
@@ -118,9 +117,9 @@ class WindowStream:
         """Decode the units of a plan, queue them in the engine, and start the windows that they complete."""
         self._events.put_nowait(planned)
         windows = WindowStarter(planned.plan, self._session, self._config.max_windows)
-        pixel_format = _pixel_format(self._request.model.spec.preprocessing)
+        preprocessing = self._request.model.spec.preprocessing
         last_yield_at = monotonic()
-        async for unit in decoder.decode(planned.plan, pixel_format, fast=self._request.options.fast):
+        async for unit in decoder.decode(planned.plan, preprocessing, fast=self._request.options.fast):
             if (window := windows.add(unit)) is not None:
                 self._events.put_nowait(window)
             if monotonic() - last_yield_at >= _YIELD_INTERVAL_S:  # a thousand units may be ready at once
@@ -130,15 +129,3 @@ class WindowStream:
         frames = self._request.timings.metrics.frames_decoded
         frames.labels(self._request.model.spec.name).inc(decoder.end.frames_decoded)
         return windows, decoder.end
-
-
-def _pixel_format(wanted: Preprocessing) -> PixelFormat:
-    return PixelFormat(
-        wanted.height,
-        wanted.width,
-        wanted.resize,
-        wanted.resize_height,
-        wanted.resize_width,
-        wanted.resample,
-        wanted.crop_rounding,
-    )

@@ -103,46 +103,6 @@ class VideoMetadata:
 
 
 @dataclass(frozen=True, slots=True)
-class PixelFormat:
-    """The conversion of a frame into the model's input: RGB uint8, ``height`` x ``width``.
-
-    ``resize`` says how the picture is brought to the size ``resized``: ``crop`` keeps its proportions and
-    covers that size, ``stretch`` fills it exactly. Then a crop of ``height`` x ``width`` is cut out; a
-    picture smaller than the crop gets black borders. ``resample`` is the filter: ``swscale`` resamples while
-    it converts colours, the others resample the RGB picture. ``crop_rounding`` says which pixel is the centre
-    where it lies between two: ``down`` the upper left, ``half_even`` the even one.
-    """
-
-    height: int
-    width: int
-    resize: Literal["crop", "stretch"]
-    resize_height: int | None = None  # None: the height of the result; likewise the width
-    resize_width: int | None = None
-    resample: Literal["swscale", "bilinear", "bicubic", "lanczos", "nearest", "bilinear_aliased"] = "swscale"
-    crop_rounding: Literal["down", "half_even"] = "down"
-
-    @property
-    def resized(self) -> tuple[int, int]:
-        """The size (height, width) that the resized picture covers or fills."""
-        return self.resize_height or self.height, self.resize_width or self.width
-
-    def corner(self, crop: Crop, height: int, width: int) -> tuple[int, int]:
-        """Return the (top, left) corner of ``crop`` in a picture of ``height`` x ``width``."""
-        down, across = height - self.height, width - self.width
-        if crop == "centre" or max(down, across) <= 0:
-            return self._half(down), self._half(across)
-        if down > across:
-            return (down if crop == "end" else 0), self._half(across)
-        return self._half(down), (across if crop == "end" else 0)
-
-    def _half(self, margin: int) -> int:
-        """Return the rounded half of ``margin`` by ``crop_rounding``; negative where the crop is larger."""
-        if margin < 0:
-            return -(-margin // 2)
-        return margin // 2 if self.crop_rounding == "down" else round(margin / 2)
-
-
-@dataclass(frozen=True, slots=True)
 class UnitFrames:
     """The t frames of one unit, in shared memory of the decode worker until ``release`` is called."""
 

@@ -21,15 +21,16 @@ import numpy as np
 import torch
 from torchvision.transforms.v2 import functional as F
 
+from tests.support.preprocessing import preprocessing
 from tests.support.videos import open_file
 from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.types.plan import Plan, SamplingGrid
-from tubelet.service.types.video import NS_PER_S, PixelFormat
+from tubelet.service.types.video import NS_PER_S
 
 OURS = "tubelet"
 SIZE = 224
 _FRAMES_AT_ONCE = 16  # that torchcodec hands over in full size
-_FORMAT = PixelFormat(SIZE, SIZE, "crop")
+_FORMAT = preprocessing(SIZE, SIZE, "crop")
 
 
 @dataclass(frozen=True, slots=True)

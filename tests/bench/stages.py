@@ -30,7 +30,7 @@ from tubelet.service.engine.stage_queue import PendingBatch
 from tubelet.service.metrics import Metrics
 from tubelet.service.pipeline.planner import make_plan
 from tubelet.service.types.request import Options
-from tubelet.service.types.video import PixelFormat, UnitFrames
+from tubelet.service.types.video import UnitFrames
 
 _WINDOWS = 16
 _ROUNDS = 5
@@ -104,12 +104,12 @@ async def _crowded(spec: ModelSpec, clips: Sequence[Path], options: Options) -> 
 
 async def _decode(pool: DecodePool, spec: ModelSpec, clip: Path, options: Options) -> ClipCost:
     """Return the decoding cost of ``clip`` in one worker of ``pool``."""
-    size, units = spec.preprocessing, 0
+    units = 0
     with open_file(clip) as file:
         async with pool.session(file) as session:
             before_s = _children_s()
             plan = make_plan(await session.probe(file), spec.sampling, options)
-            async for unit in session.decode(plan, PixelFormat(size.height, size.width, size.resize)):
+            async for unit in session.decode(plan, spec.preprocessing):
                 unit.release()
                 units += 1
             return ClipCost(_children_s() - before_s, units)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support.preprocessing import preprocessing
 from tests.support.running_server import Served, serving
 from tests.support.sample_clip import panning_clip
 from tests.support.videos import decode_file, single_window
@@ -18,10 +19,10 @@ from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.server.app import SAMPLE_CLIP
 from tubelet.service.types.plan import Plan
 from tubelet.service.types.request import Options, Views
-from tubelet.service.types.video import NS_PER_S, PixelFormat
+from tubelet.service.types.video import NS_PER_S
 
 # The default model sees 48x48 of the sample's 480x270, which covers that as 85x48.
-_RESIZED = PixelFormat(48, 85, "stretch")
+_RESIZED = preprocessing(48, 85, "stretch")
 _LEFTS = {1: (18,), 3: (0, 18, 37)}
 
 

@@ -12,12 +12,13 @@ from random import Random
 import psutil
 
 from tests.fuzz.mutate import mutant
+from tests.support.preprocessing import preprocessing
 from tubelet.service.config.config import MIB, DecodeConfig
 from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.decode.pool.worker_state import WorkerFailure
 from tubelet.service.errors import ClientError, DecoderCrashed
 from tubelet.service.types.plan import Plan, SamplingGrid
-from tubelet.service.types.video import NS_PER_S, PixelFormat, VideoMetadata
+from tubelet.service.types.video import NS_PER_S, VideoMetadata
 
 CONFIG = DecodeConfig(
     heartbeat_timeout_s=5,
@@ -29,7 +30,7 @@ CONFIG = DecodeConfig(
     max_videos_per_worker=50,
 )
 _SLACK_S = 20.0  # beyond its limits, on a machine that is busy
-_SHAPE = PixelFormat(64, 64, "crop")
+_SHAPE = preprocessing(64, 64, "crop")
 
 
 @dataclass(slots=True)

@@ -2,6 +2,7 @@
 
 import struct
 
+from tests.support.preprocessing import preprocessing
 from tubelet.service.decode.protocol import (
     BytesAvailable,
     BytesNeeded,
@@ -21,7 +22,7 @@ from tubelet.service.decode.protocol import (
     Unit,
 )
 from tubelet.service.types.plan import Plan, SamplingGrid
-from tubelet.service.types.video import DecodeSummary, PixelFormat, Protection, VideoMetadata
+from tubelet.service.types.video import DecodeSummary, Protection, VideoMetadata
 
 LENGTH = struct.Struct("!I")
 
@@ -42,7 +43,7 @@ RESPONSES = [
 _GRID = SamplingGrid(0, 4, 2, 2, 1, 1, one_segment=True, view_ns=1, crop="end", frame_offset_ns=0)
 REQUESTS = [
     Probe(True, None, False),
-    Decode(1, 2, Plan((_GRID,), is_unbounded=True), PixelFormat(256, 256, "stretch"), False),
+    Decode(1, 2, Plan((_GRID,), is_unbounded=True), preprocessing(256, 256, "stretch"), False),
     Release(1, 2),
     BytesAvailable(0, 5, 9),
     FileMoved(),

@@ -20,6 +20,8 @@ import pytest
 from av.filter import Graph
 
 from tests.support.ffmpeg_reference import EXACT
+from tests.support.preprocessing import SMALL
+from tubelet.models.spec import Preprocessing
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode.demux.byte_source import ByteSource
 from tubelet.service.decode.limits import Limits
@@ -27,10 +29,9 @@ from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.decode.pool.session import DecodeSession
 from tubelet.service.decode.probe.probe import Track, probe
 from tubelet.service.types.plan import Plan, SamplingGrid
-from tubelet.service.types.video import NS_PER_S, Crop, DecodeSummary, PixelFormat, UnitFrames, VideoMetadata
+from tubelet.service.types.video import NS_PER_S, Crop, DecodeSummary, UnitFrames, VideoMetadata
 
 VIDEOS = Path(__file__).resolve().parents[3] / "shared" / "videos"
-SMALL = PixelFormat(64, 64, "stretch")
 _NUMBER_BITS = 8
 _ARRIVAL_STEPS = 12  # steps in which a file arrives
 
@@ -117,7 +118,7 @@ async def decode_file(
     session: DecodeSession,
     path: Path,
     plan: Plan | Callable[[VideoMetadata], Plan] = plan_whole_video,
-    pixel_format: PixelFormat = SMALL,
+    pixel_format: Preprocessing = SMALL,
 ) -> tuple[VideoMetadata, dict[tuple[int, int], np.ndarray], DecodeSummary]:
     """Probe and decode ``path``; return its facts, the pixels of each (grid, unit), and the end."""
     with open_file(path) as file:
@@ -127,7 +128,7 @@ async def decode_file(
 
 
 async def decode_plan(
-    session: DecodeSession, plan: Plan, pixel_format: PixelFormat = SMALL
+    session: DecodeSession, plan: Plan, pixel_format: Preprocessing = SMALL
 ) -> tuple[dict[tuple[int, int], np.ndarray], DecodeSummary]:
     """Decode a video that was probed; return the pixels of each (grid, unit), and the end."""
     units = {}
@@ -256,7 +257,7 @@ def ffmpeg_frames(path: Path, filters: str, width: int, height: int) -> np.ndarr
 
 
 def crop_filters(
-    width: int, height: int, pixel_format: PixelFormat, matrix: str, crop: Crop = "centre"
+    width: int, height: int, pixel_format: Preprocessing, matrix: str, crop: Crop = "centre"
 ) -> str:
     """Return ffmpeg's filters that take ``crop`` of a (width, height) picture with square pixels."""
     rows, columns = pixel_format.resized

@@ -24,11 +24,11 @@ from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.errors import CorruptVideo, TubeletError
 from tubelet.service.ingest.local_file import LocalVideo
 from tubelet.service.types.plan import Plan, SamplingGrid
-from tubelet.service.types.video import PixelFormat, VideoMetadata, to_ns
+from tubelet.service.types.video import VideoMetadata, to_ns
 
 _MAX_READ_NS = to_ns(60)  # of a labelled clip: its windows are held in memory together
 
-Planner = Callable[[VideoMetadata], tuple[Plan, PixelFormat]]
+Planner = Callable[[VideoMetadata], tuple[Plan, Preprocessing]]
 """Plans the windows to read of a video; it may raise a TubeletError, as a video may be of no use."""
 
 _log = logging.getLogger(__name__)
@@ -51,16 +51,14 @@ def read_samples(videos: Iterable[LabelledVideo], planner: Planner, config: Deco
 
 def plan_windows(
     sampling: Sampling, preprocessing: Preprocessing, window_s: float, metadata: VideoMetadata
-) -> tuple[Plan, PixelFormat]:
+) -> tuple[Plan, Preprocessing]:
     """Plan all windows of ``window_s`` that fit into a video's first minute, overlapping by half."""
     end_ns = min(metadata.duration_ns, _MAX_READ_NS)
     window_ns = min(to_ns(window_s), end_ns)
     t, s = sampling.frames_per_unit, sampling.units_per_window
     whole = SamplingGrid(0, end_ns, window_ns, t, s, stride_units=s, one_segment=True)
     starts = range(0, end_ns - window_ns + 1, window_ns // 2)
-    return Plan(tuple(replace(whole, view_ns=start) for start in starts)), PixelFormat(
-        preprocessing.height, preprocessing.width, preprocessing.resize
-    )
+    return Plan(tuple(replace(whole, view_ns=start) for start in starts)), preprocessing
 
 
 @contextmanager
@@ -109,8 +107,8 @@ async def _decode(decoders: DecodePool, video: LabelledVideo, planner: Planner) 
     units = {}
     with _open_file(video.video) as file:
         async with decoders.session(file) as session:
-            plan, pixel_format = planner(await session.probe(file))
-            async for unit in session.decode(plan, pixel_format):
+            plan, preprocessing = planner(await session.probe(file))
+            async for unit in session.decode(plan, preprocessing):
                 units[unit.grid, unit.unit] = unit.pixels.copy()
                 unit.release()
             assert session.end is not None  # decoding ended without an error

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from rich.progress import track
 
+from tubelet.models.spec import Preprocessing
 from tubelet.models.training.simulation.sources import RATE_HZ, Source, choose_frames
 from tubelet.service.cli.evaluation.dataset import InvalidDataset, LabelledVideo
 from tubelet.service.cli.runs.video_sources import find_videos
@@ -18,7 +19,7 @@ from tubelet.service.cli.training.scene_split import is_test, scene_of
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.errors import ClientError
 from tubelet.service.types.plan import Plan, SamplingGrid
-from tubelet.service.types.video import NS_PER_S, PixelFormat, VideoMetadata
+from tubelet.service.types.video import NS_PER_S, VideoMetadata
 
 _SHORT_SIDE = 160  # pixels of a frame's shorter side
 _LONG_SIDE_MAX = 288  # pixels of the longer side; longer pictures are cropped at both ends
@@ -91,7 +92,7 @@ def _file(cache: Path, name: str) -> Path:
     return cache / (name.replace("/", "__") + ".npy")
 
 
-def _plan_frames(metadata: VideoMetadata) -> tuple[Plan, PixelFormat]:
+def _plan_frames(metadata: VideoMetadata) -> tuple[Plan, Preprocessing]:
     """Plan windows of one frame each, at the rate and size of a source."""
     width, height = metadata.width, metadata.height
     if min(width, height) < _MIN_SIDE:
@@ -102,4 +103,4 @@ def _plan_frames(metadata: VideoMetadata) -> tuple[Plan, PixelFormat]:
     grid = SamplingGrid(0, end_ns, window_ns, frames_per_unit=1, units_per_window=1, stride_units=1)
     scale = _SHORT_SIDE / min(width, height)
     rows, columns = (min(round(side * scale), _LONG_SIDE_MAX) for side in (height, width))
-    return Plan((grid,)), PixelFormat(rows, columns, "crop")
+    return Plan((grid,)), Preprocessing(rows, columns, "crop", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 
+from tubelet.models.spec import Preprocessing
 from tubelet.service.decode.demux.byte_source import ByteSource
 from tubelet.service.decode.demux.container import open_container
 from tubelet.service.decode.demux.hwaccel import accelerator
@@ -31,7 +32,7 @@ from tubelet.service.decode.probe.probe import Track
 from tubelet.service.decode.probe.stream_head import OpenStream
 from tubelet.service.decode.protocol import VideoRejected
 from tubelet.service.types.plan import Plan
-from tubelet.service.types.video import NS_PER_S, DecodeSummary, PixelFormat
+from tubelet.service.types.video import NS_PER_S, DecodeSummary
 
 _Strategy = Callable[[OpenStream, UnitAssembler], int | None]
 
@@ -43,7 +44,7 @@ class Job:
     source: ByteSource
     track: Track
     plan: Plan
-    pixel_format: PixelFormat
+    preprocessing: Preprocessing
     fast: bool
     limits: Limits
 
@@ -71,7 +72,7 @@ def decode(job: Job, slots: Slots, heartbeat: Callable[[], None]) -> DecodeSumma
     keys, timeline = job.track.key_frames, job.track.timeline
     snap = KeyFrameSnap(keys, timeline) if job.fast and keys is not None else NoSnap()
     converter = RgbConverter(
-        job.pixel_format, job.track.aspect, {grid.crop for grid in job.plan.grids}, job.track.cropping
+        job.preprocessing, job.track.aspect, {grid.crop for grid in job.plan.grids}, job.track.cropping
     )
     with closing(UnitAssembler(job.plan, snap, converter.convert, slots)) as assembler:
         summary = _decode(job, assembler, snap, heartbeat)

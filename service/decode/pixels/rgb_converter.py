@@ -14,6 +14,7 @@ from av.error import FFmpegError
 from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace
 
+from tubelet.models.spec import CropRounding, Preprocessing
 from tubelet.service.decode.demux.container_crop import NO_CROPPING, Cropper, Cropping
 from tubelet.service.decode.demux.hwaccel import to_host_memory
 from tubelet.service.decode.pixels.colorspace import ACCURATE, FAST, ColorspaceConverter, colorspace_of
@@ -23,31 +24,31 @@ from tubelet.service.decode.pixels.orientation import Area, read_orientation
 from tubelet.service.decode.pixels.resample import resample
 from tubelet.service.decode.pixels.tone_mapping import ToneMap, tone_map_for
 from tubelet.service.decode.protocol import VideoRejected
-from tubelet.service.types.video import Crop, PixelFormat
+from tubelet.service.types.video import Crop
 
 _MAX_ASPECT = 16  # wider pixels, and longer sides in multiples of the target's, are squeezed to this
 
 
 class RgbConverter:
-    """A converter of the frames of one video to ``pixel_format``.
+    """A converter of the frames of one video to ``preprocessing``.
 
     ``crops`` are all crops that will be taken; ``cropping`` is the hidden part of the stored picture.
     """
 
     def __init__(
         self,
-        pixel_format: PixelFormat,
+        preprocessing: Preprocessing,
         aspect: Fraction | None,
         crops: Set[Crop],
         cropping: Cropping = NO_CROPPING,
     ) -> None:
-        self._format = pixel_format
+        self._format = preprocessing
         self._aspect = aspect
         self._crops = crops
         self._cropper = Cropper(cropping)
         self._source_cropper = SourceCropper()
         self._deinterlacer = Deinterlacer()
-        self._converter = ColorspaceConverter(ACCURATE if pixel_format.resample == "swscale" else FAST)
+        self._converter = ColorspaceConverter(ACCURATE if preprocessing.resample == "swscale" else FAST)
 
     def convert(self, frame: VideoFrame) -> "RgbPicture":
         """Convert ``frame`` to a picture from which crops can be taken.
@@ -84,7 +85,7 @@ class RgbConverter:
         if len(self._crops) != 1:
             return whole
         (crop,) = self._crops
-        corner = self._format.corner(crop, whole.height, whole.width)
+        corner = _crop_corner(self._format, crop, (whole.height, whole.width))
         return Area(*corner, self._format.height, self._format.width)
 
     def _single_field(self, frame: VideoFrame, whole: Area, wanted: Area) -> tuple[np.ndarray, Area]:
@@ -114,13 +115,13 @@ class RgbPicture:
     shown: np.ndarray  # (height, width, 3) uint8
     part: Area  # the area of the resized picture that this is
     resized: tuple[int, int]  # (height, width)
-    format: PixelFormat
+    format: Preprocessing
     tone_map: ToneMap | None
 
     def crop(self, crop: Crop) -> np.ndarray:
         """Return ``crop`` at the model's size -> (H, W, 3) uint8."""
         target = self.format
-        top, left = target.corner(crop, *self.resized)
+        top, left = _crop_corner(target, crop, self.resized)
         if target.resample == "swscale":
             top, left = top - self.part.top, left - self.part.left
             pixels = self.shown[top : top + target.height, left : left + target.width]
@@ -128,6 +129,24 @@ class RgbPicture:
             area = (top, left, target.height, target.width)
             pixels = resample(self.shown, self.resized, area, target.resample)
         return pixels if self.tone_map is None else self.tone_map(pixels)
+
+
+def _crop_corner(target: Preprocessing, crop: Crop, resized: tuple[int, int]) -> tuple[int, int]:
+    """Return the (top, left) corner of ``crop`` in a picture of the size ``resized``."""
+    down, across = resized[0] - target.height, resized[1] - target.width
+    middle = _half(down, target.crop_rounding), _half(across, target.crop_rounding)
+    if crop == "centre" or max(down, across) <= 0:
+        return middle
+    if down > across:
+        return (down if crop == "end" else 0), middle[1]
+    return middle[0], (across if crop == "end" else 0)
+
+
+def _half(margin: int, rounding: CropRounding) -> int:
+    """Return half of ``margin`` in whole pixels, rounded towards zero where it is negative."""
+    if margin < 0:
+        return -(-margin // 2)
+    return margin // 2 if rounding == "down" else round(margin / 2)
 
 
 def display_size(frame: VideoFrame, aspect: Fraction | None, cropping: Cropping) -> tuple[int, int]:
@@ -139,7 +158,7 @@ def display_size(frame: VideoFrame, aspect: Fraction | None, cropping: Cropping)
 
 @lru_cache(maxsize=16)
 def _resized_size(
-    target: PixelFormat, width: int, height: int, transpose: bool, aspect: Fraction | None
+    target: Preprocessing, width: int, height: int, transpose: bool, aspect: Fraction | None
 ) -> tuple[int, int]:
     """Return the (width, height) of the shown picture after resizing, before a crop is taken."""
     rows, columns = target.resized

@@ -9,9 +9,10 @@ from functools import partial
 
 import numpy as np
 
+from tubelet.models.spec import Preprocessing
 from tubelet.service.decode.protocol import Decode, ProtocolError
 from tubelet.service.types.plan import Plan
-from tubelet.service.types.video import DecodeSummary, PixelFormat, UnitFrames
+from tubelet.service.types.video import DecodeSummary, UnitFrames
 
 
 class FrameMemory:
@@ -78,20 +79,20 @@ class DecodeRun:
         self,
         run_id: int,
         plan: Plan,
-        pixel_format: PixelFormat,
+        preprocessing: Preprocessing,
         memory_bytes: int,
         on_release: Callable[["DecodeRun", int], None],
     ) -> None:
         self._plan = plan
-        self._pixel_format = pixel_format
+        self._preprocessing = preprocessing
         self._on_release = on_release
         self._num_received: dict[int, int] = {}  # units, by grid
-        slots = _num_slots(plan, pixel_format, memory_bytes)
-        self.memory = FrameMemory(run_id, slots, _unit_shape(plan, pixel_format), plan.units_at_once)
+        slots = _num_slots(plan, preprocessing, memory_bytes)
+        self.memory = FrameMemory(run_id, slots, _unit_shape(plan, preprocessing), plan.units_at_once)
 
     def request(self, *, fast: bool) -> Decode:
         """Return the message that starts this run."""
-        return Decode(self.memory.run_id, self.memory.slots, self._plan, self._pixel_format, fast)
+        return Decode(self.memory.run_id, self.memory.slots, self._plan, self._preprocessing, fast)
 
     def receive_unit(self, grid: int, unit: int, slot: int) -> UnitFrames:
         """Check a unit that the worker announces in ``slot``, and lend it.
@@ -120,16 +121,18 @@ class DecodeRun:
                 )
 
 
-def split_by_memory(plan: Plan, pixel_format: PixelFormat, memory_bytes: int) -> Iterator[tuple[int, Plan]]:
+def split_by_memory(
+    plan: Plan, preprocessing: Preprocessing, memory_bytes: int
+) -> Iterator[tuple[int, Plan]]:
     """Yield parts of ``plan`` that fit into ``memory_bytes``, each with the number of its first grid."""
-    return plan.split_by_memory(_num_slots(plan, pixel_format, memory_bytes))
+    return plan.split_by_memory(_num_slots(plan, preprocessing, memory_bytes))
 
 
-def _num_slots(plan: Plan, pixel_format: PixelFormat, memory_bytes: int) -> int:
+def _num_slots(plan: Plan, preprocessing: Preprocessing, memory_bytes: int) -> int:
     """Return how many units fit into ``memory_bytes``; at least one, whatever its size."""
-    return max(1, memory_bytes // math.prod(_unit_shape(plan, pixel_format)))
+    return max(1, memory_bytes // math.prod(_unit_shape(plan, preprocessing)))
 
 
-def _unit_shape(plan: Plan, pixel_format: PixelFormat) -> tuple[int, int, int, int]:
+def _unit_shape(plan: Plan, preprocessing: Preprocessing) -> tuple[int, int, int, int]:
     """Return the shape of one unit: (t, H, W, C)."""
-    return plan.grids[0].frames_per_unit, pixel_format.height, pixel_format.width, 3
+    return plan.grids[0].frames_per_unit, preprocessing.height, preprocessing.width, 3

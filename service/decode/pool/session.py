@@ -3,10 +3,11 @@
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
+from tubelet.models.spec import Preprocessing
 from tubelet.service.decode.pool.decode_run import split_by_memory
 from tubelet.service.decode.pool.worker_process import WorkerProcess
 from tubelet.service.types.plan import Plan
-from tubelet.service.types.video import DecodeSummary, PixelFormat, UnitFrames, VideoFile, VideoMetadata
+from tubelet.service.types.video import DecodeSummary, UnitFrames, VideoFile, VideoMetadata
 
 
 class DecodeSession:
@@ -32,7 +33,7 @@ class DecodeSession:
         return await self._process.probe(file, header_only=header_only)
 
     async def decode(
-        self, plan: Plan, pixel_format: PixelFormat, *, fast: bool = False
+        self, plan: Plan, preprocessing: Preprocessing, *, fast: bool = False
     ) -> AsyncIterator[UnitFrames]:
         """Yield the units of ``plan`` as they are decoded; the caller releases each of them.
 
@@ -46,10 +47,10 @@ class DecodeSession:
         """
         self.end = None
         ends: list[DecodeSummary] = []
-        for first, part in split_by_memory(plan, pixel_format, self._process.config.shared_memory_bytes):
+        for first, part in split_by_memory(plan, preprocessing, self._process.config.shared_memory_bytes):
             if ends and ends[-1].end_ns <= part.grids[0].first_ns:
                 break
-            self._process.decode(part, pixel_format, fast=fast)
+            self._process.decode(part, preprocessing, fast=fast)
             while isinstance(found := await self._process.next_unit(), UnitFrames):
                 yield replace(found, grid=first + found.grid) if first else found
             ends.append(found)

@@ -8,6 +8,7 @@ import os
 import socket
 from contextlib import suppress
 
+from tubelet.models.spec import Preprocessing
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode import protocol
 from tubelet.service.decode.pool.byte_feed import ByteFeed
@@ -21,7 +22,6 @@ from tubelet.service.errors import DecoderCrashed, TubeletError
 from tubelet.service.types.plan import Plan
 from tubelet.service.types.video import (
     DecodeSummary,
-    PixelFormat,
     Protection,
     UnitFrames,
     VideoFile,
@@ -117,12 +117,12 @@ class WorkerProcess(asyncio.Protocol):
         assert isinstance(metadata, VideoMetadata)
         return metadata
 
-    def decode(self, plan: Plan, pixel_format: PixelFormat, *, fast: bool = False) -> None:
+    def decode(self, plan: Plan, preprocessing: Preprocessing, *, fast: bool = False) -> None:
         """Start to decode ``plan``; ``next_unit`` returns what is decoded."""
         self._check_state(WorkerState.OPEN)
         self._num_runs += 1
         self._run = DecodeRun(
-            self._num_runs, plan, pixel_format, self.config.shared_memory_bytes, self._send_release
+            self._num_runs, plan, preprocessing, self.config.shared_memory_bytes, self._send_release
         )
         self._request(WorkerState.DECODING, self._run.request(fast=fast), self._run.memory.fd)
         self._run.memory.close_file()

@@ -240,14 +240,14 @@ class _Session:
     def _decode(self, request: protocol.Decode) -> None:
         """Decode the plan of ``request`` into its shared memory, and send the end."""
         fd = self._connection.receive_descriptor()
-        plan, pixel_format = request.plan, request.pixel_format
-        unit_shape = (plan.grids[0].frames_per_unit, pixel_format.height, pixel_format.width, 3)
+        plan, preprocessing = request.plan, request.preprocessing
+        unit_shape = (plan.grids[0].frames_per_unit, preprocessing.height, preprocessing.width, 3)
         self._run_id = request.run
         self._slots = _SharedSlots(self, fd, request.slots, unit_shape)
         try:
             track = self._track or probe(self._source, self._limits, self.heartbeat)
             self._track = None if track.is_header_only else track
-            job = Job(self._source, track, plan, pixel_format, request.fast, self._limits)
+            job = Job(self._source, track, plan, preprocessing, request.fast, self._limits)
             end = decode(job, self._slots, self.heartbeat)
         finally:
             self._slots.close()

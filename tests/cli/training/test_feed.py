@@ -15,7 +15,7 @@ from tubelet.service.cli.evaluation.dataset import LabelledVideo
 from tubelet.service.cli.training.feed import plan_windows, read_samples
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.types.plan import Plan
-from tubelet.service.types.video import PixelFormat, VideoMetadata
+from tubelet.service.types.video import VideoMetadata
 
 RATE = 10
 CONFIG = DecodeConfig(workers=2)
@@ -102,7 +102,7 @@ def test_samples_become_batches_of_units_and_label_numbers(clips: list[Path]) ->
 def test_the_next_video_is_decoded_while_the_reader_computes(clips: list[Path]) -> None:
     planned: SimpleQueue[VideoMetadata] = SimpleQueue()
 
-    def planner(metadata: VideoMetadata) -> tuple[Plan, PixelFormat]:
+    def planner(metadata: VideoMetadata) -> tuple[Plan, Preprocessing]:
         planned.put(metadata)
         return PLANNER(metadata)
 

@@ -15,6 +15,7 @@ import pytest_asyncio
 from PIL import ImageFilter
 
 from tests.support.mp4_boxes import add_to_sample_entry, box, edit_boxes
+from tests.support.preprocessing import preprocessing
 from tests.support.sample_clip import town
 from tests.support.videos import (
     crop_filters,
@@ -30,7 +31,6 @@ from tubelet.service.decode.demux.container_crop import NO_CROPPING, Cropping
 from tubelet.service.decode.pixels.rgb_converter import RgbConverter
 from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.decode.protocol import VideoRejected
-from tubelet.service.types.video import PixelFormat
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
@@ -38,7 +38,7 @@ needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg
 _WIDTH, _HEIGHT = 192, 128
 _CROPPING = Cropping(left=16, right=8, top=4, bottom=28)
 _ODD = Cropping(left=3, right=6, top=5, bottom=12)
-_MODEL = PixelFormat(48, 48, "crop", 56, 56)
+_MODEL = preprocessing(48, 48, "crop", 56, 56)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
+from tests.support.preprocessing import preprocessing
 from tests.support.videos import (
     decode_file,
     decode_limits,
@@ -31,7 +32,6 @@ from tubelet.service.decode.probe.probe import probe
 from tubelet.service.decode.protocol import VideoRejected
 from tubelet.service.errors import CorruptVideo
 from tubelet.service.types.plan import Plan, SamplingGrid
-from tubelet.service.types.video import PixelFormat
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -125,7 +125,7 @@ async def test_overlapping_views_get_their_own_frames(clip: Path, shared_memory_
     starts = (0.4, 0.45, 0.8, 1.7, 2.0, 9.9, 9.9, 9.9)
     view = partial(SamplingGrid, 0, 12 * 10**9, 2 * 10**9, 2, 4, 4, True)
     plan = Plan(tuple(view(int(start * 1e9)) for start in starts))
-    big = PixelFormat(256, 256, "stretch")  # a unit of 2 frames is 384 KiB: two slots in a MiB
+    big = preprocessing(256, 256, "stretch")  # a unit of 2 frames is 384 KiB: two slots in a MiB
     config = DecodeConfig(workers=1, shared_memory_bytes=shared_memory_bytes)
     async with DecodePool(config) as pool, pool.session() as session:
         _, units, end = await decode_file(session, clip, plan, big)
@@ -148,7 +148,7 @@ async def test_passes_after_the_decodable_part_are_cut_off(tmp_path: Path) -> No
     plan = Plan((view(0), *[view(9 * 10**9)] * 3))
     config = DecodeConfig(workers=1, shared_memory_bytes=MIB)
     async with DecodePool(config) as pool, pool.session() as session:
-        _, units, end = await decode_file(session, path, plan, PixelFormat(256, 256, "stretch"))
+        _, units, end = await decode_file(session, path, plan, preprocessing(256, 256, "stretch"))
     assert 10**9 < end.end_ns < 9 * 10**9
     assert sorted(units) == [(0, unit) for unit in range(4)]
 

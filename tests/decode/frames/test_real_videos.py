@@ -12,16 +12,17 @@ import pytest_asyncio
 
 from tests.support.ffmpeg_reference import EXACT, Reference, decode_with_ffmpeg
 from tests.support.odd_video_outcomes import DECODED, REAL
+from tests.support.preprocessing import preprocessing
 from tests.support.videos import VIDEOS, decode_plan, open_file
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.types.plan import Plan, SamplingGrid
-from tubelet.service.types.video import NS_PER_S, PixelFormat, VideoMetadata
+from tubelet.service.types.video import NS_PER_S, VideoMetadata
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 _SIZE = 60  # no clip has this size: without resizing, ffmpeg 5.1 places chroma differently
-_FORMAT = PixelFormat(_SIZE, _SIZE, "crop")
+_FORMAT = preprocessing(_SIZE, _SIZE, "crop")
 _FIRST_S = 6  # only this much of longer videos, to save time
 _WITHIN = 2.0  # mean difference of 255 over a frame
 

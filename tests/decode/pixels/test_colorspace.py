@@ -11,11 +11,12 @@ import pytest
 import pytest_asyncio
 
 from tests.support.ffmpeg_reference import EXACT
+from tests.support.preprocessing import preprocessing
 from tests.support.videos import decode_file, ffmpeg_frames, render
+from tubelet.models.spec import Preprocessing
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.errors import NoVideoStream
-from tubelet.service.types.video import PixelFormat
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 _PATCHES = np.array(list(itertools.product((0, 40, 90, 140, 200, 255), repeat=3)), np.uint8).reshape(
     12, 18, 3
 )
-_MODEL = PixelFormat(224, 224, "stretch")
+_MODEL = preprocessing(224, 224, "stretch")
 _PATTERN = "testsrc2=size=160x120:rate=5:duration=0.4"
 
 
@@ -33,7 +34,7 @@ async def pool() -> AsyncIterator[DecodePool]:
         yield pool
 
 
-async def _first_frame(pool: DecodePool, path: Path, pixel_format: PixelFormat = _MODEL) -> np.ndarray:
+async def _first_frame(pool: DecodePool, path: Path, pixel_format: Preprocessing = _MODEL) -> np.ndarray:
     async with pool.session() as session:
         _, units, _ = await decode_file(session, path, pixel_format=pixel_format)
     return units[0, 0][0].astype(int)
@@ -90,7 +91,7 @@ async def test_colours_without_resizing(
     pool: DecodePool, tmp_path: Path, resample: Literal["swscale", "bilinear"]
 ) -> None:
     _pattern(tmp_path / "clip.mkv", (216, 216), "709", "bt709", "tv", "yuv420p")
-    pixel_format = PixelFormat(216, 216, "stretch", resample=resample)
+    pixel_format = preprocessing(216, 216, "stretch", resample=resample)
     off = np.abs(_middles(await _first_frame(pool, tmp_path / "clip.mkv", pixel_format)) - _PATCHES)
     assert off.max() <= (2 if resample == "swscale" else 3)
     assert off.mean() <= (0.5 if resample == "swscale" else 1)
@@ -123,7 +124,7 @@ async def test_each_pixel_format_equals_ffmpeg(
     command = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", _PATTERN, "-pix_fmt", stored]
     subprocess.run([*command, "-c:v", codec, str(path)], check=True)
     reference = ffmpeg_frames(path, f"scale=64:64:{EXACT},format=rgb24", 64, 64)
-    pixels = await _first_frame(pool, path, PixelFormat(64, 64, "stretch"))
+    pixels = await _first_frame(pool, path, preprocessing(64, 64, "stretch"))
     assert np.abs(pixels - reference[0]).mean() <= 2
 
 
@@ -138,7 +139,7 @@ async def test_gif_with_transparent_and_partial_frames(pool: DecodePool, tmp_pat
     over_black = f"format=gbrap,premultiply=inplace=1,format=gbrp,scale=64:64:{EXACT},format=rgb24"
     reference = ffmpeg_frames(path, over_black, 64, 64)
     async with pool.session() as session:
-        metadata, units, _ = await decode_file(session, path, pixel_format=PixelFormat(64, 64, "stretch"))
+        metadata, units, _ = await decode_file(session, path, pixel_format=preprocessing(64, 64, "stretch"))
     assert metadata.frames == len(reference) == 10
     for unit in range(8):  # 16 requests in a second
         for frame in range(2):
@@ -152,7 +153,7 @@ async def test_transparent_pixels_show_black(pool: DecodePool, tmp_path: Path) -
     path = render(
         tmp_path / "clip.mov", 2, size=(64, 64), codec="png", pix_fmt="rgba", draw=lambda _: picture
     )
-    pixels = await _first_frame(pool, path, PixelFormat(64, 64, "stretch"))
+    pixels = await _first_frame(pool, path, preprocessing(64, 64, "stretch"))
     assert np.abs(pixels - picture[:, :, 3:].astype(int)).max() <= 2
 
 
@@ -167,7 +168,7 @@ async def test_webm_transparency_shows_black(pool: DecodePool, tmp_path: Path, c
     command = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", source, "-c:v", codec, "-auto-alt-ref", "0"]
     subprocess.run([*command, str(path)], check=True)
     async with pool.session() as session:
-        metadata, units, end = await decode_file(session, path, pixel_format=PixelFormat(64, 64, "stretch"))
+        metadata, units, end = await decode_file(session, path, pixel_format=preprocessing(64, 64, "stretch"))
     assert (metadata.frames, end.warnings) == (10, ())
     for unit in units.values():
         assert unit[:, :, :28].max() <= 2
@@ -181,7 +182,7 @@ async def test_colours_of_transparent_pixels_do_not_bleed(pool: DecodePool, tmp_
     path = render(
         tmp_path / "clip.mov", 2, size=(64, 64), codec="png", pix_fmt="rgba", draw=lambda _: picture
     )
-    pixels = await _first_frame(pool, path, PixelFormat(32, 32, "stretch"))
+    pixels = await _first_frame(pool, path, preprocessing(32, 32, "stretch"))
     assert np.abs(pixels - [100, 0, 0])[:, 1:-1].max() <= 2
 
 
@@ -201,5 +202,5 @@ async def test_cover_picture_beside_a_video_is_ignored(pool: DecodePool, tmp_pat
     command += ["-i", "color=white:640x480:d=1", "-map", "0:v", "-map", "1:v", "-c:v:0", "libx264"]
     command += ["-c:v:1", "png", "-frames:v:1", "1", "-disposition:v:1", "attached_pic"]
     subprocess.run([*command, str(path)], check=True)
-    pixels = await _first_frame(pool, path, PixelFormat(64, 64, "stretch"))
+    pixels = await _first_frame(pool, path, preprocessing(64, 64, "stretch"))
     assert np.abs(pixels - [0, 0, 255]).mean() <= 2

@@ -10,19 +10,21 @@ from av.error import FFmpegError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.preprocessing import preprocessing
 from tests.support.sample_clip import town
 from tests.support.videos import render
+from tubelet.models.spec import Preprocessing
 from tubelet.service.decode.demux.filter_graph import CachedFilterGraph
 from tubelet.service.decode.pixels.crop import source_span
 from tubelet.service.decode.pixels.rgb_converter import RgbConverter, RgbPicture
-from tubelet.service.types.video import CROPS, Crop, PixelFormat
+from tubelet.service.types.video import CROPS, Crop
 
-_MODEL = PixelFormat(64, 64, "crop")
+_MODEL = preprocessing(64, 64, "crop")
 _ALL: frozenset[Crop] = frozenset(CROPS)
 
 
 def _convert_whole_and_part(
-    frame: av.VideoFrame, crop: Crop, pixel_format: PixelFormat = _MODEL
+    frame: av.VideoFrame, crop: Crop, pixel_format: Preprocessing = _MODEL
 ) -> tuple[RgbPicture, RgbPicture]:
     """Convert the whole frame, because there are other crops, and the part that one crop needs."""
     one: frozenset[Crop] = frozenset({crop})
@@ -31,7 +33,7 @@ def _convert_whole_and_part(
     return whole, part
 
 
-def _assert_same(frame: av.VideoFrame, crop: Crop, pixel_format: PixelFormat = _MODEL) -> float:
+def _assert_same(frame: av.VideoFrame, crop: Crop, pixel_format: Preprocessing = _MODEL) -> float:
     """Assert that the crop looks the same either way; return the share of the picture that was resized."""
     whole, part = _convert_whole_and_part(frame, crop, pixel_format)
     off = np.abs(part.crop(crop).astype(int) - whole.crop(crop))
@@ -43,7 +45,7 @@ def _assert_same(frame: av.VideoFrame, crop: Crop, pixel_format: PixelFormat = _
 @pytest.mark.parametrize("model", [(112, 128), (160, 182), (182, 182), (224, 224), (224, 256)])
 def test_cropped_source_looks_the_same_at_every_size(model: tuple[int, int]) -> None:
     side, resized = model
-    pixel_format = PixelFormat(side, side, "crop", resize_height=resized, resize_width=resized)
+    pixel_format = preprocessing(side, side, "crop", resized, resized)
     sizes = [
         (640, 360),
         (426, 240),

@@ -11,17 +11,18 @@ import pytest_asyncio
 from av.video.frame import VideoFrame
 
 from tests.support.ffmpeg_reference import EXACT
+from tests.support.preprocessing import preprocessing
 from tests.support.sample_clip import Camera, camera_move, render_view, town
 from tests.support.videos import decode_file, ffmpeg_frames, mark_interlaced
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode.pixels.rgb_converter import RgbConverter
 from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.types.plan import Plan, SamplingGrid
-from tubelet.service.types.video import PixelFormat, VideoMetadata
+from tubelet.service.types.video import VideoMetadata
 
 _FRAMES, _RATE = 4, 25
-_BY_SWSCALE = PixelFormat(224, 224, "stretch")
-_BY_PILLOW = PixelFormat(224, 224, "stretch", resample="bilinear")  # its colours are darker by 1
+_BY_SWSCALE = preprocessing(224, 224, "stretch")
+_BY_PILLOW = preprocessing(224, 224, "stretch", resample="bilinear")  # its colours are darker by 1
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -84,7 +85,7 @@ def test_field_is_aligned_with_the_progressive_picture(
 ) -> None:
     ramp = np.arange(lines, dtype=np.uint8)[:, None].repeat(64, axis=1) * 4  # half a line changes values by 2
     frame = VideoFrame.from_ndarray(ramp, "gray")
-    converter = RgbConverter(PixelFormat(height, 64, "stretch"), None, {"centre"})
+    converter = RgbConverter(preprocessing(height, 64, "stretch"), None, {"centre"})
     still = converter.convert(frame).crop("centre").astype(int)
     field = converter.convert(mark_interlaced(frame, parity)).crop("centre").astype(int)
     assert np.abs(still - field)[height // 8 : -height // 8].mean() < within
@@ -94,7 +95,7 @@ def test_converted_frames_are_released_without_a_collection() -> None:
     """Reference cycles would keep large pictures until the garbage collector runs."""
     frame = VideoFrame.from_ndarray(np.zeros((64, 64), np.uint8), "gray")
     interlaced = mark_interlaced(frame, "tff")
-    converter = RgbConverter(PixelFormat(32, 32, "stretch"), None, {"centre"})
+    converter = RgbConverter(preprocessing(32, 32, "stretch"), None, {"centre"})
     converter.convert(interlaced)
     gc.collect()
     gc.disable()

@@ -10,17 +10,19 @@ import pytest
 import pytest_asyncio
 from PIL import Image, ImageFilter
 
+from tests.support.preprocessing import preprocessing
 from tests.support.sample_clip import town
 from tests.support.videos import crop_filters, decode_file, ffmpeg_frames, render, shared_clip
+from tubelet.models.spec import Preprocessing
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode.demux.hwaccel import accelerator
 from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.types.plan import Plan, SamplingGrid
-from tubelet.service.types.video import CROPS, PixelFormat, VideoMetadata
+from tubelet.service.types.video import CROPS, VideoMetadata
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-_SQUARE = PixelFormat(64, 64, "stretch")
+_SQUARE = preprocessing(64, 64, "stretch")
 _PATCHES = np.array([[[220, 30, 30], [30, 200, 30]], [[40, 40, 220], [230, 230, 230]]], np.uint8)
 
 
@@ -31,7 +33,7 @@ async def pool() -> AsyncIterator[DecodePool]:
 
 
 async def _first_frame(
-    pool: DecodePool, path: Path, pixel_format: PixelFormat = _SQUARE
+    pool: DecodePool, path: Path, pixel_format: Preprocessing = _SQUARE
 ) -> tuple[VideoMetadata, np.ndarray]:
     async with pool.session() as session:
         metadata, units, _ = await decode_file(session, path, pixel_format=pixel_format)
@@ -73,7 +75,7 @@ async def test_display_matrix_is_applied(
 )
 async def test_rotated_phone_clips_equal_ffmpeg(pool: DecodePool, name: str) -> None:
     path = shared_clip(name)
-    pixel_format = PixelFormat(48, 32, "crop")
+    pixel_format = preprocessing(48, 32, "crop")
     metadata, pixels = await _first_frame(pool, path, pixel_format)
     filters = crop_filters(metadata.width, metadata.height, pixel_format, "auto")
     reference = ffmpeg_frames(path, filters, 32, 48)
@@ -90,11 +92,15 @@ def _crops(metadata: VideoMetadata) -> Plan:
 @pytest.mark.parametrize("turn", [(0, False, False), (90, False, False)], ids=["landscape", "portrait"])
 @pytest.mark.parametrize(
     "pixel_format",
-    [PixelFormat(64, 64, "crop"), PixelFormat(48, 32, "crop", 64, 64), PixelFormat(33, 33, "crop", 40, 40)],
+    [
+        preprocessing(64, 64, "crop"),
+        preprocessing(48, 32, "crop", 64, 64),
+        preprocessing(33, 33, "crop", 40, 40),
+    ],
     ids=["no margin", "a margin", "odd"],
 )
 async def test_crops_along_the_longer_side_equal_ffmpeg(
-    pool: DecodePool, tmp_path: Path, pixel_format: PixelFormat, turn: tuple[float, bool, bool]
+    pool: DecodePool, tmp_path: Path, pixel_format: Preprocessing, turn: tuple[float, bool, bool]
 ) -> None:
     # Blurred, because ffmpeg rotates before resizing and we rotate after.
     picture = np.asarray(town().crop((300, 400, 556, 528)).filter(ImageFilter.GaussianBlur(4)))
@@ -120,7 +126,7 @@ async def test_crops_equal_pillow(pool: DecodePool, tmp_path: Path, resize) -> N
         pix_fmt="rgb24",
         draw=lambda _: np.asarray(picture),
     )
-    pixel_format = PixelFormat(16, 16, resize, 20, 24, "bicubic")
+    pixel_format = preprocessing(16, 16, resize, 20, 24, resample="bicubic")
     async with pool.session() as session:
         _, units, _ = await decode_file(session, path, _crops, pixel_format)
     size = (50, 20) if resize == "crop" else (24, 20)
@@ -131,7 +137,7 @@ async def test_crops_equal_pillow(pool: DecodePool, tmp_path: Path, resize) -> N
 
 async def test_non_square_pixels_widen_the_picture(pool: DecodePool, tmp_path: Path) -> None:
     path = render(tmp_path / "clip.mkv", 2, size=(64, 64), aspect=Fraction(2))
-    pixel_format = PixelFormat(64, 64, "crop")
+    pixel_format = preprocessing(64, 64, "crop")
     metadata, pixels = await _first_frame(pool, path, pixel_format)
     assert (metadata.width, metadata.height) == (128, 64)
     reference = ffmpeg_frames(path, crop_filters(128, 64, pixel_format, "auto"), 64, 64)
@@ -143,7 +149,7 @@ async def test_extreme_shapes_are_converted(pool: DecodePool, tmp_path: Path, si
     path = render(
         tmp_path / "clip.mov", 2, size=size, codec="png", pix_fmt="rgb24", draw=lambda _: _patches(*size)
     )
-    _, pixels = await _first_frame(pool, path, PixelFormat(64, 32, "crop"))
+    _, pixels = await _first_frame(pool, path, preprocessing(64, 32, "crop"))
     assert pixels.shape == (64, 32, 3)
 
 

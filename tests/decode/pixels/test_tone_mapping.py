@@ -11,10 +11,10 @@ import pytest_asyncio
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorPrimaries, ColorRange, ColorTrc
 
+from tests.support.preprocessing import preprocessing
 from tests.support.videos import decode_file
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode.pool.pool import DecodePool
-from tubelet.service.types.video import PixelFormat
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -39,7 +39,7 @@ async def _decode_patches(pool: DecodePool, path: Path, patches: np.ndarray, tra
     command += ["-vf", "format=gbrp16,zscale=m=2020_ncl:r=tv,format=yuv444p12", "-colorspace", "bt2020nc"]
     command += ["-color_range", "tv", "-color_trc", transfer, "-color_primaries", "bt2020", "-c:v", "ffv1"]
     subprocess.run([*command, str(path)], input=pixels.tobytes(), check=True)
-    pixel_format = PixelFormat(rows * 6, columns * 6, "stretch")
+    pixel_format = preprocessing(rows * 6, columns * 6, "stretch")
     async with pool.session() as session:
         _, units, _ = await decode_file(session, path, pixel_format=pixel_format)
     return units[0, 0][0][3::6, 3::6].astype(int)

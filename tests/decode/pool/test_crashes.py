@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from tests.support.decompression_bombs import render_growing_frames, render_long_call
+from tests.support.preprocessing import preprocessing
 from tests.support.videos import (
     SMALL,
     assert_decodes_correctly,
@@ -26,7 +27,7 @@ from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.decode.pool.session import DecodeSession
 from tubelet.service.decode.pool.worker_state import WorkerFailure
 from tubelet.service.errors import DecoderCrashed, TubeletError, VideoTooLarge
-from tubelet.service.types.video import NS_PER_S, PixelFormat
+from tubelet.service.types.video import NS_PER_S
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,9 @@ def large_frame(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def _decode(session: DecodeSession, path: Path, harm: Callable[[int], None], pids: set[int]) -> None:
     """Decode the video at ``path``, and harm its worker once the first unit has arrived."""
     with open_file(path) as file:
-        units = session.decode(plan_whole_video(await session.probe(file)), PixelFormat(512, 512, "stretch"))
+        units = session.decode(
+            plan_whole_video(await session.probe(file)), preprocessing(512, 512, "stretch")
+        )
         (await anext(units)).release()
         pids |= pids_reading(path)
         harm(*pids)

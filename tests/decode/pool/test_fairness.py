@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.preprocessing import preprocessing
 from tests.support.videos import (
     SMALL,
     assert_decodes_correctly,
@@ -23,7 +24,6 @@ from tubelet.service.config.config import MIB, DecodeConfig
 from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.types.plan import Plan
 from tubelet.service.types.request import Priority
-from tubelet.service.types.video import PixelFormat
 
 _SECOND = 10**9
 
@@ -91,7 +91,7 @@ async def test_number_of_working_workers_is_reported(clip: Path, is_killed: bool
             is_idle.set()
 
     config = DecodeConfig(workers=1, shared_memory_bytes=MIB)
-    big = PixelFormat(256, 256, "stretch")  # two slots
+    big = preprocessing(256, 256, "stretch")  # two slots
     async with DecodePool(config, on_work=on_work) as pool:
         (pid,) = worker_pids()
         async with pool.session() as session:

@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.support.preprocessing import preprocessing
 from tests.support.videos import (
     SMALL,
     assert_decodes_correctly,
@@ -25,7 +26,7 @@ from tubelet.service.config.config import MIB, DecodeConfig
 from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.decode.pool.worker_state import WorkerFailure
 from tubelet.service.types.plan import Plan, SamplingGrid
-from tubelet.service.types.video import PixelFormat, UnitFrames
+from tubelet.service.types.video import UnitFrames
 
 _SECOND = 10**9
 _SILENCE_S = 3.0  # then a worker counts as hung; on a busy machine, a working one may be silent for long
@@ -109,7 +110,7 @@ async def test_frames_stay_valid_after_their_session(pool: DecodePool, clip: Pat
 
 async def test_worker_pauses_without_a_free_slot(clip: Path) -> None:
     config = DecodeConfig(workers=1, shared_memory_bytes=MIB, heartbeat_timeout_s=_SILENCE_S)
-    big = PixelFormat(256, 256, "stretch")  # a unit of 2 frames is 384 KiB: two slots
+    big = preprocessing(256, 256, "stretch")  # a unit of 2 frames is 384 KiB: two slots
     async with DecodePool(config) as pool:
         worker_process = psutil.Process(worker_pids()[0])
         async with pool.session() as session:
@@ -138,7 +139,7 @@ async def test_worker_pauses_without_a_free_slot(clip: Path) -> None:
 async def test_overlapping_views_wait_for_a_free_slot(clip: Path) -> None:
     """A worker that fills one of the two slots itself does not count as hung while it waits."""
     config = DecodeConfig(workers=1, shared_memory_bytes=MIB, heartbeat_timeout_s=_SILENCE_S)
-    big = PixelFormat(256, 256, "stretch")
+    big = preprocessing(256, 256, "stretch")
     plan = Plan(
         tuple(SamplingGrid(0, 9 * _SECOND, 8 * _SECOND, 2, 4, 4, True, start) for start in (0, _SECOND))
     )
@@ -173,7 +174,7 @@ async def test_unit_larger_than_the_shared_memory_is_decoded(clip: Path) -> None
         pool.session() as session,
     ):
         plan = Plan((single_window(0, 2),))
-        _, units, _ = await decode_file(session, clip, plan, PixelFormat(600, 600, "stretch"))
+        _, units, _ = await decode_file(session, clip, plan, preprocessing(600, 600, "stretch"))
     assert [read_number(units[0, unit][0]) for unit in range(4)] == [1, 6, 11, 16]
 
 

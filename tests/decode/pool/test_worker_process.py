@@ -10,6 +10,7 @@ from typing import Any, get_args
 import pytest
 
 from tests.support.decode_messages import METADATA, RESPONSES, frame
+from tests.support.preprocessing import preprocessing
 from tests.support.videos import open_file, plan_whole_video, render
 from tubelet.service.config.config import MIB, DecodeConfig
 from tubelet.service.decode.pool.spawner import Spawner
@@ -29,9 +30,9 @@ from tubelet.service.decode.protocol import (
     pack,
 )
 from tubelet.service.errors import DecoderCrashed
-from tubelet.service.types.video import DecodeSummary, PixelFormat, UnitFrames
+from tubelet.service.types.video import DecodeSummary, UnitFrames
 
-_LARGE = PixelFormat(256, 256, "stretch")  # a unit of 2 frames is 384 KiB: two slots in 1 MiB
+_LARGE = preprocessing(256, 256, "stretch")  # a unit of 2 frames is 384 KiB: two slots in 1 MiB
 
 
 class Observer:

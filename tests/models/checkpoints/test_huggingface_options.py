@@ -22,7 +22,6 @@ from tubelet.models.errors import CannotImport
 from tubelet.models.families.joint import JointDims
 from tubelet.models.families.vit import ViTDims
 from tubelet.service.decode.pixels.rgb_converter import RgbConverter
-from tubelet.service.types.video import PixelFormat
 
 hf: Any = transformers
 CONFIGS = {"vivit": "Vivit", "videomae": "VideoMAE", "timesformer": "Timesformer", "vit": "ViT"}
@@ -217,12 +216,8 @@ def test_sizes_that_make_no_sense_are_named(tmp_path: Path, changes: dict[str, o
 def painted(picture: np.ndarray, folder: Path, size: tuple[int, int]) -> torch.Tensor:
     """A frame as a decode worker makes it for the processor of a folder: (3, h, w), normalised."""
     read = read_preprocessing(folder, "videomae", size)
-    wanted = PixelFormat(
-        *(read.height, read.width, read.resize, read.resize_height, read.resize_width),
-        *(read.resample, read.crop_rounding),
-    )
     frame = VideoFrame.from_ndarray(picture, "rgb24")
-    pixels = torch.from_numpy(RgbConverter(wanted, None, {"centre"}).convert(frame).crop("centre").copy())
+    pixels = torch.from_numpy(RgbConverter(read, None, {"centre"}).convert(frame).crop("centre").copy())
     return ((pixels / 255 - torch.tensor(read.mean)) / torch.tensor(read.std)).permute(2, 0, 1)
 
 
