@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from tubelet.models.families.layers import (
     NORM_EPS,
     Activation,
-    BlockDims,
     Encoder,
     PatchEmbed,
     PatchSize,
+    TransformerDims,
     count_patches,
     initialise,
 )
@@ -25,7 +25,7 @@ from tubelet.models.video_model import VideoModel
 
 
 @dataclass(frozen=True, slots=True)
-class ChannelStackDims:
+class ChannelStackDims(TransformerDims):
     """Sizes of a ViT over ``frames`` stacked frames; ``patch_size`` is in pixels."""
 
     frames: int
@@ -36,11 +36,6 @@ class ChannelStackDims:
     mlp_dim: int
     norm_eps: float = NORM_EPS
     act: Activation = "gelu"
-
-    @property
-    def block(self) -> BlockDims:
-        """The sizes of one transformer block."""
-        return BlockDims(self.embed_dim, self.num_heads, self.mlp_dim, self.norm_eps, self.act)
 
 
 class ChannelStack(VideoModel):

@@ -19,6 +19,7 @@ from tubelet.models.families.layers import (
     Mlp,
     PatchEmbed,
     PatchSize,
+    TransformerDims,
     checked_depth,
     count_patches,
     initialise,
@@ -28,7 +29,7 @@ from tubelet.models.video_model import VideoModel
 
 
 @dataclass(frozen=True, slots=True)
-class DividedDims:
+class DividedDims(TransformerDims):
     """Sizes of a TimeSformer over ``frames`` frames; ``patch_size`` is in pixels."""
 
     frames: int
@@ -39,11 +40,6 @@ class DividedDims:
     mlp_dim: int
     norm_eps: float = NORM_EPS
     act: Activation = "gelu"
-
-    @property
-    def block(self) -> BlockDims:
-        """The sizes of one transformer block."""
-        return BlockDims(self.embed_dim, self.num_heads, self.mlp_dim, self.norm_eps, self.act)
 
 
 class DividedBlock(nn.Module):

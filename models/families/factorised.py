@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from tubelet.models.families.layers import (
     NORM_EPS,
     Activation,
-    BlockDims,
     Encoder,
+    TransformerDims,
     TubeletEmbed,
     count_patches,
     initialise,
@@ -24,7 +24,7 @@ from tubelet.models.video_model import VideoModel
 
 
 @dataclass(frozen=True, slots=True)
-class FactorisedDims:
+class FactorisedDims(TransformerDims):
     """Sizes of a factorised encoder; ``tubelet_size`` is (t, height, width) in frames and pixels."""
 
     tubelet_size: tuple[int, int, int]
@@ -36,11 +36,6 @@ class FactorisedDims:
     mlp_dim: int
     norm_eps: float = NORM_EPS
     act: Activation = "gelu"
-
-    @property
-    def block(self) -> BlockDims:
-        """The sizes of one transformer block, spatial or temporal."""
-        return BlockDims(self.embed_dim, self.num_heads, self.mlp_dim, self.norm_eps, self.act)
 
 
 class Factorised(VideoModel):

@@ -17,6 +17,7 @@ from tubelet.models.families.layers import (
     BlockDims,
     Encoder,
     EncoderBlock,
+    TransformerDims,
     TubeletEmbed,
     checked_depth,
     count_patches,
@@ -27,7 +28,7 @@ from tubelet.models.video_model import VideoModel
 
 
 @dataclass(frozen=True, slots=True)
-class JointDims:
+class JointDims(TransformerDims):
     """Sizes of a joint model over ``frames`` frames; ``tubelet_size`` is (t, height, width).
 
     ``pool`` says which vector embeds the clip: "cls", the class token after the last norm (ViViT), or "mean",
@@ -44,11 +45,6 @@ class JointDims:
     pool_norm_eps: float = 1e-5
     norm_eps: float = NORM_EPS
     act: Activation = "gelu"
-
-    @property
-    def block(self) -> BlockDims:
-        """The sizes of one transformer block."""
-        return BlockDims(self.embed_dim, self.num_heads, self.mlp_dim, self.norm_eps, self.act)
 
 
 class MeanEncoder(nn.Module):

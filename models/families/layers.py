@@ -55,6 +55,22 @@ class BlockDims:
     act: Activation = "gelu"
 
 
+class TransformerDims:
+    """Base of the sizes of each family of transformers, which are frozen dataclasses with these fields."""
+
+    __slots__ = ()
+    embed_dim: int
+    num_heads: int
+    mlp_dim: int
+    norm_eps: float
+    act: Activation
+
+    @property
+    def block(self) -> BlockDims:
+        """The sizes of one transformer block."""
+        return BlockDims(self.embed_dim, self.num_heads, self.mlp_dim, self.norm_eps, self.act)
+
+
 class PatchEmbed(nn.Module):
     """Linear embedding of the patches of a picture: (N, H, W, C) -> (N, P, D), row by row."""
 

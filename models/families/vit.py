@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from tubelet.models.families.layers import (
     NORM_EPS,
     Activation,
-    BlockDims,
     Encoder,
     PatchEmbed,
     PatchSize,
+    TransformerDims,
     count_patches,
     initialise,
 )
@@ -24,7 +24,7 @@ from tubelet.models.video_model import VideoModel
 
 
 @dataclass(frozen=True, slots=True)
-class ViTDims:
+class ViTDims(TransformerDims):
     """Sizes of a ViT; ``patch_size`` is in pixels.
 
     ``representation_dim`` is the width of the head's hidden layer, as in the paper's pre-training; None: the
@@ -39,11 +39,6 @@ class ViTDims:
     representation_dim: int | None = None
     norm_eps: float = NORM_EPS
     act: Activation = "gelu"
-
-    @property
-    def block(self) -> BlockDims:
-        """The sizes of one transformer block."""
-        return BlockDims(self.embed_dim, self.num_heads, self.mlp_dim, self.norm_eps, self.act)
 
 
 class ViT(VideoModel):

@@ -20,7 +20,8 @@ def parse_table(kind: type[_T], table: object, name: str) -> _T:
     """
     if not isinstance(table, Mapping):
         raise ValueError(f"{name}: Input should be a table; found {table!r:.200}")
-    wanted = get_type_hints(kind)
+    hints = get_type_hints(kind)
+    wanted = {field.name: hints[field.name] for field in fields(cast(Any, kind))}
     for key in table:
         if key not in wanted:
             raise ValueError(f"{name}.{key}: no such key; there are {', '.join(wanted)}")
