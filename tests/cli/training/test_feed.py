@@ -14,8 +14,10 @@ from tubelet.models.training.samples import make_batches
 from tubelet.service.cli.evaluation.dataset import LabelledVideo
 from tubelet.service.cli.training.feed import plan_windows, read_samples
 from tubelet.service.config.config import DecodeConfig
-from tubelet.service.types.plan import Plan
-from tubelet.service.types.video import VideoMetadata
+from tubelet.service.pipeline.planner import make_plan
+from tubelet.service.types.plan import Plan, SamplingGrid
+from tubelet.service.types.request import Options, Sliding
+from tubelet.service.types.video import VideoMetadata, to_ns
 
 RATE = 10
 CONFIG = DecodeConfig(workers=2)
@@ -48,6 +50,28 @@ def test_windows_overlap_by_half_and_have_the_frames_in_the_middles_of_their_par
     numbers = [[read_number(frame) for unit in sample.units for frame in unit] for sample in samples]
     # Of a window of 2 s with 4 frames, the parts' middles are at 0.25, 0.75, 1.25 and 1.75 s.
     assert numbers == [[50 + 2, 50 + 7, 50 + 12, 50 + 17], [50 + 12, 50 + 17, 50 + 22, 50 + 27]]
+
+
+@pytest.mark.parametrize("window_s", [1.0, 2.0, 4.0])
+def test_a_model_is_measured_on_the_frames_that_serving_samples(window_s: float) -> None:
+    metadata = VideoMetadata("mp4", "h264", 64, 64, 25.0, 180, duration_ns=7_200_000_000, size_bytes=1)
+    plan, _ = plan_windows(SAMPLING, PREPROCESSING, window_s, metadata)
+    sliding = Sliding(to_ns(window_s), to_ns(window_s / 2))
+    (served,) = make_plan(metadata, SAMPLING, Options(windowing=sliding)).grids
+    assert [frame_times(grid, 0) for grid in plan.grids] == [
+        frame_times(served, window)
+        for window in range(served.num_windows)
+        if served.window_start(window) == window * served.stride_units
+    ]
+
+
+def frame_times(grid: SamplingGrid, window: int) -> list[int]:
+    """Return the times of a window's frames, in nanoseconds."""
+    return [
+        grid.frame_time_ns(unit, frame)
+        for unit in grid.window_units(window)
+        for frame in range(grid.frames_per_unit)
+    ]
 
 
 def test_a_video_shorter_than_a_window_is_one_window(tmp_path: Path) -> None:

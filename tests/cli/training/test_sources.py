@@ -75,3 +75,19 @@ def test_what_is_wrong_is_said(folder: Path, tmp_path: Path, arguments: tuple[st
     done = CliRunner().invoke(app, [*filled, "--runs", str(tmp_path / "runs")], env={"COLUMNS": "500"})
     assert done.exit_code == 2
     assert says in done.output
+
+
+def test_training_depends_on_the_clips_and_not_on_who_decodes_them(folder: Path, tmp_path: Path) -> None:
+    for number in range(8):
+        (folder / f"{number}.mp4").write_bytes(panning_clip(1.0, (160 + 16 * number, 120)))
+    logs = []
+    for workers in (1, 3):
+        runs = tmp_path / f"runs-{workers}"
+        arguments = ["camera-motion", "--videos", str(folder), "--family", "vit", "--steps", "2"]
+        done = CliRunner().invoke(
+            app, [*arguments, "--runs", str(runs)], env={"TUBELET_DECODE__WORKERS": str(workers)}
+        )
+        assert done.exit_code == 0, done.output
+        logs.append((runs / "camera-motion-frame" / "log.tsv").read_text())
+    assert logs[0] == logs[1]
+    assert [line.split("\t")[0] for line in logs[0].splitlines()] == ["1", "2"]
