@@ -96,6 +96,7 @@ class PacketStats:
     earliest: int | None  # None if no packet has a timestamp
     latest: int | None
     end: int  # the end of the packet shown last
+    is_end_stated: bool  # a PTS after the DTS states that time
     is_frame_count_exact: bool = True  # False: an estimate
 
     def joined_with(
@@ -113,6 +114,7 @@ class PacketStats:
             lacks_pts=self.lacks_pts or tail.lacks_pts,
             latest=tail.latest,
             end=tail.end,
+            is_end_stated=tail.is_end_stated,
             is_frame_count_exact=is_exact,
         )
 
@@ -129,6 +131,7 @@ class PacketCounter:
         self.earliest: int | None = None
         self.latest: int | None = None
         self.end = 0
+        self.is_end_stated = False
         self.key_frames = KnownKeyFrames()
         self.may_have_more_leading = leading_packets is not None  # the next packet may be a leading one
         self._leading_packets = leading_packets
@@ -149,6 +152,7 @@ class PacketCounter:
             earliest=self.earliest,
             latest=self.latest,
             end=self.end,
+            is_end_stated=self.is_end_stated,
         )
 
     def add(self, packet: Packet) -> None:
@@ -179,6 +183,7 @@ class PacketCounter:
         if self.latest is None or ticks >= self.latest:
             self.latest = ticks
             self.end = ticks + max(packet.duration or 0, 0)
+            self.is_end_stated = pts is not None and pts != dts
 
     def _is_leading(self, pts: int | None, dts: int | None) -> bool:
         """Whether the packet that is being added is a leading one."""

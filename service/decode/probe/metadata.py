@@ -61,7 +61,8 @@ def _span(stream: Stream, stats: PacketStats, head: StreamHead) -> int:
         return stats.packets * timeline.frame_ticks
     end = stats.end if stats.end > stats.latest else stats.latest + timeline.frame_ticks
     # Without PTS, the decoder's delay shifts all frames alike, the first one included.
-    start = stats.earliest if head.first.pts is None else timeline.origin
+    is_shifted = head.first.pts is None and not stats.is_end_stated
+    start = stats.earliest if is_shifted else timeline.origin
     span = max(end - start, 1)
     # Without a PTS, nothing tells how long after its packet the last frame is shown.
     at_constant_rate = round(stats.packets / (frame_rate_or_default(stream) * timeline.time_base))

@@ -104,7 +104,7 @@ def _drop_first_bytes(path: Path, part: float) -> Path:
     return cut
 
 
-def _noisy_clip(path: Path, codec: str) -> Path:
+def _noisy_clip(path: Path, codec: str, bitrate: str = "300000") -> Path:
     """Render 80 frames of which most, not all, get a timestamp of their own in packs of MPEG-PS."""
     noise = np.random.default_rng(0).integers(0, 255, (16, 256, 3), np.uint8)
 
@@ -113,7 +113,7 @@ def _noisy_clip(path: Path, codec: str) -> Path:
         picture[:16] = np.roll(noise, 7 * number, axis=1)
         return picture
 
-    coding = {"bf": "2", "g": "9", "b": "300000"}
+    coding = {"bf": "2", "g": "9", "b": bitrate}
     return render(path, 80, rate=25, size=(256, 128), codec=codec, draw=draw, options=coding)
 
 
@@ -180,9 +180,14 @@ async def test_raw_stream_cut_in_the_middle(
     await _assert_decodes_correctly(pool, clip, _drop_first_bytes(raw, part))
 
 
-@pytest.mark.parametrize("part", [0.3, 0.5, 0.7])
-async def test_mpeg_program_stream_cut_in_the_middle(pool: DecodePool, tmp_path: Path, part: float) -> None:
-    whole = _noisy_clip(tmp_path / "all.mpg", "mpeg2video")
+@pytest.mark.parametrize(
+    ("bitrate", "part"), [("300000", 0.3), ("300000", 0.5), ("300000", 0.7), ("1000000", 0.3)]
+)
+async def test_mpeg_program_stream_cut_in_the_middle(
+    pool: DecodePool, tmp_path: Path, bitrate: str, part: float
+) -> None:
+    """The PTS of the first frame, of the last one, or of both may be missing."""
+    whole = _noisy_clip(tmp_path / "all.mpg", "mpeg2video", bitrate)
     await _assert_decodes_correctly(pool, _Clip(whole, "mpeg2video", 25), _drop_first_bytes(whole, part))
 
 
