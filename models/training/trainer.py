@@ -101,9 +101,8 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = self.recipe.learning_rate * _schedule(self.step, self.recipe)
         # On the CPU, the backward pass of flash attention over few tokens is slower than plain products.
-        autocast = torch.autocast(
-            batch.units.device.type, self.recipe.dtype, enabled=self.recipe.dtype != torch.float32
-        )
+        dtype = self.recipe.dtype
+        autocast = torch.autocast(batch.units.device.type, dtype, enabled=dtype != torch.float32)
         with autocast, sdpa_kernel(SDPBackend.MATH):
             tokens = self.model.encode_tokens(batch.units.flatten(0, 1))
             windows = rearrange(tokens[:, 0], "(b s) d -> b s d", b=len(batch.units))

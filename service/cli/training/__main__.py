@@ -72,8 +72,7 @@ def train(
         _resume(trainer, folder / "checkpoint.pt")
         typer.echo(f"resuming from step {trainer.step} of {recipe.steps}, from {folder / 'checkpoint.pt'}")
     elif start_from is not None:
-        first = ModelStore(start_from).find(task.name)
-        trainer.start_second_leg(first.load().state_dict())
+        trainer.start_second_leg(ModelStore(start_from).find(task.name).load().state_dict())
     moves = SimulatedMoves(
         load_sources(videos, runs / "sources", load_config().decode, test=False),
         task.sampling,

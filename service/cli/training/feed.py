@@ -37,7 +37,8 @@ _log = logging.getLogger(__name__)
 def read_samples(videos: Iterable[LabelledVideo], planner: Planner, config: DecodeConfig) -> Iterator[Sample]:
     """Yield the windows of each video, in order; as many videos are decoded at a time as there are workers.
 
-    A video that cannot be decoded, or not within the limits of ``config``, is left out with a warning.
+    A video that cannot be decoded, or not within the limits of ``config``, is left out with a warning. One
+    that is damaged in part is used as in serving, and a warning says so.
     """
     decoded = _decode_in_order(videos, planner, config)
 
@@ -113,6 +114,8 @@ async def _decode(decoders: DecodePool, video: LabelledVideo, planner: Planner) 
                 unit.release()
             assert session.end is not None  # decoding ended without an error
             plan = plan.cut(session.end.end_ns)
+            if session.end.warnings:
+                _log.warning("%s is used although %s", video.name, ", ".join(session.end.warnings))
     if plan is None:
         raise CorruptVideo("no frame could be decoded")
     windows = (

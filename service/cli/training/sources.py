@@ -96,9 +96,7 @@ def _plan_frames(metadata: VideoMetadata) -> tuple[Plan, Preprocessing]:
     """Plan windows of one frame each, at the rate and size of a source."""
     width, height = metadata.width, metadata.height
     if min(width, height) < _MIN_SIDE:
-        raise ClientError(
-            f"its pictures of {width}x{height} are too small: the shorter side needs {_MIN_SIDE} pixels"
-        )
+        raise ClientError(f"{width}x{height} pixels are too few: the shorter side needs {_MIN_SIDE}")
     end_ns, window_ns = (min(metadata.duration_ns, most * _FRAME_NS) for most in (_MAX_FRAMES, 1))
     grid = SamplingGrid(0, end_ns, window_ns, frames_per_unit=1, units_per_window=1, stride_units=1)
     scale = _SHORT_SIDE / min(width, height)

@@ -8,7 +8,7 @@ from queue import SimpleQueue
 import numpy as np
 import pytest
 
-from tests.support.videos import numbered_picture, read_number, render, worker_pids
+from tests.support.videos import numbered_picture, read_number, render, shared_clip, worker_pids
 from tubelet.models.spec import Preprocessing, Sampling
 from tubelet.models.training.samples import make_batches
 from tubelet.service.cli.evaluation.dataset import LabelledVideo
@@ -100,6 +100,13 @@ def test_broken_and_hostile_videos_cost_a_warning_each(
         "left out empty.mp4",
     ]
     assert "exceed the limit of 1000000 pixels" in said[0]
+
+
+def test_a_video_that_is_damaged_in_part_is_used_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    damaged = shared_clip("odd/corpus/Error_I_P.264")
+    (sample,) = read_samples([video(damaged)], PLANNER, CONFIG)
+    assert sample.units.shape == (2, 2, 32, 64, 3)
+    assert "Error_I_P.264 is used although 5 of 6 frames are damaged" in caplog.messages
 
 
 def test_workers_end_with_the_feed(clips: list[Path]) -> None:
