@@ -15,6 +15,7 @@ from tubelet.models.training.simulation.camera_path import Path
 
 SMALLEST_VIEW = 52.0  # least side of the camera's view, source pixels; less would show only blur
 SHRINK = 0.8  # factor by which a window that does not fit into its source is shortened
+_CORNERS = np.array(((-0.5, 0.5, -0.5, 0.5), (-0.5, -0.5, 0.5, 0.5), (1.0, 1.0, 1.0, 1.0)))  # of a picture
 
 
 def place_in_source(path: Path, height: int, width: int, rng: Generator) -> NDArray[np.float64] | None:
@@ -23,8 +24,7 @@ def place_in_source(path: Path, height: int, width: int, rng: Generator) -> NDAr
     Returns affine maps (T, 2, 3) from picture coordinates (-0.5..0.5) to source pixels.
     """
     affine = path.affine()
-    corners = np.array(((-0.5, 0.5, -0.5, 0.5), (-0.5, -0.5, 0.5, 0.5), (1.0, 1.0, 1.0, 1.0)))
-    reached = affine @ corners
+    reached = affine @ _CORNERS
     low, high = reached.min(axis=(0, 2)), reached.max(axis=(0, 2))
     room = np.array((width, height)) - 1.0
     largest = float((room / (high - low)).min())
@@ -39,8 +39,7 @@ def place_in_source(path: Path, height: int, width: int, rng: Generator) -> NDAr
 
 def render_view(frames: NDArray[np.uint8], affine: NDArray[np.float64], size: int) -> Tensor:
     """Render the camera's view: (F, H, W, 3) uint8, (T, 2, 3) -> (T, 3, size, size) in 0..1; F is T or 1."""
-    corners = np.array(((-0.5, 0.5, -0.5, 0.5), (-0.5, -0.5, 0.5, 0.5), (1.0, 1.0, 1.0, 1.0)))
-    reached = affine @ corners
+    reached = affine @ _CORNERS
     left, top = np.maximum(np.floor(reached.min(axis=(0, 2))).astype(int) - 2, 0)
     right, bottom = np.ceil(reached.max(axis=(0, 2))).astype(int) + 3
     seen = torch.from_numpy(np.array(frames[:, top:bottom, left:right]))
