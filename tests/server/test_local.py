@@ -70,3 +70,16 @@ async def test_a_model_that_cannot_be_loaded_leaves_the_others(
             with pytest.raises(error):
                 await pipeline.load(model)
             assert await answering(pipeline) == "tiny:2"
+
+
+async def test_unexpected_error_is_raised_as_it_is(config: Config) -> None:
+    """Only a server hides it from its clients."""
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield panning_clip(1.0)
+        raise ZeroDivisionError("no chunk is left")
+
+    async with LocalPipeline(config) as pipeline:
+        with pytest.raises(ZeroDivisionError, match="no chunk is left"):
+            await pipeline.classify(chunks(), Options(), ignore_event)
+        assert await answering(pipeline) == "tiny:2"
