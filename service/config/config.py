@@ -90,14 +90,12 @@ class UploadConfig(_Table):
 
     max_bytes: int = Field(default=2 * GIB, ge=1)
     """Largest video, uploaded or fetched. A larger one is refused as `UPLOAD_TOO_LARGE`."""
-    memory_bytes: int = Field(default=8 * MIB, ge=0)
-    """Memory for the bytes of one video. A larger one moves to an unnamed file in `upload.directory`."""
     idle_timeout_s: float = Field(default=120.0, gt=0)
     """Time without a new byte after which an upload fails. Bytes count once their message is complete, so
     slow clients send small messages. Time in which the server does not read does not count."""
     directory: Path | None = None
-    """Folder for videos that are larger than `upload.memory_bytes`. Not set: the system's folder for
-    temporary files."""
+    """Folder for the bytes of videos, in files without names. Not set: the system's folder for temporary
+    files."""
 
     @field_validator("directory")
     @classmethod

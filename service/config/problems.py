@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from tubelet.service.config.renamed import RENAMED_KEYS
+from tubelet.service.config.renamed import REMOVED_KEYS, RENAMED_KEYS
 
 _IN_TOML = {"model_type": "a table", "dict_type": "a table", "tuple_type": "a list", "path_type": "a path"}
 
@@ -38,6 +38,8 @@ def _sentence(error: ErrorDetails, root: type[BaseModel], variables: Mapping[tup
     name, found = ".".join(key), f"; found {error['input']!r:.200}"
     if name in RENAMED_KEYS:
         what = f"renamed to {RENAMED_KEYS[name]}"
+    elif name in REMOVED_KEYS:
+        what = f"removed: {REMOVED_KEYS[name]}"
     elif error["type"] == "extra_forbidden":
         what = f"no such key{closest(key, fields(root, key[:-1]))}"
     elif error["type"] in _IN_TOML:

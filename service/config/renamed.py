@@ -15,4 +15,6 @@ RENAMED_KEYS = {
     "decode.max_uploading": "decode.max_uploading_videos",
 }
 
+REMOVED_KEYS = {"upload.memory_bytes": "all bytes of a video go to an unnamed file in upload.directory"}
+
 RENAMED_FLAGS = {"--as": "--inflate-to"}

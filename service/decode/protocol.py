@@ -10,7 +10,6 @@ descriptor follows its message over a second socket (SCM_RIGHTS).
     Decode            (descriptor of the shared memory)                Unit ..., then End | Rejected
     Release                                                            nothing
     BytesAvailable                                                     nothing
-    FileMoved         (descriptor of the file that it moved to)        nothing
     Stop                                                               Stopped
 
 While it owes a response to ``Probe`` or ``Decode``, a worker may send ``BytesNeeded``: it waits for bytes of
@@ -110,13 +109,6 @@ class BytesAvailable:
 
 
 @dataclass(frozen=True, slots=True)
-class FileMoved:
-    """Announcement of another descriptor: a file with the same bytes, which gets those to come."""
-
-    type: Literal["file_moved"] = "file_moved"
-
-
-@dataclass(frozen=True, slots=True)
 class Stop:
     """Request to end the session."""
 
@@ -207,7 +199,7 @@ class Failed:
     type: Literal["failed"] = "failed"
 
 
-Request = Probe | Decode | Release | BytesAvailable | FileMoved | Stop
+Request = Probe | Decode | Release | BytesAvailable | Stop
 Response = Ready | Heartbeat | BytesNeeded | Probed | Rejected | Unit | End | Stopped | OutOfMemory | Failed
 
 _REQUESTS: dict[str, type[Request]] = {
@@ -215,7 +207,6 @@ _REQUESTS: dict[str, type[Request]] = {
     "decode": Decode,
     "release": Release,
     "bytes_available": BytesAvailable,
-    "file_moved": FileMoved,
     "stop": Stop,
 }
 

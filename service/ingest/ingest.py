@@ -6,11 +6,11 @@ from contextlib import asynccontextmanager
 from typing import Literal
 
 from tubelet.service.config.config import Config
+from tubelet.service.ingest.anonymous_file import Piece
 from tubelet.service.ingest.fetcher import Fetcher
 from tubelet.service.ingest.local_file import LocalVideo
 from tubelet.service.ingest.ranged_download import RangedDownload, fetch
 from tubelet.service.ingest.readers import Ranged, Streamed
-from tubelet.service.ingest.spooled_file import Piece
 from tubelet.service.ingest.upload import Upload, receive
 from tubelet.service.metrics import RequestTimings
 from tubelet.service.types.uri import Uri

@@ -9,8 +9,8 @@ from time import monotonic
 
 from tubelet.service.config.config import FetchConfig, UploadConfig
 from tubelet.service.errors import FetchFailed, UploadTooLarge
+from tubelet.service.ingest.anonymous_file import AnonymousFile, Arrival
 from tubelet.service.ingest.readers import Ranged
-from tubelet.service.ingest.spooled_file import AnonymousFile, Arrival
 from tubelet.service.types.byte_ranges import ByteRanges
 
 _PAUSE_S = 0.1  # before the second attempt; doubled before each further one

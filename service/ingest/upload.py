@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from tubelet.service.config.config import UploadConfig
 from tubelet.service.errors import EmptyUpload, UploadTooLarge
-from tubelet.service.ingest.spooled_file import AnonymousFile, Arrival, Piece
+from tubelet.service.ingest.anonymous_file import AnonymousFile, Arrival, Piece
 
 _AHEAD_BYTES = (
     4 << 20
@@ -43,7 +43,7 @@ class WriteBuffer:
             return
         if self._writing is not None and self._writing.done():
             await self.flush()
-        if self._writing is None and self._storage.stays_in_memory(len(chunk)):
+        if self._writing is None and self._storage.is_written_directly(len(chunk)):
             await self._write([chunk])
             return
         self._waiting.append(chunk)

@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as ProtoMessage
 
 from tubelet.service.errors import MalformedMessage, MessageOutOfOrder, UploadIdleTimeout
-from tubelet.service.ingest.spooled_file import Piece
+from tubelet.service.ingest.anonymous_file import Piece
 from tubelet.v1 import video_classifier_pb2 as pb
 from tubelet.v1.classification_pb2 import ClassifyOptions
 

@@ -47,9 +47,9 @@ class Protection(StrEnum):
 class VideoFile(Protocol):
     """A video's bytes in a seekable file, of which some may not have arrived yet.
 
-    Only byte ranges that ``wait`` has returned may be read, or all bytes once ``is_whole`` is true. ``fd``
-    may change during any wait; the new file has the same bytes. ``size_bytes`` is None while an upload goes
-    on: its bytes arrive in order. Once the size is known, ``wait`` may ask for any bytes.
+    Only byte ranges that ``wait`` has returned may be read, or all bytes once ``is_whole`` is true.
+    ``size_bytes`` is None while an upload goes on: its bytes arrive in order. Once the size is known,
+    ``wait`` may ask for any bytes.
     """
 
     @property

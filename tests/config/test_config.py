@@ -6,7 +6,7 @@ import pytest
 
 from tubelet.service.config.config import Config, load_config
 from tubelet.service.config.problems import BadConfig
-from tubelet.service.config.renamed import RENAMED_KEYS
+from tubelet.service.config.renamed import REMOVED_KEYS, RENAMED_KEYS
 
 
 @pytest.fixture
@@ -107,6 +107,20 @@ def test_old_name_of_a_key_is_refused_with_its_new_one(
     monkeypatch.setenv(variable, "1")
     renamed = f"TUBELET_{new.replace('.', '__')}".upper()
     with pytest.raises(BadConfig, match=f"^{variable} in the environment: renamed to {renamed}$"):
+        load_config()
+
+
+@pytest.mark.parametrize("removed", REMOVED_KEYS)
+def test_removed_key_is_refused_with_the_reason(
+    file: Path, monkeypatch: pytest.MonkeyPatch, removed: str
+) -> None:
+    table, key = removed.split(".")
+    file.write_text(f"[{table}]\n{key} = 1\n")
+    with pytest.raises(BadConfig, match=f"^{removed}: removed: {REMOVED_KEYS[removed]}$"):
+        load_config(file)
+
+    monkeypatch.setenv(f"TUBELET_{table}__{key}".upper(), "1")
+    with pytest.raises(BadConfig, match=rf"^{removed}: removed: {REMOVED_KEYS[removed]} \(TUBELET_"):
         load_config()
 
 

@@ -218,9 +218,7 @@ def test_importer_pod_writes_to_the_store_of_the_replicas(config_of) -> None:
 def test_memory_limit_covers_the_configuration(folder: str, config_of) -> None:
     config = config_of(folder)
     decoders = config.decode.workers * config.decode.memory_bytes
-    videos = config.server.max_videos_in_flight * (
-        config.upload.memory_bytes + config.decode.shared_memory_bytes
-    )
+    videos = config.server.max_videos_in_flight * config.decode.shared_memory_bytes
     assert SERVER_BYTES + decoders + videos <= quantity(container(folder)["resources"]["limits"]["memory"])
 
 

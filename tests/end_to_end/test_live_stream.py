@@ -30,9 +30,11 @@ _CONTAINERS = {
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
-    """A server whose uploads move from memory to disk half-way."""
-    with serving(upload={"memory_bytes": 30_000}, engine={"precision": "fp32"}) as server:
-        yield server
+    """A server that writes the second half of uploads on threads."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tubelet.service.ingest.anonymous_file._DIRECT_BYTES", 30_000)
+        with serving(engine={"precision": "fp32"}) as server:
+            yield server
 
 
 @pytest.fixture(scope="module")

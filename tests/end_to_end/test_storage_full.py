@@ -27,7 +27,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def cramped(disk: Path) -> Iterator[Served]:
-    with serving(upload={"directory": str(disk), "memory_bytes": 0}) as served:
+    with serving(upload={"directory": str(disk)}) as served:
         yield served
 
 

@@ -62,9 +62,7 @@ def served(web: Site, folder: Path) -> Iterator[Served]:
         "attempts": 1,
         "timeout_s": 60,
     }
-    # What is fetched moves to disk in the middle.
-    upload = {"memory_bytes": 100_000, "max_bytes": 20_000_000}
-    with serving(fetch=fetch, upload=upload, engine={"precision": "fp32"}) as server:
+    with serving(fetch=fetch, upload={"max_bytes": 20_000_000}, engine={"precision": "fp32"}) as server:
         yield server
 
 

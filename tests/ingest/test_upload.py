@@ -1,4 +1,4 @@
-"""Uploads become one anonymous file with a limit on its memory."""
+"""Uploads become one anonymous file."""
 
 import asyncio
 import os
@@ -11,10 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.spooled import backing
 from tubelet.service.config.config import UploadConfig
 from tubelet.service.errors import EmptyUpload, StorageFull, UploadTooLarge
 from tubelet.service.ingest.upload import receive
+
+_DIRECT_BYTES = "tubelet.service.ingest.anonymous_file._DIRECT_BYTES"
+
+
+@pytest.fixture
+def writes_on_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the event loop write no byte itself."""
+    monkeypatch.setattr(_DIRECT_BYTES, 0)
 
 
 async def stream(*chunks: bytes) -> AsyncIterator[bytes]:
@@ -37,33 +44,34 @@ def no_larger_than(file_bytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@given(chunks=st.lists(st.binary(max_size=50), min_size=1), memory_bytes=st.integers(0, 200))
-async def test_any_chunking_gives_the_same_bytes(chunks: list[bytes], memory_bytes: int) -> None:
+@given(chunks=st.lists(st.binary(max_size=50), min_size=1), direct_bytes=st.integers(0, 200))
+async def test_any_chunking_gives_the_same_bytes(chunks: list[bytes], direct_bytes: int) -> None:
     whole = b"".join(chunks)
     if not whole:
         return
-    async with receive(stream(*chunks), UploadConfig(memory_bytes=memory_bytes)) as file:
-        assert await file.whole() == len(whole)
-        assert content(file.fd) == whole
-        assert file.size_bytes == len(whole)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_DIRECT_BYTES, direct_bytes)
+        async with receive(stream(*chunks), UploadConfig()) as file:
+            assert await file.whole() == len(whole)
+            assert content(file.fd) == whole
+            assert file.size_bytes == len(whole)
 
 
-async def test_bytes_can_be_read_while_others_are_arriving() -> None:
+async def test_bytes_can_be_read_while_others_are_arriving(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_DIRECT_BYTES, 6)
     chunks: asyncio.Queue[bytes] = asyncio.Queue()
 
     async def sent() -> AsyncIterator[bytes]:
         while chunk := await chunks.get():
             yield chunk
 
-    async with receive(sent(), UploadConfig(memory_bytes=6)) as file:
+    async with receive(sent(), UploadConfig()) as file:
         chunks.put_nowait(b"1234")
         assert await file.wait(0, 100) == (0, 4)
-        in_memory = file.fd
         assert (content(file.fd), file.size_bytes) == (b"1234", None)
         waiting = asyncio.create_task(file.wait(4, 5))
         chunks.put_nowait(b"5678")
         assert await waiting == (0, 8)
-        assert file.fd != in_memory
         assert content(file.fd) == b"12345678"
         at_the_end = asyncio.create_task(file.wait(8, 9))
         chunks.put_nowait(b"")
@@ -71,6 +79,7 @@ async def test_bytes_can_be_read_while_others_are_arriving() -> None:
         assert file.size_bytes == 8
 
 
+@pytest.mark.usefixtures("writes_on_threads")
 async def test_bytes_that_arrive_during_a_disk_write_are_written(tmp_path: Path) -> None:
     end = asyncio.Event()
 
@@ -79,7 +88,7 @@ async def test_bytes_that_arrive_during_a_disk_write_are_written(tmp_path: Path)
             yield bytes([number % 256]) * 4096
         await end.wait()
 
-    async with receive(sent(), UploadConfig(memory_bytes=0, directory=tmp_path)) as file:
+    async with receive(sent(), UploadConfig(directory=tmp_path)) as file:
         last = 1000 * 4096 - 1
         assert await file.wait(last, last + 1) == (0, last + 1)
         assert os.pread(file.fd, 2, last - 4096) == bytes([998 % 256, 999 % 256])
@@ -87,9 +96,13 @@ async def test_bytes_that_arrive_during_a_disk_write_are_written(tmp_path: Path)
         assert await file.whole() == last + 1
 
 
+@pytest.mark.parametrize("direct_bytes", [0, 8 << 20])
 @pytest.mark.parametrize("size", [100, 10_000, 2_000_000])
-async def test_full_disk_ends_the_upload(tmp_path: Path, size: int) -> None:
-    config = UploadConfig(memory_bytes=0, directory=tmp_path)
+async def test_full_disk_ends_the_upload(
+    tmp_path: Path, size: int, direct_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_DIRECT_BYTES, direct_bytes)
+    config = UploadConfig(directory=tmp_path)
     with no_larger_than(1_000_000):
         async with receive(stream(*[bytes(size)] * (3_000_000 // size)), config) as file:
             with pytest.raises(StorageFull, match="no room"):
@@ -98,26 +111,28 @@ async def test_full_disk_ends_the_upload(tmp_path: Path, size: int) -> None:
                 await file.wait(2_000_000, 2_000_001)
 
 
+@pytest.mark.usefixtures("writes_on_threads")
 async def test_full_disk_is_reported_without_a_further_chunk(tmp_path: Path) -> None:
     async def sent() -> AsyncIterator[bytes]:
         yield bytes(2_000_000)
         await asyncio.Event().wait()  # a live stream that pauses
 
     with no_larger_than(1_000_000):
-        async with receive(sent(), UploadConfig(memory_bytes=0, directory=tmp_path)) as file:
+        async with receive(sent(), UploadConfig(directory=tmp_path)) as file:
             with pytest.raises(StorageFull, match="no room"):
                 await asyncio.wait_for(file.wait(1_500_000, 1_500_001), 60)
             with pytest.raises(StorageFull, match="no room"):
                 await asyncio.wait_for(file.whole(), 60)
 
 
+@pytest.mark.usefixtures("writes_on_threads")
 async def test_second_cancellation_still_closes_the_file(tmp_path: Path) -> None:
     async def sent() -> AsyncIterator[bytes]:
         yield bytes(8_000_000)
         await asyncio.Event().wait()
 
     async def upload() -> None:
-        async with receive(sent(), UploadConfig(memory_bytes=0, directory=tmp_path)) as file:
+        async with receive(sent(), UploadConfig(directory=tmp_path)) as file:
             await file.whole()
 
     before = len(os.listdir("/proc/self/fd"))
@@ -146,14 +161,10 @@ async def test_error_of_the_chunks_is_raised_to_readers() -> None:
             await file.whole()
 
 
-async def test_large_upload_moves_to_an_unnamed_file_on_disk(tmp_path: Path) -> None:
-    config = UploadConfig(memory_bytes=10, directory=tmp_path)
-    async with receive(stream(b"12345", b"67890"), config) as file:
+async def test_upload_is_a_file_without_a_name_in_its_directory(tmp_path: Path) -> None:
+    async with receive(stream(b"12345", b"67890", b"x"), UploadConfig(directory=tmp_path)) as file:
         await file.whole()
-        assert "memfd:" in backing(file.fd)
-    async with receive(stream(b"12345", b"67890", b"x"), config) as file:
-        await file.whole()
-        assert str(tmp_path) in backing(file.fd)
+        assert str(tmp_path) in os.readlink(f"/proc/self/fd/{file.fd}")
         assert list(tmp_path.iterdir()) == []
         assert content(file.fd) == b"1234567890x"
 
@@ -180,10 +191,11 @@ async def test_upload_without_bytes_is_an_error() -> None:
             await file.whole()
 
 
+@pytest.mark.usefixtures("writes_on_threads")
 async def test_descriptors_do_not_leak() -> None:
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(20):
         with pytest.raises(UploadTooLarge):
-            async with receive(stream(b"12345", b"6"), UploadConfig(max_bytes=5, memory_bytes=2)) as file:
+            async with receive(stream(b"12345", b"6"), UploadConfig(max_bytes=5)) as file:
                 await file.whole()
     assert len(os.listdir("/proc/self/fd")) == before

@@ -9,7 +9,6 @@ from tubelet.service.decode.protocol import (
     Decode,
     End,
     Failed,
-    FileMoved,
     Heartbeat,
     OutOfMemory,
     Probe,
@@ -46,7 +45,6 @@ REQUESTS = [
     Decode(1, 2, Plan((_GRID,), is_unbounded=True), preprocessing(256, 256, "stretch"), False),
     Release(1, 2),
     BytesAvailable(0, 5, 9),
-    FileMoved(),
     Stop(),
 ]
 

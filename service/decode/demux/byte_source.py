@@ -29,11 +29,6 @@ class ByteSource:
         """Close the descriptor."""
         os.close(self._fd)
 
-    def replace_fd(self, fd: int) -> None:
-        """Read from another file, ``fd``, which holds the same bytes and receives the ones to come."""
-        os.close(self._fd)
-        self._fd = fd
-
     @property
     def is_complete(self) -> bool:
         """Whether every byte of the file has arrived."""

@@ -44,7 +44,6 @@ class WorkerProcess(asyncio.Protocol):
         self._inbox: asyncio.Queue[object] = asyncio.Queue()  # of values and errors
         self._session_id = 0  # counts the videos
         self._byte_feed: ByteFeed | None = None
-        self._sent_fd = -1
         self._run: DecodeRun | None = None
         self._num_runs = 0
         self._watchdog = Watchdog(config, self._fail, observer.work_changed)
@@ -109,7 +108,6 @@ class WorkerProcess(asyncio.Protocol):
         self._byte_feed = ByteFeed(
             file, self._send_bytes_available, self._observer.worker_waits_for_upload, self._inbox.put_nowait
         )
-        self._sent_fd = file.fd
         self._watchdog.start_video(self._process.pid)
         request = protocol.Probe(header_only, file.size_bytes, file.is_whole)
         self._request(WorkerState.PROBING, request, file.fd)
@@ -245,14 +243,9 @@ class WorkerProcess(asyncio.Protocol):
     # Sending.
 
     def _send_bytes_available(self, start: int, end: int) -> None:
-        """Announce the bytes from ``start`` to ``end``; if they moved to another file, send that first."""
+        """Announce the bytes from ``start`` to ``end``."""
         assert self._byte_feed is not None
-        file = self._byte_feed.file
-        if file.fd != self._sent_fd:
-            self._sent_fd = file.fd
-            self._send_descriptor(file.fd)
-            self._send(protocol.FileMoved())
-        self._send(protocol.BytesAvailable(start, end, file.size_bytes))
+        self._send(protocol.BytesAvailable(start, end, self._byte_feed.file.size_bytes))
 
     def _stop_byte_feed(self) -> None:
         """Serve no more requests for bytes."""

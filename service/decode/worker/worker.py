@@ -30,8 +30,7 @@ from tubelet.service.decode.probe.probe import Track, probe, probe_header
 from tubelet.service.decode.protocol import Request, Response, VideoRejected
 from tubelet.service.decode.worker import sandbox
 
-# The video, briefly the file that it moves to, the shared memory, and mmap's own copy of its descriptor.
-_DESCRIPTORS_PER_VIDEO = 4
+_DESCRIPTORS_PER_VIDEO = 3  # the video, the shared memory, and mmap's own copy of its descriptor
 
 
 class _SessionStopped(Exception):
@@ -201,8 +200,6 @@ class _Session:
             case protocol.BytesAvailable(start, end, size):
                 self._waits_for_bytes = False
                 self._source.add_available(start, end, size)
-            case protocol.FileMoved():
-                self._source.replace_fd(self._connection.receive_descriptor())
             case protocol.Decode():
                 self._run_or_reject(lambda: self._decode(request))
             case protocol.Probe():

@@ -1,4 +1,4 @@
-"""Anonymous files for videos: in memory up to a limit, then on disk."""
+"""Anonymous files for the bytes of videos."""
 
 import asyncio
 import errno
@@ -36,50 +36,44 @@ class Arrival:
 
 Piece = bytes | memoryview
 
+_DIRECT_BYTES = 8 << 20  # of each file
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 logger = logging.getLogger(__name__)
 
 
 class AnonymousFile:
-    """A file without a name, in memory up to ``config.memory_bytes``, then on disk.
+    """A file without a name in ``config.directory``. Bytes that were never written take no room.
 
-    ``fd`` changes when the file moves to disk. Bytes that were never written take no room.
+    The event loop itself writes the first ``_DIRECT_BYTES``: they only reach the page cache, unless the disk
+    is far behind. A thread for each write raises the processor time of an upload of 1 MiB by 14 %.
+
+    Raises:
+        StorageFull: the disk has no room for another file.
     """
 
     def __init__(self, config: UploadConfig) -> None:
-        self.fd = os.memfd_create("video", os.MFD_CLOEXEC)
         self._config = config
         self._written_bytes = 0
-        self._in_memory = True
-        self._moving = asyncio.Lock()
+        with self._full_disk_named(), tempfile.TemporaryFile(dir=config.directory) as file:
+            self.fd = os.dup(file.fileno())
 
-    def stays_in_memory(self, more_bytes: int) -> bool:
-        """Whether ``more_bytes`` fit into memory, so that they are written without a thread."""
-        return self._in_memory and self._written_bytes + more_bytes <= self._config.memory_bytes
+    def is_written_directly(self, more_bytes: int) -> bool:
+        """Whether ``more_bytes`` are written without a thread."""
+        return self._written_bytes + more_bytes <= _DIRECT_BYTES
 
     async def write(self, offset: int, pieces: Sequence[Piece]) -> None:
-        """Write ``pieces`` one after another at ``offset``; no byte is ever written twice.
+        """Write ``pieces`` one after another at ``offset``.
 
         Raises:
             StorageFull: the disk is full.
         """
-        async with self._moving:
-            with self._full_disk_named():
-                await self._write(offset, pieces)
-
-    async def _write(self, offset: int, pieces: Sequence[Piece]) -> None:
-        """Write to memory while that has room; then move the file to disk, and write on a thread."""
         count = sum(map(len, pieces))
-        if self.stays_in_memory(count):
-            _write_all(self.fd, offset, pieces)
-        else:
-            if self._in_memory:
-                memory_fd = self.fd
-                self.fd = _copy_to_disk(memory_fd, self._config)
-                os.close(memory_fd)
-                self._in_memory = False
-            await _finish_in_thread(self.fd, offset, pieces)
+        with self._full_disk_named():
+            if self.is_written_directly(count):
+                _write_all(self.fd, offset, pieces)
+            else:
+                await _finish_in_thread(self.fd, offset, pieces)
         self._written_bytes += count
 
     @contextmanager
@@ -97,28 +91,6 @@ class AnonymousFile:
     def close(self) -> None:
         """Close the file; no write may be in progress."""
         os.close(self.fd)
-
-
-def _copy_to_disk(memory_fd: int, config: UploadConfig) -> int:
-    """Copy the bytes of ``memory_fd`` to an unnamed file on disk; return its descriptor."""
-    with tempfile.TemporaryFile(dir=config.directory) as file:
-        for start, end in _written(memory_fd):
-            os.lseek(file.fileno(), start, os.SEEK_SET)
-            while start < end:
-                start += os.sendfile(file.fileno(), memory_fd, start, end - start)
-        return os.dup(file.fileno())
-
-
-def _written(fd: int) -> Iterator[tuple[int, int]]:
-    """Yield the ranges [start, end) of ``fd`` that were written, rounded to pages."""
-    size, end = os.fstat(fd).st_size, 0
-    while end < size:
-        try:
-            start = os.lseek(fd, end, os.SEEK_DATA)
-        except OSError:  # only a hole follows
-            return
-        end = os.lseek(fd, start, os.SEEK_HOLE)
-        yield start, end
 
 
 async def _finish_in_thread(fd: int, offset: int, pieces: Sequence[Piece]) -> None:
