@@ -1,6 +1,6 @@
 """The steps of one request: ingest, probe, plan, decode, encode, classify, emit segments."""
 
-from tubelet.service.config.config import Config
+from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.engine.engine import Engine
 from tubelet.service.ingest.ingest import Ingest, Video
@@ -19,7 +19,7 @@ class Pipeline:
 
     def __init__(
         self,
-        config: Config,
+        config: DecodeConfig,
         registry: ModelRegistry,
         ingest: Ingest,
         decoders: DecodePool,
@@ -27,7 +27,7 @@ class Pipeline:
         metrics: Metrics,
     ) -> None:
         self.registry = registry
-        self._config = config.decode
+        self._config = config
         self._ingest = ingest
         self._decoders = decoders
         self._engine = engine
