@@ -156,7 +156,12 @@ def parse_unless_chunk(parse: Callable[[bytes], Parsed]) -> Callable[[bytes], Pa
 
 
 def chunk_payload(message: bytes) -> memoryview | None:
-    """Return the bytes of the chunk if ``message`` holds nothing else; otherwise None."""
+    """Return the bytes of the chunk if ``message`` holds nothing else; otherwise None.
+
+    Protobuf's parser copies a chunk twice. With it, an upload of 64 MiB takes the server 3 % (-4 to 12) more
+    processor time in chunks of 64 KiB, 8 % (3 to 16) in chunks of 1 MiB, as ``Client`` sends, and 14 % (4 to
+    21) in chunks of 3 MiB: medians of 45 interleaved pairs, with 95 % intervals.
+    """
     if message[:1] != _TAG:
         return None
     size = 0
