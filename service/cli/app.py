@@ -6,6 +6,8 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -29,6 +31,8 @@ from tubelet.service.cli.options import (
     views,
 )
 from tubelet.service.config.config import load_config
+
+logger = logging.getLogger(__name__)
 
 app = Commands()
 app.add_typer(models_app, name="models")
@@ -87,12 +91,13 @@ def serve(
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the models are about to be read anyway
     # The imports take seconds, in which a container's first process would ignore SIGTERM by default.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    from tubelet.service.log.lines import start_logging
+    from tubelet.service.log.standard_error import log_standard_error
     from tubelet.service.server.app import RunningServer
     from tubelet.service.server.listening import listed
     from tubelet.service.server.process import run_until_signal
 
-    server = _server_flags(host, port, metrics_port)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    read = partial(load_config, config, server=_server_flags(host, port, metrics_port))
 
     def ready(running: RunningServer) -> None:
         """Print that the server is ready, and where it listens."""
@@ -100,8 +105,11 @@ def serve(
         typer.echo(f"ready: {ports} of {listed(running.addresses)}")
 
     with report_errors():
-        read = partial(load_config, config, server=server)
-        asyncio.run(run_until_signal(read(), ready, read))
+        log = (found := read()).log
+    with log_standard_error() as stream:
+        start_logging(log.format, log.level, stream)
+        with _logged_crash(), report_errors(say=logger.error):
+            asyncio.run(run_until_signal(found, ready, read))
 
 
 @app.command(
@@ -176,6 +184,18 @@ def demo(
     server = {"host": "127.0.0.1", "port": 0, "metrics_port": 0}
     with report_errors():
         asyncio.run(run_demo(video, load_config(server=server), console))
+
+
+@contextmanager
+def _logged_crash() -> Iterator[None]:
+    """Log an error that nobody expected, and exit with status 1."""
+    try:
+        yield
+    except typer.Exit:
+        raise
+    except Exception:
+        logger.critical("the server failed", exc_info=True)
+        raise typer.Exit(1) from None
 
 
 def _server_flags(host: str | None, port: int | None, metrics_port: int | None) -> dict[str, str | int]:

@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import typer
@@ -21,10 +21,10 @@ ErrorRow = tuple[type[Exception], str, str, int]
 
 
 @contextmanager
-def report_errors(*, as_json: bool = False) -> Iterator[None]:
+def report_errors(*, as_json: bool = False, say: Callable[[str], None] = _errors.print) -> Iterator[None]:
     """Print an error that the user can fix as one sentence and exit; let any other error raise.
 
-    With ``as_json``, print it as an object on standard output, too.
+    ``say`` prints the sentence. With ``as_json``, print an object on standard output, too.
     """
     try:
         yield
@@ -40,7 +40,7 @@ def report_errors(*, as_json: bool = False) -> Iterator[None]:
         if not status:
             raise
         for sentence in _sentences(error):
-            _errors.print(sentence)
+            say(sentence)
         if as_json:
             try:
                 print(json.dumps({"error": described}), flush=True)

@@ -238,6 +238,18 @@ class ModelsConfig(_Table):
         return tuple(map(ModelRef.parse, self.load))
 
 
+class LogConfig(_Table):
+    """What the log on standard error has, and its form; see [Log](#log)."""
+
+    format: Literal["text", "json"] = "text"
+    """`text`: a line for each record, for people. `json`: an object a line, for collectors."""
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Lowest level of the records. Calls that succeed are `info`, those that fail `warning`, those that
+    fail with `INTERNAL` `error`."""
+    sample: float = Field(default=1.0, ge=0, le=1)
+    """Share of the calls that succeed which have a line. Calls that fail always have one."""
+
+
 class Config(BaseSettings):
     """The whole configuration, as ``tubelet serve --config FILE`` reads it."""
 
@@ -251,6 +263,7 @@ class Config(BaseSettings):
     decode: DecodeConfig = Field(default_factory=DecodeConfig)
     engine: EngineConfig = EngineConfig()
     models: ModelsConfig = Field(default_factory=ModelsConfig)
+    log: LogConfig = LogConfig()
 
     @classmethod
     def settings_customise_sources(

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import importlib.metadata
 import logging
 import os
 import signal
@@ -35,6 +36,7 @@ async def run_until_signal(
     Raises:
         NoDeviceLeft: the server ended because every device failed.
     """
+    logger.info("tubelet %s starts as process %d", importlib.metadata.version("tubelet"), os.getpid())
     stop, change = asyncio.Event(), asyncio.Event()
     starting = asyncio.current_task()
     assert starting is not None
@@ -72,6 +74,7 @@ async def run_until_signal(
         starting.uncancel()
         logger.info("stopped before the server was ready")
         return
+    logger.info("ended: no call is in flight, and all workers have stopped")
     if server.stages.is_over.is_set():
         raise NoDeviceLeft("every device failed; the log has the errors")
 

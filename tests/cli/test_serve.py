@@ -213,6 +213,38 @@ def test_serve_reloads_models_on_sighup_while_it_answers(video: Path, tmp_path: 
         answers_until(old)
 
 
+def test_every_line_is_json_from_the_start_to_the_end(video: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with (
+        log.open("w") as file,
+        serving(log=file, TUBELET_LOG__FORMAT="json", GRPC_TRACE="http", GRPC_VERBOSITY="INFO") as (
+            process,
+            target,
+        ),
+        Client(target) as client,
+    ):
+        client.classify(str(video))
+        process.send_signal(signal.SIGHUP)
+        while "model reload complete" not in log.read_text():
+            assert process.poll() is None
+            sleep(0.05)
+    lines = list(map(json.loads, log.read_text().splitlines()))
+    assert any(line["logger"] == "stderr" and ".cc:" in line["message"] for line in lines)
+    ours = [line for line in lines if line["logger"] != "stderr"]
+    begins = [line["message"].split()[0] for line in ours if "engine" not in line["logger"]]
+    expected = ["tubelet", "decode", "ready", "call", "reloading", "model", "draining", "ended:"]
+    assert [word for word in begins if word in expected] == expected
+
+
+def test_an_error_at_the_start_is_a_line_of_the_log() -> None:
+    environment = {"TUBELET_LOG__FORMAT": "json", "TUBELET_MODELS__DEFAULT": "nobody"}
+    done = tubelet("serve", "--port", "0", "--metrics-port", "0", **environment)
+    assert done.returncode == 1
+    last = json.loads(done.stderr.splitlines()[-1])
+    assert last["level"] == "ERROR"
+    assert "no model 'nobody' in the store" in last["message"]
+
+
 def test_serve_rolls_back_a_version_on_sighup(video: Path, tmp_path: Path) -> None:
     """A pin to a missing version is one line in the log, and changes nothing."""
     config, store, log = tmp_path / "tubelet.toml", tmp_path / "store", tmp_path / "log"
