@@ -234,10 +234,11 @@ class NoDevice(TubeletError):
 
 
 class InternalError(TubeletError):
-    """An unexpected error of the server; its log has the traceback under ``error_id``."""
+    """An unexpected error of the server; its log has the traceback under ``request_id``."""
 
-    def __init__(self, error_id: str) -> None:
-        super().__init__(f"internal error; ask the operator for log entry {error_id}", error_id=error_id)
+    def __init__(self, request_id: str) -> None:
+        message = f"internal error; ask the operator for log entry {request_id}"
+        super().__init__(message, request_id=request_id)
 
 
 def quoted(text: str) -> str:

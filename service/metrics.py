@@ -200,8 +200,20 @@ class Metrics:
         self.stage_seconds.labels(stage, model).observe(seconds)
 
 
+@dataclass(slots=True)
+class Arrived:
+    """The bytes of a video that have arrived, and what identifies them.
+
+    ``digest`` is of the whole upload. ``etag`` is that of the file at a URI.
+    """
+
+    bytes: int = 0
+    digest: str = ""
+    etag: str = ""
+
+
 class RequestTimings:
-    """The wall time of each stage of one request, and the bytes fetched for it.
+    """The wall time of each stage of one request, the bytes that arrived for it, the windows of its video.
 
     ``metrics`` count the request. They observe the stages of the video alone under the name of the ``model``.
     """
@@ -209,7 +221,9 @@ class RequestTimings:
     def __init__(self, metrics: Metrics, model: str) -> None:
         self.metrics = metrics
         self.seconds: dict[str, float] = {}
+        self.arrived = Arrived()
         self.fetched_bytes = 0
+        self.windows = 0  # classified so far
         self._model = model
         self._client_wait_s = 0.0
 

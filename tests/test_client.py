@@ -4,14 +4,17 @@ import asyncio
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 
+import grpc
 import pytest
 
 from tests.support.running_server import Served, wait_until
 from tests.support.sample_clip import panning_clip
 from tubelet.service.client import AsyncClient, Client, ServerError
+from tubelet.service.rpc.servicer import SERVICE
 from tubelet.service.types.request import Options
 from tubelet.service.types.result import Classification, Segment
 
@@ -83,6 +86,26 @@ async def test_cancelling_the_wait_cancels_the_call(served: Served) -> None:
             await waiting
         wait_until(served, "tubelet_requests_total", before + 1, code="CANCELLED")
         rest.set()
+
+
+@pytest.mark.parametrize(("code", "shows"), [("INTERNAL", True), ("UNAVAILABLE", False)])
+def test_an_internal_error_shows_the_request_id(code: str, shows: bool) -> None:
+    """Whoever reads it is to quote the id."""
+
+    def fail(_: bytes, context: grpc.ServicerContext) -> None:
+        context.set_trailing_metadata((("x-request-id", "abc-1"),))
+        context.abort(grpc.StatusCode[code], "it broke")
+
+    server = grpc.server(ThreadPoolExecutor(1))
+    handlers = {"ListModels": grpc.unary_unary_rpc_method_handler(fail)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with Client(f"127.0.0.1:{port}") as client, pytest.raises(ServerError) as caught:
+        client.models()
+    server.stop(None)
+    assert caught.value.request_id == "abc-1"
+    assert ("it broke (request id abc-1)" in str(caught.value)) == shows
 
 
 def test_client_imports_neither_torch_nor_pyav() -> None:

@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import io
 import json
+import logging
 import re
 import shlex
 import shutil
@@ -20,9 +21,11 @@ from typer.testing import CliRunner
 from tests.support import deploy_reference
 from tests.support.running_server import Served
 from tubelet.service.cli.app import app
+from tubelet.service.client import Client
 from tubelet.service.config.config import Config
 from tubelet.service.config.renamed import RENAMED_FLAGS, RENAMED_KEYS
 from tubelet.service.errors import reasons
+from tubelet.service.log.lines import JsonLines
 from tubelet.v1 import video_classifier_pb2 as pb
 
 ROOT = Path(__file__).parents[1]
@@ -97,7 +100,7 @@ def keys() -> set[str]:
 @pytest.mark.parametrize("page", [README, DEPLOY], ids=["README.md", "deploy/README.md"])
 def test_pages_name_configuration_keys_that_exist(page: str) -> None:
     text = page.split("\n## Renamed before 1.0\n")[0]
-    named = set(re.findall(r"`((?:server|upload|fetch|decode|engine|models)\.[a-z_]+)`", text))
+    named = set(re.findall(r"`((?:server|upload|fetch|decode|engine|models|log)\.[a-z_]+)`", text))
     assert named
     assert named - keys() == set()
 
@@ -157,6 +160,25 @@ def test_the_example_of_json_output_is_json() -> None:
         "segments",
         "warnings",
     }
+
+
+def test_the_lines_of_a_call_are_as_shown(
+    client: Client, sample: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    page = section("Log", DEPLOY)
+    text, as_json = page.split("```\n")[1].splitlines()
+    shown = json.loads(as_json)
+    with caplog.at_level(logging.INFO, "tubelet.call"):
+        client.classify(sample)
+    found = json.loads(JsonLines().format(caplog.records[0]))
+    assert list(found) == list(shown)
+    for key in ("digest", "bytes", "video_s", "windows", "label"):
+        assert found[key] == shown[key]
+    assert re.findall(r" (\w+)=", text) == list(shown)[4:]
+    explained = {
+        name for row in re.findall(r"^\| (`.+?) \|", page, re.M) for name in re.findall(r"`(\w+)`", row)
+    }
+    assert set(shown) - {"time", "level", "logger", "message"} <= explained
 
 
 @pytest.fixture

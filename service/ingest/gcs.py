@@ -30,7 +30,7 @@ async def gs_objects(config: FetchConfig) -> AsyncIterator[Open]:
             except FileNotFoundError as error:  # this generation of the object is gone
                 raise UriChanged(CHANGED) from error
 
-        yield StoredObject(uri, found["size"], part, config.timeout_s)
+        yield StoredObject(uri, found["size"], str(found["generation"]), part, config.timeout_s)
 
     try:
         yield open_object

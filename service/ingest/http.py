@@ -111,7 +111,7 @@ class WebServers:
         location, answer = await self.ask(uri, {"Range": _range(0, self._config.block_bytes)})
         async with answer:
             if answer.status == 200:
-                yield Streamed(_pieces(answer, deadline=None))
+                yield Streamed(_pieces(answer, deadline=None), _version(answer))
             elif answer.status == 416:
                 raise EmptyUpload("the video is empty: its server says that it has no first byte")
             else:
@@ -182,7 +182,7 @@ class RangedFile:
         self._uri = uri
         self._location = location
         self._first: aiohttp.ClientResponse | None = first
-        self._version = _version(first)
+        self.etag = _version(first)
 
     async def read(self, start: int, end: int) -> AsyncGenerator[bytes]:
         if self._first is not None and start == 0:
@@ -207,8 +207,8 @@ class RangedFile:
             UriNotFound, UriNotAllowed, FetchFailed.
         """
         headers = {"Range": _range(start, end)}
-        if self._version.startswith('"'):  # a strong validator
-            headers["If-Range"] = self._version
+        if self.etag.startswith('"'):  # a strong validator
+            headers["If-Range"] = self.etag
         try:
             self._location, answer = await self._servers.ask(self._location, headers)
         except (UriNotFound, FetchFailed) as error:
@@ -225,7 +225,7 @@ class RangedFile:
             UriChanged: the answer is of another version of the file.
             FetchFailed: the answer has another range than [start, end).
         """
-        if answer.status == 200 or _version(answer) != self._version:
+        if answer.status == 200 or _version(answer) != self.etag:
             raise UriChanged("the file at the URI was replaced while it was read; try again")
         begins, ends, size_bytes = _content_range(answer)
         if size_bytes != self.size_bytes:

@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Literal
 
+from blake3 import blake3
+
 from tubelet.service.config.config import Config
 from tubelet.service.ingest.anonymous_file import Piece
 from tubelet.service.ingest.fetcher import Fetcher
@@ -12,7 +14,7 @@ from tubelet.service.ingest.local_file import LocalVideo
 from tubelet.service.ingest.ranged_download import RangedDownload, fetch
 from tubelet.service.ingest.readers import Ranged, Streamed
 from tubelet.service.ingest.upload import Upload, receive
-from tubelet.service.metrics import RequestTimings
+from tubelet.service.metrics import Arrived, RequestTimings
 from tubelet.service.types.uri import Uri
 from tubelet.service.types.video import VideoFile
 
@@ -47,17 +49,20 @@ class Ingest:
             UriNotAllowed, UriNotFound, FetchFailed, EmptyUpload, StorageFull.
         """
         if not isinstance(video, Uri):
-            async with self._received(video, "upload", timings) as file:
+            async with self._received(_digested(video, timings.arrived), "upload", timings) as file:
                 yield file
             return
         async with self._fetcher.open(video) as opened:
             match opened:
                 case LocalVideo():
+                    timings.arrived.bytes = opened.size_bytes
                     yield opened
-                case Streamed(chunks):
+                case Streamed(chunks, etag):
+                    timings.arrived.etag = etag
                     async with self._received(chunks, "fetch", timings) as file:
                         yield file
                 case _:
+                    timings.arrived.etag = opened.etag
                     async with self._fetched(opened, timings) as file:
                         yield file
 
@@ -87,6 +92,15 @@ class Ingest:
                 _count_bytes("fetch", file.fetched_bytes, timings)
 
 
+async def _digested(chunks: AsyncIterator[Piece], arrived: Arrived) -> AsyncIterator[Piece]:
+    """Yield the chunks of an upload; after the last one, ``arrived`` has their digest."""
+    digest = blake3()
+    async for chunk in chunks:
+        digest.update(chunk)
+        yield chunk
+    arrived.digest = f"blake3:{digest.hexdigest()}"
+
+
 async def _time_arrival(file: Upload, stage: Arrival, timings: RequestTimings) -> None:
     """Measure how long the whole file takes to arrive."""
     with timings.time(stage):
@@ -95,6 +109,7 @@ async def _time_arrival(file: Upload, stage: Arrival, timings: RequestTimings) -
 
 def _count_bytes(stage: Arrival, count: int, timings: RequestTimings) -> None:
     """Count the bytes of a video; the answer says how many were fetched."""
+    timings.arrived.bytes = count
     if stage == "fetch":
         timings.fetched_bytes = count
         timings.metrics.fetched_bytes.inc(count)

@@ -23,9 +23,15 @@ class StoredObject:
     """One version of an object, a ``Ranged``; ``part`` reads its bytes [start, end)."""
 
     def __init__(
-        self, uri: Uri, size_bytes: int, part: Callable[[int, int], Awaitable[bytes]], timeout_s: float
+        self,
+        uri: Uri,
+        size_bytes: int,
+        etag: str,
+        part: Callable[[int, int], Awaitable[bytes]],
+        timeout_s: float,
     ) -> None:
         self.size_bytes = size_bytes
+        self.etag = etag
         self._uri = uri
         self._part = part
         self._timeout_s = timeout_s

@@ -9,6 +9,7 @@ class Ranged(Protocol):
     """A remote file of which any range can be read."""
 
     size_bytes: int
+    etag: str  # tells versions of the file apart; empty if nothing does
 
     def read(self, start: int, end: int) -> AsyncGenerator[bytes]:
         """Yield the bytes of [start, end) in order, in at least one piece; they may end early.
@@ -25,3 +26,4 @@ class Streamed:
     """A remote file that can be read once, from start to end; ``chunks`` may raise FetchFailed."""
 
     chunks: AsyncIterator[bytes]
+    etag: str

@@ -32,7 +32,7 @@ async def s3_objects(config: FetchConfig) -> AsyncIterator[Open]:
                     raise FetchFailed("the object store did not send the requested range")
                 return await body.read()
 
-        yield StoredObject(uri, found["size"], part, config.timeout_s)
+        yield StoredObject(uri, found["size"], found["ETag"], part, config.timeout_s)
 
     try:
         yield open_object

@@ -10,6 +10,7 @@ from tubelet.service.pipeline.registry import ModelRegistry
 from tubelet.service.pipeline.request import Request
 from tubelet.service.pipeline.segments import SegmentAggregator
 from tubelet.service.pipeline.window_stream import WindowStream
+from tubelet.service.pipeline.windows import ClassifiedWindow
 from tubelet.service.types.request import Options
 from tubelet.service.types.result import Classification, Emit
 
@@ -63,6 +64,7 @@ class Pipeline:
                 WindowStream(file, request, session, self._decoders, self._config) as windows,
             ):
                 async for window in windows:
+                    timings.windows += isinstance(window, ClassifiedWindow)
                     for event in segments.add(window):
                         with timings.client_wait():
                             await emit(event)

@@ -1,36 +1,30 @@
-"""Calls in flight: counts each one, answers its error with a status, and ends all when the server stops."""
+"""Calls in flight: counts and logs each one, answers its error with a status, ends all on a stop."""
 
 import asyncio
 import logging
-import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import grpc
 
 from tubelet.service.errors import InternalError, ServerStopped, TubeletError
+from tubelet.service.log.lines import request_id
 from tubelet.service.metrics import Metrics
+from tubelet.service.rpc.call import Call, certificate_name
+from tubelet.service.rpc.request_id import find_request_id
 from tubelet.service.rpc.request_stream import Context, is_out_of_time
-from tubelet.service.wire.status import to_status
+from tubelet.service.wire.status import REQUEST_ID, to_status
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class Call:
-    """A call in flight; ``model`` is its label in the metrics, and is set once the model is known."""
-
-    context: Context
-    model: str = ""
-
-
 class Calls:
-    """All calls in flight, which ``metrics`` count."""
+    """All calls in flight, which ``metrics`` count; of the successes, the share ``sample`` is logged."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, sample: float) -> None:
         self._metrics = metrics
+        self._sample = sample
         self._tasks: set[asyncio.Task[Any]] = set()
         self._has_ended = False
 
@@ -42,35 +36,38 @@ class Calls:
 
     @asynccontextmanager
     async def track(self, method: str, context: Context) -> AsyncIterator[Call]:
-        """Count the call that this task answers; an error ends it with a status that tells no internals."""
-        call, code, task = Call(context), grpc.StatusCode.OK, asyncio.current_task()
-        assert task is not None
+        """Count and log the call that this task answers; an error's status tells no internals."""
+        call, task = Call(method, context, find_request_id(context), certificate_name(context)), _this_task()
+        trailing_metadata = ((REQUEST_ID, call.request_id),)
         self._tasks.add(task)
+        request_id.set(call.request_id)
+        context.set_trailing_metadata(trailing_metadata)
         try:
-            with self._mask_errors(task):
+            with self._mask_errors(call.request_id, task):
                 yield call
         except TubeletError as error:
-            code = error.code
+            call.code, call.reason = error.code, error.reason
             if error.before_work:
                 self._metrics.rejected.labels(error.reason).inc()
             else:
                 self._metrics.failed.labels(error.reason, call.model).inc()
             status = to_status(error)
-            await context.abort(status.code, status.details, status.trailing_metadata)
+            await context.abort(status.code, status.details, status.trailing_metadata + trailing_metadata)
         except asyncio.CancelledError:
             late = is_out_of_time(context)
-            code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
-            self._metrics.failed.labels(code.name, call.model).inc()
+            call.code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
+            self._metrics.failed.labels(call.code.name, call.model).inc()
             raise
         finally:
             self._tasks.discard(task)
-            self._metrics.requests.labels(method, call.model, code.name).inc()
+            self._metrics.requests.labels(method, call.model, call.code.name).inc()
+            call.log(self._sample)
 
     @contextmanager
-    def _mask_errors(self, task: asyncio.Task[Any]) -> Iterator[None]:
+    def _mask_errors(self, call_id: str, task: asyncio.Task[Any]) -> Iterator[None]:
         """Turn any exception but the client's cancellation into a TubeletError.
 
-        An unexpected one is logged, and the client gets only its id.
+        An unexpected one is logged, and the client gets only the id of its call.
 
         Raises:
             ServerStopped: ``end_all`` cancelled the call.
@@ -84,6 +81,12 @@ class Calls:
                 if not self._has_ended or task.uncancel():
                     raise
                 raise ServerStopped("the server shut down before it could answer; try again") from None
-            error_id = uuid.uuid4().hex[:12]
-            logger.exception("internal error %s", error_id)
-            raise InternalError(error_id) from error
+            logger.exception("internal error", extra={"fields": {"request_id": call_id}})
+            raise InternalError(call_id) from error
+
+
+def _this_task() -> asyncio.Task[Any]:
+    """Return the task that runs."""
+    task = asyncio.current_task()
+    assert task is not None
+    return task

@@ -59,17 +59,18 @@ class Servicer(VideoClassifierServicer):
     """Answers the RPCs of tubelet.v1.VideoClassifier; all calls share one pipeline."""
 
     def __init__(
-        self, pipeline: Pipeline, admission: Admission, metrics: Metrics, idle_timeout_s: float
+        self,
+        pipeline: Pipeline,
+        admission: Admission,
+        metrics: Metrics,
+        calls: Calls,
+        idle_timeout_s: float,
     ) -> None:
         self._pipeline = pipeline
         self._admission = admission
         self._metrics = metrics
-        self._calls = Calls(metrics)
+        self._calls = calls
         self._idle_timeout_s = idle_timeout_s  # limit without a byte of an upload
-
-    def end_calls(self) -> None:
-        """Answer all calls in flight with SERVER_STOPPED."""
-        self._calls.end_all()
 
     async def Classify(
         self, request_iterator: AsyncIterator[Message], context: Context
@@ -112,19 +113,20 @@ class Servicer(VideoClassifierServicer):
             except (MalformedOption, UnknownModel) as error:
                 field = _FIELDS_OF_GET_MODEL[error.field]
                 raise type(error)(error.message, field=field, **error.metadata) from None
-            call.model = model.spec.name
+            call.spec = model.spec
             return pb.GetModelResponse(model=self._model(model))
 
     async def _classify(self, call: Call, messages: AsyncIterator[Message], emit: Emit) -> Classification:
         """Admit a call, read its options and classify its video; the ticket learns how long that took."""
         with (
-            self._admission.admit(_caller(call.context)) as ticket,
+            self._admission.admit(_caller(call)) as ticket,
             self._metrics.videos_in_flight.track_inprogress(),
         ):
             asked = await read_options(messages, call.context, self._idle_timeout_s)
             options, uri = options_from_proto(asked), uri_from_proto(asked)
             request = self._pipeline.request(options, ticket.deadline)
-            call.model = request.model.spec.name
+            call.spec, call.timings = request.model.spec, request.timings
+            emit = call.note_metadata(emit)
             try:
                 if uri is None:
                     chunks = read_chunks(messages, call.context, self._idle_timeout_s)
@@ -137,6 +139,7 @@ class Servicer(VideoClassifierServicer):
                 ticket.cancelled(request.timings.server_s)
                 raise
             ticket.answered(request.timings.server_s)
+            call.answer = answer
             return answer
 
     def _model(self, model: ServedModel) -> model_pb2.Model:
@@ -193,11 +196,10 @@ async def _refuse_further_messages(messages: AsyncIterator[Message], work: Corou
         await asyncio.wait((working, hearing))
 
 
-def _caller(context: Context) -> Caller:
-    """Identify the client by the name in its certificate, or else by its address without the port."""
-    names = (context.auth_context() or {}).get("x509_common_name", ())
-    name = next((name.decode() for name in names), context.peer().rpartition(":")[0])
-    return Caller(name, context.time_remaining())
+def _caller(call: Call) -> Caller:
+    """Identify the client by its identity, or else by its address without the port."""
+    name = call.identity or call.context.peer().rpartition(":")[0]
+    return Caller(name, call.context.time_remaining())
 
 
 async def fill_message(answer: Classification, message: classification_pb2.Classification) -> None:

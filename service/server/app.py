@@ -22,6 +22,7 @@ from tubelet.service.metrics import Metrics
 from tubelet.service.pipeline.pipeline import Pipeline
 from tubelet.service.pipeline.registry import ModelRegistry
 from tubelet.service.rpc.admission import Admission
+from tubelet.service.rpc.calls import Calls
 from tubelet.service.rpc.health import HEALTH_SERVICE, Health
 from tubelet.service.rpc.servicer import SERVICE, Servicer, add_to
 from tubelet.service.server.listening import choose_port, resolve, with_port
@@ -109,7 +110,12 @@ async def open_server(config: Config) -> AsyncIterator[RunningServer]:
         metrics.count_decoder_seconds(lambda: stages.decoders.busy_s)
         readiness.state = State.READY
         await health.set_ready(ready=True)
-        logger.info("ready after %.1f s", monotonic() - started)
+        logger.info(
+            "ready after %.1f s: gRPC on port %d, metrics on port %d",
+            monotonic() - started,
+            port,
+            metrics_port,
+        )
         watching = asyncio.create_task(_unready_when(stages.is_over, health, readiness))
         try:
             yield RunningServer(addresses, port, metrics_port, stages, metrics)
@@ -170,7 +176,8 @@ async def _serving(
     server: grpc.aio.Server, config: Config, pipeline: Pipeline, metrics: Metrics
 ) -> AsyncIterator[Health]:
     """Start to answer calls, with a health of NOT_SERVING, which is yielded; drain when the context ends."""
-    servicer = Servicer(pipeline, Admission(config.server), metrics, config.upload.idle_timeout_s)
+    calls = Calls(metrics, config.log.sample)
+    servicer = Servicer(pipeline, Admission(config.server), metrics, calls, config.upload.idle_timeout_s)
     add_to(server, servicer)
     health = Health(SERVICE)
     await health.set_ready(ready=False)
@@ -180,7 +187,7 @@ async def _serving(
     try:
         yield health
     finally:
-        ending = asyncio.get_running_loop().call_later(config.server.drain_s, servicer.end_calls)
+        ending = asyncio.get_running_loop().call_later(config.server.drain_s, calls.end_all)
         await server.stop(config.server.drain_s + _LAST_ANSWERS_S)
         ending.cancel()
 

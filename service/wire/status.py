@@ -20,6 +20,9 @@ SERVER_UNREACHABLE = "SERVER_UNREACHABLE"
 CONNECTION_LOST = "CONNECTION_LOST"
 """Reason of a ServerError made by the client: the connection broke during the call."""
 
+REQUEST_ID = "x-request-id"
+"""The metadata in which a client may send a request id, and in which the server returns the call's."""
+
 # gRPC clients drop statuses of more than 8 KiB. A status holds the message three times: once percent-encoded,
 # at up to three bytes for one, and twice in base64.
 _MAX_MESSAGE_BYTES = 1000
@@ -68,7 +71,8 @@ class ServerError(Exception):
 
     ``code`` is the name of the gRPC status code. ``reason`` is stable: the server's own, SERVER_UNREACHABLE,
     CONNECTION_LOST, or empty for errors of gRPC itself, such as a timeout. ``metadata`` holds the limit and
-    the value found. ``retry_after_s`` is set if a retry after that time may succeed.
+    the value found. ``retry_after_s`` is set if a retry after that time may succeed. ``request_id`` finds the
+    call in the server's log; it is empty if no tubelet server answered.
     """
 
     def __init__(
@@ -78,6 +82,7 @@ class ServerError(Exception):
         message: str,
         metadata: dict[str, str],
         retry_after_s: float | None = None,
+        request_id: str = "",
     ) -> None:
         super().__init__(f"{code} {reason}: {message}" if reason else f"{code}: {message}")
         self.code = code
@@ -85,6 +90,7 @@ class ServerError(Exception):
         self.message = message
         self.metadata = metadata
         self.retry_after_s = retry_after_s
+        self.request_id = request_id
 
 
 def from_rpc_error(error: grpc.RpcError, target: str) -> ServerError:
@@ -102,7 +108,10 @@ def from_rpc_error(error: grpc.RpcError, target: str) -> ServerError:
     message = call.details() or ""
     if not reason and call.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNIMPLEMENTED):
         reason, message = _connection_failure(call.code(), message, target)
-    return ServerError(call.code().name, reason, message, metadata, retry_after_s)
+    request_id = str(dict(call.trailing_metadata() or ()).get(REQUEST_ID, ""))
+    if call.code() is grpc.StatusCode.INTERNAL and request_id and request_id not in message:
+        message += f" (request id {request_id})"
+    return ServerError(call.code().name, reason, message, metadata, retry_after_s, request_id)
 
 
 def _proxy_hint() -> str:

@@ -1,5 +1,6 @@
 """End to end over a real channel: malformed messages and unexpected errors."""
 
+import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 
 from tests.support.running_server import OPTIONS, Served, wait_until
 from tests.support.sample_clip import panning_clip
+from tubelet.service.log.lines import JsonLines
 from tubelet.service.pipeline.registry import ModelRegistry
 from tubelet.service.wire.status import ServerError, from_rpc_error
 from tubelet.v1 import classification_pb2
@@ -122,5 +124,8 @@ def test_unexpected_errors_are_masked_in_every_method(
     assert (error.code, error.reason) == ("INTERNAL", "INTERNAL")
     assert "inside" not in str(error)
     wait_until(served, "tubelet_requests_total", before + 1, **counts)
-    assert error.metadata["error_id"] in caplog.text
+    assert error.request_id == error.metadata["request_id"]
+    assert error.request_id in error.message
+    logged = [JsonLines().format(record) for record in caplog.records if record.exc_info]
+    assert [json.loads(line)["request_id"] for line in logged] == [error.request_id]
     assert "RuntimeError: something inside" in caplog.text

@@ -27,6 +27,7 @@ class Bytes:
     def __init__(self, content: bytes, faults: list[Exception | None] | None = None) -> None:
         self.content = content
         self.size_bytes = len(content)
+        self.etag = ""
         self.asked: list[tuple[int, int]] = []
         self.gate_at = self.size_bytes
         self.gate = asyncio.Event()
