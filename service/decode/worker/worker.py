@@ -23,7 +23,7 @@ from tubelet.service.decode import protocol
 from tubelet.service.decode.demux.byte_source import ByteSource
 from tubelet.service.decode.demux.hwaccel import accelerator
 from tubelet.service.decode.frames.decoder import Job, decode
-from tubelet.service.decode.limits import Limits
+from tubelet.service.decode.limits import Limits, too_large
 from tubelet.service.decode.pixels.resample import preload
 from tubelet.service.decode.prctl import set_process_name
 from tubelet.service.decode.probe.probe import Track, probe, probe_header
@@ -177,14 +177,10 @@ class _Session:
         while (message := self._connection.receive_nowait()) is not None:
             self._handle(message[1])
         self._connection.send_heartbeat(self._id)
-        used_s = time.process_time() - self._cpu_at_start_s
-        if used_s > self._limits.max_cpu_s:
-            raise VideoRejected(
-                "VIDEO_TOO_LARGE",
-                f"the video needs more than {self._limits.max_cpu_s:g} s of processor time to decode",
-                limit=self._limits.max_cpu_s,
-                value=used_s,
-            )
+        limit_s, used_s = self._limits.max_cpu_s, time.process_time() - self._cpu_at_start_s
+        if used_s > limit_s:
+            explanation = f"the video needs more than {limit_s:g} s of processor time to decode"
+            raise too_large(explanation, limit_s, used_s)
 
     def _handle(self, request: Request) -> None:
         """Do what a message of the parent asks for."""
