@@ -23,7 +23,7 @@ from tests.support.running_server import Served
 from tubelet.service.cli.app import app
 from tubelet.service.client import Client
 from tubelet.service.config.config import Config
-from tubelet.service.config.renamed import RENAMED_FLAGS, RENAMED_KEYS
+from tubelet.service.config.renamed import REMOVED_KEYS, RENAMED_FLAGS, RENAMED_KEYS
 from tubelet.service.errors import reasons
 from tubelet.service.log.lines import JsonLines
 from tubelet.v1 import video_classifier_pb2 as pb
@@ -117,11 +117,13 @@ def test_deploy_page_names_metrics_that_exist() -> None:
 
 
 def test_old_names_are_listed_with_their_new_ones() -> None:
-    rows = re.findall(r"^\| (\w+) \| `(.+?)` \| `(.+?)` \|$", section("Renamed before 1.0", DEPLOY), re.M)
+    text = section("Renamed before 1.0", DEPLOY)
+    rows = re.findall(r"^\| (\w+) \| `(.+?)` \| `(.+?)` \|$", text, re.M)
+    assert dict(re.findall(r"^\| key \| `(.+?)` \| removed: (.+) \|$", text, re.M)) == REMOVED_KEYS
     assert {old: new for kind, old, new in rows if kind == "key"} == RENAMED_KEYS
     assert {old: new for kind, old, new in rows if kind == "flag"} == RENAMED_FLAGS
     assert set(RENAMED_KEYS.values()) <= keys()
-    assert set(RENAMED_KEYS).isdisjoint(keys())
+    assert {*RENAMED_KEYS, *REMOVED_KEYS}.isdisjoint(keys())
     for kind, known in (("metric", METRICS), ("cause", set(deploy_reference.LABEL_VALUES["cause"]))):
         old, new = ({row[place] for row in rows if row[0] == kind} for place in (1, 2))
         assert new <= known

@@ -1,1 +1,1 @@
-"""Fast inference: number formats, packed layers for CPUs, CUDA graphs, OpenVINO, memory."""
+"""Fast inference: number formats, packed layers for CPUs, CUDA graphs, memory."""

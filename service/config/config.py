@@ -192,12 +192,8 @@ class EngineConfig(_Table):
     precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
     """Number format of the models. `auto`: bf16 where the chip multiplies it natively, else fp32. A format
     that the chip lacks is refused; see [Tuning](#tuning)."""
-    runtime: Literal["torch", "openvino"] = "torch"
-    """`openvino` computes the spatial stage on a CPU with OpenVINO (`pip install 'tubelet[openvino]'`); see
-    [Tuning](#tuning)."""
     threads: int | None = Field(default=None, ge=1)
-    """Threads that compute on the CPU, a batch each (with OpenVINO, all of them one batch). Not set: one a
-    core."""
+    """Threads that compute on the CPU, a batch each. Not set: one a core."""
     max_batch_units: int | None = Field(default=None, ge=1)
     """Units in the largest batch of the spatial stage. Not set: 32 on a CPU, 128 on a GPU. Each model uses
     the smallest batch that is as fast; see [Tuning](#tuning)."""
@@ -282,7 +278,8 @@ def load_config(path: Path | None = None, **flags: Any) -> Config:
     """Read the configuration from flags, environment and the file at ``path``.
 
     Raises:
-        BadConfig: an unknown or renamed key, a value out of its range, or a file that is absent or not TOML.
+        BadConfig: an unknown, renamed or removed key, a value out of its range, or a file that is absent or
+            not TOML.
     """
     check_variables(Config)
     if path is not None and not path.is_file():

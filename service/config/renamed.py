@@ -1,4 +1,4 @@
-"""Old names of configuration keys and flags, and their new ones. An old name is refused with the new one.
+"""Old configuration keys and flags. One is refused with its new name, or with the reason why it is gone.
 
 ``deploy/README.md`` lists them under "Renamed before 1.0".
 """
@@ -15,6 +15,9 @@ RENAMED_KEYS = {
     "decode.max_uploading": "decode.max_uploading_videos",
 }
 
-REMOVED_KEYS = {"upload.memory_bytes": "all bytes of a video go to an unnamed file in upload.directory"}
+REMOVED_KEYS = {
+    "engine.runtime": "models compute in torch; delete the key",
+    "upload.memory_bytes": "all bytes of a video go to an unnamed file in upload.directory",
+}
 
 RENAMED_FLAGS = {"--as": "--inflate-to"}

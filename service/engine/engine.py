@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
-from time import monotonic, process_time, thread_time
+from time import monotonic, thread_time
 
 from tubelet.models.repository.repository import ModelStore
 from tubelet.models.runtime.host_memory import keep_freed_memory
@@ -52,7 +52,7 @@ class Engine:
         self._cpu_threads = CpuThreads(config.threads or usable_cores())
         devices = choose_devices(config.device)
         self._dtype = choose_dtype(config.precision, *devices)
-        self._devices = expand_cpu_cores(config, devices, self._cpu_threads.total)
+        self._devices = expand_cpu_cores(devices, self._cpu_threads.total)
         on_cores = [str(device) for device in self._devices if device.type == "cpu"]
         if on_cores:
             keep_freed_memory()
@@ -120,7 +120,7 @@ class Engine:
             self._unschedule(served)
             raise
         self._publish(served, loaded - began, monotonic() - loaded)
-        if measured.is_disturbed and self._can_measure_beside_requests(runners[0]):
+        if measured.is_disturbed and runners[0].device.type == "cpu":
             self._remeasure_later(served, meter)
         return served
 
@@ -157,9 +157,8 @@ class Engine:
     def _load_runners(self, store: ModelStore, spec: ModelSpec, largest: int) -> list[ModelRunner]:
         """Load a model on each device, for batches of at most ``largest`` units. The cores share one copy."""
         config, dtype = self._config, self._dtype
-        self._cpu_threads.set(
-            self._cpu_threads.total
-        )  # of this thread, which compiles the model for this number of threads
+        # The weights are packed on this thread, to which torch gives as many as the last measurement had.
+        self._cpu_threads.set(self._cpu_threads.total)
         on_cpu: VideoModel | None = None
         runners: list[ModelRunner] = []
         for device in self._devices:
@@ -171,14 +170,9 @@ class Engine:
 
     def _meter(self, runner: ModelRunner, spec: ModelSpec, largest: int) -> BatchMeter:
         """Make the meter of batch sizes on ``runner``, with the clock that suits its device."""
-        if self._can_measure_beside_requests(runner):
+        if runner.device.type == "cpu":
             return BatchMeter(runner.on_one_thread(), spec, largest, thread_time)
-        # OpenVINO computes on threads of its own: only the processor time of the whole process includes them.
-        return BatchMeter(runner, spec, largest, process_time if runner.device.type == "cpu" else monotonic)
-
-    def _can_measure_beside_requests(self, runner: ModelRunner) -> bool:
-        """Return whether the model can be measured on one thread while requests are computed."""
-        return runner.device.type == "cpu" and self._config.runtime == "torch"
+        return BatchMeter(runner, spec, largest)
 
     def _remeasure_later(self, model: ServedModel, meter: BatchMeter) -> None:
         """Measure the batch sizes of ``model`` again in the background, while the engine is idle."""

@@ -4,12 +4,10 @@ import logging
 
 import torch
 
-from tubelet.models.errors import UnsupportedPrecision
 from tubelet.models.repository.repository import ModelStore
 from tubelet.models.runtime.cuda_graphs import GraphedModel
 from tubelet.models.runtime.int8 import Int8Linear
 from tubelet.models.runtime.onednn import PackedLinear, pack
-from tubelet.models.runtime.openvino import OpenVinoModel
 from tubelet.models.runtime.precision import check_int8
 from tubelet.models.spec import ModelSpec
 from tubelet.models.video_model import VideoModel
@@ -40,17 +38,15 @@ def choose_devices(wanted: str) -> list[torch.device]:
     return devices
 
 
-def expand_cpu_cores(config: EngineConfig, devices: list[torch.device], cores: int) -> list[torch.device]:
+def expand_cpu_cores(devices: list[torch.device], cores: int) -> list[torch.device]:
     """Replace the CPU among ``devices`` by one device for each of the ``cores``: ``cpu:0``, ``cpu:1``, ...
 
-    Each of the returned devices computes one batch at a time. For OpenVINO there is one CPU device, since it
-    spreads each batch over all cores itself.
+    Each of the returned devices computes one batch at a time.
     """
-    each = 1 if config.runtime == "openvino" else cores
     return [
         torch.device("cpu", core) if device == torch.device("cpu") else device
         for device in devices
-        for core in range(each if device == torch.device("cpu") else 1)
+        for core in range(cores if device == torch.device("cpu") else 1)
     ]
 
 
@@ -73,13 +69,6 @@ def load_model(
     """
     if config.precision == "int8":
         check_int8(spec.family)
-    if device.type == "cpu" and config.runtime == "openvino":
-        if config.precision == "int8":
-            raise UnsupportedPrecision(
-                "engine.precision is int8, which engine.runtime openvino does not support; use runtime torch"
-            )
-        model = store.find(spec.name, spec.version).load()
-        return OpenVinoModel(model, spec.sampling.frames_per_unit, dtype)
     model = store.find(spec.name, spec.version).load().to(device=device, dtype=dtype)
     if device.type == "cpu":
         pack(model, Int8Linear if config.precision == "int8" else PackedLinear)

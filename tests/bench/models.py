@@ -1,4 +1,4 @@
-"""Measures models on a CPU: tubelet beside transformers and OpenVINO, with the same weights, in one run.
+"""Measures models on a CPU: tubelet beside transformers, with the same weights, in one run.
 
     python -m tests.bench.models [--rounds N] [--only NAME]
 
@@ -33,7 +33,6 @@ from tubelet.models.flops import window_flops
 from tubelet.models.runtime.host_memory import keep_freed_memory
 from tubelet.models.runtime.int8 import Int8Linear
 from tubelet.models.runtime.onednn import PackedLinear, pack
-from tubelet.models.runtime.openvino import OpenVinoModel
 from tubelet.models.runtime.precision import auto_precision, choose_dtype, native_precisions
 from tubelet.models.spec import Preprocessing, Provenance, Sampling
 from tubelet.models.video_model import VideoModel
@@ -116,9 +115,6 @@ def contestants(case: Subject, units: torch.Tensor) -> dict[str, Run]:
             model = copy.deepcopy(case.theirs).to(dtype)
             pixels = case.model.normalise(units).permute(0, 1, 4, 2, 3).to(dtype)
             runs[f"transformers {precision}"] = lambda model=model, pixels=pixels: model(pixels).logits
-    on_openvino = OpenVinoModel(case.model, case.sampling.frames_per_unit, DTYPES[AUTO])
-    runs[f"tubelet on OpenVINO {AUTO}"] = lambda: batched(on_openvino, units)
-    runs[f"OpenVINO {AUTO}"] = openvino(case.model, units)
     return runs
 
 
@@ -126,31 +122,6 @@ def batched(model: VideoModel, units: torch.Tensor) -> torch.Tensor:
     """Compute a clip as the engine does: its units in batches of a size for CPUs, then the window."""
     embeddings = torch.cat([model.encode(batch) for batch in units.split(model.cpu_batch_units)])
     return model.classify(embeddings[None])
-
-
-def openvino(model: VideoModel, units: torch.Tensor) -> Run:
-    import openvino as ov
-
-    model = copy.deepcopy(model)
-    # Its converter does not follow operations in place.
-    model.normalise = lambda units: (units.to(model.mean.dtype) / 255 - model.mean) / model.std
-
-    class Whole(torch.nn.Module):
-        """A model as one graph, from uint8 units to logits."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
-
-        def forward(self, units: torch.Tensor) -> torch.Tensor:
-            return self.model(units[None])
-
-    converted = ov.convert_model(Whole(), example_input=units)
-    converted.reshape(list(units.shape))
-    hint = {"bf16": "bf16", "fp32": "f32"}[AUTO]
-    options = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-    compiled = ov.compile_model(converted, "CPU", options | {"PERFORMANCE_HINT": "LATENCY"})
-    return lambda: torch.from_numpy(compiled(units.numpy())[0])
 
 
 def seconds(run: Callable[[], object]) -> float:

@@ -1,7 +1,6 @@
 """The fast path gives the plain one's answers; FLOPs are those of the formulas."""
 
 import copy
-import os
 import subprocess
 import sys
 
@@ -19,9 +18,7 @@ from tubelet.models.families.torchvision import TorchvisionDims
 from tubelet.models.families.vit import ViTDims
 from tubelet.models.flops import window_flops
 from tubelet.models.runtime.onednn import pack
-from tubelet.models.runtime.openvino import OpenVinoModel
 from tubelet.models.spec import Preprocessing, Sampling
-from tubelet.models.video_model import CPU_BATCH_TOKENS
 
 OURS = [case for case in CASES if not case.startswith("torchvision")]
 
@@ -44,47 +41,6 @@ def test_packed_equals_plain(case: str, dtype: torch.dtype) -> None:
     windows = wanted.unflatten(0, (2, s))
     found = packed.classify(windows.to(dtype)).float()
     assert F.cosine_similarity(found, plain.classify(windows)).min() >= 0.9995
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("case", CASES)
-@torch.inference_mode()
-def test_openvino_equals_plain(case: str, dtype: torch.dtype) -> None:
-    plain = build(case)
-    t, s, _ = CASES[case]
-    plain.tokens_per_unit = CPU_BATCH_TOKENS // 3  # a full batch of three units, and single ones
-    model = OpenVinoModel(plain, t, dtype)
-    units = random_units(2 * s, t)
-    found, wanted = model.encode(units).float(), plain.encode(units)
-    scale = wanted.abs().max().item()
-    if dtype == torch.float32:
-        torch.testing.assert_close(found, wanted, atol=1e-4 * scale, rtol=1e-4)
-    assert F.cosine_similarity(found.flatten() / scale, wanted.flatten() / scale, dim=0) >= 0.9995
-    windows = found.unflatten(0, (2, s))
-    logits = model.classify(windows.to(dtype)).float()
-    assert F.cosine_similarity(logits / scale, plain.classify(windows) / scale).min() >= 0.9995
-
-
-_CONVERTING = """
-import sys, torch
-from tubelet.models.runtime.openvino import OpenVinoModel
-from tests.support.models import build
-
-seen = []
-sys.addaudithook(lambda event, _: seen.append(event) if event in ("os.fork", "socket.connect") else None)
-OpenVinoModel(build("vit"), 1, torch.float32)
-from concurrent.futures.thread import _python_exit
-_python_exit()  # whatever is left to be done elsewhere
-sys.exit(", ".join(seen) or None)
-"""
-
-
-def test_openvino_neither_forks_nor_reports() -> None:
-    environment = {key: value for key, value in os.environ.items() if key != "CI"}
-    result = subprocess.run(
-        [sys.executable, "-c", _CONVERTING], env=environment, stderr=subprocess.PIPE, text=True
-    )
-    assert result.returncode == 0, result.stderr
 
 
 @torch.inference_mode()
