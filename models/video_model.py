@@ -1,10 +1,11 @@
-"""The interface between the engine and every model family: encode units, classify windows.
+"""The interface between the engine and every model family: embed units, pool windows, map vectors to logits.
 
 B windows, S units in a window, N units in a batch, t frames in a unit, H W C pixels,
-D embedding width, K classes.
+D width of a unit's embedding, E width of a window's vector, K classes.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -16,14 +17,16 @@ CPU_BATCH_TOKENS = 2048
 
 
 class VideoModel(nn.Module, ABC):
-    """A video classifier in two stages: each unit alone, then the units of a window together.
+    """A video classifier in three steps: embed each unit, pool the units of a window, classify its vector.
 
-    ``encode`` treats every unit independently of its batch, so units of any videos may share one;
-    ``classify`` does so for windows. Both run in eval mode under ``torch.inference_mode``.
+    ``encode`` treats every unit independently of its batch, so units of any videos may share one; ``pool``,
+    ``head`` and ``classify`` do so for windows. All run in eval mode under ``torch.inference_mode``.
     """
 
     mean: Tensor
     std: Tensor
+    head: Callable[[Tensor], Tensor]
+    """The classification head, a module or a function: (..., E) -> (..., K) logits."""
     tokens_per_unit = CPU_BATCH_TOKENS
     """Tokens of one unit that attend to each other."""
     supports_cuda_graphs = True
@@ -37,11 +40,15 @@ class VideoModel(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, units: Tensor) -> Tensor:
-        """Embed units of raw pixels, the spatial stage: (N, t, H, W, C) uint8 -> (N, D)."""
+        """Embed units of raw pixels, the spatial stage: (N, t, H, W, C) uint8 -> (N, D), before the head."""
 
     @abstractmethod
+    def pool(self, windows: Tensor) -> Tensor:
+        """Compute the vector of each window from its units' embeddings: (B, S, D) -> (B, E)."""
+
     def classify(self, windows: Tensor) -> Tensor:
         """Classify windows of embeddings, the temporal stage: (B, S, D) -> (B, K) logits."""
+        return self.head(self.pool(windows))
 
     @property
     def cpu_batch_units(self) -> int:
@@ -64,3 +71,17 @@ class VideoModel(nn.Module, ABC):
         """Classify whole windows, as in training: (B, S, t, H, W, C) uint8 -> (B, K) logits."""
         embeddings = self.encode(clips.flatten(0, 1))
         return self.classify(embeddings.unflatten(0, clips.shape[:2]))
+
+
+class AveragingModel(VideoModel):
+    """A model that classifies units one by one: a window's logits are the mean of theirs, and E = D.
+
+    The head comes before the mean. After it, a head of one linear layer would give the same logits, to
+    rounding; a head with an activation would not.
+    """
+
+    def pool(self, windows: Tensor) -> Tensor:
+        return windows.mean(dim=1)
+
+    def classify(self, windows: Tensor) -> Tensor:
+        return self.head(windows).mean(dim=1)

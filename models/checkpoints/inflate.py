@@ -30,13 +30,12 @@ def inflate(foreign: ForeignCheckpoint, frames: int, tubelet: int) -> ForeignChe
         raise CannotImport(f"only an image ViT with a linear head can be inflated, not {type(dims).__name__}")
     if frames % tubelet:
         raise CannotImport(f"tubelets of {tubelet} frames do not divide a window of {frames}")
-    sizes = {key: asdict(dims)[key] for key in ("embed_dim", "num_heads", "mlp_dim", "norm_eps", "act")}
     inflated = FactorisedDims(
         tubelet_size=(tubelet, *patch_sides(dims.patch_size)),
         units_per_window=frames // tubelet,
         spatial_depth=dims.depth,
         temporal_depth=TEMPORAL_DEPTH,
-        **sizes,
+        **asdict(dims.block),
     )
     if "head.weight" not in foreign.state and not foreign.labels:
         raise CannotImport("the image ViT has no head; name the labels of the new one with --labels")

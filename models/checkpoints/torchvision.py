@@ -17,13 +17,12 @@ from torchvision.models import WeightsEnum
 from tubelet.models.checkpoints.foreign_checkpoint import ForeignCheckpoint, read_tensors
 from tubelet.models.checkpoints.state_dict import ATTRIBUTES
 from tubelet.models.checkpoints.torchvision_heads import (
-    head_of,
     of_inner_model,
     with_usual_head,
     without_auxiliary_heads,
 )
 from tubelet.models.errors import CannotImport
-from tubelet.models.families.torchvision import TorchvisionDims
+from tubelet.models.families.torchvision import TorchvisionDims, head_of
 from tubelet.models.families.vit import ViTDims
 from tubelet.models.spec import Accuracy, Preprocessing, Provenance, Resample, Sampling
 

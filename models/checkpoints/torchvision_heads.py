@@ -6,26 +6,9 @@ from pathlib import Path
 from torch import Tensor
 
 from tubelet.models.errors import CannotImport
+from tubelet.models.families.torchvision import head_of
 
-# Prefixes of an architecture's name -> its head; the first match counts.
-_HEADS = (
-    (("vit_",), "heads.head"),
-    (("mvit_",), "head.1"),
-    (("swin",), "head"),
-    (("s3d", "mobilenet_v2", "efficientnet_", "mnasnet", "squeezenet"), "classifier.1"),
-    (("mobilenet_v3_",), "classifier.3"),
-    (("convnext_",), "classifier.2"),
-    (("maxvit_",), "classifier.5"),
-    (("alexnet", "vgg"), "classifier.6"),
-    (("densenet",), "classifier"),
-    (("",), "fc"),
-)
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
-
-
-def head_of(name: str) -> str:
-    """Return the name of the head of architecture ``name``."""
-    return next(head for prefixes, head in _HEADS if name.startswith(prefixes))
 
 
 def of_inner_model(state: dict[str, Tensor], name: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:

@@ -21,7 +21,7 @@ from tubelet.models.families.layers import (
     initialise,
 )
 from tubelet.models.spec import Preprocessing
-from tubelet.models.video_model import VideoModel
+from tubelet.models.video_model import AveragingModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class ChannelStackDims(TransformerDims):
     act: Activation = "gelu"
 
 
-class ChannelStack(VideoModel):
+class ChannelStack(AveragingModel):
     """A ViT over stacked frames: a unit is a whole view of the window, the logits of views are averaged."""
 
     def __init__(self, dims: ChannelStackDims, preprocessing: Preprocessing, num_classes: int) -> None:
@@ -57,9 +57,6 @@ class ChannelStack(VideoModel):
 
     def encode(self, units: Tensor) -> Tensor:
         return self.spatial.cls(self._patches(units))
-
-    def classify(self, windows: Tensor) -> Tensor:
-        return self.head(windows).mean(dim=1)
 
     def _patches(self, units: Tensor) -> Tensor:
         """Normalise units, stack their frames as channels, embed the patches: -> (N, P, D)."""

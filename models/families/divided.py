@@ -25,7 +25,7 @@ from tubelet.models.families.layers import (
     initialise,
 )
 from tubelet.models.spec import Preprocessing
-from tubelet.models.video_model import VideoModel
+from tubelet.models.video_model import AveragingModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class DividedBlock(nn.Module):
         return cls_token + self.mlp(self.norm2(cls_token))
 
 
-class Divided(VideoModel):
+class Divided(AveragingModel):
     """A TimeSformer: a unit is a whole view of the window, the logits of views are averaged."""
 
     def __init__(self, dims: DividedDims, preprocessing: Preprocessing, num_classes: int) -> None:
@@ -119,6 +119,3 @@ class Divided(VideoModel):
             cls_token, tokens = block(cls_token, tokens)
         last = cast(DividedBlock, self.blocks[-1])
         return self.norm(last.cls(cls_token, tokens)[:, 0])
-
-    def classify(self, windows: Tensor) -> Tensor:
-        return self.head(windows).mean(dim=1)

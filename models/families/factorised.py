@@ -59,8 +59,8 @@ class Factorised(VideoModel):
     def encode(self, units: Tensor) -> Tensor:
         return self.spatial.cls(self.patch_embed(self.normalise(units)))
 
-    def classify(self, windows: Tensor) -> Tensor:
-        return self.head(self.temporal.cls(windows))
+    def pool(self, windows: Tensor) -> Tensor:
+        return self.temporal.cls(windows)
 
 
 @torch.no_grad()

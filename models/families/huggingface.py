@@ -1,6 +1,6 @@
 """The ``hf`` family: video classifiers that run through transformers, such as V-JEPA 2 and VideoPrism.
 
-B windows, S units in a window, N units in a batch, t frames in a unit, H W C pixels, K classes.
+N units in a batch, t frames in a unit, H W C pixels, D embedding width.
 """
 
 import json
@@ -12,8 +12,9 @@ from einops import rearrange
 from torch import Tensor
 
 from tubelet.models.errors import MissingExtra
+from tubelet.models.families.deferred_head import defer_layer
 from tubelet.models.spec import Preprocessing
-from tubelet.models.video_model import VideoModel
+from tubelet.models.video_model import AveragingModel
 
 # Keys of a config that name other code, on the hub or installed here, which transformers would fetch or call.
 _CODE_KEYS = frozenset(
@@ -38,8 +39,8 @@ class HfDims:
     frames: int
 
 
-class HfModel(VideoModel):
-    """A model of transformers: a unit is a whole view, embedded by its logits (D = K), which are averaged.
+class HfModel(AveragingModel):
+    """A model of transformers: a unit is a whole view, embedded by the pooled vector before the classifier.
 
     Raises:
         MissingExtra: transformers is not installed.
@@ -52,14 +53,11 @@ class HfModel(VideoModel):
         config = trusted_config(json.loads(dims.config) | {"num_labels": num_classes})
         library = transformers()
         self.net: Any = library.AutoModelForVideoClassification.from_config(config, dtype=torch.float32)
+        self.head = defer_layer(self.net, "classifier")
 
     def encode(self, units: Tensor) -> Tensor:
-        """Run the whole network on each unit: (N, t, H, W, C) uint8 -> (N, K) logits, not an embedding."""
         pixels = rearrange(self.normalise(units), "n t h w c -> n t c h w")
-        return self.net(**{self.net.main_input_name: pixels}).logits
-
-    def classify(self, windows: Tensor) -> Tensor:
-        return windows.mean(dim=1)
+        return self.net(**{self.net.main_input_name: pixels}).logits  # the input of the deferred classifier
 
 
 def trusted_config(config: dict[str, Any]) -> Any:

@@ -24,7 +24,7 @@ from tubelet.models.families.layers import (
     initialise,
 )
 from tubelet.models.spec import Preprocessing
-from tubelet.models.video_model import VideoModel
+from tubelet.models.video_model import AveragingModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class MeanEncoder(nn.Module):
         return self.fc_norm(self.blocks(tokens + self.pos_embed).mean(dim=1))
 
 
-class Joint(VideoModel):
+class Joint(AveragingModel):
     """A joint model: a unit is a whole view of the window, the logits of views are averaged."""
 
     def __init__(self, dims: JointDims, preprocessing: Preprocessing, num_classes: int) -> None:
@@ -83,9 +83,6 @@ class Joint(VideoModel):
     def encode(self, units: Tensor) -> Tensor:
         tokens = self.patch_embed(self.normalise(units))
         return self.spacetime.cls(tokens) if isinstance(self.spacetime, Encoder) else self.spacetime(tokens)
-
-    def classify(self, windows: Tensor) -> Tensor:
-        return self.head(windows).mean(dim=1)
 
 
 def sinusoids(positions: int, width: int) -> Tensor:

@@ -20,7 +20,7 @@ from tubelet.models.families.layers import (
     initialise,
 )
 from tubelet.models.spec import Preprocessing
-from tubelet.models.video_model import VideoModel
+from tubelet.models.video_model import AveragingModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class ViTDims(TransformerDims):
     act: Activation = "gelu"
 
 
-class ViT(VideoModel):
+class ViT(AveragingModel):
     """A ViT: a unit is one frame, embedded by its class token; a window's logits are the mean over frames."""
 
     def __init__(self, dims: ViTDims, preprocessing: Preprocessing, num_classes: int) -> None:
@@ -60,9 +60,6 @@ class ViT(VideoModel):
 
     def encode(self, units: Tensor) -> Tensor:
         return self.spatial.cls(self._patches(units))
-
-    def classify(self, windows: Tensor) -> Tensor:
-        return self.head(windows).mean(dim=1)
 
     def _patches(self, units: Tensor) -> Tensor:
         """Normalise frames and embed their patches: (N, 1, H, W, C) uint8 -> (N, P, D)."""

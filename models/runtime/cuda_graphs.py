@@ -20,6 +20,7 @@ class GraphedModel(VideoModel):
     def __init__(self, model: VideoModel, frames_per_unit: int, max_batch_units: int) -> None:
         super().__init__(model.preprocessing)
         self.tokens_per_unit = model.tokens_per_unit
+        self.head = model.head
         self._model = model
         size, device = model.preprocessing, model.mean.device
         shape = (max_batch_units, frames_per_unit, size.height, size.width, 3)
@@ -45,6 +46,9 @@ class GraphedModel(VideoModel):
         self._units[: len(units)].copy_(units, non_blocking=True)
         graph.replay()
         return embeddings[: len(units)].clone()  # the next replay overwrites them
+
+    def pool(self, windows: Tensor) -> Tensor:
+        return self._model.pool(windows)
 
     def classify(self, windows: Tensor) -> Tensor:
         return self._model.classify(windows)

@@ -43,7 +43,7 @@ def runners(
     for device in map(torch.device, devices or ("cpu",)):
         torch.manual_seed(0)
         model = family(dims, preprocessing, 3).eval()
-        torch.nn.init.normal_(model.head.weight)
+        torch.nn.init.normal_(model.get_parameter("head.weight"))
         found.append(ModelRunner(spec, model.to(device), device, 8, release, CpuThreads(2)))
     return spec, found
 

@@ -11,21 +11,18 @@ from typing import Any
 from torch import Tensor, nn
 
 from tubelet.models.spec import Preprocessing
-from tubelet.models.video_model import VideoModel
+from tubelet.models.video_model import AveragingModel, VideoModel
 
 
-class MeanColour(VideoModel):
-    """Labels by the mean colour of frames: a unit is a frame, a window's logits are their mean."""
+class MeanColour(AveragingModel):
+    """Labels by the mean colour of frames: a unit is a frame, a window's logits are the mean over frames."""
 
     def __init__(self, preprocessing: Preprocessing, num_classes: int, hidden_dim: int) -> None:
         super().__init__(preprocessing)
-        self.layers = nn.Sequential(nn.Linear(3, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, num_classes))
+        self.head = nn.Sequential(nn.Linear(3, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, num_classes))
 
     def encode(self, units: Tensor) -> Tensor:
-        return self.layers(self.normalise(units).mean(dim=(1, 2, 3)))
-
-    def classify(self, windows: Tensor) -> Tensor:
-        return windows.mean(dim=1)
+        return self.normalise(units).mean(dim=(1, 2, 3))
 
 
 def build(dims: dict[str, Any], preprocessing: Preprocessing, num_classes: int) -> VideoModel:

@@ -119,6 +119,16 @@ def test_options_that_no_family_has_run_through_transformers(tmp_path: Path, opt
     torch.testing.assert_close(ours(entry, clips(2)), wanted, atol=1e-4, rtol=0)
 
 
+@torch.inference_mode()
+def test_an_embedding_is_the_input_of_the_classifier(tmp_path: Path) -> None:
+    model = save("vjepa2", tmp_path / "theirs")
+    inputs: list[torch.Tensor] = []
+    model.classifier.register_forward_pre_hook(lambda _, seen: inputs.append(seen[0]))
+    reference(model, "vjepa2", tmp_path / "theirs", clips(2))
+    found = bring(tmp_path / "theirs", tmp_path / "store").load().encode(clips(2))
+    torch.testing.assert_close(found, inputs[0], atol=1e-4, rtol=0)
+
+
 CODE_OF_OTHERS: Any = {
     "attn_implementation": "some-org/some-kernel",
     "_attn_implementation": "some-org/some-kernel",

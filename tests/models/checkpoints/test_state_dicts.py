@@ -21,10 +21,10 @@ from tests.support.checkpoints import CASES, COMMON, VIDEO
 from tubelet.models.checkpoints.foreign_checkpoint import read_tensors
 from tubelet.models.checkpoints.importer import read_source, store_model
 from tubelet.models.checkpoints.state_dict import ATTRIBUTES
-from tubelet.models.checkpoints.torchvision_heads import head_of, of_inner_model
+from tubelet.models.checkpoints.torchvision_heads import of_inner_model
 from tubelet.models.errors import CannotImport
 from tubelet.models.families.registry import build_on_meta
-from tubelet.models.families.torchvision import TorchvisionDims
+from tubelet.models.families.torchvision import TorchvisionDims, head_of
 from tubelet.models.repository.repository import ModelStore
 from tubelet.models.spec import Preprocessing
 from tubelet.service.cli.app import app

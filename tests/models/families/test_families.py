@@ -8,6 +8,7 @@ from tubelet.models.families.factorised import central_frame_
 from tubelet.models.families.layers import PatchEmbed, TubeletEmbed
 from tubelet.models.families.registry import Dims, build_model, build_on_meta, describe_mismatch
 from tubelet.models.families.torchvision import TorchvisionDims
+from tubelet.models.families.vit import ViTDims
 
 
 @pytest.mark.parametrize("family", CASES)
@@ -15,8 +16,30 @@ from tubelet.models.families.torchvision import TorchvisionDims
 def test_shapes(family: str) -> None:
     model, (t, s, _) = build(family), CASES[family]
     embeddings = model.encode(random_units(2 * s, t))
-    assert embeddings.shape[0] == 2 * s
-    assert model.classify(embeddings.unflatten(0, (2, s))).shape == (2, CLASSES)
+    assert len(embeddings) == 2 * s
+    windows = embeddings.unflatten(0, (2, s))
+    assert model.pool(windows).shape[0] == 2
+    assert model.head(model.pool(windows)).shape == model.classify(windows).shape == (2, CLASSES)
+
+
+@pytest.mark.parametrize("family", CASES)
+@torch.inference_mode()
+def test_a_linear_head_classifies_the_vector_of_a_window(family: str) -> None:
+    model, (t, s, _) = build(family), CASES[family]
+    windows = model.encode(random_units(2 * s, t)).unflatten(0, (2, s))
+    logits = model.classify(windows)
+    torch.testing.assert_close(model.head(model.pool(windows)), logits, atol=1e-5, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_a_head_with_an_activation_comes_before_the_mean() -> None:
+    torch.manual_seed(0)
+    model = build_model(ViTDims(16, WIDTH, 2, 3, 96, representation_dim=24), PREPROCESSING, CLASSES).eval()
+    torch.nn.init.normal_(model.get_parameter("head.fc1.weight"))
+    windows = model.encode(random_units(6, 1))[None]
+    logits = model.classify(windows)
+    torch.testing.assert_close(logits, torch.stack([model.head(unit) for unit in windows[0]]).mean(0)[None])
+    assert (model.head(model.pool(windows)) - logits).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -61,8 +84,8 @@ def test_only_the_factorised_family_depends_on_unit_order() -> None:
         model, ordered = build(family), family == "factorised"
         for parameter in model.parameters():
             parameter.mul_(5)  # attention that is far from uniform
-        _, s, dims = CASES[family]
-        windows = torch.randn(1, s, CLASSES if isinstance(dims, TorchvisionDims) else WIDTH)
+        t, s, _ = CASES[family]
+        windows = torch.randn(1, s, model.encode(random_units(1, t)).shape[1])
         relative_difference = (model.classify(windows) - model.classify(windows.flip(1))).abs().max() > 1e-3
         assert bool(relative_difference) == ordered, family
 
