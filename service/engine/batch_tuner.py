@@ -34,14 +34,15 @@ class BatchCost:
 class BatchTuning:
     """Chosen batch sizes: the largest that pays and the preferred one, with their wall times.
 
-    ``unit_s`` is the time of a unit in a batch of ``max_size``, ``preferred_s`` that of a whole batch of
-    ``preferred_size``. A unit costs hardly more in a preferred batch than in the largest.
+    ``item_s`` is the time of an item in a batch of ``max_size``, ``preferred_s`` that of a whole batch of
+    ``preferred_size``. An item costs hardly more in a preferred batch than in the largest. The defaults are
+    for batches that were not measured: none is worth waiting for.
     """
 
     max_size: int
-    unit_s: float
-    preferred_size: int
-    preferred_s: float
+    item_s: float = 0.0
+    preferred_size: int = 1
+    preferred_s: float = 0.0
 
 
 def largest_batch(spec: ModelSpec, device_type: str) -> int:

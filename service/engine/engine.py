@@ -108,10 +108,9 @@ class Engine:
             spec,
             runners,
             precision=precision_name(config.precision, *self._devices),
-            max_batch_units=measured.tuning.max_size,
+            tuning=measured.tuning,
             max_batch_windows=config.max_batch_windows,
         )
-        served.encode.resize(measured.tuning)
         self._executor.add(served.encode)
         self._executor.add(served.classify)
         try:
@@ -180,7 +179,7 @@ class Engine:
         async def run() -> None:
             """Measure until nothing disturbs it; on an error, the batch sizes stay."""
             try:
-                await remeasure(meter.tune, lambda: self._executor.is_idle, partial(_resize, model))
+                await remeasure(meter.tune, lambda: self._executor.is_idle, partial(_retune, model))
             except (RuntimeError, MemoryError) as error:
                 _log.warning(
                     "model %s keeps its batch sizes, since they cannot be measured: %s",
@@ -226,7 +225,7 @@ class Engine:
             model.precision,
             load_s,
             warm_up_s,
-            model.encode.max_batch_size,
+            model.encode.tuning.max_size,
             model.encode.item_s * 1e3,
         )
 
@@ -251,14 +250,14 @@ def _info(model: ServedModel) -> tuple[str, ...]:
     return spec.name, spec.version, spec.family, ",".join(model.devices), model.precision
 
 
-def _resize(model: ServedModel, tuning: BatchTuning) -> None:
+def _retune(model: ServedModel, tuning: BatchTuning) -> None:
     """Use the batch sizes of a later measurement for ``model``, and log a change."""
-    spec, before, now = model.spec, model.encode.max_batch_size, tuning.max_size
+    spec, before, now = model.spec, model.encode.tuning.max_size, tuning.max_size
     if now != before:
         _log.info(
             "model %s %s: batches now have at most %d units, not %d", spec.name, spec.version, now, before
         )
-    model.encode.resize(tuning)
+    model.encode.tuning = tuning
 
 
 def _cache(config: EngineConfig, metrics: Metrics) -> EmbeddingCache | None:

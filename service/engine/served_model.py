@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from itertools import count
 
 from tubelet.models.spec import ModelSpec
+from tubelet.service.engine.batch_tuner import BatchTuning
 from tubelet.service.engine.model_runner import Embedding, Logits, ModelRunner
 from tubelet.service.engine.stage_queue import StageQueue
 from tubelet.service.types.video import UnitFrames
@@ -16,7 +17,8 @@ _instance_ids = count()
 class ServedModel:
     """One loaded model, with a runner on each device of the engine.
 
-    ``instance_id`` is unique: other weights loaded later under the same name and version get another one.
+    ``tuning`` has the batch sizes of units. ``instance_id`` is unique: other weights loaded later under the
+    same name and version get another one.
     """
 
     def __init__(
@@ -25,7 +27,7 @@ class ServedModel:
         runners: Sequence[ModelRunner],
         *,
         precision: str,
-        max_batch_units: int,
+        tuning: BatchTuning,
         max_batch_windows: int,
     ) -> None:
         self.instance_id = next(_instance_ids)
@@ -36,10 +38,13 @@ class ServedModel:
             dict.fromkeys("cpu" if each.device.type == "cpu" else str(each.device) for each in runners)
         )
         self.encode: StageQueue[UnitFrames, Embedding] = StageQueue(
-            spec.name, "encode", max_batch_units, {str(each.device): each.encode for each in runners}
+            spec.name, "encode", tuning, {str(each.device): each.encode for each in runners}
         )
         self.classify: StageQueue[Sequence[Embedding], Logits] = StageQueue(
-            spec.name, "classify", max_batch_windows, {str(each.device): each.classify for each in runners}
+            spec.name,
+            "classify",
+            BatchTuning(max_batch_windows),
+            {str(each.device): each.classify for each in runners},
         )
         self._users = 0
         self._idle = asyncio.Event()

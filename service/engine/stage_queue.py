@@ -76,29 +76,29 @@ It may raise ``BatchFailed`` or any other exception.
 class StageQueue(Generic[T, R]):
     """The items that wait for one stage of one model, and the function that computes it on each device.
 
-    ``run_on`` maps the name of each device that has the model to its function. A batch of
-    ``preferred_batch_size`` items takes ``preferred_batch_s`` seconds. An item costs hardly more in it than
-    in a batch of ``max_batch_size``.
+    ``run_on`` maps the name of each device that has the model to its function. ``tuning`` may be replaced by
+    that of a later measurement.
     """
 
     model: str
     stage: Literal["encode", "classify"]
-    max_batch_size: int
+    tuning: BatchTuning
     run_on: dict[str, BatchFunction[T, R]]
-    preferred_batch_size: int = 1
-    preferred_batch_s: float = 0.0
-    item_s: float = 0.0  # average seconds that an item takes in a batch
     fair_queue: FairQueue[Item[T, R]] = field(default_factory=FairQueue)
-    _waiting_since: float = 0.0  # when the first item came after the last batch was popped
+    item_s: float = field(init=False)  # average seconds that an item takes in a batch
+    _waiting_since: float = field(init=False, default=0.0)  # for the first item since the last batch
+
+    def __post_init__(self) -> None:
+        self.item_s = self.tuning.item_s
 
     @property
     def flush_at(self) -> float:
         """The time to flush the queue: items wait for as long as a preferred batch takes to compute."""
-        return self._waiting_since + self.preferred_batch_s
+        return self._waiting_since + self.tuning.preferred_s
 
     def should_flush(self, now: float) -> bool:
         """Return whether to compute a batch at ``now``, as a fuller one is not worth waiting for."""
-        return len(self.fair_queue) >= self.preferred_batch_size or now >= self.flush_at
+        return len(self.fair_queue) >= self.tuning.preferred_size or now >= self.flush_at
 
     def put(self, flow: Flow[Item[T, R]], item: Item[T, R]) -> None:
         """Queue ``item`` under ``flow``."""
@@ -108,21 +108,15 @@ class StageQueue(Generic[T, R]):
         self.fair_queue.put(flow, item)
 
     def pop_batch(self, now: float) -> list[Item[T, R]]:
-        """Remove and return up to ``max_batch_size`` items, without those cancelled or scheduled already."""
+        """Remove and return up to ``tuning.max_size`` items, without those cancelled or scheduled already."""
         batch: list[Item[T, R]] = []
         self._waiting_since = now
-        while len(batch) < self.max_batch_size and len(self.fair_queue):
+        while len(batch) < self.tuning.max_size and len(self.fair_queue):
             item = self.fair_queue.take(now, self.item_s)
             if not item.is_scheduled and not item.result.cancelled():
                 item.is_scheduled = True
                 batch.append(item)
         return batch
-
-    def resize(self, tuning: BatchTuning) -> None:
-        """Use the batch sizes of ``tuning``, and its cost of an item while no batch has been recorded."""
-        self.max_batch_size = tuning.max_size
-        self.preferred_batch_size, self.preferred_batch_s = tuning.preferred_size, tuning.preferred_s
-        self.item_s = self.item_s or tuning.unit_s
 
     def record_batch(self, seconds: float, size: int) -> None:
         """Update the average cost of an item: a batch of ``size`` items took ``seconds``."""

@@ -57,10 +57,10 @@ async def watched(watch_s: float) -> Sizes:
     store, began = ModelStore(), time.monotonic()
     async with Engine(EngineConfig(device="cpu"), Metrics()) as engine:
         models = [await engine.load(store, store.find(name).spec) for name in MODELS]
-        loaded = [model.encode.max_batch_size for model in models]
+        loaded = [model.encode.tuning.max_size for model in models]
         await asyncio.sleep(max(0.0, began + watch_s - time.monotonic()))
         return {
-            model.spec.name: (size, model.encode.max_batch_size)
+            model.spec.name: (size, model.encode.tuning.max_size)
             for model, size in zip(models, loaded, strict=True)
         }
 

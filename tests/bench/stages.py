@@ -77,7 +77,7 @@ async def measure_stages(store: Path, model: str, clips: Sequence[Path], options
     decoded = await _crowded(spec, clips, options)
     async with Engine(EngineConfig(cache_bytes=0), Metrics()) as engine:
         served = await engine.load(ModelStore(store), spec)
-        most = served.encode.max_batch_size
+        most = served.encode.tuning.max_size
         encodes = [_finished(run) for run in served.encode.run_on.values()]
         encode, classify = encodes[0], _finished(next(iter(served.classify.run_on.values())))
         units = [_unit(spec, number) for number in range(max(most, spec.sampling.units_per_window))]

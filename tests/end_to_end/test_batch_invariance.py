@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tests.support.models import CASES, CLASSES, PREPROCESSING, SIZE, build
 from tubelet.models.spec import ModelSpec, Sampling
 from tubelet.models.video_model import VideoModel
+from tubelet.service.engine.batch_tuner import BatchTuning
 from tubelet.service.engine.embedding_cache import EmbeddingCache
 from tubelet.service.engine.executor import Executor
 from tubelet.service.engine.model_runner import CpuThreads, Logits, ModelRunner
@@ -90,7 +91,7 @@ def served_model(case: str, company: Company, model: VideoModel) -> ServedModel:
         spec,
         runners,
         precision="fp32",
-        max_batch_units=company.max_batch,
+        tuning=BatchTuning(company.max_batch),
         max_batch_windows=company.max_batch,
     )
 

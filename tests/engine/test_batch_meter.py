@@ -147,11 +147,11 @@ async def test_remeasuring_a_model_changes_no_metric(monkeypatch: pytest.MonkeyP
     store, metrics = ModelStore(), Metrics()
     async with Engine(EngineConfig(device="cpu", threads=2), metrics) as engine:
         model = await engine.load(store, store.find("camera-motion").spec)
-        model.encode.max_batch_size = 0
+        model.encode.tuning = BatchTuning(0)
         counted = _samples(metrics)
-        while not model.encode.max_batch_size:
+        while not model.encode.tuning.max_size:
             await asyncio.sleep(0.01)
-        assert 1 <= model.encode.max_batch_size <= 32
+        assert 1 <= model.encode.tuning.max_size <= 32
         assert _samples(metrics) == counted
         engine.unload(model)
 

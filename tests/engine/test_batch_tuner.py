@@ -31,7 +31,7 @@ def tuned_by_table(seconds: dict[int, float], largest: int) -> tuple[BatchTuning
 
 def test_size_grows_while_units_get_cheaper() -> None:
     tuning, asked = tuned_by_table({1: 0.020, 2: 0.024, 4: 0.032, 8: 0.060, 16: 0.120, 32: 0.200}, 16)
-    assert tuning == BatchTuning(max_size=8, unit_s=0.120 / 8, preferred_size=4, preferred_s=0.064)
+    assert tuning == BatchTuning(max_size=8, item_s=0.120 / 8, preferred_size=4, preferred_s=0.064)
     assert asked == [1, *3 * [1, 2, 4, 8, 16]], "the first batch is not counted"
 
 
@@ -80,7 +80,7 @@ def test_sizes_are_compared_by_processor_time_alone() -> None:
 
 def test_budget_holds_for_a_model_that_large_batches_slow_down() -> None:
     tuning, asked = tuned_by_table({1: 0.02, 2: 0.04, 4: 0.1, 8: 0.2}, 64)
-    assert tuning == BatchTuning(max_size=1, unit_s=0.04, preferred_size=1, preferred_s=0.04)
+    assert tuning == BatchTuning(max_size=1, item_s=0.04, preferred_size=1, preferred_s=0.04)
     assert sum({1: 0.02, 2: 0.04, 4: 0.1}[size] for size in asked) <= 1.5 + 0.02
 
 
@@ -106,7 +106,7 @@ def test_size_grows_up_to_the_limit() -> None:
 
 def test_a_slow_model_is_measured_once() -> None:
     tuning, asked = tuned_by_table({1: 1.0, 2: 1.0}, 64)
-    assert tuning == BatchTuning(max_size=1, unit_s=2.0, preferred_size=1, preferred_s=2.0)
+    assert tuning == BatchTuning(max_size=1, item_s=2.0, preferred_size=1, preferred_s=2.0)
     assert asked == [1, 1]
 
 

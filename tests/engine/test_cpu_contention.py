@@ -9,6 +9,7 @@ import pytest
 from tests.support.engine import Gate, make_queue, submit
 from tubelet.service.config.config import Config, DecodeConfig, EngineConfig, ModelsConfig
 from tubelet.service.config.cores import usable_cores
+from tubelet.service.engine.batch_tuner import BatchTuning
 from tubelet.service.engine.executor import Executor
 from tubelet.service.engine.scheduler import CpuContention, Scheduler
 from tubelet.service.engine.stage_queue import EngineCosts, Item, StageQueue
@@ -30,9 +31,9 @@ class Devices:
         self.scheduler = Scheduler((*DEVICES, "cuda:0"), self.contention)
         run_on: dict[str, Any] = dict.fromkeys((*DEVICES, "cuda:0"))
         self._units: StageQueue[Any, Any] = StageQueue(
-            "model", "encode", 8, run_on, PREFERRED_SIZE, PREFERRED_S
+            "model", "encode", BatchTuning(8, 0.0, PREFERRED_SIZE, PREFERRED_S), run_on
         )
-        self._windows: StageQueue[Any, Any] = StageQueue("model", "classify", 8, run_on)
+        self._windows: StageQueue[Any, Any] = StageQueue("model", "classify", BatchTuning(8), run_on)
         for queue in (self._units, self._windows):
             self.scheduler.add(queue)
         self._flows = {queue: Flow[Any]() for queue in (self._units, self._windows)}
@@ -122,8 +123,7 @@ async def test_a_lost_device_frees_its_core() -> None:
 async def test_a_batch_starts_when_decoders_free_a_core() -> None:
     gate = Gate()
     async with Executor(Metrics(), contention=CpuContention(1, ("cpu",))) as executor:
-        queue = make_queue("encode", 8, gate.run)
-        queue.preferred_batch_size, queue.preferred_batch_s = 8, 3600.0
+        queue = make_queue("encode", 8, gate.run, preferred_s=3600.0)
         executor.add(queue)
         executor.set_decoding_cores(1)
         results = [submit(executor, queue, Flow(), f"unit{number}") for number in range(3)]
@@ -139,8 +139,7 @@ async def test_a_queue_is_flushed_in_time_without_any_event() -> None:
     gate = Gate()
     gate.open.release()
     async with Executor(Metrics(), contention=CpuContention(1, ("cpu",))) as executor:
-        queue = make_queue("encode", 8, gate.run)
-        queue.preferred_batch_size, queue.preferred_batch_s = 8, 0.01
+        queue = make_queue("encode", 8, gate.run, preferred_s=0.01)
         executor.add(queue)
         executor.set_decoding_cores(1)
         assert await submit(executor, queue, Flow(), "unit") == "UNIT"
@@ -159,9 +158,11 @@ async def test_a_gpu_computes_while_the_cpu_is_saturated() -> None:
 
     async with Executor(Metrics(), (*DEVICES, "cuda:0"), contention=CpuContention(1, DEVICES)) as executor:
         queue: StageQueue[str, str] = StageQueue(
-            "model", "encode", 8, {**dict.fromkeys(DEVICES, run_on_cpu), "cuda:0": run_on_gpu}
+            "model",
+            "encode",
+            BatchTuning(8, 0.0, 8, 3600.0),
+            {**dict.fromkeys(DEVICES, run_on_cpu), "cuda:0": run_on_gpu},
         )
-        queue.preferred_batch_size, queue.preferred_batch_s = 8, 3600.0
         executor.add(queue)
         executor.set_decoding_cores(1)
         for number in range(20):

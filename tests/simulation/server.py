@@ -9,14 +9,14 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tests.simulation.clock import ROUNDING_S, Clock, Cores
 from tests.simulation.policies import SizedFlow
 from tests.simulation.videos import DeviceCosts, Machine, Video
 from tubelet.service.config.config import DecodeConfig, ServerConfig
-from tubelet.service.engine.batch_tuner import BatchCost, BatchTuner
+from tubelet.service.engine.batch_tuner import BatchCost, BatchTuner, BatchTuning
 from tubelet.service.engine.scheduler import Batch, CpuContention, Scheduler
 from tubelet.service.engine.stage_queue import EngineCosts, Item, StageQueue
 from tubelet.service.errors import ClientOverloaded, DeadlineTooShort, Overloaded
@@ -70,14 +70,10 @@ class Server:
         most, windows = machine.max_batch_units, machine.max_batch_windows
         tuning = BatchTuner(most).run(lambda size: BatchCost(costs.encode_s(size), costs.encode_s(size)))
         self._encode: StageQueue[Any, Any] = StageQueue(
-            "model", "encode", most, run_on, item_s=costs.unit_s, fair_queue=policy()
-        )
-        self._encode.preferred_batch_size, self._encode.preferred_batch_s = (
-            tuning.preferred_size,
-            tuning.preferred_s,
+            "model", "encode", replace(tuning, max_size=most, item_s=costs.unit_s), run_on, policy()
         )
         self._classify: StageQueue[Any, Any] = StageQueue(
-            "model", "classify", windows, run_on, item_s=costs.window_s, fair_queue=policy()
+            "model", "classify", BatchTuning(windows, costs.window_s), run_on, policy()
         )
         self._scheduler.add(self._encode)
         self._scheduler.add(self._classify)

@@ -10,6 +10,7 @@ import torch
 
 from tubelet.models.families.factorised import Factorised, FactorisedDims
 from tubelet.models.spec import ModelSpec, Preprocessing, Sampling
+from tubelet.service.engine.batch_tuner import BatchTuning
 from tubelet.service.engine.executor import Executor
 from tubelet.service.engine.model_runner import CpuThreads, ModelRunner
 from tubelet.service.engine.served_model import ServedModel
@@ -55,7 +56,7 @@ def served_model(
 ) -> ServedModel:
     """Return the model of ``runners``, ready for an executor."""
     spec, found = runners(release, *devices, family=family)
-    return ServedModel(spec, found, precision="float32", max_batch_units=8, max_batch_windows=8)
+    return ServedModel(spec, found, precision="float32", tuning=BatchTuning(8), max_batch_windows=8)
 
 
 def video(seed: int, units: int) -> list[UnitFrames]:
@@ -97,11 +98,15 @@ class Gate:
 
 
 def make_queue(
-    stage: Literal["encode", "classify"], most: int, *functions: BatchFunction[str, str]
+    stage: Literal["encode", "classify"],
+    most: int,
+    *functions: BatchFunction[str, str],
+    preferred_s: float = 0.0,
 ) -> StageQueue[str, str]:
     """Return a queue that one function computes on "cpu", or several on "cpu:0", "cpu:1", ..."""
+    tuning = BatchTuning(most, 0.0, most, preferred_s)
     names = ["cpu"] if len(functions) == 1 else [f"cpu:{number}" for number in range(len(functions))]
-    return StageQueue("model", stage, most, dict(zip(names, functions, strict=True)))
+    return StageQueue("model", stage, tuning, dict(zip(names, functions, strict=True)))
 
 
 def submit(
