@@ -189,12 +189,8 @@ def _compare(shown: Table, name: str, predicted: Seen, load: Load) -> None:
         f"{found.rate:.2f}",
         f"{predicted.rate:.2f}",
         f"{predicted.rate / found.rate - 1:+.0%}" if found.rate else "",
-        *(f"{each * 1000:.0f}" for pair in _pairs(found, predicted) for each in pair),
+        *(f"{each_s * 1000:.0f}" for each_s in (found.p50_s, predicted.p50_s, found.p99_s, predicted.p99_s)),
     )
-
-
-def _pairs(found: Seen, predicted: Seen) -> tuple[tuple[float, float], tuple[float, float]]:
-    return (found.p50_s, predicted.p50_s), (found.p99_s, predicted.p99_s)
 
 
 def show_policies(costs: StageCosts, gpu: DeviceCosts, decoders: int, console: Console) -> None:
@@ -230,17 +226,8 @@ def show_policies(costs: StageCosts, gpu: DeviceCosts, decoders: int, console: C
 
 
 def show_gpus(costs: StageCosts, gpu: DeviceCosts, decoders: int, videos: int, console: Console) -> None:
-    shown = Table(
-        "GPUs",
-        "capacity/s",
-        "peak/s",
-        "answered in time",
-        "refused",
-        "p50 ms",
-        "p99 ms",
-        "GPUs busy",
-        box=None,
-    )
+    columns = ("GPUs", "capacity/s", "peak/s", "answered in time", "refused", "p50 ms", "p99 ms", "GPUs busy")
+    shown = Table(*columns, box=None)
     units = statistics.mean(clip.units for clip in costs.clips)
     for gpus in (1, 2, 4, 8, 16, 32, 64):
         machine = Machine(gpus * decoders, gpus * decoders, gpus)
@@ -250,16 +237,9 @@ def show_gpus(costs: StageCosts, gpu: DeviceCosts, decoders: int, videos: int, c
         seen = Seen.of([each.latency_s for each in day if each.latency_s is not None], seconds)
         answered = sum(each.answered_s is not None for each in day) / len(day)
         refused = sum(each.is_refused for each in day) / len(day)
-        shown.add_row(
-            str(gpus),
-            f"{capacity:.0f}",
-            f"{1.35 * capacity:.0f}",
-            f"{answered:.1%}",
-            f"{refused:.1%}",
-            f"{seen.p50_s * 1000:.0f}",
-            f"{seen.p99_s * 1000:.0f}",
-            f"{busy_s / seconds / gpus:.0%}",
-        )
+        rates = (f"{each:.0f}" for each in (gpus, capacity, 1.35 * capacity))
+        times = (f"{each_s * 1000:.0f}" for each_s in (seen.p50_s, seen.p99_s))
+        shown.add_row(*rates, f"{answered:.1%}", f"{refused:.1%}", *times, f"{busy_s / seconds / gpus:.0%}")
     console.print(
         f"a day of {videos} videos with a deadline of {DEADLINE_S:g} s: little by night, 90 % of what can be "
         f"done by day, 135 % for an hour; {decoders} decoders a GPU, {gpu.unit_s * 1e6:.0f} us a unit"

@@ -1,7 +1,6 @@
 """Videos at URIs over a real channel: the same answers as for uploads, from few of the bytes."""
 
 import json
-import os
 import queue
 import subprocess
 import threading
@@ -54,9 +53,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def served(web: Site, folder: Path) -> Iterator[Served]:
+def served(web: Site) -> Iterator[Served]:
     fetch = {
-        "allow": [web.url, f"file://{folder}/public"],
+        "allow": [web.url],
         "allowed_private_networks": ["127.0.0.1/32"],
         "block_bytes": 16 << 10,
         "attempts": 1,
@@ -277,53 +276,6 @@ def test_no_chunk_may_follow_a_uri(served: Served, client: Client, web: Site, cl
             call.result()
         held.set()
         parts.put(None)
-
-
-@pytest.fixture(scope="module")
-def public(folder: Path, clip: bytes) -> Path:
-    """The folder that file: URIs may read; its neighbour may not be read."""
-    public = folder / "public"
-    (public / "sub").mkdir(parents=True)
-    (folder / "private").mkdir()
-    (folder / "publicity").mkdir()
-    for path in (public / "a b.mp4", folder / "private/b.mp4", folder / "publicity/c.mp4"):
-        path.write_bytes(clip)
-    (public / "inside.mp4").symlink_to("a b.mp4")
-    (public / "outside.mp4").symlink_to("../private/b.mp4")
-    (public / "sub/way").symlink_to("../../private")
-    (public / "dangling.mp4").symlink_to("nothing.mp4")
-    (public / "empty.mp4").touch()
-    os.mkfifo(public / "pipe.mp4")
-    return public
-
-
-@pytest.mark.parametrize("name", ["a%20b.mp4", "inside.mp4"])
-def test_local_file_is_read_in_place(client: Client, public: Path, clip: bytes, name: str) -> None:
-    answer = client.classify(f"file://{public}/{name}", _PART)
-    assert answer.metadata == client.classify(clip, _PART).metadata
-    assert answer.fetched_bytes == 0
-
-
-@pytest.mark.parametrize(
-    ("path", "reason"),
-    [
-        ("public/outside.mp4", "URI_NOT_ALLOWED"),
-        ("public/sub/way/b.mp4", "URI_NOT_ALLOWED"),
-        ("private/b.mp4", "URI_NOT_ALLOWED"),
-        ("publicity/c.mp4", "URI_NOT_ALLOWED"),
-        ("public/../private/b.mp4", "MALFORMED_OPTION"),
-        ("public/%2e%2e/private/b.mp4", "MALFORMED_OPTION"),
-        ("public/nothing.mp4", "URI_NOT_FOUND"),
-        ("public/dangling.mp4", "URI_NOT_FOUND"),
-        ("public/sub", "URI_NOT_FOUND"),
-        ("public/pipe.mp4", "URI_NOT_FOUND"),
-        ("public/empty.mp4", "EMPTY_UPLOAD"),
-    ],
-)
-def test_files_outside_the_allowed_folders_are_refused(
-    client: Client, folder: Path, public: Path, path: str, reason: str
-) -> None:
-    assert refused(client, f"file://{folder}/{path}").reason == reason
 
 
 @pytest.mark.parametrize("where", ["a server", "this process"])
