@@ -156,6 +156,16 @@ class Metrics:
             ["device"],
         )
         self.ready = gauge("tubelet_ready", "1 while the server takes calls: see /readyz.")
+        self.certificate_expiry = gauge(
+            "tubelet_certificate_expiry_seconds",
+            "Time until a certificate in use expires, negative once it has: the server's own, and the first "
+            "to expire of server.tls.client_ca.",
+            ["certificate"],
+        )
+        self.certificate_reload_failed = gauge(
+            "tubelet_certificate_reload_failed",
+            "1 while the files of server.tls cannot be used, so that what was read before stays in use.",
+        )
 
     def forget_version(self, name: str, version: str, *info: str) -> None:
         """Remove the series of a version that was unloaded. ``info`` is the rest of its ``model_info``."""

@@ -14,12 +14,11 @@ from typing import Annotated, Any, Literal
 from platformdirs import user_data_dir
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     field_validator,
+    model_validator,
 )
 from pydantic_settings import (
     BaseSettings,
@@ -31,6 +30,8 @@ from pydantic_settings import (
 from tubelet.service.config.cores import usable_cores
 from tubelet.service.config.environment import PREFIX, check_variables, variables_in_force
 from tubelet.service.config.problems import BadConfig, problems
+from tubelet.service.config.table import Table
+from tubelet.service.config.tls import ClientConfig, TlsConfig
 from tubelet.service.types.model_ref import ModelRef
 from tubelet.service.types.target import plain_host
 from tubelet.service.types.uri import parse_prefix
@@ -41,13 +42,7 @@ KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 _Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(ip_network)]
 
 
-class _Table(BaseModel):
-    """The base of all tables: frozen, without unknown keys; the text under a field is its description."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-
-
-class ServerConfig(_Table):
+class ServerConfig(Table):
     """Where the server listens, how many calls it takes, and how its connections behave."""
 
     host: Annotated[str, AfterValidator(plain_host)] = "::"
@@ -55,6 +50,9 @@ class ServerConfig(_Table):
     the machine has it) and IPv4; `localhost` is `::1` and `127.0.0.1`."""
     port: int = Field(default=8500, ge=0, le=65535)
     """Port of gRPC; 0 picks a free one."""
+    mtls_port: int | None = Field(default=None, ge=0, le=65535)
+    """Second port of gRPC, for clients with a certificate of `server.tls.client_ca`; 0 picks a free one. Not
+    set: with `server.tls.client_ca`, `server.port` is for them alone."""
     metrics_port: int = Field(default=8502, ge=0, le=65535)
     """Port of HTTP, for `/metrics`, `/healthz` and `/readyz`; 0 picks a free one."""
     max_videos_in_flight: int = Field(default=64, ge=1)
@@ -83,9 +81,17 @@ class ServerConfig(_Table):
     keepalive_s: float = Field(default=60.0, ge=10)
     """Time without traffic after which the server tests a connection. One that does not answer is closed,
     and its calls end."""
+    tls: TlsConfig = TlsConfig()
+
+    @model_validator(mode="after")
+    def _has_client_ca(self) -> "ServerConfig":
+        """Check that there is an authority for the clients of ``mtls_port``."""
+        if self.mtls_port is not None and self.tls.client_ca is None:
+            raise ValueError("mtls_port needs server.tls.client_ca, the authority of its clients")
+        return self
 
 
-class UploadConfig(_Table):
+class UploadConfig(Table):
     """How the bytes of a video are received and stored, whether they are uploaded or fetched."""
 
     max_bytes: int = Field(default=2 * GIB, ge=1)
@@ -106,7 +112,7 @@ class UploadConfig(_Table):
         return directory
 
 
-class FetchConfig(_Table):
+class FetchConfig(Table):
     """How videos are fetched that a request names by a URI."""
 
     allow: tuple[str, ...] = ()
@@ -124,7 +130,7 @@ class FetchConfig(_Table):
     """Time that a remote server may take to send a range, or the next bytes of a file without ranges."""
     attempts: int = Field(default=3, ge=1)
     """Attempts to get one range of a file. When all have failed, the request fails."""
-    options: dict[Literal["s3", "gs"], dict[str, Any]] = {}
+    options: dict[Literal["s3", "gs"], dict[str, Any]] = Field(default={})
     """Options of fsspec for `s3:` and `gs:` URIs, a table each: `endpoint_url`, `anon`, `token` and
     others."""
 
@@ -137,7 +143,7 @@ class FetchConfig(_Table):
         return allow
 
 
-class DecodeConfig(_Table):
+class DecodeConfig(Table):
     """How many decode workers there are, and what one video may cost them."""
 
     workers: int = Field(default_factory=usable_cores, ge=1)
@@ -182,7 +188,7 @@ class DecodeConfig(_Table):
     """Memory of one worker for frames on their way to the engine."""
 
 
-class EngineConfig(_Table):
+class EngineConfig(Table):
     """Where and how models compute."""
 
     device: str = Field(default="auto", pattern=r"^(auto|(cpu|cuda)(:\d+)?(,(cpu|cuda)(:\d+)?)*)$")
@@ -204,7 +210,7 @@ class EngineConfig(_Table):
     decoding only. 0 keeps none. Clients who measure time can tell whether a video was seen before."""
 
 
-class ModelsConfig(_Table):
+class ModelsConfig(Table):
     """Which models there are, which are loaded, and which one answers by default."""
 
     store: Path = Field(default_factory=lambda: Path(user_data_dir("tubelet")) / "models")
@@ -260,6 +266,7 @@ class Config(BaseSettings):
     engine: EngineConfig = EngineConfig()
     models: ModelsConfig = Field(default_factory=ModelsConfig)
     log: LogConfig = LogConfig()
+    client: ClientConfig = ClientConfig()
 
     @classmethod
     def settings_customise_sources(

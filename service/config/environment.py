@@ -7,7 +7,7 @@ from typing import Any, get_origin
 
 from pydantic import BaseModel
 
-from tubelet.service.config.problems import BadConfig, closest, fields
+from tubelet.service.config.problems import BadConfig, closest
 from tubelet.service.config.renamed import RENAMED_KEYS
 
 PREFIX = "TUBELET_"
@@ -75,11 +75,19 @@ def _check_variable(root: type[BaseModel], name: str, value: str) -> None:
 
 def _is_table(root: type[BaseModel], path: tuple[str, ...]) -> bool:
     """Tell whether the key at ``path`` is a table, which a variable holds as JSON."""
-    return len(path) == 1 or _kind(root, path) is dict
+    return _kind(root, path) is dict
 
 
 def _kind(root: type[BaseModel], path: tuple[str, ...]) -> Any:
-    """Return ``tuple`` or ``dict`` where the key at ``path`` holds one, None for any other key."""
-    table, *key = path
-    field = fields(root, [table]).get("__".join(key))
-    return get_origin(field.annotation) if field else None
+    """Return ``tuple`` or ``dict`` where the key at ``path`` holds a list or a table, None for other keys."""
+    kind: Any = root
+    for part in path:
+        if not _has_keys(kind) or part not in kind.model_fields:
+            return None
+        kind = kind.model_fields[part].annotation
+    return dict if _has_keys(kind) else get_origin(kind)
+
+
+def _has_keys(kind: Any) -> bool:
+    """Tell whether ``kind`` is the class of a table."""
+    return isinstance(kind, type) and issubclass(kind, BaseModel)

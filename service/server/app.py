@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 
 import grpc
@@ -25,9 +26,10 @@ from tubelet.service.rpc.admission import Admission
 from tubelet.service.rpc.calls import Calls
 from tubelet.service.rpc.health import HEALTH_SERVICE, Health
 from tubelet.service.rpc.servicer import SERVICE, Servicer, add_to
-from tubelet.service.server.listening import choose_port, resolve, with_port
+from tubelet.service.server.listening import bind_grpc, is_loopback, listed, resolve
 from tubelet.service.server.model_manager import ModelManager
 from tubelet.service.server.monitoring import Readiness, State, open_monitoring
+from tubelet.service.server.tls import ServerTls
 from tubelet.service.types.request import Options
 from tubelet.service.types.result import ignore_event
 
@@ -56,9 +58,11 @@ class RunningServer:
 
     addresses: tuple[str, ...]  # "::" alone is all addresses, IPv6 and IPv4
     port: int
+    mtls_port: int | None
     metrics_port: int
     stages: Stages
     metrics: Metrics
+    tls: ServerTls | None
 
 
 @asynccontextmanager
@@ -99,10 +103,21 @@ async def open_server(config: Config) -> AsyncIterator[RunningServer]:
     metrics.ready.set_function(lambda: readiness.is_ready)
     addresses = await asyncio.to_thread(resolve, config.server.host)
     async with AsyncExitStack() as stack:
-        monitoring = open_monitoring(addresses, config.server.metrics_port, metrics.registry, readiness)
+        tls = None
+        if config.server.tls.certificate is not None:
+            tls = await stack.enter_async_context(ServerTls(config.server.tls, metrics))
+        elif not is_loopback(addresses):
+            logger.warning(
+                "no TLS on %s: whoever reaches the ports can call, and read along; see server.tls",
+                listed(addresses),
+            )
+        http_tls = tls and tls.http_context
+        monitoring = open_monitoring(
+            addresses, config.server.metrics_port, metrics.registry, readiness, http_tls
+        )
         metrics_port = await stack.enter_async_context(monitoring)
         # Bound before the models are loaded, which takes seconds: a taken port is an error at once.
-        server, port = _bound(config, addresses)
+        server, port, mtls_port = _bound(config, addresses, tls)
         stages = await stack.enter_async_context(open_stages(config, metrics))
         health = await stack.enter_async_context(_serving(server, config, stages.pipeline, metrics))
         await _warm_up(stages.pipeline)
@@ -118,7 +133,7 @@ async def open_server(config: Config) -> AsyncIterator[RunningServer]:
         )
         watching = asyncio.create_task(_unready_when(stages.is_over, health, readiness))
         try:
-            yield RunningServer(addresses, port, metrics_port, stages, metrics)
+            yield RunningServer(addresses, port, mtls_port, metrics_port, stages, metrics, tls)
         finally:
             watching.cancel()
             readiness.state = State.DRAINING
@@ -132,11 +147,13 @@ async def _unready_when(is_over: asyncio.Event, health: Health, readiness: Readi
     await health.set_ready(ready=False)
 
 
-def _bound(config: Config, addresses: tuple[str, ...]) -> tuple[grpc.aio.Server, int]:
-    """Make a gRPC server that has bound its port at each address; return it and the port.
+def _bound(
+    config: Config, addresses: tuple[str, ...], tls: ServerTls | None
+) -> tuple[grpc.aio.Server, int, int | None]:
+    """Make a gRPC server that has bound its ports at each address; return it, its port and its mTLS port.
 
     Raises:
-        OSError: the port cannot be bound.
+        OSError: a port cannot be bound.
     """
     limits = config.server
     server = grpc.aio.server(
@@ -161,14 +178,16 @@ def _bound(config: Config, addresses: tuple[str, ...]) -> tuple[grpc.aio.Server,
             ("grpc.so_reuseport", 0),
         ],
     )
-    # Bound once before gRPC does, which would not say what is wrong with an address.
-    port = choose_port(addresses, limits.port, "--port")
-    for address in addresses:
-        try:
-            port = server.add_insecure_port(with_port(address, port))
-        except RuntimeError as error:
-            raise OSError(f"cannot listen on {with_port(address, port)}: {error}") from error
-    return server, port
+    if tls is None:
+        return server, bind_grpc(server, addresses, limits.port, "--port", None), None
+    # A port is for clients with certificates, or for those without: gRPC cannot leave it to the client.
+    for_all = partial(tls.grpc_credentials, with_client_ca=False)
+    for_known = partial(tls.grpc_credentials, with_client_ca=True)
+    if limits.mtls_port is None:
+        credentials = for_all if limits.tls.client_ca is None else for_known
+        return server, bind_grpc(server, addresses, limits.port, "--port", credentials), None
+    port = bind_grpc(server, addresses, limits.port, "--port", for_all)
+    return server, port, bind_grpc(server, addresses, limits.mtls_port, "server.mtls_port", for_known)
 
 
 @asynccontextmanager

@@ -4,10 +4,12 @@
 """
 
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from errno import EADDRINUSE
 from ipaddress import ip_address
+
+import grpc
 
 _LOOPBACK = ("::1", "127.0.0.1")  # RFC 6761 makes localhost both, whatever /etc/hosts says
 _ATTEMPTS = 20  # to find a port that is free at each of several addresses
@@ -36,6 +38,11 @@ def listed(addresses: Sequence[str]) -> str:
     if "::" in addresses:
         return "all addresses, IPv6 and IPv4"
     return "all addresses, IPv4 alone" if "0.0.0.0" in addresses else " and ".join(addresses)
+
+
+def is_loopback(addresses: Sequence[str]) -> bool:
+    """Tell whether only programs of this machine reach all of the addresses."""
+    return all(ip_address(address).is_loopback for address in addresses)
 
 
 def with_port(address: str, port: int) -> str:
@@ -86,6 +93,32 @@ def choose_port(addresses: Sequence[str], port: int, flag: str) -> int:
             else:
                 return found
     raise OSError(f"cannot listen on {' and '.join(addresses)}: found no port that is free at all of them")
+
+
+def bind_grpc(
+    server: grpc.aio.Server,
+    addresses: Sequence[str],
+    port: int,
+    flag: str,
+    credentials: Callable[[], grpc.ServerCredentials] | None,
+) -> int:
+    """Bind a port of ``server`` at each address, and return it; ``credentials`` makes those of one address.
+
+    Raises:
+        OSError: the port cannot be bound. The sentence names ``flag``, which chooses another one.
+    """
+    # Bound once before gRPC does, which would not say what is wrong with an address.
+    port = choose_port(addresses, port, flag)
+    for address in addresses:
+        where = with_port(address, port)
+        try:
+            if credentials is None:
+                port = server.add_insecure_port(where)
+            else:
+                port = server.add_secure_port(where, credentials())
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {where}: {error}") from error
+    return port
 
 
 def cannot_listen(address: str, port: int, flag: str, error: OSError) -> OSError:

@@ -1,9 +1,13 @@
-"""The HTTP port: ``/metrics`` for Prometheus, ``/healthz`` and ``/readyz`` for probes."""
+"""The HTTP port: ``/metrics`` for Prometheus, ``/healthz`` and ``/readyz`` for probes.
+
+With a certificate it speaks TLS. Probes may then go without: what they ask for is no secret.
+"""
 
 import asyncio
 import io
 import logging
 import socket
+import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
@@ -23,6 +27,11 @@ if TYPE_CHECKING:
 
 _MAX_CONNECTIONS = 100  # each has a thread; one more is closed at once
 _CONNECTION_S = 30.0  # age at which a connection is closed, however slow its client is
+_TLS_HANDSHAKE = b"\x16"  # the first byte of a TLS connection; that of an HTTP request is a letter
+_OPEN_PAGES = ("/healthz", "/readyz")  # those that need no TLS
+
+TlsContext = Callable[[], ssl.SSLContext]
+"""Returns the TLS context for the next connection."""
 
 logger = logging.getLogger(__name__)
 
@@ -49,19 +58,23 @@ class Readiness:
 
 @asynccontextmanager
 async def open_monitoring(
-    addresses: Sequence[str], port: int, registry: CollectorRegistry, readiness: Readiness
+    addresses: Sequence[str],
+    port: int,
+    registry: CollectorRegistry,
+    readiness: Readiness,
+    tls: TlsContext | None = None,
 ) -> AsyncIterator[int]:
     """Answer HTTP at ``addresses`` until the context ends, and yield the port; ``port`` 0 takes a free one.
 
     Raises:
         OSError: the port cannot be bound.
     """
-    app, servers = make_app(registry, readiness), list[_Server]()
+    app, servers = make_app(registry, readiness, needs_tls=tls is not None), list[_Server]()
     with ExitStack() as stack:
         port = choose_port(addresses, port, "--metrics-port")
         for address in addresses:
             try:
-                servers.append(_Server(address, port, app))
+                servers.append(_Server(address, port, app, tls))
             except OSError as error:
                 raise cannot_listen(address, port, "--metrics-port", error) from error
             port = servers[-1].server_port
@@ -77,7 +90,9 @@ async def open_monitoring(
                 thread.join()
 
 
-def make_app(registry: CollectorRegistry, readiness: Readiness) -> "WSGIApplication":
+def make_app(
+    registry: CollectorRegistry, readiness: Readiness, *, needs_tls: bool = False
+) -> "WSGIApplication":
     """Make the WSGI application with the three pages, each for GET and HEAD."""
     pages: dict[str, WSGIApplication] = {
         "/metrics": make_wsgi_app(registry),
@@ -89,8 +104,10 @@ def make_app(registry: CollectorRegistry, readiness: Readiness) -> "WSGIApplicat
     known = ", ".join(pages)
 
     def app(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        """Answer a request for a page; others get 404, and methods other than GET and HEAD 405."""
+        """Answer a request for a page; others get 404, methods other than GET and HEAD 405, no TLS 403."""
         page, method = pages.get(environ["PATH_INFO"]), environ["REQUEST_METHOD"]
+        if needs_tls and "HTTPS" not in environ and environ["PATH_INFO"] not in _OPEN_PAGES:
+            return _text(start_response, "403 Forbidden", "this port speaks TLS: use https://")
         if page is None:
             return _text(start_response, "404 Not Found", f"not found; there are {known}")
         if method not in ("GET", "HEAD"):
@@ -136,6 +153,11 @@ class _Handler(WSGIRequestHandler):
 
     timeout = _CONNECTION_S  # of a read or a write
 
+    def get_environ(self) -> Any:
+        """Return the request's variables; ``HTTPS`` tells that it came over TLS, as CGI has it."""
+        over_tls = {"HTTPS": "on"} if isinstance(self.connection, ssl.SSLSocket) else {}
+        return {**super().get_environ(), **over_tls}
+
     def log_message(self, format: str, *args: object) -> None:
         """Drop the access log."""
 
@@ -150,8 +172,9 @@ class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
     request_queue_size = _MAX_CONNECTIONS
 
-    def __init__(self, address: str, port: int, app: "WSGIApplication") -> None:
+    def __init__(self, address: str, port: int, app: "WSGIApplication", tls: TlsContext | None) -> None:
         self.address_family = family(address)
+        self._tls = tls
         self._accepted_at: dict[socket.socket, float] = {}  # of the open connections
         super().__init__((address, port), _Handler)
         self.set_app(app)
@@ -169,6 +192,21 @@ class _Server(ThreadingMixIn, WSGIServer):
             return False
         self._accepted_at[request] = monotonic()
         return True
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Answer on a connection, by TLS if its client begins so. This runs on the connection's thread."""
+        request.settimeout(_CONNECTION_S)
+        if self._tls is None or request.recv(1, socket.MSG_PEEK) != _TLS_HANDSHAKE:
+            super().finish_request(request, client_address)
+            return
+        accepted_at = self._accepted_at.pop(request)
+        # The first read makes the handshake.
+        with self._tls().wrap_socket(request, server_side=True, do_handshake_on_connect=False) as over_tls:
+            self._accepted_at[over_tls] = accepted_at
+            try:
+                super().finish_request(over_tls, client_address)
+            finally:
+                del self._accepted_at[over_tls]
 
     def shutdown_request(self, request: Any) -> None:
         """Close a connection and forget it."""

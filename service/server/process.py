@@ -1,4 +1,4 @@
-"""The server's process: SIGTERM or SIGINT drains it, a second one ends it at once, SIGHUP reloads models."""
+"""The server's process: SIGTERM or SIGINT drains it, a second one ends it at once, SIGHUP reloads files."""
 
 import asyncio
 import gc
@@ -13,7 +13,7 @@ from tubelet.models.errors import UnknownModel
 from tubelet.service.config.config import Config
 from tubelet.service.config.problems import BadConfig
 from tubelet.service.server.app import RunningServer, open_server
-from tubelet.service.server.model_manager import LOAD_ERRORS, ModelManager
+from tubelet.service.server.model_manager import LOAD_ERRORS
 
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 
@@ -27,7 +27,8 @@ class NoDeviceLeft(RuntimeError):
 async def run_until_signal(
     config: Config, ready: Callable[[RunningServer], None], reread: Callable[[], Config]
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then drain. SIGHUP calls ``reread`` and reloads the models.
+    """Serve until SIGTERM or SIGINT, then drain. SIGHUP calls ``reread``, and reloads the models
+    and the certificate.
 
     ``ready`` is called once the server takes calls. A second SIGTERM or SIGINT ends the process at once, with
     the exit status 128 + its number, as shells have it for a process that a signal ended: 130 for SIGINT, 143
@@ -91,26 +92,28 @@ async def _until(
     config: Config,
     reread: Callable[[], Config],
 ) -> None:
-    """Reload models at each ``change``, until ``stop`` is set or no device is left."""
+    """Reload models and certificate at each ``change``, until ``stop`` is set or no device is left."""
     ends = [asyncio.create_task(event.wait()) for event in (stop, server.stages.is_over)]
-    following = asyncio.create_task(_follow(change, server.stages.model_manager, config, reread))
+    following = asyncio.create_task(_follow(change, server, config, reread))
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     for task in (following, *ends):
         task.cancel()
 
 
 async def _follow(
-    change: asyncio.Event, model_manager: ModelManager, config: Config, reread: Callable[[], Config]
+    change: asyncio.Event, server: RunningServer, config: Config, reread: Callable[[], Config]
 ) -> None:
-    """Reload the models each time ``change`` is set; after an error, which is logged, nothing changes."""
+    """Reload models and certificate each time ``change`` is set; an error is logged, and changes nothing."""
     while await change.wait():
         change.clear()
+        if server.tls is not None:
+            await server.tls.reload()
         logger.info("reloading the models")
         try:
             now = reread()
             if others := [key for key, value in now if key != "models" and value != getattr(config, key)]:
                 logger.warning("only [models] changes without a restart; unchanged: %s", ", ".join(others))
-            await model_manager.reload(now.models)
+            await server.stages.model_manager.reload(now.models)
         except BadConfig as error:
             for problem in error.problems:
                 logger.error("the models stay as they were: %s", problem)

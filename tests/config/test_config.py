@@ -7,6 +7,8 @@ import pytest
 from tubelet.service.config.config import Config, load_config
 from tubelet.service.config.problems import BadConfig
 from tubelet.service.config.renamed import REMOVED_KEYS, RENAMED_KEYS
+from tubelet.service.config.tls import TlsConfig
+from tubelet.service.types.tls import Tls
 
 
 @pytest.fixture
@@ -56,6 +58,7 @@ def test_each_error_is_a_sentence_that_names_the_key(file: Path) -> None:
         ("tubelet_models__load", "a,b", "a list is written as JSON"),
         ("TUBELET_FETCH__OPTIONS", "password", "a table is written as JSON$"),
         ("TUBELET_SERVER", "1:2", "a table is written as JSON$"),
+        ("TUBELET_SERVER__TLS", "cert.pem", "a table is written as JSON$"),
     ],
 )
 def test_malformed_variable_is_named_in_the_error(
@@ -142,3 +145,53 @@ def test_variables_hold_lists_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_absent_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadConfig, match=r"nothing\.toml"):
         load_config(tmp_path / "nothing.toml")
+
+
+def test_variables_set_keys_of_inner_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUBELET_SERVER__TLS", '{"certificate": "a.pem", "key": "b.pem"}')
+    monkeypatch.setenv("TUBELET_SERVER__TLS__KEY", "c.pem")
+    assert load_config().server.tls == TlsConfig(certificate=Path("a.pem"), key=Path("c.pem"))
+
+
+@pytest.mark.parametrize(
+    ("toml", "says"),
+    [
+        (
+            "[server.tls]\nkey = 'a'",
+            "server.tls: certificate and key need each other; only one of them is set",
+        ),
+        (
+            "[server.tls]\nclient_ca = 'a'",
+            "server.tls: client_ca needs a certificate and a key of the server",
+        ),
+        (
+            "[server]\nmtls_port = 1",
+            "server: mtls_port needs server.tls.client_ca, the authority of its clients",
+        ),
+        (
+            "[server.tls]\ncertificat = 'a'",
+            r"server.tls.certificat: no such key \(closest: server.tls.certificate\)",
+        ),
+        ("[client]\ncert = 'a'", "client: cert and key need each other; only one of them is set"),
+    ],
+)
+def test_incomplete_tls_is_refused(file: Path, toml: str, says: str) -> None:
+    file.write_text(toml)
+    with pytest.raises(BadConfig, match=says):
+        load_config(file)
+
+
+@pytest.mark.parametrize(
+    ("toml", "tls"),
+    [
+        ("", None),
+        ("tls = false", None),
+        ("tls = true", Tls()),
+        ("ca = 'a'", Tls(ca=Path("a"))),
+        ("server_name = 'a'", Tls(server_name="a")),
+        ("cert = 'a'\nkey = 'b'", Tls(cert=Path("a"), key=Path("b"))),
+    ],
+)
+def test_client_table_chooses_tls(file: Path, toml: str, tls: Tls | None) -> None:
+    file.write_text(f"[client]\n{toml}")
+    assert load_config(file).client.chosen == tls

@@ -218,6 +218,16 @@ CASES: dict[str, tuple[int, dict[str, str], dict[str, str]]] = {
         },
         {'tubelet_device_up{instance="a", device="cuda:0"}': "1x20"},
     ),
+    "TubeletCertificateExpires": (
+        90,
+        {'tubelet_certificate_expiry_seconds{instance="a", certificate="server"}': "600000-60x100"},
+        {'tubelet_certificate_expiry_seconds{instance="a", certificate="server"}': "800000-60x100"},
+    ),
+    "TubeletCertificateNotReloaded": (
+        30,
+        {'tubelet_certificate_reload_failed{instance="a"}': "1x40"},
+        {'tubelet_certificate_reload_failed{instance="a"}': "1x5 0x35"},
+    ),
 }
 
 

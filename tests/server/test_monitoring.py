@@ -1,53 +1,20 @@
 """The HTTP port, as probes, Prometheus and hostile clients use it."""
 
-import asyncio
 import gzip
-import http.client
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack
 from functools import partial
 
 import pytest
-from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client import Gauge
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics_families
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.listening import needs_ipv6
+from tests.support.monitoring import Monitoring, ask, monitoring_at
 from tubelet.service.server import monitoring
-from tubelet.service.server.listening import resolve
-from tubelet.service.server.monitoring import Readiness, State, open_monitoring
-
-Answer = tuple[int, http.client.HTTPMessage, bytes]
-
-
-def ask(port: int, path: str, method: str = "GET", host: str = "127.0.0.1", **headers: str) -> Answer:
-    connection = http.client.HTTPConnection(host, port, timeout=60)
-    connection.request(method, path, headers={name.replace("_", "-"): text for name, text in headers.items()})
-    response = connection.getresponse()
-    answer = response.status, response.headers, response.read()
-    connection.close()
-    return answer
-
-
-@dataclass(frozen=True, slots=True)
-class Monitoring:
-    """A monitoring server: what it shows, and its port."""
-
-    registry: CollectorRegistry
-    readiness: Readiness
-    port: int
-
-
-@contextmanager
-def monitoring_at(host: str) -> Iterator[Monitoring]:
-    registry, readiness = CollectorRegistry(), Readiness()
-    Gauge("answer", "Of everything.", registry=registry).set(42)
-    opened = open_monitoring(resolve(host), 0, registry, readiness)
-    with asyncio.Runner() as runner:
-        yield Monitoring(registry, readiness, runner.run(opened.__aenter__()))
-        runner.run(opened.__aexit__(None, None, None))
+from tubelet.service.server.monitoring import State
 
 
 @pytest.fixture(scope="module")

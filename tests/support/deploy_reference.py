@@ -1,7 +1,7 @@
 """The tables of ``deploy/README.md`` that are generated: each configuration key, each metric.
 
 ``python -m tests.support.deploy_reference`` writes them into the page again, after a change of
-``service/config/config.py`` or ``service/metrics.py``.
+``service/config`` or ``service/metrics.py``.
 """
 
 import re
@@ -18,6 +18,7 @@ from tubelet.service.config.config import GIB, KIB, MIB, Config
 from tubelet.service.decode.pool.worker_state import WorkerFailure
 from tubelet.service.engine.embedding_cache import Outcome
 from tubelet.service.metrics import GroupMemory, Metrics
+from tubelet.service.server.certificates import Role
 from tubelet.service.types.video import Protection, Stage
 
 PAGE = Path(__file__).parents[2] / "deploy" / "README.md"
@@ -29,6 +30,7 @@ LABEL_VALUES: dict[str, tuple[str, ...]] = {
     "outcome": get_args(Outcome),
     "cause": tuple(WorkerFailure),
     "protection": tuple(Protection),
+    "certificate": get_args(Role),
     "measure": get_args(get_type_hints(GroupMemory)["measure"]),
 }
 
@@ -78,17 +80,24 @@ def rewritten(page: str) -> str:
 
 
 def _configuration() -> str:
-    return "\n\n".join(_table_of(name, field) for name, field in Config.model_fields.items())
+    return "\n\n".join(
+        text for name, field in Config.model_fields.items() for text in _tables_of(name, field)
+    )
 
 
-def _table_of(name: str, field: FieldInfo) -> str:
+def _tables_of(name: str, field: FieldInfo) -> Iterator[str]:
+    """Yield the text of a table, then of the tables in it."""
     table = cast(type[BaseModel], field.annotation)
-    heading = f"### `[{name}]`\n\n{table.__doc__}\n"
+    inner = {key: each for key, each in table.model_fields.items() if isinstance(each.default, BaseModel)}
+    heading = f"### `[{name}]`\n\n{_line(table.__doc__)}\n"
     rows = [
         f"| `{name}.{key}` | {_default(key, each)} | {_values(key, each)} | {_line(each.description)} |"
         for key, each in table.model_fields.items()
+        if key not in inner
     ]
-    return "\n".join([heading, "| key | default | values | meaning |", "|---|---|---|---|", *rows])
+    yield "\n".join([heading, "| key | default | values | meaning |", "|---|---|---|---|", *rows])
+    for key, each in inner.items():
+        yield from _tables_of(f"{name}.{key}", each)
 
 
 def _default(key: str, field: FieldInfo) -> str:
@@ -98,7 +107,9 @@ def _default(key: str, field: FieldInfo) -> str:
         return "–"
     if value is None:
         return "not set"
-    if isinstance(value, tuple | dict):
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, tuple | dict) or value == "":
         return "empty"
     return f"`{value}`" if isinstance(value, str) else _number(key, value)
 
