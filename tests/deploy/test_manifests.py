@@ -18,7 +18,7 @@ from tubelet.service.config.config import GIB, Config, load_config
 from tubelet.v1 import video_classifier_pb2
 
 KUSTOMIZE = ROOT / "deploy" / "kustomize"
-WHOLE = ("base", "overlays/fetch", "overlays/gpu", "overlays/store")
+WHOLE = ("base", "overlays/fetch", "overlays/gpu", "overlays/store", "overlays/tls")
 SERVER_BYTES = 1 * GIB  # what the server itself may take; it takes half of that idle, with small models
 KUBERNETES = "1.30"  # the oldest one that runs it: the first to know lifecycle.preStop.sleep by default
 _PORTS = {"https": 443, "http": 80}
@@ -113,15 +113,21 @@ def test_components_combine_with_the_gpu_overlay(tmp_path: Path) -> None:
 
     together = {
         "resources": [entry("overlays/gpu")],
-        "components": [entry("components/store"), entry("components/fetch")],
+        "components": [entry("components/store"), entry("components/fetch"), entry("components/tls")],
     }
     (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(together))
     folder = str(tmp_path.resolve())  # an absolute path replaces the one it is joined to
     variables = {variable["name"] for variable in container(folder)["env"]}
-    assert {"TUBELET_ENGINE__DEVICE", "TUBELET_MODELS__STORE", "TUBELET_FETCH__ALLOW"} <= variables
+    assert {
+        "TUBELET_ENGINE__DEVICE",
+        "TUBELET_MODELS__STORE",
+        "TUBELET_FETCH__ALLOW",
+        "TUBELET_SERVER__TLS__KEY",
+    } <= variables
     assert {mount["mountPath"] for mount in container(folder)["volumeMounts"]} == {
         "/etc/tubelet",
         "/models",
+        "/tls",
         "/tmp",
     }
     assert any("to" in rule for rule in egress(folder))
@@ -267,14 +273,60 @@ def test_manifests_and_configuration_agree_on_ports(folder: str, config_of) -> N
     opens = {port["name"]: port["containerPort"] for port in container(folder)["ports"]}
     ports = only(folder, "Service")["spec"]["ports"]
     probed = {
-        container(folder)[f"{probe}Probe"]["grpc"]["port"] for probe in ("startup", "readiness", "liveness")
+        _probed_port(container(folder)[f"{each}Probe"]) for each in ("startup", "readiness", "liveness")
     }
     exposed = re.findall(r"^EXPOSE (.*)$", containerfile(), re.M)
     assert opens == listens
     assert {port["name"]: port["port"] for port in ports} == listens
     assert all(port["targetPort"] in opens for port in ports)
-    assert probed == {server.port}
+    # Kubernetes probes gRPC without TLS only.
+    assert probed == {server.port if server.tls.certificate is None else "metrics"}
     assert exposed == [" ".join(str(port) for port in listens.values())]
+
+
+def _probed_port(probe: dict[str, Any]) -> int | str:
+    return probe["grpc"]["port"] if "grpc" in probe else probe["httpGet"]["port"]
+
+
+@needs_kubectl
+def test_tls_overlay_reads_the_secret_and_probes_by_https(config_of) -> None:
+    folder = "overlays/tls"
+    server = config_of(folder).server
+    assert (server.tls.certificate.name, server.tls.key.name) == ("tls.crt", "tls.key"), "of any TLS Secret"
+    assert server.tls.certificate.parent == server.tls.key.parent
+    mount, volume = mounted(container(folder), pod(folder), str(server.tls.key.parent))
+    assert mount["readOnly"]
+    assert "subPath" not in mount, "nodes do not update single files"
+    certificate = yaml.safe_load((KUSTOMIZE / "components" / "tls" / "certificate.yaml").read_text())
+    assert volume["secret"]["secretName"] == certificate["spec"]["secretName"]
+    assert only(folder, "Service")["metadata"]["name"] in certificate["spec"]["dnsNames"]
+    probes = {each: container(folder)[f"{each}Probe"] for each in ("startup", "readiness", "liveness")}
+    assert {
+        each: (probe["httpGet"]["scheme"], probe["httpGet"]["path"]) for each, probe in probes.items()
+    } == {
+        "startup": ("HTTPS", "/readyz"),
+        "readiness": ("HTTPS", "/readyz"),
+        "liveness": ("HTTPS", "/healthz"),
+    }
+    for each, probe in probes.items():  # as often and as patiently as without TLS
+        plain = container("base")[f"{each}Probe"]
+        assert {key: value for key, value in probe.items() if key != "httpGet"} == {
+            key: value for key, value in plain.items() if key != "grpc"
+        }
+    (grpc, _) = only(folder, "Service")["spec"]["ports"]
+    assert (grpc["name"], grpc["targetPort"], grpc["appProtocol"]) == ("grpc", "grpc", "https")
+
+
+@needs_kubectl
+def test_tls_monitoring_checks_the_certificate_of_the_overlay() -> None:
+    (plain,), (monitor,) = render("overlays/monitoring"), render("overlays/monitoring-tls")
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    certificate = yaml.safe_load((KUSTOMIZE / "components" / "tls" / "certificate.yaml").read_text())["spec"]
+    assert endpoint.pop("scheme") == "https"
+    tls = endpoint.pop("tlsConfig")
+    assert tls["serverName"] in certificate["dnsNames"]
+    assert tls["ca"]["secret"] == {"name": certificate["secretName"], "key": "ca.crt"}
+    assert monitor == plain
 
 
 @needs_kubectl
