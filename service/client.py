@@ -19,8 +19,10 @@ import grpc
 from tubelet.service.types.request import Options
 from tubelet.service.types.result import Classification, Progress, Segment
 from tubelet.service.types.target import parse_target
+from tubelet.service.types.tls import Tls
 from tubelet.service.types.uri import is_uri
 from tubelet.service.types.video import VideoMetadata
+from tubelet.service.wire.channel import choose_tls, open_channel
 from tubelet.service.wire.convert import (
     classification_from_proto,
     metadata_from_proto,
@@ -34,7 +36,7 @@ from tubelet.v1 import video_classifier_pb2 as pb
 from tubelet.v1.model_pb2 import Model
 from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierStub
 
-__all__ = ["AsyncClient", "Client", "Options", "ServerError", "Video"]
+__all__ = ["AsyncClient", "Client", "Options", "ServerError", "Tls", "Video"]
 
 Video = str | os.PathLike[str] | bytes | BinaryIO
 """A path, the bytes of a file, a file open for reading, or a URI for the server to fetch (https://...)."""
@@ -43,7 +45,6 @@ Event = VideoMetadata | Progress | Segment | Classification
 
 _DEFAULTS = Options()
 _CHUNK_BYTES = 1 << 20
-_CHANNEL_OPTIONS = [("grpc.max_receive_message_length", -1)]
 
 
 class Client:
@@ -52,12 +53,21 @@ class Client:
     ``target`` is HOST, HOST:PORT or [IPV6]:PORT; the default port is 8500. If the server asks for a retry,
     for example because it is overloaded, the video is sent again within ``timeout_s``, or without limit if
     that is None. A file that is open is never sent again. ``retries=False`` raises the first error instead.
+
+    ``tls`` says whether and how to use TLS: ``Tls(ca="ca.pem")``, True for a server whose certificate is of a
+    well-known authority, False for none. None is what ``TUBELET_CLIENT__TLS``, ``TUBELET_CLIENT__CA`` and the
+    like in the environment say, or a target that begins with ``https://``. The files are read once.
+
+    Raises:
+        ValueError: ``target`` is no address.
+        OSError: a file of ``tls`` cannot be read, or does not hold what it should.
     """
 
-    def __init__(self, target: str, *, retries: bool = True) -> None:
+    def __init__(self, target: str, *, retries: bool = True, tls: Tls | bool | None = None) -> None:
         self.target = parse_target(target)
         self.retries = retries
-        self._channel = grpc.insecure_channel(self.target, options=_CHANNEL_OPTIONS)
+        self.tls = choose_tls(target, tls)
+        self._channel = open_channel(self.target, self.tls)
         self._stub = VideoClassifierStub(self._channel)
 
     def __enter__(self) -> "Client":
@@ -74,7 +84,7 @@ class Client:
         while True:
             try:
                 requests = _requests(video, options)
-                with _server_errors(self.target):
+                with _server_errors(self):
                     response = self._stub.Classify(requests, timeout=retries.timeout_s)
                 return classification_from_proto(response.classification)
             except ServerError as error:
@@ -91,7 +101,7 @@ class Client:
         while True:
             try:
                 requests = _streaming_requests(video, options)
-                with _server_errors(self.target):
+                with _server_errors(self):
                     for response in self._stub.ClassifyStreaming(requests, timeout=retries.timeout_s):
                         has_begun = True
                         yield _event_from_proto(response)
@@ -109,17 +119,17 @@ class Client:
 
     def models(self, timeout_s: float | None = None) -> tuple[Model, ...]:
         """Return the models that the server has loaded, the default first."""
-        with _server_errors(self.target):
+        with _server_errors(self):
             return tuple(self._stub.ListModels(pb.ListModelsRequest(), timeout=timeout_s).models)
 
     def models_not_loaded(self, timeout_s: float | None = None) -> tuple[Model, ...]:
         """Return the models that are installed on the server but not loaded."""
-        with _server_errors(self.target):
+        with _server_errors(self):
             return tuple(self._stub.ListModels(pb.ListModelsRequest(), timeout=timeout_s).not_loaded)
 
     def model(self, name: str, version: str = "", timeout_s: float | None = None) -> Model:
         """Return a loaded model by NAME or NAME:VERSION; without a version, the default's or the newest."""
-        with _server_errors(self.target):
+        with _server_errors(self):
             return self._stub.GetModel(
                 pb.GetModelRequest(name=name, version=version), timeout=timeout_s
             ).model
@@ -132,8 +142,8 @@ class AsyncClient:
     the upload is complete, as ours does when it rejects one (grpc/grpc issue 36066).
     """
 
-    def __init__(self, target: str, *, retries: bool = True) -> None:
-        self._client = Client(target, retries=retries)
+    def __init__(self, target: str, *, retries: bool = True, tls: Tls | bool | None = None) -> None:
+        self._client = Client(target, retries=retries, tls=tls)
 
     async def __aenter__(self) -> "AsyncClient":
         return self
@@ -149,7 +159,7 @@ class AsyncClient:
         while True:
             try:
                 requests = _requests(video, options)
-                with _server_errors(self._client.target):
+                with _server_errors(self._client):
                     call = self._client._stub.Classify.future(requests, timeout=retries.timeout_s)
                     response = await _ended(call)
                 return classification_from_proto(response.classification)
@@ -167,7 +177,7 @@ class AsyncClient:
         while True:
             try:
                 requests = _streaming_requests(video, options)
-                with _server_errors(self._client.target):
+                with _server_errors(self._client):
                     call = self._client._stub.ClassifyStreaming(requests, timeout=retries.timeout_s)
                     try:
                         while (response := await asyncio.to_thread(next, call, None)) is not None:
@@ -207,12 +217,12 @@ async def _ended(call: Any) -> Any:
 
 
 @contextmanager
-def _server_errors(target: str) -> Iterator[None]:
-    """Raise gRPC errors of calls to ``target`` as ServerError."""
+def _server_errors(client: Client) -> Iterator[None]:
+    """Raise gRPC errors of calls of ``client`` as ServerError."""
     try:
         yield
     except grpc.RpcError as error:
-        raise from_rpc_error(error, target) from None
+        raise from_rpc_error(error, client.target, client.tls) from None
 
 
 def _requests(video: Video, options: Options) -> Iterator[pb.ClassifyRequest]:

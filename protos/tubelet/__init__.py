@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from tubelet.service.in_process import classify
     from tubelet.service.types.request import Options, Priority, Sliding, Views, WholeVideo, ranges_of_seconds
     from tubelet.service.types.result import Classification, Label, Segment
+    from tubelet.service.types.tls import Tls
 
 _HOMES = {
     "AsyncClient": "tubelet.service.client",
@@ -23,6 +24,7 @@ _HOMES = {
     "Classification": "tubelet.service.types.result",
     "Label": "tubelet.service.types.result",
     "Segment": "tubelet.service.types.result",
+    "Tls": "tubelet.service.types.tls",
 }
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "Segment",
     "ServerError",
     "Sliding",
+    "Tls",
     "Views",
     "WholeVideo",
     "classify",

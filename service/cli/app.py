@@ -20,14 +20,20 @@ from tubelet.service.cli.errors import report_errors
 from tubelet.service.cli.help import Commands, examples
 from tubelet.service.cli.models.app import models_app
 from tubelet.service.cli.options import (
+    Ca,
+    Cert,
     Clips,
     ConfigFile,
     Crops,
     Json,
+    Key,
     ModelOption,
     ModelVersion,
     ServerAddress,
+    ServerName,
+    UseTls,
     model_ref,
+    tls_flags,
     views,
 )
 from tubelet.service.config.config import load_config
@@ -101,8 +107,10 @@ def serve(
 
     def ready(running: RunningServer) -> None:
         """Print that the server is ready, and where it listens."""
-        ports = f"gRPC on port {running.port}, metrics on port {running.metrics_port}"
-        typer.echo(f"ready: {ports} of {listed(running.addresses)}")
+        mtls = "" if running.mtls_port is None else f", mTLS on port {running.mtls_port}"
+        ports = f"gRPC on port {running.port}{mtls}, metrics on port {running.metrics_port}"
+        tls = "" if running.tls is None else ", with TLS"
+        typer.echo(f"ready: {ports} of {listed(running.addresses)}{tls}")
 
     with report_errors():
         log = (found := read()).log
@@ -153,6 +161,11 @@ def evaluate(
     clips: Clips = None,
     crops: Crops = None,
     server: ServerAddress = None,
+    tls: UseTls = False,
+    ca: Ca = None,
+    cert: Cert = None,
+    key: Key = None,
+    server_name: ServerName = None,
     config: ConfigFile = None,
     as_json: Json = False,
     out: Annotated[
@@ -168,8 +181,10 @@ def evaluate(
 
     ref = model_ref(model, version)
     options = Options(ref.name, ref.version, windowing=views(clips, crops) or Sliding())
+    client = tls_flags(server, tls, ca, cert, key, server_name)
     with report_errors(as_json=as_json):
-        asyncio.run(run_evaluation(data, options, out, server, load_config(config), as_json=as_json))
+        settings = load_config(config, client=client)
+        asyncio.run(run_evaluation(data, options, out, server, settings, as_json=as_json))
 
 
 @app.command(epilog=examples("tubelet demo", "tubelet demo clip.mp4"))
@@ -181,7 +196,8 @@ def demo(
     console.print("Starting a server on free ports; loading libraries and models takes some seconds.")
     from tubelet.service.cli.demo import run_demo
 
-    server = {"host": "127.0.0.1", "port": 0, "metrics_port": 0}
+    no_tls = {"certificate": None, "key": None, "client_ca": None}
+    server = {"host": "127.0.0.1", "port": 0, "mtls_port": None, "metrics_port": 0, "tls": no_tls}
     with report_errors():
         asyncio.run(run_demo(video, load_config(server=server), console))
 

@@ -51,7 +51,7 @@ async def run_demo(video: str | None, config: Config, console: Console) -> None:
         console.print(
             f"A server is ready: gRPC on port {server.port}, metrics on port {server.metrics_port}."
         )
-        classify_video = await stack.enter_async_context(open_remote(f"127.0.0.1:{server.port}"))
+        classify_video = await stack.enter_async_context(open_remote(f"127.0.0.1:{server.port}", tls=False))
 
         async def show(event: Event) -> None:
             """Print the metadata and the segments of the video."""

@@ -1,7 +1,7 @@
 """Options that several commands share, and the parsing of their values."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from tubelet.service.types.request import Views
 
 
-def _target(server: str | None) -> str | None:
-    """Parse the value of ``--server``."""
+def _address(server: str | None) -> str | None:
+    """Check the value of ``--server``."""
     try:
-        return None if server is None else parse_target(server)
+        if server is not None:
+            parse_target(server)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
+    return server
 
 
 ConfigFile = Annotated[
@@ -31,8 +33,32 @@ ServerAddress = Annotated[
     typer.Option(
         "--server",
         metavar="HOST[:PORT]",
-        callback=_target,
+        callback=_address,
         help="Address of a tubelet server; default port 8500. Without it, this process does the work.",
+    ),
+]
+UseTls = Annotated[
+    bool, typer.Option("--tls", help="With --server: use TLS, as the other options for it and https:// do.")
+]
+Ca = Annotated[
+    str | None,
+    typer.Option(
+        "--ca",
+        metavar="FILE",
+        help="Authorities of the server's certificate (PEM); default: well-known.",
+    ),
+]
+Cert = Annotated[
+    str | None,
+    typer.Option("--cert", metavar="FILE", help="Own certificate (PEM), for servers that ask for one."),
+]
+Key = Annotated[str | None, typer.Option("--key", metavar="FILE", help="Private key of --cert (PEM).")]
+ServerName = Annotated[
+    str | None,
+    typer.Option(
+        "--server-name",
+        metavar="NAME",
+        help="Name in the server's certificate; default: --server's host.",
     ),
 ]
 ModelName = Annotated[
@@ -67,6 +93,17 @@ def seconds_in_range(number: float | None) -> float | None:
     if number is not None and not abs(number) <= _MAX_SECONDS:
         raise typer.BadParameter(f"must be a time of at most {_MAX_SECONDS:,.0f} seconds; found {number:g}")
     return number
+
+
+def tls_flags(
+    server: str | None, tls: bool, ca: str | None, cert: str | None, key: str | None, server_name: str | None
+) -> dict[str, Any]:
+    """Return the keys of the configuration's ``client`` table that were given as flags."""
+    flags = {"tls": tls or None, "ca": ca, "cert": cert, "key": key, "server_name": server_name}
+    given = {key: value for key, value in flags.items() if value is not None}
+    if given and server is None:
+        raise typer.BadParameter(f"--{next(iter(given)).replace('_', '-')} needs --server")
+    return given
 
 
 def model_ref(text: str, version: str) -> ModelRef:

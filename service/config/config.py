@@ -240,7 +240,7 @@ class ModelsConfig(Table):
         return tuple(map(ModelRef.parse, self.load))
 
 
-class LogConfig(_Table):
+class LogConfig(Table):
     """What the log on standard error has, and its form; see [Log](#log)."""
 
     format: Literal["text", "json"] = "text"

@@ -5,6 +5,7 @@ from ipaddress import AddressValueError, IPv6Address
 
 DEFAULT_PORT = 8500
 
+_TLS_SCHEMES, _PLAIN_SCHEMES = ("https", "grpcs"), ("http", "grpc")
 _GRPC_NAMES = ("dns:///", "xds:///", "unix:", "unix-abstract:", "ipv4:", "ipv6:")  # gRPC's resolvers
 _HOST = re.compile(r"[^\s/@?#:\[\]\\%]+")
 _WANTED = "a server's address is HOST, HOST:PORT or [IPV6]:PORT"
@@ -13,8 +14,8 @@ _WANTED = "a server's address is HOST, HOST:PORT or [IPV6]:PORT"
 def parse_target(text: str) -> str:
     """Parse a server's address into HOST:PORT; the port is 8500 where ``text`` has none.
 
-    ``http://`` and a trailing slash are dropped, an IPv6 address gets brackets. Names for gRPC's own
-    resolvers, such as ``dns:///tubelet:8500``, are kept.
+    ``http://``, ``https://`` (see ``asks_for_tls``) and a trailing slash are dropped, an IPv6 address gets
+    brackets. Names for gRPC's own resolvers, such as ``dns:///tubelet:8500``, are kept.
 
     Raises:
         ValueError: ``text`` is not an address; the message says why.
@@ -23,12 +24,16 @@ def parse_target(text: str) -> str:
     if written.startswith(_GRPC_NAMES):
         return written
     scheme, separator, rest = written.rpartition("://")
-    if scheme.lower() in ("https", "grpcs"):
-        raise ValueError(f"{text}: there is no TLS yet; name the server without {scheme}://")
-    if separator and scheme.lower() not in ("http", "grpc"):
+    if separator and scheme.lower() not in _TLS_SCHEMES + _PLAIN_SCHEMES:
         raise ValueError(f"{_WANTED}; found {text!r}")
     host, port = _split(rest.rstrip("/"), text)
     return f"{host}:{port}"
+
+
+def asks_for_tls(text: str) -> bool:
+    """Tell whether a server's address asks for TLS: it begins with ``https://`` or ``grpcs://``."""
+    scheme, separator, _ = text.strip().partition("://")
+    return bool(separator) and scheme.lower() in _TLS_SCHEMES
 
 
 def _split(authority: str, text: str) -> tuple[str, int]:

@@ -5,7 +5,8 @@ from collections import Counter
 from time import monotonic
 
 from tubelet.service.errors import StorageFull
-from tubelet.service.wire.status import CONNECTION_LOST, ServerError
+from tubelet.service.wire.connection_failure import CONNECTION_LOST
+from tubelet.service.wire.status import ServerError
 
 # The most tries of a video, by the reason of its failure. After a lost connection, the server may have been
 # restarted; if its disk is full, the video may be larger than the disk. Other reasons have no limit.

@@ -1,6 +1,5 @@
 """Conversion of errors to rich gRPC statuses (google.rpc, AIP-193), and back for the client."""
 
-import os
 from typing import cast
 
 import grpc
@@ -12,13 +11,10 @@ from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
 from tubelet.service.errors import TubeletError
-from tubelet.service.types.target import DEFAULT_PORT
+from tubelet.service.types.tls import Tls
+from tubelet.service.wire.connection_failure import connection_failure
 
 DOMAIN = "tubelet"
-SERVER_UNREACHABLE = "SERVER_UNREACHABLE"
-"""Reason of a ServerError made by the client: no tubelet server answers at the address."""
-CONNECTION_LOST = "CONNECTION_LOST"
-"""Reason of a ServerError made by the client: the connection broke during the call."""
 
 REQUEST_ID = "x-request-id"
 """The metadata in which a client may send a request id, and in which the server returns the call's."""
@@ -28,11 +24,6 @@ REQUEST_ID = "x-request-id"
 _MAX_MESSAGE_BYTES = 1000
 _MAX_VALUE_BYTES = 200
 _CUT = "…"
-
-_PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")  # in the order in which gRPC reads them
-
-# gRPC takes the fourth byte of an HTTP/1 answer for a frame type: P of "HTTP/1.1", O of "<!DOCTYPE".
-_SIGNS_OF_HTTP = ("http1.x server", f"got frame type {ord('P')})", f"got frame type {ord('O')})")
 
 
 def to_status(error: TubeletError) -> grpc.Status:
@@ -93,7 +84,7 @@ class ServerError(Exception):
         self.request_id = request_id
 
 
-def from_rpc_error(error: grpc.RpcError, target: str) -> ServerError:
+def from_rpc_error(error: grpc.RpcError, target: str, tls: Tls | None = None) -> ServerError:
     """Convert a gRPC error to a ServerError; without details from ``to_status``, describe the connection."""
     # Errors of both kinds of channel are calls too, which the types of grpc do not declare.
     call = cast(grpc.Call, error)
@@ -107,37 +98,8 @@ def from_rpc_error(error: grpc.RpcError, target: str) -> ServerError:
             retry_after_s = retry.retry_delay.ToNanoseconds() / 1e9
     message = call.details() or ""
     if not reason and call.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNIMPLEMENTED):
-        reason, message = _connection_failure(call.code(), message, target)
+        reason, message = connection_failure(call.code(), message, target, tls)
     request_id = str(dict(call.trailing_metadata() or ()).get(REQUEST_ID, ""))
     if call.code() is grpc.StatusCode.INTERNAL and request_id and request_id not in message:
         message += f" (request id {request_id})"
     return ServerError(call.code().name, reason, message, metadata, retry_after_s, request_id)
-
-
-def _proxy_hint() -> str:
-    """Return a hint that names the environment variable that makes gRPC use a proxy, or an empty string."""
-    proxy = next((name for name in _PROXIES if os.environ.get(name)), None)
-    return f"{proxy} is set: no_proxy must name servers that are not behind that proxy" if proxy else ""
-
-
-def _connection_failure(code: grpc.StatusCode, details: str, target: str) -> tuple[str, str]:
-    """Return the reason and the message for a call that no tubelet server answered."""
-    if code == grpc.StatusCode.UNIMPLEMENTED:
-        return (
-            SERVER_UNREACHABLE,
-            f"the server at {target} is not a tubelet server of this version: {details}",
-        )
-    if any(sign in details for sign in _SIGNS_OF_HTTP):
-        return SERVER_UNREACHABLE, (
-            f"{target} answers HTTP, not gRPC: this looks like the metrics port; "
-            f"the gRPC port is {DEFAULT_PORT} by default"
-        )
-    if "Failed parsing HTTP/2" in details:
-        return SERVER_UNREACHABLE, f"the server at {target} is not a tubelet server: it does not speak gRPC"
-    if "failed to connect" in details:
-        hint = _proxy_hint() or "is `tubelet serve` running?"
-        return SERVER_UNREACHABLE, f"no tubelet server answers at {target}; {hint}"
-    if "resolving" in details or "resolution" in details:
-        host = target.rpartition(":")[0]
-        return SERVER_UNREACHABLE, f"the name {host} of the server {target} cannot be resolved"
-    return CONNECTION_LOST, f"the connection to {target} was lost: {details}"

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from tests.support.cli_process import tubelet
 from tubelet.service.client import Client
-from tubelet.service.types.target import parse_target
+from tubelet.service.types.target import asks_for_tls, parse_target
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,8 @@ from tubelet.service.types.target import parse_target
         (" http://localhost:8500/ ", "localhost:8500"),
         ("HTTP://media.example.com", "media.example.com:8500"),
         ("grpc://10.0.0.1/", "10.0.0.1:8500"),
+        ("https://host", "host:8500"),
+        ("GRPCS://host:1/", "host:1"),
         ("[::1]:8501", "[::1]:8501"),
         ("[::1]", "[::1]:8500"),
         ("::1", "[::1]:8500"),
@@ -49,7 +51,6 @@ def test_addresses_are_parsed(text: str, target: str) -> None:
         ("host:0", "a port is a number"),
         ("host:65536", "a port is a number"),
         ("host:²", "a port is a number"),
-        ("https://host:8500", "there is no TLS yet; name the server without https://"),
     ],
 )
 def test_invalid_addresses_say_why(text: str, says: str) -> None:
@@ -73,6 +74,14 @@ def test_any_text_is_parsed_or_refused(text: str) -> None:
 
 
 def test_error_of_an_address_names_its_option() -> None:
-    done = tubelet("models", "list", "--server", "https://localhost", COLUMNS="200")
+    done = tubelet("models", "list", "--server", "ftp://localhost", COLUMNS="200")
     assert done.returncode == 2
-    assert "'--server': https://localhost: there is no TLS yet" in done.stderr
+    assert "'--server': a server's address is HOST, HOST:PORT or [IPV6]:PORT; found 'ftp://" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "is_asked_for"),
+    [("https://a", True), (" GRPCS://a:1", True), ("http://a", False), ("a", False), ("https", False)],
+)
+def test_scheme_asks_for_tls(text: str, is_asked_for: bool) -> None:
+    assert asks_for_tls(text) is is_asked_for

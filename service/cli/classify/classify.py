@@ -4,7 +4,7 @@ import os
 import stat
 from asyncio import CancelledError
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,10 @@ from tubelet.service.cli.runs.progress import RunProgress
 from tubelet.service.cli.runs.results_log import ResultsLog, UnwritableResults, open_results
 from tubelet.service.cli.runs.runner import (
     Answer,
-    ClassifyVideo,
     Failure,
     Started,
     find_model,
-    open_local,
-    open_remote,
+    open_classifier,
     run_as_completed,
 )
 from tubelet.service.cli.runs.video_sources import STANDARD_INPUT, Source
@@ -95,9 +93,7 @@ async def classify_all(
             run.report_problems()
             if run.numbers:
                 with errors.status("connecting" if server else "loading models, starting decode workers"):
-                    classify_video = await stack.enter_async_context(
-                        _open_classifier(options, server, config)
-                    )
+                    classify_video = await stack.enter_async_context(open_classifier(server, config, options))
                 if not _is_piped(output):
                     await stack.enter_async_context(run.region.shown())
                 videos = [sources[number].name for number in run.numbers]
@@ -231,13 +227,6 @@ def _is_piped(output: OutputOptions) -> bool:
         return (output.as_json or output.out is None) and stat.S_ISFIFO(os.fstat(1).st_mode)
     except OSError:  # standard output is closed
         return False
-
-
-def _open_classifier(
-    options: Options, server: str | None, config: Config
-) -> AbstractAsyncContextManager[ClassifyVideo]:
-    """Open a connection to the server, or a pipeline in this process; yield the function that classifies."""
-    return open_remote(server) if server else open_local(config, options.model, options.version)
 
 
 async def _pin_version(options: Options, server: str | None, config: Config) -> Options:

@@ -8,18 +8,24 @@ import typer
 
 from tubelet.service.cli.errors import report_errors
 from tubelet.service.cli.options import (
+    Ca,
+    Cert,
     Clips,
     ConfigFile,
     Crops,
     Json,
+    Key,
     ModelOption,
     ModelVersion,
     ServerAddress,
+    ServerName,
+    UseTls,
     check_exclusive,
     model_ref,
     nanoseconds,
     seconds_in_range,
     time_range,
+    tls_flags,
     views,
 )
 from tubelet.service.cli.runs.video_sources import VIDEO_EXTENSIONS
@@ -48,6 +54,11 @@ def classify(
         ),
     ] = None,
     server: ServerAddress = None,
+    tls: UseTls = False,
+    ca: Ca = None,
+    cert: Cert = None,
+    key: Key = None,
+    server_name: ServerName = None,
     config: ConfigFile = None,
     jobs: Annotated[int, typer.Option(min=1, metavar="N", help="Videos to classify at the same time.")] = 4,
     as_json: Json = False,
@@ -147,8 +158,9 @@ def classify(
         priority=Priority(priority),
     )
     output = OutputOptions(as_json, stream, in_order, all_segments, out, retry_failed)
+    client = tls_flags(server, tls, ca, cert, key, server_name)
     with report_errors(as_json=as_json):
-        settings = load_config(config)
+        settings = load_config(config, client=client)
         sources = find_videos(videos or (), list_file, recursive=recursive)
         status = asyncio.run(classify_all(sources, options, server, settings, output, jobs))
     raise typer.Exit(status)

@@ -29,7 +29,7 @@ from tubelet.service.cli.output import decodable
 from tubelet.service.cli.runs.live_region import LiveRegion
 from tubelet.service.cli.runs.progress import RunProgress
 from tubelet.service.cli.runs.results_log import ResultsLog, open_results
-from tubelet.service.cli.runs.runner import Failure, find_model, open_local, open_remote, run_as_completed
+from tubelet.service.cli.runs.runner import Failure, find_model, open_classifier, run_as_completed
 from tubelet.service.config.config import Config
 from tubelet.service.types.request import Options, Views
 from tubelet.service.types.result import Activation, Classification
@@ -142,8 +142,7 @@ async def _classify(
     progress = RunProgress([each.name for each in videos], _JOBS)
     async with AsyncExitStack() as stack:
         with console.status("connecting" if server else "loading the model, starting decode workers"):
-            classifier = open_remote(server) if server else open_local(config, options.model, options.version)
-            classify_video = await stack.enter_async_context(classifier)
+            classify_video = await stack.enter_async_context(open_classifier(server, config, options))
         await stack.enter_async_context(LiveRegion(console, lambda: progress).shown())
         items = run_as_completed(classify_video, [each.video for each in videos], options, _JOBS)
         async for number, item in await stack.enter_async_context(aclosing(items)):

@@ -9,13 +9,19 @@ import typer
 from tubelet.service.cli.errors import report_errors
 from tubelet.service.cli.help import Commands, examples
 from tubelet.service.cli.options import (
+    Ca,
+    Cert,
     ConfigFile,
     Json,
+    Key,
     ModelName,
     ModelVersion,
     ServerAddress,
+    ServerName,
+    UseTls,
     model_ref,
     seconds_in_range,
+    tls_flags,
 )
 from tubelet.service.config.config import load_config
 
@@ -25,12 +31,22 @@ models_app = Commands(help="List, import, check and remove models.")
 @models_app.command(
     "list", epilog=examples("tubelet models list", "tubelet models list --server localhost:8500 --json")
 )
-def list_models(server: ServerAddress = None, config: ConfigFile = None, as_json: Json = False) -> None:
+def list_models(
+    server: ServerAddress = None,
+    tls: UseTls = False,
+    ca: Ca = None,
+    cert: Cert = None,
+    key: Key = None,
+    server_name: ServerName = None,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
     """List the models of a server, or of this installation."""
     from tubelet.service.cli.models.listing import print_models
 
+    client = tls_flags(server, tls, ca, cert, key, server_name)
     with report_errors(as_json=as_json):
-        asyncio.run(print_models(server, load_config(config), as_json=as_json))
+        asyncio.run(print_models(server, load_config(config, client=client), as_json=as_json))
 
 
 @models_app.command(

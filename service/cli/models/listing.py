@@ -26,7 +26,7 @@ async def print_models(server: str | None, config: Config, *, as_json: bool) -> 
     Raises:
         tubelet.service.client.ServerError: the server does not answer.
     """
-    rows = await _server_models(server) if server else _store_models(config)
+    rows = await _server_models(server, config) if server else _store_models(config)
     rows.sort(key=lambda row: not row["loaded"])
     if as_json:
         for row in rows:
@@ -80,9 +80,9 @@ def spec_json(spec: "ModelSpec") -> dict[str, Any]:
     }
 
 
-async def _server_models(server: str) -> list[dict[str, Any]]:
+async def _server_models(server: str, config: Config) -> list[dict[str, Any]]:
     """Return the models of a server; ``loaded`` are those that answer requests."""
-    async with AsyncClient(server) as client:
+    async with AsyncClient(server, tls=config.client.chosen) as client:
         loaded, not_loaded = await client.models(), await client.models_not_loaded()
     return [_model_json(model) | {"loaded": True} for model in loaded] + [
         _model_json(model) | {"loaded": False} for model in not_loaded

@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -19,10 +19,11 @@ from tubelet.service.errors import TubeletError, UnknownModel, UriNotAllowed
 from tubelet.service.types.model_ref import ModelRef
 from tubelet.service.types.request import Options
 from tubelet.service.types.result import Activation, Classification, Emit, Event
+from tubelet.service.types.tls import Tls
 from tubelet.service.types.uri import Uri, is_covered, is_uri, parse_prefix
+from tubelet.service.wire.connection_failure import SERVER_UNREACHABLE
 from tubelet.service.wire.convert import activation_from_proto
 from tubelet.service.wire.retry import Retries
-from tubelet.service.wire.status import SERVER_UNREACHABLE
 
 ClassifyVideo = Callable[[str, Options, Emit], Awaitable[Classification]]
 """Classifies a video, given by its path, its URI or ``STANDARD_INPUT``; events go to ``Emit``."""
@@ -61,13 +62,15 @@ class ModelInfo:
 
 
 @asynccontextmanager
-async def open_remote(target: str) -> AsyncIterator[ClassifyVideo]:
+async def open_remote(target: str, tls: Tls | bool | None = None) -> AsyncIterator[ClassifyVideo]:
     """Open a connection to a server, and yield a function that classifies a video there.
+
+    ``tls`` is as for ``Client``.
 
     A video that the server has no room for is retried whenever the server says, until it is accepted.
     """
     # The client itself would not retry after the first event; here, events of a retry come again.
-    async with AsyncClient(target, retries=False) as client:
+    async with AsyncClient(target, retries=False, tls=tls) as client:
 
         async def classify_video(video: str, options: Options, emit: Emit) -> Classification:
             """Classify a video; call again as long as the server asks for it."""
@@ -124,6 +127,15 @@ async def open_local(config: Config, model: str = "", version: str = "") -> Asyn
         yield classify_video
 
 
+def open_classifier(
+    server: str | None, config: Config, options: Options
+) -> AbstractAsyncContextManager[ClassifyVideo]:
+    """Open a connection to the server, or a pipeline in this process; yield the function that classifies."""
+    if server:
+        return open_remote(server, config.client.chosen)
+    return open_local(config, options.model, options.version)
+
+
 async def find_model(server: str | None, config: Config, name: str, version: str) -> ModelInfo:
     """Return the model that answers requests for ``name`` and ``version``; either may be empty.
 
@@ -132,7 +144,7 @@ async def find_model(server: str | None, config: Config, name: str, version: str
         tubelet.models.errors.UnknownModel: the store has no such model.
     """
     if server:
-        async with AsyncClient(server) as client:
+        async with AsyncClient(server, tls=config.client.chosen) as client:
             model = await client.model(name, version)
             activation = activation_from_proto(model.activation)
             return ModelInfo(model.name, model.version, tuple(model.labels), activation)

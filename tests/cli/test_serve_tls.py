@@ -1,0 +1,93 @@
+"""``tubelet serve`` with a certificate, and what it says without one."""
+
+import signal
+from pathlib import Path
+from time import sleep
+
+import pytest
+
+from tests.support.certificates import Authority
+from tests.support.cli_process import serving, tubelet
+from tubelet.service.client import Client, Tls
+
+
+def test_serve_with_tls_says_so_and_reads_files_again(tmp_path: Path) -> None:
+    authority, log = Authority(tmp_path), tmp_path / "log"
+    pair = authority.issue("localhost")
+    variables = {
+        "TUBELET_SERVER__TLS__CERTIFICATE": str(pair.certificate),
+        "TUBELET_SERVER__TLS__KEY": str(pair.key),
+    }
+    with log.open("w") as file, serving("--host", "localhost", log=file, **variables) as (process, target):
+        port = target.rpartition(":")[2]
+        with Client(f"https://localhost:{port}", tls=Tls(ca=authority.ca)) as client:
+            assert client.models()
+        assert "certificate in use: for localhost, signed by " in log.read_text()
+        pair.replace_by(authority.issue("localhost", "newer.example"))
+        process.send_signal(signal.SIGHUP)
+        while "certificate in use: for localhost, newer.example, signed by " not in log.read_text():
+            assert process.poll() is None
+            sleep(0.05)
+        with Client(f"localhost:{port}", tls=Tls(authority.ca, server_name="newer.example")) as client:
+            assert client.models()
+    assert "no TLS" not in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("host", "says"),
+    [
+        ("::", ": whoever reaches the ports can call, and read along; see server.tls"),
+        ("localhost", ""),
+    ],
+)
+def test_serve_without_tls_says_so_at_other_addresses_than_loopback(
+    tmp_path: Path, host: str, says: str
+) -> None:
+    log = tmp_path / "log"
+    with log.open("w") as file, serving("--host", host, log=file):
+        assert log.read_text().count("no TLS") == bool(says)
+        assert says in log.read_text()
+
+
+def test_serve_refuses_a_key_that_does_not_belong(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    pair, other = authority.issue("localhost"), authority.issue("localhost")
+    files = f"certificate = '{pair.certificate}'\nkey = '{other.key}'\n"
+    (tmp_path / "tubelet.toml").write_text(f"[server.tls]\n{files}")
+    done = tubelet("serve", "--config", str(tmp_path / "tubelet.toml"), "--port", "0", "--metrics-port", "0")
+    says = f"configuration: server.tls.key: {other.key} does not belong to the certificate\n"
+    assert (done.returncode, done.stderr.count("ERROR")) == (2, 1)
+    assert done.stderr.endswith(says)
+
+
+@pytest.mark.parametrize("flag", ["--tls", "--ca", "--cert", "--key", "--server-name"])
+def test_flags_for_tls_need_a_server(flag: str) -> None:
+    value = () if flag == "--tls" else ("x",)
+    done = tubelet("models", "list", flag, *value, COLUMNS="200")
+    assert done.returncode == 2
+    assert f"{flag} needs --server" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("--ca", "/nowhere"), "cannot read /nowhere: No such file or directory"),
+        (("--ca", "KEY"), "KEY holds no certificate in PEM form, or only a part of one"),
+        (("--cert", "CERTIFICATE", "--key", "OTHER"), "the key OTHER does not belong to the certificate"),
+        (
+            ("--cert", "CERTIFICATE", "--key", "CERTIFICATE"),
+            "the key CERTIFICATE holds no private key in PEM",
+        ),
+        (("--cert", "CERTIFICATE"), "client: cert and key need each other; only one of them is set"),
+    ],
+)
+def test_wrong_files_of_the_client_are_a_sentence(tmp_path: Path, flags: tuple[str, ...], says: str) -> None:
+    authority = Authority(tmp_path)
+    pair, other = authority.issue("a"), authority.issue("b")
+    files = {"KEY": str(pair.key), "CERTIFICATE": str(pair.certificate), "OTHER": str(other.key)}
+    done = tubelet("models", "list", "--server", "localhost:1", *(files.get(flag, flag) for flag in flags))
+    for word, path in files.items():
+        says = says.replace(word, path)
+    assert done.returncode != 0
+    assert says in done.stderr
+    assert len(done.stderr.splitlines()) == 1
