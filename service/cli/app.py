@@ -114,7 +114,7 @@ def serve(
 
     with report_errors():
         log = (found := read()).log
-    with log_standard_error() as stream:
+    with log_standard_error(log.format, log.level) as stream:
         start_logging(log.format, log.level, stream)
         with _logged_crash(), report_errors(say=logger.error):
             asyncio.run(run_until_signal(found, ready, read))

@@ -1,20 +1,24 @@
-"""What libraries and child processes write to standard error themselves, as records of the log.
+"""What libraries and child processes write to standard error themselves, as lines of the log.
 
-gRPC's core, FFmpeg in the decode workers and C++ libraries know nothing of ``logging``.
+gRPC's core, FFmpeg in the decode workers and C++ libraries know nothing of ``logging``. A process of its own
+reads what they write: it outlives a server that crashes, whose last words would be lost otherwise.
 """
 
 import faulthandler
 import logging
 import os
 import re
+import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TextIO
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import TextIO, cast
+
+from tubelet.service.log.lines import Format, Level, start_logging
 
 _MAX_LINE_BYTES = 4000  # a longer line becomes several records
-_JOIN_S = 1.0  # limit for the last lines at the end
+_LAST_LINES_S = 1.0  # limit for the last lines at the end
 _ABSEIL = re.compile(r"([IWEF])\d{4} [\d:.]+ +\d+ (.*)", re.DOTALL)  # level, time, thread, source and text
 _LEVELS = {"I": logging.INFO, "W": logging.WARNING, "E": logging.ERROR, "F": logging.CRITICAL}
 
@@ -22,32 +26,38 @@ logger = logging.getLogger("stderr")
 
 
 @contextmanager
-def log_standard_error() -> Iterator[TextIO]:
+def log_standard_error(form: Format, level: Level) -> Iterator[TextIO]:
     """Log each line that is written to standard error; yield the stream for the lines of the log itself.
 
-    If the process crashes, Python writes the stacks of its threads to that stream.
+    If the process crashes, Python writes the stacks of its threads, too.
     """
     ours = os.fdopen(os.dup(2), "w", errors="backslashreplace")
-    reading, writing = os.pipe()
-    os.dup2(writing, 2)
-    os.close(writing)
-    thread = threading.Thread(target=_log_lines, args=(reading,), name="stderr", daemon=True)
-    thread.start()
-    faulthandler.enable(ours)
+    reader = subprocess.Popen(
+        [sys.executable, "-P", "-s", "-m", __name__, form, level],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        start_new_session=True,  # Ctrl-C must reach the server alone
+    )
+    assert reader.stdin is not None
+    os.dup2(reader.stdin.fileno(), 2)
+    reader.stdin.close()
+    faulthandler.enable()
     try:
         yield ours
     finally:
         faulthandler.disable()
         sys.stderr.flush()
         os.dup2(ours.fileno(), 2)  # closes our end of the pipe; those of child processes end with them
-        thread.join(_JOIN_S)
+        with suppress(subprocess.TimeoutExpired):
+            reader.wait(_LAST_LINES_S)
 
 
-def _log_lines(fd: int) -> None:
-    """Log the lines from the pipe ``fd`` until its last writer is gone."""
-    with open(fd, "rb") as pipe:
-        while line := pipe.readline(_MAX_LINE_BYTES):
-            _log(line.decode(errors="replace").rstrip("\r\n"))
+def main(form: str, level: str) -> None:
+    """Log each line of standard input until all that write to it have ended."""
+    start_logging(cast(Format, form), cast(Level, level))
+    for line in iter(partial(sys.stdin.buffer.readline, _MAX_LINE_BYTES), b""):
+        _log(line.decode(errors="replace").rstrip("\r\n"))
 
 
 def _log(line: str) -> None:
@@ -56,3 +66,7 @@ def _log(line: str) -> None:
         logger.log(_LEVELS[found[1]], "%s", found[2])
     elif line:
         logger.warning("%s", line)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -9,7 +9,7 @@ PROGRAM = """
 import ctypes, os, subprocess, sys
 from tubelet.service.log.lines import start_logging
 from tubelet.service.log.standard_error import log_standard_error
-with log_standard_error() as stream:
+with log_standard_error("json", "info") as stream:
     start_logging("json", "info", stream)
     {body}
 print("after", file=sys.stderr)
@@ -28,7 +28,7 @@ def records(lines: list[str]) -> list[tuple[Any, ...]]:
     return [(line["logger"], line["level"], line["message"]) for line in map(json.loads, lines)]
 
 
-def test_lines_of_gprc_have_their_level() -> None:
+def test_lines_of_grpc_have_their_level() -> None:
     status, lines = run(r'os.write(2, b"E0000 00:00:1764445000.123456    1234 chttp2.cc:12] went\nhello\n")')
     assert status == 0
     assert lines.pop() == "after"
@@ -49,7 +49,11 @@ def test_hostile_output_cannot_break_a_line() -> None:
     assert said == "\x1b[2J\r\ufffd\x00\u2028" + 9000 * "x"
 
 
-def test_a_crash_leaves_the_stacks() -> None:
-    status, lines = run("ctypes.CDLL(None).abort()")
+def test_a_crash_leaves_its_last_words_and_the_stacks() -> None:
+    status, lines = run(
+        r"libc = ctypes.CDLL(None); libc.write(2, b'F0000 00:00:1.1 12 x.cc:1] bye\n', 31); libc.abort()"
+    )
     assert status == -6
-    assert "Fatal Python error: Aborted" in lines
+    said = records(lines)
+    assert said[0] == ("stderr", "CRITICAL", "x.cc:1] bye")
+    assert ("stderr", "WARNING", "Fatal Python error: Aborted") in said
