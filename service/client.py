@@ -20,9 +20,10 @@ from tubelet.service.types.request import Options
 from tubelet.service.types.result import Classification, Progress, Segment
 from tubelet.service.types.target import parse_target
 from tubelet.service.types.tls import Tls
+from tubelet.service.types.token import Token
 from tubelet.service.types.uri import is_uri
 from tubelet.service.types.video import VideoMetadata
-from tubelet.service.wire.channel import choose_tls, open_channel
+from tubelet.service.wire.channel import choose_tls, choose_token, open_channel, to_metadata
 from tubelet.service.wire.convert import (
     classification_from_proto,
     metadata_from_proto,
@@ -36,7 +37,7 @@ from tubelet.v1 import video_classifier_pb2 as pb
 from tubelet.v1.model_pb2 import Model
 from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierStub
 
-__all__ = ["AsyncClient", "Client", "Options", "ServerError", "Tls", "Video"]
+__all__ = ["AsyncClient", "Client", "Options", "ServerError", "Tls", "Token", "Video"]
 
 Video = str | os.PathLike[str] | bytes | BinaryIO
 """A path, the bytes of a file, a file open for reading, or a URI for the server to fetch (https://...)."""
@@ -58,15 +59,28 @@ class Client:
     well-known authority, False for none. None is what ``TUBELET_CLIENT__TLS``, ``TUBELET_CLIENT__CA`` and the
     like in the environment say, or a target that begins with ``https://``. The files are read once.
 
+    ``token`` says who calls: its text, or ``Token(file="alice.token")``. None is what the environment gives
+    by ``TUBELET_CLIENT__TOKEN`` or ``TUBELET_CLIENT__TOKEN_FILE``.
+
     Raises:
-        ValueError: ``target`` is no address.
+        ValueError: ``target`` is no address, or ``token`` would cross a network without TLS.
         OSError: a file of ``tls`` cannot be read, or does not hold what it should.
     """
 
-    def __init__(self, target: str, *, retries: bool = True, tls: Tls | bool | None = None) -> None:
+    def __init__(
+        self,
+        target: str,
+        *,
+        retries: bool = True,
+        tls: Tls | bool | None = None,
+        token: Token | str | None = None,
+    ) -> None:
         self.target = parse_target(target)
         self.retries = retries
         self.tls = choose_tls(target, tls)
+        self._token = choose_token(token)
+        if self._token and self.tls is None:
+            self._token.check_target(self.target)
         self._channel = open_channel(self.target, self.tls)
         self._stub = VideoClassifierStub(self._channel)
 
@@ -85,7 +99,7 @@ class Client:
             try:
                 requests = _requests(video, options)
                 with _server_errors(self):
-                    response = self._stub.Classify(requests, timeout=retries.timeout_s)
+                    response = self._stub.Classify(requests, **self._call(retries.timeout_s))
                 return classification_from_proto(response.classification)
             except ServerError as error:
                 time.sleep(self._pause_s(video, retries, error))
@@ -102,7 +116,7 @@ class Client:
             try:
                 requests = _streaming_requests(video, options)
                 with _server_errors(self):
-                    for response in self._stub.ClassifyStreaming(requests, timeout=retries.timeout_s):
+                    for response in self._stub.ClassifyStreaming(requests, **self._call(retries.timeout_s)):
                         has_begun = True
                         yield _event_from_proto(response)
                 return
@@ -110,6 +124,10 @@ class Client:
                 if has_begun:
                     raise
                 time.sleep(self._pause_s(video, retries, error))
+
+    def _call(self, timeout_s: float | None) -> dict[str, Any]:
+        """Return a call's timeout, and the metadata with the token; raise BadToken if it cannot be read."""
+        return {"timeout": timeout_s, "metadata": to_metadata(self._token)}
 
     def _pause_s(self, video: Video, retries: Retries, error: ServerError) -> float:
         """Return how many seconds to wait before ``video`` is sent again; raise ``error`` if it cannot be."""
@@ -120,19 +138,18 @@ class Client:
     def models(self, timeout_s: float | None = None) -> tuple[Model, ...]:
         """Return the models that the server has loaded, the default first."""
         with _server_errors(self):
-            return tuple(self._stub.ListModels(pb.ListModelsRequest(), timeout=timeout_s).models)
+            return tuple(self._stub.ListModels(pb.ListModelsRequest(), **self._call(timeout_s)).models)
 
     def models_not_loaded(self, timeout_s: float | None = None) -> tuple[Model, ...]:
         """Return the models that are installed on the server but not loaded."""
         with _server_errors(self):
-            return tuple(self._stub.ListModels(pb.ListModelsRequest(), timeout=timeout_s).not_loaded)
+            return tuple(self._stub.ListModels(pb.ListModelsRequest(), **self._call(timeout_s)).not_loaded)
 
     def model(self, name: str, version: str = "", timeout_s: float | None = None) -> Model:
         """Return a loaded model by NAME or NAME:VERSION; without a version, the default's or the newest."""
         with _server_errors(self):
-            return self._stub.GetModel(
-                pb.GetModelRequest(name=name, version=version), timeout=timeout_s
-            ).model
+            request = pb.GetModelRequest(name=name, version=version)
+            return self._stub.GetModel(request, **self._call(timeout_s)).model
 
 
 class AsyncClient:
@@ -142,8 +159,15 @@ class AsyncClient:
     the upload is complete, as ours does when it rejects one (grpc/grpc issue 36066).
     """
 
-    def __init__(self, target: str, *, retries: bool = True, tls: Tls | bool | None = None) -> None:
-        self._client = Client(target, retries=retries, tls=tls)
+    def __init__(
+        self,
+        target: str,
+        *,
+        retries: bool = True,
+        tls: Tls | bool | None = None,
+        token: Token | str | None = None,
+    ) -> None:
+        self._client = Client(target, retries=retries, tls=tls, token=token)
 
     async def __aenter__(self) -> "AsyncClient":
         return self
@@ -160,7 +184,8 @@ class AsyncClient:
             try:
                 requests = _requests(video, options)
                 with _server_errors(self._client):
-                    call = self._client._stub.Classify.future(requests, timeout=retries.timeout_s)
+                    how = self._client._call(retries.timeout_s)
+                    call = self._client._stub.Classify.future(requests, **how)
                     response = await _ended(call)
                 return classification_from_proto(response.classification)
             except ServerError as error:
@@ -178,7 +203,8 @@ class AsyncClient:
             try:
                 requests = _streaming_requests(video, options)
                 with _server_errors(self._client):
-                    call = self._client._stub.ClassifyStreaming(requests, timeout=retries.timeout_s)
+                    how = self._client._call(retries.timeout_s)
+                    call = self._client._stub.ClassifyStreaming(requests, **how)
                     try:
                         while (response := await asyncio.to_thread(next, call, None)) is not None:
                             has_begun = True

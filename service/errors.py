@@ -5,6 +5,9 @@
     │   ├── MalformedOption             INVALID_ARGUMENT     an option has a value that is not allowed
     │   ├── MalformedMessage            INVALID_ARGUMENT     a message cannot be parsed, or is too large
     │   ├── MessageOutOfOrder           INVALID_ARGUMENT     a chunk before the options, or options twice
+    │   ├── Unauthenticated             UNAUTHENTICATED      no token or certificate of a known identity
+    │   ├── RpcNotAllowed               PERMISSION_DENIED    the identity may not call this RPC
+    │   ├── ModelNotAllowed             PERMISSION_DENIED    the identity may not use this model
     │   ├── UploadIdleTimeout           DEADLINE_EXCEEDED    no byte of the upload arrived for too long
     │   ├── EmptyUpload                 INVALID_ARGUMENT     the video has no bytes
     │   ├── NotAVideo                   INVALID_ARGUMENT     no media file of a known format
@@ -12,7 +15,7 @@
     │   ├── NoVideoStream               INVALID_ARGUMENT     the file has sound or cover art only
     │   ├── CorruptVideo                INVALID_ARGUMENT     no frame of the video can be decoded
     │   ├── UnknownModel                NOT_FOUND            the server has no such model
-    │   ├── UriNotAllowed               PERMISSION_DENIED    the server may not fetch this URI
+    │   ├── UriNotAllowed               PERMISSION_DENIED    server or identity may not have this URI read
     │   ├── UriNotFound                 NOT_FOUND            no file at the URI, or the server may not read it
     │   ├── UriChanged                  ABORTED              the file at the URI changed while it was read
     │   ├── UploadTooLarge              RESOURCE_EXHAUSTED   the video has more bytes than the limit
@@ -88,6 +91,30 @@ class MessageOutOfOrder(ClientError):
     before_work = True
 
 
+class Unauthenticated(ClientError):
+    """The call has no token or certificate of an identity that the server knows."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
+    reason = "UNAUTHENTICATED"
+    before_work = True
+
+
+class RpcNotAllowed(ClientError):
+    """The identity may not call this RPC."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+    reason = "RPC_NOT_ALLOWED"
+    before_work = True
+
+
+class ModelNotAllowed(ClientError):
+    """The identity may not use this model."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+    reason = "MODEL_NOT_ALLOWED"
+    before_work = True
+
+
 class UploadIdleTimeout(ClientError):
     """No byte of an upload arrived within the idle timeout."""
 
@@ -134,7 +161,7 @@ class UnknownModel(ClientError):
 
 
 class UriNotAllowed(ClientError):
-    """The URI, or one that it redirects to, is not covered by the server's ``fetch.allow``."""
+    """The URI, or one that it redirects to, is not covered by what the server or the identity may read."""
 
     code = grpc.StatusCode.PERMISSION_DENIED
     reason = "URI_NOT_ALLOWED"

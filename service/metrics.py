@@ -163,8 +163,11 @@ class Metrics:
             ["certificate"],
         )
         self.certificate_reload_failed = gauge(
-            "tubelet_certificate_reload_failed",
-            "1 while the files of server.tls cannot be used, so that what was read before stays in use.",
+            "tubelet_certificate_reload_failed", "1 while the files of server.tls cannot be used."
+        )
+        self.identities_reload_failed = gauge(
+            "tubelet_identities_reload_failed",
+            "1 while server.access.identities cannot be used.",
         )
 
     def forget_version(self, name: str, version: str, *info: str) -> None:

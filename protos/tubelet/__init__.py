@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from tubelet.service.types.request import Options, Priority, Sliding, Views, WholeVideo, ranges_of_seconds
     from tubelet.service.types.result import Classification, Label, Segment
     from tubelet.service.types.tls import Tls
+    from tubelet.service.types.token import Token
 
 _HOMES = {
     "AsyncClient": "tubelet.service.client",
@@ -25,6 +26,7 @@ _HOMES = {
     "Label": "tubelet.service.types.result",
     "Segment": "tubelet.service.types.result",
     "Tls": "tubelet.service.types.tls",
+    "Token": "tubelet.service.types.token",
 }
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "ServerError",
     "Sliding",
     "Tls",
+    "Token",
     "Views",
     "WholeVideo",
     "classify",

@@ -31,17 +31,21 @@ from tubelet.service.cli.options import (
     ModelVersion,
     ServerAddress,
     ServerName,
+    TokenFile,
+    TokenText,
     UseTls,
+    client_flags,
     model_ref,
-    tls_flags,
     views,
 )
+from tubelet.service.cli.tokens import token_app
 from tubelet.service.config.config import load_config
 
 logger = logging.getLogger(__name__)
 
 app = Commands()
 app.add_typer(models_app, name="models")
+app.add_typer(token_app, name="token")
 
 
 Host = Annotated[
@@ -166,6 +170,8 @@ def evaluate(
     cert: Cert = None,
     key: Key = None,
     server_name: ServerName = None,
+    token: TokenText = None,
+    token_file: TokenFile = None,
     config: ConfigFile = None,
     as_json: Json = False,
     out: Annotated[
@@ -181,7 +187,7 @@ def evaluate(
 
     ref = model_ref(model, version)
     options = Options(ref.name, ref.version, windowing=views(clips, crops) or Sliding())
-    client = tls_flags(server, tls, ca, cert, key, server_name)
+    client = client_flags(server, tls, ca, cert, key, server_name, token, token_file)
     with report_errors(as_json=as_json):
         settings = load_config(config, client=client)
         asyncio.run(run_evaluation(data, options, out, server, settings, as_json=as_json))
@@ -197,7 +203,9 @@ def demo(
     from tubelet.service.cli.demo import run_demo
 
     no_tls = {"certificate": None, "key": None, "client_ca": None}
-    server = {"host": "127.0.0.1", "port": 0, "mtls_port": None, "metrics_port": 0, "tls": no_tls}
+    all_may = {"identities": None, "metrics_token": False}
+    ports = {"host": "127.0.0.1", "port": 0, "mtls_port": None, "metrics_port": 0}
+    server = ports | {"tls": no_tls, "access": all_may}
     with report_errors():
         asyncio.run(run_demo(video, load_config(server=server), console))
 

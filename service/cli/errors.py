@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from tubelet.service.config.problems import BadConfig
+from tubelet.service.types.token import BadToken
 
 _errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
@@ -81,6 +82,7 @@ def _describe(error: Exception) -> tuple[dict[str, str], int]:
 def user_errors() -> Iterator[ErrorRow]:
     """Yield the errors that users can fix, those that are quick to import first."""
     yield BadConfig, "INVALID_ARGUMENT", "INVALID_CONFIGURATION", 2
+    yield BadToken, "INVALID_ARGUMENT", "BAD_TOKEN", 2
     yield OSError, "FAILED_PRECONDITION", "SYSTEM_ERROR", 1
 
     from tubelet.service.cli.evaluation.dataset import InvalidDataset

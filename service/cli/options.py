@@ -61,6 +61,17 @@ ServerName = Annotated[
         help="Name in the server's certificate; default: --server's host.",
     ),
 ]
+TokenText = Annotated[
+    str | None,
+    typer.Option(
+        "--token",
+        metavar="TOKEN",
+        help="Token that says who calls; others can read a command line, so better use a file.",
+    ),
+]
+TokenFile = Annotated[
+    str | None, typer.Option("--token-file", metavar="FILE", help="File of the token that says who calls.")
+]
 ModelName = Annotated[
     str, typer.Argument(metavar="NAME[:VERSION]", help="A model; without VERSION, its newest one.")
 ]
@@ -85,6 +96,7 @@ Crops = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line; errors, too.")]
 
+_CLIENT_KEYS = ("tls", "ca", "cert", "key", "server_name", "token", "token_file")
 _MAX_SECONDS = 1e9  # about thirty years; in nanoseconds, more does not fit into 64 bits
 
 
@@ -95,12 +107,13 @@ def seconds_in_range(number: float | None) -> float | None:
     return number
 
 
-def tls_flags(
-    server: str | None, tls: bool, ca: str | None, cert: str | None, key: str | None, server_name: str | None
-) -> dict[str, Any]:
-    """Return the keys of the configuration's ``client`` table that were given as flags."""
-    flags = {"tls": tls or None, "ca": ca, "cert": cert, "key": key, "server_name": server_name}
-    given = {key: value for key, value in flags.items() if value is not None}
+def client_flags(server: str | None, *values: str | bool | None) -> dict[str, Any]:
+    """Return the keys of the configuration's ``client`` table that were given as flags.
+
+    ``values`` are those of ``_CLIENT_KEYS``, in their order.
+    """
+    flags = zip(_CLIENT_KEYS, values, strict=True)
+    given = {key: value for key, value in flags if value not in (None, False)}
     if given and server is None:
         raise typer.BadParameter(f"--{next(iter(given)).replace('_', '-')} needs --server")
     return given

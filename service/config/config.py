@@ -27,6 +27,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from tubelet.service.config.access import AccessConfig
 from tubelet.service.config.cores import usable_cores
 from tubelet.service.config.environment import PREFIX, check_variables, variables_in_force
 from tubelet.service.config.problems import BadConfig, problems
@@ -58,8 +59,8 @@ class ServerConfig(Table):
     max_videos_in_flight: int = Field(default=64, ge=1)
     """Most videos in flight at a time. One more is refused as `OVERLOADED` before anything is read of it."""
     max_videos_per_client: int | None = Field(default=None, ge=1)
-    """Most videos in flight of one client. A client is the name in its certificate, else its address. Not
-    set: no limit."""
+    """Most videos in flight of one client: an identity, or an address where nobody is known. Not set: no
+    limit."""
     max_other_calls: int = Field(default=1000, ge=1)
     """Most calls at a time beside those of videos in flight: health checks and watches, calls about models,
     uploads that are being refused. Above both numbers together, gRPC itself answers `RESOURCE_EXHAUSTED`
@@ -82,6 +83,7 @@ class ServerConfig(Table):
     """Time without traffic after which the server tests a connection. One that does not answer is closed,
     and its calls end."""
     tls: TlsConfig = TlsConfig()
+    access: AccessConfig = AccessConfig()
 
     @model_validator(mode="after")
     def _has_client_ca(self) -> "ServerConfig":

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from pydantic import model_validator
+from pydantic import SecretStr, model_validator
 
 from tubelet.service.config.table import Table
 from tubelet.service.types.tls import Tls
+from tubelet.service.types.token import Token
 
 
 class TlsConfig(Table):
@@ -48,6 +49,20 @@ class ClientConfig(Table):
     server_name: str = ""
     """Name that the server's certificate must have. Empty: the host of the server's address."""
 
+    token: SecretStr | None = None
+    """Token that says who calls. Better in `client.token_file` or the environment: others can read a command
+    line."""
+    token_file: Path | None = None
+    """File of the token, read for each call."""
+    plain_token: bool = False
+    """Whether the token may be sent without TLS to other machines than this one: where a mesh encrypts."""
+
+    @property
+    def chosen_token(self) -> Token | None:
+        """The token; None if there is none."""
+        text = self.token.get_secret_value() if self.token else ""
+        return Token(text, self.token_file, self.plain_token) if text or self.token_file else None
+
     @property
     def chosen(self) -> Tls | None:
         """The files for TLS; None if nothing here asks for it."""
@@ -56,7 +71,9 @@ class ClientConfig(Table):
 
     @model_validator(mode="after")
     def _is_complete(self) -> "ClientConfig":
-        """Check that certificate and key are set both or not at all."""
+        """Check that certificate and key are set both or not at all, and the token in one way."""
         if (self.cert is None) != (self.key is None):
             raise ValueError("cert and key need each other; only one of them is set")
+        if self.token and self.token_file:
+            raise ValueError("token and token_file exclude each other; both are set")
         return self

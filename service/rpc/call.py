@@ -9,6 +9,7 @@ from urllib.parse import unquote
 import grpc
 
 from tubelet.models.spec import ModelSpec
+from tubelet.service.config.identities import Identity, unrestricted
 from tubelet.service.log.lines import Fields
 from tubelet.service.metrics import RequestTimings
 from tubelet.service.rpc.request_stream import Context
@@ -29,7 +30,7 @@ class Call:
     method: str
     context: Context
     request_id: str
-    identity: str
+    identity: Identity = field(default_factory=unrestricted)
     code: grpc.StatusCode = grpc.StatusCode.OK
     reason: str = ""
     spec: ModelSpec | None = None
@@ -69,7 +70,7 @@ class Call:
             "reason": self.reason,
             "seconds": round(monotonic() - self.started, _DIGITS),
             "request_id": self.request_id,
-            "identity": self.identity,
+            "identity": self.identity.name,
             "peer": unquote(self.context.peer()),
             "model": self.model,
             "version": self.spec.version if self.spec else "",
@@ -80,12 +81,6 @@ class Call:
             best = self.answer.labels[0]
             fields |= {"label": best.name, "score": round(best.score, _DIGITS)}
         return {key: value for key, value in fields.items() if value != ""}
-
-
-def certificate_name(context: Context) -> str:
-    """Return the common name in the client's certificate; empty if it has none."""
-    names = (context.auth_context() or {}).get("x509_common_name", ())
-    return next((name.decode(errors="replace") for name in names), "")
 
 
 def _of_video(metadata: VideoMetadata | None) -> Fields:

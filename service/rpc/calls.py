@@ -11,7 +11,8 @@ import grpc
 from tubelet.service.errors import InternalError, ServerStopped, TubeletError
 from tubelet.service.log.lines import request_id
 from tubelet.service.metrics import Metrics
-from tubelet.service.rpc.call import Call, certificate_name
+from tubelet.service.rpc.access import Access, check_rpc
+from tubelet.service.rpc.call import Call
 from tubelet.service.rpc.request_id import find_request_id
 from tubelet.service.rpc.request_stream import Context, is_out_of_time
 from tubelet.service.wire.status import REQUEST_ID, to_status
@@ -20,9 +21,13 @@ logger = logging.getLogger(__name__)
 
 
 class Calls:
-    """All calls in flight, which ``metrics`` count; of the successes, the share ``sample`` is logged."""
+    """All calls in flight, whom ``access`` lets in and ``metrics`` count.
 
-    def __init__(self, metrics: Metrics, sample: float) -> None:
+    Of the successes, the share ``sample`` is logged.
+    """
+
+    def __init__(self, access: Access, metrics: Metrics, sample: float) -> None:
+        self._access = access
         self._metrics = metrics
         self._sample = sample
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -37,13 +42,15 @@ class Calls:
     @asynccontextmanager
     async def track(self, method: str, context: Context) -> AsyncIterator[Call]:
         """Count and log the call that this task answers; an error's status tells no internals."""
-        call, task = Call(method, context, find_request_id(context), certificate_name(context)), _this_task()
+        call, task = Call(method, context, find_request_id(context)), _this_task()
         trailing_metadata = ((REQUEST_ID, call.request_id),)
         self._tasks.add(task)
         request_id.set(call.request_id)
         context.set_trailing_metadata(trailing_metadata)
         try:
             with self._mask_errors(call.request_id, task):
+                call.identity = self._access.identify(context)
+                check_rpc(call.identity, method)
                 yield call
         except TubeletError as error:
             call.code, call.reason = error.code, error.reason

@@ -9,9 +9,10 @@ import grpc
 
 from tubelet.models.spec import ModelSpec
 from tubelet.service.engine.served_model import ServedModel
-from tubelet.service.errors import MalformedOption, MessageOutOfOrder, UnknownModel
+from tubelet.service.errors import MalformedOption, MessageOutOfOrder, ModelNotAllowed, UnknownModel
 from tubelet.service.metrics import Metrics
 from tubelet.service.pipeline.pipeline import Pipeline
+from tubelet.service.rpc.access import check_model, check_uri, guard_model
 from tubelet.service.rpc.admission import Admission, Caller
 from tubelet.service.rpc.calls import Call, Calls
 from tubelet.service.rpc.request_stream import (
@@ -94,12 +95,14 @@ class Servicer(VideoClassifierServicer):
     async def ListModels(
         self, request: Callable[[], pb.ListModelsRequest], context: Context
     ) -> pb.ListModelsResponse:
-        async with self._calls.track("ListModels", context):
+        async with self._calls.track("ListModels", context) as call:
             request()
-            registry = self._pipeline.registry
+            registry, may_use = self._pipeline.registry, call.identity.may_use
             return pb.ListModelsResponse(
-                models=[self._model(model) for model in registry],
-                not_loaded=[_model_message(spec) for spec in registry.not_loaded],
+                models=[self._model(each) for each in registry if may_use(each.spec.name, each.spec.version)],
+                not_loaded=[
+                    _model_message(spec) for spec in registry.not_loaded if may_use(spec.name, spec.version)
+                ],
             )
 
     async def GetModel(
@@ -109,8 +112,10 @@ class Servicer(VideoClassifierServicer):
             asked = request()
             try:
                 wanted = model_from_proto(asked.name, asked.version)
-                model = self._pipeline.registry.find(wanted.name, wanted.version)
-            except (MalformedOption, UnknownModel) as error:
+                with guard_model(call.identity, wanted.name):
+                    model = self._pipeline.registry.find(wanted.name, wanted.version)
+                    check_model(call.identity, model.spec)
+            except (MalformedOption, UnknownModel, ModelNotAllowed) as error:
                 field = _FIELDS_OF_GET_MODEL[error.field]
                 raise type(error)(error.message, field=field, **error.metadata) from None
             call.spec = model.spec
@@ -124,7 +129,11 @@ class Servicer(VideoClassifierServicer):
         ):
             asked = await read_options(messages, call.context, self._idle_timeout_s)
             options, uri = options_from_proto(asked), uri_from_proto(asked)
-            request = self._pipeline.request(options, ticket.deadline)
+            with guard_model(call.identity, options.model):
+                request = self._pipeline.request(options, ticket.deadline)
+                check_model(call.identity, request.model.spec)
+            if uri is not None:
+                check_uri(call.identity, uri)
             call.spec, call.timings = request.model.spec, request.timings
             emit = call.note_metadata(emit)
             try:
@@ -198,7 +207,7 @@ async def _refuse_further_messages(messages: AsyncIterator[Message], work: Corou
 
 def _caller(call: Call) -> Caller:
     """Identify the client by its identity, or else by its address without the port."""
-    name = call.identity or call.context.peer().rpartition(":")[0]
+    name = call.identity.name or call.context.peer().rpartition(":")[0]
     return Caller(name, call.context.time_remaining())
 
 

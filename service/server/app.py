@@ -13,7 +13,8 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from tubelet.service.config.config import Config
+from tubelet.service.config.config import Config, ServerConfig
+from tubelet.service.config.problems import BadConfig
 from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.engine.engine import Engine
 from tubelet.service.errors import UploadTooLarge, VideoTooLarge
@@ -22,13 +23,15 @@ from tubelet.service.ingest.ingest import Ingest
 from tubelet.service.metrics import Metrics
 from tubelet.service.pipeline.pipeline import Pipeline
 from tubelet.service.pipeline.registry import ModelRegistry
+from tubelet.service.rpc.access import Access
 from tubelet.service.rpc.admission import Admission
 from tubelet.service.rpc.calls import Calls
 from tubelet.service.rpc.health import HEALTH_SERVICE, Health
 from tubelet.service.rpc.servicer import SERVICE, Servicer, add_to
+from tubelet.service.server.identities import IdentitiesFile
 from tubelet.service.server.listening import bind_grpc, is_loopback, listed, resolve
 from tubelet.service.server.model_manager import ModelManager
-from tubelet.service.server.monitoring import Readiness, State, open_monitoring
+from tubelet.service.server.monitoring import HttpGuard, Readiness, State, open_monitoring
 from tubelet.service.server.tls import ServerTls
 from tubelet.service.types.request import Options
 from tubelet.service.types.result import ignore_event
@@ -63,6 +66,7 @@ class RunningServer:
     stages: Stages
     metrics: Metrics
     tls: ServerTls | None
+    identities: IdentitiesFile | None
 
 
 @asynccontextmanager
@@ -103,23 +107,26 @@ async def open_server(config: Config) -> AsyncIterator[RunningServer]:
     metrics.ready.set_function(lambda: readiness.is_ready)
     addresses = await asyncio.to_thread(resolve, config.server.host)
     async with AsyncExitStack() as stack:
-        tls = None
+        _check_exposure(config.server, addresses)
+        tls = identities = None
         if config.server.tls.certificate is not None:
             tls = await stack.enter_async_context(ServerTls(config.server.tls, metrics))
-        elif not is_loopback(addresses):
-            logger.warning(
-                "no TLS on %s: whoever reaches the ports can call, and read along; see server.tls",
-                listed(addresses),
-            )
-        http_tls = tls and tls.http_context
+        if config.server.access.identities is not None:
+            identities = IdentitiesFile(config.server.access.identities, metrics)
+            await stack.enter_async_context(identities)
+        guard = HttpGuard(
+            tls and tls.http_context,
+            identities.refuse_metrics if identities and config.server.access.metrics_token else None,
+        )
         monitoring = open_monitoring(
-            addresses, config.server.metrics_port, metrics.registry, readiness, http_tls
+            addresses, config.server.metrics_port, metrics.registry, readiness, guard
         )
         metrics_port = await stack.enter_async_context(monitoring)
         # Bound before the models are loaded, which takes seconds: a taken port is an error at once.
         server, port, mtls_port = _bound(config, addresses, tls)
         stages = await stack.enter_async_context(open_stages(config, metrics))
-        health = await stack.enter_async_context(_serving(server, config, stages.pipeline, metrics))
+        calls = Calls(Access(identities and identities.current), metrics, config.log.sample)
+        health = await stack.enter_async_context(_serving(server, config, stages.pipeline, calls, metrics))
         await _warm_up(stages.pipeline)
         await stages.decoders.reset_busy_time()
         metrics.count_decoder_seconds(lambda: stages.decoders.busy_s)
@@ -133,11 +140,36 @@ async def open_server(config: Config) -> AsyncIterator[RunningServer]:
         )
         watching = asyncio.create_task(_unready_when(stages.is_over, health, readiness))
         try:
-            yield RunningServer(addresses, port, mtls_port, metrics_port, stages, metrics, tls)
+            yield RunningServer(addresses, port, mtls_port, metrics_port, stages, metrics, tls, identities)
         finally:
             watching.cancel()
             readiness.state = State.DRAINING
             await health.leave()
+
+
+def _check_exposure(config: ServerConfig, addresses: tuple[str, ...]) -> None:
+    """Say so where anybody can call, or read along; refuse to have tokens read along.
+
+    On this machine's own addresses a token leaves no process but through the kernel.
+
+    Raises:
+        BadConfig: tokens would cross a network without TLS.
+    """
+    if is_loopback(addresses):
+        return
+    has_tls, is_open = config.tls.certificate is not None, config.access.identities is None
+    if not (is_open or has_tls or config.access.plain_tokens):
+        raise BadConfig(
+            f"server.access.identities: tokens would cross the network in the clear, on {listed(addresses)}; "
+            "set server.tls, or server.access.plain_tokens = true where a mesh or a proxy ends TLS"
+        )
+    if not has_tls:
+        who = "can call, and read along; see server.tls and server.access" if is_open else "can read along"
+        logger.warning("no TLS on %s: whoever reaches the ports %s", listed(addresses), who)
+    elif is_open and (config.tls.client_ca is None or config.mtls_port is not None):
+        logger.warning(
+            "no identities on %s: whoever reaches the ports can call; see server.access", listed(addresses)
+        )
 
 
 async def _unready_when(is_over: asyncio.Event, health: Health, readiness: Readiness) -> None:
@@ -192,16 +224,16 @@ def _bound(
 
 @asynccontextmanager
 async def _serving(
-    server: grpc.aio.Server, config: Config, pipeline: Pipeline, metrics: Metrics
+    server: grpc.aio.Server, config: Config, pipeline: Pipeline, calls: Calls, metrics: Metrics
 ) -> AsyncIterator[Health]:
     """Start to answer calls, with a health of NOT_SERVING, which is yielded; drain when the context ends."""
-    calls = Calls(metrics, config.log.sample)
     servicer = Servicer(pipeline, Admission(config.server), metrics, calls, config.upload.idle_timeout_s)
     add_to(server, servicer)
     health = Health(SERVICE)
     await health.set_ready(ready=False)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    reflection.enable_server_reflection((SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME), server)
+    if config.server.access.reflection:
+        reflection.enable_server_reflection((SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME), server)
     await server.start()
     try:
         yield health

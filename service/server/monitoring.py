@@ -1,6 +1,7 @@
 """The HTTP port: ``/metrics`` for Prometheus, ``/healthz`` and ``/readyz`` for probes.
 
-With a certificate it speaks TLS. Probes may then go without: what they ask for is no secret.
+With a certificate it speaks TLS, and it may ask for a token. Probes may go without both: what they ask for is
+no secret.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from socketserver import ThreadingMixIn
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
@@ -32,6 +33,32 @@ _OPEN_PAGES = ("/healthz", "/readyz")  # those that need no TLS
 
 TlsContext = Callable[[], ssl.SSLContext]
 """Returns the TLS context for the next connection."""
+
+Refusal = Literal["401 Unauthorized", "403 Forbidden"]
+
+
+@dataclass(frozen=True, slots=True)
+class HttpGuard:
+    """What ``/metrics`` asks for, but the other pages do not: TLS, and the token of somebody who may read it.
+
+    ``refuse`` gets the request's ``Authorization`` header, and returns why that is not enough.
+    """
+
+    tls: TlsContext | None = None
+    refuse: Callable[[str | None], Refusal | None] | None = None
+
+
+NO_GUARD = HttpGuard()
+"""Everybody may read everything, without TLS."""
+
+
+_REFUSALS: dict[Refusal, tuple[str, list[tuple[str, str]]]] = {
+    "401 Unauthorized": (
+        "send the header Authorization: Bearer TOKEN, with a token that this server knows",
+        [("WWW-Authenticate", "Bearer")],
+    ),
+    "403 Forbidden": ("the token is of an identity without metrics = true", []),
+}
 
 logger = logging.getLogger(__name__)
 
@@ -62,19 +89,19 @@ async def open_monitoring(
     port: int,
     registry: CollectorRegistry,
     readiness: Readiness,
-    tls: TlsContext | None = None,
+    guard: HttpGuard = NO_GUARD,
 ) -> AsyncIterator[int]:
     """Answer HTTP at ``addresses`` until the context ends, and yield the port; ``port`` 0 takes a free one.
 
     Raises:
         OSError: the port cannot be bound.
     """
-    app, servers = make_app(registry, readiness, needs_tls=tls is not None), list[_Server]()
+    app, servers = make_app(registry, readiness, guard), list[_Server]()
     with ExitStack() as stack:
         port = choose_port(addresses, port, "--metrics-port")
         for address in addresses:
             try:
-                servers.append(_Server(address, port, app, tls))
+                servers.append(_Server(address, port, app, guard.tls))
             except OSError as error:
                 raise cannot_listen(address, port, "--metrics-port", error) from error
             port = servers[-1].server_port
@@ -91,7 +118,7 @@ async def open_monitoring(
 
 
 def make_app(
-    registry: CollectorRegistry, readiness: Readiness, *, needs_tls: bool = False
+    registry: CollectorRegistry, readiness: Readiness, guard: HttpGuard = NO_GUARD
 ) -> "WSGIApplication":
     """Make the WSGI application with the three pages, each for GET and HEAD."""
     pages: dict[str, WSGIApplication] = {
@@ -104,10 +131,13 @@ def make_app(
     known = ", ".join(pages)
 
     def app(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        """Answer a request for a page; others get 404, methods other than GET and HEAD 405, no TLS 403."""
+        """Answer a request for a page; others get 404, methods other than GET and HEAD 405."""
         page, method = pages.get(environ["PATH_INFO"]), environ["REQUEST_METHOD"]
-        if needs_tls and "HTTPS" not in environ and environ["PATH_INFO"] not in _OPEN_PAGES:
-            return _text(start_response, "403 Forbidden", "this port speaks TLS: use https://")
+        if environ["PATH_INFO"] not in _OPEN_PAGES:
+            if guard.tls and "HTTPS" not in environ:
+                return _text(start_response, "403 Forbidden", "this port speaks TLS: use https://")
+            if guard.refuse and (refusal := guard.refuse(environ.get("HTTP_AUTHORIZATION"))):
+                return _text(start_response, refusal, *_REFUSALS[refusal])
         if page is None:
             return _text(start_response, "404 Not Found", f"not found; there are {known}")
         if method not in ("GET", "HEAD"):

@@ -27,8 +27,8 @@ class NoDeviceLeft(RuntimeError):
 async def run_until_signal(
     config: Config, ready: Callable[[RunningServer], None], reread: Callable[[], Config]
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then drain. SIGHUP calls ``reread``, and reloads the models
-    and the certificate.
+    """Serve until SIGTERM or SIGINT, then drain. SIGHUP calls ``reread``, and reloads the models,
+    the certificate and the identities.
 
     ``ready`` is called once the server takes calls. A second SIGTERM or SIGINT ends the process at once, with
     the exit status 128 + its number, as shells have it for a process that a signal ended: 130 for SIGINT, 143
@@ -92,7 +92,7 @@ async def _until(
     config: Config,
     reread: Callable[[], Config],
 ) -> None:
-    """Reload models and certificate at each ``change``, until ``stop`` is set or no device is left."""
+    """Reload the files at each ``change``, until ``stop`` is set or no device is left."""
     ends = [asyncio.create_task(event.wait()) for event in (stop, server.stages.is_over)]
     following = asyncio.create_task(_follow(change, server, config, reread))
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -103,11 +103,13 @@ async def _until(
 async def _follow(
     change: asyncio.Event, server: RunningServer, config: Config, reread: Callable[[], Config]
 ) -> None:
-    """Reload models and certificate each time ``change`` is set; an error is logged, and changes nothing."""
+    """Reload all files each time ``change`` is set; an error is logged, and changes nothing."""
     while await change.wait():
         change.clear()
         if server.tls is not None:
             await server.tls.reload()
+        if server.identities is not None:
+            await server.identities.reload()
         logger.info("reloading the models")
         try:
             now = reread()

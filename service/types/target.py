@@ -1,12 +1,13 @@
 """Addresses of servers: parses what users write into what gRPC takes. No name is resolved."""
 
 import re
-from ipaddress import AddressValueError, IPv6Address
+from ipaddress import AddressValueError, IPv6Address, ip_address
 
 DEFAULT_PORT = 8500
 
 _TLS_SCHEMES, _PLAIN_SCHEMES = ("https", "grpcs"), ("http", "grpc")
 _GRPC_NAMES = ("dns:///", "xds:///", "unix:", "unix-abstract:", "ipv4:", "ipv6:")  # gRPC's resolvers
+_LOCAL_NAMES = ("unix:", "unix-abstract:")
 _HOST = re.compile(r"[^\s/@?#:\[\]\\%]+")
 _WANTED = "a server's address is HOST, HOST:PORT or [IPV6]:PORT"
 
@@ -34,6 +35,17 @@ def asks_for_tls(text: str) -> bool:
     """Tell whether a server's address asks for TLS: it begins with ``https://`` or ``grpcs://``."""
     scheme, separator, _ = text.strip().partition("://")
     return bool(separator) and scheme.lower() in _TLS_SCHEMES
+
+
+def is_local(target: str) -> bool:
+    """Tell whether a parsed address is one of this machine alone, so that nobody else sees what is sent."""
+    if target.startswith(_LOCAL_NAMES):
+        return True
+    host = target.removeprefix("dns:///").rpartition(":")[0].strip("[]")
+    try:
+        return host.lower() == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _split(authority: str, text: str) -> tuple[str, int]:

@@ -8,6 +8,8 @@ import grpc
 
 from tubelet.service.types.target import asks_for_tls
 from tubelet.service.types.tls import Tls, tls_from_environment
+from tubelet.service.types.token import BadToken, Token, token_from_environment
+from tubelet.service.wire.bearer import AUTHORIZATION, check_token, to_header
 from tubelet.service.wire.pem import check_certificates, load_pair
 
 _OPTIONS = [("grpc.max_receive_message_length", -1)]
@@ -22,6 +24,31 @@ def choose_tls(address: str, tls: Tls | bool | None) -> Tls | None:
     if tls is None:
         tls = tls_from_environment() or asks_for_tls(address)
     return Tls() if tls is True else tls or None
+
+
+def choose_token(token: Token | str | None) -> Token | None:
+    """Return the caller's token, or else that of the environment; None if there is none.
+
+    Raises:
+        BadToken: its text and a file are given.
+    """
+    return Token(token) if isinstance(token, str) else token or token_from_environment()
+
+
+def to_metadata(token: Token | None) -> tuple[tuple[str, str], ...]:
+    """Return the metadata of a call with ``token``.
+
+    Raises:
+        BadToken: what is given, or in the file, is no token, or the file cannot be read.
+    """
+    if token is None:
+        return ()
+    text = token.read()
+    try:
+        return ((AUTHORIZATION, to_header(check_token(text))),)
+    except ValueError as error:
+        where = "" if token.file is None else f"{os.fspath(token.file)}: "
+        raise BadToken(f"{where}{error}") from None
 
 
 def open_channel(target: str, tls: Tls | None) -> grpc.Channel:

@@ -318,6 +318,27 @@ def test_tls_overlay_reads_the_secret_and_probes_by_https(config_of) -> None:
 
 
 @needs_kubectl
+def test_identities_component_reads_a_secret_that_only_the_server_can_read(config_of, tmp_path: Path) -> None:
+    parts = [KUSTOMIZE / "overlays" / "tls", KUSTOMIZE / "components" / "identities"]
+    tls, identities = (os.path.relpath(part, tmp_path.resolve()) for part in parts)
+    together = {"resources": [tls], "components": [identities]}
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(together))
+    folder = str(tmp_path.resolve())
+    server = config_of(folder).server
+    assert server.tls.certificate is not None
+    mount, volume = mounted(container(folder), pod(folder), str(server.access.identities.parent))
+    assert mount["readOnly"]
+    assert "subPath" not in mount, "nodes do not update single files"
+    secret = volume["secret"]
+    assert secret["defaultMode"] & 0o007 == 0, "the server would warn of it"
+    assert secret["defaultMode"] & 0o040
+    assert pod(folder)["securityContext"]["fsGroup"] == user()[1]
+    page = (ROOT / "deploy" / "README.md").read_text()
+    file = server.access.identities.name
+    assert f"create secret generic {secret['secretName']} --from-file={file}" in page
+
+
+@needs_kubectl
 def test_tls_monitoring_checks_the_certificate_of_the_overlay() -> None:
     (plain,), (monitor,) = render("overlays/monitoring"), render("overlays/monitoring-tls")
     (endpoint,) = monitor["spec"]["podMetricsEndpoints"]

@@ -228,6 +228,11 @@ CASES: dict[str, tuple[int, dict[str, str], dict[str, str]]] = {
         {'tubelet_certificate_reload_failed{instance="a"}': "1x40"},
         {'tubelet_certificate_reload_failed{instance="a"}': "1x5 0x35"},
     ),
+    "TubeletIdentitiesNotReloaded": (
+        30,
+        {'tubelet_identities_reload_failed{instance="a"}': "1x40"},
+        {'tubelet_identities_reload_failed{instance="a"}': "1x5 0x35"},
+    ),
 }
 
 

@@ -13,6 +13,7 @@ import pytest
 from tests.support.certificates import Authority
 from tests.support.monitoring import Answer, ask, monitoring_at
 from tubelet.service.server import monitoring
+from tubelet.service.server.monitoring import HttpGuard
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def serving_over_tls(authority: Authority) -> Iterator[int]:
     pair = authority.issue("localhost")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pair.certificate, pair.key)
-    with monitoring_at("localhost", lambda: context) as monitored:
+    with monitoring_at("localhost", HttpGuard(lambda: context)) as monitored:
         yield monitored.port
 
 

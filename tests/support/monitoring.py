@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry, Gauge
 
 from tubelet.service.server.listening import resolve
-from tubelet.service.server.monitoring import Readiness, TlsContext, open_monitoring
+from tubelet.service.server.monitoring import NO_GUARD, HttpGuard, Readiness, open_monitoring
 
 Answer = tuple[int, http.client.HTTPMessage, bytes]
 
@@ -33,10 +33,10 @@ class Monitoring:
 
 
 @contextmanager
-def monitoring_at(host: str, tls: TlsContext | None = None) -> Iterator[Monitoring]:
+def monitoring_at(host: str, guard: HttpGuard = NO_GUARD) -> Iterator[Monitoring]:
     registry, readiness = CollectorRegistry(), Readiness()
     Gauge("answer", "Of everything.", registry=registry).set(42)
-    opened = open_monitoring(resolve(host), 0, registry, readiness, tls)
+    opened = open_monitoring(resolve(host), 0, registry, readiness, guard)
     with asyncio.Runner() as runner:
         yield Monitoring(registry, readiness, runner.run(opened.__aenter__()))
         runner.run(opened.__aexit__(None, None, None))

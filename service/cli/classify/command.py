@@ -19,13 +19,15 @@ from tubelet.service.cli.options import (
     ModelVersion,
     ServerAddress,
     ServerName,
+    TokenFile,
+    TokenText,
     UseTls,
     check_exclusive,
+    client_flags,
     model_ref,
     nanoseconds,
     seconds_in_range,
     time_range,
-    tls_flags,
     views,
 )
 from tubelet.service.cli.runs.video_sources import VIDEO_EXTENSIONS
@@ -59,6 +61,8 @@ def classify(
     cert: Cert = None,
     key: Key = None,
     server_name: ServerName = None,
+    token: TokenText = None,
+    token_file: TokenFile = None,
     config: ConfigFile = None,
     jobs: Annotated[int, typer.Option(min=1, metavar="N", help="Videos to classify at the same time.")] = 4,
     as_json: Json = False,
@@ -158,7 +162,7 @@ def classify(
         priority=Priority(priority),
     )
     output = OutputOptions(as_json, stream, in_order, all_segments, out, retry_failed)
-    client = tls_flags(server, tls, ca, cert, key, server_name)
+    client = client_flags(server, tls, ca, cert, key, server_name, token, token_file)
     with report_errors(as_json=as_json):
         settings = load_config(config, client=client)
         sources = find_videos(videos or (), list_file, recursive=recursive)

@@ -18,10 +18,12 @@ from tubelet.service.cli.options import (
     ModelVersion,
     ServerAddress,
     ServerName,
+    TokenFile,
+    TokenText,
     UseTls,
+    client_flags,
     model_ref,
     seconds_in_range,
-    tls_flags,
 )
 from tubelet.service.config.config import load_config
 
@@ -38,13 +40,15 @@ def list_models(
     cert: Cert = None,
     key: Key = None,
     server_name: ServerName = None,
+    token: TokenText = None,
+    token_file: TokenFile = None,
     config: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
     """List the models of a server, or of this installation."""
     from tubelet.service.cli.models.listing import print_models
 
-    client = tls_flags(server, tls, ca, cert, key, server_name)
+    client = client_flags(server, tls, ca, cert, key, server_name, token, token_file)
     with report_errors(as_json=as_json):
         asyncio.run(print_models(server, load_config(config, client=client), as_json=as_json))
 

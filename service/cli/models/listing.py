@@ -82,7 +82,7 @@ def spec_json(spec: "ModelSpec") -> dict[str, Any]:
 
 async def _server_models(server: str, config: Config) -> list[dict[str, Any]]:
     """Return the models of a server; ``loaded`` are those that answer requests."""
-    async with AsyncClient(server, tls=config.client.chosen) as client:
+    async with AsyncClient(server, tls=config.client.chosen, token=config.client.chosen_token) as client:
         loaded, not_loaded = await client.models(), await client.models_not_loaded()
     return [_model_json(model) | {"loaded": True} for model in loaded] + [
         _model_json(model) | {"loaded": False} for model in not_loaded

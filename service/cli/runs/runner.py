@@ -15,11 +15,12 @@ from tubelet.service.cli.runs.video_sources import STANDARD_INPUT
 from tubelet.service.client import AsyncClient, ServerError
 from tubelet.service.config.config import Config, FetchConfig
 from tubelet.service.engine.daemon_threads import run_in_daemon_thread
-from tubelet.service.errors import TubeletError, UnknownModel, UriNotAllowed
+from tubelet.service.errors import TubeletError, Unauthenticated, UnknownModel, UriNotAllowed
 from tubelet.service.types.model_ref import ModelRef
 from tubelet.service.types.request import Options
 from tubelet.service.types.result import Activation, Classification, Emit, Event
 from tubelet.service.types.tls import Tls
+from tubelet.service.types.token import BadToken, Token
 from tubelet.service.types.uri import Uri, is_covered, is_uri, parse_prefix
 from tubelet.service.wire.connection_failure import SERVER_UNREACHABLE
 from tubelet.service.wire.convert import activation_from_proto
@@ -62,15 +63,17 @@ class ModelInfo:
 
 
 @asynccontextmanager
-async def open_remote(target: str, tls: Tls | bool | None = None) -> AsyncIterator[ClassifyVideo]:
+async def open_remote(
+    target: str, tls: Tls | bool | None = None, token: Token | None = None
+) -> AsyncIterator[ClassifyVideo]:
     """Open a connection to a server, and yield a function that classifies a video there.
 
-    ``tls`` is as for ``Client``.
+    ``tls`` and ``token`` are as for ``Client``.
 
     A video that the server has no room for is retried whenever the server says, until it is accepted.
     """
     # The client itself would not retry after the first event; here, events of a retry come again.
-    async with AsyncClient(target, retries=False, tls=tls) as client:
+    async with AsyncClient(target, retries=False, tls=tls, token=token) as client:
 
         async def classify_video(video: str, options: Options, emit: Emit) -> Classification:
             """Classify a video; call again as long as the server asks for it."""
@@ -132,7 +135,7 @@ def open_classifier(
 ) -> AbstractAsyncContextManager[ClassifyVideo]:
     """Open a connection to the server, or a pipeline in this process; yield the function that classifies."""
     if server:
-        return open_remote(server, config.client.chosen)
+        return open_remote(server, config.client.chosen, config.client.chosen_token)
     return open_local(config, options.model, options.version)
 
 
@@ -144,7 +147,7 @@ async def find_model(server: str | None, config: Config, name: str, version: str
         tubelet.models.errors.UnknownModel: the store has no such model.
     """
     if server:
-        async with AsyncClient(server, tls=config.client.chosen) as client:
+        async with AsyncClient(server, tls=config.client.chosen, token=config.client.chosen_token) as client:
             model = await client.model(name, version)
             activation = activation_from_proto(model.activation)
             return ModelInfo(model.name, model.version, tuple(model.labels), activation)
@@ -165,7 +168,7 @@ async def run_as_completed(
     videos down.
 
     Raises:
-        ServerError: no server answers any more; the answers until then were yielded.
+        ServerError, BadToken: no server answers any more, or lets us in; answers until then were yielded.
     """
     items: asyncio.Queue[tuple[int, Started | Event | Answer | Exception]] = asyncio.Queue(_MAX_QUEUED)
 
@@ -218,18 +221,20 @@ async def _classify_one(classify_video: ClassifyVideo, video: str, options: Opti
     """Classify a video; an error that concerns only this video becomes a Failure.
 
     Raises:
-        ServerError: no server answers, so that other videos would fail, too.
+        ServerError, BadToken: no server answers, or lets us in, so that other videos would fail, too.
     """
     try:
         return await classify_video(video, options, emit)
     except TubeletError as error:
         return Failure(error.code.name, error.reason, error.message)
     except ServerError as error:
-        if error.reason == SERVER_UNREACHABLE:
+        if error.reason in (SERVER_UNREACHABLE, Unauthenticated.reason):
             raise
         return Failure(error.code, error.reason, error.message)
     except OSError as error:
         return Failure("INVALID_ARGUMENT", "FILE_NOT_READABLE", error.strerror or str(error))
+    except BadToken:
+        raise
     except Exception as error:  # a fault of ours concerns this video alone
         logger.exception("cannot classify %s", video)
         return Failure("INTERNAL", "INTERNAL", f"unexpected {type(error).__name__}: {error}")

@@ -1,0 +1,137 @@
+"""Access control: finds out who calls, by token or certificate, and whether they may."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from tubelet.models.spec import ModelSpec
+from tubelet.service.config.identities import Identities, Identity, unrestricted
+from tubelet.service.errors import (
+    ModelNotAllowed,
+    RpcNotAllowed,
+    Unauthenticated,
+    UnknownModel,
+    UriNotAllowed,
+    listed,
+)
+from tubelet.service.rpc.request_stream import Context
+from tubelet.service.types.uri import Uri
+from tubelet.service.wire.bearer import AUTHORIZATION, from_headers
+
+_NAMES = ("x509_common_name", "x509_subject_alternative_name")  # in a certificate, as gRPC calls them
+
+
+class Access:
+    """Tells the identity of a call. ``identities`` returns those that are known; None: nobody is asked."""
+
+    def __init__(self, identities: Callable[[], Identities] | None) -> None:
+        self._identities = identities
+
+    def identify(self, context: Context) -> Identity:
+        """Return who calls. A token is looked at first, the client's certificate if there is none.
+
+        Raises:
+            Unauthenticated: nobody that is known.
+        """
+        certificate = certificate_name(context)
+        if self._identities is None:
+            return unrestricted(certificate)
+        return _find(self._identities(), _token(context), certificate)
+
+
+def check_rpc(identity: Identity, rpc: str) -> None:
+    """Check that ``identity`` may call ``rpc``.
+
+    Raises:
+        RpcNotAllowed: it may not.
+    """
+    if not identity.may_call(rpc):
+        raise RpcNotAllowed(f"{identity.name} may not call {rpc}")
+
+
+@contextmanager
+def guard_model(identity: Identity, asked: str) -> Iterator[None]:
+    """Look for the model that a client of ``identity`` asked for, by its name; empty is the default model.
+
+    Nobody learns of models that they may not use: not by the kind of the error, nor from a list in it.
+
+    Raises:
+        ModelNotAllowed: it may not use any model of this name.
+    """
+    if asked and not identity.may_use(asked):
+        raise _not_allowed(identity)
+    try:
+        yield
+    except UnknownModel as error:
+        if identity.allowed.models == "all":
+            raise
+        message = "this server has not loaded this model, or not this version of it"
+        raise UnknownModel(message, field=error.field, **error.metadata) from None
+
+
+def check_model(identity: Identity, spec: ModelSpec) -> None:
+    """Check that ``identity`` may use the model that was found.
+
+    Raises:
+        ModelNotAllowed: it may not.
+    """
+    if not identity.may_use(spec.name, spec.version):
+        raise _not_allowed(identity)
+
+
+def check_uri(identity: Identity, uri: Uri) -> None:
+    """Check that ``identity`` may have the server read ``uri``.
+
+    Raises:
+        UriNotAllowed: it may not.
+    """
+    if not identity.may_fetch(uri):
+        raise UriNotAllowed(f"{identity.name} may not have this URI read", field="uri")
+
+
+def _not_allowed(identity: Identity) -> ModelNotAllowed:
+    """Make the error for a model that ``identity`` may not use."""
+    may = listed(identity.allowed.models) or "no model"
+    return ModelNotAllowed(f"{identity.name} may not use this model; it may use: {may}", field="model")
+
+
+def certificate_name(context: Context) -> str:
+    """Return the common name in the client's certificate, else its first alternative one; empty if none."""
+    properties = context.auth_context() or {}
+    names = (name for key in _NAMES for name in properties.get(key, ()) if name)
+    return next((name.decode(errors="replace") for name in names), "")
+
+
+def _find(known: Identities, token: str | None, certificate: str) -> Identity:
+    """Return the identity that has the token, else that of the certificate.
+
+    Raises:
+        Unauthenticated: there is none.
+    """
+    if token is not None:
+        identity = known.of_token(token)
+        problem = "this server does not know the token, or knows it no more"
+    elif certificate:
+        identity = known.of_certificate(certificate)
+        problem = "this server does not know the name in the client's certificate"
+    else:
+        identity = None
+        problem = (
+            "this server wants to know who calls: give a token, by --token-file of the command, token of the "
+            "Python client, or the header `authorization: Bearer TOKEN`"
+        )
+    if identity is None:
+        raise Unauthenticated(problem)
+    return identity
+
+
+def _token(context: Context) -> str | None:
+    """Return the token that the call has; None if it has none.
+
+    Raises:
+        Unauthenticated: what it has is no token.
+    """
+    metadata = context.invocation_metadata() or ()
+    try:
+        return from_headers([str(value) for key, value in metadata if key == AUTHORIZATION])
+    except ValueError as error:
+        raise Unauthenticated(str(error)) from None
