@@ -169,6 +169,9 @@ class Metrics:
             "tubelet_identities_reload_failed",
             "1 while server.access.identities cannot be used.",
         )
+        self.issuer_keys_reload_failed = gauge(
+            "tubelet_issuer_keys_reload_failed", "1 while server.access.jwt.keys cannot be read."
+        )
 
     def forget_version(self, name: str, version: str, *info: str) -> None:
         """Remove the series of a version that was unloaded. ``info`` is the rest of its ``model_info``."""

@@ -203,7 +203,7 @@ def demo(
     from tubelet.service.cli.demo import run_demo
 
     no_tls = {"certificate": None, "key": None, "client_ca": None}
-    all_may = {"identities": None, "metrics_token": False}
+    all_may = {"identities": None, "metrics_token": False, "jwt": {"issuer": ""}}
     ports = {"host": "127.0.0.1", "port": 0, "mtls_port": None, "metrics_port": 0}
     server = ports | {"tls": no_tls, "access": all_may}
     with report_errors():

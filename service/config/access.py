@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pydantic import model_validator
 
+from tubelet.service.config.jwt import JwtConfig
 from tubelet.service.config.table import Table
 
 
@@ -21,9 +22,13 @@ class AccessConfig(Table):
     reflection: bool = True
     """Whether gRPC reflection tells everybody the protocol, which tools such as grpcurl use."""
 
+    jwt: JwtConfig = JwtConfig()
+
     @model_validator(mode="after")
     def _has_identities(self) -> "AccessConfig":
         """Check that there are identities for what needs them."""
         if self.metrics_token and self.identities is None:
             raise ValueError("metrics_token needs server.access.identities, the file of identities")
+        if self.jwt.issuer and self.identities is None:
+            raise ValueError("jwt.issuer needs server.access.identities, which says what its names may do")
         return self

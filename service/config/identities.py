@@ -107,8 +107,8 @@ class Identities:
     by_name: Mapping[str, Identity]
     _owners: tuple[tuple[bytes, str], ...] = field(repr=False)  # the hash of each token, and whose it is
 
-    def of_certificate(self, name: str) -> Identity | None:
-        """Return the identity of a client whose certificate has this name; None if there is none."""
+    def of_name(self, name: str) -> Identity | None:
+        """Return the identity with this name, given by a certificate or an issuer; None if there is none."""
         return self.by_name.get(name)
 
     def of_token(self, token: str) -> Identity | None:

@@ -12,19 +12,31 @@ from tubelet.service.errors import (
     UnknownModel,
     UriNotAllowed,
     listed,
+    quoted,
 )
 from tubelet.service.rpc.request_stream import Context
 from tubelet.service.types.uri import Uri
-from tubelet.service.wire.bearer import AUTHORIZATION, from_headers
+from tubelet.service.wire.bearer import AUTHORIZATION, from_headers, is_issued
 
+_NOBODY = (
+    "this server wants to know who calls: give a token, by --token-file of the command, token of the Python "
+    "client, or the header `authorization: Bearer TOKEN`"
+)
 _NAMES = ("x509_common_name", "x509_subject_alternative_name")  # in a certificate, as gRPC calls them
 
 
 class Access:
-    """Tells the identity of a call. ``identities`` returns those that are known; None: nobody is asked."""
+    """Tells the identity of a call. ``identities`` returns those that are known; None: nobody is asked.
 
-    def __init__(self, identities: Callable[[], Identities] | None) -> None:
+    ``name_of`` checks a token of an issuer, and returns the name in it, or raises ValueError; None: such
+    tokens are not accepted.
+    """
+
+    def __init__(
+        self, identities: Callable[[], Identities] | None, name_of: Callable[[str], str] | None = None
+    ) -> None:
         self._identities = identities
+        self._name_of = name_of
 
     def identify(self, context: Context) -> Identity:
         """Return who calls. A token is looked at first, the client's certificate if there is none.
@@ -35,7 +47,29 @@ class Access:
         certificate = certificate_name(context)
         if self._identities is None:
             return unrestricted(certificate)
-        return _find(self._identities(), _token(context), certificate)
+        try:
+            token = from_headers(_authorization(context))
+            identity, problem = self._find(self._identities(), token, certificate)
+        except ValueError as error:
+            raise Unauthenticated(str(error)) from None
+        if identity is None:
+            raise Unauthenticated(problem)
+        return identity
+
+    def _find(self, known: Identities, token: str | None, certificate: str) -> tuple[Identity | None, str]:
+        """Return the identity of the token, else that of the certificate; and what is wrong if it is None.
+
+        Raises:
+            ValueError: the token of an issuer is not right.
+        """
+        if token is None:
+            if not certificate:
+                return None, _NOBODY
+            return known.of_name(certificate), f"this server does not know {quoted(certificate)}"
+        if self._name_of and is_issued(token):
+            name = self._name_of(token)
+            return known.of_name(name), f"this server does not know {quoted(name)}"
+        return known.of_token(token), "this server does not know the token, or knows it no more"
 
 
 def check_rpc(identity: Identity, rpc: str) -> None:
@@ -101,37 +135,6 @@ def certificate_name(context: Context) -> str:
     return next((name.decode(errors="replace") for name in names), "")
 
 
-def _find(known: Identities, token: str | None, certificate: str) -> Identity:
-    """Return the identity that has the token, else that of the certificate.
-
-    Raises:
-        Unauthenticated: there is none.
-    """
-    if token is not None:
-        identity = known.of_token(token)
-        problem = "this server does not know the token, or knows it no more"
-    elif certificate:
-        identity = known.of_certificate(certificate)
-        problem = "this server does not know the name in the client's certificate"
-    else:
-        identity = None
-        problem = (
-            "this server wants to know who calls: give a token, by --token-file of the command, token of the "
-            "Python client, or the header `authorization: Bearer TOKEN`"
-        )
-    if identity is None:
-        raise Unauthenticated(problem)
-    return identity
-
-
-def _token(context: Context) -> str | None:
-    """Return the token that the call has; None if it has none.
-
-    Raises:
-        Unauthenticated: what it has is no token.
-    """
-    metadata = context.invocation_metadata() or ()
-    try:
-        return from_headers([str(value) for key, value in metadata if key == AUTHORIZATION])
-    except ValueError as error:
-        raise Unauthenticated(str(error)) from None
+def _authorization(context: Context) -> list[str]:
+    """Return the values of the call's header for tokens."""
+    return [str(value) for key, value in context.invocation_metadata() or () if key == AUTHORIZATION]

@@ -8,12 +8,15 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
+from typing import TYPE_CHECKING
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from tubelet.models.errors import MissingExtra
 from tubelet.service.config.config import Config, ServerConfig
+from tubelet.service.config.jwt import JwtConfig
 from tubelet.service.config.problems import BadConfig
 from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.engine.engine import Engine
@@ -35,6 +38,9 @@ from tubelet.service.server.monitoring import HttpGuard, Readiness, State, open_
 from tubelet.service.server.tls import ServerTls
 from tubelet.service.types.request import Options
 from tubelet.service.types.result import ignore_event
+
+if TYPE_CHECKING:
+    from tubelet.service.server.jwks import IssuerKeys
 
 SAMPLE_CLIP = importlib.resources.files("tubelet.service.server") / "warmup.mp4"
 """A clip of a few seconds for warm-up and demo: camera moves over a picture that the project drew itself."""
@@ -67,6 +73,7 @@ class RunningServer:
     metrics: Metrics
     tls: ServerTls | None
     identities: IdentitiesFile | None
+    issuer_keys: "IssuerKeys | None"
 
 
 @asynccontextmanager
@@ -108,12 +115,14 @@ async def open_server(config: Config) -> AsyncIterator[RunningServer]:
     addresses = await asyncio.to_thread(resolve, config.server.host)
     async with AsyncExitStack() as stack:
         _check_exposure(config.server, addresses)
-        tls = identities = None
+        tls = identities = keys = None
         if config.server.tls.certificate is not None:
             tls = await stack.enter_async_context(ServerTls(config.server.tls, metrics))
         if config.server.access.identities is not None:
             identities = IdentitiesFile(config.server.access.identities, metrics)
             await stack.enter_async_context(identities)
+        if config.server.access.jwt.issuer:
+            keys = await stack.enter_async_context(_issuer_keys(config.server.access.jwt, metrics))
         guard = HttpGuard(
             tls and tls.http_context,
             identities.refuse_metrics if identities and config.server.access.metrics_token else None,
@@ -125,7 +134,8 @@ async def open_server(config: Config) -> AsyncIterator[RunningServer]:
         # Bound before the models are loaded, which takes seconds: a taken port is an error at once.
         server, port, mtls_port = _bound(config, addresses, tls)
         stages = await stack.enter_async_context(open_stages(config, metrics))
-        calls = Calls(Access(identities and identities.current), metrics, config.log.sample)
+        access = Access(identities and identities.current, keys and keys.tokens.name_of)
+        calls = Calls(access, metrics, config.log.sample)
         health = await stack.enter_async_context(_serving(server, config, stages.pipeline, calls, metrics))
         await _warm_up(stages.pipeline)
         await stages.decoders.reset_busy_time()
@@ -140,7 +150,9 @@ async def open_server(config: Config) -> AsyncIterator[RunningServer]:
         )
         watching = asyncio.create_task(_unready_when(stages.is_over, health, readiness))
         try:
-            yield RunningServer(addresses, port, mtls_port, metrics_port, stages, metrics, tls, identities)
+            yield RunningServer(
+                addresses, port, mtls_port, metrics_port, stages, metrics, tls, identities, keys
+            )
         finally:
             watching.cancel()
             readiness.state = State.DRAINING
@@ -170,6 +182,19 @@ def _check_exposure(config: ServerConfig, addresses: tuple[str, ...]) -> None:
         logger.warning(
             "no identities on %s: whoever reaches the ports can call; see server.access", listed(addresses)
         )
+
+
+def _issuer_keys(config: JwtConfig, metrics: Metrics) -> "IssuerKeys":
+    """Make what keeps the keys of the issuer of tokens.
+
+    Raises:
+        tubelet.models.errors.MissingExtra: it needs a library.
+    """
+    try:
+        from tubelet.service.server.jwks import IssuerKeys
+    except ModuleNotFoundError as error:
+        raise MissingExtra("server.access.jwt needs a library: pip install 'tubelet[jwt]'") from error
+    return IssuerKeys(config, metrics)
 
 
 async def _unready_when(is_over: asyncio.Event, health: Health, readiness: Readiness) -> None:

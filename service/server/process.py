@@ -106,10 +106,9 @@ async def _follow(
     """Reload all files each time ``change`` is set; an error is logged, and changes nothing."""
     while await change.wait():
         change.clear()
-        if server.tls is not None:
-            await server.tls.reload()
-        if server.identities is not None:
-            await server.identities.reload()
+        for file in (server.tls, server.identities, server.issuer_keys):
+            if file is not None:
+                await file.reload()
         logger.info("reloading the models")
         try:
             now = reread()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 AUTHORIZATION = "authorization"
 _SCHEME = "bearer"
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+_DOTS_OF_JWT = 2  # between header, claims and signature
 _MAX_CHARACTERS = 4096  # gRPC itself may refuse metadata from 8 KiB on
 
 
@@ -21,6 +22,11 @@ def check_token(token: str) -> str:
     if not _TOKEN.fullmatch(bare):
         raise ValueError("a token is one word of letters, digits and the signs . _ ~ + / - =")
     return bare
+
+
+def is_issued(token: str) -> bool:
+    """Tell whether a token has the form of one of an issuer (JWT), rather than of one of a file."""
+    return token.count(".") == _DOTS_OF_JWT
 
 
 def to_header(token: str) -> str:

@@ -39,10 +39,10 @@ def test_a_token_leads_to_its_identity() -> None:
 
 def test_a_certificate_leads_to_the_identity_of_its_name() -> None:
     known = parsed('[b]\n["spiffe://cluster/ns/x"]\nmodels = []\n')
-    found = known.of_certificate("spiffe://cluster/ns/x")
+    found = known.of_name("spiffe://cluster/ns/x")
     assert found is not None
     assert not found.may_use("vit")
-    assert known.of_certificate("a") is None
+    assert known.of_name("a") is None
 
 
 @pytest.mark.parametrize(

@@ -233,6 +233,11 @@ CASES: dict[str, tuple[int, dict[str, str], dict[str, str]]] = {
         {'tubelet_identities_reload_failed{instance="a"}': "1x40"},
         {'tubelet_identities_reload_failed{instance="a"}': "1x5 0x35"},
     ),
+    "TubeletIssuerKeysNotReloaded": (
+        60,
+        {'tubelet_issuer_keys_reload_failed{instance="a"}': "1x70"},
+        {'tubelet_issuer_keys_reload_failed{instance="a"}': "1x20 0x50"},
+    ),
 }
 
 
