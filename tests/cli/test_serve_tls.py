@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.certificates import Authority
 from tests.support.cli_process import serving, tubelet
+from tests.support.listening import has_ipv6
 from tubelet.service.client import Client, Tls
 
 
@@ -28,8 +29,12 @@ def test_serve_with_tls_says_so_and_reads_files_again(tmp_path: Path) -> None:
         while "certificate in use: for localhost, newer.example, signed by " not in log.read_text():
             assert process.poll() is None
             sleep(0.05)
-        with Client(f"localhost:{port}", tls=Tls(authority.ca, server_name="newer.example")) as client:
-            assert client.models()
+        for host in (
+            "127.0.0.1",
+            *(["[::1]"] if has_ipv6() else []),
+        ):  # gRPC keeps what it has for each address
+            with Client(f"{host}:{port}", tls=Tls(authority.ca, server_name="newer.example")) as client:
+                assert client.models()
     assert "no TLS" not in log.read_text()
 
 
@@ -58,6 +63,13 @@ def test_serve_refuses_a_key_that_does_not_belong(tmp_path: Path) -> None:
     says = f"configuration: server.tls.key: {other.key} does not belong to the certificate\n"
     assert (done.returncode, done.stderr.count("ERROR")) == (2, 1)
     assert done.stderr.endswith(says)
+
+
+def test_demo_uses_no_tls() -> None:
+    files = {"TUBELET_SERVER__TLS__CERTIFICATE": "/nowhere", "TUBELET_SERVER__TLS__KEY": "/nowhere"}
+    done = tubelet("demo", **files, TUBELET_CLIENT__CA="/nowhere")
+    assert done.returncode == 0, done.stderr
+    assert "whole video" in done.stdout
 
 
 @pytest.mark.parametrize("flag", ["--tls", "--ca", "--cert", "--key", "--server-name"])

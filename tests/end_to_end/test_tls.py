@@ -1,113 +1,19 @@
-"""TLS over real channels: versions, mTLS, certificates that change under load, errors of clients."""
+"""TLS over real channels: versions, mTLS, what a wrong client is told, and the ways to ask for it."""
 
 import os
-import ssl
 import subprocess
-import threading
-import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import grpc
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.certificates import PAST, Authority, Pair, encrypted, self_signed
+from tests.support.certificates import PAST, Authority, self_signed
 from tests.support.cli_process import tubelet
 from tests.support.running_server import Served, Upload, serving
 from tests.support.sample_clip import panning_clip
+from tests.support.secured_server import Secured, refusal
 from tubelet.service.client import AsyncClient, Client, ServerError, Tls
-from tubelet.service.server import tls as server_tls
 from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierStub
-
-
-@dataclass(frozen=True, slots=True)
-class Secured:
-    """A server with TLS and, on a second port, mTLS; and the files that it reads."""
-
-    served: Served
-    authority: Authority
-    clients: Authority
-    pair: Pair
-    client_ca: Path
-
-    @property
-    def target(self) -> str:
-        return f"localhost:{self.served.server.port}"
-
-    @property
-    def mtls_target(self) -> str:
-        return f"localhost:{self.served.server.mtls_port}"
-
-    @property
-    def tls(self) -> Tls:
-        """What a client without a certificate needs."""
-        return Tls(ca=self.authority.ca)
-
-    def serial(self) -> int:
-        """The serial number of the certificate that the gRPC port shows."""
-        return self._serial_at(self.served.server.port)
-
-    def http_serial(self) -> int:
-        """The serial number of the certificate that the metrics port shows."""
-        return self._serial_at(self.served.server.metrics_port)
-
-    def metric(self, name: str, **labels: str) -> float:
-        """The sum of the samples of ``name`` that have these labels, by a scrape over TLS."""
-        context = ssl.create_default_context(cafile=str(self.authority.ca))
-        url = f"https://localhost:{self.served.server.metrics_port}/metrics"
-        with urllib.request.urlopen(url, timeout=60, context=context) as response:
-            text = response.read().decode()
-        return sum(
-            sample.value
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-            if sample.name == name and labels.items() <= sample.labels.items()
-        )
-
-    @staticmethod
-    def _serial_at(port: int) -> int:
-        found = subprocess.run(
-            ["openssl", "x509", "-noout", "-serial"],
-            input=ssl.get_server_certificate(("localhost", port)),
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return int(found.stdout.removeprefix("serial="), 16)
-
-
-@pytest.fixture(scope="module")
-def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
-    folder = tmp_path_factory.mktemp("tls")
-    authority, clients = Authority(folder / "server"), Authority(folder / "clients")
-    pair, client_ca = authority.issue("localhost", "127.0.0.1"), folder / "client-ca.pem"
-    client_ca.write_bytes(clients.ca.read_bytes())
-    files = {"certificate": str(pair.certificate), "key": str(pair.key), "client_ca": str(client_ca)}
-    settings = {"tls": files, "mtls_port": 0, "max_videos_per_client": 1}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(server_tls, "_INTERVAL_S", 0.05)
-        with serving(server=settings) as served:
-            yield Secured(served, authority, clients, pair, client_ca)
-
-
-@pytest.fixture
-def known(secured: Secured) -> Tls:
-    """What a client with a certificate needs."""
-    own = secured.clients.issue("alice.example", common_name="alice")
-    return Tls(secured.authority.ca, own.certificate, own.key)
-
-
-def refusal(target: str, tls: Tls | bool | None) -> str:
-    """What a client is told that cannot connect."""
-    with Client(target, tls=tls) as client, pytest.raises(ServerError) as caught:
-        client.models()
-    assert (caught.value.code, caught.value.reason) == ("UNAVAILABLE", "SERVER_UNREACHABLE")
-    return caught.value.message
 
 
 def test_client_classifies_over_tls(secured: Secured) -> None:
@@ -238,125 +144,6 @@ def test_clients_count_by_the_name_in_their_certificate(secured: Secured, known:
 def _credentials(tls: Tls) -> grpc.ChannelCredentials:
     ca, key, cert = (Path(str(path)).read_bytes() for path in (tls.ca, tls.key, tls.cert))
     return grpc.ssl_channel_credentials(ca, key, cert)
-
-
-def test_certificate_changes_under_load_without_a_lost_call(secured: Secured) -> None:
-    """New connections all the time, and one call that is older than all changes."""
-    stop, answered, failures = threading.Event(), [0], list[Exception]()
-
-    def call() -> None:
-        while not stop.is_set():
-            try:
-                with Client(secured.target, retries=False, tls=secured.tls) as client:
-                    client.models()
-                answered[0] += 1
-            except Exception as error:
-                failures.append(error)
-
-    callers = [threading.Thread(target=call) for _ in range(4)]
-    with grpc.secure_channel(secured.target, _ca_credentials(secured)) as channel:
-        upload = Upload(VideoClassifierStub(channel))
-        for caller in callers:
-            caller.start()
-        try:
-            for _ in range(10):
-                before, answers = secured.serial(), answered[0]
-                secured.pair.replace_by(secured.authority.issue("localhost", "127.0.0.1"))
-                while secured.serial() == before or answered[0] < answers + 4:
-                    time.sleep(0.01)
-        finally:
-            stop.set()
-            for caller in callers:
-                caller.join()
-        upload.send(panning_clip(1.0))
-        upload.send(None)
-        assert upload.call.result(timeout=60).classification.labels
-    assert failures == []
-    assert secured.serial() == secured.http_serial()
-
-
-def _ca_credentials(secured: Secured) -> grpc.ChannelCredentials:
-    return grpc.ssl_channel_credentials(secured.authority.ca.read_bytes())
-
-
-@pytest.mark.parametrize(
-    ("fault", "says"),
-    [
-        ("half written", "server.tls.key: PATH holds no private key in PEM form, or only a part of one"),
-        ("other key", "server.tls.key: PATH does not belong to the certificate"),
-        ("encrypted", "server.tls.key: PATH is encrypted: give it without a passphrase"),
-        ("expired", "server.tls.certificate: PATH expired at 2020-03-01 00:00 UTC; renew it"),
-        ("gone", "server.tls.key: cannot read PATH: No such file or directory"),
-    ],
-)
-def test_wrong_files_leave_the_old_certificate_in_use(
-    secured: Secured, fault: str, says: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    pair, serial = secured.pair, secured.serial()
-    path = pair.certificate if fault == "expired" else pair.key
-    right = path.read_bytes()
-    match fault:
-        case "half written":
-            _put(right[: len(right) // 2], path)
-        case "other key":
-            _put(secured.authority.issue("localhost").key.read_bytes(), path)
-        case "encrypted":
-            os.replace(encrypted(path), path)
-        case "expired":
-            past = secured.authority.issue("localhost", not_before=PAST, not_after=PAST.replace(month=3))
-            _put(past.certificate.read_bytes(), path)
-        case _:
-            path.unlink()
-    while not secured.metric("tubelet_certificate_reload_failed"):
-        pass
-    assert secured.serial() == secured.http_serial() == serial
-    with Client(secured.target, tls=secured.tls) as client:
-        assert client.models()
-    _put(right, path)
-    while secured.metric("tubelet_certificate_reload_failed"):
-        pass
-    (error,) = (record for record in caplog.records if record.levelname == "ERROR")
-    assert error.message.startswith("the certificate in use stays: " + says.replace("PATH", str(path)))
-
-
-def _put(content: bytes, path: Path) -> None:
-    """Replace a file in one step: a half of it would be a fault of its own."""
-    new = path.with_suffix(".new")
-    new.write_bytes(content)
-    os.replace(new, path)
-
-
-def test_authorities_of_clients_change_too(secured: Secured, known: Tls, tmp_path: Path) -> None:
-    newer = Authority(tmp_path)
-    own = newer.issue("dave.example")
-    dave = Tls(secured.authority.ca, own.certificate, own.key)
-    assert "it may not know the authority" in refusal(secured.mtls_target, dave)
-    before = secured.client_ca.read_bytes()
-    secured.client_ca.write_bytes(before + newer.ca.read_bytes())
-    while not _is_let_in(secured, dave):
-        pass
-    assert _is_let_in(secured, known)
-    secured.client_ca.write_bytes(before)
-    while _is_let_in(secured, dave):
-        pass
-    assert _is_let_in(secured, known)
-
-
-def _is_let_in(secured: Secured, tls: Tls) -> bool:
-    with Client(secured.mtls_target, tls=tls) as client, suppress(ServerError):
-        return bool(client.models())
-    return False
-
-
-def test_metric_shows_the_time_to_expiry(secured: Secured) -> None:
-    days = timedelta(days=3)
-    serial = secured.serial()
-    secured.pair.replace_by(secured.authority.issue("localhost", not_after=datetime.now(UTC) + days))
-    while secured.serial() == serial:
-        pass
-    found = secured.metric("tubelet_certificate_expiry_seconds", certificate="server")
-    assert days.total_seconds() - 3600 < found <= days.total_seconds()
-    assert secured.metric("tubelet_certificate_expiry_seconds", certificate="client_ca") > found
 
 
 def test_command_reaches_a_server_over_tls(secured: Secured, known: Tls, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic
@@ -46,13 +46,17 @@ class Served:
         """Scrape the metrics; return the sum of the samples of ``name`` that have these labels."""
         url = f"http://127.0.0.1:{self.server.metrics_port}/metrics"
         with urllib.request.urlopen(url, timeout=60) as response:
-            text = response.read().decode()
-        return sum(
-            sample.value
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-            if sample.name == name and labels.items() <= sample.labels.items()
-        )
+            return sum_of_samples(response.read().decode(), name, labels)
+
+
+def sum_of_samples(page: str, name: str, labels: Mapping[str, str]) -> float:
+    """Return the sum of the samples of ``name`` on a metrics page that have these labels."""
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    )
 
 
 OPTIONS = pb.ClassifyRequest(options=classification_pb2.ClassifyOptions())
