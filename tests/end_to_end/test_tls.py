@@ -1,5 +1,6 @@
 """TLS over real channels: versions, mTLS, what a wrong client is told, and the ways to ask for it."""
 
+import logging
 import os
 import subprocess
 from pathlib import Path
@@ -139,6 +140,20 @@ def test_clients_count_by_the_name_in_their_certificate(secured: Secured, known:
         upload.send(panning_clip(1.0))
         upload.send(None)
         assert upload.call.result(timeout=60).classification.labels
+
+
+def test_the_line_of_a_call_names_the_certificate(
+    secured: Secured, known: Tls, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (
+        caplog.at_level(logging.INFO, "tubelet.call"),
+        Client(secured.mtls_target, tls=known) as own,
+        Client(secured.target, tls=secured.tls) as other,
+    ):
+        assert own.models() == other.models()
+    first, second = (each.__dict__["fields"] for each in caplog.records if each.name == "tubelet.call")
+    assert first["identity"] == "alice"
+    assert "identity" not in second
 
 
 def _credentials(tls: Tls) -> grpc.ChannelCredentials:
