@@ -1,8 +1,6 @@
 """Who may call, over real channels: tokens, certificates, what an identity may do, a file that changes."""
 
-import asyncio
 import logging
-import os
 import threading
 import urllib.error
 import urllib.request
@@ -19,16 +17,12 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from tests.support.certificates import Authority
+from tests.support.calls import message_of, options, refusal
 from tests.support.identities import TABLES, TOKENS, bearer, hash_of, write_identities
 from tests.support.running_server import OPTIONS, Served, serving
 from tests.support.sample_clip import panning_clip
-from tubelet.service.config.config import load_config
-from tubelet.service.config.problems import BadConfig
 from tubelet.service.server import identities as server_identities
-from tubelet.service.server.app import open_server
-from tubelet.service.wire.status import ServerError, from_rpc_error
-from tubelet.v1 import classification_pb2
+from tubelet.service.wire.status import from_rpc_error
 from tubelet.v1 import video_classifier_pb2 as pb
 from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierStub
 
@@ -69,39 +63,11 @@ def stub(guarded: Guarded) -> Iterator[VideoClassifierStub]:
         yield VideoClassifierStub(channel)
 
 
-def refusal(call: Callable[[], Any]) -> ServerError:
-    """The error of a call that must fail."""
-    with pytest.raises(grpc.RpcError) as caught:
-        call()
-    return from_rpc_error(caught.value, "server")
-
-
-def message_of(clip: bytes) -> Iterator[pb.ClassifyRequest]:
-    yield OPTIONS
-    yield pb.ClassifyRequest(chunk=clip)
-
-
-def options(**wanted: Any) -> Iterator[pb.ClassifyRequest]:
-    yield pb.ClassifyRequest(options=classification_pb2.ClassifyOptions(**wanted))
-
-
 def until(is_so: Callable[[], bool]) -> None:
     end_s = monotonic() + 60
     while not is_so():
         assert monotonic() < end_s
         sleep(0.02)
-
-
-def start_problem(server: dict[str, Any]) -> str:
-    """Why no server starts with this table."""
-
-    async def start() -> None:
-        async with open_server(load_config(server={"port": 0, "metrics_port": 0} | server)):
-            pass
-
-    with pytest.raises(BadConfig) as caught:
-        asyncio.run(start())
-    return str(caught.value)
 
 
 def test_a_known_token_classifies(stub: VideoClassifierStub) -> None:
@@ -197,41 +163,6 @@ def test_an_identity_learns_nothing_of_models_that_it_may_not_use(stub: VideoCla
     assert "camera-motion" not in error.message
     error = refusal(lambda: stub.GetModel(asked, metadata=bearer("alice")))
     assert "camera-motion" in error.message
-
-
-def test_uris_are_those_of_the_identity(tmp_path: Path) -> None:
-    tables = """
-    [alice]
-    token_sha256 = ["{alice}"]
-    models = "all"
-    rpcs = "all"
-    uris = ["FOLDER/alice/"]
-
-    [bob]
-    token_sha256 = ["{bob}"]
-    models = "all"
-    rpcs = ["Classify"]
-    """.replace("FOLDER", f"file://{tmp_path}")
-    file = write_identities(tmp_path / "identities.toml", tables)
-    folder = tmp_path / "alice"
-    folder.mkdir()
-    (folder / "clip.mp4").write_bytes(panning_clip(2.0))
-    (tmp_path / "other.mp4").write_bytes(panning_clip(2.0))
-    with (
-        serving(
-            server={"access": {"identities": str(file)}}, fetch={"allow": [f"file://{tmp_path}"]}
-        ) as served,
-        grpc.insecure_channel(served.target) as channel,
-    ):
-        stub = VideoClassifierStub(channel)
-        own, other = f"file://{folder}/clip.mp4", f"file://{tmp_path}/other.mp4"
-        response = stub.Classify(options(uri=own), metadata=bearer("alice"))
-        assert response.classification.labels[0].name == "pan_right"
-        for who, uri in (("alice", other), ("bob", own)):
-            error = refusal(lambda who=who, uri=uri: stub.Classify(options(uri=uri), metadata=bearer(who)))
-            assert (error.code, error.reason) == ("PERMISSION_DENIED", "URI_NOT_ALLOWED")
-            assert f"{who} may not have this URI read" in error.message
-        assert stub.Classify(message_of(panning_clip(2.0)), metadata=bearer("bob")).classification.labels
 
 
 def test_health_is_open_and_reflection_is_off(guarded: Guarded) -> None:
@@ -343,64 +274,3 @@ def test_a_changed_file_is_used_and_a_wrong_one_is_not(
     write_identities(guarded.file)
     until(lambda: code("alice") == "OK")
     assert code("mallory") == "UNAUTHENTICATED"
-
-
-def test_a_file_that_others_can_read_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    file = write_identities(tmp_path / "identities.toml")
-    os.chmod(file, 0o644)
-    with caplog.at_level(logging.WARNING), serving(server={"access": {"identities": str(file)}}):
-        pass
-    assert f"every user of this machine can read {file}" in caplog.text
-
-
-def test_a_token_needs_tls_on_other_addresses(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    file = write_identities(tmp_path / "identities.toml")
-    access: dict[str, Any] = {"identities": str(file)}
-    assert "tokens would cross the network in the clear" in start_problem({"host": "::", "access": access})
-    with (
-        caplog.at_level(logging.WARNING),
-        serving(server={"host": "::", "access": access | {"plain_tokens": True}}) as served,
-        grpc.insecure_channel(served.target) as channel,
-    ):
-        VideoClassifierStub(channel).ListModels(pb.ListModelsRequest(), metadata=bearer("alice"))
-    assert "no TLS on all addresses" in caplog.text
-    assert "whoever reaches the ports can read along" in caplog.text
-    assert "can call" not in caplog.text
-
-
-def test_no_server_starts_with_a_wrong_file(tmp_path: Path) -> None:
-    file = write_identities(tmp_path / "identities.toml", "[a")
-    for path, said in ((file, "is not TOML"), (tmp_path / "none.toml", "No such file or directory")):
-        assert said in start_problem({"host": "localhost", "access": {"identities": str(path)}})
-
-
-def test_certificates_are_identities_and_a_token_beats_them(tmp_path: Path) -> None:
-    file = write_identities(tmp_path / "identities.toml")
-    authority = Authority(tmp_path / "ca")
-    pair = authority.issue("localhost")
-    tls = {"certificate": str(pair.certificate), "key": str(pair.key), "client_ca": str(authority.ca)}
-    settings = {"host": "localhost", "tls": tls, "access": {"identities": str(file)}}
-
-    def stub_of(target: str, **names: Any) -> VideoClassifierStub:
-        own = authority.issue(*names.pop("hosts", ("client.example",)), **names)
-        credentials = grpc.ssl_channel_credentials(
-            authority.ca.read_bytes(), own.key.read_bytes(), own.certificate.read_bytes()
-        )
-        return VideoClassifierStub(grpc.secure_channel(target, credentials))
-
-    with serving(server=settings) as served:
-        target = f"localhost:{served.server.port}"
-        known = stub_of(target, common_name="cert.example")
-        assert known.GetModel(pb.GetModelRequest(name="camera-motion")).model.name == "camera-motion"
-        error = refusal(lambda: known.GetModel(pb.GetModelRequest(name="vit")))
-        assert "cert.example may not use this model; it may use: camera-motion" in error.message
-        by_host = stub_of(target, hosts=("cert.example",))
-        assert by_host.ListModels(pb.ListModelsRequest()).models
-
-        unknown = stub_of(target, common_name="stranger.example")
-        error = refusal(lambda: unknown.ListModels(pb.ListModelsRequest()))
-        assert error.code == "UNAUTHENTICATED"
-        assert "this server does not know 'stranger.example'" in error.message
-        assert unknown.ListModels(pb.ListModelsRequest(), metadata=bearer("alice")).models
-        error = refusal(lambda: known.ListModels(pb.ListModelsRequest(), metadata=bearer("mallory")))
-        assert error.code == "UNAUTHENTICATED"
