@@ -2,9 +2,6 @@
 
 import os
 import re
-import shutil
-import subprocess
-from functools import cache
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
@@ -13,79 +10,26 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from tests.support.container_image import ROOT, containerfile, project, user
-from tubelet.service.config.config import GIB, Config, load_config
+from tests.support.container_image import containerfile, project, user
+from tests.support.manifests import KUSTOMIZE, container, mounted, needs_kubectl, only, pod, render
+from tubelet.service.config.config import GIB
 from tubelet.v1 import video_classifier_pb2
 
-KUSTOMIZE = ROOT / "deploy" / "kustomize"
 WHOLE = ("base", "overlays/fetch", "overlays/gpu", "overlays/store", "overlays/tls")
 SERVER_BYTES = 1 * GIB  # what the server itself may take; it takes half of that idle, with small models
 KUBERNETES = "1.30"  # the oldest one that runs it: the first to know lifecycle.preStop.sleep by default
 _PORTS = {"https": 443, "http": 80}
 _UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 
-needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
-
-
-@cache
-def render(folder: str) -> list[dict[str, Any]]:
-    done = subprocess.run(
-        ["kubectl", "kustomize", str(KUSTOMIZE / folder)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return list(yaml.safe_load_all(done.stdout))
-
-
-def only(folder: str, kind: str) -> dict[str, Any]:
-    (found,) = (resource for resource in render(folder) if resource["kind"] == kind)
-    return found
-
-
-def pod(folder: str) -> dict[str, Any]:
-    return only(folder, "Deployment")["spec"]["template"]["spec"]
-
-
-def container(folder: str) -> dict[str, Any]:
-    (found,) = pod(folder)["containers"]
-    return found
-
 
 def egress(folder: str) -> list[dict[str, Any]]:
     return only(folder, "NetworkPolicy")["spec"]["egress"]
-
-
-def mounted(
-    container: dict[str, Any], pod: dict[str, Any], path: str
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The mount at ``path`` and its volume."""
-    (mount,) = (mount for mount in container["volumeMounts"] if mount["mountPath"] == path)
-    (volume,) = (volume for volume in pod["volumes"] if volume["name"] == mount["name"])
-    return mount, volume
 
 
 def quantity(text: str) -> int:
     """A Kubernetes quantity in bytes."""
     number, unit = re.fullmatch(r"(\d+)(\w*)", text).groups()  # pyright: ignore[reportOptionalMemberAccess]
     return int(number) * _UNITS[unit]
-
-
-@pytest.fixture
-def config_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """The configuration that a replica reads: its file, as mounted, and its environment."""
-
-    def load(folder: str) -> Config:
-        (path,) = (argument for argument in container(folder)["args"] if argument.startswith("/"))
-        (mount,) = (m for m in container(folder)["volumeMounts"] if path.startswith(m["mountPath"] + "/"))
-        (volume,) = (v for v in pod(folder)["volumes"] if v["name"] == mount["name"])
-        config_map = only(folder, "ConfigMap")
-        assert config_map["metadata"]["name"] == volume["configMap"]["name"]
-        file = tmp_path / "tubelet.toml"
-        file.write_text(config_map["data"][path.removeprefix(mount["mountPath"] + "/")])
-        for variable in container(folder).get("env", []):
-            monkeypatch.setenv(variable["name"], variable["value"])
-        return load_config(file)
-
-    return load
 
 
 @needs_kubectl
@@ -286,68 +230,6 @@ def test_manifests_and_configuration_agree_on_ports(folder: str, config_of) -> N
 
 def _probed_port(probe: dict[str, Any]) -> int | str:
     return probe["grpc"]["port"] if "grpc" in probe else probe["httpGet"]["port"]
-
-
-@needs_kubectl
-def test_tls_overlay_reads_the_secret_and_probes_by_https(config_of) -> None:
-    folder = "overlays/tls"
-    server = config_of(folder).server
-    assert (server.tls.certificate.name, server.tls.key.name) == ("tls.crt", "tls.key"), "of any TLS Secret"
-    assert server.tls.certificate.parent == server.tls.key.parent
-    mount, volume = mounted(container(folder), pod(folder), str(server.tls.key.parent))
-    assert mount["readOnly"]
-    assert "subPath" not in mount, "nodes do not update single files"
-    certificate = yaml.safe_load((KUSTOMIZE / "components" / "tls" / "certificate.yaml").read_text())
-    assert volume["secret"]["secretName"] == certificate["spec"]["secretName"]
-    assert only(folder, "Service")["metadata"]["name"] in certificate["spec"]["dnsNames"]
-    probes = {each: container(folder)[f"{each}Probe"] for each in ("startup", "readiness", "liveness")}
-    assert {
-        each: (probe["httpGet"]["scheme"], probe["httpGet"]["path"]) for each, probe in probes.items()
-    } == {
-        "startup": ("HTTPS", "/readyz"),
-        "readiness": ("HTTPS", "/readyz"),
-        "liveness": ("HTTPS", "/healthz"),
-    }
-    for each, probe in probes.items():  # as often and as patiently as without TLS
-        plain = container("base")[f"{each}Probe"]
-        assert {key: value for key, value in probe.items() if key != "httpGet"} == {
-            key: value for key, value in plain.items() if key != "grpc"
-        }
-    (grpc, _) = only(folder, "Service")["spec"]["ports"]
-    assert (grpc["name"], grpc["targetPort"], grpc["appProtocol"]) == ("grpc", "grpc", "https")
-
-
-@needs_kubectl
-def test_identities_component_reads_a_secret_that_only_the_server_can_read(config_of, tmp_path: Path) -> None:
-    parts = [KUSTOMIZE / "overlays" / "tls", KUSTOMIZE / "components" / "identities"]
-    tls, identities = (os.path.relpath(part, tmp_path.resolve()) for part in parts)
-    together = {"resources": [tls], "components": [identities]}
-    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(together))
-    folder = str(tmp_path.resolve())
-    server = config_of(folder).server
-    assert server.tls.certificate is not None
-    mount, volume = mounted(container(folder), pod(folder), str(server.access.identities.parent))
-    assert mount["readOnly"]
-    assert "subPath" not in mount, "nodes do not update single files"
-    secret = volume["secret"]
-    assert secret["defaultMode"] & 0o007 == 0, "the server would warn of it"
-    assert secret["defaultMode"] & 0o040
-    assert pod(folder)["securityContext"]["fsGroup"] == user()[1]
-    page = (ROOT / "deploy" / "README.md").read_text()
-    file = server.access.identities.name
-    assert f"create secret generic {secret['secretName']} --from-file={file}" in page
-
-
-@needs_kubectl
-def test_tls_monitoring_checks_the_certificate_of_the_overlay() -> None:
-    (plain,), (monitor,) = render("overlays/monitoring"), render("overlays/monitoring-tls")
-    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
-    certificate = yaml.safe_load((KUSTOMIZE / "components" / "tls" / "certificate.yaml").read_text())["spec"]
-    assert endpoint.pop("scheme") == "https"
-    tls = endpoint.pop("tlsConfig")
-    assert tls["serverName"] in certificate["dnsNames"]
-    assert tls["ca"]["secret"] == {"name": certificate["secretName"], "key": "ca.crt"}
-    assert monitor == plain
 
 
 @needs_kubectl
