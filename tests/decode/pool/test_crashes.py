@@ -45,11 +45,10 @@ def large_frame(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def _decode(session: DecodeSession, path: Path, harm: Callable[[int], None], pids: set[int]) -> None:
     """Decode the video at ``path``, and harm its worker once the first unit has arrived."""
     with open_file(path) as file:
-        units = session.decode(
-            plan_whole_video(await session.probe(file)), preprocessing(512, 512, "stretch")
-        )
+        plan = plan_whole_video(await session.probe(file))
+        pids |= pids_reading(path)  # now, since decoding may end the worker at any time
+        units = session.decode(plan, preprocessing(512, 512, "stretch"))
         (await anext(units)).release()
-        pids |= pids_reading(path)
         harm(*pids)
         async for unit in units:
             unit.release()
