@@ -13,7 +13,7 @@ import pytest
 from tests.support.certificates import Authority, Pair
 from tests.support.running_server import Served, serving, sum_of_samples
 from tubelet.service.client import Client, ServerError, Tls
-from tubelet.service.server import tls as server_tls
+from tubelet.service.server import watched_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def serving_by_tls(folder: Path) -> Iterator[Secured]:
     files = {"certificate": str(pair.certificate), "key": str(pair.key), "client_ca": str(client_ca)}
     settings = {"tls": files, "mtls_port": 0, "max_videos_per_client": 1}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(server_tls, "_INTERVAL_S", 0.05)
+        patch.setattr(watched_files, "_INTERVAL_S", 0.05)
         with serving(server=settings) as served:
             yield Secured(served, authority, clients, pair, client_ca)
 
