@@ -1,10 +1,10 @@
 """Answers as text for people and as JSON for machines."""
 
-import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from tubelet.service.cli.runs.runner import Failure
+from tubelet.service.report.text import clock, decodable, printable, span_text
 from tubelet.service.types.result import Classification, Event, Label, Progress, Segment
 from tubelet.service.types.video import NS_PER_S, STAGES, VideoMetadata
 
@@ -66,25 +66,6 @@ def event_json(video: str, event: Event) -> dict[str, Any]:
     return {"video": decodable(video)} | content
 
 
-def decodable(text: str) -> str:
-    r"""Return ``text`` as valid UTF-8: ``\xE9`` stands for each byte of a file name that is not UTF-8."""
-    return os.fsencode(text).decode(errors="backslashreplace")
-
-
-def printable(text: str) -> str:
-    r"""Return ``text`` in one line, safe for a terminal: control characters are escaped, as in ``\x1b``."""
-    return "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode() for each in decodable(text)
-    )
-
-
-def clock(time_ns: int) -> str:
-    """Format a time as h:mm:ss.t, such as 0:29:59.5."""
-    tenths = round(time_ns * 10 / NS_PER_S)
-    minutes, tenths = divmod(tenths, 600)
-    return f"{minutes // 60}:{minutes % 60:02}:{tenths // 10:02}.{tenths % 10}"
-
-
 def metadata_text(metadata: VideoMetadata) -> str:
     """Format a video's metadata in one line; what its header does not say (0) is left out."""
     duration = f"{clock(metadata.duration_ns)}, " if metadata.duration_ns else ""
@@ -98,11 +79,6 @@ def metadata_text(metadata: VideoMetadata) -> str:
 def segment_text(segment: Segment) -> str:
     """Format a segment as an indented line: its time range, then its labels."""
     return f"  {span_text(segment.start_ns, segment.end_ns)}  {labels_text(segment.labels)}"
-
-
-def span_text(start_ns: int, end_ns: int) -> str:
-    """Format a time range."""
-    return f"{clock(start_ns)} - {clock(end_ns)}"
 
 
 def notes_text(answer: Classification) -> Iterator[str]:

@@ -6,8 +6,9 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from tubelet.service.cli.classify.merged_segments import Line, MergedSegment
-from tubelet.service.cli.output import NO_LABEL, metadata_text, notes_text, printable, span_text
+from tubelet.service.cli.output import NO_LABEL, metadata_text, notes_text
+from tubelet.service.report.merged_segments import Line, MergedSegment
+from tubelet.service.report.text import printable, span_text
 from tubelet.service.types.result import Classification, Label
 from tubelet.service.types.video import VideoMetadata
 

@@ -20,7 +20,7 @@ from tubelet.service.cli.classify.output import (
     StandardOutput,
     TextOutput,
 )
-from tubelet.service.cli.output import answer_json, decodable, failure_text
+from tubelet.service.cli.output import answer_json, failure_text
 from tubelet.service.cli.runs.interruption import INTERRUPTED, cancel_on_ctrl_c
 from tubelet.service.cli.runs.live_region import LiveRegion
 from tubelet.service.cli.runs.progress import RunProgress
@@ -36,6 +36,7 @@ from tubelet.service.cli.runs.runner import (
 from tubelet.service.cli.runs.video_sources import STANDARD_INPUT, Source
 from tubelet.service.client import ServerError
 from tubelet.service.config.config import Config
+from tubelet.service.report.text import decodable
 from tubelet.service.types.request import Options, Sliding, Views
 from tubelet.service.types.result import Classification, Event
 from tubelet.service.types.video import NS_PER_S

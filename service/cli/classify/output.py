@@ -8,11 +8,12 @@ from typing import Any, Protocol
 from rich.console import Console
 
 from tubelet.service.cli.classify.answer_table import AnswerTable
-from tubelet.service.cli.classify.merged_segments import Line, SegmentMerger, merge_segments
-from tubelet.service.cli.output import answer_json, clock, event_json, interrupted_json
+from tubelet.service.cli.output import answer_json, event_json, interrupted_json
 from tubelet.service.cli.runs.live_region import LiveRegion
 from tubelet.service.cli.runs.progress import RunProgress, VideoInProgress
 from tubelet.service.cli.runs.runner import Answer, Failure, Started
+from tubelet.service.report.merged_segments import Line, SegmentMerger, merge_segments
+from tubelet.service.report.text import clock
 from tubelet.service.types.result import Event, Segment
 from tubelet.service.types.video import VideoMetadata
 

@@ -25,12 +25,12 @@ from tubelet.service.cli.evaluation.report import (
     report_json,
     report_text,
 )
-from tubelet.service.cli.output import decodable
 from tubelet.service.cli.runs.live_region import LiveRegion
 from tubelet.service.cli.runs.progress import RunProgress
 from tubelet.service.cli.runs.results_log import ResultsLog, open_results
 from tubelet.service.cli.runs.runner import Failure, find_model, open_classifier, run_as_completed
 from tubelet.service.config.config import Config
+from tubelet.service.report.text import decodable
 from tubelet.service.types.request import Options, Views
 from tubelet.service.types.result import Activation, Classification
 

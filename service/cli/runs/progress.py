@@ -10,8 +10,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 from rich.text import Text
 
-from tubelet.service.cli.output import clock, printable
 from tubelet.service.cli.runs.runner import Answer, Failure, Started
+from tubelet.service.report.text import clock, printable
 from tubelet.service.types.result import Event, Progress, Segment
 from tubelet.service.types.video import NS_PER_S, VideoMetadata
 

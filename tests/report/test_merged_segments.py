@@ -2,7 +2,7 @@
 
 import pytest
 
-from tubelet.service.cli.classify.merged_segments import Line, MergedSegment, SegmentMerger, merge_segments
+from tubelet.service.report.merged_segments import Line, MergedSegment, SegmentMerger, merge_segments
 from tubelet.service.types.result import Label, Segment
 
 

@@ -1,0 +1,1 @@
+"""Reports: answers as pages for people, and as files for other programs."""
