@@ -6,6 +6,7 @@ from enum import Enum
 from tubelet.service.types.video import to_ns
 
 DEFAULT_TOP_K = 5
+MAX_TOP_K = 1000
 
 
 @dataclass(frozen=True, slots=True)

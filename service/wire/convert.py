@@ -6,14 +6,21 @@ from google.protobuf.duration_pb2 import Duration
 
 from tubelet.service.errors import MalformedOption
 from tubelet.service.types.model_ref import ModelRef
-from tubelet.service.types.request import DEFAULT_TOP_K, Options, Priority, Sliding, Views, WholeVideo
+from tubelet.service.types.request import (
+    DEFAULT_TOP_K,
+    MAX_TOP_K,
+    Options,
+    Priority,
+    Sliding,
+    Views,
+    WholeVideo,
+)
 from tubelet.service.types.result import Activation, Classification, Label, Progress, Segment
 from tubelet.service.types.uri import Uri, parse_uri
 from tubelet.service.types.video import NS_PER_S, VideoMetadata
 from tubelet.v1 import classification_pb2 as pb
 from tubelet.v1 import model_pb2
 
-_MAX_TOP_K = 1000
 _MAX_RANGES = 2_000  # planning ten times as many would block the event loop
 _PRIORITIES = {
     Priority.LOW: pb.PRIORITY_LOW,
@@ -46,11 +53,11 @@ def options_from_proto(message: pb.ClassifyOptions) -> Options:
     Raises:
         MalformedOption: a value is not allowed for any video.
     """
-    if message.top_k > _MAX_TOP_K:
+    if message.top_k > MAX_TOP_K:
         raise MalformedOption(
-            f"top_k is {message.top_k}; the limit is {_MAX_TOP_K}",
+            f"top_k is {message.top_k}; the limit is {MAX_TOP_K}",
             field="top_k",
-            limit=_MAX_TOP_K,
+            limit=MAX_TOP_K,
             value=message.top_k,
         )
     if not 0 <= message.score_threshold <= 1:

@@ -111,6 +111,10 @@ def test_evaluation_counts_the_label_with_the_highest_score(
     assert done.exit_code == 0
     assert "tags scores each label independently" in done.stderr
     assert "top 1  0.333" in done.stdout
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    # Each class has one of three videos, whose scores are equal but for rounding.
+    assert 1 / 3 - 1e-6 <= report["mean_average_precision"] <= 1
+    assert f"mAP    {report['mean_average_precision']:.3f}" in done.stdout
 
 
 def test_a_single_label_cannot_be_evaluated(tags_served: Served, grey: bytes, tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 import json
 from asyncio import CancelledError
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +19,22 @@ from tubelet.service.cli.evaluation.dataset import (
     read_labelled,
     with_model_labels,
 )
-from tubelet.service.cli.evaluation.report import (
-    TOP_K,
-    Outcome,
-    Report,
-    make_report,
-    report_json,
-    report_text,
-)
+from tubelet.service.cli.evaluation.outcomes import TOP_K, Outcome, outcome_line, read_outcome
+from tubelet.service.cli.evaluation.report import Report, make_report, report_json
+from tubelet.service.cli.evaluation.report_text import report_text
 from tubelet.service.cli.runs.live_region import LiveRegion
 from tubelet.service.cli.runs.progress import RunProgress
 from tubelet.service.cli.runs.results_log import ResultsLog, open_results
-from tubelet.service.cli.runs.runner import Failure, find_model, open_classifier, run_as_completed
+from tubelet.service.cli.runs.runner import (
+    Failure,
+    ModelInfo,
+    find_model,
+    open_classifier,
+    run_as_completed,
+)
 from tubelet.service.config.config import Config
 from tubelet.service.report.text import decodable
-from tubelet.service.types.request import Options, Views
+from tubelet.service.types.request import MAX_TOP_K, Options, Views
 from tubelet.service.types.result import Activation, Classification
 
 _JOBS = 8
@@ -58,6 +61,11 @@ class _RunStats:
         """The videos classified in a second; None if there were none."""
         return self.classified / self.seconds if self.classified else None
 
+    @property
+    def failures_by_reason(self) -> dict[str, int]:
+        """The number of failures for each reason, the most frequent first."""
+        return dict(Counter(each.reason or each.code for each in self.failures.values()).most_common())
+
 
 async def run_evaluation(
     data: Path, requested: Options, out: Path | None, server: str | None, config: Config, *, as_json: bool
@@ -83,16 +91,14 @@ async def run_evaluation(
             "no answer could be wrong"
         )
     videos = with_model_labels(videos, model.name, model.labels)
-    options = Options(model.name, model.version, top_k=TOP_K, windowing=requested.windowing)
+    options = Options(model.name, model.version, top_k=_top_k(model), windowing=requested.windowing)
     out = out or Path(f"evaluation-{model.name}-{model.version}")
     settings = _settings(data, options)
     notes = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    if model.activation is Activation.SIGMOID:
-        notes.print(
-            f"{model.name} scores each label independently: a video is right at top 1 if its label has "
-            "the highest score, however low"
-        )
-    with open_results(out / "results.jsonl", settings, _predicted) as results:
+    # The average precision of a multi-label model's classes needs the scores of all labels.
+    is_multi_label = model.activation is Activation.SIGMOID
+    index_of = {label: index for index, label in enumerate(model.labels)} if is_multi_label else {}
+    with open_results(out / "results.jsonl", settings, partial(read_outcome, index_of=index_of)) as results:
         todo = [video for video in videos if video.name not in results.done]
         if len(todo) < len(videos):
             done = f"{len(videos) - len(todo)} of {len(videos)} videos are done already"
@@ -105,10 +111,15 @@ async def run_evaluation(
             raise
     for name, failure in stats.failures.items():
         notes.print(f"skipped {name}: {failure.message} ({failure.reason or failure.code})")
-    outcomes = [Outcome(each.label, results.done[each.name]) for each in videos if each.name in results.done]
+    outcomes = [
+        results.done[each.name].with_label(each.label) for each in videos if each.name in results.done
+    ]
     if not outcomes:
         raise AllVideosFailed(f"no video could be classified: all {len(videos)} failed")
-    _write_report(make_report(outcomes, model.labels), stats, settings, out, as_json=as_json)
+    report = make_report(outcomes, model.labels)
+    if is_multi_label:
+        notes.print(_multi_label_note(model.name, report))
+    _write_report(report, stats, settings, out, as_json=as_json)
 
 
 def _write_report(
@@ -116,21 +127,24 @@ def _write_report(
 ) -> None:
     """Write report.json and confusion.png to ``out``, and print the report."""
     skipped = [{"video": name, **asdict(failure)} for name, failure in stats.failures.items()]
-    content = settings | report_json(report) | {"videos_per_s": stats.videos_per_s, "skipped": skipped}
+    run = {"videos_per_s": stats.videos_per_s, "failures": stats.failures_by_reason, "skipped": skipped}
+    content = settings | report_json(report) | run
     (out / "report.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     draw_confusion(report.labels, report.confusion).save(out / "confusion.png")
     if as_json:
         print(json.dumps(content, ensure_ascii=False))
         return
     rate = "" if stats.videos_per_s is None else f", {stats.videos_per_s:.2f} videos/s"
-    print(f"{_title(settings)}: {report.videos} videos, {len(skipped)} skipped{rate}\n")
+    reasons = ", ".join(f"{count} {reason}" for reason, count in stats.failures_by_reason.items())
+    skipped_text = f"{len(skipped)} skipped" + (f" ({reasons})" if reasons else "")
+    print(f"{_title(settings)}: {report.videos} videos, {skipped_text}{rate}\n")
     print(f"{report_text(report)}\n\nreport.json, confusion.png and results.jsonl are in {out}")
 
 
 async def _classify(
     videos: Sequence[LabelledVideo],
     options: Options,
-    results: ResultsLog[tuple[str, ...]],
+    results: ResultsLog[Outcome],
     server: str | None,
     config: Config,
 ) -> _RunStats:
@@ -152,7 +166,7 @@ async def _classify(
                 continue
             progress.end(number, item)
             if isinstance(item, Classification):
-                results.add(_result(video, item))
+                results.add(outcome_line(video, item))
             elif item.reason == "MALFORMED_OPTION":
                 raise EvaluationAborted(f"evaluation stopped at {video.name}: {item.message}")
             else:
@@ -161,15 +175,22 @@ async def _classify(
     return stats
 
 
-def _result(video: LabelledVideo, answer: Classification) -> dict[str, Any]:
-    """Return the line of results.jsonl for a video."""
-    labels = [{"label": label.name, "score": label.score} for label in answer.labels]
-    return {"video": video.name, "label": video.label, "labels": labels}
+def _top_k(model: ModelInfo) -> int:
+    """Return how many labels to ask for: all of a multi-label model's, whose average precision needs them."""
+    if model.activation is Activation.SIGMOID:
+        return min(max(TOP_K, len(model.labels)), MAX_TOP_K)
+    return TOP_K
 
 
-def _predicted(result: dict[str, Any]) -> tuple[str, ...]:
-    """Return the labels of a line of results.jsonl, best first."""
-    return tuple(label["label"] for label in result["labels"])
+def _multi_label_note(model: str, report: Report) -> str:
+    """Say what the figures of a multi-label model mean."""
+    note = (
+        f"{model} scores each label independently: a video is right at top 1 if its label has the highest "
+        "score, however low, although others may be true, too"
+    )
+    if report.mean_average_precision is not None:
+        return f"{note}; mAP is the mean over classes of how well the class's own videos come first"
+    return f"{note}; there is no mAP, because some results lack the scores of all labels"
 
 
 def _settings(data: Path, options: Options) -> dict[str, Any]:

@@ -50,14 +50,23 @@ def test_evaluate_folder_of_class_folders(served: Served, data: Path, tmp_path: 
     assert report["videos"] == 3
     assert report["top1"] == pytest.approx(2 / 3)
     assert report["top1"] <= report["top5"] <= 1
-    assert report["classes"] == [
-        {"label": "pan_right", "videos": 2, "recall": 1.0, "precision": pytest.approx(2 / 3)},
-        {"label": "tilt_up", "videos": 1, "recall": 0.0, "precision": None},
+    keys = ("label", "videos", "predicted", "recall", "precision", "f1")
+    assert [tuple(each[key] for key in keys) for each in report["classes"]] == [
+        ("pan_right", 2, 3, 1.0, pytest.approx(2 / 3), pytest.approx(0.8)),
+        ("tilt_up", 1, 0, 0.0, None, 0.0),
     ]
     assert report["confusion"] == {"labels": ["pan_right", "tilt_up"], "counts": [[2, 0], [1, 0]]}
     assert report["videos_per_s"] > 0
     (skipped,) = report["skipped"]
     assert (skipped["video"], skipped["reason"]) == ("pan_right/bad.mp4", "NOT_A_VIDEO")
+    assert report["failures"] == {"NOT_A_VIDEO": 1}
+    (mistake,) = report["surest_mistakes"]
+    assert (mistake["video"], mistake["label"], mistake["predicted"]) == (
+        "tilt_up/wrong.mp4",
+        "tilt_up",
+        "pan_right",
+    )
+    assert sum(each["videos"] for each in report["calibration"]["bins"]) == 3
     assert json.loads((out / "report.json").read_text()) == report
     with Image.open(out / "confusion.png") as picture:
         assert picture.format == "PNG"
@@ -65,9 +74,11 @@ def test_evaluate_folder_of_class_folders(served: Served, data: Path, tmp_path: 
     text = evaluate(*command)
     assert text.exit_code == 0
     assert "skipped pan_right/bad.mp4: " in text.stderr
-    assert "top 1  0.667" in text.stdout
+    assert "3 videos, 1 skipped (1 NOT_A_VIDEO)" in text.stdout
+    assert "top 1  0.667  (95 %: 0.208 to 0.939)" in text.stdout
+    assert "pan_right, not tilt_up: tilt_up/wrong.mp4" in text.stdout
     rows = [line.split() for line in text.stdout.splitlines()]
-    assert ["pan_right", "2", "1.000", "0.667"] in rows
+    assert ["pan_right", "2", "1.000", "0.667", "0.800"] in rows
     assert ["2", "tilt_up", "1", "."] in rows
 
 

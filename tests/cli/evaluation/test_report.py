@@ -1,13 +1,24 @@
 """The parts of an evaluation: the dataset, the figures and the picture."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    confusion_matrix,
+    precision_recall_fscore_support,
+    top_k_accuracy_score,
+)
 
 from tubelet.service.cli.evaluation.confusion_matrix import draw_confusion
 from tubelet.service.cli.evaluation.dataset import InvalidDataset, read_labelled, with_model_labels
-from tubelet.service.cli.evaluation.report import Outcome, make_report, report_text
+from tubelet.service.cli.evaluation.outcomes import Outcome, read_outcome
+from tubelet.service.cli.evaluation.report import make_report, report_json
+from tubelet.service.cli.evaluation.report_text import report_text
 
 LABELS = ("a", "b", "c", "d", "e", "f", "g")
 
@@ -96,23 +107,34 @@ def test_unknown_labels_are_named_with_the_most_similar(tmp_path: Path) -> None:
     assert had == "it has: abseiling, riding a bike"
 
 
+def outcome(label: str, *predicted: str, score: float = 0.9, video: str = "1.mp4") -> Outcome:
+    """Return an outcome; the scores fall from ``score``."""
+    labels = [{"label": name, "score": score / (rank + 1)} for rank, name in enumerate(predicted)]
+    return read_outcome({"video": video, "label": label, "labels": labels}, {})
+
+
 def test_report_figures() -> None:
-    outcomes = [
-        Outcome("b", ("b", "a", "c", "d", "e")),
-        Outcome("b", ("a", "c", "d", "e", "b")),
-        Outcome("a", ("a", "b", "c", "d", "e")),
-        Outcome("g", ("a", "b", "c", "d", "e")),
-    ]
-    report = make_report(outcomes, LABELS)
+    report = make_report(
+        [
+            outcome("b", "b", "a", "c", "d", "e"),
+            outcome("b", "a", "c", "d", "e", "b"),
+            outcome("a", "a", "b", "c", "d", "e"),
+            outcome("g", "a", "b", "c", "d", "e"),
+        ],
+        LABELS,
+    )
     assert (report.videos, report.top1, report.top5) == (4, 0.5, 0.75)
+    assert report.top1_interval == pytest.approx((0.150, 0.850), abs=1e-3)
     assert report.labels == ("a", "b", "g")  # those that occur, in the model's order
     assert report.confusion.tolist() == [[1, 0, 0], [1, 1, 0], [1, 0, 0]]
-    assert report.classes() == [
-        {"label": "a", "videos": 1, "recall": 1.0, "precision": pytest.approx(1 / 3)},
-        {"label": "b", "videos": 2, "recall": 0.5, "precision": 1.0},
-        {"label": "g", "videos": 1, "recall": 0.0, "precision": None},
+    classes = report_json(report)["classes"]
+    keys = ("label", "videos", "predicted", "recall", "precision", "average_precision")
+    assert [tuple(each[key] for key in keys) for each in classes] == [
+        ("a", 1, 3, 1.0, pytest.approx(1 / 3), None),
+        ("b", 2, 1, 0.5, 1.0, None),
+        ("g", 1, 0, 0.0, None, None),
     ]
-    assert report_text(report).splitlines()[-4:] == [
+    assert report_text(report).split("\n\n")[2].splitlines()[1:] == [
         "           1  2  3",
         " 1  a      1  .  .",
         " 2  b      1  1  .",
@@ -120,8 +142,78 @@ def test_report_figures() -> None:
     ]
 
 
+def random_outcomes(videos: int, seed: int) -> tuple[list[Outcome], np.ndarray, np.ndarray]:
+    """Return outcomes of a model that is often right, the indices of their true labels, and all scores."""
+    random = np.random.default_rng(seed)
+    true = random.integers(0, len(LABELS), videos)
+    logits = random.normal(size=(videos, len(LABELS)))
+    logits[np.arange(videos), true] += 1
+    scores = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    index_of = {label: index for index, label in enumerate(LABELS)}
+    lines = [
+        {
+            "video": f"{number}.mp4",
+            "label": LABELS[true[number]],
+            "labels": [{"label": LABELS[each], "score": float(row[each])} for each in np.argsort(-row)],
+        }
+        for number, row in enumerate(scores)
+    ]
+    return [read_outcome(line, index_of) for line in lines], true, scores
+
+
+def test_figures_are_sklearns() -> None:
+    outcomes, true, scores = random_outcomes(200, seed=3)
+    report = make_report(outcomes, LABELS)
+    predicted, classes = scores.argmax(axis=1), range(len(LABELS))
+    assert report.top1 == pytest.approx(accuracy_score(true, predicted))
+    assert report.top5 == pytest.approx(top_k_accuracy_score(true, scores, k=5, labels=classes))
+    assert report.confusion.tolist() == confusion_matrix(true, predicted).tolist()
+    figures: Any = precision_recall_fscore_support(true, predicted)
+    for found, precision, recall, f1, count in zip(report.classes, *figures, strict=True):
+        assert (found.precision, found.recall, found.f1) == pytest.approx((precision, recall, f1))
+        assert found.videos == count
+    assert report.mean_average_precision == pytest.approx(
+        average_precision_score(np.eye(len(LABELS))[true], scores, average="macro")
+    )
+
+
+def test_average_precision_needs_all_scores_of_all_videos() -> None:
+    outcomes, _, _ = random_outcomes(20, seed=1)
+    without_scores = [*outcomes, outcome("a", "a", "b", "c", "d", "e")]
+    assert make_report(outcomes, LABELS).mean_average_precision is not None
+    assert make_report(without_scores, LABELS).mean_average_precision is None
+
+
+def test_mistakes_are_listed_with_the_surest_first() -> None:
+    outcomes = [
+        outcome("a", "b", score=0.5, video="unsure"),
+        outcome("a", "a", score=0.99, video="right"),
+        outcome("a", "c", score=0.8, video="sure \x1b[31m"),
+    ]
+    report = make_report(outcomes, LABELS)
+    assert report_json(report)["surest_mistakes"] == [
+        {"video": "sure \x1b[31m", "label": "a", "predicted": "c", "score": 0.8},
+        {"video": "unsure", "label": "a", "predicted": "b", "score": 0.5},
+    ]
+    assert report_text(report).splitlines()[-2:] == [
+        "0.800  c, not a: sure \\x1b[31m",
+        "0.500  b, not a: unsure",
+    ]
+
+
+def test_report_json_has_no_nan() -> None:
+    content = report_json(make_report([outcome("a", "a")], LABELS))
+    assert json.loads(json.dumps(content, allow_nan=False))["calibration"]["bins"][0] == {
+        "from": 0.0,
+        "to": pytest.approx(1 / 15),
+        "videos": 0,
+        "score": None,
+        "accuracy": None,
+    }
+
+
 def test_report_on_five_labels_leaves_out_top_5() -> None:
-    outcomes = [Outcome("a", ("b", "a", "c", "d", "e"))]
+    outcomes = [outcome("a", "b", "a", "c", "d", "e")]
     assert make_report(outcomes, LABELS[:5]).top5 is None
     assert "top 5" not in report_text(make_report(outcomes, LABELS[:5]))
     assert "top 5  1.000" in report_text(make_report(outcomes, LABELS[:6]))
@@ -129,8 +221,8 @@ def test_report_on_five_labels_leaves_out_top_5() -> None:
 
 def test_text_report_on_many_classes_leaves_out_the_matrix() -> None:
     labels = tuple(f"class {number}" for number in range(21))
-    text = report_text(make_report([Outcome(label, (label,)) for label in labels], labels))
-    assert "class 20       1   1.000      1.000" in text
+    text = report_text(make_report([outcome(label, label) for label in labels], labels))
+    assert "class 20       1   1.000      1.000  1.000" in text
     assert "by predicted" not in text
 
 

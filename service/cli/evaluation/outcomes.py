@@ -1,0 +1,56 @@
+"""The outcome of a classified video, true label and predicted ones, and its line of ``results.jsonl``."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from tubelet.service.cli.evaluation.dataset import LabelledVideo
+from tubelet.service.types.result import Classification, Label
+
+TOP_K = 5  # the number of labels that an outcome needs
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One classified video: its name, its true label, and at most five predicted ones, best first.
+
+    ``scores`` has the score of each of the model's labels, if the answer had them all.
+    """
+
+    video: str
+    label: str
+    predicted: tuple[Label, ...]
+    scores: np.ndarray | None = field(default=None, repr=False)  # (K,) float32
+
+    @property
+    def best(self) -> Label:
+        """The label with the highest score."""
+        return self.predicted[0]
+
+    @property
+    def is_right(self) -> bool:
+        """Whether the best label is the true one."""
+        return self.best.name == self.label
+
+    def with_label(self, label: str) -> "Outcome":
+        """Return the outcome with another true label, as after a correction of the data."""
+        return self if label == self.label else replace(self, label=label)
+
+
+def outcome_line(video: LabelledVideo, answer: Classification) -> dict[str, Any]:
+    """Return the line of ``results.jsonl`` for a video."""
+    labels = [{"label": label.name, "score": label.score} for label in answer.labels]
+    return {"video": video.name, "label": video.label, "labels": labels}
+
+
+def read_outcome(line: dict[str, Any], index_of: Mapping[str, int]) -> Outcome:
+    """Return the outcome of a line; ``index_of`` maps the model's labels to their indices, or is empty."""
+    found = line["labels"]
+    predicted = tuple(Label(each["label"], each["score"]) for each in found[:TOP_K])
+    scores = None
+    if index_of and len(found) == len(index_of):
+        scores = np.empty(len(found), np.float32)
+        scores[[index_of[each["label"]] for each in found]] = [each["score"] for each in found]
+    return Outcome(line["video"], line["label"], predicted, scores)
