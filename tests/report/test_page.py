@@ -42,7 +42,7 @@ class _Parsed(HTMLParser):
 
 
 def _page(name: str = "clip.mp4") -> str:
-    return render_page("index.html", ["index.js"], title=name, rows=[], note="")
+    return render_page("index.html", ["table.js"], title=name, rows=[], note="")
 
 
 def test_the_policy_allows_the_page_s_own_style_and_script_and_nothing_else() -> None:
@@ -74,7 +74,7 @@ def test_nothing_that_the_policy_refuses_is_in_a_page() -> None:
 
 def test_a_value_that_a_template_lacks_is_an_error() -> None:
     with pytest.raises(UndefinedError):
-        render_page("index.html", ["index.js"], title="clip")
+        render_page("index.html", ["table.js"], title="clip")
 
 
 def test_a_page_is_written_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
