@@ -156,6 +156,7 @@ def test_the_example_of_json_output_is_json() -> None:
         "fetched_bytes",
         "model",
         "version",
+        "fingerprint",
         "duration_s",
         "max_frame_offset_s",
         "labels",

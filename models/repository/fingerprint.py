@@ -1,4 +1,9 @@
-"""The fingerprint of a model: a few logits of a fixed clip, which show whether it still computes the same."""
+"""The fingerprint of a model; logits of a fixed clip, which show whether it still computes the same."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -6,14 +11,26 @@ from tubelet.models.spec import Sampling
 from tubelet.models.video_model import VideoModel
 
 MAX_LOGITS = 16
-"""Logits in a fingerprint, at most."""
+"""Logits of the fixed clip that are kept, at most."""
 TOLERANCE = 1e-3
 """Allowed ``relative_difference``: summing in another order may change float32 logits by as much."""
 _SEED = 2103_15691
+_COMPUTED_FROM = ("family", "activation", "dims", "sampling", "preprocessing", "sha256")
+_DIGITS = 16  # hexadecimal, of the 64 that a SHA-256 has
+
+
+def fingerprint(content: Mapping[str, Any]) -> str:
+    """Return the fingerprint of the model with this ``content`` of model.toml: 16 hexadecimal digits.
+
+    It is a hash of all that decides what the model computes: weights, labels, sizes, sampling, preprocessing.
+    So it is the same wherever the folder is copied, under any name, version or description.
+    """
+    decisive = {key: content[key] for key in _COMPUTED_FROM if key in content}
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()[:_DIGITS]
 
 
 @torch.inference_mode()
-def fingerprint(model: VideoModel, sampling: Sampling) -> tuple[float, ...]:
+def fixed_clip_logits(model: VideoModel, sampling: Sampling) -> tuple[float, ...]:
     """Compute the first ``MAX_LOGITS`` logits of one window of smooth coloured noise, always the same.
 
     ``model`` must be in float32, on the CPU, in eval mode.
@@ -29,9 +46,9 @@ def fingerprint(model: VideoModel, sampling: Sampling) -> tuple[float, ...]:
 
 
 def relative_difference(found: tuple[float, ...], wanted: tuple[float, ...]) -> float:
-    """Return the largest difference of two fingerprints as a share of the largest logit of ``wanted``.
+    """Return the largest difference of the logits ``found`` as a share of the largest logit of ``wanted``.
 
-    It is infinite for fingerprints of different lengths.
+    It is infinite where their numbers differ.
     """
     if len(found) != len(wanted):
         return float("inf")

@@ -1,6 +1,6 @@
 """Read and write the folder of a model.
 
-model.toml            a ModelSpec, the sizes (dims), the sha256 of weights and labels, the fingerprint
+model.toml            a ModelSpec, the sizes (dims), the sha256 of weights and labels, a fixed clip's logits
 weights.safetensors   the weights under tubelet's parameter names, in float32
 labels.txt            one label a line, in logit order
 CARD.md               data, recipe, figures, limits
@@ -24,7 +24,7 @@ from torch import Tensor
 from tubelet.models.errors import BrokenModel, MissingExtra
 from tubelet.models.families.plugins import PluginDims, plugin_dims
 from tubelet.models.families.registry import DIMS, Dims, build_model, build_on_meta, describe_mismatch
-from tubelet.models.repository.fingerprint import fingerprint
+from tubelet.models.repository.fingerprint import fingerprint, fixed_clip_logits
 from tubelet.models.repository.toml_schema import parse_table, parse_value, value_at
 from tubelet.models.runtime.host_memory import free_bytes
 from tubelet.models.spec import Accuracy, ModelSpec, Preprocessing, Provenance, Sampling
@@ -43,7 +43,8 @@ class Entry:
     spec: ModelSpec
     dims: Dims
     sha256: Mapping[str, str]  # of each file, by its name
-    logits: tuple[float, ...]  # the fingerprint
+    logits: tuple[float, ...]  # of the fixed clip
+    fingerprint: str
 
     def load(self) -> VideoModel:
         """Load the model in float32 on the CPU, in eval mode, and verify its weights.
@@ -136,7 +137,7 @@ def read_folder(folder: Path) -> Entry:
         logits = parse_value(
             tuple[float, ...], value_at(content, "fingerprint", "logits"), "fingerprint.logits"
         )
-        entry = Entry(folder, spec, dims, sha256, logits)
+        entry = Entry(folder, spec, dims, sha256, logits, fingerprint(content))
     except ValueError as error:
         raise BrokenModel(f"{folder} is no usable model: {one_line(error)}") from error
     entry.verify(LABELS)
@@ -160,7 +161,9 @@ def write_folder(folder: Path, spec: ModelSpec, dims: Dims, model: VideoModel, c
         (partial / LABELS).write_text("".join(f"{label}\n" for label in spec.labels), "utf-8")
         (partial / CARD).write_text(card, "utf-8")
         sha256 = {name: _sha256(partial / name) for name in (WEIGHTS, LABELS)}
-        (partial / SPEC).write_text(_toml(spec, dims, sha256, fingerprint(model, spec.sampling)), "utf-8")
+        (partial / SPEC).write_text(
+            _toml(spec, dims, sha256, fixed_clip_logits(model, spec.sampling)), "utf-8"
+        )
         written = read_folder(partial).spec
         if lost := [
             key.name for key in fields(spec) if getattr(written, key.name) != getattr(spec, key.name)

@@ -22,6 +22,7 @@ def answer_json(video: str, answer: Classification | Failure) -> dict[str, Any]:
                 "video": decodable(video),
                 "model": answer.model,
                 "version": answer.version,
+                "fingerprint": answer.fingerprint,
                 "activation": answer.activation.value,
                 "duration_s": answer.metadata.duration_s,
                 "labels": _labels_json(answer.labels),

@@ -108,6 +108,7 @@ class Engine:
             spec,
             runners,
             precision=precision_name(config.precision, *self._devices),
+            fingerprint=store.find(spec.name, spec.version).fingerprint,
             tuning=measured.tuning,
             max_batch_windows=config.max_batch_windows,
         )

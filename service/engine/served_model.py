@@ -17,8 +17,8 @@ _instance_ids = count()
 class ServedModel:
     """One loaded model, with a runner on each device of the engine.
 
-    ``tuning`` has the batch sizes of units. ``instance_id`` is unique: other weights loaded later under the
-    same name and version get another one.
+    ``tuning`` has the batch sizes of units, ``fingerprint`` is that of the model's folder. ``instance_id`` is
+    unique: other weights loaded later under the same name and version get another one.
     """
 
     def __init__(
@@ -27,12 +27,14 @@ class ServedModel:
         runners: Sequence[ModelRunner],
         *,
         precision: str,
+        fingerprint: str,
         tuning: BatchTuning,
         max_batch_windows: int,
     ) -> None:
         self.instance_id = next(_instance_ids)
         self.spec = spec
         self.precision = precision
+        self.fingerprint = fingerprint
         # The CPU is named once, however many of its cores compute.
         self.devices = tuple(
             dict.fromkeys("cpu" if each.device.type == "cpu" else str(each.device) for each in runners)

@@ -57,7 +57,7 @@ class Pipeline:
         self._ingest.check(video)
         check_options(model.spec.sampling, model.spec.preprocessing, options)
         session = self._engine.session(model, options.priority, request.deadline, timings.metrics)
-        segments = SegmentAggregator(model.spec, options)
+        segments = SegmentAggregator(model.spec, options, model.fingerprint)
         with model.acquire(), timings.time("total"):
             async with (
                 self._ingest.open(video, timings) as file,

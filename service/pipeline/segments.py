@@ -23,8 +23,9 @@ _PROGRESS_INTERVAL_S = 0.5
 class SegmentAggregator:
     """Turns the events of a window stream into what the client gets: metadata, segments, progress, answer."""
 
-    def __init__(self, spec: ModelSpec, options: Options) -> None:
+    def __init__(self, spec: ModelSpec, options: Options, fingerprint: str) -> None:
         self._spec = spec
+        self._fingerprint = fingerprint
         self._options = options
         self._planned: Planned | None = None
         self._assembler: SegmentAssembler
@@ -67,6 +68,7 @@ class SegmentAggregator:
             fetched_bytes=timings.fetched_bytes,
             max_frame_offset_ns=summary.max_frame_offset_ns,
             activation=Activation(spec.activation),
+            fingerprint=self._fingerprint,
         )
 
     def _keep(self, segments: Iterator[Segment]) -> Iterator[Segment]:

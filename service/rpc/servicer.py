@@ -155,6 +155,7 @@ class Servicer(VideoClassifierServicer):
         described = _model_message(model.spec)
         described.device = ",".join(model.devices)
         described.dtype = model.precision
+        described.fingerprint = model.fingerprint
         described.is_default = self._pipeline.registry.is_default(model)
         return described
 

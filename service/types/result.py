@@ -77,3 +77,4 @@ class Classification:
     max_frame_offset_ns: int = 0  # largest distance of a frame from the time wanted; 0 without ``fast``
     fetched_bytes: int = 0  # of a video at a URI; 0 for an upload
     activation: Activation = Activation.SOFTMAX
+    fingerprint: str = ""  # of the model; empty from servers that do not know it

@@ -233,6 +233,7 @@ def classification_to_proto(answer: Classification) -> pb.Classification:
         max_frame_offset=to_duration(answer.max_frame_offset_ns),
         fetched_bytes=answer.fetched_bytes,
         activation=activation_to_proto(answer.activation),
+        fingerprint=answer.fingerprint,
     )
 
 
@@ -249,6 +250,7 @@ def classification_from_proto(message: pb.Classification) -> Classification:
         max_frame_offset_ns=from_duration(message.max_frame_offset),
         fetched_bytes=message.fetched_bytes,
         activation=activation_from_proto(message.activation),
+        fingerprint=message.fingerprint,
     )
 
 

@@ -91,6 +91,7 @@ def served_model(case: str, company: Company, model: VideoModel) -> ServedModel:
         spec,
         runners,
         precision="fp32",
+        fingerprint="",
         tuning=BatchTuning(company.max_batch),
         max_batch_windows=company.max_batch,
     )

@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 from tests.support.running_server import Served, serving
 from tests.support.sample_clip import panning_clip
+from tubelet.models.repository.repository import ModelStore
 from tubelet.service.client import Client, ServerError
 from tubelet.service.types.request import Options, Sliding, WholeVideo
 from tubelet.service.types.result import Classification, Segment
@@ -51,7 +52,9 @@ def test_an_answer_holds_metadata_segments_and_times(client: Client, sample: byt
     assert answer.metadata == VideoMetadata(
         "mov,mp4,m4a,3gp,3g2,mj2", "h264", 480, 270, 25.0, 400, 16 * NS_PER_S, len(sample)
     )
-    assert (answer.model, answer.version) == ("camera-motion", client.model("camera-motion").version)
+    model = client.model("camera-motion")
+    assert (answer.model, answer.version) == ("camera-motion", model.version)
+    assert answer.fingerprint == model.fingerprint == ModelStore().find("camera-motion").fingerprint
     assert [segment.start_ns for segment in answer.segments] == [second * NS_PER_S for second in range(16)]
     assert answer.segments[-1].end_ns == 16 * NS_PER_S
     assert all(len(segment.labels) == 4 for segment in answer.segments)

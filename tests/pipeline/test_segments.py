@@ -128,7 +128,7 @@ def test_segments_are_finished_after_a_cut_without_a_new_window() -> None:
 def aggregator(monkeypatch: pytest.MonkeyPatch) -> SegmentAggregator:
     """An aggregator that reports progress after each window."""
     monkeypatch.setattr(segments_module, "_PROGRESS_INTERVAL_S", 0.0)
-    return SegmentAggregator(SPEC, Options())
+    return SegmentAggregator(SPEC, Options(), "0123456789abcdef")
 
 
 def metadata(duration_ns: int) -> VideoMetadata:

@@ -56,7 +56,9 @@ def served_model(
 ) -> ServedModel:
     """Return the model of ``runners``, ready for an executor."""
     spec, found = runners(release, *devices, family=family)
-    return ServedModel(spec, found, precision="float32", tuning=BatchTuning(8), max_batch_windows=8)
+    return ServedModel(
+        spec, found, precision="float32", fingerprint="", tuning=BatchTuning(8), max_batch_windows=8
+    )
 
 
 def video(seed: int, units: int) -> list[UnitFrames]:

@@ -115,7 +115,7 @@ class VideoMetadata(_message.Message):
     def __init__(self, container: _Optional[str] = ..., codec: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., fps: _Optional[float] = ..., frames: _Optional[int] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., size_bytes: _Optional[int] = ...) -> None: ...
 
 class Classification(_message.Message):
-    __slots__ = ("video", "model", "version", "segments", "labels", "stage_seconds", "warnings", "max_frame_offset", "fetched_bytes", "activation")
+    __slots__ = ("video", "model", "version", "segments", "labels", "stage_seconds", "warnings", "max_frame_offset", "fetched_bytes", "activation", "fingerprint")
     class StageSecondsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -133,6 +133,7 @@ class Classification(_message.Message):
     MAX_FRAME_OFFSET_FIELD_NUMBER: _ClassVar[int]
     FETCHED_BYTES_FIELD_NUMBER: _ClassVar[int]
     ACTIVATION_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     video: VideoMetadata
     model: str
     version: str
@@ -143,7 +144,8 @@ class Classification(_message.Message):
     max_frame_offset: _duration_pb2.Duration
     fetched_bytes: int
     activation: _model_pb2.Activation
-    def __init__(self, video: _Optional[_Union[VideoMetadata, _Mapping]] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., segments: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ..., labels: _Optional[_Iterable[_Union[Label, _Mapping]]] = ..., stage_seconds: _Optional[_Mapping[str, float]] = ..., warnings: _Optional[_Iterable[str]] = ..., max_frame_offset: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., fetched_bytes: _Optional[int] = ..., activation: _Optional[_Union[_model_pb2.Activation, str]] = ...) -> None: ...
+    fingerprint: str
+    def __init__(self, video: _Optional[_Union[VideoMetadata, _Mapping]] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., segments: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ..., labels: _Optional[_Iterable[_Union[Label, _Mapping]]] = ..., stage_seconds: _Optional[_Mapping[str, float]] = ..., warnings: _Optional[_Iterable[str]] = ..., max_frame_offset: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., fetched_bytes: _Optional[int] = ..., activation: _Optional[_Union[_model_pb2.Activation, str]] = ..., fingerprint: _Optional[str] = ...) -> None: ...
 
 class Progress(_message.Message):
     __slots__ = ("decoded_s", "total_s")

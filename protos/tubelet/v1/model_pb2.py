@@ -25,19 +25,19 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16tubelet/v1/model.proto\x12\ntubelet.v1\x1a\x1egoogle/protobuf/duration.proto\"\xdc\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12\x0f\n\x07licence\x18\x05 \x01(\t\x12\x0e\n\x06labels\x18\x06 \x03(\t\x12&\n\x08sampling\x18\x07 \x01(\x0b\x32\x14.tubelet.v1.Sampling\x12\x0e\n\x06height\x18\x08 \x01(\r\x12\r\n\x05width\x18\t \x01(\r\x12&\n\x08\x61\x63\x63uracy\x18\n \x03(\x0b\x32\x14.tubelet.v1.Accuracy\x12\x0e\n\x06\x64\x65vice\x18\x0b \x01(\t\x12\r\n\x05\x64type\x18\x0c \x01(\t\x12\x12\n\nis_default\x18\r \x01(\x08\x12\x0e\n\x06source\x18\x0e \x01(\t\x12\x10\n\x08revision\x18\x0f \x01(\t\x12*\n\nactivation\x18\x10 \x01(\x0e\x32\x16.tubelet.v1.Activation\"\xf1\x01\n\x08Sampling\x12\x17\n\x0f\x66rames_per_unit\x18\x01 \x01(\r\x12\x18\n\x10units_per_window\x18\x02 \x01(\r\x12)\n\x06window\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06stride\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nmin_window\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nmax_window\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"7\n\x08\x41\x63\x63uracy\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x0c\n\x04top1\x18\x02 \x01(\x01\x12\x0c\n\x04note\x18\x03 \x01(\t*X\n\nActivation\x12\x1a\n\x16\x41\x43TIVATION_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41\x43TIVATION_SOFTMAX\x10\x01\x12\x16\n\x12\x41\x43TIVATION_SIGMOID\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16tubelet/v1/model.proto\x12\ntubelet.v1\x1a\x1egoogle/protobuf/duration.proto\"\xf1\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12\x0f\n\x07licence\x18\x05 \x01(\t\x12\x0e\n\x06labels\x18\x06 \x03(\t\x12&\n\x08sampling\x18\x07 \x01(\x0b\x32\x14.tubelet.v1.Sampling\x12\x0e\n\x06height\x18\x08 \x01(\r\x12\r\n\x05width\x18\t \x01(\r\x12&\n\x08\x61\x63\x63uracy\x18\n \x03(\x0b\x32\x14.tubelet.v1.Accuracy\x12\x0e\n\x06\x64\x65vice\x18\x0b \x01(\t\x12\r\n\x05\x64type\x18\x0c \x01(\t\x12\x12\n\nis_default\x18\r \x01(\x08\x12\x0e\n\x06source\x18\x0e \x01(\t\x12\x10\n\x08revision\x18\x0f \x01(\t\x12*\n\nactivation\x18\x10 \x01(\x0e\x32\x16.tubelet.v1.Activation\x12\x13\n\x0b\x66ingerprint\x18\x11 \x01(\t\"\xf1\x01\n\x08Sampling\x12\x17\n\x0f\x66rames_per_unit\x18\x01 \x01(\r\x12\x18\n\x10units_per_window\x18\x02 \x01(\r\x12)\n\x06window\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06stride\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nmin_window\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nmax_window\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"7\n\x08\x41\x63\x63uracy\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x0c\n\x04top1\x18\x02 \x01(\x01\x12\x0c\n\x04note\x18\x03 \x01(\t*X\n\nActivation\x12\x1a\n\x16\x41\x43TIVATION_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41\x43TIVATION_SOFTMAX\x10\x01\x12\x16\n\x12\x41\x43TIVATION_SIGMOID\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tubelet.v1.model_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ACTIVATION']._serialized_start=722
-  _globals['_ACTIVATION']._serialized_end=810
+  _globals['_ACTIVATION']._serialized_start=743
+  _globals['_ACTIVATION']._serialized_end=831
   _globals['_MODEL']._serialized_start=71
-  _globals['_MODEL']._serialized_end=419
-  _globals['_SAMPLING']._serialized_start=422
-  _globals['_SAMPLING']._serialized_end=663
-  _globals['_ACCURACY']._serialized_start=665
-  _globals['_ACCURACY']._serialized_end=720
+  _globals['_MODEL']._serialized_end=440
+  _globals['_SAMPLING']._serialized_start=443
+  _globals['_SAMPLING']._serialized_end=684
+  _globals['_ACCURACY']._serialized_start=686
+  _globals['_ACCURACY']._serialized_end=741
 # @@protoc_insertion_point(module_scope)

@@ -20,7 +20,7 @@ ACTIVATION_SOFTMAX: Activation
 ACTIVATION_SIGMOID: Activation
 
 class Model(_message.Message):
-    __slots__ = ("name", "version", "family", "description", "licence", "labels", "sampling", "height", "width", "accuracy", "device", "dtype", "is_default", "source", "revision", "activation")
+    __slots__ = ("name", "version", "family", "description", "licence", "labels", "sampling", "height", "width", "accuracy", "device", "dtype", "is_default", "source", "revision", "activation", "fingerprint")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     FAMILY_FIELD_NUMBER: _ClassVar[int]
@@ -37,6 +37,7 @@ class Model(_message.Message):
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     ACTIVATION_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     family: str
@@ -53,7 +54,8 @@ class Model(_message.Message):
     source: str
     revision: str
     activation: Activation
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., family: _Optional[str] = ..., description: _Optional[str] = ..., licence: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., accuracy: _Optional[_Iterable[_Union[Accuracy, _Mapping]]] = ..., device: _Optional[str] = ..., dtype: _Optional[str] = ..., is_default: bool = ..., source: _Optional[str] = ..., revision: _Optional[str] = ..., activation: _Optional[_Union[Activation, str]] = ...) -> None: ...
+    fingerprint: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., family: _Optional[str] = ..., description: _Optional[str] = ..., licence: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., accuracy: _Optional[_Iterable[_Union[Accuracy, _Mapping]]] = ..., device: _Optional[str] = ..., dtype: _Optional[str] = ..., is_default: bool = ..., source: _Optional[str] = ..., revision: _Optional[str] = ..., activation: _Optional[_Union[Activation, str]] = ..., fingerprint: _Optional[str] = ...) -> None: ...
 
 class Sampling(_message.Message):
     __slots__ = ("frames_per_unit", "units_per_window", "window", "stride", "min_window", "max_window")

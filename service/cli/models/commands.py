@@ -16,7 +16,7 @@ from tubelet.models.checkpoints.inflate import inflate
 from tubelet.models.checkpoints.labels import read_labels
 from tubelet.models.errors import CannotRemove, UnknownModel
 from tubelet.models.flops import window_flops
-from tubelet.models.repository.fingerprint import TOLERANCE, fingerprint, relative_difference
+from tubelet.models.repository.fingerprint import TOLERANCE, fixed_clip_logits, relative_difference
 from tubelet.models.repository.model_folder import LABELS, WEIGHTS
 from tubelet.models.repository.removal import StoredVersion, remove_version, stored_versions
 from tubelet.models.repository.repository import ZOO, ModelStore
@@ -90,8 +90,8 @@ def verify_model(model: ModelRef, config: Config, *, as_json: bool) -> bool:
     """
     entry = open_store(config).find(model.name, model.version)
     entry.verify(LABELS)
-    with _errors.status("computing the logits of the fingerprint's clip"):
-        apart = relative_difference(fingerprint(entry.load(), entry.spec.sampling), entry.logits)
+    with _errors.status("computing the logits of the fixed clip"):
+        apart = relative_difference(fixed_clip_logits(entry.load(), entry.spec.sampling), entry.logits)
     same = apart <= TOLERANCE
     if as_json:
         report = {"model": entry.spec.name, "version": entry.spec.version, "same": same, "apart": apart}
@@ -124,6 +124,7 @@ def show_model(model: ModelRef, config: Config, *, as_json: bool) -> None:
         "device": ",".join(map(str, devices)),
         "precision": precision_name(config.engine.precision, *devices),
         "weights_mib": {"fp32": parameters * 4 / 2**20, "bf16": parameters * 2 / 2**20},
+        "fingerprint": entry.fingerprint,
         "folder": str(entry.folder),
     }
     if as_json:

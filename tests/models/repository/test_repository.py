@@ -15,6 +15,7 @@ from tubelet.models.errors import BrokenModel, UnknownModel
 from tubelet.models.families.vit import ViT
 from tubelet.models.repository.model_folder import write_folder
 from tubelet.models.repository.repository import ModelStore
+from tubelet.models.spec import ModelSpec
 
 
 @pytest.fixture
@@ -256,3 +257,23 @@ def test_names_are_short(key: str) -> None:
 def test_names_must_be_usable_as_folders(name: str) -> None:
     with pytest.raises(ValueError, match="name and version"):
         dataclasses.replace(SPEC, name=name)
+
+
+def test_the_fingerprint_is_of_what_the_model_computes(tmp_path: Path, folder: Path) -> None:
+    def fingerprint(name: str, spec: ModelSpec = SPEC, seed: int = 0) -> str:
+        write_folder(tmp_path / "others" / name, spec, DIMS, model(seed=seed), "")
+        return ModelStore(tmp_path / "others").find(spec.name, spec.version).fingerprint
+
+    wanted = ModelStore(folder.parent).find("tiny").fingerprint
+    assert re.fullmatch(r"[0-9a-f]{16}", wanted)
+    renamed = dataclasses.replace(SPEC, name="other", version="7", description="another", licence="MIT")
+    assert fingerprint("same", renamed) == wanted
+    longer = dataclasses.replace(SPEC.sampling, window_s=SPEC.sampling.max_window_s)
+    darker = dataclasses.replace(SPEC.preprocessing, mean=(0.4, 0.5, 0.6))
+    others = {
+        fingerprint("weights", dataclasses.replace(SPEC, name="weights"), seed=1),
+        fingerprint("labels", dataclasses.replace(SPEC, name="labels", labels=("x", "y", "z"))),
+        fingerprint("sampling", dataclasses.replace(SPEC, name="sampling", sampling=longer)),
+        fingerprint("pixels", dataclasses.replace(SPEC, name="pixels", preprocessing=darker)),
+    }
+    assert len(others | {wanted}) == 5
