@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from tubelet.service.types.result import Classification, Label, Segment
     from tubelet.service.types.tls import Tls
     from tubelet.service.types.token import Token
+    from tubelet.service.types.video import Thumbnail
 
 _HOMES = {
     "AsyncClient": "tubelet.service.client",
@@ -25,6 +26,7 @@ _HOMES = {
     "Classification": "tubelet.service.types.result",
     "Label": "tubelet.service.types.result",
     "Segment": "tubelet.service.types.result",
+    "Thumbnail": "tubelet.service.types.video",
     "Tls": "tubelet.service.types.tls",
     "Token": "tubelet.service.types.token",
 }
@@ -39,6 +41,7 @@ __all__ = [
     "Segment",
     "ServerError",
     "Sliding",
+    "Thumbnail",
     "Tls",
     "Token",
     "Views",

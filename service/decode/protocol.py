@@ -21,16 +21,24 @@ itself, it sends ``OutOfMemory``, or ``Failed`` after a bug of ours.
 
 import json
 import struct
+from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from tubelet.models.spec import Preprocessing
 from tubelet.service.types.plan import Plan, SamplingGrid
-from tubelet.service.types.video import DecodeSummary, Protection, VideoMetadata
+from tubelet.service.types.video import (
+    MAX_THUMBNAIL_BYTES,
+    MAX_THUMBNAILS,
+    DecodeSummary,
+    Protection,
+    VideoMetadata,
+)
 
 MAX_TEXT = 500  # characters of any text that a worker sends
-MAX_RESPONSE_BYTES = 1 << 13  # the largest responses hold a video's metadata, with its warnings
+# The largest responses hold a video's metadata with its warnings, and its thumbnails in base64.
+MAX_RESPONSE_BYTES = (1 << 13) + MAX_THUMBNAILS * (MAX_THUMBNAIL_BYTES * 4 // 3 + 128)
 MAX_REQUEST_BYTES = 1 << 24  # the largest request is a plan of many ranges
 MAX_PACKET_BYTES = 256  # between the server and the fork server
 
@@ -79,13 +87,17 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Decode:
-    """Request for decode run ``run``: decode ``plan`` into shared memory of ``slots`` units."""
+    """Request for decode run ``run``: decode ``plan`` into shared memory of ``slots`` units.
+
+    ``thumbnails`` is the most thumbnails to return.
+    """
 
     run: int
     slots: int
     plan: Plan
     preprocessing: Preprocessing
     fast: bool
+    thumbnails: int = 0
     type: Literal["decode"] = "decode"
 
 
@@ -233,12 +245,17 @@ def _arrays_as_tuples(table: dict[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
 
 
-def _fields(value: Any) -> dict[str, Any]:
-    """Return the fields of a dataclass by name; ``dataclasses.asdict`` takes three times as long."""
+def _to_json(value: Any) -> dict[str, Any] | str:
+    """Return the fields of a dataclass by name, or bytes in base64.
+
+    ``dataclasses.asdict`` takes three times as long.
+    """
+    if isinstance(value, bytes):
+        return b64encode(value).decode()
     return {name: getattr(value, name) for name in value.__dataclass_fields__}
 
 
-_ENCODER = json.JSONEncoder(default=_fields)
+_ENCODER = json.JSONEncoder(default=_to_json)
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from tubelet.models.spec import Preprocessing, Sampling
 from tubelet.service.errors import MalformedOption
 from tubelet.service.types.plan import Plan, SamplingGrid
 from tubelet.service.types.request import Options, Sliding, Views, WholeVideo
-from tubelet.service.types.video import CROPS, NS_PER_S, Crop, VideoMetadata, to_ns
+from tubelet.service.types.video import CROPS, MAX_THUMBNAILS, NS_PER_S, Crop, VideoMetadata, to_ns
 
 _MAX_CLIPS = 30  # no paper uses more
 _MAX_VIEWS = 10_000  # of all ranges together; each is a grid of the plan
@@ -21,8 +21,16 @@ def check_options(sampling: Sampling, preprocessing: Preprocessing, options: Opt
     """Check all that can be checked of ``options`` before the video is known.
 
     Raises:
-        MalformedOption: a range, window, stride or view is not possible for any video or for this model.
+        MalformedOption: a range, window, stride, view or number of thumbnails is not possible for any video,
+            or for this model.
     """
+    if not 0 <= options.thumbnails <= MAX_THUMBNAILS:
+        raise MalformedOption(
+            f"{options.thumbnails} thumbnails were requested; 0 to {MAX_THUMBNAILS} are possible",
+            field="thumbnails",
+            limit=MAX_THUMBNAILS,
+            value=options.thumbnails,
+        )
     match options.windowing:
         case Sliding() as sliding:
             _check_sliding(*_lengths(sliding, sampling), sampling)

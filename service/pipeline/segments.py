@@ -69,6 +69,7 @@ class SegmentAggregator:
             max_frame_offset_ns=summary.max_frame_offset_ns,
             activation=Activation(spec.activation),
             fingerprint=self._fingerprint,
+            thumbnails=summary.thumbnails,
         )
 
     def _keep(self, segments: Iterator[Segment]) -> Iterator[Segment]:

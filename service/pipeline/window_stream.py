@@ -117,9 +117,10 @@ class WindowStream:
         """Decode the units of a plan, queue them in the engine, and start the windows that they complete."""
         self._events.put_nowait(planned)
         windows = WindowStarter(planned.plan, self._session, self._config.max_windows)
-        preprocessing = self._request.model.spec.preprocessing
+        preprocessing, options = self._request.model.spec.preprocessing, self._request.options
+        units = decoder.decode(planned.plan, preprocessing, fast=options.fast, thumbnails=options.thumbnails)
         last_yield_at = monotonic()
-        async for unit in decoder.decode(planned.plan, preprocessing, fast=self._request.options.fast):
+        async for unit in units:
             if (window := windows.add(unit)) is not None:
                 self._events.put_nowait(window)
             if monotonic() - last_yield_at >= _YIELD_INTERVAL_S:  # a thousand units may be ready at once

@@ -160,6 +160,11 @@ class Plan:
         return sum(grid.num_units * grid.window_ns // grid.units_per_window for grid in self.grids)
 
     @property
+    def num_frames(self) -> int:
+        """The number of frames of all units; a frame that several units share counts for each."""
+        return sum(grid.num_units * grid.frames_per_unit for grid in self.grids)
+
+    @property
     def units_at_once(self) -> int:
         """The most units that are incomplete at one time while the video is decoded from start to end."""
         return max(_units_under_way(self.grids))

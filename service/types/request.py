@@ -89,6 +89,11 @@ class Options:
 
     They are at most half a sampling interval away. The answer says how far away they were.
     """
+    thumbnails: int = 0
+    """Most thumbnails in the answer, 0 to 60, spread evenly over what is classified.
+
+    They are frames that the model sees, and each frame is one thumbnail at most.
+    """
     priority: Priority = Priority.NORMAL
     """Scheduling priority among the videos that the server has in progress."""
 

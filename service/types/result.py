@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
 
-from tubelet.service.types.video import NS_PER_S, VideoMetadata
+from tubelet.service.types.video import NS_PER_S, Thumbnail, VideoMetadata
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,3 +78,4 @@ class Classification:
     fetched_bytes: int = 0  # of a video at a URI; 0 for an upload
     activation: Activation = Activation.SOFTMAX
     fingerprint: str = ""  # of the model; empty from servers that do not know it
+    thumbnails: tuple[Thumbnail, ...] = ()  # in the order of time; empty unless the options ask for them

@@ -1,4 +1,4 @@
-"""The video, its metadata and its decoded frames, as frozen values that are checked when they are made.
+"""The video, its metadata, frames and thumbnails, as frozen values that are checked when they are made.
 
 Times are integer nanoseconds from the first presented frame of the video (``_ns``).
 t frames in a unit, H W C pixels.
@@ -13,6 +13,11 @@ from typing import Literal, Protocol, get_args
 import numpy as np
 
 NS_PER_S = 1_000_000_000
+MAX_THUMBNAILS = 60  # of one video
+MAX_THUMBNAIL_SIDE = 160  # pixels of the longer side; smaller pictures are not enlarged
+MAX_THUMBNAIL_BYTES = (
+    16 << 10
+)  # so those of a video have at most 960 KiB: many clients take 4 MiB in a message
 _SIDE_LIMIT, _SUM_LIMIT = 1 << 31, 1 << 63  # pixels of a side, and sums, that an answer cannot hold
 
 
@@ -117,14 +122,34 @@ class UnitFrames:
 
 
 @dataclass(frozen=True, slots=True)
+class Thumbnail:
+    """A small JPEG of the whole picture shown at ``time_ns``: upright, with square pixels, in sRGB."""
+
+    time_ns: int
+    width: int
+    height: int
+    jpeg: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if self.time_ns < 0 or min(self.width, self.height) < 1:
+            raise ValueError(f"a thumbnail must be at least 1 x 1 pixels, at a time of the video: {self}")
+
+    @property
+    def time_s(self) -> float:
+        """The time in seconds."""
+        return self.time_ns / NS_PER_S
+
+
+@dataclass(frozen=True, slots=True)
 class DecodeSummary:
-    """The result of decoding a plan: where the frames ended, how many were decoded, and warnings."""
+    """The result of decoding a plan: where the frames ended, how many were decoded, warnings, thumbnails."""
 
     end_ns: int
     frames_decoded: int
     warnings: tuple[str, ...]
     metadata: VideoMetadata  # of the complete video, which may still have been arriving when it was probed
     max_frame_offset_ns: int = 0  # largest distance of a frame from the time wanted
+    thumbnails: tuple[Thumbnail, ...] = ()  # in the order of time
 
     def __post_init__(self) -> None:
         sums = (self.frames_decoded, self.max_frame_offset_ns)

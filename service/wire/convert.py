@@ -17,7 +17,7 @@ from tubelet.service.types.request import (
 )
 from tubelet.service.types.result import Activation, Classification, Label, Progress, Segment
 from tubelet.service.types.uri import Uri, parse_uri
-from tubelet.service.types.video import NS_PER_S, VideoMetadata
+from tubelet.service.types.video import NS_PER_S, Thumbnail, VideoMetadata
 from tubelet.v1 import classification_pb2 as pb
 from tubelet.v1 import model_pb2
 
@@ -83,6 +83,7 @@ def options_from_proto(message: pb.ClassifyOptions) -> Options:
         windowing=_windowing_from_proto(message),
         ranges_ns=tuple((from_duration(each.start), from_duration(each.end)) for each in message.ranges),
         fast=message.fast,
+        thumbnails=message.thumbnails,
         priority=_priority_from_proto(message.priority),
     )
 
@@ -136,6 +137,7 @@ def options_to_proto(options: Options, uri: str = "") -> pb.ClassifyOptions:
         score_threshold=options.score_threshold,
         ranges=[_range_to_proto(start, end) for start, end in options.ranges_ns],
         fast=options.fast,
+        thumbnails=options.thumbnails,
         priority=_PRIORITIES[options.priority],
         uri=uri,
     )
@@ -234,6 +236,7 @@ def classification_to_proto(answer: Classification) -> pb.Classification:
         fetched_bytes=answer.fetched_bytes,
         activation=activation_to_proto(answer.activation),
         fingerprint=answer.fingerprint,
+        thumbnails=[_thumbnail_to_proto(thumbnail) for thumbnail in answer.thumbnails],
     )
 
 
@@ -251,6 +254,7 @@ def classification_from_proto(message: pb.Classification) -> Classification:
         fetched_bytes=message.fetched_bytes,
         activation=activation_from_proto(message.activation),
         fingerprint=message.fingerprint,
+        thumbnails=tuple(_thumbnail_from_proto(thumbnail) for thumbnail in message.thumbnails),
     )
 
 
@@ -271,6 +275,21 @@ def _windowing_from_proto(message: pb.ClassifyOptions) -> WholeVideo | Sliding |
 def _range_to_proto(start_ns: int, end_ns: int) -> pb.TimeRange:
     """Convert the time range [start_ns, end_ns) to a message."""
     return pb.TimeRange(start=to_duration(start_ns), end=to_duration(end_ns))
+
+
+def _thumbnail_to_proto(thumbnail: Thumbnail) -> pb.Thumbnail:
+    """Convert a thumbnail to a message."""
+    return pb.Thumbnail(
+        time=to_duration(thumbnail.time_ns),
+        width=thumbnail.width,
+        height=thumbnail.height,
+        jpeg=thumbnail.jpeg,
+    )
+
+
+def _thumbnail_from_proto(message: pb.Thumbnail) -> Thumbnail:
+    """Convert a message to a thumbnail."""
+    return Thumbnail(from_duration(message.time), message.width, message.height, message.jpeg)
 
 
 def _labels_to_proto(labels: tuple[Label, ...]) -> list[pb.Label]:

@@ -108,6 +108,8 @@ def test_ranges_are_sorted_and_cut_to_the_video() -> None:
             Options(windowing=Views(30, 3), ranges_ns=tuple(seconds(at, at + 1) for at in range(112))),
             "10080 views; the limit is 10000",
         ),
+        (Options(thumbnails=61), "61 thumbnails were requested; 0 to 60 are possible"),
+        (Options(thumbnails=-1), "-1 thumbnails were requested"),
         (Options(ranges_ns=(seconds(2, 2),)), "empty or negative"),
         (Options(ranges_ns=(seconds(-1, 2),)), "empty or negative"),
         (Options(ranges_ns=(seconds(0, 2), seconds(1, 3))), "overlap"),

@@ -21,7 +21,7 @@ from tubelet.service.decode.protocol import (
     Unit,
 )
 from tubelet.service.types.plan import Plan, SamplingGrid
-from tubelet.service.types.video import DecodeSummary, Protection, VideoMetadata
+from tubelet.service.types.video import DecodeSummary, Protection, Thumbnail, VideoMetadata
 
 LENGTH = struct.Struct("!I")
 
@@ -34,7 +34,7 @@ RESPONSES = [
     Rejected("CORRUPT_VIDEO", "broken", None, None),
     Rejected("VIDEO_TOO_LARGE", "too long", 5, 7.5),
     Unit(0, 1, 2),
-    End(DecodeSummary(5, 1, ("odd",), METADATA, 3)),
+    End(DecodeSummary(5, 1, ("odd",), METADATA, 3, (Thumbnail(5, 2, 1, b"\xff\xd8\x00"),))),
     Stopped(),
     OutOfMemory("no memory"),
     Failed("a bug"),
@@ -42,7 +42,7 @@ RESPONSES = [
 _GRID = SamplingGrid(0, 4, 2, 2, 1, 1, one_segment=True, view_ns=1, crop="end", frame_offset_ns=0)
 REQUESTS = [
     Probe(True, None, False),
-    Decode(1, 2, Plan((_GRID,), is_unbounded=True), preprocessing(256, 256, "stretch"), False),
+    Decode(1, 2, Plan((_GRID,), is_unbounded=True), preprocessing(256, 256, "stretch"), False, 60),
     Release(1, 2),
     BytesAvailable(0, 5, 9),
     Stop(),

@@ -128,11 +128,11 @@ async def decode_file(
 
 
 async def decode_plan(
-    session: DecodeSession, plan: Plan, pixel_format: Preprocessing = SMALL
+    session: DecodeSession, plan: Plan, pixel_format: Preprocessing = SMALL, thumbnails: int = 0
 ) -> tuple[dict[tuple[int, int], np.ndarray], DecodeSummary]:
     """Decode a video that was probed; return the pixels of each (grid, unit), and the end."""
     units = {}
-    async for unit in session.decode(plan, pixel_format):
+    async for unit in session.decode(plan, pixel_format, thumbnails=thumbnails):
         units[unit.grid, unit.unit] = copy_and_release(unit)
     assert session.end is not None
     return units, session.end

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tubelet.service.errors import MalformedOption
 from tubelet.service.types.request import Options, Priority, Sliding, Views, WholeVideo
 from tubelet.service.types.result import Activation, Classification, Label, Progress, Segment
-from tubelet.service.types.video import VideoMetadata
+from tubelet.service.types.video import Thumbnail, VideoMetadata
 from tubelet.service.wire.convert import (
     classification_from_proto,
     classification_to_proto,
@@ -23,6 +23,9 @@ scores = st.floats(0, 1, width=32)
 labels = st.lists(st.builds(Label, st.text(max_size=9), scores), max_size=3).map(tuple)
 activations = st.sampled_from(Activation)
 segments = st.lists(st.builds(Segment, times, times, labels, activations), max_size=3).map(tuple)
+thumbnails = st.lists(
+    st.builds(Thumbnail, times, st.integers(1, 160), st.integers(1, 160), st.binary(max_size=9)), max_size=3
+).map(tuple)
 metadata = st.builds(
     VideoMetadata,
     container=st.text(max_size=9),
@@ -48,6 +51,7 @@ metadata = st.builds(
         | st.builds(Views, st.integers(1, 2**32 - 1), st.integers(1, 2**32 - 1)),
         ranges_ns=st.lists(st.tuples(times, times), max_size=3).map(tuple),
         fast=st.booleans(),
+        thumbnails=st.integers(0, 60),
         priority=st.sampled_from(Priority),
     )
 )
@@ -75,6 +79,7 @@ def test_ranges_are_counted_before_they_are_converted() -> None:
         warnings=st.lists(st.text(max_size=9), max_size=2).map(tuple),
         max_frame_offset_ns=times,
         activation=activations,
+        thumbnails=thumbnails,
     )
 )
 def test_answers_survive_the_conversion_to_protos(answer: Classification) -> None:

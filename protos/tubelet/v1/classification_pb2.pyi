@@ -23,7 +23,7 @@ PRIORITY_NORMAL: Priority
 PRIORITY_HIGH: Priority
 
 class ClassifyOptions(_message.Message):
-    __slots__ = ("model", "version", "top_k", "score_threshold", "whole_video", "sliding", "views", "ranges", "fast", "uri", "priority")
+    __slots__ = ("model", "version", "top_k", "score_threshold", "whole_video", "sliding", "views", "ranges", "fast", "uri", "priority", "thumbnails")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
@@ -35,6 +35,7 @@ class ClassifyOptions(_message.Message):
     FAST_FIELD_NUMBER: _ClassVar[int]
     URI_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    THUMBNAILS_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
     top_k: int
@@ -46,7 +47,8 @@ class ClassifyOptions(_message.Message):
     fast: bool
     uri: str
     priority: Priority
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., top_k: _Optional[int] = ..., score_threshold: _Optional[float] = ..., whole_video: _Optional[_Union[WholeVideo, _Mapping]] = ..., sliding: _Optional[_Union[Sliding, _Mapping]] = ..., views: _Optional[_Union[Views, _Mapping]] = ..., ranges: _Optional[_Iterable[_Union[TimeRange, _Mapping]]] = ..., fast: bool = ..., uri: _Optional[str] = ..., priority: _Optional[_Union[Priority, str]] = ...) -> None: ...
+    thumbnails: int
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., top_k: _Optional[int] = ..., score_threshold: _Optional[float] = ..., whole_video: _Optional[_Union[WholeVideo, _Mapping]] = ..., sliding: _Optional[_Union[Sliding, _Mapping]] = ..., views: _Optional[_Union[Views, _Mapping]] = ..., ranges: _Optional[_Iterable[_Union[TimeRange, _Mapping]]] = ..., fast: bool = ..., uri: _Optional[str] = ..., priority: _Optional[_Union[Priority, str]] = ..., thumbnails: _Optional[int] = ...) -> None: ...
 
 class WholeVideo(_message.Message):
     __slots__ = ()
@@ -115,7 +117,7 @@ class VideoMetadata(_message.Message):
     def __init__(self, container: _Optional[str] = ..., codec: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., fps: _Optional[float] = ..., frames: _Optional[int] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., size_bytes: _Optional[int] = ...) -> None: ...
 
 class Classification(_message.Message):
-    __slots__ = ("video", "model", "version", "segments", "labels", "stage_seconds", "warnings", "max_frame_offset", "fetched_bytes", "activation", "fingerprint")
+    __slots__ = ("video", "model", "version", "segments", "labels", "stage_seconds", "warnings", "max_frame_offset", "fetched_bytes", "activation", "fingerprint", "thumbnails")
     class StageSecondsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -134,6 +136,7 @@ class Classification(_message.Message):
     FETCHED_BYTES_FIELD_NUMBER: _ClassVar[int]
     ACTIVATION_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    THUMBNAILS_FIELD_NUMBER: _ClassVar[int]
     video: VideoMetadata
     model: str
     version: str
@@ -145,7 +148,20 @@ class Classification(_message.Message):
     fetched_bytes: int
     activation: _model_pb2.Activation
     fingerprint: str
-    def __init__(self, video: _Optional[_Union[VideoMetadata, _Mapping]] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., segments: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ..., labels: _Optional[_Iterable[_Union[Label, _Mapping]]] = ..., stage_seconds: _Optional[_Mapping[str, float]] = ..., warnings: _Optional[_Iterable[str]] = ..., max_frame_offset: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., fetched_bytes: _Optional[int] = ..., activation: _Optional[_Union[_model_pb2.Activation, str]] = ..., fingerprint: _Optional[str] = ...) -> None: ...
+    thumbnails: _containers.RepeatedCompositeFieldContainer[Thumbnail]
+    def __init__(self, video: _Optional[_Union[VideoMetadata, _Mapping]] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., segments: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ..., labels: _Optional[_Iterable[_Union[Label, _Mapping]]] = ..., stage_seconds: _Optional[_Mapping[str, float]] = ..., warnings: _Optional[_Iterable[str]] = ..., max_frame_offset: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., fetched_bytes: _Optional[int] = ..., activation: _Optional[_Union[_model_pb2.Activation, str]] = ..., fingerprint: _Optional[str] = ..., thumbnails: _Optional[_Iterable[_Union[Thumbnail, _Mapping]]] = ...) -> None: ...
+
+class Thumbnail(_message.Message):
+    __slots__ = ("time", "width", "height", "jpeg")
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    JPEG_FIELD_NUMBER: _ClassVar[int]
+    time: _duration_pb2.Duration
+    width: int
+    height: int
+    jpeg: bytes
+    def __init__(self, time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., jpeg: _Optional[bytes] = ...) -> None: ...
 
 class Progress(_message.Message):
     __slots__ = ("decoded_s", "total_s")

@@ -18,6 +18,7 @@ from tubelet.service.decode.demux.stream import Stream
 from tubelet.service.decode.demux.timestamps import Timeline
 from tubelet.service.decode.frames.lookahead import UnreliableTimestamps
 from tubelet.service.decode.frames.selection import FrameSelector, RequestedTimes, TimedFrame, all_frames
+from tubelet.service.decode.frames.thumbnail_sampler import ThumbnailSampler
 from tubelet.service.decode.frames.unit_assembler import (
     KeyFrameSnap,
     NoSnap,
@@ -27,6 +28,7 @@ from tubelet.service.decode.frames.unit_assembler import (
 )
 from tubelet.service.decode.limits import Limits
 from tubelet.service.decode.pixels.rgb_converter import RgbConverter
+from tubelet.service.decode.pixels.thumbnail import ThumbnailEncoder
 from tubelet.service.decode.probe.metadata import metadata_from_stats
 from tubelet.service.decode.probe.probe import Track
 from tubelet.service.decode.probe.stream_head import OpenStream
@@ -39,7 +41,10 @@ _Strategy = Callable[[OpenStream, UnitAssembler], int | None]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A video to decode; ``fast`` takes key frames near the requested times and skips the loop filter."""
+    """A video to decode; ``fast`` takes key frames near the requested times and skips the loop filter.
+
+    ``thumbnails`` is the most thumbnails to make of its frames.
+    """
 
     source: ByteSource
     track: Track
@@ -47,6 +52,7 @@ class Job:
     preprocessing: Preprocessing
     fast: bool
     limits: Limits
+    thumbnails: int = 0
 
     def open(self, heartbeat: Callable[[], None]) -> OpenStream:
         """Open the video at its beginning; waits for the file's size, so that it can be read in any order."""
@@ -74,9 +80,18 @@ def decode(job: Job, slots: Slots, heartbeat: Callable[[], None]) -> DecodeSumma
     converter = RgbConverter(
         job.preprocessing, job.track.aspect, {grid.crop for grid in job.plan.grids}, job.track.cropping
     )
-    with closing(UnitAssembler(job.plan, snap, converter.convert, slots)) as assembler:
+    encoder = ThumbnailEncoder(job.track.aspect, job.track.cropping)
+    sampler = ThumbnailSampler(job.thumbnails, _num_frames(job), encoder.encode)
+    with closing(UnitAssembler(job.plan, snap, converter.convert, slots, sampler)) as assembler:
         summary = _decode(job, assembler, snap, heartbeat)
-        return replace(summary, max_frame_offset_ns=snap.max_offset_ns)
+    return replace(summary, max_frame_offset_ns=snap.max_offset_ns, thumbnails=sampler.thumbnails)
+
+
+def _num_frames(job: Job) -> int:
+    """Return how many frames of the job will be requested; for an unbounded plan, what the header implies."""
+    if job.plan.is_unbounded:
+        return job.track.metadata.duration_ns // job.plan.grids[0].frame_spacing_ns
+    return job.plan.num_frames
 
 
 def _decode(

@@ -10,6 +10,7 @@ from av.video.frame import VideoFrame
 
 from tubelet.service.decode.demux.packet_stats import KeyFrameIndex
 from tubelet.service.decode.demux.timestamps import Timeline
+from tubelet.service.decode.frames.thumbnail_sampler import ThumbnailSampler
 from tubelet.service.decode.pixels.rgb_converter import RgbPicture
 from tubelet.service.types.plan import Plan
 
@@ -92,6 +93,8 @@ def _grid_requests(
 class UnitAssembler:
     """A writer of frames into units: the held frame is written once for each request that it serves.
 
+    It offers each frame to ``thumbnails``, too.
+
     A complete unit is announced only when another frame is written after it. If the video ends a moment
     before the unit does, the plan is cut to that end and the unit is not in it.
     """
@@ -102,10 +105,12 @@ class UnitAssembler:
         snap: NoSnap | KeyFrameSnap,
         convert: Callable[[VideoFrame], RgbPicture],
         slots: Slots,
+        thumbnails: ThumbnailSampler,
     ) -> None:
         self._plan = plan
         self._convert = convert
         self._slots = slots
+        self._thumbnails = thumbnails
         self._times = frame_requests(lambda: self._plan, snap)
         self._frame: VideoFrame | None = None
         self._picture: RgbPicture | None = None  # the held frame as RGB, once it was requested
@@ -122,6 +127,7 @@ class UnitAssembler:
     def hold(self, frame: VideoFrame) -> None:
         """Replace the held frame."""
         self._frame, self._picture = frame, None
+        self._thumbnails.next_frame()
 
     def drop(self) -> None:
         """Drop the held frame, which was wrong."""
@@ -138,7 +144,7 @@ class UnitAssembler:
         assert self.next_request is not None
         assert self._frame is not None
         self._announce_finished()
-        _, number, unit, frame = self.next_request
+        time_ns, number, unit, frame = self.next_request
         if frame == 0:
             self._open_units[number] = self._slots.acquire()
         slot, memory = self._open_units[number]
@@ -146,6 +152,7 @@ class UnitAssembler:
             self._picture = self._convert(self._frame)
         grid = self._plan.grids[number]
         memory[frame] = self._picture.crop(grid.crop)
+        self._thumbnails.offer(self._frame, time_ns)
         if frame == grid.frames_per_unit - 1:
             del self._open_units[number]
             self._finished = number, unit, slot

@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 
 from tubelet.models.spec import Preprocessing
+from tubelet.service.decode.pool.thumbnail_check import check_thumbnails
 from tubelet.service.decode.protocol import Decode, ProtocolError
 from tubelet.service.types.plan import Plan
 from tubelet.service.types.video import DecodeSummary, UnitFrames
@@ -72,7 +73,8 @@ class DecodeRun:
     """One decoding of ``plan`` by a worker, with the shared memory for its units.
 
     ``run_id`` tells it from earlier runs on the same worker, whose frames may still be held. ``on_release``
-    is called with the run and the slot of each unit that is released.
+    is called with the run and the slot of each unit that is released. The worker is to return at most
+    ``max_thumbnails``.
     """
 
     def __init__(
@@ -82,17 +84,26 @@ class DecodeRun:
         preprocessing: Preprocessing,
         memory_bytes: int,
         on_release: Callable[["DecodeRun", int], None],
+        max_thumbnails: int = 0,
     ) -> None:
         self._plan = plan
         self._preprocessing = preprocessing
         self._on_release = on_release
+        self._max_thumbnails = max_thumbnails
         self._num_received: dict[int, int] = {}  # units, by grid
         slots = _num_slots(plan, preprocessing, memory_bytes)
         self.memory = FrameMemory(run_id, slots, _unit_shape(plan, preprocessing), plan.units_at_once)
 
     def request(self, *, fast: bool) -> Decode:
         """Return the message that starts this run."""
-        return Decode(self.memory.run_id, self.memory.slots, self._plan, self._preprocessing, fast)
+        return Decode(
+            self.memory.run_id,
+            self.memory.slots,
+            self._plan,
+            self._preprocessing,
+            fast,
+            self._max_thumbnails,
+        )
 
     def receive_unit(self, grid: int, unit: int, slot: int) -> UnitFrames:
         """Check a unit that the worker announces in ``slot``, and lend it.
@@ -108,11 +119,12 @@ class DecodeRun:
         return self.memory.lend(grid, unit, slot, partial(self._on_release, self))
 
     def check_end(self, end: DecodeSummary) -> None:
-        """Check that the worker has announced all units that the plan has before ``end``.
+        """Check that the worker has announced all units that the plan has before ``end``, and its thumbnails.
 
         Raises:
-            ProtocolError: units are missing.
+            ProtocolError: units are missing, or thumbnails are not what was asked for.
         """
+        check_thumbnails(end.thumbnails, self._max_thumbnails)
         cut = self._plan.cut(end.end_ns) if self._plan.fits(end.metadata.duration_ns) else None
         for grid, expected in enumerate(cut.grids if cut is not None else ()):
             if (received := self._num_received.get(grid, 0)) < expected.num_units:

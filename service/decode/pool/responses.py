@@ -16,7 +16,13 @@ from tubelet.service.errors import (
 
 _MESSAGE = TypeAdapter[tuple[int, Response]](
     tuple[int, Annotated[Response, Field(discriminator="type")]],
-    config=ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, str_max_length=MAX_TEXT),
+    config=ConfigDict(
+        strict=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        str_max_length=MAX_TEXT,
+        val_json_bytes="base64",
+    ),
 )
 _REJECTIONS: dict[str, type[ClientError]] = {
     error.reason: error for error in (NotAVideo, UnsupportedVideo, NoVideoStream, CorruptVideo, VideoTooLarge)

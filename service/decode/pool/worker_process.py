@@ -115,12 +115,19 @@ class WorkerProcess(asyncio.Protocol):
         assert isinstance(metadata, VideoMetadata)
         return metadata
 
-    def decode(self, plan: Plan, preprocessing: Preprocessing, *, fast: bool = False) -> None:
-        """Start to decode ``plan``; ``next_unit`` returns what is decoded."""
+    def decode(
+        self, plan: Plan, preprocessing: Preprocessing, *, fast: bool = False, thumbnails: int = 0
+    ) -> None:
+        """Start to decode ``plan``, with at most ``thumbnails``; ``next_unit`` returns what is decoded."""
         self._check_state(WorkerState.OPEN)
         self._num_runs += 1
         self._run = DecodeRun(
-            self._num_runs, plan, preprocessing, self.config.shared_memory_bytes, self._send_release
+            self._num_runs,
+            plan,
+            preprocessing,
+            self.config.shared_memory_bytes,
+            self._send_release,
+            thumbnails,
         )
         self._request(WorkerState.DECODING, self._run.request(fast=fast), self._run.memory.fd)
         self._run.memory.close_file()

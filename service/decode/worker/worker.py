@@ -24,7 +24,7 @@ from tubelet.service.decode.demux.byte_source import ByteSource
 from tubelet.service.decode.demux.hwaccel import accelerator
 from tubelet.service.decode.frames.decoder import Job, decode
 from tubelet.service.decode.limits import Limits, too_large
-from tubelet.service.decode.pixels.resample import preload
+from tubelet.service.decode.pixels import resample, thumbnail
 from tubelet.service.decode.prctl import set_process_name
 from tubelet.service.decode.probe.probe import Track, probe, probe_header
 from tubelet.service.decode.protocol import Request, Response, VideoRejected
@@ -240,7 +240,9 @@ class _Session:
         try:
             track = self._track or probe(self._source, self._limits, self.heartbeat)
             self._track = None if track.is_header_only else track
-            job = Job(self._source, track, plan, preprocessing, request.fast, self._limits)
+            job = Job(
+                self._source, track, plan, preprocessing, request.fast, self._limits, request.thumbnails
+            )
             end = decode(job, self._slots, self.heartbeat)
         finally:
             self._slots.close()
@@ -253,7 +255,8 @@ def prepare() -> None:
     # Before any codec is opened: with PyAV's own callback, closing a frame-threaded codec early deadlocks.
     av.logging.restore_default_callback()
     av.logging.set_libav_level(av.logging.PANIC)
-    preload()
+    resample.preload()
+    thumbnail.preload()
     sandbox.prepare()
 
 

@@ -5,10 +5,12 @@ import random
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from fractions import Fraction
+from io import BytesIO
 
 import numpy as np
 import pytest
 import pytest_asyncio
+from PIL import Image
 
 from tests.support.ffmpeg_reference import EXACT, Reference, decode_with_ffmpeg
 from tests.support.odd_video_outcomes import DECODED, REAL
@@ -78,6 +80,26 @@ _SPECIAL = {
     "odd/torchcodec/nasa_13013_hdr.mp4": _PQ,
 }
 
+_SIDE = 160  # pixels of a thumbnail's longer side
+_JPEG_WITHIN = 5.0  # more than the frames: JPEG halves the colours' resolution, as test patterns show
+_WITH_THUMBNAILS = [
+    "real/making_cake.mp4",  # portrait
+    "real/newtonscradle.gif",  # transparent
+    "real/videollama_applausing.mp4",
+    "odd/androidx/bbb_800x640_768kbps_30fps_vp9.mp4",  # pixels that are not square
+    "odd/androidx/bear-vp9-odd-dimensions.webm",
+    "odd/androidx/dolbyVision-hdr.MOV",  # HLG, rotated
+    "odd/androidx/sample_portrait.mp4",
+    "odd/androidx/sample_rotate_and_reflect.mp4",
+    "odd/androidx/sample_with_it35_track.mp4",  # PQ
+    "odd/fate/HCAFF1_HHI.264",  # interlaced
+    "odd/fate/amve.mp4",  # HLG
+    "odd/fate/prores4444_with_transparency.mp4",  # cropped, transparent
+    "odd/torchcodec/nasa_13013_rotated.mp4",
+    "odd/torchcodec/testsrc2_odd_height_and_width_444_10bit.mp4",
+    "odd/torchcodec/testsrc2_odd_height_and_width_mpeg2.mp4",  # smaller than a thumbnail
+]
+
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def pool() -> AsyncIterator[DecodePool]:
@@ -107,6 +129,36 @@ async def test_frames_equal_ffmpeg(pool: DecodePool, name: str) -> None:
         _compare(plan, units, truth, options.within)
 
 
+@pytest.mark.skipif(not REAL, reason=f"no clips in {VIDEOS}")
+@pytest.mark.parametrize("name", _WITH_THUMBNAILS)
+async def test_thumbnails_are_the_whole_pictures_of_ffmpeg(pool: DecodePool, name: str) -> None:
+    options = _SPECIAL.get(name, _FfmpegOptions())
+    async with pool.session() as session:
+        with open_file(VIDEOS / name) as file:
+            metadata = await session.probe(file)
+            dense = _plans(name, min(metadata.duration_ns, _FIRST_S * NS_PER_S))[1]
+            _, end = await decode_plan(session, dense, _FORMAT, thumbnails=4)
+    width, height = end.thumbnails[0].width, end.thumbnails[0].height
+    # a picture of another size makes the number of ffmpeg's frames wrong
+    wide, high = f"if(gt(dar,1),{_SIDE},round({_SIDE}*dar))", f"if(gt(dar,1),round(ow/dar),{_SIDE})"
+    fitted = f"scale=w='min(iw*sar,{wide})':h='min(ih,{high})'"
+    truth = await _decode_reference(name, metadata, options, f"{fitted}:{EXACT}", (width, height))
+    times_ns = {
+        grid.frame_time_ns(unit, at)
+        for grid in dense.grids
+        for unit in range(grid.num_units)
+        for at in (0, 1)
+    }
+    assert len(end.thumbnails) == min(4, metadata.frames)
+    for thumbnail in end.thumbnails:
+        assert thumbnail.time_ns in times_ns
+        picture = Image.open(BytesIO(thumbnail.jpeg))
+        assert (picture.format, picture.mode, picture.size) == ("JPEG", "RGB", (width, height))
+        number = truth.shown_at(thumbnail.time_ns)
+        off = np.abs(np.asarray(picture, int) - truth.pixels[number]).mean()
+        assert off <= options.within + _JPEG_WITHIN, f"{off:.2f} off ffmpeg's frame {number}"
+
+
 def _plans(name: str, duration_ns: int) -> list[Plan]:
     """Return one window over the whole video, dense overlapping windows, and windows over random ranges."""
     uniform = SamplingGrid(0, duration_ns, duration_ns, 2, 8, 8, True)
@@ -122,13 +174,26 @@ def _plans(name: str, duration_ns: int) -> list[Plan]:
 async def _reference(name: str, metadata: VideoMetadata, options: _FfmpegOptions) -> Reference:
     covers = (
         f"scale=w='if(gt(dar,1),floor({_SIZE}*dar+1e-4),{_SIZE})':"
-        f"h='if(gt(dar,1),{_SIZE},floor({_SIZE}/dar+1e-4))':{EXACT}:in_color_matrix={options.matrix}"
+        f"h='if(gt(dar,1),{_SIZE},floor({_SIZE}/dar+1e-4))':{EXACT}"
     )
-    if metadata.codec in _CHROMA_ON_THE_LEFT:
-        covers += ":in_h_chr_pos=0"
     cut = f"crop={_SIZE}:{_SIZE}:'floor((iw-ow)/2)':'floor((ih-oh)/2)':exact=1"
-    filters = f"{options.before},{covers},{options.after},format=rgb24,{cut}"
-    truth = await decode_with_ffmpeg(VIDEOS / name, filters, _SIZE, _SIZE, _FIRST_S + 1)
+    return await _decode_reference(name, metadata, options, covers, (_SIZE, _SIZE), cut)
+
+
+async def _decode_reference(
+    name: str,
+    metadata: VideoMetadata,
+    options: _FfmpegOptions,
+    scale: str,
+    size: tuple[int, int],
+    cut: str = "null",
+) -> Reference:
+    """Decode a clip with ffmpeg's filter ``scale``, then ``cut``, to pictures of ``size`` (width, height)."""
+    scale += f":in_color_matrix={options.matrix}"
+    if metadata.codec in _CHROMA_ON_THE_LEFT:
+        scale += ":in_h_chr_pos=0"
+    filters = f"{options.before},{scale},{options.after},format=rgb24,{cut}"
+    truth = await decode_with_ffmpeg(VIDEOS / name, filters, *size, _FIRST_S + 1)
     if name in _UNTIMED:
         times = tuple(number * _UNTIMED[name] for number in range(len(truth.times)))
         return Reference(times, truth.pixels)

@@ -30,7 +30,7 @@ from tubelet.service.decode.protocol import (
     pack,
 )
 from tubelet.service.errors import DecoderCrashed
-from tubelet.service.types.video import DecodeSummary, UnitFrames
+from tubelet.service.types.video import DecodeSummary, Thumbnail, UnitFrames
 
 _LARGE = preprocessing(256, 256, "stretch")  # a unit of 2 frames is 384 KiB: two slots in 1 MiB
 
@@ -75,6 +75,7 @@ async def spawner() -> AsyncIterator[Spawner]:
         (1, Ready(())),
         (1, Stopped()),
         (1, End(DecodeSummary(5, 1, (), METADATA))),
+        (1, End(DecodeSummary(0, 1, (), METADATA, thumbnails=(Thumbnail(0, 1, 1, b""),)))),
         (1, BytesNeeded(5, 5)),
         (1, BytesNeeded(-1, 5)),
         (1, {"type": "unit", "grid": 0, "unit": 1}),
