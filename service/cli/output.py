@@ -1,12 +1,13 @@
 """Answers as text for people and as JSON for machines."""
 
+from base64 import b64encode
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from tubelet.service.cli.runs.runner import Failure
 from tubelet.service.report.text import clock, decodable, printable, span_text
 from tubelet.service.types.result import Classification, Event, Label, Progress, Segment
-from tubelet.service.types.video import NS_PER_S, STAGES, VideoMetadata
+from tubelet.service.types.video import NS_PER_S, STAGES, Thumbnail, VideoMetadata
 
 NO_LABEL = "(none above the threshold)"
 
@@ -18,7 +19,7 @@ def answer_json(video: str, answer: Classification | Failure) -> dict[str, Any]:
             error = {"code": code, "reason": reason, "message": decodable(message)}
             return {"video": decodable(video), "error": error}
         case Classification():
-            return {
+            content = {
                 "video": decodable(video),
                 "model": answer.model,
                 "version": answer.version,
@@ -31,6 +32,9 @@ def answer_json(video: str, answer: Classification | Failure) -> dict[str, Any]:
                 "warnings": list(answer.warnings),
                 "max_frame_offset_s": answer.max_frame_offset_ns / NS_PER_S,
             }
+            if answer.thumbnails:
+                content["thumbnails"] = [_thumbnail_json(thumbnail) for thumbnail in answer.thumbnails]
+            return content
 
 
 def interrupted_json(
@@ -115,6 +119,16 @@ def _segment_json(segment: Segment) -> dict[str, Any]:
         "start_s": segment.start_s,
         "end_s": segment.end_s,
         "labels": _labels_json(segment.labels),
+    }
+
+
+def _thumbnail_json(thumbnail: Thumbnail) -> dict[str, Any]:
+    """Return the JSON object of a thumbnail, with the JPEG in base64."""
+    return {
+        "time_s": thumbnail.time_s,
+        "width": thumbnail.width,
+        "height": thumbnail.height,
+        "jpeg": b64encode(thumbnail.jpeg).decode(),
     }
 
 

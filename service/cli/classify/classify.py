@@ -253,6 +253,7 @@ def _settings(options: Options) -> dict[str, Any]:
         "crops": views and views.crops,
         "ranges_s": [[start / NS_PER_S, end / NS_PER_S] for start, end in options.ranges_ns],
         "fast": options.fast,
+        "thumbnails": options.thumbnails or None,  # files of older versions have no such key
         "directory": decodable(os.getcwd()),  # relative paths start there
     }
 

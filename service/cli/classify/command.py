@@ -125,6 +125,12 @@ def classify(
             "--range", metavar="START-END", help="Classify only this time range, in seconds; may be repeated."
         ),
     ] = None,
+    thumbnails: Annotated[
+        int,
+        typer.Option(
+            min=0, metavar="N", help="With --json or --out: add at most N small pictures, as JPEG in base64."
+        ),
+    ] = 0,
     fast: Annotated[
         bool, typer.Option("--fast", help="Take key frames near the exact frames (faster, approximate).")
     ] = False,
@@ -144,6 +150,8 @@ def classify(
         raise typer.BadParameter("--stream needs --json")
     if retry_failed and out is None:
         raise typer.BadParameter("--retry-failed needs --out")
+    if thumbnails and not as_json and out is None:
+        raise typer.BadParameter("--thumbnails needs --json or --out")
     check_exclusive(
         {"--whole-video": whole_video},
         {"--window": window is not None, "--stride": stride is not None},
@@ -159,6 +167,7 @@ def classify(
         windowing=views(clips, crops) or sliding,
         ranges_ns=tuple(time_range(text) for text in ranges or ()),
         fast=fast,
+        thumbnails=thumbnails,
         priority=Priority(priority),
     )
     output = OutputOptions(as_json, stream, in_order, all_segments, out, retry_failed)
