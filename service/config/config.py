@@ -64,7 +64,8 @@ class ServerConfig(Table):
     max_other_calls: int = Field(default=1000, ge=1)
     """Most calls at a time beside those of videos in flight: health checks and watches, calls about models,
     uploads that are being refused. Above both numbers together, gRPC itself answers `RESOURCE_EXHAUSTED`
-    without a reason. Each call may hold a message of `server.max_message_bytes` in memory."""
+    without a reason. Each call may hold a message of `server.max_message_bytes` in memory. Half of them may
+    watch the health of the server; a further watch ends the oldest."""
     retry_after_s: float = Field(default=1.0, gt=0)
     """Time after which an overloaded server asks clients to try again (`RetryInfo`)."""
     drain_s: float = Field(default=30.0, ge=0)
@@ -77,6 +78,8 @@ class ServerConfig(Table):
     max_connection_age_s: float = Field(default=300.0, gt=0)
     """Age at which a connection takes no new calls, so that clients find new replicas. Calls in flight go
     on."""
+    max_connections: int = Field(default=1000, ge=1)
+    """Most connections at a time to each port of gRPC, at each address. One more is closed at once."""
     max_calls_per_connection: int = Field(default=256, ge=1)
     """Most calls at a time on one connection. The client's library queues further ones."""
     keepalive_s: float = Field(default=60.0, ge=10)

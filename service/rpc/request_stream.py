@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import TypeVar
 
 import grpc
@@ -20,6 +19,7 @@ Message = (
     pb.ClassifyRequest | pb.ClassifyStreamingRequest | memoryview
 )  # memoryview: the bytes of a message that holds only a chunk
 M = TypeVar("M", bound=ProtoMessage)
+T = TypeVar("T")
 
 _MAX_PARSED_BYTES = (
     1 << 18
@@ -49,12 +49,18 @@ def parser(kind: type[M]) -> Callable[[bytes], M]:
     return parse
 
 
-def deferred(parse: Callable[[bytes], M]) -> Callable[[bytes], Callable[[], M]]:
-    """Return a function that makes of a message a function that parses it.
+async def read_request(messages: AsyncIterator[T], context: Context, idle_timeout_s: float) -> T:
+    """Return the only message of a call that is no upload.
 
-    gRPC would answer an error of parsing itself, without our details. So the handler parses the message.
+    gRPC itself would read it before it asks our code, from whoever connects, and wait for it without an end.
+
+    Raises:
+        MessageOutOfOrder, MalformedMessage, UploadIdleTimeout.
     """
-    return lambda message: partial(parse, message)
+    request = await _first(messages, context, idle_timeout_s)
+    if request is None:
+        raise MessageOutOfOrder("the call ended without a message; it needs one")
+    return request
 
 
 async def read_options(
@@ -65,14 +71,24 @@ async def read_options(
     Raises:
         MessageOutOfOrder, MalformedMessage, UploadIdleTimeout.
     """
-    async with _upload_idle_timeout(idle_timeout_s):
-        first = await anext(messages, None)
-    if first is None:
-        await _await_pending_cancellation(context, is_likely=True)
+    first = await _first(messages, context, idle_timeout_s)
     if first is None or isinstance(first, memoryview) or first.WhichOneof("part") != "options":
         found = "none" if first is None else _part(first) or "an empty one"
         raise MessageOutOfOrder(f"the first message must hold the options; found: {found}")
     return first.options
+
+
+async def _first(messages: AsyncIterator[T], context: Context, idle_timeout_s: float) -> T | None:
+    """Return the first message; None if there is none.
+
+    Raises:
+        MalformedMessage, UploadIdleTimeout.
+    """
+    async with _upload_idle_timeout(idle_timeout_s):
+        first = await anext(messages, None)
+    if first is None:
+        await _await_pending_cancellation(context, is_likely=True)
+    return first
 
 
 async def read_chunks(
@@ -113,7 +129,7 @@ async def _upload_idle_timeout(idle_timeout_s: float) -> AsyncIterator[asyncio.T
             yield timeout
     except TimeoutError:
         raise UploadIdleTimeout(
-            f"no byte of the upload arrived for {idle_timeout_s:g} s, which is the limit",
+            f"no byte of the call arrived for {idle_timeout_s:g} s, which is the limit",
             limit=f"{idle_timeout_s:g}",
         ) from None
 

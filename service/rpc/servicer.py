@@ -1,7 +1,7 @@
 """The RPCs of the service: converts messages to values and errors to statuses, and calls the pipeline."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -18,11 +18,11 @@ from tubelet.service.rpc.calls import Call, Calls
 from tubelet.service.rpc.request_stream import (
     Context,
     Message,
-    deferred,
     parse_unless_chunk,
     parser,
     read_chunks,
     read_options,
+    read_request,
 )
 from tubelet.service.types.result import (
     Activation,
@@ -92,11 +92,11 @@ class Servicer(VideoClassifierServicer):
             await fill_message(answer, response.classification)
             await context.write(response)
 
-    async def ListModels(
-        self, request: Callable[[], pb.ListModelsRequest], context: Context
+    async def ListModels(  # pyright: ignore[reportIncompatibleMethodOverride]: see ``add_to``
+        self, messages: AsyncIterator[pb.ListModelsRequest], context: Context
     ) -> pb.ListModelsResponse:
         async with self._calls.track("ListModels", context) as call:
-            request()
+            await read_request(messages, context, self._idle_timeout_s)
             registry, may_use = self._pipeline.registry, call.identity.may_use
             return pb.ListModelsResponse(
                 models=[self._model(each) for each in registry if may_use(each.spec.name, each.spec.version)],
@@ -105,11 +105,11 @@ class Servicer(VideoClassifierServicer):
                 ],
             )
 
-    async def GetModel(
-        self, request: Callable[[], pb.GetModelRequest], context: Context
+    async def GetModel(  # pyright: ignore[reportIncompatibleMethodOverride]: see ``add_to``
+        self, messages: AsyncIterator[pb.GetModelRequest], context: Context
     ) -> pb.GetModelResponse:
         async with self._calls.track("GetModel", context) as call:
-            asked = request()
+            asked = await read_request(messages, context, self._idle_timeout_s)
             try:
                 wanted = model_from_proto(asked.name, asked.version)
                 with guard_model(call.identity, wanted.name):
@@ -163,7 +163,8 @@ class Servicer(VideoClassifierServicer):
 def add_to(server: grpc.aio.Server, servicer: VideoClassifierServicer) -> None:
     """Register the methods of ``servicer`` with ``server``.
 
-    Chunks of uploads arrive as memoryviews, single requests as functions that parse them.
+    Chunks of uploads arrive as memoryviews. Methods of a single message are registered as if there were a
+    stream of them: so the handler reads it, once it knows who calls.
     """
     handlers = {
         "Classify": grpc.stream_unary_rpc_method_handler(
@@ -176,14 +177,14 @@ def add_to(server: grpc.aio.Server, servicer: VideoClassifierServicer) -> None:
             request_deserializer=parse_unless_chunk(parser(pb.ClassifyStreamingRequest)),
             response_serializer=pb.ClassifyStreamingResponse.SerializeToString,
         ),
-        "ListModels": grpc.unary_unary_rpc_method_handler(
+        "ListModels": grpc.stream_unary_rpc_method_handler(
             servicer.ListModels,
-            request_deserializer=deferred(parser(pb.ListModelsRequest)),
+            request_deserializer=parser(pb.ListModelsRequest),
             response_serializer=pb.ListModelsResponse.SerializeToString,
         ),
-        "GetModel": grpc.unary_unary_rpc_method_handler(
+        "GetModel": grpc.stream_unary_rpc_method_handler(
             servicer.GetModel,
-            request_deserializer=deferred(parser(pb.GetModelRequest)),
+            request_deserializer=parser(pb.GetModelRequest),
             response_serializer=pb.GetModelResponse.SerializeToString,
         ),
     }

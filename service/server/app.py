@@ -11,8 +11,6 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 import grpc
-from grpc_health.v1 import health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from tubelet.models.errors import MissingExtra
 from tubelet.service.config.config import Config, ServerConfig
@@ -30,6 +28,7 @@ from tubelet.service.rpc.access import Access
 from tubelet.service.rpc.admission import Admission
 from tubelet.service.rpc.calls import Calls
 from tubelet.service.rpc.health import HEALTH_SERVICE, Health
+from tubelet.service.rpc.open_calls import OpenCalls
 from tubelet.service.rpc.servicer import SERVICE, Servicer, add_to
 from tubelet.service.server.identities import IdentitiesFile
 from tubelet.service.server.listening import bind_grpc, is_loopback, listed, resolve
@@ -47,6 +46,7 @@ SAMPLE_CLIP = importlib.resources.files("tubelet.service.server") / "warmup.mp4"
 
 _LAST_ANSWERS_S = 1.0  # for calls that are ended when the time to drain is over to be answered
 _PING_INTERVAL_MS = 10_000  # the shortest interval at which clients may ping
+_HANDSHAKE_MS = 20_000  # the longest time from a connection to its first frame of HTTP/2, with TLS between
 
 logger = logging.getLogger(__name__)
 
@@ -224,6 +224,9 @@ def _bound(
             # on, however long they are: the grace is unlimited unless it is set.
             ("grpc.max_connection_age_ms", round(limits.max_connection_age_s * 1000)),
             ("grpc.max_concurrent_streams", limits.max_calls_per_connection),
+            # A connection has a descriptor and memory before anybody has said who calls.
+            ("grpc.max_allowed_incoming_connections", limits.max_connections),
+            ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
             # A client that vanished is noticed by pings and its calls end; clients may ping the server, too.
             ("grpc.keepalive_time_ms", round(limits.keepalive_s * 1000)),
             ("grpc.keepalive_permit_without_calls", 1),
@@ -256,13 +259,15 @@ async def _serving(
     add_to(server, servicer)
     health = Health(SERVICE)
     await health.set_ready(ready=False)
-    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    open_calls = OpenCalls(max(1, config.server.max_other_calls // 2))
+    open_calls.add_health(server, health)
     if config.server.access.reflection:
-        reflection.enable_server_reflection((SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME), server)
+        open_calls.add_reflection(server, (SERVICE, HEALTH_SERVICE))
     await server.start()
     try:
         yield health
     finally:
+        open_calls.end_unread()
         ending = asyncio.get_running_loop().call_later(config.server.drain_s, calls.end_all)
         await server.stop(config.server.drain_s + _LAST_ANSWERS_S)
         ending.cancel()

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from operator import itemgetter
 from socketserver import ThreadingMixIn
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,7 +27,7 @@ from tubelet.service.server.listening import bind, cannot_listen, choose_port, f
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-_MAX_CONNECTIONS = 100  # each has a thread; one more is closed at once
+_MAX_CONNECTIONS = 100  # each has a thread; one more closes the oldest, so that silent ones keep no probe out
 _CONNECTION_S = 30.0  # age at which a connection is closed, however slow its client is
 _TLS_HANDSHAKE = b"\x16"  # the first byte of a TLS connection; that of an HTTP request is a letter
 _OPEN_PAGES = ("/healthz", "/readyz")  # those that need no TLS
@@ -196,6 +197,12 @@ class _Handler(WSGIRequestHandler):
         return io.StringIO()
 
 
+def _end(connection: socket.socket) -> None:
+    """End a connection; the thread that answers on it notices that."""
+    with suppress(OSError):  # its client has closed it
+        connection.shutdown(socket.SHUT_RDWR)
+
+
 class _Server(ThreadingMixIn, WSGIServer):
     """HTTP server at one address, with a thread for each connection."""
 
@@ -217,9 +224,11 @@ class _Server(ThreadingMixIn, WSGIServer):
         self.setup_environ()
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
-        """Accept a connection unless too many are open; record when it was accepted."""
+        """Record when a connection was accepted; close the oldest one if there are too many."""
         if len(self._accepted_at) >= _MAX_CONNECTIONS:
-            return False
+            oldest, _ = min(tuple(self._accepted_at.items()), key=itemgetter(1))
+            self._accepted_at.pop(oldest, None)
+            _end(oldest)
         self._accepted_at[request] = monotonic()
         return True
 
@@ -229,14 +238,15 @@ class _Server(ThreadingMixIn, WSGIServer):
         if self._tls is None or request.recv(1, socket.MSG_PEEK) != _TLS_HANDSHAKE:
             super().finish_request(request, client_address)
             return
-        accepted_at = self._accepted_at.pop(request)
+        if (accepted_at := self._accepted_at.pop(request, None)) is None:
+            return  # a newer connection has ended it
         # The first read makes the handshake.
         with self._tls().wrap_socket(request, server_side=True, do_handshake_on_connect=False) as over_tls:
             self._accepted_at[over_tls] = accepted_at
             try:
                 super().finish_request(over_tls, client_address)
             finally:
-                del self._accepted_at[over_tls]
+                self._accepted_at.pop(over_tls, None)
 
     def shutdown_request(self, request: Any) -> None:
         """Close a connection and forget it."""
@@ -248,8 +258,7 @@ class _Server(ThreadingMixIn, WSGIServer):
         overdue = monotonic() - _CONNECTION_S
         for request, accepted_at in tuple(self._accepted_at.items()):
             if accepted_at < overdue:
-                with suppress(OSError):  # its client has closed it
-                    request.shutdown(socket.SHUT_RDWR)
+                _end(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log an error of a connection for debugging only."""

@@ -151,12 +151,14 @@ def test_number_of_all_calls_is_limited() -> None:
     limits = {"max_videos_in_flight": 1, "max_other_calls": 1}
     with serving(server=limits) as served, grpc.insecure_channel(served.target) as channel:
         health: Any = health_pb2_grpc.HealthStub(channel)
-        watches = [health.Watch(health_pb2.HealthCheckRequest()) for _ in range(2)]
-        for each in watches:
-            next(each)
+        watch = health.Watch(health_pb2.HealthCheckRequest())
+        next(watch)
+        upload = Upload(VideoClassifierStub(channel))
+        wait_until(served, "tubelet_videos_in_flight", 1)
         with Client(served.target, retries=False) as client, pytest.raises(ServerError) as caught:
             client.models()
         assert (caught.value.code, caught.value.reason) == ("RESOURCE_EXHAUSTED", "")
+        upload.send(None)
 
 
 def test_drain_finishes_calls_in_flight_and_refuses_new_ones() -> None:

@@ -49,7 +49,7 @@ async def test_idle_timeout_is_paused_while_the_server_does_not_read() -> None:
 
 
 async def test_missing_options_end_in_an_idle_timeout() -> None:
-    with pytest.raises(UploadIdleTimeout, match="no byte of the upload arrived for 0 s"):
+    with pytest.raises(UploadIdleTimeout, match="no byte of the call arrived for 0 s"):
         await read_options(sent(then_silent=True), PATIENT, 0)
 
 

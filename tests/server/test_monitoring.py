@@ -110,16 +110,18 @@ def test_idle_connections_do_not_block_others(port: int) -> None:
         assert ask(port, "/healthz")[0] == 200
 
 
-def test_connections_above_the_limit_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_above_the_limit_closes_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So silent ones cannot keep the probes out."""
     monkeypatch.setattr(monitoring, "_MAX_CONNECTIONS", 2)
     # A server of its own: another may still be closing the connections of the test before.
     with monitoring_at("127.0.0.1") as monitored:
         connect = partial(socket.create_connection, ("127.0.0.1", monitored.port), timeout=60)
-        with connect() as first, connect(), connect() as third:
-            assert third.recv(1) == b""
-            first.shutdown(socket.SHUT_WR)
-            assert first.recv(1) == b""  # and there is room for another
+        with connect() as first, connect() as second, connect() as third:
+            assert first.recv(1) == b""
             assert ask(monitored.port, "/healthz")[0] == 200
+            assert second.recv(1) == b""
+            third.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+            assert third.recv(8) == b"HTTP/1.0"
 
 
 def test_slow_connection_is_closed(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
