@@ -37,3 +37,10 @@ def defer_layer(net: nn.Module, name: str) -> Callable[[Tensor], Tensor]:
     layer = DeferredLayer(net.get_submodule(name))
     net.set_submodule(name, layer)
     return layer.compute
+
+
+def drop_layer(net: nn.Module, name: str) -> int:
+    """Remove a deferred layer ``name`` from ``net``, and return the width of its input, D."""
+    layer = cast(DeferredLayer, net.get_submodule(name))
+    net.set_submodule(name, nn.Identity())
+    return layer.weight.flatten(1).shape[1]

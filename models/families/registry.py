@@ -7,6 +7,7 @@ import torch
 from tubelet.models.families.channel_stack import ChannelStack, ChannelStackDims
 from tubelet.models.families.divided import Divided, DividedDims
 from tubelet.models.families.factorised import Factorised, FactorisedDims
+from tubelet.models.families.framewise import Framewise, FramewiseDims
 from tubelet.models.families.huggingface import HfDims, HfModel
 from tubelet.models.families.joint import Joint, JointDims
 from tubelet.models.families.plugins import PluginDims, build_plugin
@@ -22,6 +23,7 @@ Dims = (
     | JointDims
     | DividedDims
     | TorchvisionDims
+    | FramewiseDims
     | HfDims
     | PluginDims
 )
@@ -33,6 +35,7 @@ DIMS: dict[Family, type[Dims]] = {
     "joint": JointDims,
     "divided": DividedDims,
     "torchvision": TorchvisionDims,
+    "framewise": FramewiseDims,
     "hf": HfDims,
 }
 
@@ -52,6 +55,8 @@ def build_model(dims: Dims, preprocessing: Preprocessing, num_classes: int) -> V
             return Divided(dims, preprocessing, num_classes)
         case TorchvisionDims():
             return TorchvisionModel(dims, preprocessing, num_classes)
+        case FramewiseDims():
+            return Framewise(dims, preprocessing, num_classes)
         case HfDims():
             return HfModel(dims, preprocessing, num_classes)
         case PluginDims():
@@ -61,7 +66,8 @@ def build_model(dims: Dims, preprocessing: Preprocessing, num_classes: int) -> V
 def build_on_meta(dims: Dims, preprocessing: Preprocessing, num_classes: int) -> VideoModel:
     """Build a model on torch's meta device: it takes no memory, however large ``dims`` are."""
     # torchvision computes the sizes of RegNets with tensors, which must have values; their size is bounded.
-    if isinstance(dims, TorchvisionDims) and dims.name.startswith("regnet_"):
+    image = dims.torchvision if isinstance(dims, FramewiseDims) else dims
+    if isinstance(image, TorchvisionDims) and image.name.startswith("regnet_"):
         return build_model(dims, preprocessing, num_classes)
     with torch.device("meta"):
         return build_model(dims, preprocessing, num_classes)

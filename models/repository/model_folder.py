@@ -243,10 +243,20 @@ def _toml(spec: ModelSpec, dims: Dims, sha256: Mapping[str, str], logits: tuple[
         tables["provenance"] = asdict(spec.provenance)
     lines = [f"{key} = {_value(head[key])}" for key in (*_REQUIRED_KEYS, _ACTIVATION)]
     for name, table in tables.items():
-        lines += ["", f"[{name}]", *_pairs(table)]
+        lines += _table(name, table)
     for figure in spec.accuracy:
         lines += ["", "[[accuracy]]", *_pairs(asdict(figure))]
     return "\n".join(lines) + "\n"
+
+
+def _table(name: str, table: Mapping[str, object]) -> list[str]:
+    """Return the lines of a table of TOML and of the tables inside it."""
+    nested = {key: value for key, value in table.items() if isinstance(value, Mapping)}
+    pairs = _pairs({key: value for key, value in table.items() if key not in nested})
+    lines = ["", f"[{name}]", *pairs] if pairs or not nested else []
+    for key, inner in nested.items():
+        lines += _table(f"{name}.{key}", inner)
+    return lines
 
 
 def _pairs(table: Mapping[str, object]) -> list[str]:

@@ -1,9 +1,9 @@
 """Convert tables of a TOML file, which may hold anything, to dataclasses, checking keys and types."""
 
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
-from typing import Any, TypeVar, cast, get_type_hints
+from typing import Any, TypeVar, cast, get_args, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -13,6 +13,8 @@ _T = TypeVar("_T")
 
 def parse_table(kind: type[_T], table: object, name: str) -> _T:
     """Convert ``table`` to the dataclass ``kind``, arrays to tuples; ``name`` is its key, for messages.
+
+    A field whose type is a dataclass, or a dataclass or None, is a table inside ``table``.
 
     Raises:
         ValueError: ``table`` is not a table, a key is missing or unknown, a value has another type than its
@@ -28,7 +30,13 @@ def parse_table(kind: type[_T], table: object, name: str) -> _T:
     for field in fields(cast(Any, kind)):
         if field.name not in table and field.default is MISSING:
             raise ValueError(f"{name}.{field.name}: missing")
-    return kind(**{key: parse_value(wanted[key], value, f"{name}.{key}") for key, value in table.items()})
+    return kind(**{key: _parse_field(wanted[key], value, f"{name}.{key}") for key, value in table.items()})
+
+
+def _parse_field(kind: Any, value: object, name: str) -> Any:
+    """Convert the ``value`` of a field of type ``kind``; see ``parse_table`` and ``parse_value``."""
+    nested = next((each for each in (kind, *get_args(kind)) if is_dataclass(each)), None)
+    return parse_value(kind, value, name) if nested is None else parse_table(cast(Any, nested), value, name)
 
 
 def value_at(table: object, *keys: str) -> object:

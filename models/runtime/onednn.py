@@ -156,6 +156,8 @@ def _pack(part: nn.Module, model: VideoModel, linear: Linear) -> None:
                 assert model.normalise is not _identity
                 _replace_module(part, name, PackedEmbed(child, model.preprocessing))
                 model.normalise = _identity
+            case VideoModel():  # it normalises for itself
+                _pack(child, child, linear)
             case _:
                 _pack(child, model, linear)
 

@@ -20,7 +20,7 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # Values of ONEDNN_MAX_CPU_ISA that rule an instruction set out.
 _ISAS_WITHOUT_VNNI = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE")
 _ISAS_WITHOUT_BF16 = (*_ISAS_WITHOUT_VNNI, "AVX512_CORE_VNNI")
-_LIBRARY_FAMILIES: tuple[Family, ...] = ("torchvision", "hf")
+_LIBRARY_FAMILIES: tuple[Family, ...] = ("torchvision", "framewise", "hf")
 
 
 def native_precisions(device: torch.device) -> tuple[Native, ...]:

@@ -5,6 +5,7 @@ import torch
 from tubelet.models.families.channel_stack import ChannelStackDims
 from tubelet.models.families.divided import DividedDims
 from tubelet.models.families.factorised import FactorisedDims
+from tubelet.models.families.framewise import FramewiseDims, TemporalDims
 from tubelet.models.families.joint import JointDims
 from tubelet.models.families.registry import Dims, build_model
 from tubelet.models.families.torchvision import TorchvisionDims
@@ -22,6 +23,10 @@ CASES: dict[str, tuple[int, int, Dims]] = {
     "joint": (4, 2, JointDims(4, (2, 8, 8), WIDTH, 2, 3, 96)),
     "joint, mean": (4, 2, JointDims(4, (2, 8, 8), WIDTH, 2, 3, 96, pool="mean")),
     "divided": (4, 2, DividedDims(4, 8, WIDTH, 2, 3, 96)),
+    "framewise": (
+        *(1, 4),
+        FramewiseDims(vit=ViTDims(16, WIDTH, 2, 3, 96), temporal=TemporalDims(4, WIDTH, 2, 3, 96)),
+    ),
     "torchvision, frames": (1, 3, TorchvisionDims("mobilenet_v3_small", 1)),
     "torchvision, clips": (4, 2, TorchvisionDims("mc3_18", 4)),
 }

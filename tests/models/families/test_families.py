@@ -5,8 +5,10 @@ import torch
 
 from tests.support.models import CASES, CLASSES, PREPROCESSING, SIZE, WIDTH, build, random_units
 from tubelet.models.families.factorised import central_frame_
+from tubelet.models.families.framewise import FramewiseDims
 from tubelet.models.families.layers import PatchEmbed, TubeletEmbed
 from tubelet.models.families.registry import Dims, build_model, build_on_meta, describe_mismatch
+from tubelet.models.families.timm import TimmDims
 from tubelet.models.families.torchvision import TorchvisionDims
 from tubelet.models.families.vit import ViTDims
 
@@ -43,7 +45,14 @@ def test_a_head_with_an_activation_comes_before_the_mean() -> None:
 
 
 @pytest.mark.parametrize(
-    "dims", [*(dims for _, _, dims in CASES.values()), TorchvisionDims("regnet_y_400mf", 1)], ids=str
+    "dims",
+    [
+        *(dims for _, _, dims in CASES.values()),
+        TorchvisionDims("regnet_y_400mf", 1),
+        FramewiseDims(torchvision=TorchvisionDims("regnet_y_400mf", 1)),
+        FramewiseDims(timm=TimmDims("tf_efficientnet_lite0")),
+    ],
+    ids=str,
 )
 def test_a_model_on_meta_has_the_names_and_shapes_of_the_model(dims: Dims) -> None:
     state = build_model(dims, PREPROCESSING, CLASSES).state_dict()
@@ -79,9 +88,9 @@ def test_overlapping_windows_from_shared_units_equal_whole_windows(family: str) 
 
 
 @torch.inference_mode()
-def test_only_the_factorised_family_depends_on_unit_order() -> None:
+def test_only_a_temporal_transformer_depends_on_unit_order() -> None:
     for family in CASES:
-        model, ordered = build(family), family == "factorised"
+        model, ordered = build(family), family in ("factorised", "framewise")
         for parameter in model.parameters():
             parameter.mul_(5)  # attention that is far from uniform
         t, s, _ = CASES[family]

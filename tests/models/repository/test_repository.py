@@ -12,6 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from tests.support.stored_models import DIMS, PREPROCESSING, SPEC, model
 from tubelet.models.errors import BrokenModel, UnknownModel
+from tubelet.models.families.framewise import FramewiseDims, TemporalDims
+from tubelet.models.families.registry import build_model
 from tubelet.models.families.vit import ViT
 from tubelet.models.repository.model_folder import write_folder
 from tubelet.models.repository.repository import ModelStore
@@ -277,3 +279,35 @@ def test_the_fingerprint_is_of_what_the_model_computes(tmp_path: Path, folder: P
         fingerprint("pixels", dataclasses.replace(SPEC, name="pixels", preprocessing=darker)),
     }
     assert len(others | {wanted}) == 5
+
+
+@pytest.fixture
+def nested(tmp_path: Path) -> Path:
+    """The folder of a model whose dims have tables inside."""
+    dims = FramewiseDims(vit=DIMS, temporal=TemporalDims(4, 16, 1, 2, 32))
+    spec = dataclasses.replace(SPEC, family="framewise")
+    write_folder(tmp_path / "tiny", spec, dims, build_model(dims, PREPROCESSING, 3).eval(), "")
+    return tmp_path / "tiny"
+
+
+def test_dims_with_tables_inside_are_read_as_they_were_written(nested: Path) -> None:
+    entry = ModelStore(nested.parent).find("tiny")
+    assert entry.dims == FramewiseDims(vit=DIMS, temporal=TemporalDims(4, 16, 1, 2, 32))
+    entry.load()
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "says"),
+    [
+        ("patch_size = 8", "patch = 8", "dims.vit.patch: no such key; there are patch_size, embed_dim"),
+        ("units_per_window = 4\nembed", "embed", "dims.temporal.units_per_window: missing$"),
+        ("[dims.vit]", "[dims.timm]\nname = 'resnet18'\n[dims.vit]", "one image model .*; 2 are given$"),
+        ("[dims.temporal]", "[dims.temporal.deeper]", "dims.temporal.deeper: no such key"),
+    ],
+)
+def test_a_wrong_table_inside_dims_is_named(nested: Path, right: str, wrong: str, says: str) -> None:
+    spec = nested / "model.toml"
+    assert right in spec.read_text()
+    spec.write_text(spec.read_text().replace(right, wrong, 1))
+    (problem,) = ModelStore(nested.parent).broken
+    assert re.search(f"tiny is no usable model: {says}", str(problem)), problem
