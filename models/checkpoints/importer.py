@@ -10,6 +10,8 @@ from pathlib import Path
 from safetensors import SafetensorError
 from torch import Tensor
 
+from tubelet.models.checkpoints.efficientnet_lite import SOURCE as EFFICIENTNET_LITE
+from tubelet.models.checkpoints.efficientnet_lite import read_efficientnet_lite
 from tubelet.models.checkpoints.foreign_checkpoint import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -53,8 +55,9 @@ def read_source(
     labels: tuple[str, ...] | None = None,
     weights: Path | None = None,
 ) -> ForeignCheckpoint:
-    """Read the checkpoint ``source``: hf:ORG/NAME[@REVISION], torchvision:NAME[:WEIGHTS], a folder or a file.
+    """Read the checkpoint ``source``.
 
+    It is hf:ORG/NAME[@REVISION], torchvision:NAME[:WEIGHTS], efficientnet-lite0, a folder or a file.
     ``window_s`` is the time that a window spans, None: as the checkpoint was trained. ``labels`` replace the
     source's. ``weights`` is the state dict of a model that was fine-tuned from torchvision:NAME.
 
@@ -72,21 +75,23 @@ def _read(source: str, window_s: float | None, weights: Path | None) -> ForeignC
     kind, _, rest = source.partition(":")
     if weights is not None and kind != "torchvision":
         raise CannotImport(f"--weights goes with torchvision:NAME, not with {source}; {_ZOO_NAMES}")
+    if source == EFFICIENTNET_LITE:
+        return _stamped(read_efficientnet_lite(window_s))
     if kind == "hf":
         name, _, revision = rest.partition("@")
         folder, commit = _from_hub(name, revision)
         return _read_folder(folder, Provenance(source, commit, _own_version()), window_s)
     if kind == "torchvision":
         name, _, weights_name = rest.partition(":")
-        foreign = read_torchvision(name, weights_name, window_s, weights)
-        return replace(foreign, provenance=replace(foreign.provenance, imported_by=_own_version()))
+        return _stamped(read_torchvision(name, weights_name, window_s, weights))
     path = Path(source)
     provenance = Provenance(source, imported_by=_own_version())
     if path.is_dir():
         return _read_folder(path, provenance, window_s)
     if not path.is_file():
         raise CannotImport(
-            f"{source} is neither a folder nor a file, hf:ORG/NAME[@REVISION] or torchvision:NAME[:WEIGHTS]"
+            f"{source} is neither a folder nor a file, hf:ORG/NAME[@REVISION], torchvision:NAME[:WEIGHTS] or "
+            f"{EFFICIENTNET_LITE}"
         )
     if path.suffix in (".pth", ".pt", ".bin", ".safetensors"):
         return _read_state_dict(path, provenance)
@@ -309,6 +314,11 @@ def _card(spec: ModelSpec) -> str:
         "The source's own card says on what data it was trained, and what it must not be used for.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _stamped(foreign: ForeignCheckpoint) -> ForeignCheckpoint:
+    """Return ``foreign`` with tubelet's version in its provenance."""
+    return replace(foreign, provenance=replace(foreign.provenance, imported_by=_own_version()))
 
 
 def _own_version() -> str:

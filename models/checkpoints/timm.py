@@ -1,7 +1,8 @@
-"""Import timm's ``VisionTransformer`` checkpoints: state dicts, and folders of timm's hub."""
+"""Import timm's checkpoints: state dicts of its ``VisionTransformer``, and folders of its hub."""
 
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ from torch import Tensor
 from tubelet.models.checkpoints.foreign_checkpoint import ForeignCheckpoint, read_folder_tensors, read_json
 from tubelet.models.checkpoints.torchvision import FRAME_SAMPLING, vit_dims
 from tubelet.models.errors import CannotImport
+from tubelet.models.families.framewise import FramewiseDims
+from tubelet.models.families.timm import TimmDims
+from tubelet.models.families.vit import ViTDims
 from tubelet.models.spec import Preprocessing, Provenance, Resample
 
 # timm's name of a filter -> tubelet's.
@@ -22,19 +26,37 @@ def from_timm(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {own.sub(r"spatial.\1", name): value for name, value in state.items()}
 
 
+def as_framewise(state: Mapping[str, Tensor], head: str) -> dict[str, Tensor]:
+    """Rename timm's parameters to those of ``framewise``; ``head`` is timm's name of the last layer."""
+    old = f"{head}."
+    return {
+        f"head.{name.removeprefix(old)}" if name.startswith(old) else f"image.net.{name}": value
+        for name, value in state.items()
+    }
+
+
 def read_timm(folder: Path, provenance: Provenance) -> ForeignCheckpoint:
     """Read a folder with timm's config.json ("architecture", "pretrained_cfg") and the weights.
 
+    A plain ViT becomes a ``vit`` model, all others run through timm in a ``framewise`` model.
+
     Raises:
-        CannotImport: the architecture is not a plain ViT with a class token.
+        CannotImport: the architecture has several heads, or is a ViT without a class token.
     """
     config = read_json(folder / "config.json")
     name, pretrained = config["architecture"], config["pretrained_cfg"]
-    if not name.startswith(("vit_", "deit_")):
-        raise CannotImport(f"{folder} is timm's {name}; of timm's models only vit_* and deit_* are supported")
-    state = from_timm(read_folder_tensors(folder))
+    state = read_folder_tensors(folder)
+    dims: ViTDims | FramewiseDims
+    if name.startswith(("vit_", "deit_")):
+        state = from_timm(state)
+        dims = vit_dims(state)
+    else:
+        head = pretrained["classifier"]
+        if not isinstance(head, str):
+            raise CannotImport(f"{folder} is timm's {name}, which has several heads: {', '.join(head)}")
+        dims, state = FramewiseDims(timm=TimmDims(name)), as_framewise(state, head)
     return ForeignCheckpoint(
-        dims=vit_dims(state),
+        dims=dims,
         preprocessing=_preprocessing(pretrained),
         sampling=FRAME_SAMPLING,
         labels=tuple(config.get("label_names") or ()),

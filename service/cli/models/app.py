@@ -63,7 +63,9 @@ def list_models(
 def import_model(
     source: Annotated[
         str,
-        typer.Argument(help=r"hf:ORG/NAME\[@REVISION], torchvision:NAME[:WEIGHTS], a folder or a file."),
+        typer.Argument(
+            help=r"hf:ORG/NAME\[@REVISION], torchvision:NAME[:WEIGHTS], efficientnet-lite0, a folder, a file."
+        ),
     ],
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Name in the store; default: the source's.")

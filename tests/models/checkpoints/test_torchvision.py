@@ -17,6 +17,8 @@ from tests.support.precisions import needs_bf16
 from tubelet.models.checkpoints.importer import read_source, store_model
 from tubelet.models.checkpoints.labels import LABEL_SETS, read_labels
 from tubelet.models.errors import CannotImport
+from tubelet.models.families.framewise import FramewiseDims
+from tubelet.models.families.timm import TimmDims
 from tubelet.models.families.vit import ViTDims
 from tubelet.models.repository.model_folder import Entry
 from tubelet.models.repository.repository import ModelStore
@@ -256,3 +258,29 @@ def test_folders_of_timm(tmp_path: Path) -> None:
     torch.testing.assert_close(
         model.classify(model.encode(units)[:, None]), theirs(pixels), atol=1e-4, rtol=0
     )
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("name", ["resnet10t", "mobilenetv3_small_050", "convnext_atto"])
+def test_folders_of_timms_other_image_models(tmp_path: Path, name: str) -> None:
+    torch.manual_seed(0)
+    theirs = timm.create_model(name, num_classes=4).eval()
+    timm.models.save_for_hf(theirs, str(tmp_path / "theirs"), safe_serialization=True)
+    foreign = read_source(str(tmp_path / "theirs"))
+    assert foreign.dims == FramewiseDims(timm=TimmDims(name))
+    foreign = dataclasses.replace(foreign, labels=tuple("abcd"))
+    store_model(foreign, tmp_path / "store", "imported", "1")
+    model = imported(tmp_path / "store").load()
+    side = foreign.preprocessing.height
+    units = torch.randint(0, 256, (2, 1, side, side, 3), dtype=torch.uint8)
+    pixels = model.normalise(units)[:, 0].permute(0, 3, 1, 2)
+    wanted = theirs(pixels)
+    assert wanted.std() > 1e-3
+    torch.testing.assert_close(model.classify(model.encode(units)[:, None]), wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_timms_models_with_two_heads_are_refused(tmp_path: Path) -> None:
+    theirs = timm.create_model("levit_128s", num_classes=4)
+    timm.models.save_for_hf(theirs, str(tmp_path / "theirs"), safe_serialization=True)
+    with pytest.raises(CannotImport, match=r"levit_128s, which has several heads: head.linear, head_dist"):
+        read_source(str(tmp_path / "theirs"))
