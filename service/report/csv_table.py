@@ -1,0 +1,50 @@
+"""Segments as a table of comma-separated values (RFC 4180), with a row for each label of each segment."""
+
+import csv
+from collections.abc import Iterable, Iterator
+from io import StringIO
+
+from tubelet.service.report.text import decodable
+from tubelet.service.types.result import Classification
+
+COLUMNS = ("video", "start_s", "end_s", "rank", "label", "score")
+# A spreadsheet takes a cell that begins so for a formula, which may run programs or send data away (OWASP,
+# "CSV injection"); the wide signs are those of East Asian keyboards.
+_FORMULA_STARTS = tuple("=+-@＝＋－＠")
+
+
+def csv_header() -> str:
+    """Return the first line of a table."""
+    return _lines([COLUMNS])
+
+
+def csv_rows(video: str, answer: Classification) -> str:
+    """Return the lines of a video: best label first, ``rank`` counts from 1.
+
+    A segment without labels has one row, whose last three columns are empty. Text that a spreadsheet would
+    take for a formula gets an apostrophe in front.
+    """
+    return _lines(_rows(decodable(video), answer))
+
+
+def _rows(video: str, answer: Classification) -> Iterator[tuple[object, ...]]:
+    """Yield the rows of a video."""
+    for segment in answer.segments:
+        place = _inert(video), segment.start_s, segment.end_s
+        for rank, label in enumerate(segment.labels, 1):
+            yield *place, rank, _inert(label.name), label.score
+        if not segment.labels:
+            yield *place, "", "", ""
+
+
+def _inert(text: str) -> str:
+    """Return ``text`` so that no spreadsheet takes it for a formula; a sign alone is none."""
+    begin = text.lstrip()
+    return f"'{text}" if begin.startswith(_FORMULA_STARTS) and len(begin) > 1 else text
+
+
+def _lines(rows: Iterable[tuple[object, ...]]) -> str:
+    """Return rows as lines."""
+    file = StringIO(newline="")
+    csv.writer(file, lineterminator="\n").writerows(rows)
+    return file.getvalue()
