@@ -8,6 +8,9 @@
     │   ├── Unauthenticated             UNAUTHENTICATED      no token or certificate of a known identity
     │   ├── RpcNotAllowed               PERMISSION_DENIED    the identity may not call this RPC
     │   ├── ModelNotAllowed             PERMISSION_DENIED    the identity may not use this model
+    │   ├── PriorityNotAllowed          PERMISSION_DENIED    the identity may not ask for this priority
+    │   ├── QuotaExceeded               RESOURCE_EXHAUSTED   the identity has used up a quota; retry later
+    │   │   └── BytesQuotaExceeded      RESOURCE_EXHAUSTED   the same, in the middle of a video
     │   ├── UploadIdleTimeout           DEADLINE_EXCEEDED    no byte of the upload arrived for too long
     │   ├── EmptyUpload                 INVALID_ARGUMENT     the video has no bytes
     │   ├── NotAVideo                   INVALID_ARGUMENT     no media file of a known format
@@ -113,6 +116,32 @@ class ModelNotAllowed(ClientError):
     code = grpc.StatusCode.PERMISSION_DENIED
     reason = "MODEL_NOT_ALLOWED"
     before_work = True
+
+
+class PriorityNotAllowed(ClientError):
+    """The identity may not ask for this priority."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+    reason = "PRIORITY_NOT_ALLOWED"
+    before_work = True
+
+
+class QuotaExceeded(ClientError):
+    """The identity has used up one of its quotas; ``retry_after_s`` is None where no retry can succeed."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    reason = "QUOTA_EXCEEDED"
+    before_work = True
+
+    def __init__(self, message: str, *, retry_after_s: float | None, **metadata: object) -> None:
+        super().__init__(message, field="", **metadata)
+        self.retry_after_s = retry_after_s
+
+
+class BytesQuotaExceeded(QuotaExceeded):
+    """The bytes of a video used up the quota of its identity while they arrived."""
+
+    before_work = False
 
 
 class UploadIdleTimeout(ClientError):

@@ -20,6 +20,8 @@ _Path = tuple[str, ...]
 _MASK = "***"
 # Keys of fetch.options without secrets. Libraries have many names for secrets, so all others are masked.
 _SHOWN_OPTIONS = ("endpoint_url", "project", "region_name")
+# What a person who reads the values of a table must know.
+_NOTES = {"server.access.quotas": "of each identity; each replica counts for itself"}
 _MAX_ALIGNED_LENGTH = 60  # characters of an assignment; a longer one has its comment right after it
 
 _out = Console(highlight=False, markup=False, soft_wrap=True)
@@ -48,7 +50,9 @@ def print_config(path: Path | None, flags: Flags, *, as_json: bool) -> None:
             print(json.dumps(asdict(setting)))
         return
     for number, (table, rows) in enumerate(groupby(found, lambda setting: setting.key.rpartition(".")[0])):
-        _out.print(("\n" if number else "") + f"[{table}]", style="bold")
+        note = f"  # {_NOTES[table]}" if table in _NOTES else ""
+        _out.print(("\n" if number else "") + f"[{table}]", style="bold", end="")
+        _out.print(note, style="dim")
         _print_table(list(rows))
 
 

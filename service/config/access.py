@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import model_validator
 
 from tubelet.service.config.jwt import JwtConfig
+from tubelet.service.config.quotas import NO_QUOTAS, QuotasConfig
 from tubelet.service.config.table import Table
 
 
@@ -23,6 +24,7 @@ class AccessConfig(Table):
     """Whether gRPC reflection tells everybody the protocol, which tools such as grpcurl use."""
 
     jwt: JwtConfig = JwtConfig()
+    quotas: QuotasConfig = NO_QUOTAS
 
     @model_validator(mode="after")
     def _has_identities(self) -> "AccessConfig":
@@ -31,4 +33,6 @@ class AccessConfig(Table):
             raise ValueError("metrics_token needs server.access.identities, the file of identities")
         if self.jwt.issuer and self.identities is None:
             raise ValueError("jwt.issuer needs server.access.identities, which says what its names may do")
+        if self.quotas.are_set and self.identities is None:
+            raise ValueError("quotas need server.access.identities, the file of those whom they are for")
         return self

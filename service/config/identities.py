@@ -4,6 +4,7 @@
     token_sha256 = ["b6a355aedfdd693a153c4b25c8e9bf4a4f0451325c6b50b4af71bc7056ac472c"]
     models = ["camera-motion"]
     rpcs = "all"
+    videos_per_minute = 60
 
 It holds hashes of tokens, never tokens. So no error repeats a value of the file.
 """
@@ -20,8 +21,9 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, ValidationError, field_validator
 
 from tubelet.service.config.problems import BadConfig, closest
-from tubelet.service.config.table import Table
+from tubelet.service.config.quotas import MOST, NO_QUOTAS, QuotasConfig
 from tubelet.service.types.model_ref import ModelRef
+from tubelet.service.types.request import Priority
 from tubelet.service.types.uri import Uri, is_covered, parse_prefix
 
 Rpc = Literal["Classify", "ClassifyStreaming", "ListModels", "GetModel"]
@@ -32,6 +34,8 @@ All = Literal["all"]
 _NAME = re.compile(r"[!-~]{1,200}")  # visible ASCII: it stands in logs
 _MAX_FILE_BYTES = 16 << 20
 _HASH = r"^[0-9a-f]{64}$"
+_PRIORITIES = ", ".join(f'"{priority.value}"' for priority in Priority)
+_QUOTAS = ("videos_in_flight", "videos_per_minute", "bytes_per_day", "device_seconds_per_hour")
 _SENTENCES = {
     "token_sha256": "must be a list of hashes, each of 64 digits 0 to 9 and a to f, as `tubelet token new` "
     "prints them",
@@ -39,17 +43,29 @@ _SENTENCES = {
     "rpcs": f'must be "all", or a list of some of {", ".join(get_args(Rpc))}',
     "uris": 'must be "all", or a list of prefixes of URIs, such as ["s3://clips/alice/"]',
     "metrics": "must be true or false",
-}
+    "highest_priority": f"must be one of {_PRIORITIES}",
+} | dict.fromkeys(_QUOTAS, f"must be a whole number, at least 0 and at most {MOST}")
 
 
-class IdentityTable(Table):
-    """What the file says of one identity. What is absent is not allowed: so half a file grants no more."""
+class IdentityTable(QuotasConfig):
+    """What the file says of one identity: what it may do, and how much of it.
+
+    What is absent of the first is not allowed: so half a file opens no door. An absent quota is the default.
+    """
 
     token_sha256: tuple[Annotated[str, Field(pattern=_HASH)], ...] = ()
     models: All | tuple[str, ...] = ()
     rpcs: All | tuple[Rpc, ...] = ()
     uris: All | tuple[str, ...] = ()
     metrics: bool = False
+
+    @field_validator(*_QUOTAS, mode="before")
+    @classmethod
+    def _are_whole(cls, quota: object) -> object:
+        """Check that the quota is no text, no fraction and no boolean."""
+        if type(quota) is not int:
+            raise ValueError("a quota is a whole number")
+        return quota
 
     @field_validator("models")
     @classmethod
@@ -71,10 +87,14 @@ class IdentityTable(Table):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who calls, and what they may do. The name is empty where nothing tells it."""
+    """Who calls, and what they may do. The name is empty where nothing tells it.
+
+    ``quotas`` are its own and the defaults; None where there are neither.
+    """
 
     name: str
     allowed: IdentityTable
+    quotas: QuotasConfig | None = None
 
     def may_call(self, rpc: str) -> bool:
         """Tell whether the identity may call the RPC."""
@@ -123,8 +143,8 @@ class Identities:
         return self.by_name.get(found)
 
 
-def parse_identities(content: bytes, path: Path) -> Identities:
-    """Parse the content of the file at ``path``.
+def parse_identities(content: bytes, path: Path, defaults: QuotasConfig = NO_QUOTAS) -> Identities:
+    """Parse the content of the file at ``path``; ``defaults`` are the quotas that it does not set.
 
     Raises:
         BadConfig: it is not TOML, holds no identity, or what an identity has is wrong.
@@ -139,7 +159,7 @@ def parse_identities(content: bytes, path: Path) -> Identities:
         raise BadConfig(f"{path} is not TOML, or only a part of it: {_without_names(str(error))}") from error
     if not tables:
         raise BadConfig(f"{path} holds no identity; `tubelet token new NAME --file {path}` adds one")
-    identities = {name: Identity(name, _parse_table(name, table, path)) for name, table in tables.items()}
+    identities = {name: _parse_identity(name, table, path, defaults) for name, table in tables.items()}
     owners: dict[str, str] = {}
     for name, identity in identities.items():
         for known in identity.allowed.token_sha256:
@@ -159,7 +179,7 @@ def check_name(name: str) -> None:
         raise ValueError("a name of an identity has 1 to 200 visible ASCII characters, and no space")
 
 
-def _parse_table(name: str, table: Any, path: Path) -> IdentityTable:
+def _parse_identity(name: str, table: Any, path: Path, defaults: QuotasConfig) -> Identity:
     """Parse what the file says of one identity; raises as ``parse_identities`` does."""
     try:
         check_name(name)
@@ -168,10 +188,12 @@ def _parse_table(name: str, table: Any, path: Path) -> IdentityTable:
     if not isinstance(table, dict):
         raise BadConfig(f"{path}: {name!r:.50} must be a table: [NAME], then its keys")
     try:
-        return IdentityTable.model_validate(table)
+        allowed = IdentityTable.model_validate(table)
     except ValidationError as error:
         sentences = dict.fromkeys(_sentence(each["loc"]) for each in error.errors())
         raise BadConfig(*(f"{path}: [{name}] {sentence}" for sentence in sentences)) from None
+    quotas = allowed.or_else(defaults)
+    return Identity(name, allowed, quotas if quotas.are_set else None)
 
 
 def _sentence(location: tuple[int | str, ...]) -> str:

@@ -23,6 +23,7 @@ from tubelet.service.engine.model_runner import CpuThreads, ModelRunner
 from tubelet.service.engine.scheduler import CpuContention
 from tubelet.service.engine.served_model import ServedModel
 from tubelet.service.engine.session import VideoSession
+from tubelet.service.engine.stage_queue import EngineCosts
 from tubelet.service.metrics import Metrics
 from tubelet.service.types.request import Priority
 from tubelet.service.types.video import UnitFrames
@@ -146,13 +147,13 @@ class Engine:
         model: ServedModel,
         priority: Priority = Priority.NORMAL,
         deadline: float | None = None,
-        metrics: Metrics | None = None,
+        costs: EngineCosts | None = None,
     ) -> VideoSession:
         """Open a session for one video.
 
-        ``deadline`` is a time of the monotonic clock. ``metrics`` count the work; None: the engine's do.
+        ``deadline`` is a time of the monotonic clock. ``costs`` are those of the video; None: new ones.
         """
-        return VideoSession(self._executor, model, self._cache, priority, deadline, metrics)
+        return VideoSession(self._executor, model, self._cache, priority, deadline, costs)
 
     def _load_runners(self, store: ModelStore, spec: ModelSpec, largest: int) -> list[ModelRunner]:
         """Load a model on each device, for batches of at most ``largest`` units. The cores share one copy."""
@@ -193,7 +194,8 @@ class Engine:
 
     async def _warm_up(self, model: ServedModel) -> None:
         """Compute a window of black frames, so that no request pays for what is compiled only once."""
-        session = self.session(model, metrics=Metrics())  # a warm-up is no request: its counts are dropped
+        uncounted = EngineCosts(Metrics())  # a warm-up is no request
+        session = self.session(model, costs=uncounted)
         try:
             units = [
                 session.encode(unit)

@@ -221,10 +221,7 @@ class Executor:
             self._count(batch, start, seconds)
         for item in batch.items:
             item.costs.queue_s = max(item.costs.queue_s, start - item.queued_at)
-            if queue.stage == "encode":
-                item.costs.encode_s += seconds / size
-            else:
-                item.costs.classify_s += seconds / size
+            item.costs.add(queue.stage, seconds / size)
 
     def _count(self, batch: Batch, start: float, seconds: float) -> None:
         """Add ``batch`` to the metrics of its first item: a warm-up never shares a batch with requests."""

@@ -11,16 +11,14 @@ from tubelet.service.engine.model_runner import Embedding, Logits
 from tubelet.service.engine.served_model import ServedModel
 from tubelet.service.engine.stage_queue import EngineCosts, Item, StageQueue
 from tubelet.service.fair_queue import Flow
-from tubelet.service.metrics import Metrics
 from tubelet.service.types.request import Priority
 from tubelet.service.types.video import UnitFrames
 
 
 class VideoSession:
-    """Computes the units and windows of one video, by a flow in each queue of ``model``; sums up the costs.
+    """Computes the units and windows of one video, by a flow in each queue of ``model``; adds up ``costs``.
 
-    Queued items go by ``priority``, then by ``deadline``, a time of the monotonic clock. ``metrics`` count
-    the work; None: the executor's do.
+    Queued items go by ``priority``, then by ``deadline``, a time of the monotonic clock.
     """
 
     def __init__(
@@ -30,9 +28,9 @@ class VideoSession:
         cache: EmbeddingCache | None = None,
         priority: Priority = Priority.NORMAL,
         deadline: float | None = None,
-        metrics: Metrics | None = None,
+        costs: EngineCosts | None = None,
     ) -> None:
-        self.costs = EngineCosts(metrics)
+        self.costs = costs or EngineCosts()
         self._executor = executor
         self._model = model
         self._cache = cache

@@ -11,9 +11,13 @@ from typing import Any, Generic, Literal, TypeVar
 from tubelet.service.engine.batch_tuner import BatchTuning
 from tubelet.service.fair_queue import FairQueue, Flow
 from tubelet.service.metrics import Metrics
+from tubelet.service.types.meter import UNMETERED, Meter
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+EngineStage = Literal["encode", "classify"]
+"""The stages that devices compute."""
 
 _LAST_BATCH_WEIGHT = 0.2  # of the last batch, in the moving average of an item's cost
 
@@ -23,13 +27,22 @@ class EngineCosts:
     """The wall seconds that one video has cost the engine so far.
 
     The time of a batch is split equally among its items. ``metrics`` count the work, or those of the engine
-    where it is None.
+    where it is None. ``meter`` counts the seconds, too.
     """
 
     metrics: Metrics | None = None
+    meter: Meter = UNMETERED
     queue_s: float = 0.0  # the longest wait of one item
     encode_s: float = 0.0
     classify_s: float = 0.0
+
+    def add(self, stage: EngineStage, seconds: float) -> None:
+        """Add what a device took for an item in ``stage``."""
+        if stage == "encode":
+            self.encode_s += seconds
+        else:
+            self.classify_s += seconds
+        self.meter.count_device_s(seconds)
 
 
 @dataclass(slots=True)
@@ -81,7 +94,7 @@ class StageQueue(Generic[T, R]):
     """
 
     model: str
-    stage: Literal["encode", "classify"]
+    stage: EngineStage
     tuning: BatchTuning
     run_on: dict[str, BatchFunction[T, R]]
     fair_queue: FairQueue[Item[T, R]] = field(default_factory=FairQueue)

@@ -15,6 +15,7 @@ from tubelet.service.ingest.ranged_download import RangedDownload, fetch
 from tubelet.service.ingest.readers import Ranged, Streamed
 from tubelet.service.ingest.upload import Upload, receive
 from tubelet.service.metrics import Arrived, RequestTimings
+from tubelet.service.types.meter import Meter
 from tubelet.service.types.uri import Uri
 from tubelet.service.types.video import VideoFile
 
@@ -42,14 +43,17 @@ class Ingest:
             self._fetcher.check(video)
 
     @asynccontextmanager
-    async def open(self, video: Video, timings: RequestTimings) -> AsyncIterator[VideoFile]:
+    async def open(self, video: Video, timings: RequestTimings, meter: Meter) -> AsyncIterator[VideoFile]:
         """Open the file of ``video``, which exists as long as the context; its bytes may still be arriving.
 
+        ``meter`` counts those that are uploaded or fetched.
+
         Raises:
-            UriNotAllowed, UriNotFound, FetchFailed, EmptyUpload, StorageFull.
+            UriNotAllowed, UriNotFound, FetchFailed, EmptyUpload, StorageFull, QuotaExceeded.
         """
         if not isinstance(video, Uri):
-            async with self._received(_digested(video, timings.arrived), "upload", timings) as file:
+            chunks = _digested(_counted(video, meter), timings.arrived)
+            async with self._received(chunks, "upload", timings) as file:
                 yield file
             return
         async with self._fetcher.open(video) as opened:
@@ -59,11 +63,11 @@ class Ingest:
                     yield opened
                 case Streamed(chunks, etag):
                     timings.arrived.etag = etag
-                    async with self._received(chunks, "fetch", timings) as file:
+                    async with self._received(_counted(chunks, meter), "fetch", timings) as file:
                         yield file
                 case _:
                     timings.arrived.etag = opened.etag
-                    async with self._fetched(opened, timings) as file:
+                    async with self._fetched(opened, timings, meter) as file:
                         yield file
 
     @asynccontextmanager
@@ -82,14 +86,23 @@ class Ingest:
                 _count_bytes(stage, file.arrived_bytes, timings)
 
     @asynccontextmanager
-    async def _fetched(self, remote: Ranged, timings: RequestTimings) -> AsyncIterator[RangedDownload]:
+    async def _fetched(
+        self, remote: Ranged, timings: RequestTimings, meter: Meter
+    ) -> AsyncIterator[RangedDownload]:
         """Download ranges on demand, and measure how long readers wait for them."""
-        async with fetch(remote, self._config.fetch, self._config.upload) as file:
+        async with fetch(remote, self._config.fetch, self._config.upload, meter.count_bytes) as file:
             try:
                 yield file
             finally:
                 timings.observe("fetch", file.waited_s)
                 _count_bytes("fetch", file.fetched_bytes, timings)
+
+
+async def _counted(chunks: AsyncIterator[Piece], meter: Meter) -> AsyncIterator[Piece]:
+    """Yield ``chunks``, which ``meter`` counts; raises as it does."""
+    async for chunk in chunks:
+        meter.count_bytes(len(chunk))
+        yield chunk
 
 
 async def _digested(chunks: AsyncIterator[Piece], arrived: Arrived) -> AsyncIterator[Piece]:

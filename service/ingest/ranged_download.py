@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from time import monotonic
@@ -12,6 +12,7 @@ from tubelet.service.errors import FetchFailed, UploadTooLarge
 from tubelet.service.ingest.anonymous_file import AnonymousFile, Arrival
 from tubelet.service.ingest.readers import Ranged
 from tubelet.service.types.byte_ranges import ByteRanges
+from tubelet.service.types.meter import UNMETERED
 
 _PAUSE_S = 0.1  # before the second attempt; doubled before each further one
 
@@ -31,15 +32,19 @@ class RangedDownload:
     """A remote file whose ranges are fetched when they are waited for; a ``VideoFile`` of known size.
 
     During sequential reading, as many bytes are fetched ahead as were read since the last jump, up to
-    ``read_ahead_bytes``. So at most half of all bytes are fetched in vain.
+    ``read_ahead_bytes``. So at most half of all bytes are fetched in vain. ``count_bytes`` is called for each
+    piece that arrives; an error of it ends the download.
     """
 
-    def __init__(self, remote: Ranged, config: FetchConfig, upload: UploadConfig) -> None:
+    def __init__(
+        self, remote: Ranged, config: FetchConfig, upload: UploadConfig, count_bytes: Callable[[int], None]
+    ) -> None:
         self.size_bytes = remote.size_bytes
         self.fetched_bytes = 0  # bytes received, failed attempts included
         self.waited_s = 0.0
         self._remote = remote
         self._config = config
+        self._count_bytes = count_bytes
         self._max_bytes = upload.max_bytes
         self._storage = AnonymousFile(upload)
         self._there = ByteRanges()
@@ -60,7 +65,7 @@ class RangedDownload:
         """Fetch what is missing of [start, end); return the range from ``start`` that has arrived.
 
         Raises:
-            FetchFailed, UriNotFound, UriChanged, UploadTooLarge, StorageFull.
+            FetchFailed, UriNotFound, UriChanged, UploadTooLarge, StorageFull, or an error of ``count_bytes``.
             ValueError: the file has no byte at ``start``.
         """
         if not 0 <= start < self.size_bytes:
@@ -159,6 +164,7 @@ class RangedDownload:
         async with aclosing(self._remote.read(run.offset, run.end)) as pieces:
             async for piece in pieces:
                 self.fetched_bytes += len(piece)
+                self._count_bytes(len(piece))
                 await self._storage.write(run.offset, [piece])
                 self._there.add(run.offset, run.offset + len(piece))
                 run.offset += len(piece)
@@ -166,9 +172,14 @@ class RangedDownload:
 
 
 @asynccontextmanager
-async def fetch(remote: Ranged, config: FetchConfig, upload: UploadConfig) -> AsyncIterator[RangedDownload]:
+async def fetch(
+    remote: Ranged,
+    config: FetchConfig,
+    upload: UploadConfig,
+    count_bytes: Callable[[int], None] = UNMETERED.count_bytes,
+) -> AsyncIterator[RangedDownload]:
     """Open ``remote`` for downloads; the file exists as long as the context."""
-    video = RangedDownload(remote, config, upload)
+    video = RangedDownload(remote, config, upload, count_bytes)
     video.start()
     try:
         yield video

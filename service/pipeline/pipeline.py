@@ -3,6 +3,7 @@
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.engine.engine import Engine
+from tubelet.service.engine.stage_queue import EngineCosts
 from tubelet.service.ingest.ingest import Ingest, Video
 from tubelet.service.metrics import Metrics, RequestTimings
 from tubelet.service.pipeline.planner import check_options
@@ -11,6 +12,7 @@ from tubelet.service.pipeline.request import Request
 from tubelet.service.pipeline.segments import SegmentAggregator
 from tubelet.service.pipeline.window_stream import WindowStream
 from tubelet.service.pipeline.windows import ClassifiedWindow
+from tubelet.service.types.meter import UNMETERED, Meter
 from tubelet.service.types.request import Options
 from tubelet.service.types.result import Classification, Emit
 
@@ -35,17 +37,22 @@ class Pipeline:
         self._metrics = metrics
 
     def request(
-        self, options: Options, deadline: float | None = None, metrics: Metrics | None = None
+        self,
+        options: Options,
+        deadline: float | None = None,
+        metrics: Metrics | None = None,
+        meter: Meter = UNMETERED,
     ) -> Request:
         """Make a request with ``options`` that is to be answered by ``deadline``, a monotonic time.
 
-        ``metrics`` count it; None: those of the pipeline do.
+        ``metrics`` count it; None: those of the pipeline do. ``meter`` counts what it uses.
 
         Raises:
             UnknownModel: no model is loaded that ``options`` name.
         """
         model = self.registry.find(options.model, options.version)
-        return Request(options, model, RequestTimings(metrics or self._metrics, model.spec.name), deadline)
+        timings = RequestTimings(metrics or self._metrics, model.spec.name)
+        return Request(options, model, timings, deadline, meter)
 
     async def classify(self, video: Video, request: Request, emit: Emit) -> Classification:
         """Classify ``video``; ``emit`` gets its metadata, then segments and progress as they are known.
@@ -56,11 +63,12 @@ class Pipeline:
         model, options, timings = request.model, request.options, request.timings
         self._ingest.check(video)
         check_options(model.spec.sampling, model.spec.preprocessing, options)
-        session = self._engine.session(model, options.priority, request.deadline, timings.metrics)
+        costs = EngineCosts(timings.metrics, request.meter)
+        session = self._engine.session(model, options.priority, request.deadline, costs)
         segments = SegmentAggregator(model.spec, options, model.fingerprint)
         with model.acquire(), timings.time("total"):
             async with (
-                self._ingest.open(video, timings) as file,
+                self._ingest.open(video, timings, request.meter) as file,
                 WindowStream(file, request, session, self._decoders, self._config) as windows,
             ):
                 async for window in windows:
@@ -68,9 +76,9 @@ class Pipeline:
                     for event in segments.add(window):
                         with timings.client_wait():
                             await emit(event)
-        timings.add("queue", session.costs.queue_s)
-        timings.add("encode", session.costs.encode_s)
-        timings.add("classify", session.costs.classify_s)
+        timings.add("queue", costs.queue_s)
+        timings.add("encode", costs.encode_s)
+        timings.add("classify", costs.classify_s)
         answer = segments.classification(timings)
         timings.metrics.video_seconds.inc(answer.metadata.duration_s)
         return answer

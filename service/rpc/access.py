@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from tubelet.models.spec import ModelSpec
 from tubelet.service.config.identities import Identities, Identity, unrestricted
 from tubelet.service.errors import (
     ModelNotAllowed,
+    PriorityNotAllowed,
     RpcNotAllowed,
     Unauthenticated,
     UnknownModel,
@@ -15,6 +17,7 @@ from tubelet.service.errors import (
     quoted,
 )
 from tubelet.service.rpc.request_stream import Context
+from tubelet.service.types.request import Options, Priority
 from tubelet.service.types.uri import Uri
 from tubelet.service.wire.bearer import AUTHORIZATION, from_headers, is_issued
 
@@ -22,6 +25,7 @@ _NOBODY = (
     "this server wants to know who calls: give a token, by --token-file of the command, token of the Python "
     "client, or the header `authorization: Bearer TOKEN`"
 )
+_PRIORITIES = tuple(Priority)  # from the lowest to the highest
 _NAMES = ("x509_common_name", "x509_subject_alternative_name")  # in a certificate, as gRPC calls them
 
 
@@ -120,6 +124,27 @@ def check_uri(identity: Identity, uri: Uri) -> None:
     """
     if not identity.may_fetch(uri):
         raise UriNotAllowed(f"{identity.name} may not have this URI read", field="uri")
+
+
+def limit_priority(identity: Identity, options: Options) -> Options:
+    """Return ``options`` with a priority that ``identity`` may have: the default one is lowered to it.
+
+    Raises:
+        PriorityNotAllowed: the client asked for a higher priority than the default, and may not.
+    """
+    highest = identity.quotas and identity.quotas.highest_priority
+    if highest is None or _PRIORITIES.index(options.priority) <= _PRIORITIES.index(highest):
+        return options
+    if options.priority is Priority.NORMAL:
+        return replace(options, priority=highest)
+    raise PriorityNotAllowed(
+        f"{identity.name} may not ask for priority {options.priority.value}; its quota highest_priority is "
+        f"{highest.value}",
+        field="priority",
+        quota="highest_priority",
+        limit=highest.value,
+        value=options.priority.value,
+    )
 
 
 def _not_allowed(identity: Identity) -> ModelNotAllowed:

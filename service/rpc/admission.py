@@ -1,4 +1,4 @@
-"""Admission control: limits on videos in flight, in total and per client, and by predicted deadline."""
+"""Admission control: quotas, limits on videos in flight, in total and per client, and predicted deadlines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from time import monotonic
 from typing import TypeVar
 
 from tubelet.service.config.config import ServerConfig
-from tubelet.service.errors import ClientOverloaded, DeadlineTooShort, Overloaded
+from tubelet.service.config.identities import Identity, unrestricted
+from tubelet.service.errors import ClientOverloaded, DeadlineTooShort, Overloaded, QuotaExceeded
+from tubelet.service.rpc.quotas import Quotas, nothing_allowed
+from tubelet.service.types.meter import UNMETERED, Meter
 
 T = TypeVar("T")
 
@@ -20,20 +23,23 @@ _MIN_SAMPLES = 8  # answered videos that a prediction needs
 _DEADLINE_MARGIN = 0.75  # of the time left, at most; at 1, half of the answers would be late
 _OVERESTIMATE_RATIO = 0.5  # a prediction was wrong if the video took less than this part of it
 _CLIENT_IDLE_S = 1.0  # without a chunk for this long, a client counts as idle
+_ANYBODY = unrestricted()
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The client of a call, and the seconds until the call's deadline; None if it has none."""
+    """The client of a call, its identity, and the seconds until the call's deadline; None if it has none."""
 
     name: str = ""
     remaining_s: float | None = None
+    identity: Identity = _ANYBODY
 
 
 class Admission:
     """Gives out tickets for videos in flight, or rejects a call with an error."""
 
     def __init__(self, config: ServerConfig) -> None:
+        self.quotas = Quotas()
         self._limiter = _Limiter(config)
         self._predictor = _Predictor()
 
@@ -42,12 +48,16 @@ class Admission:
         """Admit a video of ``caller`` for as long as the context lasts.
 
         Raises:
-            Overloaded, ClientOverloaded, DeadlineTooShort: the video is rejected.
+            QuotaExceeded, Overloaded, ClientOverloaded, DeadlineTooShort: the video is rejected.
         """
+        usage = self.quotas.of(caller.identity)
+        if usage is not None:
+            usage.check()
         with (
-            self._limiter.hold(caller.name) as position,
+            self._limiter.hold(caller) as position,
             self._predictor.ticket(position, caller.remaining_s) as ticket,
         ):
+            ticket.meter = Meter(caller.identity.name) if usage is None else usage.begin()
             yield ticket
 
 
@@ -59,13 +69,14 @@ class _Limiter:
         self._by_client: Counter[str] = Counter()
 
     @contextmanager
-    def hold(self, client: str) -> Iterator[int]:
-        """Count a video of ``client`` until the context ends; yield how many are in flight with it.
+    def hold(self, caller: Caller) -> Iterator[int]:
+        """Count a video of ``caller`` until the context ends; yield how many are in flight with it.
 
         Raises:
-            Overloaded, ClientOverloaded: a limit is reached.
+            Overloaded, ClientOverloaded, QuotaExceeded: a limit is reached.
         """
-        self._check(client)
+        client = caller.name
+        self._check(caller)
         self._by_client[client] += 1
         try:
             yield self._by_client.total()
@@ -74,8 +85,10 @@ class _Limiter:
             if not self._by_client[client]:
                 del self._by_client[client]
 
-    def _check(self, client: str) -> None:
-        config, in_flight, of_client = self._config, self._by_client.total(), self._by_client[client]
+    def _check(self, caller: Caller) -> None:
+        config, in_flight, of_client = self._config, self._by_client.total(), self._by_client[caller.name]
+        quotas = caller.identity.quotas
+        quota = quotas and quotas.videos_in_flight
         if in_flight >= config.max_videos_in_flight:
             raise Overloaded(
                 f"{in_flight} videos are in flight, the limit is {config.max_videos_in_flight}; "
@@ -84,7 +97,9 @@ class _Limiter:
                 limit=config.max_videos_in_flight,
                 value=in_flight,
             )
-        if config.max_videos_per_client is not None and of_client >= config.max_videos_per_client:
+        if quota is not None:
+            _check_quota(caller.identity.name, quota, of_client, config.retry_after_s)
+        elif config.max_videos_per_client is not None and of_client >= config.max_videos_per_client:
             raise ClientOverloaded(
                 f"{of_client} videos of this client are in flight, its limit is "
                 f"{config.max_videos_per_client}; try again in {config.retry_after_s:g} s",
@@ -92,6 +107,25 @@ class _Limiter:
                 limit=config.max_videos_per_client,
                 value=of_client,
             )
+
+
+def _check_quota(name: str, quota: int, in_flight: int, retry_after_s: float) -> None:
+    """Check the quota of videos in flight of the identity ``name``.
+
+    Raises:
+        QuotaExceeded: it is reached.
+    """
+    if not quota:
+        raise nothing_allowed(name, "videos_in_flight")
+    if in_flight >= quota:
+        raise QuotaExceeded(
+            f"{in_flight} videos of {name} are in flight, its quota videos_in_flight is {quota}; try again "
+            f"in {retry_after_s:g} s",
+            retry_after_s=retry_after_s,
+            quota="videos_in_flight",
+            limit=quota,
+            value=in_flight,
+        )
 
 
 class _Predictor:
@@ -175,6 +209,7 @@ class AdmissionTicket:
     deadline: float | None  # monotonic time of the call's deadline
     predicted_s: float | None  # of a trial, which is predicted to be late
     waiting_for_client_since: float | None = field(default_factory=monotonic)  # None: not waiting
+    meter: Meter = UNMETERED
 
     @property
     def is_client_idle(self) -> bool:

@@ -12,7 +12,7 @@ from tubelet.service.engine.served_model import ServedModel
 from tubelet.service.errors import MalformedOption, MessageOutOfOrder, ModelNotAllowed, UnknownModel
 from tubelet.service.metrics import Metrics
 from tubelet.service.pipeline.pipeline import Pipeline
-from tubelet.service.rpc.access import check_model, check_uri, guard_model
+from tubelet.service.rpc.access import check_model, check_uri, guard_model, limit_priority
 from tubelet.service.rpc.admission import Admission, Caller
 from tubelet.service.rpc.calls import Call, Calls
 from tubelet.service.rpc.request_stream import (
@@ -128,9 +128,9 @@ class Servicer(VideoClassifierServicer):
             self._metrics.videos_in_flight.track_inprogress(),
         ):
             asked = await read_options(messages, call.context, self._idle_timeout_s)
-            options, uri = options_from_proto(asked), uri_from_proto(asked)
+            options, uri = limit_priority(call.identity, options_from_proto(asked)), uri_from_proto(asked)
             with guard_model(call.identity, options.model):
-                request = self._pipeline.request(options, ticket.deadline)
+                request = self._pipeline.request(options, ticket.deadline, meter=ticket.meter)
                 check_model(call.identity, request.model.spec)
             if uri is not None:
                 check_uri(call.identity, uri)
@@ -210,7 +210,7 @@ async def _refuse_further_messages(messages: AsyncIterator[Message], work: Corou
 def _caller(call: Call) -> Caller:
     """Identify the client by its identity, or else by its address without the port."""
     name = call.identity.name or call.context.peer().rpartition(":")[0]
-    return Caller(name, call.context.time_remaining())
+    return Caller(name, call.context.time_remaining(), call.identity)
 
 
 async def fill_message(answer: Classification, message: classification_pb2.Classification) -> None:

@@ -116,10 +116,12 @@ async def open_server(config: Config) -> AsyncIterator[RunningServer]:
     async with AsyncExitStack() as stack:
         _check_exposure(config.server, addresses)
         tls = identities = keys = None
+        admission = Admission(config.server)
         if config.server.tls.certificate is not None:
             tls = await stack.enter_async_context(ServerTls(config.server.tls, metrics))
         if config.server.access.identities is not None:
-            identities = IdentitiesFile(config.server.access.identities, metrics)
+            file, defaults = config.server.access.identities, config.server.access.quotas
+            identities = IdentitiesFile(file, metrics, defaults, admission.quotas.follow)
             await stack.enter_async_context(identities)
         if config.server.access.jwt.issuer:
             keys = await stack.enter_async_context(_issuer_keys(config.server.access.jwt, metrics))
@@ -136,7 +138,8 @@ async def open_server(config: Config) -> AsyncIterator[RunningServer]:
         stages = await stack.enter_async_context(open_stages(config, metrics))
         access = Access(identities and identities.current, keys and keys.tokens.name_of)
         calls = Calls(access, metrics, config.log.sample)
-        health = await stack.enter_async_context(_serving(server, config, stages.pipeline, calls, metrics))
+        servicer = Servicer(stages.pipeline, admission, metrics, calls, config.upload.idle_timeout_s)
+        health = await stack.enter_async_context(_serving(server, config, servicer, calls))
         await _warm_up(stages.pipeline)
         await stages.decoders.reset_busy_time()
         metrics.count_decoder_seconds(lambda: stages.decoders.busy_s)
@@ -252,10 +255,9 @@ def _bound(
 
 @asynccontextmanager
 async def _serving(
-    server: grpc.aio.Server, config: Config, pipeline: Pipeline, calls: Calls, metrics: Metrics
+    server: grpc.aio.Server, config: Config, servicer: Servicer, calls: Calls
 ) -> AsyncIterator[Health]:
     """Start to answer calls, with a health of NOT_SERVING, which is yielded; drain when the context ends."""
-    servicer = Servicer(pipeline, Admission(config.server), metrics, calls, config.upload.idle_timeout_s)
     add_to(server, servicer)
     health = Health(SERVICE)
     await health.set_ready(ready=False)

@@ -2,15 +2,18 @@
 
 import random
 from collections import Counter
+from math import inf
 from time import monotonic
 
-from tubelet.service.errors import StorageFull
+from tubelet.service.errors import QuotaExceeded, StorageFull
 from tubelet.service.wire.connection_failure import CONNECTION_LOST
 from tubelet.service.wire.status import ServerError
 
 # The most tries of a video, by the reason of its failure. After a lost connection, the server may have been
 # restarted; if its disk is full, the video may be larger than the disk. Other reasons have no limit.
 _MAX_TRIES = {CONNECTION_LOST: 2, StorageFull.reason: 3}
+# Without a timeout of the caller, the longest pause for a reason. A quota of a day may take hours to be free.
+_MAX_PAUSES_S = {QuotaExceeded.reason: 60.0}
 _JITTER = 1.5  # largest factor that lengthens a pause, so that rejected calls do not return together
 
 
@@ -39,6 +42,10 @@ class Retries:
         )
         pause_s = (error.retry_after_s or 0) * random.uniform(1, _JITTER)
         left_s = self.timeout_s
-        if is_last or (left_s is not None and pause_s >= left_s):
+        if left_s is None:
+            is_too_long = (error.retry_after_s or 0) > _MAX_PAUSES_S.get(error.reason, inf)
+        else:
+            is_too_long = pause_s >= left_s
+        if is_last or is_too_long:
             raise error
         return pause_s

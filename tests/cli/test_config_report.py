@@ -80,7 +80,7 @@ def test_config_equals_what_a_server_reads(file: Path) -> None:
             table = reduce(lambda found, part: found[part], tables, config)
             assert table.pop(name) == row["value"]
     assert config["server"].pop("tls") == {}
-    assert config["server"].pop("access") == {"jwt": {}}
+    assert config["server"].pop("access") == {"jwt": {}, "quotas": {}}
     assert {stage: left for stage, left in config.items() if left} == {
         "fetch": {"options": config["fetch"]["options"]}
     }
@@ -99,6 +99,12 @@ def test_config_output_is_a_configuration_file(tmp_path: Path, monkeypatch: pyte
     again = tmp_path / "again.toml"
     again.write_text(text)
     assert load_config(again).model_dump() == config.model_dump()
+
+
+def test_quotas_are_said_to_count_in_each_replica() -> None:
+    text = printed()
+    assert "[server.access.quotas]  # of each identity; each replica counts for itself\n" in text
+    assert tomllib.loads(text)["server"]["access"]["quotas"] == {}
 
 
 def test_secrets_are_masked(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,8 @@ from tests.support.identities import TABLES, TOKENS, hash_of
 from tubelet.service.config.config import load_config
 from tubelet.service.config.identities import Identities, Rpc, parse_identities
 from tubelet.service.config.problems import BadConfig
+from tubelet.service.config.quotas import MOST, QuotasConfig
+from tubelet.service.types.request import Priority
 from tubelet.service.types.uri import parse_uri
 from tubelet.v1 import video_classifier_pb2 as pb
 
@@ -111,6 +113,21 @@ def test_rpcs_are_those_of_the_protocol() -> None:
         ),
         ("[a]\nuris = ['clips']", '[a] uris must be "all", or a list of prefixes of URIs'),
         ("[a]\nmetrics = 'SECRET'", "[a] metrics must be true or false"),
+        (
+            "[a]\nvideos_in_flight = -1",
+            f"[a] videos_in_flight must be a whole number, at least 0 and at most {MOST}",
+        ),
+        ("[a]\nvideos_per_minute = 'SECRET'", "[a] videos_per_minute must be a whole number"),
+        ("[a]\nvideos_per_minute = '60'", "[a] videos_per_minute must be a whole number"),
+        ("[a]\nvideos_per_minute = true", "[a] videos_per_minute must be a whole number"),
+        ("[a]\nbytes_per_day = 1e9", "[a] bytes_per_day must be a whole number"),
+        ("[a]\nbytes_per_day = inf", "[a] bytes_per_day must be a whole number"),
+        (f"[a]\nbytes_per_day = {10**16}", "[a] bytes_per_day must be a whole number"),
+        (f"[a]\nbytes_per_day = {10**400}", "[a] bytes_per_day must be a whole number"),
+        ("[a]\ndevice_seconds_per_hour = [1]", "[a] device_seconds_per_hour must be a whole number"),
+        ("[a]\nvideos_per_hour = 1", "[a] videos_per_hour: no such key (closest: videos_per_minute)"),
+        ("[a]\nhighest_priority = 'SECRET'", '[a] highest_priority must be one of "low", "normal", "high"'),
+        ("[a]\nhighest_priority = 2", '[a] highest_priority must be one of "low", "normal", "high"'),
         ("a = 'SECRET'", "'a' must be a table"),
         ('["a b"]', "a name of an identity has 1 to 200 visible ASCII characters"),
         ('["a\\nb"]', "a name of an identity has 1 to 200 visible ASCII characters"),
@@ -125,6 +142,17 @@ def test_a_wrong_file_is_described_without_its_values(content: str | bytes, said
     assert HASH[:20] not in found
 
 
+def test_quotas_are_those_of_the_table_then_the_defaults() -> None:
+    text = "[a]\nvideos_per_minute = 0\nbytes_per_day = 7\nhighest_priority = 'low'\n[b]\n"
+    defaults = QuotasConfig(videos_per_minute=5, videos_in_flight=3, highest_priority=Priority.HIGH)
+    known = parse_identities(text.encode(), PATH, defaults).by_name
+    assert known["a"].quotas == QuotasConfig(
+        videos_in_flight=3, videos_per_minute=0, bytes_per_day=7, highest_priority=Priority.LOW
+    )
+    assert known["b"].quotas == defaults
+    assert parsed("[a]\nrpcs = 'all'").by_name["a"].quotas is None
+
+
 def test_a_half_written_file_allows_nothing_more() -> None:
     text = TABLES.format(**{name: hash_of(token) for name, token in TOKENS.items()})
     whole, read = parsed(text), 0
@@ -136,10 +164,31 @@ def test_a_half_written_file_allows_nothing_more() -> None:
         read += 1
         for name, identity in part.by_name.items():
             for key, value in identity.allowed:
-                assert value in ((), False) or value == getattr(whole.by_name[name].allowed, key), (cut, name)
+                assert value in ((), False, None) or value == getattr(whole.by_name[name].allowed, key), (
+                    cut,
+                    name,
+                )
     assert read > 10
 
 
 def test_the_settings_need_each_other() -> None:
     with pytest.raises(BadConfig, match=r"metrics_token needs server\.access\.identities"):
         load_config(server={"access": {"metrics_token": True}})
+    with pytest.raises(BadConfig, match=r"quotas need server\.access\.identities"):
+        load_config(server={"access": {"quotas": {"videos_per_minute": 1}}})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("videos_per_minute", -1, "Input should be greater than or equal to 0; found -1"),
+        ("bytes_per_day", 10**16, f"Input should be less than or equal to {MOST}"),
+        ("bytes_per_day", 1.5, "Input should be a valid integer"),
+        ("highest_priority", "urgent", "Input should be 'low', 'normal' or 'high'; found 'urgent'"),
+        ("videos_per_hour", 1, "no such key (closest: server.access.quotas.videos_per_minute)"),
+    ],
+)
+def test_wrong_default_quotas_are_described(key: str, value: object, said: str) -> None:
+    with pytest.raises(BadConfig) as caught:
+        load_config(server={"access": {"identities": "identities.toml", "quotas": {key: value}}})
+    assert f"server.access.quotas.{key}: {said}" in str(caught.value)

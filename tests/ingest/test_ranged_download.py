@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tubelet.service.config.config import FetchConfig, UploadConfig
-from tubelet.service.errors import FetchFailed, UploadTooLarge, UriChanged
+from tubelet.service.errors import FetchFailed, QuotaExceeded, UploadTooLarge, UriChanged
 from tubelet.service.ingest.anonymous_file import AnonymousFile
 from tubelet.service.ingest.ranged_download import RangedDownload, fetch
 
@@ -124,6 +124,23 @@ async def test_limit_applies_to_fetched_bytes_not_to_the_file() -> None:
             await video.wait(50 * _BLOCK, 50 * _BLOCK + 1)
         assert caught.value.metadata == {"limit": str(3 * _BLOCK), "value": f">={4 * _BLOCK}"}
         assert video.fetched_bytes == 3 * _BLOCK
+
+
+async def test_each_piece_is_counted_and_an_error_of_that_ends_the_download() -> None:
+    """A piece that is too many is counted, and is the last one."""
+    counted: list[int] = []
+
+    def count(size: int) -> None:
+        counted.append(size)
+        if sum(counted) > 2 * _BLOCK:
+            raise QuotaExceeded("too many", retry_after_s=None)
+
+    remote = Bytes(content(100))
+    async with fetch(remote, _CONFIG, UploadConfig(), count) as video:
+        await check(video, remote, 0, 2 * _BLOCK)
+        with pytest.raises(QuotaExceeded):
+            await video.wait(50 * _BLOCK, 51 * _BLOCK)
+        assert sum(counted) == video.fetched_bytes <= 2 * _BLOCK + counted[-1]
 
 
 async def test_retry_requests_only_what_is_missing() -> None:

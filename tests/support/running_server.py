@@ -65,10 +65,12 @@ OPTIONS = pb.ClassifyRequest(options=classification_pb2.ClassifyOptions())
 class Upload:
     """A call whose chunks the test sends one by one."""
 
-    def __init__(self, stub: VideoClassifierStub, timeout_s: float | None = None) -> None:
+    def __init__(
+        self, stub: VideoClassifierStub, timeout_s: float | None = None, metadata: Any = None
+    ) -> None:
         self._parts: list[bytes | None] = []
         self._more = threading.Semaphore(0)
-        self.call = stub.Classify.future(self._messages(), timeout=timeout_s)
+        self.call = stub.Classify.future(self._messages(), timeout=timeout_s, metadata=metadata)
 
     def send(self, chunk: bytes | None) -> None:
         """Send ``chunk``; None ends the upload."""
