@@ -5,13 +5,14 @@ import stat
 from asyncio import CancelledError
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
+from tubelet.service.cli.classify.answer_files import AnswerFiles, FileOptions
 from tubelet.service.cli.classify.output import (
     JsonOutput,
     NoOutput,
@@ -46,7 +47,7 @@ _NO_ANSWER = "UNAVAILABLE"  # the code of failures that are the server's, not th
 
 @dataclass(frozen=True, slots=True)
 class OutputOptions:
-    """The form in which answers are printed, and the file that keeps them."""
+    """The form in which answers are printed, and the files that hold them."""
 
     as_json: bool = False
     stream: bool = False  # with ``as_json``: print events, too
@@ -54,6 +55,7 @@ class OutputOptions:
     all_segments: bool = False
     out: Path | None = None  # keeps the results; no text is printed then
     retry_failed: bool = False
+    files: FileOptions = field(default_factory=FileOptions)
 
 
 async def classify_all(
@@ -67,8 +69,8 @@ async def classify_all(
     """Classify the sources, ``jobs`` at a time, and return the exit status.
 
     Answers go to standard output or to ``output.out``; progress and failures go to standard error. If
-    ``output.out`` cannot be written, answers are printed as JSON, and the exit status is 1. On Ctrl-C, the
-    segments so far are printed.
+    ``output.out`` cannot be written, answers are printed as JSON, and the exit status is 1. It is 1, too, if
+    one of ``output.files`` cannot be written. On Ctrl-C, the segments so far are printed.
 
     Raises:
         BrokenPipeError: the reader of standard output has gone.
@@ -77,7 +79,7 @@ async def classify_all(
         tubelet.models.errors.UnknownModel: ``output.out`` is set, and there is no such model.
     """
     errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
-    status = INTERRUPTED
+    status, named = INTERRUPTED, sources
     with cancel_on_ctrl_c():
         async with AsyncExitStack() as stack:
             log, failed_before, problem = None, 0, None
@@ -89,6 +91,9 @@ async def classify_all(
                 except UnwritableResults as error:
                     problem, output = error, replace(output, out=None, as_json=True)
             run = _Run(sources, jobs, output, log, errors)
+            run.files = stack.enter_context(
+                AnswerFiles(output.files, named, run.report_lost_results, continues=bool(log and log.done))
+            )
             if problem is not None:
                 run.report_lost_results(f"{problem}; the answers are printed")
             run.report_problems()
@@ -126,6 +131,7 @@ class _Run:
         self.numbers = [number for number, source in enumerate(sources) if source.problem is None]
         self.progress = RunProgress([source.name for source in sources], jobs)
         self.region = LiveRegion(errors, lambda: self.progress)
+        self.files: AnswerFiles | None = None
         self._sources = sources
         self._options = output
         self._log = log
@@ -155,6 +161,8 @@ class _Run:
             self._notify(failure_text(self._sources[number].name, item), "red")
         self._keep(number, item)
         self._output.answer(number, item, before)
+        if self.files is not None:
+            self.files.add(self._sources[number], item)
 
     def interrupt(self) -> None:
         """Print the segments so far of the videos in progress, and how to continue."""

@@ -92,6 +92,23 @@ def classify(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="With --out: classify videos again that failed before.")
     ] = False,
+    csv: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write the labels of all segments to this table."),
+    ] = None,
+    srt: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.srt|FOLDER",
+            help="Also write labels as SubRip subtitles; a folder for several videos.",
+        ),
+    ] = None,
+    vtt: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.vtt|FOLDER", help="Also write labels as WebVTT subtitles, which browsers show."
+        ),
+    ] = None,
     model: ModelOption = "",
     version: ModelVersion = "",
     top_k: Annotated[int, typer.Option(min=1, metavar="N", help="Number of labels, best first.")] = 3,
@@ -140,6 +157,7 @@ def classify(
     ] = "normal",
 ) -> None:
     """Classify videos. One failed video does not stop the others; the exit status is then 1."""
+    from tubelet.service.cli.classify.answer_files import FileOptions
     from tubelet.service.cli.classify.classify import OutputOptions, classify_all
     from tubelet.service.cli.runs.video_sources import find_videos
     from tubelet.service.types.request import Options, Priority, Sliding, WholeVideo
@@ -170,10 +188,15 @@ def classify(
         thumbnails=thumbnails,
         priority=Priority(priority),
     )
-    output = OutputOptions(as_json, stream, in_order, all_segments, out, retry_failed)
+    files = FileOptions(csv, srt, vtt)
+    output = OutputOptions(as_json, stream, in_order, all_segments, out, retry_failed, files)
     client = client_flags(server, tls, ca, cert, key, server_name, token, token_file)
     with report_errors(as_json=as_json):
         settings = load_config(config, client=client)
         sources = find_videos(videos or (), list_file, recursive=recursive)
+        if files.single_files and len(sources) > 1:
+            raise typer.BadParameter(
+                f"{files.single_files[0]} has room for one video; name a folder for {len(sources)}"
+            )
         status = asyncio.run(classify_all(sources, options, server, settings, output, jobs))
     raise typer.Exit(status)

@@ -137,10 +137,14 @@ def _check_settings(path: Path, before: dict[str, Any], settings: dict[str, Any]
 
 def _append(file: BinaryIO, content: dict[str, Any]) -> None:
     """Append a line; if that fails, restore the file and raise OSError."""
-    line = (json.dumps(content, ensure_ascii=False) + "\n").encode()
+    append_whole(file, (json.dumps(content, ensure_ascii=False) + "\n").encode())
+
+
+def append_whole(file: BinaryIO, data: bytes) -> None:
+    """Append ``data`` to an unbuffered file; if that fails, restore the file and raise OSError."""
     end = file.seek(0, os.SEEK_END)
     try:
-        rest = memoryview(line)
+        rest = memoryview(data)
         while rest:
             rest = rest[file.write(rest) :]
     except OSError:
