@@ -34,6 +34,7 @@ from tubelet.service.cli.options import (
     TokenFile,
     TokenText,
     UseTls,
+    check_exclusive,
     client_flags,
     model_ref,
     views,
@@ -152,14 +153,15 @@ app.command(
 
 @app.command(
     epilog=examples(
-        "tubelet evaluate kinetics/val --model NAME --clips 10 --crops 3",
-        "tubelet evaluate val.csv --server localhost:8500 --out evaluation",
+        "tubelet evaluate kinetics/val --model NAME --html report.html",
+        "tubelet evaluate --compare evaluation-a evaluation-b",
     )
 )
 def evaluate(
     data: Annotated[
-        Path, typer.Argument(help="A folder with a folder for each class, or a list of paths and labels.")
-    ],
+        Path | None,
+        typer.Argument(help="A folder with a folder for each class, or a list of paths and labels."),
+    ] = None,
     model: ModelOption = "",
     version: ModelVersion = "",
     clips: Clips = None,
@@ -180,9 +182,30 @@ def evaluate(
             metavar="FOLDER", help="Folder for answers and report; default: evaluation-NAME-VERSION."
         ),
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", dir_okay=False, help="Write the report as one HTML page, with pictures."
+        ),
+    ] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(metavar="A B", help="Compare the evaluations in two folders, on their common videos."),
+    ] = None,
 ) -> None:
     """Measure a model's accuracy on labelled videos. Run it again to continue. Exit status 1: all failed."""
-    from tubelet.service.cli.evaluation.evaluate import run_evaluation
+    if compare is not None:
+        asked = {"--model": model, "--version": version, "--clips": clips, "--crops": crops}
+        asked |= {"DATA": data, "--server": server, "--out": out, "--config": config}
+        check_exclusive({"--compare": True}, {flag: bool(value) for flag, value in asked.items()})
+        from tubelet.service.cli.evaluation.comparison_output import print_comparison
+
+        with report_errors(as_json=as_json):
+            print_comparison(*compare, html, as_json=as_json)
+        return
+    if data is None:
+        raise typer.BadParameter("DATA is missing: labelled videos to classify; or --compare A B")
+    from tubelet.service.cli.evaluation.evaluate import EvaluationOutput, run_evaluation
     from tubelet.service.types.request import Options, Sliding
 
     ref = model_ref(model, version)
@@ -190,7 +213,8 @@ def evaluate(
     client = client_flags(server, tls, ca, cert, key, server_name, token, token_file)
     with report_errors(as_json=as_json):
         settings = load_config(config, client=client)
-        asyncio.run(run_evaluation(data, options, out, server, settings, as_json=as_json))
+        output = EvaluationOutput(out, as_json, html)
+        asyncio.run(run_evaluation(data, options, output, server, settings))
 
 
 @app.command(epilog=examples("tubelet demo", "tubelet demo clip.mp4"))

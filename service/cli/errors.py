@@ -85,11 +85,13 @@ def user_errors() -> Iterator[ErrorRow]:
     yield BadToken, "INVALID_ARGUMENT", "BAD_TOKEN", 2
     yield OSError, "FAILED_PRECONDITION", "SYSTEM_ERROR", 1
 
+    from tubelet.service.cli.evaluation.comparison import InvalidComparison
     from tubelet.service.cli.evaluation.dataset import InvalidDataset
     from tubelet.service.cli.evaluation.evaluate import AllVideosFailed, EvaluationAborted
     from tubelet.service.cli.runs.results_log import ResultsInUse, ResultsMismatch
 
     yield InvalidDataset, "INVALID_ARGUMENT", "INVALID_DATASET", 2
+    yield InvalidComparison, "INVALID_ARGUMENT", "INVALID_COMPARISON", 2
     yield ResultsMismatch, "FAILED_PRECONDITION", "RESULTS_MISMATCH", 2
     yield ResultsInUse, "FAILED_PRECONDITION", "RESULTS_IN_USE", 2
     yield EvaluationAborted, "ABORTED", "EVALUATION_ABORTED", 2

@@ -20,8 +20,9 @@ from tubelet.service.cli.evaluation.dataset import (
     with_model_labels,
 )
 from tubelet.service.cli.evaluation.outcomes import TOP_K, Outcome, outcome_line, read_outcome
+from tubelet.service.cli.evaluation.page import by_importance, evaluation_page, save_page
 from tubelet.service.cli.evaluation.report import Report, make_report, report_json
-from tubelet.service.cli.evaluation.report_text import report_text
+from tubelet.service.cli.evaluation.report_text import report_text, title
 from tubelet.service.cli.runs.live_region import LiveRegion
 from tubelet.service.cli.runs.progress import RunProgress
 from tubelet.service.cli.runs.results_log import ResultsLog, open_results
@@ -38,6 +39,7 @@ from tubelet.service.types.request import MAX_TOP_K, Options, Views
 from tubelet.service.types.result import Activation, Classification
 
 _JOBS = 8
+_MAX_LATE_THUMBNAILS = 200  # for which videos of an earlier run are classified again
 
 
 class EvaluationAborted(Exception):
@@ -67,17 +69,27 @@ class _RunStats:
         return dict(Counter(each.reason or each.code for each in self.failures.values()).most_common())
 
 
+@dataclass(frozen=True, slots=True)
+class EvaluationOutput:
+    """Where the answers and the report of an evaluation go: a folder, standard output, a page."""
+
+    out: Path | None = None  # default: a folder named after the model
+    as_json: bool = False
+    html: Path | None = None
+
+
 async def run_evaluation(
-    data: Path, requested: Options, out: Path | None, server: str | None, config: Config, *, as_json: bool
+    data: Path, requested: Options, output: EvaluationOutput, server: str | None, config: Config
 ) -> None:
     """Measure the requested model, version and windowing on labelled videos, and print a report.
 
-    ``out`` gets results.jsonl (every answer), report.json and confusion.png.
+    The folder gets results.jsonl (every answer), report.json and confusion.png.
 
     Raises:
         InvalidDataset: the data cannot be read, or its labels are not the model's.
-        ResultsMismatch, ResultsInUse: ``out`` holds results of other options or data, or another run is
+        ResultsMismatch, ResultsInUse: the folder holds results of other options or data, or another run is
             writing to it.
+        OSError: a file cannot be written; the answers so far are kept.
         EvaluationAborted: the options are wrong; the answers so far are kept.
         AllVideosFailed: every video failed; standard error has the reason of each.
         ServerError, UnknownModel: there is no such server or model, or the server is gone; the answers so far
@@ -91,8 +103,14 @@ async def run_evaluation(
             "no answer could be wrong"
         )
     videos = with_model_labels(videos, model.name, model.labels)
-    options = Options(model.name, model.version, top_k=_top_k(model), windowing=requested.windowing)
-    out = out or Path(f"evaluation-{model.name}-{model.version}")
+    options = Options(
+        model.name,
+        model.version,
+        top_k=_top_k(model),
+        windowing=requested.windowing,
+        thumbnails=0 if output.html is None else 1,
+    )
+    out = output.out or Path(f"evaluation-{model.name}-{model.version}")
     settings = _settings(data, options)
     notes = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     # The average precision of a multi-label model's classes needs the scores of all labels.
@@ -105,6 +123,11 @@ async def run_evaluation(
             notes.print(f"resumed: {done}, in {out}")
         try:
             stats = await _classify(todo, options, results, server, config)
+            if output.html is not None:
+                missing = _lacking_thumbnails(videos, results)
+                late = await _classify(missing, options, results, server, config)
+                for name, failure in late.failures.items():
+                    notes.print(f"no picture of {name}: {failure.message}")
         except CancelledError:  # Ctrl-C
             kept = f"{len(results.done)} of {len(videos)} videos are done, in {out}"
             notes.print(f"interrupted: {kept}; run the same command again to continue")
@@ -117,27 +140,32 @@ async def run_evaluation(
     if not outcomes:
         raise AllVideosFailed(f"no video could be classified: all {len(videos)} failed")
     report = make_report(outcomes, model.labels)
-    if is_multi_label:
-        notes.print(_multi_label_note(model.name, report))
-    _write_report(report, stats, settings, out, as_json=as_json)
+    note = _multi_label_note(model.name, report) if is_multi_label else ""
+    if note:
+        notes.print(note)
+    run = {
+        "videos_per_s": stats.videos_per_s,
+        "failures": stats.failures_by_reason,
+        "skipped": [{"video": name, **asdict(failure)} for name, failure in stats.failures.items()],
+    }
+    _write_report(report, settings | report_json(report) | run, out, as_json=output.as_json)
+    if output.html is not None:
+        save_page(output.html, evaluation_page(report, outcomes, settings | run, note))
+        if not output.as_json:
+            print(f"the page is {output.html}")
 
 
-def _write_report(
-    report: Report, stats: _RunStats, settings: dict[str, Any], out: Path, *, as_json: bool
-) -> None:
+def _write_report(report: Report, content: dict[str, Any], out: Path, *, as_json: bool) -> None:
     """Write report.json and confusion.png to ``out``, and print the report."""
-    skipped = [{"video": name, **asdict(failure)} for name, failure in stats.failures.items()]
-    run = {"videos_per_s": stats.videos_per_s, "failures": stats.failures_by_reason, "skipped": skipped}
-    content = settings | report_json(report) | run
     (out / "report.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     draw_confusion(report.labels, report.confusion).save(out / "confusion.png")
     if as_json:
         print(json.dumps(content, ensure_ascii=False))
         return
-    rate = "" if stats.videos_per_s is None else f", {stats.videos_per_s:.2f} videos/s"
-    reasons = ", ".join(f"{count} {reason}" for reason, count in stats.failures_by_reason.items())
-    skipped_text = f"{len(skipped)} skipped" + (f" ({reasons})" if reasons else "")
-    print(f"{_title(settings)}: {report.videos} videos, {skipped_text}{rate}\n")
+    rate = "" if content["videos_per_s"] is None else f", {content['videos_per_s']:.2f} videos/s"
+    reasons = ", ".join(f"{count} {reason}" for reason, count in content["failures"].items())
+    skipped = f"{len(content['skipped'])} skipped" + (f" ({reasons})" if reasons else "")
+    print(f"{title(content)}: {report.videos} videos, {skipped}{rate}\n")
     print(f"{report_text(report)}\n\nreport.json, confusion.png and results.jsonl are in {out}")
 
 
@@ -166,13 +194,20 @@ async def _classify(
                 continue
             progress.end(number, item)
             if isinstance(item, Classification):
-                results.add(outcome_line(video, item))
+                results.add(outcome_line(video, item, with_thumbnail=options.thumbnails > 0))
             elif item.reason == "MALFORMED_OPTION":
                 raise EvaluationAborted(f"evaluation stopped at {video.name}: {item.message}")
             else:
                 stats.failures[video.name] = item
         stats.classified, stats.seconds = progress.classified, progress.elapsed_s
     return stats
+
+
+def _lacking_thumbnails(videos: Sequence[LabelledVideo], results: ResultsLog[Outcome]) -> list[LabelledVideo]:
+    """Return the videos that a page shows first, and that were classified without a thumbnail."""
+    shown = by_importance(list(results.done.values()))[:_MAX_LATE_THUMBNAILS]
+    names = {outcome.video for outcome in shown if outcome.thumbnail is None}
+    return [video for video in videos if video.name in names]
 
 
 def _top_k(model: ModelInfo) -> int:
@@ -203,13 +238,3 @@ def _settings(data: Path, options: Options) -> dict[str, Any]:
         "clips": views and views.clips,
         "crops": views and views.crops,
     }
-
-
-def _title(settings: dict[str, Any]) -> str:
-    """Format the settings of an evaluation as its title."""
-    windowing = (
-        "sliding windows"
-        if settings["clips"] is None
-        else f"{settings['clips']} clips x {settings['crops']} crops"
-    )
-    return f"{settings['model']} {settings['version']}, {windowing}, {settings['data']}"

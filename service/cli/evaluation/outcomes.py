@@ -1,5 +1,6 @@
 """The outcome of a classified video, true label and predicted ones, and its line of ``results.jsonl``."""
 
+from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,13 +17,15 @@ TOP_K = 5  # the number of labels that an outcome needs
 class Outcome:
     """One classified video: its name, its true label, and at most five predicted ones, best first.
 
-    ``scores`` has the score of each of the model's labels, if the answer had them all.
+    ``scores`` has the score of each of the model's labels, if the answer had them all. ``thumbnail`` is a
+    JPEG; b"" if the answer came without one, None if none was asked for.
     """
 
     video: str
     label: str
     predicted: tuple[Label, ...]
     scores: np.ndarray | None = field(default=None, repr=False)  # (K,) float32
+    thumbnail: bytes | None = field(default=None, repr=False)
 
     @property
     def best(self) -> Label:
@@ -39,10 +42,13 @@ class Outcome:
         return self if label == self.label else replace(self, label=label)
 
 
-def outcome_line(video: LabelledVideo, answer: Classification) -> dict[str, Any]:
-    """Return the line of ``results.jsonl`` for a video."""
+def outcome_line(video: LabelledVideo, answer: Classification, *, with_thumbnail: bool) -> dict[str, Any]:
+    """Return the line of ``results.jsonl`` for a video; the thumbnail is a JPEG in base64, or ""."""
     labels = [{"label": label.name, "score": label.score} for label in answer.labels]
-    return {"video": video.name, "label": video.label, "labels": labels}
+    line = {"video": video.name, "label": video.label, "labels": labels}
+    if with_thumbnail:
+        line["thumbnail"] = b64encode(answer.thumbnails[0].jpeg).decode() if answer.thumbnails else ""
+    return line
 
 
 def read_outcome(line: dict[str, Any], index_of: Mapping[str, int]) -> Outcome:
@@ -53,4 +59,5 @@ def read_outcome(line: dict[str, Any], index_of: Mapping[str, int]) -> Outcome:
     if index_of and len(found) == len(index_of):
         scores = np.empty(len(found), np.float32)
         scores[[index_of[each["label"]] for each in found]] = [each["score"] for each in found]
-    return Outcome(line["video"], line["label"], predicted, scores)
+    thumbnail = b64decode(line["thumbnail"]) if "thumbnail" in line else None
+    return Outcome(line["video"], line["label"], predicted, scores, thumbnail)

@@ -1,13 +1,17 @@
-"""The report of an evaluation as text."""
+"""The report of an evaluation, and the comparison of two, as text."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
+from tubelet.service.cli.evaluation.comparison import Comparison
 from tubelet.service.cli.evaluation.measures import BINS, Interval
+from tubelet.service.cli.evaluation.outcomes import Outcome
 from tubelet.service.cli.evaluation.report import Report
 from tubelet.service.report.text import printable
 
 _MAX_CLASSES_AS_TEXT = 20  # of a confusion matrix; more do not fit on a terminal
 _MISTAKES = 5
+_DISAGREEMENTS = 10
 
 
 def report_text(report: Report) -> str:
@@ -19,6 +23,47 @@ def report_text(report: Report) -> str:
     if report.mistakes:
         lines += ["", *_mistake_lines(report)]
     return "\n".join(lines)
+
+
+def comparison_text(found: Comparison) -> str:
+    """Format a comparison as text."""
+    counts = found.counts
+    lines = [
+        f"A  {title(found.settings_a)}: {found.videos_a} videos",
+        f"B  {title(found.settings_b)}: {found.videos_b} videos",
+        "",
+        f"top 1 of A  {counts.accuracy_a:6.3f}  (95 %: {interval_text(found.interval_a)})",
+        f"top 1 of B  {counts.accuracy_b:6.3f}  (95 %: {interval_text(found.interval_b)})",
+        f"B minus A   {counts.difference:+.3f}  (95 %: {interval_text(found.difference_interval, '+')})",
+        f"{counts.videos} common videos: {counts.both} right in both, {counts.only_a} only in A, "
+        f"{counts.only_b} only in B, {counts.neither} in neither",
+    ]
+    label_width = max(map(len, ("class", *(label for label, _ in found.classes))))
+    lines += ["", f"{'class':{label_width}}  videos      A      B   B - A"]
+    lines += [
+        f"{label:{label_width}}  {each.videos:6}  {each.accuracy_a:.3f}  {each.accuracy_b:.3f}  "
+        f"{each.difference:+.3f}"
+        for label, each in found.classes
+    ]
+    if disagreements := found.disagreements:
+        lines += ["", f"{len(disagreements)} videos get different labels; the surest of them"]
+        lines += [
+            printable(f"{pair.a.label}: A {_answer(pair.a)}, B {_answer(pair.b)}: {pair.a.video}")
+            for pair in disagreements[:_DISAGREEMENTS]
+        ]
+    return "\n".join(lines)
+
+
+def title(settings: Mapping[str, Any]) -> str:
+    """Format the settings of an evaluation as its title."""
+    return f"{settings['model']} {settings['version']}, {windowing_text(settings)}, {settings['data']}"
+
+
+def windowing_text(settings: Mapping[str, Any]) -> str:
+    """Format the windows of an evaluation."""
+    if settings["clips"] is None:
+        return "sliding windows"
+    return f"{settings['clips']} clips x {settings['crops']} crops"
 
 
 def interval_text(interval: Interval, sign: str = "") -> str:
@@ -63,6 +108,11 @@ def _mistake_lines(report: Report) -> Iterator[str]:
     yield "surest mistakes"
     for each in report.mistakes[:_MISTAKES]:
         yield printable(f"{each.best.score:.3f}  {each.best.name}, not {each.label}: {each.video}")
+
+
+def _answer(outcome: Outcome) -> str:
+    """Format the best label of an outcome, and its score."""
+    return f"{outcome.best.name} {outcome.best.score:.3f}"
 
 
 def _share(share: float | None) -> str:

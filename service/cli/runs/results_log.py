@@ -82,6 +82,17 @@ def open_results(
         yield ResultsLog(file, done, extract)
 
 
+def read_results(path: Path, extract: Callable[[dict[str, Any]], T]) -> tuple[dict[str, Any], dict[str, T]]:
+    """Return the settings of the results at ``path``, and ``extract`` of each video's last result.
+
+    Raises:
+        ResultsMismatch: the file holds something else.
+        OSError: it cannot be read.
+    """
+    settings, done, _ = _read(path, extract)
+    return settings or {}, done
+
+
 def _open(path: Path) -> BinaryIO:
     """Open a regular file for reading and appending; it and its folder are created if they are missing."""
     try:

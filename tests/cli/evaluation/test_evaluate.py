@@ -1,6 +1,9 @@
 """``tubelet evaluate`` with real videos on a real server: exit codes, messages and files."""
 
 import json
+import re
+from base64 import b64decode
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +113,51 @@ def test_evaluation_resumes_with_remaining_videos(served: Served, data: Path, tm
     other = evaluate(*command, "--clips", "2")
     assert other.exit_code == 2
     assert "clips was None, is 2" in other.stderr
+
+
+def pictures(page: Path) -> dict[str, bytes]:
+    """Return the pictures of a page's clips, by their names."""
+    (content,) = re.findall(r'type="application/json" id="data">(.*?)</script>', page.read_text(), re.DOTALL)
+    return {clip["name"]: b64decode(clip["picture"]) for clip in json.loads(content)["clips"]}
+
+
+def test_evaluation_page_has_a_picture_of_each_clip(served: Served, data: Path, tmp_path: Path) -> None:
+    command = (str(data), "--server", served.target, "--out", str(tmp_path / "out"))
+    done = evaluate(*command, "--html", str(tmp_path / "pages" / "report.html"))
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f"the page is {tmp_path / 'pages' / 'report.html'}"
+    found = pictures(tmp_path / "pages" / "report.html")
+    assert found.keys() == {"pan_right/a.mp4", "pan_right/more/b.mp4", "tilt_up/wrong.mp4"}
+    for picture in found.values():
+        with Image.open(BytesIO(picture)) as image:
+            assert image.format == "JPEG"
+            assert len(image.getcolors(1 << 20) or ()) > 10  # not a blank one
+    assert "NOT_A_VIDEO" in (tmp_path / "pages" / "report.html").read_text()
+
+
+def test_page_of_an_earlier_run_gets_its_pictures(served: Served, data: Path, tmp_path: Path) -> None:
+    command = (str(data), "--server", served.target, "--out", str(tmp_path / "out"), "--json")
+    first = evaluated(evaluate(*command))
+    before = answered(served)
+    again = evaluated(evaluate(*command, "--html", str(tmp_path / "report.html")))
+    assert again["confusion"] == first["confusion"]
+    assert again["videos_per_s"] is None
+    assert answered(served) == before + 3
+    assert all(pictures(tmp_path / "report.html").values())
+    evaluated(evaluate(*command, "--html", str(tmp_path / "report.html")))
+    assert answered(served) == before + 3
+
+
+def test_page_that_cannot_be_written_loses_no_answer(served: Served, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    command = (str(data), "--server", served.target, "--out", str(tmp_path / "out"), "--json")
+    done = evaluate(*command, "--html", str(tmp_path / "file" / "report.html"))
+    assert done.exit_code == 1
+    assert f"cannot write {tmp_path / 'file' / 'report.html'}: " in done.stderr
+    report, error = map(json.loads, done.stdout.splitlines())
+    assert report["videos"] == 3
+    assert error["error"]["reason"] == "SYSTEM_ERROR"
+    assert (tmp_path / "out" / "report.json").exists()
 
 
 def test_evaluate_csv_in_process_with_views(data: Path, tmp_path: Path) -> None:
