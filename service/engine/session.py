@@ -18,7 +18,8 @@ from tubelet.service.types.video import UnitFrames
 class VideoSession:
     """Computes the units and windows of one video, by a flow in each queue of ``model``; adds up ``costs``.
 
-    Queued items go by ``priority``, then by ``deadline``, a time of the monotonic clock.
+    Queued items go by ``priority``, then by the identity of the costs' meter, then by ``deadline``, a time of
+    the monotonic clock.
     """
 
     def __init__(
@@ -34,8 +35,9 @@ class VideoSession:
         self._executor = executor
         self._model = model
         self._cache = cache
-        self._units: Flow[Any] = Flow(priority, deadline, model.spec.sampling.units_per_window)
-        self._windows: Flow[Any] = Flow(priority, deadline)
+        identity = self.costs.meter.identity
+        self._units: Flow[Any] = Flow(priority, deadline, model.spec.sampling.units_per_window, identity)
+        self._windows: Flow[Any] = Flow(priority, deadline, identity=identity)
         self._pending: set[asyncio.Future[Any]] = set()
 
     def encode(self, unit: UnitFrames) -> asyncio.Future[Embedding]:
@@ -70,8 +72,8 @@ class VideoSession:
         return future
 
     def _enqueue(self, unit: Unit) -> None:
-        """Queue ``unit`` under this video's flow, if it is in none yet or in one that this flow outranks."""
-        if unit.flow is None or self._units.outranks(unit.flow):
+        """Queue ``unit`` under this video's flow, if it is in none yet, or this one may be earlier."""
+        if unit.flow is None or self._units.may_precede(unit.flow):
             self._executor.submit(self._model.encode, self._units, unit)
 
     def _submit(

@@ -72,8 +72,9 @@ class WindowStream:
             else:
                 await self._file.whole()
             asked = monotonic()
+            identity = self._request.meter.identity
             async with self._decoders.session(
-                self._file, options.priority, self._request.deadline
+                self._file, options.priority, self._request.deadline, identity
             ) as decoder:
                 timings.add("queue", monotonic() - asked)
                 with timings.time("probe"):

@@ -13,7 +13,9 @@ from tubelet.service.engine.embedding_cache import EmbeddingCache, Outcome
 from tubelet.service.engine.executor import Executor
 from tubelet.service.engine.model_runner import Embedding, Logits
 from tubelet.service.engine.session import VideoSession
+from tubelet.service.engine.stage_queue import EngineCosts
 from tubelet.service.metrics import Metrics
+from tubelet.service.types.meter import Meter
 from tubelet.service.types.request import Priority
 from tubelet.service.types.video import UnitFrames
 
@@ -32,8 +34,11 @@ class Cached:
         executor.add(self.model.classify)
         self.cache = EmbeddingCache(max_bytes, lambda _, __, outcome: self.outcomes.update([outcome]))
 
-    def session(self, priority: Priority = Priority.NORMAL, deadline: float | None = None) -> VideoSession:
-        return VideoSession(self.executor, self.model, self.cache, priority, deadline)
+    def session(
+        self, priority: Priority = Priority.NORMAL, deadline: float | None = None, identity: str = ""
+    ) -> VideoSession:
+        costs = EngineCosts(meter=Meter(identity))
+        return VideoSession(self.executor, self.model, self.cache, priority, deadline, costs)
 
     async def logits(self, units: Sequence[UnitFrames]) -> Logits:
         session = self.session()
@@ -119,23 +124,25 @@ async def test_a_cancelled_video_computes_no_shared_unit() -> None:
     assert cached.outcomes == {"miss": 1}
 
 
-URGENT = [(Priority.HIGH, None), (Priority.NORMAL, 1.0)]
+# What makes a video urgent, or another identity's; and how many units of the other one go before its unit.
+URGENT = [(Priority.HIGH, None, "", 0), (Priority.NORMAL, 1.0, "", 0), (Priority.NORMAL, None, "another", S)]
 
 
-@pytest.mark.parametrize(("priority", "deadline"), URGENT)
+@pytest.mark.parametrize(("priority", "deadline", "identity", "before"), URGENT)
 async def test_a_shared_unit_is_computed_early_for_an_urgent_video(
-    priority: Priority, deadline: float | None
+    priority: Priority, deadline: float | None, identity: str, before: int
 ) -> None:
+    """Or for one whose turn is earlier, as it is of another identity."""
     executor = Executor(Metrics())  # its thread does not run yet: all items stay queued
     cached = Cached(executor)
-    patient, urgent = cached.session(), cached.session(priority, deadline)
+    patient, urgent = cached.session(), cached.session(priority, deadline, identity)
     *others, unit = video(1, 3 * S)
-    before = [patient.encode(each) for each in others]
+    waiting = [patient.encode(each) for each in others]
     first, again = patient.encode(unit), urgent.encode(replace(unit, unit=100))
     async with executor:
         np.testing.assert_array_equal(await again, await first)
-        await asyncio.gather(*before)
-    assert cached.released[0] == unit.unit
+        await asyncio.gather(*waiting)
+    assert cached.released.index(unit.unit) == before
     assert sorted(cached.released) == list(range(3 * S))  # each once, and one unit for both videos
     assert cached.outcomes == {"miss": 3 * S, "shared": 1}
     assert executor.queued()["encode", "random"] == 0

@@ -16,7 +16,7 @@ class SizedFlow(Flow[T]):
     """A flow that knows the total number of units of its video, for policies that need it."""
 
     def __init__(self, video: Video, deadline: float | None, quantum: int = 1) -> None:
-        super().__init__(video.priority, deadline, quantum)
+        super().__init__(video.priority, deadline, quantum, video.identity)
         self.units = video.units
 
 

@@ -16,6 +16,7 @@ from tests.simulation.clock import ROUNDING_S, Clock, Cores
 from tests.simulation.policies import SizedFlow
 from tests.simulation.videos import DeviceCosts, Machine, Video
 from tubelet.service.config.config import DecodeConfig, ServerConfig
+from tubelet.service.config.identities import unrestricted
 from tubelet.service.engine.batch_tuner import BatchCost, BatchTuner, BatchTuning
 from tubelet.service.engine.scheduler import Batch, CpuContention, Scheduler
 from tubelet.service.engine.stage_queue import EngineCosts, Item, StageQueue
@@ -93,7 +94,7 @@ class Server:
         self._clock.at(video.arrival_s, lambda: self._arrive(video, on_end))
 
     def _arrive(self, video: Video, on_end: Callable[[], None]) -> None:
-        stay = self._admission.admit(Caller("", video.deadline_s))
+        stay = self._admission.admit(Caller("", video.deadline_s, unrestricted(video.identity)))
         try:
             ticket = stay.__enter__()
             ticket.received()

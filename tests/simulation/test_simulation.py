@@ -101,6 +101,40 @@ def test_high_priority_videos_overtake_within_their_share() -> None:
     assert latency_s(urgent) < 3
 
 
+def test_one_video_of_an_identity_is_not_late_beside_many_of_another() -> None:
+    """It waits for a decoder that ends a video, and then has half of the device."""
+
+    def latency_of_one_s(many: str, one: str) -> float:
+        others = [video(0, 10, identity=many) for _ in range(40)]
+        last = video(5, 10, identity=one)
+        run(*others, last)
+        return latency_s(last)
+
+    assert latency_of_one_s("many", "one") < 4 * alone_s(10)
+    assert latency_of_one_s("", "") > 10 * alone_s(10)
+
+
+def test_turns_of_identities_do_the_same_work() -> None:
+    videos = [video(number * 0.3, 2 + number % 7, identity=str(number % 3)) for number in range(50)]
+    fair = run(*videos)
+    assert all(each.answered_s is not None for each in videos)
+    same = [video(number * 0.3, 2 + number % 7) for number in range(50)]
+    assert fair.device_busy_s == pytest.approx(run(*same).device_busy_s, rel=0.1)
+
+
+def test_a_deadline_is_judged_by_the_turns_of_its_identity() -> None:
+    """Twenty videos of another are in flight, but the one of this identity does not wait for all of them."""
+    known = [video(number * 5.0, 4) for number in range(20)]
+    others = [video(200, 60, identity="many") for _ in range(20)]
+    in_time = video(201, 4, identity="one", deadline_s=3.0)
+    refused = video(201, 4, identity="many", deadline_s=3.0)
+    trial = video(201, 4, identity="many", deadline_s=3.0)
+    run(*known, *others, trial, refused, in_time)
+    assert refused.is_refused
+    assert not in_time.is_refused
+    assert in_time.answered_s is not None
+
+
 def test_all_policies_do_the_same_work() -> None:
     busy = []
     for policy in POLICIES.values():

@@ -50,6 +50,7 @@ class Video:
     other_s: float = 0.0  # of a core, before the first unit: transport and probe
     deadline_s: float | None = None  # after its arrival
     priority: Priority = Priority.NORMAL
+    identity: str = ""
     answered_s: float | None = None
     is_refused: bool = False
     retry_after_s: float | None = None  # the retry delay of a rejection

@@ -102,15 +102,16 @@ class DecodePool:
         file: VideoFile | None = None,
         priority: Priority = Priority.NORMAL,
         deadline: float | None = None,
+        identity: str = "",
     ) -> AsyncIterator[DecodeSession]:
         """Wait for a free worker and hold it for the context; leaving it stops the video.
 
-        Videos of one ``priority`` are served in order of arrival; ``deadline`` is on the monotonic clock. At
-        most ``config.max_uploading_videos`` videos hold a worker while they are still being uploaded. Any
-        further video waits for the rest of its ``file`` first.
+        Identities of one ``priority`` take turns; videos of one ``identity`` are served in order of arrival.
+        ``deadline`` is on the monotonic clock. At most ``config.max_uploading_videos`` videos hold a worker
+        while they are still being uploaded. Any further video waits for the rest of its ``file`` first.
         """
         async with self._upload_slot(file):
-            process = await self._acquire(Flow(priority, deadline))
+            process = await self._acquire(Flow(priority, deadline, identity=identity))
             try:
                 yield DecodeSession(process)
             finally:

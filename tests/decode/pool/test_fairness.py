@@ -153,6 +153,22 @@ async def test_high_priority_is_served_first(clip: Path) -> None:
     assert served == [Priority.HIGH, Priority.NORMAL, Priority.LOW]
 
 
+async def test_identities_take_turns(clip: Path) -> None:
+    served: list[str] = []
+
+    async def one(identity: str) -> None:
+        async with pool.session(identity=identity):
+            served.append(identity)
+
+    async with DecodePool(DecodeConfig(workers=1)) as pool:
+        async with pool.session():
+            waiting = [asyncio.create_task(one(identity)) for identity in 5 * ["many"] + ["one"]]
+            await asyncio.sleep(0)
+        await asyncio.gather(*waiting)
+        await assert_decodes_correctly(pool, clip)
+    assert served.index("one") <= 1
+
+
 async def test_worker_assigned_to_a_cancelled_request_is_released(clip: Path) -> None:
     async with DecodePool(DecodeConfig(workers=1)) as pool:
         async with pool.session():
