@@ -67,23 +67,33 @@ class _Limiter:
     def __init__(self, config: ServerConfig) -> None:
         self._config = config
         self._by_client: Counter[str] = Counter()
+        self._by_identity: Counter[str] = Counter()
 
     @contextmanager
     def hold(self, caller: Caller) -> Iterator[int]:
-        """Count a video of ``caller`` until the context ends; yield how many are in flight with it.
+        """Count a video of ``caller`` until the context ends; yield its position.
 
         Raises:
             Overloaded, ClientOverloaded, QuotaExceeded: a limit is reached.
         """
-        client = caller.name
         self._check(caller)
-        self._by_client[client] += 1
+        counts = (self._by_client, caller.name), (self._by_identity, caller.identity.name)
+        for counter, name in counts:
+            counter[name] += 1
         try:
-            yield self._by_client.total()
+            yield self._position(caller.identity.name)
         finally:
-            self._by_client[client] -= 1
-            if not self._by_client[client]:
-                del self._by_client[client]
+            for counter, name in counts:
+                counter[name] -= 1
+                if not counter[name]:
+                    del counter[name]
+
+    def _position(self, identity: str) -> int:
+        """Return how many videos in flight share the time of the last one of ``identity``, itself included.
+
+        Without identities all do. But identities take turns: of each, only as many as this one has.
+        """
+        return min(self._by_identity.total(), self._by_identity[identity] * len(self._by_identity))
 
     def _check(self, caller: Caller) -> None:
         config, in_flight, of_client = self._config, self._by_client.total(), self._by_client[caller.name]
@@ -133,6 +143,7 @@ class _Predictor:
 
     The time that the n-th video in flight takes, divided by n, is what one video costs the whole machine,
     however the videos share it (Little's law). The median over the last videos predicts the time of one more.
+    Where identities take turns, n is less for who has few in flight.
 
     Rejected requests give no samples. So that a wrong prediction can correct itself, one request at a time is
     admitted although it is predicted to be late: a trial. Each trial that is answered much sooner than
@@ -199,7 +210,7 @@ class _Predictor:
 
 @dataclass(slots=True, eq=False)
 class AdmissionTicket:
-    """The permission for one video in flight; ``position`` counts the videos in flight when it came.
+    """The permission for one video in flight; ``position`` is the number of videos that share its time.
 
     Its holder says how the request ended: that is what later predictions are made from.
     """

@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.sample_clip import panning_clip
 from tubelet.service.config.config import ServerConfig, load_config
+from tubelet.service.config.identities import unrestricted
 from tubelet.service.errors import ClientOverloaded, DeadlineTooShort, Overloaded
 from tubelet.service.metrics import Metrics
 from tubelet.service.rpc.admission import Admission, AdmissionTicket, Caller
@@ -78,6 +79,26 @@ def test_unreachable_deadline_is_rejected_with_retry_delay() -> None:
         assert caught.value.retry_after_s == pytest.approx(2.5)
         with busy.admit(Caller("whenever")):
             pass
+
+
+def test_identities_that_take_turns_are_predicted_to_wait_for_their_own_videos() -> None:
+    """As many of each other identity go before as are in flight of this one; at most all of them do."""
+    busy = admission(max_videos_in_flight=100)
+    answered(busy, server_s=0.5)
+    with ExitStack() as others:
+        tickets = [others.enter_context(busy.admit(caller("many"))) for _ in range(20)]
+        assert [ticket.position for ticket in tickets] == [*range(1, 21)]
+        assert [others.enter_context(busy.admit(caller("one"))).position for _ in range(3)] == [2, 4, 6]
+        assert others.enter_context(busy.admit(caller("other"))).position == 3
+        assert others.enter_context(busy.admit(caller("many"))).position == 25
+        with busy.admit(caller("other", 5.0)) as ticket:
+            assert (ticket.position, ticket.predicted_s) == (6, None)
+    with busy.admit(caller("many")) as ticket:
+        assert ticket.position == 1
+
+
+def caller(name: str, remaining_s: float | None = None) -> Caller:
+    return Caller(name, remaining_s, unrestricted(name))
 
 
 def test_cost_of_a_video_does_not_depend_on_videos_in_flight() -> None:
