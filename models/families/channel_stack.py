@@ -53,11 +53,11 @@ class ChannelStack(AveragingModel):
 
     def encode_tokens(self, units: Tensor) -> Tensor:
         """Compute all spatial tokens, class token first: (N, t, H, W, C) uint8 -> (N, 1 + P, D)."""
-        return self.spatial(self._patches(units))
+        return self.spatial(self.tokenise(units))
 
     def encode(self, units: Tensor) -> Tensor:
-        return self.spatial.cls(self._patches(units))
+        return self.spatial.cls(self.tokenise(units))
 
-    def _patches(self, units: Tensor) -> Tensor:
+    def tokenise(self, units: Tensor) -> Tensor:
         """Normalise units, stack their frames as channels, embed the patches: -> (N, P, D)."""
         return self.patch_embed(rearrange(self.normalise(units), "n t h w c -> n h w (t c)"))

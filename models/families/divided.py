@@ -111,11 +111,19 @@ class Divided(AveragingModel):
             nn.init.trunc_normal_(embedding, std=0.02)
 
     def encode(self, units: Tensor) -> Tensor:
+        cls_token, tokens = self.embed(units)
+        for block in self.blocks[:-1]:
+            cls_token, tokens = block(cls_token, tokens)
+        return self.read_out(cast(DividedBlock, self.blocks[-1]).cls(cls_token, tokens))
+
+    def embed(self, units: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute what the first block gets, with positions: (N, t, H, W, C) -> (N, 1, D), (N, t, P, D)."""
         pixels = self.normalise(units)
         patches = rearrange(self.patch_embed(pixels.flatten(0, 1)), "(n t) p d -> n t p d", n=len(units))
         tokens = patches + self.pos_embed[:, None, 1:] + self.time_embed[:, :, None]
         cls_token = repeat(self.cls_token + self.pos_embed[:, :1], "1 1 d -> n 1 d", n=len(units))
-        for block in self.blocks[:-1]:
-            cls_token, tokens = block(cls_token, tokens)
-        last = cast(DividedBlock, self.blocks[-1])
-        return self.norm(last.cls(cls_token, tokens)[:, 0])
+        return cls_token, tokens
+
+    def read_out(self, cls_token: Tensor) -> Tensor:
+        """Return the normalised class token: (N, 1, D) -> (N, D)."""
+        return self.norm(cls_token[:, 0])

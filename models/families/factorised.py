@@ -54,13 +54,17 @@ class Factorised(VideoModel):
 
     def encode_tokens(self, units: Tensor) -> Tensor:
         """Compute all spatial tokens, class token first: (N, t, H, W, C) uint8 -> (N, 1 + P, D)."""
-        return self.spatial(self.patch_embed(self.normalise(units)))
+        return self.spatial(self.tokenise(units))
 
     def encode(self, units: Tensor) -> Tensor:
-        return self.spatial.cls(self.patch_embed(self.normalise(units)))
+        return self.spatial.cls(self.tokenise(units))
 
     def pool(self, windows: Tensor) -> Tensor:
         return self.temporal.cls(windows)
+
+    def tokenise(self, units: Tensor) -> Tensor:
+        """Normalise units and embed their tubelets: (N, t, H, W, C) uint8 -> (N, P, D)."""
+        return self.patch_embed(self.normalise(units))
 
 
 @torch.no_grad()

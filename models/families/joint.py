@@ -58,7 +58,15 @@ class MeanEncoder(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Add position embeddings, run the blocks, return the normalised mean token: (N, P, D) -> (N, D)."""
-        return self.fc_norm(self.blocks(tokens + self.pos_embed).mean(dim=1))
+        return self.read_out(self.blocks(self.embed(tokens)))
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Add position embeddings: (N, P, D) -> (N, P, D)."""
+        return tokens + self.pos_embed
+
+    def read_out(self, x: Tensor) -> Tensor:
+        """Return the normalised mean of the tokens that the last block computed: (N, P, D) -> (N, D)."""
+        return self.fc_norm(x.mean(dim=1))
 
 
 class Joint(AveragingModel):
@@ -81,8 +89,12 @@ class Joint(AveragingModel):
         initialise(self)
 
     def encode(self, units: Tensor) -> Tensor:
-        tokens = self.patch_embed(self.normalise(units))
+        tokens = self.tokenise(units)
         return self.spacetime.cls(tokens) if isinstance(self.spacetime, Encoder) else self.spacetime(tokens)
+
+    def tokenise(self, units: Tensor) -> Tensor:
+        """Normalise units and embed their tubelets: (N, t, H, W, C) uint8 -> (N, P, D)."""
+        return self.patch_embed(self.normalise(units))
 
 
 def sinusoids(positions: int, width: int) -> Tensor:

@@ -5,6 +5,7 @@ Dosovitskiy et al., "An Image is Worth 16x16 Words", arXiv 2010.11929 (pre-norm 
 Arnab et al., "ViViT", arXiv 2103.15691 (tubelets).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -106,6 +107,12 @@ class Attention(nn.Module):
     With ``num_queries`` = Q, only the first Q tokens are computed, which see all tokens: -> (N, Q, D).
     """
 
+    attend: Callable[[Tensor, Tensor, Tensor], Tensor] = staticmethod(F.scaled_dot_product_attention)
+    """How queries see values through keys: (N, A, Q, d), (N, A, P, d), (N, A, P, d) -> (N, A, Q, d).
+
+    Explanations replace it for a while, in a model of their own.
+    """
+
     def __init__(self, embed_dim: int, num_heads: int) -> None:
         super().__init__()
         if embed_dim % num_heads:
@@ -116,7 +123,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, num_queries: int | None = None) -> Tensor:
         q, k, v = rearrange(self.qkv(x), "n p (three a d) -> three n a p d", three=3, a=self.num_heads)
-        seen = F.scaled_dot_product_attention(q[:, :, :num_queries], k, v)
+        seen = self.attend(q[:, :, :num_queries], k, v)
         return self.proj(rearrange(seen, "n a p d -> n p (a d)"))
 
 
@@ -176,20 +183,24 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(dims.embed_dim, eps=dims.norm_eps)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.norm(self.blocks(self._embed(tokens)))
+        return self.norm(self.blocks(self.embed(tokens)))
 
     def cls(self, tokens: Tensor) -> Tensor:
         """Return the class token alone, the only one that the last block computes: (N, P, D) -> (N, D)."""
         *others, last = self.blocks
-        x = self._embed(tokens)
+        x = self.embed(tokens)
         for block in others:
             x = block(x)
-        return self.norm(last(x, 1))[:, 0]
+        return self.read_out(last(x, 1))
 
-    def _embed(self, tokens: Tensor) -> Tensor:
+    def embed(self, tokens: Tensor) -> Tensor:
         """Prepend the class token, and add position embeddings: (N, P, D) -> (N, 1 + P, D)."""
         cls_token = repeat(self.cls_token, "1 1 d -> n 1 d", n=len(tokens))
         return cat((cls_token, tokens), dim=1) + self.pos_embed
+
+    def read_out(self, x: Tensor) -> Tensor:
+        """Return the normalised class token of what the last block computed: (N, 1 + P, D) -> (N, D)."""
+        return self.norm(x[:, 0])
 
 
 def initialise(model: nn.Module) -> None:

@@ -56,12 +56,12 @@ class ViT(AveragingModel):
 
     def encode_tokens(self, units: Tensor) -> Tensor:
         """Compute all spatial tokens, class token first: (N, 1, H, W, C) uint8 -> (N, 1 + P, D)."""
-        return self.spatial(self._patches(units))
+        return self.spatial(self.tokenise(units))
 
     def encode(self, units: Tensor) -> Tensor:
-        return self.spatial.cls(self._patches(units))
+        return self.spatial.cls(self.tokenise(units))
 
-    def _patches(self, units: Tensor) -> Tensor:
+    def tokenise(self, units: Tensor) -> Tensor:
         """Normalise frames and embed their patches: (N, 1, H, W, C) uint8 -> (N, P, D)."""
         return self.patch_embed(rearrange(self.normalise(units), "n 1 h w c -> n h w c"))
 
