@@ -6,9 +6,12 @@ RuntimeError
 │   ├── BrokenModel             a model's folder cannot be used
 │   ├── UnsupportedPrecision    a model or device does not compute in the precision that is configured
 │   ├── CannotImport            a checkpoint is not imported
-│   └── CannotRemove            a model's folder is not removed
+│   ├── CannotRemove            a model's folder is not removed
+│   └── CannotExplain           a model does not answer a question about what it looked at
 └── MissingExtra                a library that an extra of tubelet installs is absent
 """
+
+from typing import Literal
 
 
 class ModelError(RuntimeError):
@@ -38,6 +41,26 @@ class CannotImport(ModelError):
 
 class CannotRemove(ModelError):
     """A model's folder stays where it is; the message says why."""
+
+
+ExplainReason = Literal[
+    "UNKNOWN_LABEL",
+    "LABEL_MISSING",
+    "SAME_LABEL",
+    "LAYER_OUT_OF_RANGE",
+    "HEAD_OUT_OF_RANGE",
+    "QUERY_OUT_OF_RANGE",
+    "NOT_FOR_METHOD",
+    "METHOD_NOT_SUPPORTED",
+]
+
+
+class CannotExplain(ModelError):
+    """A model does not answer a question about what it looked at; ``reason`` is for machines."""
+
+    def __init__(self, reason: ExplainReason, message: str) -> None:
+        super().__init__(message)
+        self.reason: ExplainReason = reason
 
 
 class MissingExtra(RuntimeError):
