@@ -50,6 +50,11 @@ class VideoModel(nn.Module, ABC):
         """Classify windows of embeddings, the temporal stage: (B, S, D) -> (B, K) logits."""
         return self.head(self.pool(windows))
 
+    def pool_and_classify(self, windows: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute both the vectors and the logits of windows: (B, S, D) -> (B, E), (B, K)."""
+        vectors = self.pool(windows)
+        return vectors, self.head(vectors)
+
     @property
     def cpu_batch_units(self) -> int:
         """The units in a batch of ``CPU_BATCH_TOKENS``; larger batches gain nothing on a CPU."""
@@ -85,3 +90,6 @@ class AveragingModel(VideoModel):
 
     def classify(self, windows: Tensor) -> Tensor:
         return self.head(windows).mean(dim=1)
+
+    def pool_and_classify(self, windows: Tensor) -> tuple[Tensor, Tensor]:
+        return self.pool(windows), self.classify(windows)

@@ -7,45 +7,30 @@ with Client("localhost:8500") as client:
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
-from functools import partial
-from io import BytesIO
-from itertools import chain
-from typing import Any, BinaryIO
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
+from typing import Any
 
 import grpc
 
 from tubelet.service.types.request import Options
-from tubelet.service.types.result import Classification, Progress, Segment
+from tubelet.service.types.result import Classification
 from tubelet.service.types.target import parse_target
 from tubelet.service.types.tls import Tls
 from tubelet.service.types.token import Token
-from tubelet.service.types.uri import is_uri
-from tubelet.service.types.video import VideoMetadata
 from tubelet.service.wire.channel import choose_tls, choose_token, open_channel, to_metadata
-from tubelet.service.wire.convert import (
-    classification_from_proto,
-    metadata_from_proto,
-    options_to_proto,
-    progress_from_proto,
-    segment_from_proto,
-)
+from tubelet.service.wire.convert import classification_from_proto
+from tubelet.service.wire.events import Event, event_from_proto, with_embeddings
 from tubelet.service.wire.retry import Retries
 from tubelet.service.wire.status import ServerError, from_rpc_error
+from tubelet.service.wire.upload import Video, requests, streaming_requests
 from tubelet.v1 import video_classifier_pb2 as pb
 from tubelet.v1.model_pb2 import Model
 from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierStub
 
 __all__ = ["AsyncClient", "Client", "Options", "ServerError", "Tls", "Token", "Video"]
 
-Video = str | os.PathLike[str] | bytes | BinaryIO
-"""A path, the bytes of a file, a file open for reading, or a URI for the server to fetch (https://...)."""
-
-Event = VideoMetadata | Progress | Segment | Classification
-
 _DEFAULTS = Options()
-_CHUNK_BYTES = 1 << 20
 
 
 class Client:
@@ -93,13 +78,19 @@ class Client:
     def classify(
         self, video: Video, options: Options = _DEFAULTS, timeout_s: float | None = None
     ) -> Classification:
-        """Upload ``video`` and wait for its classification, for at most ``timeout_s`` seconds."""
+        """Upload ``video`` and wait for its classification, for at most ``timeout_s`` seconds.
+
+        With ``options.embeddings``, the vectors are streamed, since one message could not hold those of a
+        long video.
+        """
         retries = Retries(timeout_s)
         while True:
             try:
-                requests = _requests(video, options)
+                if options.embeddings is not None:
+                    return with_embeddings([*self._events(video, options, retries.timeout_s)])
+                messages = requests(video, options)
                 with _server_errors(self):
-                    response = self._stub.Classify(requests, **self._call(retries.timeout_s))
+                    response = self._stub.Classify(messages, **self._call(retries.timeout_s))
                 return classification_from_proto(response.classification)
             except ServerError as error:
                 time.sleep(self._pause_s(video, retries, error))
@@ -114,16 +105,21 @@ class Client:
         retries, has_begun = Retries(timeout_s), False
         while True:
             try:
-                requests = _streaming_requests(video, options)
-                with _server_errors(self):
-                    for response in self._stub.ClassifyStreaming(requests, **self._call(retries.timeout_s)):
-                        has_begun = True
-                        yield _event_from_proto(response)
+                for event in self._events(video, options, retries.timeout_s):
+                    has_begun = True
+                    yield event
                 return
             except ServerError as error:
                 if has_begun:
                     raise
                 time.sleep(self._pause_s(video, retries, error))
+
+    def _events(self, video: Video, options: Options, timeout_s: float | None) -> Iterator[Event]:
+        """Make one streaming call, and yield its events."""
+        messages = streaming_requests(video, options)
+        with _server_errors(self):
+            for response in self._stub.ClassifyStreaming(messages, **self._call(timeout_s)):
+                yield event_from_proto(response)
 
     def _call(self, timeout_s: float | None) -> dict[str, Any]:
         """Return a call's timeout, and the metadata with the token; raise BadToken if it cannot be read."""
@@ -178,14 +174,20 @@ class AsyncClient:
     async def classify(
         self, video: Video, options: Options = _DEFAULTS, timeout_s: float | None = None
     ) -> Classification:
-        """Upload ``video`` and wait for its classification, for at most ``timeout_s`` seconds."""
+        """Upload ``video`` and wait for its classification, for at most ``timeout_s`` seconds.
+
+        With ``options.embeddings``, the vectors are streamed, as by ``Client``.
+        """
         retries = Retries(timeout_s)
         while True:
             try:
-                requests = _requests(video, options)
+                if options.embeddings is not None:
+                    events = self._events(video, options, retries.timeout_s)
+                    return with_embeddings([event async for event in events])
+                messages = requests(video, options)
                 with _server_errors(self._client):
                     how = self._client._call(retries.timeout_s)
-                    call = self._client._stub.Classify.future(requests, **how)
+                    call = self._client._stub.Classify.future(messages, **how)
                     response = await _ended(call)
                 return classification_from_proto(response.classification)
             except ServerError as error:
@@ -201,21 +203,28 @@ class AsyncClient:
         retries, has_begun = Retries(timeout_s), False
         while True:
             try:
-                requests = _streaming_requests(video, options)
-                with _server_errors(self._client):
-                    how = self._client._call(retries.timeout_s)
-                    call = self._client._stub.ClassifyStreaming(requests, **how)
-                    try:
-                        while (response := await asyncio.to_thread(next, call, None)) is not None:
-                            has_begun = True
-                            yield _event_from_proto(response)
-                    finally:
-                        call.cancel()
+                async with aclosing(self._events(video, options, retries.timeout_s)) as events:
+                    async for event in events:
+                        has_begun = True
+                        yield event
                 return
             except ServerError as error:
                 if has_begun:
                     raise
                 await asyncio.sleep(self._client._pause_s(video, retries, error))
+
+    async def _events(
+        self, video: Video, options: Options, timeout_s: float | None
+    ) -> AsyncGenerator[Event, None]:
+        """Make one streaming call, and yield its events."""
+        messages = streaming_requests(video, options)
+        with _server_errors(self._client):
+            call = self._client._stub.ClassifyStreaming(messages, **self._client._call(timeout_s))
+            try:
+                while (response := await asyncio.to_thread(next, call, None)) is not None:
+                    yield event_from_proto(response)
+            finally:
+                call.cancel()
 
     async def models(self, timeout_s: float | None = None) -> tuple[Model, ...]:
         """Return the models that the server has loaded, the default first."""
@@ -249,69 +258,3 @@ def _server_errors(client: Client) -> Iterator[None]:
         yield
     except grpc.RpcError as error:
         raise from_rpc_error(error, client.target, client.tls) from None
-
-
-def _requests(video: Video, options: Options) -> Iterator[pb.ClassifyRequest]:
-    """Return the messages of ``Classify``: the options, then the chunks of ``video``."""
-    uri, chunks = read_video(video)
-    head = pb.ClassifyRequest(options=options_to_proto(options, uri))
-    return chain([head], (pb.ClassifyRequest(chunk=chunk) for chunk in chunks))
-
-
-def _streaming_requests(video: Video, options: Options) -> Iterator[pb.ClassifyStreamingRequest]:
-    """Return the messages of ``ClassifyStreaming``: the options, then the chunks of ``video``."""
-    uri, chunks = read_video(video)
-    head = pb.ClassifyStreamingRequest(options=options_to_proto(options, uri))
-    return chain([head], (pb.ClassifyStreamingRequest(chunk=chunk) for chunk in chunks))
-
-
-def read_video(video: Video) -> tuple[str, Iterator[bytes]]:
-    """Return the URI of ``video``, or its chunks; the other one is empty.
-
-    Raises:
-        OSError: the file cannot be opened.
-    """
-    if isinstance(video, str) and is_uri(video):
-        return video, iter(())
-    return "", _chunks(video)
-
-
-def _chunks(video: Video) -> Iterator[bytes]:
-    """Return the chunks of ``video``. A path is opened here, so that the caller gets its errors.
-
-    The iterator closes the file: gRPC reads it on a thread that may outlive the call for a moment.
-    """
-    match video:
-        case bytes():
-            return iter(partial(BytesIO(video).read, _CHUNK_BYTES), b"")
-        case str() | os.PathLike():
-            return _chunks_of_file(open(video, "rb"))
-        case _:
-            return iter(partial(video.read, _CHUNK_BYTES), b"")
-
-
-def _chunks_of_file(file: BinaryIO) -> Iterator[bytes]:
-    """Yield the chunks of ``file``, and close it."""
-    with file:
-        yield from iter(partial(file.read, _CHUNK_BYTES), b"")
-
-
-def _event_from_proto(response: pb.ClassifyStreamingResponse) -> Event:
-    """Convert a message of ``ClassifyStreaming`` to its event.
-
-    Raises:
-        ValueError: the message has an event of an unknown kind.
-    """
-    match response.WhichOneof("event"):
-        case "video":
-            return metadata_from_proto(response.video)
-        case "progress":
-            return progress_from_proto(response.progress)
-        case "segment":
-            return segment_from_proto(response.segment)
-        case "classification":
-            return classification_from_proto(response.classification)
-        case unknown:
-            raise ValueError(
-                f"the server sent an event of an unknown kind: {unknown}; the client may be too old"
-            )

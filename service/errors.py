@@ -219,7 +219,7 @@ class UploadTooLarge(ClientError):
 
 
 class VideoTooLarge(ClientError):
-    """The video exceeds a limit on pixels, frames, duration, windows, memory or decoding time."""
+    """The video exceeds a limit on pixels, frames, duration, windows, memory, decoding time or embeddings."""
 
     code = grpc.StatusCode.FAILED_PRECONDITION
     reason = "VIDEO_TOO_LARGE"

@@ -4,13 +4,15 @@ import asyncio
 import os
 import threading
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from typing import Any
 
-from tubelet.service.client import Video, read_video
 from tubelet.service.config.config import Config, load_config
 from tubelet.service.server.local import LocalPipeline, parse_uri_option
+from tubelet.service.types.embeddings import Embeddings, join
 from tubelet.service.types.request import Options
-from tubelet.service.types.result import Classification, ignore_event
+from tubelet.service.types.result import Classification, Event
+from tubelet.service.wire.upload import Video, read_video
 
 _STOP_S = 30.0  # limit for stopping workers and engine at exit
 
@@ -76,10 +78,17 @@ class _InProcess:
     async def _call(self, uri: str, chunks: Iterator[bytes], options: Options) -> Classification:
         """Classify in a task that ``stop`` can cancel, whether or not the caller still waits."""
         upload = parse_uri_option(uri) if uri else _async(chunks)
-        call = asyncio.create_task(self._pipeline.classify(upload, options, ignore_event))
+        parts: list[Embeddings] = []
+
+        async def keep(event: Event) -> None:
+            """Keep the embeddings among the events."""
+            if isinstance(event, Embeddings):
+                parts.append(event)
+
+        call = asyncio.create_task(self._pipeline.classify(upload, options, keep))
         self._calls.add(call)
         try:
-            return await call
+            return replace(await call, embeddings=join(parts))
         finally:
             call.cancel()
             self._calls.discard(call)

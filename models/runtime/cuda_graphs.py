@@ -53,6 +53,9 @@ class GraphedModel(VideoModel):
     def classify(self, windows: Tensor) -> Tensor:
         return self._model.classify(windows)
 
+    def pool_and_classify(self, windows: Tensor) -> tuple[Tensor, Tensor]:
+        return self._model.pool_and_classify(windows)
+
 
 def recorded_sizes(largest: int) -> list[int]:
     """Return the batch sizes that get a graph: powers of two up to ``largest``, and ``largest``."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tubelet.service.client import AsyncClient, Client, ServerError
     from tubelet.service.in_process import classify
+    from tubelet.service.types.embeddings import EmbeddingLevel, Embeddings
     from tubelet.service.types.request import Options, Priority, Sliding, Views, WholeVideo, ranges_of_seconds
     from tubelet.service.types.result import Classification, Label, Segment
     from tubelet.service.types.tls import Tls
@@ -17,6 +18,8 @@ _HOMES = {
     "Client": "tubelet.service.client",
     "ServerError": "tubelet.service.client",
     "classify": "tubelet.service.in_process",
+    "EmbeddingLevel": "tubelet.service.types.embeddings",
+    "Embeddings": "tubelet.service.types.embeddings",
     "Options": "tubelet.service.types.request",
     "Priority": "tubelet.service.types.request",
     "Sliding": "tubelet.service.types.request",
@@ -35,6 +38,8 @@ __all__ = [
     "AsyncClient",
     "Classification",
     "Client",
+    "EmbeddingLevel",
+    "Embeddings",
     "Label",
     "Options",
     "Priority",

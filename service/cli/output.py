@@ -6,7 +6,7 @@ from typing import Any
 
 from tubelet.service.cli.runs.runner import Failure
 from tubelet.service.report.text import clock, decodable, printable, span_text
-from tubelet.service.types.result import Classification, Event, Label, Progress, Segment
+from tubelet.service.types.result import Classification, Label, Progress, Segment
 from tubelet.service.types.video import NS_PER_S, STAGES, Thumbnail, VideoMetadata
 
 NO_LABEL = "(none above the threshold)"
@@ -49,7 +49,7 @@ def interrupted_json(
     }
 
 
-def event_json(video: str, event: Event) -> dict[str, Any]:
+def event_json(video: str, event: VideoMetadata | Progress | Segment) -> dict[str, Any]:
     """Return the object that ``--json --stream`` prints for an event of a video."""
     match event:
         case VideoMetadata():

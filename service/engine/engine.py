@@ -202,6 +202,7 @@ class Engine:
                 for unit in dummy_units(model.spec, range(model.spec.sampling.units_per_window))
             ]
             await session.classify(units)
+            model.unit_shape = tuple(units[0].result().shape)
         finally:
             session.cancel()  # drops what a failed warm-up left in the queues
 

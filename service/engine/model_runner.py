@@ -1,12 +1,14 @@
 """The model runner: one model on one device, which gathers, copies and computes batches.
 
 N units in a batch, B windows, S units in a window, t frames in a unit, H W C pixels,
-D embedding width, K classes.
+D width of an embedding, E width of a window's vector, K classes.
 """
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from enum import Enum
 from typing import TypeVar
 
 import numpy as np
@@ -21,6 +23,23 @@ from tubelet.service.types.video import UnitFrames
 Embedding = Tensor  # (D,), in host memory
 Logits = np.ndarray  # (K,) float32
 R = TypeVar("R")
+
+
+class WindowOutput(Enum):
+    """What is computed of a window, in float32: its logits (K,), its vector (E,), or both as (K + E,)."""
+
+    LOGITS = "logits"
+    VECTOR = "vector"
+    BOTH = "both"
+
+
+@dataclass(frozen=True, slots=True)
+class WindowInput:
+    """The embeddings (D,) of a window's S units, from any devices, and what to compute of them."""
+
+    embeddings: Sequence[Embedding]
+    output: WindowOutput
+
 
 _BUFFERS = 2  # staging buffers of a GPU: one batch is computed while the next is gathered
 _UNITS_PER_COPY = 16  # to a GPU; the next units are gathered meanwhile
@@ -142,15 +161,40 @@ class ModelRunner:
         return PendingBatch(wait)
 
     @torch.inference_mode()
-    def classify(self, windows: Sequence[Sequence[Embedding]]) -> Sequence[Logits] | PendingBatch[Logits]:
-        """Compute the logits of ``windows``: B of S embeddings of (D,), from any devices -> B of (K,)."""
-        batch = torch.stack([torch.stack(list(row)) for row in windows])
+    def classify(self, windows: Sequence[WindowInput]) -> Sequence[np.ndarray] | PendingBatch[np.ndarray]:
+        """Compute what each of ``windows`` asks for: B windows of S embeddings of (D,) -> B rows."""
+        batch = torch.stack([torch.stack(list(window.embeddings)) for window in windows])
+        outputs = [window.output for window in windows]
         if self._stream is None:
             with self._cpu_threads.share(self._cpu_threads.total):
-                return list(self._model.classify(batch).float().numpy())
+                return self._split(self._compute(batch, outputs), outputs)
         with torch.cuda.stream(self._stream):
             batch = batch.pin_memory().to(self.device, non_blocking=True)
-            return _copy_to_host(self._model.classify(batch).float(), lambda logits: list(logits.numpy()))
+            return _copy_to_host(self._compute(batch, outputs), lambda rows: self._split(rows, outputs))
+
+    def _compute(self, batch: Tensor, outputs: Sequence[WindowOutput]) -> Tensor:
+        """Compute all that windows of the batch ask for: (B, S, D) -> (B, K), (B, E) or (B, K + E)."""
+        wanted = set(outputs)
+        if wanted == {WindowOutput.LOGITS}:
+            return self._model.classify(batch).float()
+        if wanted == {WindowOutput.VECTOR}:
+            return self._model.pool(batch).float()
+        vectors, logits = self._model.pool_and_classify(batch)
+        return torch.cat((logits, vectors), dim=1).float()
+
+    def _split(self, rows: Tensor, outputs: Sequence[WindowOutput]) -> list[np.ndarray]:
+        """Return of each row what its window asks for."""
+        found, wanted = rows.numpy(), set(outputs)
+        if wanted == {WindowOutput.LOGITS}:
+            return list(found)
+        logits = 0 if wanted == {WindowOutput.VECTOR} else len(self._spec.labels)
+        parts = {
+            WindowOutput.LOGITS: slice(logits),
+            WindowOutput.VECTOR: slice(logits, None),
+            WindowOutput.BOTH: slice(None),
+        }
+        # A client may take long to read a vector: a view of it would keep the whole batch in memory.
+        return [row[parts[output]].copy() for row, output in zip(found, outputs, strict=True)]
 
 
 @contextmanager

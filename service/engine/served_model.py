@@ -5,9 +5,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 
+import numpy as np
+
 from tubelet.models.spec import ModelSpec
 from tubelet.service.engine.batch_tuner import BatchTuning
-from tubelet.service.engine.model_runner import Embedding, Logits, ModelRunner
+from tubelet.service.engine.model_runner import Embedding, ModelRunner, WindowInput
 from tubelet.service.engine.stage_queue import StageQueue
 from tubelet.service.types.video import UnitFrames
 
@@ -34,6 +36,7 @@ class ServedModel:
         self.instance_id = next(_instance_ids)
         self.spec = spec
         self.precision = precision
+        self.unit_shape: tuple[int, ...] | None = None  # of a unit's embedding; known once one was computed
         self.fingerprint = fingerprint
         # The CPU is named once, however many of its cores compute.
         self.devices = tuple(
@@ -42,7 +45,7 @@ class ServedModel:
         self.encode: StageQueue[UnitFrames, Embedding] = StageQueue(
             spec.name, "encode", tuning, {str(each.device): each.encode for each in runners}
         )
-        self.classify: StageQueue[Sequence[Embedding], Logits] = StageQueue(
+        self.classify: StageQueue[WindowInput, np.ndarray] = StageQueue(
             spec.name,
             "classify",
             BatchTuning(max_batch_windows),

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from tubelet.service.engine.embedding_cache import EmbeddingCache, Unit
 from tubelet.service.engine.executor import Executor
-from tubelet.service.engine.model_runner import Embedding, Logits
+from tubelet.service.engine.model_runner import Embedding, Logits, WindowInput, WindowOutput
 from tubelet.service.engine.served_model import ServedModel
 from tubelet.service.engine.stage_queue import EngineCosts, Item, StageQueue
 from tubelet.service.fair_queue import Flow
@@ -54,10 +56,22 @@ class VideoSession:
 
     async def classify(self, units: Sequence[asyncio.Future[Embedding]]) -> Logits:
         """Compute the logits (K,) of a window from the future embeddings of its S ``units``, in order."""
+        return await self.compute(units, WindowOutput.LOGITS)
+
+    async def compute(self, units: Sequence[asyncio.Future[Embedding]], output: WindowOutput) -> np.ndarray:
+        """Compute ``output`` of a window from the future embeddings of its S ``units``, in order."""
         embeddings = [await unit for unit in units]
-        logits: asyncio.Future[Logits] = self._promise()
-        self._submit(self._model.classify, self._windows, embeddings, logits)
-        return await logits
+        row: asyncio.Future[np.ndarray] = self._promise()
+        self._submit(self._model.classify, self._windows, WindowInput(embeddings, output), row)
+        return await row
+
+    async def classify_and_pool(
+        self, units: Sequence[asyncio.Future[Embedding]]
+    ) -> tuple[Logits, np.ndarray]:
+        """Compute the logits (K,) and the vector (E,) of a window from its S ``units``, in order."""
+        row = await self.compute(units, WindowOutput.BOTH)
+        labels = len(self._model.spec.labels)
+        return row[:labels], row[labels:]
 
     def cancel(self) -> None:
         """Cancel all units and windows of this video that are not in a batch yet."""

@@ -6,6 +6,7 @@ from tubelet.service.engine.engine import Engine
 from tubelet.service.engine.stage_queue import EngineCosts
 from tubelet.service.ingest.ingest import Ingest, Video
 from tubelet.service.metrics import Metrics, RequestTimings
+from tubelet.service.pipeline.embeddings import check_embeddings
 from tubelet.service.pipeline.planner import check_options
 from tubelet.service.pipeline.registry import ModelRegistry
 from tubelet.service.pipeline.request import Request
@@ -63,9 +64,10 @@ class Pipeline:
         model, options, timings = request.model, request.options, request.timings
         self._ingest.check(video)
         check_options(model.spec.sampling, model.spec.preprocessing, options)
+        check_embeddings(options, model)
         costs = EngineCosts(timings.metrics, request.meter)
         session = self._engine.session(model, options.priority, request.deadline, costs)
-        segments = SegmentAggregator(model.spec, options, model.fingerprint)
+        segments = SegmentAggregator(model, options)
         with model.acquire(), timings.time("total"):
             async with (
                 self._ingest.open(video, timings, request.meter) as file,

@@ -8,8 +8,9 @@ from time import monotonic
 
 import numpy as np
 
-from tubelet.models.spec import ModelSpec
+from tubelet.service.engine.served_model import ServedModel
 from tubelet.service.metrics import RequestTimings
+from tubelet.service.pipeline.embeddings import EmbeddingCollector
 from tubelet.service.pipeline.planner import stride_warnings
 from tubelet.service.pipeline.windows import ClassifiedWindow, PlanCut, Planned, WindowEvent
 from tubelet.service.types.plan import Plan
@@ -21,12 +22,16 @@ _PROGRESS_INTERVAL_S = 0.5
 
 
 class SegmentAggregator:
-    """Turns the events of a window stream into what the client gets: metadata, segments, progress, answer."""
+    """Turns the events of a window stream into what the client gets: metadata, segments, progress, answer.
 
-    def __init__(self, spec: ModelSpec, options: Options, fingerprint: str) -> None:
-        self._spec = spec
-        self._fingerprint = fingerprint
+    With ``options.embeddings``, also the vectors.
+    """
+
+    def __init__(self, model: ServedModel, options: Options) -> None:
+        self._spec = model.spec
+        self._fingerprint = model.fingerprint
         self._options = options
+        self._embeddings = EmbeddingCollector(options, model) if options.embeddings else None
         self._planned: Planned | None = None
         self._assembler: SegmentAssembler
         self._segments: list[Segment] = []
@@ -42,16 +47,25 @@ class SegmentAggregator:
                 self._planned = event
                 activation = Activation(self._spec.activation)
                 self._assembler = SegmentAssembler(plan, self._spec.labels, self._options, activation)
+                if self._embeddings:
+                    self._embeddings.use_plan(plan)
             case ClassifiedWindow(grid, window, decoded_ns, logits):
-                yield from self._keep(self._assembler.add(grid, window, logits))
+                if self._embeddings:
+                    yield from self._embeddings.add(event)
+                if logits is not None:
+                    yield from self._keep(self._assembler.add(grid, window, logits))
                 if monotonic() - self._last_progress_at >= _PROGRESS_INTERVAL_S:
                     self._last_progress_at = monotonic()
                     yield self._progress(decoded_ns)
             case PlanCut(plan):
                 self._assembler.cut(plan)
+                if self._embeddings:
+                    self._embeddings.use_plan(plan)
             case DecodeSummary():
                 self._summary = event
                 yield from self._keep(self._assembler.finish())
+                if self._embeddings:
+                    yield from self._embeddings.finish()
 
     def classification(self, timings: RequestTimings) -> Classification:
         """Return the answer, after the last event of the stream."""
@@ -130,7 +144,9 @@ class SegmentAssembler:
         yield from self._ready()
 
     def video_labels(self) -> tuple[Label, ...]:
-        """Return the labels of the whole video: those of the mean over all windows."""
+        """Return the labels of the whole video: those of the mean over all windows; none without windows."""
+        if not self._count:
+            return ()
         return self._best(self._sum / self._count)
 
     def _ready(self) -> Iterator[Segment]:

@@ -10,6 +10,8 @@ from tubelet.service.engine.session import VideoSession
 from tubelet.service.errors import CorruptVideo
 from tubelet.service.pipeline.planner import can_plan_before_end, make_plan, make_unbounded_plan
 from tubelet.service.pipeline.request import Request
+from tubelet.service.pipeline.unread_vectors import UnreadVectors
+from tubelet.service.pipeline.window_outputs import choose_outputs
 from tubelet.service.pipeline.windows import PlanCut, Planned, StartedWindow, WindowEvent, WindowStarter
 from tubelet.service.types.video import NS_PER_S, DecodeSummary, VideoFile, VideoMetadata
 
@@ -38,6 +40,7 @@ class WindowStream:
         self._events: asyncio.Queue[Planned | StartedWindow | PlanCut | DecodeSummary | None] = (
             asyncio.Queue()
         )
+        self._unread = UnreadVectors() if request.options.embeddings else None
         self._decoding: asyncio.Task[None]
 
     async def __aenter__(self) -> "WindowStream":
@@ -60,7 +63,10 @@ class WindowStream:
         if not isinstance(event, asyncio.Task):
             return event
         await asyncio.sleep(0)  # let other requests run, also if all logits are ready at once
-        return await event
+        window = await event
+        if self._unread is not None:
+            self._unread.take(event)
+        return window
 
     async def _run(self) -> None:
         """Probe, plan and decode the file, and queue the events; None is the last."""
@@ -109,21 +115,29 @@ class WindowStream:
             raise CorruptVideo("no frame could be decoded in the requested time ranges")
         self._events.put_nowait(PlanCut(cut))
         for window in windows.finish(cut):
-            self._events.put_nowait(window)
+            await self._put(window)
         return end
+
+    async def _put(self, window: StartedWindow) -> None:
+        """Queue a window as an event; wait while the client has too many vectors to read."""
+        self._events.put_nowait(window)
+        if self._unread is not None:
+            self._unread.watch(window)
+            await self._unread.wait_for_room()
 
     async def _decode_units(
         self, decoder: DecodeSession, planned: Planned
     ) -> tuple[WindowStarter, DecodeSummary]:
         """Decode the units of a plan, queue them in the engine, and start the windows that they complete."""
         self._events.put_nowait(planned)
-        windows = WindowStarter(planned.plan, self._session, self._config.max_windows)
+        compute = choose_outputs(self._request.options)
+        windows = WindowStarter(planned.plan, self._session, compute, self._config.max_windows)
         preprocessing, options = self._request.model.spec.preprocessing, self._request.options
         units = decoder.decode(planned.plan, preprocessing, fast=options.fast, thumbnails=options.thumbnails)
         last_yield_at = monotonic()
         async for unit in units:
             if (window := windows.add(unit)) is not None:
-                self._events.put_nowait(window)
+                await self._put(window)
             if monotonic() - last_yield_at >= _YIELD_INTERVAL_S:  # a thousand units may be ready at once
                 await asyncio.sleep(0)
                 last_yield_at = monotonic()

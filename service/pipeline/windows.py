@@ -2,12 +2,13 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from tubelet.service.engine.model_runner import Embedding, Logits
 from tubelet.service.engine.session import VideoSession
 from tubelet.service.errors import VideoTooLarge
+from tubelet.service.pipeline.window_outputs import ComputeWindow, Vector
 from tubelet.service.types.plan import Plan
 from tubelet.service.types.video import DecodeSummary, UnitFrames, VideoMetadata
 
@@ -22,12 +23,23 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class ClassifiedWindow:
-    """The logits (K,) of a window, and how much of the plan had been decoded when its last unit came."""
+    """The logits (K,) of a window, and how much of the plan had been decoded when its last unit came.
+
+    ``logits`` are None where only vectors are asked for. ``vectors`` has the vector of the window, or those
+    of ``new_units``, which are in no earlier window; it is empty where none are asked for.
+    """
 
     grid: int
     window: int
     decoded_ns: int
-    logits: Logits = field(repr=False)
+    logits: Logits | None = field(repr=False)
+    new_units: range = range(0)
+    vectors: Sequence[Vector] = field(repr=False, default=())
+
+    @property
+    def vector_bytes(self) -> int:
+        """The bytes that the vectors take."""
+        return sum(vector.nbytes for vector in self.vectors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +65,18 @@ class _RecentUnits:
 
 
 class WindowStarter:
-    """Starts each window when its last unit arrives.
+    """Starts each window when its last unit arrives; ``compute`` has the engine compute it.
 
     All methods raise VideoTooLarge if the video has more than ``most`` windows: two frames are enough to
     claim a duration of a day.
     """
 
-    def __init__(self, plan: Plan, session: VideoSession, most: int) -> None:
+    def __init__(self, plan: Plan, session: VideoSession, compute: ComputeWindow, most: int) -> None:
         if not plan.is_unbounded:
             _check(sum(grid.num_windows for grid in plan.grids), most)
         self._plan = plan
         self._session = session
+        self._compute = compute
         self._most, self._count = most, 0
         self._decoded_ns = 0
         self._recent_units: dict[int, _RecentUnits] = {}
@@ -105,17 +118,25 @@ class WindowStarter:
     def _start(self, grid: int, window: int) -> StartedWindow:
         self._count += 1
         _check(self._count, self._most)
-        row = self._recent_units[grid]
+        row, sampling = self._recent_units[grid], self._plan.grids[grid]
+        units = sampling.window_units(window)
+        seen = sampling.window_units(row.started).stop if row.started >= 0 else units.start
         row.started = window
-        units = self._plan.grids[grid].window_units(window)
         embeddings = [embedding for unit, embedding in row.recent if unit in units]
-        return asyncio.create_task(self._classify(grid, window, self._decoded_ns, embeddings))
+        return asyncio.create_task(
+            self._run(grid, window, self._decoded_ns, range(seen, units.stop), embeddings)
+        )
 
-    async def _classify(
-        self, grid: int, window: int, decoded_ns: int, embeddings: list[asyncio.Future[Embedding]]
+    async def _run(
+        self,
+        grid: int,
+        window: int,
+        decoded_ns: int,
+        new_units: range,
+        embeddings: list[asyncio.Future[Embedding]],
     ) -> ClassifiedWindow:
-        logits = await self._session.classify(embeddings)
-        return ClassifiedWindow(grid, window, decoded_ns, logits)
+        logits, vectors = await self._compute(self._session, embeddings, len(new_units))
+        return ClassifiedWindow(grid, window, decoded_ns, logits, new_units, vectors)
 
 
 def _check(windows: int, most: int) -> None:

@@ -15,6 +15,7 @@ from tubelet.service.pipeline.pipeline import Pipeline
 from tubelet.service.rpc.access import check_model, check_uri, guard_model, limit_priority
 from tubelet.service.rpc.admission import Admission, Caller
 from tubelet.service.rpc.calls import Call, Calls
+from tubelet.service.rpc.embeddings import EmbeddingsOfAnswer
 from tubelet.service.rpc.request_stream import (
     Context,
     Message,
@@ -24,6 +25,7 @@ from tubelet.service.rpc.request_stream import (
     read_options,
     read_request,
 )
+from tubelet.service.types.embeddings import Embeddings
 from tubelet.service.types.result import (
     Activation,
     Classification,
@@ -31,7 +33,6 @@ from tubelet.service.types.result import (
     Event,
     Progress,
     Segment,
-    ignore_event,
 )
 from tubelet.service.types.video import VideoMetadata, to_ns
 from tubelet.service.wire.convert import (
@@ -45,6 +46,7 @@ from tubelet.service.wire.convert import (
     to_duration,
     uri_from_proto,
 )
+from tubelet.service.wire.embeddings import embeddings_to_proto
 from tubelet.v1 import classification_pb2, model_pb2
 from tubelet.v1 import video_classifier_pb2 as pb
 from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierServicer
@@ -77,9 +79,10 @@ class Servicer(VideoClassifierServicer):
         self, request_iterator: AsyncIterator[Message], context: Context
     ) -> pb.ClassifyResponse:
         async with self._calls.track("Classify", context) as call:
-            answer = await self._classify(call, request_iterator, ignore_event)
+            embeddings = EmbeddingsOfAnswer()
+            answer = await self._classify(call, request_iterator, embeddings.emit)
             response = pb.ClassifyResponse()
-            await fill_message(answer, response.classification)
+            await fill_message(replace(answer, embeddings=embeddings.joined()), response.classification)
             return response
 
     async def ClassifyStreaming(self, request_iterator: AsyncIterator[Message], context: Context) -> None:
@@ -260,3 +263,5 @@ def _event_to_proto(event: Event) -> pb.ClassifyStreamingResponse:
             return pb.ClassifyStreamingResponse(progress=progress_to_proto(event))
         case Segment():
             return pb.ClassifyStreamingResponse(segment=segment_to_proto(event))
+        case Embeddings():
+            return pb.ClassifyStreamingResponse(embeddings=embeddings_to_proto(event))

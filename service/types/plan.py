@@ -83,6 +83,10 @@ class SamplingGrid:
             return self.first_ns + sampled * self.window_ns // frames_per_window + self.frame_offset_ns
         return self.first_ns + (2 * sampled + 1) * self.window_ns // (2 * frames_per_window)
 
+    def unit_start_ns(self, unit: int) -> int:
+        """Return the start of ``unit``, which is the end of the one before."""
+        return self.first_ns + unit * self.window_ns // self.units_per_window
+
     def window_start(self, window: int) -> int:
         """Return the first unit of ``window``."""
         return min(window * self.stride_units, self.num_units - self.units_per_window)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum
 
+from tubelet.service.types.embeddings import EmbeddingDtype, EmbeddingLevel
 from tubelet.service.types.video import to_ns
 
 DEFAULT_TOP_K = 5
@@ -96,6 +97,14 @@ class Options:
     """
     priority: Priority = Priority.NORMAL
     """Scheduling priority among the videos that the server has in progress."""
+    embeddings: EmbeddingLevel | None = None
+    """What the answer has vectors of: each unit, each window, or the video. None: it has none."""
+    embedding_dtype: EmbeddingDtype = "float32"
+    """Format of the numbers in a vector. What float16 cannot hold becomes its largest number, 65,504."""
+    normalise_embeddings: bool = False
+    """Whether vectors have length 1. That of the video is normalised after the mean."""
+    only_embeddings: bool = False
+    """Whether the answer has no labels and no segments, which are not computed then."""
 
 
 def ranges_of_seconds(*ranges_s: tuple[float, float]) -> tuple[tuple[int, int], ...]:

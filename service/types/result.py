@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
 
+from tubelet.service.types.embeddings import Embeddings
 from tubelet.service.types.video import NS_PER_S, Thumbnail, VideoMetadata
 
 
@@ -53,7 +54,7 @@ class Progress:
     total_s: float
 
 
-Event = VideoMetadata | Progress | Segment
+Event = VideoMetadata | Progress | Segment | Embeddings
 """What is known of a video before its answer."""
 Emit = Callable[[Event], Awaitable[None]]
 """Takes the events of one video, one after another."""
@@ -79,3 +80,4 @@ class Classification:
     activation: Activation = Activation.SOFTMAX
     fingerprint: str = ""  # of the model; empty from servers that do not know it
     thumbnails: tuple[Thumbnail, ...] = ()  # in the order of time; empty unless the options ask for them
+    embeddings: Embeddings | None = None  # if they were asked for; a stream has them in events instead

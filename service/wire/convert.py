@@ -18,6 +18,14 @@ from tubelet.service.types.request import (
 from tubelet.service.types.result import Activation, Classification, Label, Progress, Segment
 from tubelet.service.types.uri import Uri, parse_uri
 from tubelet.service.types.video import NS_PER_S, Thumbnail, VideoMetadata
+from tubelet.service.wire.embeddings import (
+    dtype_from_proto,
+    dtype_to_proto,
+    embeddings_from_proto,
+    embeddings_to_proto,
+    level_from_proto,
+    level_to_proto,
+)
 from tubelet.v1 import classification_pb2 as pb
 from tubelet.v1 import model_pb2
 
@@ -85,6 +93,10 @@ def options_from_proto(message: pb.ClassifyOptions) -> Options:
         fast=message.fast,
         thumbnails=message.thumbnails,
         priority=_priority_from_proto(message.priority),
+        embeddings=level_from_proto(message.embeddings),
+        embedding_dtype=dtype_from_proto(message.embedding_dtype),
+        normalise_embeddings=message.normalise_embeddings,
+        only_embeddings=message.only_embeddings,
     )
 
 
@@ -140,6 +152,10 @@ def options_to_proto(options: Options, uri: str = "") -> pb.ClassifyOptions:
         thumbnails=options.thumbnails,
         priority=_PRIORITIES[options.priority],
         uri=uri,
+        embeddings=level_to_proto(options.embeddings),
+        embedding_dtype=dtype_to_proto(options.embedding_dtype),
+        normalise_embeddings=options.normalise_embeddings,
+        only_embeddings=options.only_embeddings,
     )
     match options.windowing:
         case WholeVideo():
@@ -237,6 +253,7 @@ def classification_to_proto(answer: Classification) -> pb.Classification:
         activation=activation_to_proto(answer.activation),
         fingerprint=answer.fingerprint,
         thumbnails=[_thumbnail_to_proto(thumbnail) for thumbnail in answer.thumbnails],
+        embeddings=None if answer.embeddings is None else embeddings_to_proto(answer.embeddings),
     )
 
 
@@ -255,6 +272,7 @@ def classification_from_proto(message: pb.Classification) -> Classification:
         activation=activation_from_proto(message.activation),
         fingerprint=message.fingerprint,
         thumbnails=tuple(_thumbnail_from_proto(thumbnail) for thumbnail in message.thumbnails),
+        embeddings=embeddings_from_proto(message.embeddings) if message.HasField("embeddings") else None,
     )
 
 

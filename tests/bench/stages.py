@@ -26,6 +26,7 @@ from tubelet.models.spec import ModelSpec
 from tubelet.service.config.config import DecodeConfig, EngineConfig
 from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.engine.engine import Engine
+from tubelet.service.engine.model_runner import WindowInput, WindowOutput
 from tubelet.service.engine.stage_queue import PendingBatch
 from tubelet.service.metrics import Metrics
 from tubelet.service.pipeline.planner import make_plan
@@ -81,7 +82,7 @@ async def measure_stages(store: Path, model: str, clips: Sequence[Path], options
         encodes = [_finished(run) for run in served.encode.run_on.values()]
         encode, classify = encodes[0], _finished(next(iter(served.classify.run_on.values())))
         units = [_unit(spec, number) for number in range(max(most, spec.sampling.units_per_window))]
-        window = encode(units[: spec.sampling.units_per_window])
+        window = WindowInput(encode(units[: spec.sampling.units_per_window]), WindowOutput.LOGITS)
         slower = _together_s(encodes, units[:most]) / _together_s(encodes[:1], units[:most])
         lines = (*_line(encode, units[0], most), *_line(classify, window, _WINDOWS))
         device = DeviceCosts(*(slower * each_s for each_s in lines))

@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from tubelet.models.repository.repository import ModelStore
+from tubelet.service.engine.batch_tuner import BatchTuning
+from tubelet.service.engine.served_model import ServedModel
 from tubelet.service.metrics import Metrics, RequestTimings
 from tubelet.service.pipeline import segments as segments_module
 from tubelet.service.pipeline.segments import SegmentAggregator, SegmentAssembler
@@ -128,7 +130,10 @@ def test_segments_are_finished_after_a_cut_without_a_new_window() -> None:
 def aggregator(monkeypatch: pytest.MonkeyPatch) -> SegmentAggregator:
     """An aggregator that reports progress after each window."""
     monkeypatch.setattr(segments_module, "_PROGRESS_INTERVAL_S", 0.0)
-    return SegmentAggregator(SPEC, Options(), "0123456789abcdef")
+    model = ServedModel(
+        SPEC, (), precision="fp32", fingerprint="", tuning=BatchTuning(1), max_batch_windows=1
+    )
+    return SegmentAggregator(model, Options())
 
 
 def metadata(duration_ns: int) -> VideoMetadata:

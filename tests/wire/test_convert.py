@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tubelet.service.errors import MalformedOption
+from tubelet.service.types.embeddings import EMBEDDING_DTYPES, EmbeddingLevel
 from tubelet.service.types.request import Options, Priority, Sliding, Views, WholeVideo
 from tubelet.service.types.result import Activation, Classification, Label, Progress, Segment
 from tubelet.service.types.video import Thumbnail, VideoMetadata
@@ -53,6 +54,10 @@ metadata = st.builds(
         fast=st.booleans(),
         thumbnails=st.integers(0, 60),
         priority=st.sampled_from(Priority),
+        embeddings=st.none() | st.sampled_from(EmbeddingLevel),
+        embedding_dtype=st.sampled_from(EMBEDDING_DTYPES),
+        normalise_embeddings=st.booleans(),
+        only_embeddings=st.booleans(),
     )
 )
 def test_options_survive_the_conversion_to_protos(options: Options) -> None:

@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from tubelet.v1 import model_pb2 as tubelet_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftubelet/v1/classification.proto\x12\ntubelet.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x16tubelet/v1/model.proto\"\xdf\x02\n\x0f\x43lassifyOptions\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05top_k\x18\x03 \x01(\r\x12\x17\n\x0fscore_threshold\x18\x04 \x01(\x02\x12-\n\x0bwhole_video\x18\x05 \x01(\x0b\x32\x16.tubelet.v1.WholeVideoH\x00\x12&\n\x07sliding\x18\x06 \x01(\x0b\x32\x13.tubelet.v1.SlidingH\x00\x12\"\n\x05views\x18\x08 \x01(\x0b\x32\x11.tubelet.v1.ViewsH\x00\x12%\n\x06ranges\x18\x07 \x03(\x0b\x32\x15.tubelet.v1.TimeRange\x12\x0c\n\x04\x66\x61st\x18\t \x01(\x08\x12\x0b\n\x03uri\x18\n \x01(\t\x12&\n\x08priority\x18\x0b \x01(\x0e\x32\x14.tubelet.v1.Priority\x12\x12\n\nthumbnails\x18\x0c \x01(\rB\x0b\n\twindowing\"\x0c\n\nWholeVideo\"_\n\x07Sliding\x12)\n\x06window\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06stride\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"%\n\x05Views\x12\r\n\x05\x63lips\x18\x01 \x01(\r\x12\r\n\x05\x63rops\x18\x02 \x01(\r\"]\n\tTimeRange\x12(\n\x05start\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03\x65nd\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"$\n\x05Label\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\"~\n\x07Segment\x12$\n\x05range\x18\x01 \x01(\x0b\x32\x15.tubelet.v1.TimeRange\x12!\n\x06labels\x18\x02 \x03(\x0b\x32\x11.tubelet.v1.Label\x12*\n\nactivation\x18\x03 \x01(\x0e\x32\x16.tubelet.v1.Activation\"\xae\x01\n\rVideoMetadata\x12\x11\n\tcontainer\x18\x01 \x01(\t\x12\r\n\x05\x63odec\x18\x02 \x01(\t\x12\r\n\x05width\x18\x03 \x01(\r\x12\x0e\n\x06height\x18\x04 \x01(\r\x12\x0b\n\x03\x66ps\x18\x05 \x01(\x01\x12\x0e\n\x06\x66rames\x18\x06 \x01(\x04\x12+\n\x08\x64uration\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nsize_bytes\x18\x08 \x01(\x04\"\xe8\x03\n\x0e\x43lassification\x12(\n\x05video\x18\x01 \x01(\x0b\x32\x19.tubelet.v1.VideoMetadata\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12%\n\x08segments\x18\x04 \x03(\x0b\x32\x13.tubelet.v1.Segment\x12!\n\x06labels\x18\x05 \x03(\x0b\x32\x11.tubelet.v1.Label\x12\x43\n\rstage_seconds\x18\x06 \x03(\x0b\x32,.tubelet.v1.Classification.StageSecondsEntry\x12\x10\n\x08warnings\x18\x07 \x03(\t\x12\x33\n\x10max_frame_offset\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rfetched_bytes\x18\t \x01(\x04\x12*\n\nactivation\x18\n \x01(\x0e\x32\x16.tubelet.v1.Activation\x12\x13\n\x0b\x66ingerprint\x18\x0c \x01(\t\x12)\n\nthumbnails\x18\x0b \x03(\x0b\x32\x15.tubelet.v1.Thumbnail\x1a\x33\n\x11StageSecondsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"a\n\tThumbnail\x12\'\n\x04time\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06height\x18\x03 \x01(\r\x12\x0c\n\x04jpeg\x18\x04 \x01(\x0c\".\n\x08Progress\x12\x11\n\tdecoded_s\x18\x01 \x01(\x01\x12\x0f\n\x07total_s\x18\x02 \x01(\x01*^\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x10\n\x0cPRIORITY_LOW\x10\x01\x12\x13\n\x0fPRIORITY_NORMAL\x10\x02\x12\x11\n\rPRIORITY_HIGH\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftubelet/v1/classification.proto\x12\ntubelet.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x16tubelet/v1/model.proto\"\xfb\x03\n\x0f\x43lassifyOptions\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05top_k\x18\x03 \x01(\r\x12\x17\n\x0fscore_threshold\x18\x04 \x01(\x02\x12-\n\x0bwhole_video\x18\x05 \x01(\x0b\x32\x16.tubelet.v1.WholeVideoH\x00\x12&\n\x07sliding\x18\x06 \x01(\x0b\x32\x13.tubelet.v1.SlidingH\x00\x12\"\n\x05views\x18\x08 \x01(\x0b\x32\x11.tubelet.v1.ViewsH\x00\x12%\n\x06ranges\x18\x07 \x03(\x0b\x32\x15.tubelet.v1.TimeRange\x12\x0c\n\x04\x66\x61st\x18\t \x01(\x08\x12\x0b\n\x03uri\x18\n \x01(\t\x12&\n\x08priority\x18\x0b \x01(\x0e\x32\x14.tubelet.v1.Priority\x12\x12\n\nthumbnails\x18\x0c \x01(\r\x12.\n\nembeddings\x18\r \x01(\x0e\x32\x1a.tubelet.v1.EmbeddingLevel\x12\x33\n\x0f\x65mbedding_dtype\x18\x0e \x01(\x0e\x32\x1a.tubelet.v1.EmbeddingDtype\x12\x1c\n\x14normalise_embeddings\x18\x0f \x01(\x08\x12\x17\n\x0fonly_embeddings\x18\x10 \x01(\x08\x42\x0b\n\twindowing\"\x0c\n\nWholeVideo\"_\n\x07Sliding\x12)\n\x06window\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06stride\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"%\n\x05Views\x12\r\n\x05\x63lips\x18\x01 \x01(\r\x12\r\n\x05\x63rops\x18\x02 \x01(\r\"]\n\tTimeRange\x12(\n\x05start\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03\x65nd\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"$\n\x05Label\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\"~\n\x07Segment\x12$\n\x05range\x18\x01 \x01(\x0b\x32\x15.tubelet.v1.TimeRange\x12!\n\x06labels\x18\x02 \x03(\x0b\x32\x11.tubelet.v1.Label\x12*\n\nactivation\x18\x03 \x01(\x0e\x32\x16.tubelet.v1.Activation\"\xae\x01\n\rVideoMetadata\x12\x11\n\tcontainer\x18\x01 \x01(\t\x12\r\n\x05\x63odec\x18\x02 \x01(\t\x12\r\n\x05width\x18\x03 \x01(\r\x12\x0e\n\x06height\x18\x04 \x01(\r\x12\x0b\n\x03\x66ps\x18\x05 \x01(\x01\x12\x0e\n\x06\x66rames\x18\x06 \x01(\x04\x12+\n\x08\x64uration\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nsize_bytes\x18\x08 \x01(\x04\"\x94\x04\n\x0e\x43lassification\x12(\n\x05video\x18\x01 \x01(\x0b\x32\x19.tubelet.v1.VideoMetadata\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12%\n\x08segments\x18\x04 \x03(\x0b\x32\x13.tubelet.v1.Segment\x12!\n\x06labels\x18\x05 \x03(\x0b\x32\x11.tubelet.v1.Label\x12\x43\n\rstage_seconds\x18\x06 \x03(\x0b\x32,.tubelet.v1.Classification.StageSecondsEntry\x12\x10\n\x08warnings\x18\x07 \x03(\t\x12\x33\n\x10max_frame_offset\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rfetched_bytes\x18\t \x01(\x04\x12*\n\nactivation\x18\n \x01(\x0e\x32\x16.tubelet.v1.Activation\x12\x13\n\x0b\x66ingerprint\x18\x0c \x01(\t\x12)\n\nthumbnails\x18\x0b \x03(\x0b\x32\x15.tubelet.v1.Thumbnail\x12*\n\nembeddings\x18\r \x01(\x0b\x32\x16.tubelet.v1.Embeddings\x1a\x33\n\x11StageSecondsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"a\n\tThumbnail\x12\'\n\x04time\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06height\x18\x03 \x01(\r\x12\x0c\n\x04jpeg\x18\x04 \x01(\x0c\"\xe5\x01\n\nEmbeddings\x12)\n\x05level\x18\x01 \x01(\x0e\x32\x1a.tubelet.v1.EmbeddingLevel\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x04 \x01(\t\x12\r\n\x05width\x18\x05 \x01(\r\x12)\n\x05\x64type\x18\x06 \x01(\x0e\x32\x1a.tubelet.v1.EmbeddingDtype\x12\x0f\n\x07vectors\x18\x07 \x01(\x0c\x12\x0f\n\x07start_s\x18\x08 \x03(\x01\x12\r\n\x05\x65nd_s\x18\t \x03(\x01\x12\x0c\n\x04view\x18\n \x03(\r\".\n\x08Progress\x12\x11\n\tdecoded_s\x18\x01 \x01(\x01\x12\x0f\n\x07total_s\x18\x02 \x01(\x01*^\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x10\n\x0cPRIORITY_LOW\x10\x01\x12\x13\n\x0fPRIORITY_NORMAL\x10\x02\x12\x11\n\rPRIORITY_HIGH\x10\x03*\x82\x01\n\x0e\x45mbeddingLevel\x12\x1f\n\x1b\x45MBEDDING_LEVEL_UNSPECIFIED\x10\x00\x12\x18\n\x14\x45MBEDDING_LEVEL_UNIT\x10\x01\x12\x1a\n\x16\x45MBEDDING_LEVEL_WINDOW\x10\x02\x12\x19\n\x15\x45MBEDDING_LEVEL_VIDEO\x10\x03*k\n\x0e\x45mbeddingDtype\x12\x1f\n\x1b\x45MBEDDING_DTYPE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x45MBEDDING_DTYPE_FLOAT32\x10\x01\x12\x1b\n\x17\x45MBEDDING_DTYPE_FLOAT16\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,30 +35,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CLASSIFICATION_STAGESECONDSENTRY']._loaded_options = None
   _globals['_CLASSIFICATION_STAGESECONDSENTRY']._serialized_options = b'8\001'
-  _globals['_PRIORITY']._serialized_start=1683
-  _globals['_PRIORITY']._serialized_end=1777
+  _globals['_PRIORITY']._serialized_start=2115
+  _globals['_PRIORITY']._serialized_end=2209
+  _globals['_EMBEDDINGLEVEL']._serialized_start=2212
+  _globals['_EMBEDDINGLEVEL']._serialized_end=2342
+  _globals['_EMBEDDINGDTYPE']._serialized_start=2344
+  _globals['_EMBEDDINGDTYPE']._serialized_end=2451
   _globals['_CLASSIFYOPTIONS']._serialized_start=104
-  _globals['_CLASSIFYOPTIONS']._serialized_end=455
-  _globals['_WHOLEVIDEO']._serialized_start=457
-  _globals['_WHOLEVIDEO']._serialized_end=469
-  _globals['_SLIDING']._serialized_start=471
-  _globals['_SLIDING']._serialized_end=566
-  _globals['_VIEWS']._serialized_start=568
-  _globals['_VIEWS']._serialized_end=605
-  _globals['_TIMERANGE']._serialized_start=607
-  _globals['_TIMERANGE']._serialized_end=700
-  _globals['_LABEL']._serialized_start=702
-  _globals['_LABEL']._serialized_end=738
-  _globals['_SEGMENT']._serialized_start=740
-  _globals['_SEGMENT']._serialized_end=866
-  _globals['_VIDEOMETADATA']._serialized_start=869
-  _globals['_VIDEOMETADATA']._serialized_end=1043
-  _globals['_CLASSIFICATION']._serialized_start=1046
-  _globals['_CLASSIFICATION']._serialized_end=1534
-  _globals['_CLASSIFICATION_STAGESECONDSENTRY']._serialized_start=1483
-  _globals['_CLASSIFICATION_STAGESECONDSENTRY']._serialized_end=1534
-  _globals['_THUMBNAIL']._serialized_start=1536
-  _globals['_THUMBNAIL']._serialized_end=1633
-  _globals['_PROGRESS']._serialized_start=1635
-  _globals['_PROGRESS']._serialized_end=1681
+  _globals['_CLASSIFYOPTIONS']._serialized_end=611
+  _globals['_WHOLEVIDEO']._serialized_start=613
+  _globals['_WHOLEVIDEO']._serialized_end=625
+  _globals['_SLIDING']._serialized_start=627
+  _globals['_SLIDING']._serialized_end=722
+  _globals['_VIEWS']._serialized_start=724
+  _globals['_VIEWS']._serialized_end=761
+  _globals['_TIMERANGE']._serialized_start=763
+  _globals['_TIMERANGE']._serialized_end=856
+  _globals['_LABEL']._serialized_start=858
+  _globals['_LABEL']._serialized_end=894
+  _globals['_SEGMENT']._serialized_start=896
+  _globals['_SEGMENT']._serialized_end=1022
+  _globals['_VIDEOMETADATA']._serialized_start=1025
+  _globals['_VIDEOMETADATA']._serialized_end=1199
+  _globals['_CLASSIFICATION']._serialized_start=1202
+  _globals['_CLASSIFICATION']._serialized_end=1734
+  _globals['_CLASSIFICATION_STAGESECONDSENTRY']._serialized_start=1683
+  _globals['_CLASSIFICATION_STAGESECONDSENTRY']._serialized_end=1734
+  _globals['_THUMBNAIL']._serialized_start=1736
+  _globals['_THUMBNAIL']._serialized_end=1833
+  _globals['_EMBEDDINGS']._serialized_start=1836
+  _globals['_EMBEDDINGS']._serialized_end=2065
+  _globals['_PROGRESS']._serialized_start=2067
+  _globals['_PROGRESS']._serialized_end=2113
 # @@protoc_insertion_point(module_scope)

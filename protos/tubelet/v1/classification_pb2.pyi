@@ -17,13 +17,33 @@ class Priority(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PRIORITY_LOW: _ClassVar[Priority]
     PRIORITY_NORMAL: _ClassVar[Priority]
     PRIORITY_HIGH: _ClassVar[Priority]
+
+class EmbeddingLevel(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    EMBEDDING_LEVEL_UNSPECIFIED: _ClassVar[EmbeddingLevel]
+    EMBEDDING_LEVEL_UNIT: _ClassVar[EmbeddingLevel]
+    EMBEDDING_LEVEL_WINDOW: _ClassVar[EmbeddingLevel]
+    EMBEDDING_LEVEL_VIDEO: _ClassVar[EmbeddingLevel]
+
+class EmbeddingDtype(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    EMBEDDING_DTYPE_UNSPECIFIED: _ClassVar[EmbeddingDtype]
+    EMBEDDING_DTYPE_FLOAT32: _ClassVar[EmbeddingDtype]
+    EMBEDDING_DTYPE_FLOAT16: _ClassVar[EmbeddingDtype]
 PRIORITY_UNSPECIFIED: Priority
 PRIORITY_LOW: Priority
 PRIORITY_NORMAL: Priority
 PRIORITY_HIGH: Priority
+EMBEDDING_LEVEL_UNSPECIFIED: EmbeddingLevel
+EMBEDDING_LEVEL_UNIT: EmbeddingLevel
+EMBEDDING_LEVEL_WINDOW: EmbeddingLevel
+EMBEDDING_LEVEL_VIDEO: EmbeddingLevel
+EMBEDDING_DTYPE_UNSPECIFIED: EmbeddingDtype
+EMBEDDING_DTYPE_FLOAT32: EmbeddingDtype
+EMBEDDING_DTYPE_FLOAT16: EmbeddingDtype
 
 class ClassifyOptions(_message.Message):
-    __slots__ = ("model", "version", "top_k", "score_threshold", "whole_video", "sliding", "views", "ranges", "fast", "uri", "priority", "thumbnails")
+    __slots__ = ("model", "version", "top_k", "score_threshold", "whole_video", "sliding", "views", "ranges", "fast", "uri", "priority", "thumbnails", "embeddings", "embedding_dtype", "normalise_embeddings", "only_embeddings")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
@@ -36,6 +56,10 @@ class ClassifyOptions(_message.Message):
     URI_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     THUMBNAILS_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDINGS_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDING_DTYPE_FIELD_NUMBER: _ClassVar[int]
+    NORMALISE_EMBEDDINGS_FIELD_NUMBER: _ClassVar[int]
+    ONLY_EMBEDDINGS_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
     top_k: int
@@ -48,7 +72,11 @@ class ClassifyOptions(_message.Message):
     uri: str
     priority: Priority
     thumbnails: int
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., top_k: _Optional[int] = ..., score_threshold: _Optional[float] = ..., whole_video: _Optional[_Union[WholeVideo, _Mapping]] = ..., sliding: _Optional[_Union[Sliding, _Mapping]] = ..., views: _Optional[_Union[Views, _Mapping]] = ..., ranges: _Optional[_Iterable[_Union[TimeRange, _Mapping]]] = ..., fast: bool = ..., uri: _Optional[str] = ..., priority: _Optional[_Union[Priority, str]] = ..., thumbnails: _Optional[int] = ...) -> None: ...
+    embeddings: EmbeddingLevel
+    embedding_dtype: EmbeddingDtype
+    normalise_embeddings: bool
+    only_embeddings: bool
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., top_k: _Optional[int] = ..., score_threshold: _Optional[float] = ..., whole_video: _Optional[_Union[WholeVideo, _Mapping]] = ..., sliding: _Optional[_Union[Sliding, _Mapping]] = ..., views: _Optional[_Union[Views, _Mapping]] = ..., ranges: _Optional[_Iterable[_Union[TimeRange, _Mapping]]] = ..., fast: bool = ..., uri: _Optional[str] = ..., priority: _Optional[_Union[Priority, str]] = ..., thumbnails: _Optional[int] = ..., embeddings: _Optional[_Union[EmbeddingLevel, str]] = ..., embedding_dtype: _Optional[_Union[EmbeddingDtype, str]] = ..., normalise_embeddings: bool = ..., only_embeddings: bool = ...) -> None: ...
 
 class WholeVideo(_message.Message):
     __slots__ = ()
@@ -117,7 +145,7 @@ class VideoMetadata(_message.Message):
     def __init__(self, container: _Optional[str] = ..., codec: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., fps: _Optional[float] = ..., frames: _Optional[int] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., size_bytes: _Optional[int] = ...) -> None: ...
 
 class Classification(_message.Message):
-    __slots__ = ("video", "model", "version", "segments", "labels", "stage_seconds", "warnings", "max_frame_offset", "fetched_bytes", "activation", "fingerprint", "thumbnails")
+    __slots__ = ("video", "model", "version", "segments", "labels", "stage_seconds", "warnings", "max_frame_offset", "fetched_bytes", "activation", "fingerprint", "thumbnails", "embeddings")
     class StageSecondsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -137,6 +165,7 @@ class Classification(_message.Message):
     ACTIVATION_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     THUMBNAILS_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDINGS_FIELD_NUMBER: _ClassVar[int]
     video: VideoMetadata
     model: str
     version: str
@@ -149,7 +178,8 @@ class Classification(_message.Message):
     activation: _model_pb2.Activation
     fingerprint: str
     thumbnails: _containers.RepeatedCompositeFieldContainer[Thumbnail]
-    def __init__(self, video: _Optional[_Union[VideoMetadata, _Mapping]] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., segments: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ..., labels: _Optional[_Iterable[_Union[Label, _Mapping]]] = ..., stage_seconds: _Optional[_Mapping[str, float]] = ..., warnings: _Optional[_Iterable[str]] = ..., max_frame_offset: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., fetched_bytes: _Optional[int] = ..., activation: _Optional[_Union[_model_pb2.Activation, str]] = ..., fingerprint: _Optional[str] = ..., thumbnails: _Optional[_Iterable[_Union[Thumbnail, _Mapping]]] = ...) -> None: ...
+    embeddings: Embeddings
+    def __init__(self, video: _Optional[_Union[VideoMetadata, _Mapping]] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., segments: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ..., labels: _Optional[_Iterable[_Union[Label, _Mapping]]] = ..., stage_seconds: _Optional[_Mapping[str, float]] = ..., warnings: _Optional[_Iterable[str]] = ..., max_frame_offset: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., fetched_bytes: _Optional[int] = ..., activation: _Optional[_Union[_model_pb2.Activation, str]] = ..., fingerprint: _Optional[str] = ..., thumbnails: _Optional[_Iterable[_Union[Thumbnail, _Mapping]]] = ..., embeddings: _Optional[_Union[Embeddings, _Mapping]] = ...) -> None: ...
 
 class Thumbnail(_message.Message):
     __slots__ = ("time", "width", "height", "jpeg")
@@ -162,6 +192,30 @@ class Thumbnail(_message.Message):
     height: int
     jpeg: bytes
     def __init__(self, time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., jpeg: _Optional[bytes] = ...) -> None: ...
+
+class Embeddings(_message.Message):
+    __slots__ = ("level", "model", "version", "fingerprint", "width", "dtype", "vectors", "start_s", "end_s", "view")
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    VECTORS_FIELD_NUMBER: _ClassVar[int]
+    START_S_FIELD_NUMBER: _ClassVar[int]
+    END_S_FIELD_NUMBER: _ClassVar[int]
+    VIEW_FIELD_NUMBER: _ClassVar[int]
+    level: EmbeddingLevel
+    model: str
+    version: str
+    fingerprint: str
+    width: int
+    dtype: EmbeddingDtype
+    vectors: bytes
+    start_s: _containers.RepeatedScalarFieldContainer[float]
+    end_s: _containers.RepeatedScalarFieldContainer[float]
+    view: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, level: _Optional[_Union[EmbeddingLevel, str]] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., fingerprint: _Optional[str] = ..., width: _Optional[int] = ..., dtype: _Optional[_Union[EmbeddingDtype, str]] = ..., vectors: _Optional[bytes] = ..., start_s: _Optional[_Iterable[float]] = ..., end_s: _Optional[_Iterable[float]] = ..., view: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Progress(_message.Message):
     __slots__ = ("decoded_s", "total_s")

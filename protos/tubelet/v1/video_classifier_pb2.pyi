@@ -31,16 +31,18 @@ class ClassifyStreamingRequest(_message.Message):
     def __init__(self, options: _Optional[_Union[_classification_pb2.ClassifyOptions, _Mapping]] = ..., chunk: _Optional[bytes] = ...) -> None: ...
 
 class ClassifyStreamingResponse(_message.Message):
-    __slots__ = ("video", "progress", "segment", "classification")
+    __slots__ = ("video", "progress", "segment", "classification", "embeddings")
     VIDEO_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     SEGMENT_FIELD_NUMBER: _ClassVar[int]
     CLASSIFICATION_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDINGS_FIELD_NUMBER: _ClassVar[int]
     video: _classification_pb2.VideoMetadata
     progress: _classification_pb2.Progress
     segment: _classification_pb2.Segment
     classification: _classification_pb2.Classification
-    def __init__(self, video: _Optional[_Union[_classification_pb2.VideoMetadata, _Mapping]] = ..., progress: _Optional[_Union[_classification_pb2.Progress, _Mapping]] = ..., segment: _Optional[_Union[_classification_pb2.Segment, _Mapping]] = ..., classification: _Optional[_Union[_classification_pb2.Classification, _Mapping]] = ...) -> None: ...
+    embeddings: _classification_pb2.Embeddings
+    def __init__(self, video: _Optional[_Union[_classification_pb2.VideoMetadata, _Mapping]] = ..., progress: _Optional[_Union[_classification_pb2.Progress, _Mapping]] = ..., segment: _Optional[_Union[_classification_pb2.Segment, _Mapping]] = ..., classification: _Optional[_Union[_classification_pb2.Classification, _Mapping]] = ..., embeddings: _Optional[_Union[_classification_pb2.Embeddings, _Mapping]] = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ()

@@ -14,6 +14,7 @@ from tubelet.service.cli.runs.progress import RunProgress, VideoInProgress
 from tubelet.service.cli.runs.runner import Answer, Failure, Started
 from tubelet.service.report.merged_segments import Line, SegmentMerger, merge_segments
 from tubelet.service.report.text import clock
+from tubelet.service.types.embeddings import Embeddings
 from tubelet.service.types.result import Event, Segment
 from tubelet.service.types.video import VideoMetadata
 
@@ -55,7 +56,7 @@ class JsonOutput:
         self._stream = stream
 
     def event(self, number: int, event: Started | Event) -> None:
-        if self._stream and not isinstance(event, Started):
+        if self._stream and not isinstance(event, Started | Embeddings):
             self._print(event_json(self._run.videos[number], event))
 
     def answer(self, number: int, answer: Answer, before: VideoInProgress) -> None:
