@@ -24,6 +24,11 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")
 _MAX_VALUE = 256  # characters of a field
 _MAX_MESSAGE = 4000  # characters of a message, and of each half of a traceback
 _CUT = "…"
+_GRPC = "grpc._cython.cygrpc"  # the logger of gRPC's Python part
+_UNWANTED = (
+    "Invalid encoding on",  # repeats a header that is no UTF-8, which may be a token
+    "ExecuteBatchError raised in core",  # a client left before its answer: the line of its call says so
+)
 _BARE = re.compile(r"[\w.:/+%@-]+", re.ASCII)  # a value that needs no quotation marks
 
 
@@ -32,7 +37,13 @@ def start_logging(form: Format, level: Level, stream: TextIO | None = None) -> N
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonLines() if form == "json" else TextLines())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.getLogger(_GRPC).addFilter(_is_wanted)
     logging.captureWarnings(True)
+
+
+def _is_wanted(record: logging.LogRecord) -> bool:
+    """Tell whether a record of gRPC is one for the log."""
+    return not str(record.msg).startswith(_UNWANTED)
 
 
 class TextLines(logging.Formatter):

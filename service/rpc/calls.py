@@ -59,7 +59,8 @@ class Calls:
             else:
                 self._metrics.failed.labels(error.reason, call.model).inc()
             status = to_status(error)
-            await context.abort(status.code, status.details, status.trailing_metadata + trailing_metadata)
+            with _left_is_cancelled():
+                await context.abort(status.code, status.details, status.trailing_metadata + trailing_metadata)
         except asyncio.CancelledError:
             late = is_out_of_time(context)
             call.code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
@@ -80,16 +81,36 @@ class Calls:
             ServerStopped: ``end_all`` cancelled the call.
         """
         try:
-            yield
+            with _left_is_cancelled():
+                yield
         except TubeletError:
             raise
         except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, _ClientLeft):
+                raise
             if isinstance(error, asyncio.CancelledError) and task.cancelling():
                 if not self._has_ended or task.uncancel():
                     raise
                 raise ServerStopped("the server shut down before it could answer; try again") from None
             logger.exception("internal error", extra={"fields": {"request_id": call_id}})
             raise InternalError(call_id) from error
+
+
+class _ClientLeft(asyncio.CancelledError):
+    """The client has left, as a message or a status was on its way to it."""
+
+
+@contextmanager
+def _left_is_cancelled() -> Iterator[None]:
+    """Turn the error of gRPC that it cannot send any more into a cancellation.
+
+    Raises:
+        _ClientLeft: the client has left, which is no error of the server.
+    """
+    try:
+        yield
+    except grpc.aio.InternalError:
+        raise _ClientLeft from None
 
 
 def _this_task() -> asyncio.Task[Any]:

@@ -11,6 +11,7 @@ import pytest
 from tests.support.cli_process import serving as serving_process
 from tests.support.cli_process import tubelet
 from tests.support.identities import TOKENS, write_identities
+from tests.support.raw_http2 import LIST_MODELS, RawHttp2
 from tests.support.running_server import Served, serving
 from tests.support.sample_clip import panning_clip
 from tubelet.service.client import AsyncClient, Client, ServerError, Token
@@ -206,6 +207,9 @@ def test_the_log_of_a_server_has_no_token_and_says_who_called(tmp_path: Path) ->
                         call()
                     except ServerError as error:
                         said.append(repr(vars(error)))
+        with RawHttp2(int(port)) as connection:  # gRPC's own record would repeat it
+            header = (b"authorization", f"Bearer {ALICE}".encode() + b"\xff")
+            assert connection.answer(connection.call(LIST_MODELS, (header,))).status == 16
         before = log.read_text()
         write_identities(file, f'[alice]\ntoken_sha256 = ["{ALICE}"]\n')
         process.send_signal(signal.SIGHUP)
