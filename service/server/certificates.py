@@ -14,6 +14,12 @@ from cryptography.x509.oid import NameOID
 
 from tubelet.service.config.problems import BadConfig
 from tubelet.service.config.tls import TlsConfig
+from tubelet.service.server.certificate_keys import (
+    check_handshake,
+    check_key,
+    unfit_authority,
+    unfit_certificate,
+)
 from tubelet.service.wire.pem import check_certificates, load_pair
 
 Role = Literal["server", "client_ca"]
@@ -37,6 +43,9 @@ class Credentials:
     chain: list[x509.Certificate]
     client_authorities: list[x509.Certificate]
     http: ssl.SSLContext
+    description: (
+        str  # the server's certificate in a line: whom it is for, who signed it, until when it is valid
+    )
 
     def grpc_configuration(self, *, with_client_ca: bool) -> grpc.ServerCertificateConfiguration:
         """Return the files as gRPC takes them, with the authorities of clients or without."""
@@ -51,17 +60,6 @@ class Credentials:
         if valid := [each for each in self.client_authorities if not _has_expired(each)]:
             found["client_ca"] = min(each.not_valid_after_utc for each in valid)
         return found
-
-    @property
-    def description(self) -> str:
-        """The server's certificate in a line: whom it is for, who signed it, until when it is valid."""
-        certificate = self.chain[0]
-        is_own = certificate.issuer == certificate.subject
-        issuer = (
-            "itself, so that clients need it as their ca" if is_own else certificate.issuer.rfc4514_string()
-        )
-        hosts = ", ".join(_hosts(certificate)) or "no host"
-        return f"for {hosts}, signed by {issuer}, valid until {_time(certificate.not_valid_after_utc)}"
 
 
 def read_credentials(config: TlsConfig, known: Credentials | None) -> Credentials:
@@ -99,12 +97,14 @@ def _checked(files: PemFiles, config: TlsConfig) -> Credentials:
         BadConfig: a file holds something else than it should, or a certificate that is not valid now.
     """
     chain = _certificates("certificate", config.certificate, files.certificate)
-    if problem := _not_valid_now(chain[0]):
+    if problem := _not_valid_now(chain[0]) or unfit_certificate(chain):
         raise BadConfig(f"server.tls.certificate: {config.certificate} {problem}")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
         _load_pair(context, files)
+        check_key(files.key)
+        check_handshake(context)
     except ValueError as error:
         raise BadConfig(f"server.tls.key: {config.key} {error}") from error
     authorities: list[x509.Certificate] = []
@@ -112,7 +112,9 @@ def _checked(files: PemFiles, config: TlsConfig) -> Credentials:
         authorities = _certificates("client_ca", config.client_ca, files.client_ca)
         if all(map(_not_valid_now, authorities)):
             raise BadConfig(f"server.tls.client_ca: {config.client_ca} {_not_valid_now(authorities[0])}")
-    return Credentials(files, chain, authorities, context)
+        if problem := unfit_authority(authorities):
+            raise BadConfig(f"server.tls.client_ca: {config.client_ca} {problem}")
+    return Credentials(files, chain, authorities, context, _describe(chain[0]))
 
 
 def _certificates(key: str, path: Path | None, pem: bytes) -> list[x509.Certificate]:
@@ -123,7 +125,10 @@ def _certificates(key: str, path: Path | None, pem: bytes) -> list[x509.Certific
     """
     try:
         check_certificates(pem)
-        return x509.load_pem_x509_certificates(pem)
+        found = x509.load_pem_x509_certificates(pem)
+        for each in found:
+            _describe(each)  # which parses what has not been parsed yet
+        return found
     except ValueError as error:
         raise BadConfig(f"server.tls.{key}: {path} {error}") from error
 
@@ -154,6 +159,14 @@ def _not_valid_now(certificate: x509.Certificate) -> str:
     if certificate.not_valid_before_utc > datetime.now(UTC):
         return f"is not valid before {_time(certificate.not_valid_before_utc)}; is the clock right?"
     return ""
+
+
+def _describe(certificate: x509.Certificate) -> str:
+    """Describe a certificate in a line: whom it is for, who signed it, until when it is valid."""
+    is_own = certificate.issuer == certificate.subject
+    issuer = "itself, so that clients need it as their ca" if is_own else certificate.issuer.rfc4514_string()
+    hosts = ", ".join(_hosts(certificate)) or "no host"
+    return f"for {hosts}, signed by {issuer}, valid until {_time(certificate.not_valid_after_utc)}"
 
 
 def _hosts(certificate: x509.Certificate) -> list[str]:
