@@ -66,7 +66,9 @@ NOT_RUN = {
     "python -m tubelet.service.cli.training publish": "overwrites the embedded model",
     ".venv/bin/pytest -n 2 --dist loadfile": "runs this suite",
     ".venv/bin/pytest tests/pipeline tests/test_client.py": "runs this suite",
-    ".venv/bin/python -m tests.fuzz ../shared/videos/odd --mutants 20000": TIME,
+    ".venv/bin/python -m tests.fuzz videos ../shared/videos/odd --inputs 20000": TIME,
+    ".venv/bin/python -m tests.fuzz calls messages": TIME,
+    ".venv/bin/python -m tests.fuzz files": TIME,
     ".venv/bin/python -m tests.bench.golden OLD NEW": TIME,
 }
 

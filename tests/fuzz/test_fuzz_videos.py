@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.fuzz.campaign import run_campaign
 from tests.fuzz.mutate import mutant
+from tests.fuzz.videos import run_campaign
 from tests.support.videos import VIDEOS, render
 
 _MUTANTS = 300
