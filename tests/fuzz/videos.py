@@ -18,7 +18,7 @@ from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.decode.pool.worker_state import WorkerFailure
 from tubelet.service.errors import ClientError, DecoderCrashed
 from tubelet.service.types.plan import Plan, SamplingGrid
-from tubelet.service.types.video import NS_PER_S, VideoMetadata
+from tubelet.service.types.video import MAX_THUMBNAILS, NS_PER_S, VideoMetadata
 
 CONFIG = DecodeConfig(
     heartbeat_timeout_s=5,
@@ -135,9 +135,12 @@ async def _decoded(pool: DecodePool, file: _Bytes, chance: Random) -> str:
     async with pool.session(file) as session:
         metadata = await session.probe(file, header_only=header_only)
         plan = _unbounded_plan() if header_only else _plan(metadata, chance)
-        async for unit in session.decode(plan, _SHAPE, fast=chance.random() < 0.2):
+        fast, thumbnails = chance.random() < 0.2, chance.choice((0, 1, MAX_THUMBNAILS))
+        async for unit in session.decode(plan, _SHAPE, fast=fast, thumbnails=thumbnails):
             unit.release()
     assert session.end is not None
+    at_least = min(1, thumbnails) if plan.fits(session.end.metadata.duration_ns) else 0
+    assert at_least <= len(session.end.thumbnails) <= thumbnails
     return "OK, with warnings" if metadata.warnings + session.end.warnings else "OK"
 
 
