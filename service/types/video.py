@@ -95,6 +95,8 @@ class VideoMetadata:
     duration_ns: int
     size_bytes: int
     warnings: tuple[str, ...] = ()
+    pixel_format: str = ""  # FFmpeg's name; empty from servers that do not tell
+    shown_as_stored: bool = False  # the picture is neither turned, mirrored, cropped nor stretched
 
     def __post_init__(self) -> None:
         sides, sums = (self.width, self.height), (self.frames, self.duration_ns, self.size_bytes)

@@ -182,6 +182,8 @@ def metadata_to_proto(metadata: VideoMetadata) -> pb.VideoMetadata:
         frames=metadata.frames,
         duration=to_duration(metadata.duration_ns),
         size_bytes=metadata.size_bytes,
+        pixel_format=metadata.pixel_format,
+        shown_as_stored=metadata.shown_as_stored,
     )
 
 
@@ -196,6 +198,8 @@ def metadata_from_proto(message: pb.VideoMetadata) -> VideoMetadata:
         frames=message.frames,
         duration_ns=from_duration(message.duration),
         size_bytes=message.size_bytes,
+        pixel_format=message.pixel_format,
+        shown_as_stored=message.shown_as_stored,
     )
 
 

@@ -50,7 +50,16 @@ def test_sample_clip_gets_its_true_labels(client: Client, sample: bytes) -> None
 def test_an_answer_holds_metadata_segments_and_times(client: Client, sample: bytes) -> None:
     answer = client.classify(sample, Options(top_k=4))
     assert answer.metadata == VideoMetadata(
-        "mov,mp4,m4a,3gp,3g2,mj2", "h264", 480, 270, 25.0, 400, 16 * NS_PER_S, len(sample)
+        "mov,mp4,m4a,3gp,3g2,mj2",
+        "h264",
+        480,
+        270,
+        25.0,
+        400,
+        16 * NS_PER_S,
+        len(sample),
+        pixel_format="yuv420p",
+        shown_as_stored=True,
     )
     model = client.model("camera-motion")
     assert (answer.model, answer.version) == ("camera-motion", model.version)

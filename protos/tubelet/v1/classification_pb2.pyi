@@ -125,7 +125,7 @@ class Segment(_message.Message):
     def __init__(self, range: _Optional[_Union[TimeRange, _Mapping]] = ..., labels: _Optional[_Iterable[_Union[Label, _Mapping]]] = ..., activation: _Optional[_Union[_model_pb2.Activation, str]] = ...) -> None: ...
 
 class VideoMetadata(_message.Message):
-    __slots__ = ("container", "codec", "width", "height", "fps", "frames", "duration", "size_bytes")
+    __slots__ = ("container", "codec", "width", "height", "fps", "frames", "duration", "size_bytes", "pixel_format", "shown_as_stored")
     CONTAINER_FIELD_NUMBER: _ClassVar[int]
     CODEC_FIELD_NUMBER: _ClassVar[int]
     WIDTH_FIELD_NUMBER: _ClassVar[int]
@@ -134,6 +134,8 @@ class VideoMetadata(_message.Message):
     FRAMES_FIELD_NUMBER: _ClassVar[int]
     DURATION_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PIXEL_FORMAT_FIELD_NUMBER: _ClassVar[int]
+    SHOWN_AS_STORED_FIELD_NUMBER: _ClassVar[int]
     container: str
     codec: str
     width: int
@@ -142,7 +144,9 @@ class VideoMetadata(_message.Message):
     frames: int
     duration: _duration_pb2.Duration
     size_bytes: int
-    def __init__(self, container: _Optional[str] = ..., codec: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., fps: _Optional[float] = ..., frames: _Optional[int] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., size_bytes: _Optional[int] = ...) -> None: ...
+    pixel_format: str
+    shown_as_stored: bool
+    def __init__(self, container: _Optional[str] = ..., codec: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., fps: _Optional[float] = ..., frames: _Optional[int] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., size_bytes: _Optional[int] = ..., pixel_format: _Optional[str] = ..., shown_as_stored: bool = ...) -> None: ...
 
 class Classification(_message.Message):
     __slots__ = ("video", "model", "version", "segments", "labels", "stage_seconds", "warnings", "max_frame_offset", "fetched_bytes", "activation", "fingerprint", "thumbnails", "embeddings")

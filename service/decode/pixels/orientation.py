@@ -36,6 +36,11 @@ class Orientation:
         self._flip_x = (c if self.transpose else a) < 0
         self._flip_y = (b if self.transpose else d) < 0
 
+    @property
+    def is_upright(self) -> bool:
+        """Whether pictures are stored as they are shown."""
+        return not (self.transpose or self._flip_x or self._flip_y)
+
     def apply(self, pixels: np.ndarray) -> np.ndarray:
         """Turn a picture (height, width, 3) from its stored to its shown orientation."""
         if self.transpose:

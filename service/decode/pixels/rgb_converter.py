@@ -156,6 +156,12 @@ def display_size(frame: VideoFrame, aspect: Fraction | None, cropping: Cropping)
     return max(1, width), max(1, height)
 
 
+def is_shown_as_stored(frame: VideoFrame, aspect: Fraction | None, cropping: Cropping) -> bool:
+    """Whether the picture is neither turned, mirrored, cropped nor stretched to be shown."""
+    is_upright = read_orientation(frame).is_upright
+    return is_upright and display_size(frame, aspect, cropping) == (frame.width, frame.height)
+
+
 @lru_cache(maxsize=16)
 def _resized_size(
     target: Preprocessing, width: int, height: int, transpose: bool, aspect: Fraction | None

@@ -3,7 +3,7 @@
 from tubelet.service.decode.demux.packet_stats import PacketStats
 from tubelet.service.decode.demux.stream import Stream
 from tubelet.service.decode.limits import check_duration
-from tubelet.service.decode.pixels.rgb_converter import display_size
+from tubelet.service.decode.pixels.rgb_converter import display_size, is_shown_as_stored
 from tubelet.service.decode.probe.stream_head import (
     StreamHead,
     frame_rate_or_default,
@@ -35,6 +35,8 @@ def metadata_from_stats(stream: Stream, head: StreamHead, stats: PacketStats) ->
         duration_ns=duration_ns,
         size_bytes=stream.source.wait_for_size(),
         warnings=tuple(_warnings(stream, stats, duration_ns)),
+        pixel_format=head.first.format.name,
+        shown_as_stored=is_shown_as_stored(head.first, stream.aspect, stream.cropping),
     )
 
 
@@ -51,6 +53,8 @@ def metadata_from_header(stream: Stream, head: StreamHead) -> VideoMetadata:
         frames=max(stream.av_stream.frames, 0),
         duration_ns=round(duration_s * NS_PER_S) if 0 < duration_s <= stream.limits.max_duration_s else 0,
         size_bytes=0,
+        pixel_format=head.first.format.name,
+        shown_as_stored=is_shown_as_stored(head.first, stream.aspect, stream.cropping),
     )
 
 
