@@ -4,7 +4,7 @@ import os
 import stat
 from asyncio import CancelledError
 from collections.abc import Sequence
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from tubelet.service.cli.classify.output import (
     TextOutput,
 )
 from tubelet.service.cli.output import answer_json, failure_text
+from tubelet.service.cli.pages.answer_pages import AnswerPages, PageOptions
 from tubelet.service.cli.runs.interruption import INTERRUPTED, cancel_on_ctrl_c
 from tubelet.service.cli.runs.live_region import LiveRegion
 from tubelet.service.cli.runs.progress import RunProgress
@@ -40,7 +41,7 @@ from tubelet.service.config.config import Config
 from tubelet.service.report.text import decodable
 from tubelet.service.types.request import Options, Sliding, Views
 from tubelet.service.types.result import Classification, Event
-from tubelet.service.types.video import NS_PER_S
+from tubelet.service.types.video import MAX_THUMBNAILS, NS_PER_S
 
 _NO_ANSWER = "UNAVAILABLE"  # the code of failures that are the server's, not the video's
 
@@ -56,6 +57,7 @@ class OutputOptions:
     out: Path | None = None  # keeps the results; no text is printed then
     retry_failed: bool = False
     files: FileOptions = field(default_factory=FileOptions)
+    pages: PageOptions | None = None
 
 
 async def classify_all(
@@ -94,9 +96,12 @@ async def classify_all(
             run.files = stack.enter_context(
                 AnswerFiles(output.files, named, run.report_lost_results, continues=bool(log and log.done))
             )
+            if output.pages is not None:
+                run.pages = AnswerPages(output.pages, named, config.decode, run.report_lost_results)
+                options = replace(options, thumbnails=MAX_THUMBNAILS)
             if problem is not None:
                 run.report_lost_results(f"{problem}; the answers are printed")
-            run.report_problems()
+            await run.report_problems()
             if run.numbers:
                 with errors.status("connecting" if server else "loading models, starting decode workers"):
                     classify_video = await stack.enter_async_context(open_classifier(server, config, options))
@@ -107,8 +112,9 @@ async def classify_all(
                     aclosing(run_as_completed(classify_video, videos, options, jobs))
                 )
                 try:
-                    async for index, item in items:
-                        run.handle(run.numbers[index], item)
+                    async with run.pages or nullcontext():
+                        async for index, item in items:
+                            await run.handle(run.numbers[index], item)
                 except (CancelledError, ServerError):
                     run.interrupt()
                     raise
@@ -132,6 +138,7 @@ class _Run:
         self.progress = RunProgress([source.name for source in sources], jobs)
         self.region = LiveRegion(errors, lambda: self.progress)
         self.files: AnswerFiles | None = None
+        self.pages: AnswerPages | None = None
         self._sources = sources
         self._options = output
         self._log = log
@@ -144,14 +151,14 @@ class _Run:
         self._notify(sentence, "red")
         self._has_lost_results = True
 
-    def report_problems(self) -> None:
+    async def report_problems(self) -> None:
         """Report the sources that are not readable videos as failures."""
         for number, source in enumerate(self._sources):
             if source.problem is not None:
-                self.handle(number, Failure("INVALID_ARGUMENT", "FILE_NOT_READABLE", source.problem))
+                await self.handle(number, Failure("INVALID_ARGUMENT", "FILE_NOT_READABLE", source.problem))
 
-    def handle(self, number: int, item: Started | Event | Answer) -> None:
-        """Count and print an event or the answer of a source."""
+    async def handle(self, number: int, item: Started | Event | Answer) -> None:
+        """Count and print an event or the answer of a source; then write the answer's page."""
         if not isinstance(item, Classification | Failure):
             self.progress.update(number, item)
             self._output.event(number, item)
@@ -159,10 +166,14 @@ class _Run:
         before = self.progress.end(number, item)
         if isinstance(item, Failure):
             self._notify(failure_text(self._sources[number].name, item), "red")
-        self._keep(number, item)
-        self._output.answer(number, item, before)
+        # The thumbnails are the page's.
+        shown = item if isinstance(item, Failure) or self.pages is None else replace(item, thumbnails=())
+        self._keep(number, shown)
+        self._output.answer(number, shown, before)
         if self.files is not None:
             self.files.add(self._sources[number], item)
+        if self.pages is not None:
+            await self.pages.add(self._sources[number], item)
 
     def interrupt(self) -> None:
         """Print the segments so far of the videos in progress, and how to continue."""

@@ -109,6 +109,24 @@ def classify(
             metavar="FILE.vtt|FOLDER", help="Also write labels as WebVTT subtitles, which browsers show."
         ),
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.html|FOLDER",
+            help="Also write a page of each answer, with the video in it; a folder for several videos.",
+        ),
+    ] = None,
+    html_mb: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1,
+            metavar="MB",
+            help="With --html: largest page, by default 25; a video that does not fit is left out.",
+        ),
+    ] = None,
+    no_video: Annotated[
+        bool, typer.Option("--no-video", help="With --html: pages with pictures only, without the video.")
+    ] = False,
     model: ModelOption = "",
     version: ModelVersion = "",
     top_k: Annotated[int, typer.Option(min=1, metavar="N", help="Number of labels, best first.")] = 3,
@@ -159,6 +177,7 @@ def classify(
     """Classify videos. One failed video does not stop the others; the exit status is then 1."""
     from tubelet.service.cli.classify.answer_files import FileOptions
     from tubelet.service.cli.classify.classify import OutputOptions, classify_all
+    from tubelet.service.cli.pages.answer_pages import PageOptions
     from tubelet.service.cli.runs.video_sources import find_videos
     from tubelet.service.types.request import Options, Priority, Sliding, WholeVideo
 
@@ -170,6 +189,9 @@ def classify(
         raise typer.BadParameter("--retry-failed needs --out")
     if thumbnails and not as_json and out is None:
         raise typer.BadParameter("--thumbnails needs --json or --out")
+    if html is None and (no_video or html_mb is not None):
+        raise typer.BadParameter(f"{'--no-video' if no_video else '--html-mb'} needs --html")
+    check_exclusive({"--html": html is not None}, {"--thumbnails": thumbnails > 0})
     check_exclusive(
         {"--whole-video": whole_video},
         {"--window": window is not None, "--stride": stride is not None},
@@ -189,14 +211,14 @@ def classify(
         priority=Priority(priority),
     )
     files = FileOptions(csv, srt, vtt)
-    output = OutputOptions(as_json, stream, in_order, all_segments, out, retry_failed, files)
+    pages = None if html is None else PageOptions.of_megabytes(html, html_mb, has_video=not no_video)
+    output = OutputOptions(as_json, stream, in_order, all_segments, out, retry_failed, files, pages)
     client = client_flags(server, tls, ca, cert, key, server_name, token, token_file)
     with report_errors(as_json=as_json):
         settings = load_config(config, client=client)
         sources = find_videos(videos or (), list_file, recursive=recursive)
-        if files.single_files and len(sources) > 1:
-            raise typer.BadParameter(
-                f"{files.single_files[0]} has room for one video; name a folder for {len(sources)}"
-            )
+        single = [*files.single_files, *(pages.single_files if pages is not None else ())]
+        if single and len(sources) > 1:
+            raise typer.BadParameter(f"{single[0]} has room for one video; name a folder for {len(sources)}")
         status = asyncio.run(classify_all(sources, options, server, settings, output, jobs))
     raise typer.Exit(status)

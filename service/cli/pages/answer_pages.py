@@ -1,0 +1,170 @@
+"""The pages of ``tubelet classify --html``: one for each video, and an index beside several."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import quote
+
+from tubelet.service.cli.output import answer_json
+from tubelet.service.cli.pages.playable_video import NotPlayable, PlayableVideos
+from tubelet.service.cli.runs.output_paths import file_name, paths_in, short_name
+from tubelet.service.cli.runs.runner import Answer, Failure
+from tubelet.service.cli.runs.video_sources import STANDARD_INPUT, Source
+from tubelet.service.config.config import DecodeConfig
+from tubelet.service.report.csv_table import csv_header, csv_rows
+from tubelet.service.report.page import render_page, write_page
+from tubelet.service.report.subtitles import srt_text, webvtt_text
+from tubelet.service.report.text import decodable, printable
+from tubelet.service.report.video_page import Download, PlayableVideo, render_video_page
+from tubelet.service.types.result import Classification
+from tubelet.service.types.uri import is_uri
+
+_DEFAULT_MB = 25
+_BYTES_PER_MB = 1_000_000
+_BASE64_GROWTH = 4 / 3
+_MARGIN_BYTES = 1000  # for the element around a video, or the sentence in its place
+_INDEX = "index"
+
+
+@dataclass(frozen=True, slots=True)
+class PageOptions:
+    """Where pages go, whether they hold their videos, and how large each may be."""
+
+    path: Path
+    has_video: bool = True
+    max_bytes: int = _DEFAULT_MB * _BYTES_PER_MB
+
+    @classmethod
+    def of_megabytes(cls, path: Path, limit_mb: float | None, *, has_video: bool) -> "PageOptions":
+        """Make the options with a limit in megabytes; None stands for the default."""
+        limit_mb = _DEFAULT_MB if limit_mb is None else limit_mb
+        return cls(path, has_video, round(limit_mb * _BYTES_PER_MB))
+
+    @property
+    def single_files(self) -> list[Path]:
+        """The path, if it has room for the page of one video alone and is no folder."""
+        return [self.path] if self.path.suffix.lower() in (".html", ".htm") else []
+
+
+@dataclass(frozen=True, slots=True)
+class IndexRow:
+    """A line of the index: a video, the link to its page, its best label, or why it has none."""
+
+    name: str
+    href: str = ""
+    label: str = ""
+    score: float = 0.0
+    duration_ns: int = 0
+    note: str = ""
+    has_failed: bool = False
+
+
+class AnswerPages:
+    """The pages of one run over ``sources``; leaving the context writes their index.
+
+    ``config`` is that of the worker that decodes videos which browsers do not play. ``report`` gets a
+    sentence about each page that cannot be written.
+    """
+
+    def __init__(
+        self,
+        options: PageOptions,
+        sources: Sequence[Source],
+        config: DecodeConfig,
+        report: Callable[[str], None],
+    ) -> None:
+        self._options = options
+        self._videos = PlayableVideos(config)
+        self._report = report
+        self._paths = (
+            dict.fromkeys(sources, options.path)
+            if options.single_files
+            else paths_in(options.path, sources, ".html", taken=[_INDEX])
+        )
+        self._rows = {source: _row_before(source, path) for source, path in self._paths.items()}
+
+    async def __aenter__(self) -> "AnswerPages":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._videos.__aexit__()
+        if not self._options.single_files:
+            self._write(self._options.path / f"{_INDEX}.html", self._index())
+
+    async def add(self, source: Source, answer: Answer) -> None:
+        """Write the page of an answer; a failure has only a line of the index."""
+        name = decodable(source.name)
+        if isinstance(answer, Failure):
+            self._rows[source] = IndexRow(name, note=answer.message, has_failed=True)
+            return
+        best = answer.labels[0] if answer.labels else None
+        label, score = (best.name, best.score) if best is not None else ("", 0.0)
+        href, note = "", "its page could not be written"
+        if await self._add_page(source, answer):
+            href, note = quote(self._paths[source].name), ""
+        self._rows[source] = IndexRow(name, href, label, score, answer.metadata.duration_ns, note, not href)
+
+    async def _add_page(self, source: Source, answer: Classification) -> bool:
+        """Write the page of a video, and return whether that succeeded."""
+        title, downloads = short_name(source.name), _downloads(source.name, answer)
+        page = render_video_page(title, answer, None, [], downloads)
+        room_bytes = self._options.max_bytes - len(page.encode(errors="backslashreplace"))
+        if room_bytes < 0:
+            limit = self._options.max_bytes / _BYTES_PER_MB
+            size = limit - room_bytes / _BYTES_PER_MB
+            self._report(
+                f"the page of {printable(source.name)} is not written: even without its video it has "
+                f"{size:.1f} MB, and the limit is {limit:g} MB; --html-mb {size + 1:.0f} allows it"
+            )
+            return False
+        if self._options.has_video:
+            video, notes = await self._find_video(source, room_bytes)
+            page = render_video_page(title, answer, video, notes, downloads)
+        return self._write(self._paths[source], page)
+
+    async def _find_video(self, source: Source, room_bytes: int) -> tuple[PlayableVideo | None, list[str]]:
+        """Return the video for the page, or a sentence that says why the page is without it."""
+        if source.name == STANDARD_INPUT:
+            return None, ["The page has pictures only: the video came from standard input."]
+        if is_uri(source.name):
+            return None, ["The page has pictures only: the video is at a URI, not in a file of this machine."]
+        try:
+            return await self._videos.make(source.name, int(room_bytes / _BASE64_GROWTH) - _MARGIN_BYTES), []
+        except NotPlayable as error:
+            return None, [f"The page has pictures only: {error}."]
+
+    def _write(self, path: Path, page: str) -> bool:
+        """Write a page, and return whether that succeeded."""
+        try:
+            write_page(path, page)
+        except OSError as error:
+            self._report(f"cannot write {path}: {error.strerror}")
+            return False
+        return True
+
+    def _index(self) -> str:
+        """Return the page that lists all others."""
+        rows = list(self._rows.values())
+        return render_page("index.html", ["table.js"], title="Videos", rows=rows, note="")
+
+
+def _row_before(source: Source, path: Path) -> IndexRow:
+    """Return the line of a video without an answer in this run: it cannot be read, or has one already."""
+    name = decodable(source.name)
+    if source.problem is not None:
+        return IndexRow(name, note=source.problem, has_failed=True)
+    is_there = path.is_file()
+    return IndexRow(name, quote(path.name) if is_there else "", note="" if is_there else "no page yet")
+
+
+def _downloads(source: str, answer: Classification) -> list[Download]:
+    """Return the files that a page offers: the same as the command writes."""
+    stem = file_name(source)
+    text = json.dumps(answer_json(source, replace(answer, thumbnails=())), ensure_ascii=False) + "\n"
+    return [
+        Download("JSON", f"{stem}.json", "application/json", text),
+        Download("CSV", f"{stem}.csv", "text/csv", csv_header() + csv_rows(source, answer)),
+        Download("SRT", f"{stem}.srt", "application/x-subrip", srt_text(answer)),
+        Download("WebVTT", f"{stem}.vtt", "text/vtt", webvtt_text(answer)),
+    ]
