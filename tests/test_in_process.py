@@ -52,9 +52,10 @@ def test_all_kinds_of_calls_share_workers_and_models(video: Path, served: Served
             answers["file"] = names(tubelet.classify(file, windowing=tubelet.WholeVideo(), top_k=1))
 
         async def notebook():
-            return tubelet.classify(video)
+            return tubelet.classify(video, thumbnails=2)
 
-        answers["loop"] = names(asyncio.run(notebook()))
+        answers["loop"] = names(answer := asyncio.run(notebook()))
+        answers["jpegs"] = [thumbnail.jpeg[:2].hex() for thumbnail in answer.thumbnails]
         threads = [threading.Thread(target=lambda: names(tubelet.classify(video))) for _ in range(3)]
         for thread in threads: thread.start()
         for thread in threads: thread.join()
@@ -71,6 +72,7 @@ def test_all_kinds_of_calls_share_workers_and_models(video: Path, served: Served
     assert answers["path"] == answers["loop"] == answers["again"] == expected
     assert answers["bytes"] == expected[:2]
     assert len(answers["file"]) == 1
+    assert answers["jpegs"] == ["ffd8"] * 2
     assert answers["model"] == "camera-motion-stack"
     assert said["loads"] == ["camera-motion", "camera-motion-stack"]
     assert said["same"]

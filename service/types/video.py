@@ -125,7 +125,7 @@ class UnitFrames:
 
 @dataclass(frozen=True, slots=True)
 class Thumbnail:
-    """A small JPEG of the whole picture shown at ``time_ns``: upright, with square pixels, in sRGB."""
+    """A small JPEG of the whole picture shown at ``time_ns``: upright, with square pixels, in SDR."""
 
     time_ns: int
     width: int
