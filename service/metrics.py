@@ -3,14 +3,12 @@
 Labels come from closed sets, never from what a client sends.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
-from typing import Literal
 
-import psutil
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -24,39 +22,8 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from tubelet.service.process_memory import read_memory
 from tubelet.service.types.video import Protection, Stage
-
-
-@dataclass(frozen=True, slots=True)
-class GroupMemory:
-    """Memory of several processes together.
-
-    ``measure`` is pss, where a page that n processes share counts as 1/n in each, or rss, where it counts
-    whole in each.
-    """
-
-    measure: Literal["pss", "rss"]
-    total_bytes: int
-
-
-def read_memory(process_ids: Iterable[int]) -> GroupMemory:
-    """Sum up the PSS of all processes, or the RSS of all if the kernel refuses the PSS of any.
-
-    A process that has ended meanwhile counts nothing.
-    """
-    pss = rss = 0
-    is_readable = True
-    for process_id in process_ids:
-        try:
-            process = psutil.Process(process_id)
-            rss += process.memory_info().rss
-            pss += process.memory_full_info().pss
-        except psutil.NoSuchProcess:
-            continue
-        except (psutil.AccessDenied, AttributeError):  # the latter of a kernel without PSS
-            is_readable = False
-    return GroupMemory("pss", pss) if is_readable else GroupMemory("rss", rss)
-
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _BATCH = (1, 2, 4, 8, 16, 32, 64, 128, 256)

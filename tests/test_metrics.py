@@ -21,7 +21,7 @@ from tests.support.videos import assert_decodes_correctly
 from tubelet.service.client import Client, ServerError
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode.pool.pool import DecodePool
-from tubelet.service.metrics import read_memory
+from tubelet.service.process_memory import read_memory
 
 _COUNT = ("_total", "_count", "_sum", "_bucket")
 
@@ -141,7 +141,7 @@ def test_memory_is_rss_where_pss_cannot_be_read(tmp_path: Path) -> None:
     if os.getuid() != 0:
         pytest.skip("only root may become another user")
     script = (
-        "import os, sys; sys.path.insert(0, '.'); from tubelet.service.metrics import read_memory; "
+        "import os, sys; sys.path.insert(0, '.'); from tubelet.service.process_memory import read_memory; "
         "os.setuid(65534); print(read_memory([os.getppid()]).measure)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -17,7 +17,8 @@ from pydantic.fields import FieldInfo
 from tubelet.service.config.config import GIB, KIB, MIB, Config
 from tubelet.service.decode.pool.worker_state import WorkerFailure
 from tubelet.service.engine.embedding_cache import Outcome
-from tubelet.service.metrics import GroupMemory, Metrics
+from tubelet.service.metrics import Metrics
+from tubelet.service.process_memory import GroupMemory
 from tubelet.service.server.certificates import Role
 from tubelet.service.types.video import Protection, Stage
 
