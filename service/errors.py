@@ -127,14 +127,15 @@ class PriorityNotAllowed(ClientError):
 
 
 class QuotaExceeded(ClientError):
-    """The identity has used up one of its quotas; ``retry_after_s`` is None where no retry can succeed."""
+    """The identity has used up its ``quota``; ``retry_after_s`` is None where no retry can succeed."""
 
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
     reason = "QUOTA_EXCEEDED"
     before_work = True
 
-    def __init__(self, message: str, *, retry_after_s: float | None, **metadata: object) -> None:
-        super().__init__(message, field="", **metadata)
+    def __init__(self, message: str, *, quota: str, retry_after_s: float | None, **metadata: object) -> None:
+        super().__init__(message, quota=quota, **metadata)
+        self.quota = quota
         self.retry_after_s = retry_after_s
 
 

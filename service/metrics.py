@@ -1,6 +1,6 @@
 """All metrics of the server, and the stage timings of one request.
 
-Labels come from closed sets, never from what a client sends.
+Labels come from closed sets, never from what a client sends. Identities are those of the server's file.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -81,6 +81,11 @@ class Metrics:
         self.video_seconds = counter("tubelet_video_seconds_total", "Duration of the videos classified.")
         self.rejected = counter(
             "tubelet_rejected_requests_total", "Requests that were refused before any work.", ["reason"]
+        )
+        self.quota_exceeded = counter(
+            "tubelet_quota_exceeded_total",
+            "Videos that were refused, or ended in the middle, as a quota of their identity was used up.",
+            ["identity", "quota"],
         )
         self.failed = counter(
             "tubelet_failed_requests_total",

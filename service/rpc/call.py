@@ -33,6 +33,7 @@ class Call:
     identity: Identity = field(default_factory=unrestricted)
     code: grpc.StatusCode = grpc.StatusCode.OK
     reason: str = ""
+    quota: str = ""
     spec: ModelSpec | None = None
     timings: RequestTimings | None = None
     metadata: VideoMetadata | None = None
@@ -68,6 +69,7 @@ class Call:
             "rpc": self.method,
             "code": self.code.name,
             "reason": self.reason,
+            "quota": self.quota,
             "seconds": round(monotonic() - self.started, _DIGITS),
             "request_id": self.request_id,
             "identity": self.identity.name,

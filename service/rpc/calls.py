@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 
-from tubelet.service.errors import InternalError, ServerStopped, TubeletError
+from tubelet.service.errors import InternalError, QuotaExceeded, ServerStopped, TubeletError
 from tubelet.service.log.lines import request_id
 from tubelet.service.metrics import Metrics
 from tubelet.service.rpc.access import Access, check_rpc
@@ -54,6 +54,9 @@ class Calls:
                 yield call
         except TubeletError as error:
             call.code, call.reason = error.code, error.reason
+            if isinstance(error, QuotaExceeded):
+                call.quota = error.quota
+                self._metrics.quota_exceeded.labels(call.identity.name, error.quota).inc()
             if error.before_work:
                 self._metrics.rejected.labels(error.reason).inc()
             else:

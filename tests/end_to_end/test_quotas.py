@@ -1,5 +1,6 @@
 """Quotas over real channels: what the client is told, what counts, and a file that changes."""
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,7 @@ from tests.support.identities import hash_of
 from tests.support.running_server import Served, Upload, serving, wait_until
 from tests.support.sample_clip import encode, panning_clip
 from tubelet.service.client import Client, ServerError
+from tubelet.service.log.lines import TextLines
 from tubelet.service.server import watched_files
 from tubelet.service.types.result import Classification
 from tubelet.v1 import classification_pb2
@@ -127,7 +129,14 @@ def test_videos_in_flight(limited: Limited, stub: VideoClassifierStub) -> None:
         assert client.classify(panning_clip(1.0)).segments
 
 
-def test_videos_a_minute(limited: Limited) -> None:
+def lines(caplog: pytest.LogCaptureFixture, identity: str) -> list[str]:
+    """The lines of the calls of an identity."""
+    found = (TextLines().format(record) for record in caplog.records if record.name == "tubelet.call")
+    return [line for line in found if f" identity={identity} " in line]
+
+
+def test_videos_a_minute(limited: Limited, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "tubelet.call")
     with limited.client("often") as client:
         for _ in range(2):
             client.classify(panning_clip(1.0))
@@ -139,6 +148,10 @@ def test_videos_a_minute(limited: Limited) -> None:
     assert error.message.startswith("often has used 2 of its quota videos_per_minute of 2; try again in ")
     assert error.metadata == {"quota": "videos_per_minute", "limit": "2", "value": "2"}
     assert limited.served.metric("tubelet_rejected_requests_total", reason="QUOTA_EXCEEDED") == rejected + 1
+    labels = {"identity": "often", "quota": "videos_per_minute"}
+    assert limited.served.metric("tubelet_quota_exceeded_total", **labels) == 1
+    said = "reason=QUOTA_EXCEEDED quota=videos_per_minute"
+    wait_for(lambda: any(said in line for line in lines(caplog, "often")))
 
 
 def test_the_python_client_waits_for_a_quota_that_is_soon_free(limited: Limited) -> None:

@@ -133,7 +133,7 @@ async def test_each_piece_is_counted_and_an_error_of_that_ends_the_download() ->
     def count(size: int) -> None:
         counted.append(size)
         if sum(counted) > 2 * _BLOCK:
-            raise QuotaExceeded("too many", retry_after_s=None)
+            raise QuotaExceeded("too many", quota="bytes_per_day", retry_after_s=None)
 
     remote = Bytes(content(100))
     async with fetch(remote, _CONFIG, UploadConfig(), count) as video:

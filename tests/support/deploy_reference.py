@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from tubelet.service.config.config import GIB, KIB, MIB, Config
+from tubelet.service.config.quotas import QuotasConfig
 from tubelet.service.decode.pool.worker_state import WorkerFailure
 from tubelet.service.engine.embedding_cache import Outcome
 from tubelet.service.metrics import Metrics
@@ -32,6 +33,7 @@ LABEL_VALUES: dict[str, tuple[str, ...]] = {
     "cause": tuple(WorkerFailure),
     "protection": tuple(Protection),
     "certificate": get_args(Role),
+    "quota": tuple(key for key in QuotasConfig.model_fields if key != "highest_priority"),
     "measure": get_args(get_type_hints(GroupMemory)["measure"]),
 }
 
