@@ -134,7 +134,7 @@ class QuotaExceeded(ClientError):
     before_work = True
 
     def __init__(self, message: str, *, quota: str, retry_after_s: float | None, **metadata: object) -> None:
-        super().__init__(message, quota=quota, **metadata)
+        super().__init__(message, field="", quota=quota, **metadata)
         self.quota = quota
         self.retry_after_s = retry_after_s
 
