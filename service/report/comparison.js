@@ -29,7 +29,8 @@ function choose(button, title, clips) {
   for (const other of document.querySelectorAll("button[aria-pressed]")) {
     other.setAttribute("aria-pressed", other === button);
   }
-  document.querySelector("#chosen-title").replaceChildren(...title, `: ${plural(clips.length, "video")} here`);
+  const listed = data.clips.length < data.videos ? " here" : "";
+  document.querySelector("#chosen-title").replaceChildren(...title, `: ${plural(clips.length, "video")}${listed}`);
   showClips(document.querySelector("#chosen-clips"), clips, answers);
 }
 

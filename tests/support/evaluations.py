@@ -13,7 +13,7 @@ _PICTURES = 8
 
 
 def random_outcomes(labels: tuple[str, ...], videos: int, seed: int = 0) -> list[Outcome]:
-    """Return the outcomes of a model on ``videos``; it confuses each label with the next one most often."""
+    """Return the outcomes of a model on ``videos``, with all scores; it confuses each label with the next."""
     random = np.random.default_rng(seed)
     true = random.integers(0, len(labels), videos)
     logits = random.normal(size=(videos, len(labels)))
@@ -26,7 +26,8 @@ def random_outcomes(labels: tuple[str, ...], videos: int, seed: int = 0) -> list
             f"{number:05}.mp4",
             labels[true[number]],
             tuple(Label(labels[each], float(scores[number, each])) for each in best[number]),
-            thumbnail=picture(number % _PICTURES),
+            scores[number].astype(np.float32),
+            picture(number % _PICTURES),
         )
         for number in range(videos)
     ]

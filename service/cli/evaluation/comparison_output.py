@@ -66,6 +66,7 @@ def _data(found: Comparison, clips: list[Pair], pictures: list[str]) -> dict[str
     index_of = {name: index for index, name in enumerate(names)}
     return {
         "labels": [shorten(name) for name in names],
+        "videos": found.counts.videos,
         "clips": [
             {
                 "name": shorten(pair.a.video),

@@ -33,7 +33,7 @@ class Calibration:
     accuracies: np.ndarray = field(repr=False)  # (M,)
     ece: float
     ece_interval: Interval
-    ece_if_calibrated: float  # the 95 % quantile of what exact scores would show with as few videos
+    ece_if_calibrated: float  # the 95 % quantile of what calibrated scores show with as few videos
 
 
 def wilson_interval(successes: int, trials: int) -> Interval:

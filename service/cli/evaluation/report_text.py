@@ -80,7 +80,7 @@ def _summary(report: Report) -> Iterator[str]:
     if report.mean_average_precision is not None:
         yield f"mAP    {report.mean_average_precision:.3f}"
     found = report.calibration
-    chance = f"exact scores would show up to {found.ece_if_calibrated:.3f} by chance"
+    chance = f"calibrated scores would show up to {found.ece_if_calibrated:.3f} by chance"
     yield f"ECE    {found.ece:.3f}  (95 %: {interval_text(found.ece_interval)}), {BINS} bins; {chance}"
 
 

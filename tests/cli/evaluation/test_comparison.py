@@ -146,18 +146,18 @@ def test_comparison_page_shows_the_videos_of_each_kind(tmp_path: Path) -> None:
             with opened(browser, tmp_path / "page.html", width, "dark") as page:
                 assert overflow(page) == 0
                 title = page.locator("#chosen-title")
-                expect(title).to_have_text("Different labels in A and B: 60 videos here")
+                expect(title).to_have_text("Different labels in A and B: 60 videos")
                 only_a = page.get_by_role("button", name=f"Right in A only: {found.counts.only_a}")
                 only_a.focus()
                 page.keyboard.press("Enter")
-                expect(title).to_have_text(f"Right in A only: {found.counts.only_a} videos here")
+                expect(title).to_have_text(f"Right in A only: {found.counts.only_a} videos")
                 expect(title).to_be_in_viewport()
                 expect(only_a).to_have_attribute("aria-pressed", "true")
                 answers = page.locator("#chosen .card").first.locator("p").all_inner_texts()
                 assert [answer.split()[:2] for answer in answers] == [["A", "✓"], ["B", "✗"]]
                 label, counts = found.classes[3]
                 page.locator('#classes button[data-class="3"]').click()
-                expect(title).to_have_text(f"All of {label}: {counts.videos} videos here")
+                expect(title).to_have_text(f"All of {label}: {counts.videos} videos")
 
 
 @needs_chromium

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,16 @@ def test_large_page_is_bounded_and_says_what_it_leaves_out() -> None:
     # Each cell has at least one picture.
     shown = {(clip["true"], clip["predicted"]) for clip in clips if clip["picture"]}
     assert shown == {(clip["true"], clip["predicted"]) for clip in clips}
+
+
+def test_page_of_a_multi_label_model_has_average_precisions() -> None:
+    outcomes = random_outcomes(LABELS, 200)
+    page, report = page_of(outcomes, LABELS)
+    assert report.mean_average_precision is not None
+    assert f'<p class="figure-value">{report.mean_average_precision:.3f}</p>' in page
+    assert f">{report.classes[0].average_precision:.3f}</td>" in page
+    page, _ = page_of([replace(outcome, scores=None) for outcome in outcomes], LABELS)
+    assert "mAP" not in page
 
 
 def test_page_of_answers_without_thumbnails_says_so() -> None:
