@@ -205,7 +205,8 @@ def evaluate(
         return
     if data is None:
         raise typer.BadParameter("DATA is missing: labelled videos to classify; or --compare A B")
-    from tubelet.service.cli.evaluation.evaluate import EvaluationOutput, run_evaluation
+    from tubelet.service.cli.evaluation.evaluate import run_evaluation
+    from tubelet.service.cli.evaluation.evaluation_output import EvaluationOutput
     from tubelet.service.types.request import Options, Sliding
 
     ref = model_ref(model, version)

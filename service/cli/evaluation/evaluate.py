@@ -1,9 +1,8 @@
 """The work of ``tubelet evaluate``: classify labelled videos, keep the answers, report the accuracy."""
 
-import json
 from asyncio import CancelledError
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -12,17 +11,20 @@ from typing import Any
 
 from rich.console import Console
 
-from tubelet.service.cli.evaluation.confusion_matrix import draw_confusion
 from tubelet.service.cli.evaluation.dataset import (
     InvalidDataset,
     LabelledVideo,
     read_labelled,
     with_model_labels,
 )
+from tubelet.service.cli.evaluation.evaluation_output import (
+    EvaluationOutput,
+    print_report,
+)
 from tubelet.service.cli.evaluation.outcomes import TOP_K, Outcome, outcome_line, read_outcome
-from tubelet.service.cli.evaluation.page import by_importance, evaluation_page, save_page
-from tubelet.service.cli.evaluation.report import Report, make_report, report_json
-from tubelet.service.cli.evaluation.report_text import report_text, title
+from tubelet.service.cli.evaluation.page import by_importance
+from tubelet.service.cli.evaluation.report import make_report
+from tubelet.service.cli.evaluation.report_text import multi_label_note
 from tubelet.service.cli.runs.live_region import LiveRegion
 from tubelet.service.cli.runs.progress import RunProgress
 from tubelet.service.cli.runs.results_log import ResultsLog, open_results
@@ -57,25 +59,28 @@ class _RunStats:
     classified: int = 0
     seconds: float = 0.0
     failures: dict[str, Failure] = field(default_factory=dict)
+    without_picture: dict[str, Failure] = field(default_factory=dict)  # answered by an earlier run
 
     @property
     def videos_per_s(self) -> float | None:
         """The videos classified in a second; None if there were none."""
         return self.classified / self.seconds if self.classified else None
 
-    @property
-    def failures_by_reason(self) -> dict[str, int]:
-        """The number of failures for each reason, the most frequent first."""
-        return dict(Counter(each.reason or each.code for each in self.failures.values()).most_common())
+    def json(self) -> dict[str, Any]:
+        """Return the speed and the failures as an object for report.json."""
+        reasons = Counter(each.reason or each.code for each in self.failures.values())
+        return {
+            "videos_per_s": self.videos_per_s,
+            "failures": dict(reasons.most_common()),
+            "skipped": [{"video": name, **asdict(failure)} for name, failure in self.failures.items()],
+        }
 
-
-@dataclass(frozen=True, slots=True)
-class EvaluationOutput:
-    """Where the answers and the report of an evaluation go: a folder, standard output, a page."""
-
-    out: Path | None = None  # default: a folder named after the model
-    as_json: bool = False
-    html: Path | None = None
+    def problems(self) -> Iterator[str]:
+        """Yield a sentence for each failure."""
+        for name, failure in self.failures.items():
+            yield f"skipped {name}: {failure.message} ({failure.reason or failure.code})"
+        for name, failure in self.without_picture.items():
+            yield f"no picture of {name}: {failure.message}"
 
 
 async def run_evaluation(
@@ -112,61 +117,47 @@ async def run_evaluation(
     )
     out = output.out or Path(f"evaluation-{model.name}-{model.version}")
     settings = _settings(data, options)
-    notes = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     # The average precision of a multi-label model's classes needs the scores of all labels.
     is_multi_label = model.activation is Activation.SIGMOID
     index_of = {label: index for index, label in enumerate(model.labels)} if is_multi_label else {}
+    notes = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     with open_results(out / "results.jsonl", settings, partial(read_outcome, index_of=index_of)) as results:
-        todo = [video for video in videos if video.name not in results.done]
-        if len(todo) < len(videos):
-            done = f"{len(videos) - len(todo)} of {len(videos)} videos are done already"
-            notes.print(f"resumed: {done}, in {out}")
+        if done := sum(video.name in results.done for video in videos):
+            notes.print(f"resumed: {done} of {len(videos)} videos are done already, in {out}")
         try:
-            stats = await _classify(todo, options, results, server, config)
-            if output.html is not None:
-                missing = _lacking_thumbnails(videos, results)
-                late = await _classify(missing, options, results, server, config)
-                for name, failure in late.failures.items():
-                    notes.print(f"no picture of {name}: {failure.message}")
+            stats = await _classify_missing(videos, options, results, server, config)
         except CancelledError:  # Ctrl-C
             kept = f"{len(results.done)} of {len(videos)} videos are done, in {out}"
             notes.print(f"interrupted: {kept}; run the same command again to continue")
             raise
-    for name, failure in stats.failures.items():
-        notes.print(f"skipped {name}: {failure.message} ({failure.reason or failure.code})")
+    for sentence in stats.problems():
+        notes.print(sentence)
     outcomes = [
         results.done[each.name].with_label(each.label) for each in videos if each.name in results.done
     ]
     if not outcomes:
         raise AllVideosFailed(f"no video could be classified: all {len(videos)} failed")
     report = make_report(outcomes, model.labels)
-    note = _multi_label_note(model.name, report) if is_multi_label else ""
-    if note:
-        notes.print(note)
-    run = {
-        "videos_per_s": stats.videos_per_s,
-        "failures": stats.failures_by_reason,
-        "skipped": [{"video": name, **asdict(failure)} for name, failure in stats.failures.items()],
-    }
-    _write_report(report, settings | report_json(report) | run, out, as_json=output.as_json)
-    if output.html is not None:
-        save_page(output.html, evaluation_page(report, outcomes, settings | run, note))
-        if not output.as_json:
-            print(f"the page is {output.html}")
+    if is_multi_label:
+        notes.print(multi_label_note(model.name, report))
+    run = settings | {"activation": model.activation.value} | stats.json()
+    print_report(report, outcomes, run, replace(output, out=out))
 
 
-def _write_report(report: Report, content: dict[str, Any], out: Path, *, as_json: bool) -> None:
-    """Write report.json and confusion.png to ``out``, and print the report."""
-    (out / "report.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    draw_confusion(report.labels, report.confusion).save(out / "confusion.png")
-    if as_json:
-        print(json.dumps(content, ensure_ascii=False))
-        return
-    rate = "" if content["videos_per_s"] is None else f", {content['videos_per_s']:.2f} videos/s"
-    reasons = ", ".join(f"{count} {reason}" for reason, count in content["failures"].items())
-    skipped = f"{len(content['skipped'])} skipped" + (f" ({reasons})" if reasons else "")
-    print(f"{title(content)}: {report.videos} videos, {skipped}{rate}\n")
-    print(f"{report_text(report)}\n\nreport.json, confusion.png and results.jsonl are in {out}")
+async def _classify_missing(
+    videos: Sequence[LabelledVideo],
+    options: Options,
+    results: ResultsLog[Outcome],
+    server: str | None,
+    config: Config,
+) -> _RunStats:
+    """Classify the videos that have no result, then some that lack a thumbnail which the options ask for."""
+    todo = [video for video in videos if video.name not in results.done]
+    stats = await _classify(todo, options, results, server, config)
+    if options.thumbnails:
+        late = await _classify(_lacking_thumbnails(videos, results), options, results, server, config)
+        stats.without_picture = late.failures
+    return stats
 
 
 async def _classify(
@@ -215,17 +206,6 @@ def _top_k(model: ModelInfo) -> int:
     if model.activation is Activation.SIGMOID:
         return min(max(TOP_K, len(model.labels)), MAX_TOP_K)
     return TOP_K
-
-
-def _multi_label_note(model: str, report: Report) -> str:
-    """Say what the figures of a multi-label model mean."""
-    note = (
-        f"{model} scores each label independently: a video is right at top 1 if its label has the highest "
-        "score, however low, although others may be true, too"
-    )
-    if report.mean_average_precision is not None:
-        return f"{note}; mAP is the mean over classes of how well the class's own videos come first"
-    return f"{note}; there is no mAP, because some results lack the scores of all labels"
 
 
 def _settings(data: Path, options: Options) -> dict[str, Any]:

@@ -14,9 +14,10 @@ from typing import Any
 from tubelet.service.cli.evaluation.measures import BINS, Calibration, wilson_interval
 from tubelet.service.cli.evaluation.outcomes import Outcome
 from tubelet.service.cli.evaluation.report import Report, surest_mistakes
-from tubelet.service.cli.evaluation.report_text import windowing_text
+from tubelet.service.cli.evaluation.report_text import multi_label_note, windowing_text
 from tubelet.service.report.page import render_page, write_page
 from tubelet.service.report.text import printable
+from tubelet.service.types.result import Activation
 
 MAX_CLIPS = 20_000
 MAX_THUMBNAIL_BYTES = 8 << 20  # of all thumbnails of a page, as base64
@@ -28,13 +29,12 @@ _FAILURES = 100  # of each reason that are named
 _MAX_TEXT = 240  # characters of a name or label; a longer one is cut in its middle
 
 
-def evaluation_page(
-    report: Report, outcomes: Sequence[Outcome], run: Mapping[str, Any], note: str = ""
-) -> str:
+def evaluation_page(report: Report, outcomes: Sequence[Outcome], run: Mapping[str, Any]) -> str:
     """Return the page of a report.
 
-    ``run`` has the settings of the run and what it did besides: its speed, and the videos that it skipped.
+    ``run`` has the settings of the run, the model's activation, the speed, and the videos that were skipped.
     """
+    is_multi_label = run["activation"] == Activation.SIGMOID.value
     clips = by_importance(outcomes)[:MAX_CLIPS]
     pictures = encode_thumbnails(clip.thumbnail for clip in clips)
     return render_page(
@@ -43,7 +43,7 @@ def evaluation_page(
         title=f"{run['model']} {run['version']}",
         windowing=windowing_text(run),
         run=run,
-        note=note,
+        note=multi_label_note(run["model"], report) if is_multi_label else "",
         report=report,
         curve=_curve(report.calibration),
         failures=_by_reason(run["skipped"]),

@@ -54,6 +54,17 @@ def comparison_text(found: Comparison) -> str:
     return "\n".join(lines)
 
 
+def multi_label_note(model: str, report: Report) -> str:
+    """Say what the figures of a multi-label model mean."""
+    note = (
+        f"{model} scores each label independently: a video is right at top 1 if its label has the highest "
+        "score, however low, although others may be true, too"
+    )
+    if report.mean_average_precision is not None:
+        return f"{note}; mAP is the mean over classes of how well the class's own videos come first"
+    return f"{note}; there is no mAP, because some results lack the scores of all labels"
+
+
 def title(settings: Mapping[str, Any]) -> str:
     """Format the settings of an evaluation as its title."""
     return f"{settings['model']} {settings['version']}, {windowing_text(settings)}, {settings['data']}"

@@ -50,7 +50,7 @@ def test_evaluate_folder_of_class_folders(served: Served, data: Path, tmp_path: 
     command = (str(data), "--server", served.target, "--out", str(out))
     report = evaluated(evaluate(*command, "--json"))
     assert (report["model"], report["clips"], report["crops"]) == ("camera-motion", None, None)
-    assert report["videos"] == 3
+    assert (report["videos"], report["activation"]) == (3, "softmax")
     assert report["top1"] == pytest.approx(2 / 3)
     assert report["top1"] <= report["top5"] <= 1
     keys = ("label", "videos", "predicted", "recall", "precision", "f1")

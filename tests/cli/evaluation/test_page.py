@@ -28,6 +28,7 @@ RUN: dict[str, Any] = {
     "model": "moves",
     "version": "1.0.0",
     "data": "/data/val",
+    "activation": "softmax",
     "clips": 2,
     "crops": 3,
     "videos_per_s": 3.5,
@@ -107,12 +108,14 @@ def test_large_page_is_bounded_and_says_what_it_leaves_out() -> None:
 
 def test_page_of_a_multi_label_model_has_average_precisions() -> None:
     outcomes = random_outcomes(LABELS, 200)
-    page, report = page_of(outcomes, LABELS)
+    page, report = page_of(outcomes, LABELS, activation="sigmoid")
     assert report.mean_average_precision is not None
+    assert "moves scores each label independently" in page
     assert f'<p class="figure-value">{report.mean_average_precision:.3f}</p>' in page
     assert f">{report.classes[0].average_precision:.3f}</td>" in page
     page, _ = page_of([replace(outcome, scores=None) for outcome in outcomes], LABELS)
     assert "mAP" not in page
+    assert "scores each label independently" not in page
 
 
 def test_page_of_answers_without_thumbnails_says_so() -> None:
