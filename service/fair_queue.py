@@ -51,6 +51,7 @@ class Flow(Generic[T]):
         self.items: deque[T] = deque()
         self.finish_tag = _FinishTag(quantum, quantum)
         self.heap_entry = _NO_ENTRY
+        self.was_served = False  # for good: the videos of an identity go by the order in which they came
         self.in_deadline_heap = False
         self.siblings: _Siblings[T] | None = None  # this flow and others of its identity, once it had an item
 
@@ -131,10 +132,11 @@ class _FinishTag:
 
 
 class _Tagged(Protocol):
-    """What takes turns: a flow, or the flows of an identity."""
+    """What takes turns: a flow, or the flows of an identity. Of equal tags, one not served yet is first."""
 
     finish_tag: _FinishTag
     heap_entry: int
+    was_served: bool
 
 
 E = TypeVar("E", bound=_Tagged)
@@ -146,7 +148,7 @@ class _TagOrder(Generic[E]):
     def __init__(self) -> None:
         self._virtual_time = 0.0
         self._numbers = count()
-        self._heap: list[tuple[float, int, E]] = []  # only the last one of an entry is valid
+        self._heap: list[tuple[float, bool, int, E]] = []  # only the last one of an entry is valid
 
     def add(self, entry: E) -> None:
         """Take up ``entry``, unless it is there already."""
@@ -163,10 +165,10 @@ class _TagOrder(Generic[E]):
 
     def first(self) -> E:
         """Return the entry with the smallest tag, and advance virtual time to it."""
-        while (first := self._heap[0])[2].heap_entry != first[1]:
+        while (first := self._heap[0])[3].heap_entry != first[2]:
             heappop(self._heap)
         self._virtual_time = max(self._virtual_time, first[0])
-        return first[2]
+        return first[3]
 
     def count_served(self, entry: E, left: int) -> None:
         """Count an item that was taken of ``entry``, which has ``left`` more."""
@@ -180,7 +182,8 @@ class _TagOrder(Generic[E]):
     def _push(self, entry: E) -> None:
         """Make a new place in the heap for ``entry``, by the tag of its next item."""
         entry.heap_entry = next(self._numbers)
-        heappush(self._heap, (entry.finish_tag.at(self._virtual_time), entry.heap_entry, entry))
+        tag = entry.finish_tag.at(self._virtual_time)
+        heappush(self._heap, (tag, entry.was_served, entry.heap_entry, entry))
 
 
 class _PriorityClass(Generic[T]):
@@ -215,6 +218,7 @@ class _PriorityClass(Generic[T]):
     def take(self, horizon: float) -> T:
         """Remove and return the next item; deadlines before ``horizon`` are near."""
         siblings = self._order.first()
+        siblings.was_served = True
         item = siblings.take(horizon)
         self.length -= 1
         self._order.count_served(siblings, siblings.length)
@@ -242,6 +246,7 @@ class _Siblings(Generic[T]):
     def __init__(self, quantum: int) -> None:
         self.finish_tag = _FinishTag(quantum, quantum)
         self.heap_entry = _NO_ENTRY
+        self.was_served = False
         self.length = 0
         self._order: _TagOrder[Flow[T]] = _TagOrder()
         self._by_deadline: list[tuple[float, int, Flow[T]]] = []

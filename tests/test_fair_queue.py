@@ -194,6 +194,16 @@ def test_an_identity_that_comes_again_has_saved_up_nothing() -> None:
     assert counted(taken(queue, 20)) == {"busy": 10, "back": 10}
 
 
+def test_an_identity_that_was_not_served_yet_is_next() -> None:
+    queue: FairQueue[str] = FairQueue()
+    kept = filled(queue, "first ", 1, identity="a")
+    assert queue.take() == "first 0"
+    filled(queue, "again ", 1, identity="a")
+    filled(queue, "new ", 1, identity="b")
+    assert taken(queue) == ["new 0", "again 0"]
+    assert not kept.items
+
+
 def test_the_deadlines_of_an_identity_take_no_turn_of_another() -> None:
     queue: FairQueue[str] = FairQueue()
     filled(queue, "patient ", 100, identity="a")

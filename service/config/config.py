@@ -181,7 +181,8 @@ class DecodeConfig(Table):
     """Time after which a video counts as long, if it keeps its worker while others wait. It then goes on at
     a lower priority, and another worker stands in."""
     max_long_videos: int = Field(default=8, ge=0)
-    """Most workers at a time that stand in for those of long videos."""
+    """Most workers at a time that stand in for those of long videos. Half of them are kept for identities
+    that have no worker."""
     max_videos_per_worker: int = Field(default=100, ge=1)
     """Videos after which a worker is replaced by a fresh one. At 1, no two videos share a process."""
     max_uploading_videos: int = Field(default=8, ge=0)

@@ -6,7 +6,7 @@ it arrives), the embedding cache, and failures.
 """
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -17,6 +17,7 @@ from tests.simulation.policies import SizedFlow
 from tests.simulation.videos import DeviceCosts, Machine, Video
 from tubelet.service.config.config import DecodeConfig, ServerConfig
 from tubelet.service.config.identities import unrestricted
+from tubelet.service.decode.pool.long_videos import most_long_videos
 from tubelet.service.engine.batch_tuner import BatchCost, BatchTuner, BatchTuning
 from tubelet.service.engine.scheduler import Batch, CpuContention, Scheduler
 from tubelet.service.engine.stage_queue import EngineCosts, Item, StageQueue
@@ -32,6 +33,7 @@ class _Request:
     video: Video
     ticket: AdmissionTicket
     stay: AbstractContextManager[AdmissionTicket]
+    worker: Flow[Any]  # in the queue for one
     units: Flow[Any]
     windows: Flow[Any]
     on_end: Callable[[], None]
@@ -81,6 +83,7 @@ class Server:
         self._idle = set(devices)
         self._free = machine.decoders
         self._waiting: FairQueue[_Request] = policy()
+        self._waiting_identities: Counter[str] = Counter()
         self._decoding: set[_Request] = set()
         self._watched: _Request | None = None
         self._futures = asyncio.new_event_loop()  # never runs: it only creates futures
@@ -105,10 +108,12 @@ class Server:
             return
         deadline = None if video.deadline_s is None else video.arrival_s + video.deadline_s
         units: Flow[Any] = SizedFlow(video, deadline, video.units_per_window)
-        request = _Request(video, ticket, stay, units, SizedFlow(video, deadline), on_end)
+        worker, windows = SizedFlow[Any](video, deadline), SizedFlow[Any](video, deadline)
+        request = _Request(video, ticket, stay, worker, units, windows, on_end)
         if deadline is not None:
             self._clock.at(deadline, lambda: self._give_up(request))
-        self._waiting.put(SizedFlow(video, deadline), request)
+        self._waiting.put(request.worker, request)
+        self._waiting_identities[video.identity] += 1
         self._hand_out()
 
     def _give_up(self, request: _Request) -> None:
@@ -130,6 +135,7 @@ class Server:
     def _hand_out(self) -> None:
         while self._free and len(self._waiting):
             request = self._waiting.take(self._clock.now)
+            self._waiting_identities[request.video.identity] -= 1
             if request.video.is_over:
                 continue
             self._free -= 1
@@ -156,7 +162,9 @@ class Server:
         """Start a replacement for a decoder that a long video occupies, as ``DecodePool`` does."""
         long = sum(request.is_long for request in self._decoding)
         short = [request for request in self._decoding if not request.is_long]
-        if not short or not len(self._waiting) or long >= self._config.max_long_videos:
+        holding = {request.video.identity for request in self._decoding}
+        most = most_long_videos(self._config.max_long_videos, holding, {*+self._waiting_identities})
+        if not short or not len(self._waiting) or long >= most:
             self._watched = None
             return
         first = min(short, key=lambda request: request.decoder_since_s)

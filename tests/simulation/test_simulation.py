@@ -114,6 +114,19 @@ def test_one_video_of_an_identity_is_not_late_beside_many_of_another() -> None:
     assert latency_of_one_s("", "") > 10 * alone_s(10)
 
 
+def test_the_long_videos_of_an_identity_leave_decoders_for_others() -> None:
+    """They could have all that stand in for long videos, for hours."""
+    others = [video(0, 3600, identity="many") for _ in range(20)]
+    short = [video(60, 4, identity="one"), video(61, 4, identity="another")]
+    run(*others, *short, until_s=300)
+    assert not any(each.is_over for each in others)
+    assert all(latency_s(each) < 10 for each in short)
+    alike = [video(0, 3600) for _ in range(20)]
+    last = video(60, 4)
+    run(*alike, last, until_s=300)
+    assert not last.is_over
+
+
 def test_turns_of_identities_do_the_same_work() -> None:
     videos = [video(number * 0.3, 2 + number % 7, identity=str(number % 3)) for number in range(50)]
     fair = run(*videos)

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from time import monotonic
 
 from tubelet.service.config.config import DecodeConfig
-from tubelet.service.decode.pool.long_videos import LongVideos
+from tubelet.service.decode.pool.long_videos import Assignment, LongVideos
 from tubelet.service.decode.pool.session import DecodeSession
 from tubelet.service.decode.pool.spawner import Spawner, retry_until_started
 from tubelet.service.decode.pool.worker_process import WorkerProcess
@@ -48,8 +48,9 @@ class DecodePool:
         self._spawner = Spawner(config)
         self._processes: set[WorkerProcess] = set()
         self._free: deque[WorkerProcess] = deque()  # may hold processes that have ended: they are skipped
-        self._assigned: dict[WorkerProcess, float] = {}  # to a video, and when
+        self._assigned: dict[WorkerProcess, Assignment] = {}
         self._waiting: FairQueue[asyncio.Future[WorkerProcess]] = FairQueue()
+        self._waiting_identities: dict[asyncio.Future[WorkerProcess], str] = {}
         self._long_videos = LongVideos(config, self._on_long_video)
         self._tasks: set[asyncio.Task[None]] = set()
         self._past_busy_s = 0.0  # of processes that have exited
@@ -111,7 +112,8 @@ class DecodePool:
         while they are still being uploaded. Any further video waits for the rest of its ``file`` first.
         """
         async with self._upload_slot(file):
-            process = await self._acquire(Flow(priority, deadline, identity=identity))
+            flow = Flow[asyncio.Future[WorkerProcess]](priority, deadline, identity=identity)
+            process = await self._acquire(flow)  # kept, so that the queue knows whose turn it was
             try:
                 yield DecodeSession(process)
             finally:
@@ -138,6 +140,7 @@ class DecodePool:
         """Wait until a worker is assigned to ``flow``."""
         assigned: asyncio.Future[WorkerProcess] = asyncio.get_running_loop().create_future()
         self._waiting.put(flow, assigned)
+        self._waiting_identities[assigned] = flow.identity
         self._assign_workers()
         try:
             return await assigned
@@ -146,6 +149,7 @@ class DecodePool:
                 self._in_background(self._release(assigned.result()))
             else:
                 self._waiting.drop(flow)
+                self._waiting_identities.pop(assigned, None)
                 self._watch_long_videos()  # this may have been the last video that waited
             raise
 
@@ -157,15 +161,16 @@ class DecodePool:
                 self._free.popleft()
                 continue
             assigned = self._waiting.take(monotonic(), self._mean_session_s / self._config.workers)
+            identity = self._waiting_identities.pop(assigned)
             if not assigned.cancelled():
                 self._free.popleft()
-                self._assigned[process] = monotonic()
+                self._assigned[process] = Assignment(monotonic(), identity)
                 assigned.set_result(process)
         self._watch_long_videos()
 
     def _watch_long_videos(self) -> None:
         """Watch the assigned workers for long videos while any video waits for a worker."""
-        self._long_videos.watch(self._assigned if len(self._waiting) else {})
+        self._long_videos.watch(self._assigned, {*self._waiting_identities.values()})
 
     def _on_long_video(self) -> None:
         """Start another worker beside one whose video runs long."""
@@ -189,7 +194,7 @@ class DecodePool:
 
     async def _release(self, process: WorkerProcess) -> None:
         """Stop the session of ``process`` and free the worker, or replace it."""
-        session_s = monotonic() - self._assigned[process]
+        session_s = monotonic() - self._assigned[process].since
         self._mean_session_s += _NEWEST_WEIGHT * (session_s - self._mean_session_s)
         is_surplus = self._count_active() > self._config.workers  # it replaced one that works again
         is_long = process in self._long_videos
@@ -255,7 +260,7 @@ class DecodePool:
 
     async def _stop(self) -> None:
         """Kill all workers and the fork server, and wait until they have exited."""
-        self._long_videos.watch({})
+        self._long_videos.watch({}, frozenset())
         self._kill_all()  # before the tasks: then no end of a worker starts another one
         for task in self._tasks:
             task.cancel()

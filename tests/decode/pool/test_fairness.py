@@ -21,6 +21,7 @@ from tests.support.videos import (
     worker_pids,
 )
 from tubelet.service.config.config import MIB, DecodeConfig
+from tubelet.service.decode.pool.long_videos import most_long_videos
 from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.types.plan import Plan
 from tubelet.service.types.request import Priority
@@ -153,6 +154,39 @@ async def test_high_priority_is_served_first(clip: Path) -> None:
     assert served == [Priority.HIGH, Priority.NORMAL, Priority.LOW]
 
 
+@pytest.mark.parametrize(
+    ("limit", "holding", "waiting", "most"),
+    [
+        (8, {""}, {""}, 8),
+        (8, {"a"}, {"a"}, 4),
+        (8, {"a"}, {"a", "b"}, 8),
+        (8, {"a", "b"}, {"a", "b"}, 4),
+        (8, {"a", "b"}, {"a", "b", ""}, 8),
+        (7, {"a"}, {"a"}, 4),
+        (1, {"a"}, {"a"}, 1),
+        (0, {"a"}, {"b"}, 0),
+    ],
+)
+def test_half_of_the_long_videos_are_kept_for_identities_without_a_worker(
+    limit: int, holding: set[str], waiting: set[str], most: int
+) -> None:
+    assert most_long_videos(limit, holding, waiting) == most
+
+
+async def test_long_videos_of_one_identity_leave_a_worker_for_another(clip: Path) -> None:
+    """One keeps its workers for good; the last one to stand in is for the other."""
+    async with DecodePool(DecodeConfig(workers=1, long_video_after_s=0.05, max_long_videos=2)) as pool:
+        async with pool.session(identity="many"), pool.session(identity="many"):
+            waiting = asyncio.create_task(_hold_a_worker(pool, "many"))
+            await asyncio.sleep(0.3)
+            assert pool.busy_workers == 2
+            async with asyncio.timeout(60), pool.session(identity="one"):
+                pass
+            waiting.cancel()
+            await asyncio.wait([waiting])
+        await assert_decodes_correctly(pool, clip)
+
+
 async def test_identities_take_turns(clip: Path) -> None:
     served: list[str] = []
 
@@ -183,6 +217,6 @@ async def test_worker_assigned_to_a_cancelled_request_is_released(clip: Path) ->
         await assert_decodes_correctly(pool, clip)
 
 
-async def _hold_a_worker(pool: DecodePool) -> None:
-    async with pool.session():
+async def _hold_a_worker(pool: DecodePool, identity: str = "") -> None:
+    async with pool.session(identity=identity):
         await asyncio.sleep(10)
