@@ -46,6 +46,9 @@ RUN_HERE = (
 RUN_ELSEWHERE = {
     "tubelet demo": "tests/cli/test_app.py::test_demo_prints_labels_and_metrics",
     "tubelet serve": "tests/cli/test_serve.py::test_serve_answers_and_drains_on_sigterm",
+    "tubelet classify -r videos --embeddings all.parquet --embedding-level unit --only-embeddings": (
+        "tests/cli/classify/test_embeddings_file.py::test_only_vectors_print_no_labels"
+    ),
 }
 NETWORK, PROGRAM, TIME = "needs the network", "needs a program that is not installed", "takes too long"
 NOT_RUN = {

@@ -11,6 +11,9 @@ from tubelet.service.types.target import parse_target
 if TYPE_CHECKING:
     from tubelet.service.types.request import Views
 
+EMBEDDING_FILES = (".npz", ".parquet")
+"""The suffixes of files of embeddings."""
+
 
 def _address(server: str | None) -> str | None:
     """Check the value of ``--server``."""
@@ -144,6 +147,21 @@ def check_exclusive(*groups: dict[str, bool]) -> None:
     first, *others = [flags for flags in given if flags] or [""]
     if others:
         raise typer.BadParameter(f"{first} cannot be combined with {' or '.join(others)}")
+
+
+def check_embeddings(file: Path | None, others: dict[str, bool]) -> None:
+    """Check that ``file`` can be a new file of embeddings; ``others`` are flags that need one.
+
+    Raises:
+        typer.BadParameter: it cannot, or it is missing.
+    """
+    if file is None:
+        if given := [flag for flag, is_given in others.items() if is_given]:
+            raise typer.BadParameter(f"{' and '.join(given)} needs --embeddings")
+    elif file.suffix.lower() not in EMBEDDING_FILES:
+        raise typer.BadParameter(f"--embeddings {file} must end with {' or '.join(EMBEDDING_FILES)}")
+    elif file.exists():
+        raise typer.BadParameter(f"{file} exists already; name another --embeddings, or remove it")
 
 
 def nanoseconds(seconds: float | None) -> int | None:

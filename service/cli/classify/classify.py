@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tubelet.service.cli.classify.answer_files import AnswerFiles, FileOptions
+from tubelet.service.cli.classify.embeddings_file import EmbeddingsFile
 from tubelet.service.cli.classify.output import (
     JsonOutput,
     NoOutput,
@@ -58,6 +59,8 @@ class OutputOptions:
     retry_failed: bool = False
     files: FileOptions = field(default_factory=FileOptions)
     pages: PageOptions | None = None
+    embeddings: Path | None = None  # holds the vectors of all videos
+    has_labels: bool = True  # whether there is anything else than embeddings
 
 
 async def classify_all(
@@ -72,21 +75,24 @@ async def classify_all(
 
     Answers go to standard output or to ``output.out``; progress and failures go to standard error. If
     ``output.out`` cannot be written, answers are printed as JSON, and the exit status is 1. It is 1, too, if
-    one of ``output.files`` cannot be written. On Ctrl-C, the segments so far are printed.
+    one of ``output.files`` or ``output.embeddings`` cannot be written. On Ctrl-C, the segments so far are
+    printed.
 
     Raises:
         BrokenPipeError: the reader of standard output has gone.
         ResultsMismatch, ResultsInUse, OSError: ``output.out`` names a file of something else, or no file.
+        OSError, MissingExtra: ``output.embeddings`` cannot be created.
         ServerError: no server answers; the segments so far are printed.
-        tubelet.models.errors.UnknownModel: ``output.out`` is set, and there is no such model.
+        tubelet.models.errors.UnknownModel: ``output`` names a file of one model, and there is no such model.
     """
     errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     status, named = INTERRUPTED, sources
     with cancel_on_ctrl_c():
         async with AsyncExitStack() as stack:
             log, failed_before, problem = None, 0, None
-            if output.out is not None:
+            if output.out is not None or output.embeddings is not None:
                 options = await _pin_version(options, server, config)
+            if output.out is not None:
                 try:
                     log = stack.enter_context(open_results(output.out, _settings(options), _is_failure))
                     sources, failed_before = _resume(sources, log, output, errors)
@@ -99,6 +105,9 @@ async def classify_all(
             if output.pages is not None:
                 run.pages = AnswerPages(output.pages, named, config.decode, run.report_lost_results)
                 options = replace(options, thumbnails=MAX_THUMBNAILS)
+            if output.embeddings is not None:
+                embeddings = EmbeddingsFile(output.embeddings, run.say, run.report_lost_results)
+                run.embeddings = stack.enter_context(embeddings)
             if problem is not None:
                 run.report_lost_results(f"{problem}; the answers are printed")
             await run.report_problems()
@@ -118,6 +127,8 @@ async def classify_all(
                 except (CancelledError, ServerError):
                     run.interrupt()
                     raise
+            if run.embeddings is not None:
+                run.embeddings.close()
             run.summarise()
             status = 1 if run.has_failed or failed_before else 0
     return status
@@ -139,6 +150,7 @@ class _Run:
         self.region = LiveRegion(errors, lambda: self.progress)
         self.files: AnswerFiles | None = None
         self.pages: AnswerPages | None = None
+        self.embeddings: EmbeddingsFile | None = None
         self._sources = sources
         self._options = output
         self._log = log
@@ -148,7 +160,7 @@ class _Run:
 
     def report_lost_results(self, sentence: str) -> None:
         """Report that results cannot be kept in the file that was asked for."""
-        self._notify(sentence, "red")
+        self.say(sentence, "red")
         self._has_lost_results = True
 
     async def report_problems(self) -> None:
@@ -162,10 +174,12 @@ class _Run:
         if not isinstance(item, Classification | Failure):
             self.progress.update(number, item)
             self._output.event(number, item)
+            if self.embeddings is not None:
+                self.embeddings.event(number, item)
             return
         before = self.progress.end(number, item)
         if isinstance(item, Failure):
-            self._notify(failure_text(self._sources[number].name, item), "red")
+            self.say(failure_text(self._sources[number].name, item), "red")
         # The thumbnails are the page's.
         shown = item if isinstance(item, Failure) or self.pages is None else replace(item, thumbnails=())
         self._keep(number, shown)
@@ -174,6 +188,8 @@ class _Run:
             self.files.add(self._sources[number], item)
         if self.pages is not None:
             await self.pages.add(self._sources[number], item)
+        if self.embeddings is not None:
+            self.embeddings.answer(number, self._sources[number].name, item)
 
     def interrupt(self) -> None:
         """Print the segments so far of the videos in progress, and how to continue."""
@@ -183,15 +199,15 @@ class _Run:
         with self.region.hidden():
             self._output.interrupted(known)
         if len(self._sources) > 1 and (known or self.progress.ended):
-            self._notify(f"interrupted: {self.progress.summary()}")
+            self.say(f"interrupted: {self.progress.summary()}")
         if self._log is not None:
-            self._notify(f"run the same command again to continue {self._options.out}")
+            self.say(f"run the same command again to continue {self._options.out}")
 
     def summarise(self) -> None:
         """Print how many videos were classified and how many failed, if there were several."""
         if len(self._sources) > 1:
             kept = f"; results are in {self._options.out}" if self._log is not None else ""
-            self._notify(f"{self.progress.summary()}{kept}")
+            self.say(f"{self.progress.summary()}{kept}")
 
     @property
     def has_failed(self) -> bool:
@@ -215,13 +231,13 @@ class _Run:
         """Choose the form of output that the options ask for."""
         if options.as_json:
             output: Output = JsonOutput(self.progress, self.region, stream=options.stream)
-        elif options.out is not None:
+        elif options.out is not None or not options.has_labels:
             output = NoOutput()
         else:
             output = TextOutput(self.progress, self.region, StandardOutput(), merged=not options.all_segments)
         return OrderedOutput(output) if options.in_order else output
 
-    def _notify(self, sentence: str, style: str = "") -> None:
+    def say(self, sentence: str, style: str = "") -> None:
         """Print a sentence on standard error, above the progress."""
         with self.region.hidden():
             self._errors.print(Text(sentence, style))
@@ -273,6 +289,7 @@ def _settings(options: Options) -> dict[str, Any]:
         "ranges_s": [[start / NS_PER_S, end / NS_PER_S] for start, end in options.ranges_ns],
         "fast": options.fast,
         "thumbnails": options.thumbnails or None,  # files of older versions have no such key
+        "only_embeddings": options.only_embeddings or None,
         "directory": decodable(os.getcwd()),  # relative paths start there
     }
 

@@ -22,6 +22,7 @@ from tubelet.service.cli.options import (
     TokenFile,
     TokenText,
     UseTls,
+    check_embeddings,
     check_exclusive,
     client_flags,
     model_ref,
@@ -127,6 +128,26 @@ def classify(
     no_video: Annotated[
         bool, typer.Option("--no-video", help="With --html: pages with pictures only, without the video.")
     ] = False,
+    embeddings: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.npz|FILE.parquet", help="Also write vectors of all videos to this file, a new one."
+        ),
+    ] = None,
+    embedding_level: Annotated[
+        Literal["unit", "window", "video"],
+        typer.Option(metavar="unit|window|video", help="With --embeddings: what a vector is of."),
+    ] = "window",
+    embedding_dtype: Annotated[
+        Literal["float32", "float16"],
+        typer.Option(metavar="float32|float16", help="With --embeddings: the format of the numbers."),
+    ] = "float32",
+    normalise: Annotated[
+        bool, typer.Option("--normalise", help="With --embeddings: give vectors the length 1.")
+    ] = False,
+    only_embeddings: Annotated[
+        bool, typer.Option("--only-embeddings", help="With --embeddings: compute no labels.")
+    ] = False,
     model: ModelOption = "",
     version: ModelVersion = "",
     top_k: Annotated[int, typer.Option(min=1, metavar="N", help="Number of labels, best first.")] = 3,
@@ -179,6 +200,7 @@ def classify(
     from tubelet.service.cli.classify.classify import OutputOptions, classify_all
     from tubelet.service.cli.pages.answer_pages import PageOptions
     from tubelet.service.cli.runs.video_sources import find_videos
+    from tubelet.service.types.embeddings import EmbeddingLevel
     from tubelet.service.types.request import Options, Priority, Sliding, WholeVideo
 
     if not videos and list_file is None:
@@ -192,6 +214,16 @@ def classify(
     if html is None and (no_video or html_mb is not None):
         raise typer.BadParameter(f"{'--no-video' if no_video else '--html-mb'} needs --html")
     check_exclusive({"--html": html is not None}, {"--thumbnails": thumbnails > 0})
+    check_embeddings(embeddings, {"--normalise": normalise, "--only-embeddings": only_embeddings})
+    check_exclusive(
+        {"--only-embeddings": only_embeddings},
+        {
+            "--csv": csv is not None,
+            "--srt": srt is not None,
+            "--vtt": vtt is not None,
+            "--html": html is not None,
+        },
+    )
     check_exclusive(
         {"--whole-video": whole_video},
         {"--window": window is not None, "--stride": stride is not None},
@@ -209,10 +241,25 @@ def classify(
         fast=fast,
         thumbnails=thumbnails,
         priority=Priority(priority),
+        embeddings=None if embeddings is None else EmbeddingLevel(embedding_level),
+        embedding_dtype=embedding_dtype,
+        normalise_embeddings=normalise,
+        only_embeddings=only_embeddings,
     )
     files = FileOptions(csv, srt, vtt)
     pages = None if html is None else PageOptions.of_megabytes(html, html_mb, has_video=not no_video)
-    output = OutputOptions(as_json, stream, in_order, all_segments, out, retry_failed, files, pages)
+    output = OutputOptions(
+        as_json,
+        stream,
+        in_order,
+        all_segments,
+        out,
+        retry_failed,
+        files,
+        pages,
+        embeddings,
+        not only_embeddings,
+    )
     client = client_flags(server, tls, ca, cert, key, server_name, token, token_file)
     with report_errors(as_json=as_json):
         settings = load_config(config, client=client)
