@@ -126,7 +126,7 @@ class FetchConfig(Table):
     allowed_private_networks: tuple[_Network, ...] = ()
     """Networks that the server may connect to although they are not public, such as `["10.1.0.0/16"]`."""
     max_concurrent_videos: int = Field(default=8, ge=1)
-    """Most videos that are fetched at a time. Others wait."""
+    """Most videos that are fetched at a time. Others wait; identities take turns."""
     block_bytes: int = Field(default=256 * KIB, ge=4 * KIB)
     """Smallest range that the server requests of a file."""
     read_ahead_bytes: int = Field(default=4 * MIB, ge=0)

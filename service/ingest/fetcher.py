@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from tubelet.models.errors import MissingExtra
 from tubelet.service.config.config import FetchConfig
 from tubelet.service.errors import UriNotAllowed
+from tubelet.service.fair_queue import FairQueue, Flow
 from tubelet.service.ingest.local_file import LocalFiles, LocalVideo
 from tubelet.service.ingest.readers import Ranged, Streamed
 from tubelet.service.types.uri import Prefix, Scheme, Uri, is_covered, parse_prefix
@@ -15,13 +16,60 @@ Opened = LocalVideo | Ranged | Streamed
 Open = Callable[[Uri], AbstractAsyncContextManager[Opened]]
 
 
+class FairSlots:
+    """The permissions to do something at a time; identities that wait for one take turns."""
+
+    def __init__(self, slots: int) -> None:
+        self._free = slots
+        self._waiting: FairQueue[asyncio.Future[None]] = FairQueue()
+
+    @asynccontextmanager
+    async def hold(self, identity: str) -> AsyncIterator[None]:
+        """Wait for a slot, and hold it until the context ends."""
+        flow = Flow[asyncio.Future[None]](
+            identity=identity
+        )  # kept, so that the queue knows whose turn it was
+        await self._acquire(flow)
+        try:
+            yield
+        finally:
+            self._release()
+
+    async def _acquire(self, flow: Flow[asyncio.Future[None]]) -> None:
+        """Wait until a slot is given to ``flow``."""
+        given: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.put(flow, given)
+        self._give_out()
+        try:
+            await given
+        except asyncio.CancelledError:
+            if given.cancelled():
+                self._waiting.drop(flow)
+            else:
+                self._release()
+            raise
+
+    def _release(self) -> None:
+        """Take a slot back, and give it out again."""
+        self._free += 1
+        self._give_out()
+
+    def _give_out(self) -> None:
+        """Give free slots to those who wait."""
+        while self._free and len(self._waiting):
+            given = self._waiting.take()
+            if not given.cancelled():
+                self._free -= 1
+                given.set_result(None)
+
+
 class Fetcher:
     """Opens URIs that ``config.allow`` covers; ``async with`` keeps connections open."""
 
     def __init__(self, config: FetchConfig) -> None:
         self._config = config
         self._prefixes = tuple(parse_prefix(prefix) for prefix in config.allow)
-        self._slots = asyncio.Semaphore(config.max_concurrent_videos)
+        self._slots = FairSlots(config.max_concurrent_videos)
         self._openers: dict[Scheme, Open] = {}
         self._stack = AsyncExitStack()
 
@@ -53,14 +101,14 @@ class Fetcher:
             )
 
     @asynccontextmanager
-    async def open(self, uri: Uri) -> AsyncIterator[Opened]:
-        """Open ``uri``, once fewer than ``config.max_concurrent_videos`` are open.
+    async def open(self, uri: Uri, identity: str = "") -> AsyncIterator[Opened]:
+        """Open ``uri`` for ``identity``, once fewer than ``config.max_concurrent_videos`` are open.
 
         Raises:
             UriNotAllowed, UriNotFound, FetchFailed, EmptyUpload.
         """
         self.check(uri)
-        async with self._slots, self._openers[uri.scheme](uri) as opened:
+        async with self._slots.hold(identity), self._openers[uri.scheme](uri) as opened:
             yield opened
 
 

@@ -56,7 +56,7 @@ class Ingest:
             async with self._received(chunks, "upload", timings) as file:
                 yield file
             return
-        async with self._fetcher.open(video) as opened:
+        async with self._fetcher.open(video, meter.identity) as opened:
             match opened:
                 case LocalVideo():
                     timings.arrived.bytes = opened.size_bytes
