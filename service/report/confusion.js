@@ -2,6 +2,7 @@
 
 const data = JSON.parse(document.querySelector("#data").textContent);
 const LABELS_AROUND = 12; // labels that a table of part of the matrix shows beside the chosen one
+const ROOMY = 20; // labels up to which cells are wide
 const REACH = 12; // pixels around the pointer in which the map looks for a cell
 const FAINTEST_ON_MAP = 3; // a lighter step could not be seen as a point
 const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
@@ -100,7 +101,8 @@ function showTable(labels) {
     });
     return make("tr", "", header(row, "row"), ...cells);
   });
-  const table = make("table", "matrix", make("thead", "", head), make("tbody", "", ...rows));
+  const density = labels.length > ROOMY ? "matrix dense" : "matrix";
+  const table = make("table", density, make("thead", "", head), make("tbody", "", ...rows));
   table.setAttribute("aria-label", "Confusion matrix: rows are true labels, columns predicted ones");
   table.addEventListener("click", (event) => {
     const button = event.target.closest("button");

@@ -8,7 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tubelet.service.cli.evaluation.measures import Interval, difference_interval, wilson_interval
+from tubelet.service.cli.evaluation.measures import (
+    Interval,
+    difference_interval,
+    mcnemar_p,
+    wilson_interval,
+)
 from tubelet.service.cli.evaluation.outcomes import Outcome, read_outcome
 from tubelet.service.cli.runs.results_log import ResultsMismatch, read_results
 from tubelet.service.report.text import printable
@@ -86,6 +91,7 @@ class Comparison:
     interval_a: Interval  # of the accuracy of A
     interval_b: Interval
     difference_interval: Interval
+    mcnemar_p: float
     classes: tuple[tuple[str, PairCounts], ...] = field(repr=False)
     videos_a: int  # including those that B does not have
     videos_b: int
@@ -144,6 +150,7 @@ def compare(a: SavedEvaluation, b: SavedEvaluation) -> Comparison:
         interval_a=wilson_interval(counts.both + counts.only_a, counts.videos),
         interval_b=wilson_interval(counts.both + counts.only_b, counts.videos),
         difference_interval=difference_interval(counts.only_b, counts.only_a, counts.videos),
+        mcnemar_p=mcnemar_p(counts.only_b, counts.only_a),
         classes=_by_class(pairs),
         videos_a=len(a.outcomes),
         videos_b=len(b.outcomes),
@@ -159,6 +166,7 @@ def comparison_json(found: Comparison) -> dict[str, Any]:
         "videos": counts.videos,
         "difference": counts.difference,
         "difference_interval": found.difference_interval,
+        "mcnemar_p": found.mcnemar_p,
         **_counts_json(counts),
         "classes": [
             {

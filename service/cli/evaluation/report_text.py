@@ -34,7 +34,8 @@ def comparison_text(found: Comparison) -> str:
         "",
         f"top 1 of A  {counts.accuracy_a:6.3f}  (95 %: {interval_text(found.interval_a)})",
         f"top 1 of B  {counts.accuracy_b:6.3f}  (95 %: {interval_text(found.interval_b)})",
-        f"B minus A   {counts.difference:+.3f}  (95 %: {interval_text(found.difference_interval, '+')})",
+        f"B minus A   {counts.difference:+.3f}  (95 %: {interval_text(found.difference_interval, '+')})"
+        f"; McNemar's p is {found.mcnemar_p:.3f}",
         f"{counts.videos} common videos: {counts.both} right in both, {counts.only_a} only in A, "
         f"{counts.only_b} only in B, {counts.neither} in neither",
     ]

@@ -54,7 +54,7 @@ def test_only_common_videos_are_compared(folders: tuple[Path, Path]) -> None:
     lines = done.stdout.splitlines()
     assert lines[0] == "A  first 1.0.0, sliding windows, /data: 5 videos"
     assert "top 1 of A   0.750  (95 %: 0.301 to 0.954)" in lines
-    assert "B minus A   +0.000  (95 %: -0.750 to +0.750)" in lines
+    assert "B minus A   +0.000  (95 %: -0.750 to +0.750); McNemar's p is 1.000" in lines
     assert "4 common videos: 2 right in both, 1 only in A, 1 only in B, 0 in neither" in lines
     assert lines[-2:] == ["x: A y 0.750, B x 0.750: 2", "y: A y 0.750, B x 0.750: 4"]
 

@@ -11,6 +11,7 @@ from tubelet.service.cli.evaluation.measures import (
     average_precision,
     calibration,
     difference_interval,
+    mcnemar_p,
     wilson_interval,
 )
 
@@ -105,3 +106,11 @@ def test_difference_interval_is_scipys(gained: int, lost: int, total: int) -> No
         rng=1,
     )
     assert found == pytest.approx(tuple(judged.confidence_interval), abs=2.5 / total)
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost"), [(0, 0), (1, 0), (0, 6), (5, 5), (3, 17), (40, 4), (2000, 2200), (9000, 9000)]
+)
+def test_mcnemar_test_is_scipys_exact_binomial_test(gained: int, lost: int) -> None:
+    judged = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
+    assert mcnemar_p(gained, lost) == pytest.approx(judged)
