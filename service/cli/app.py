@@ -218,9 +218,12 @@ def evaluate(
         asyncio.run(run_evaluation(data, options, output, server, settings))
 
 
-@app.command(epilog=examples("tubelet demo", "tubelet demo clip.mp4"))
+@app.command(epilog=examples("tubelet demo", "tubelet demo clip.mp4 --html clip.html"))
 def demo(
     video: Annotated[str | None, typer.Argument(help="A video file; default: a short sample clip.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE.html", help="Also write a page of the answer to this file.")
+    ] = None,
 ) -> None:
     """Start a server on free ports, classify a video through it, print some of its metrics, and stop."""
     console = Console(highlight=False, soft_wrap=True)
@@ -232,7 +235,7 @@ def demo(
     ports = {"host": "127.0.0.1", "port": 0, "mtls_port": None, "metrics_port": 0}
     server = ports | {"tls": no_tls, "access": all_may}
     with report_errors():
-        asyncio.run(run_demo(video, load_config(server=server), console))
+        asyncio.run(run_demo(video, load_config(server=server), console, html))
 
 
 @contextmanager

@@ -11,13 +11,15 @@ from prometheus_client.samples import Sample
 from rich.console import Console
 
 from tubelet.service.cli.output import labels_text, metadata_text, segment_text, stages_text
+from tubelet.service.cli.pages.answer_pages import AnswerPages, PageOptions
 from tubelet.service.cli.runs.runner import open_remote
+from tubelet.service.cli.runs.video_sources import Source
 from tubelet.service.config.config import Config
 from tubelet.service.server.app import SAMPLE_CLIP, open_server
 from tubelet.service.types.request import Options
-from tubelet.service.types.result import Event, Progress, Segment
+from tubelet.service.types.result import Classification, Event, Progress, Segment
 from tubelet.service.types.uri import is_uri
-from tubelet.service.types.video import STAGES, VideoMetadata
+from tubelet.service.types.video import MAX_THUMBNAILS, STAGES, VideoMetadata
 
 _SHOWN_SERIES = (
     "tubelet_requests_total",
@@ -36,11 +38,14 @@ Next:
   tubelet --help                                 list all commands"""
 
 
-async def run_demo(video: str | None, config: Config, console: Console) -> None:
+async def run_demo(video: str | None, config: Config, console: Console, html: Path | None) -> None:
     """Start a server, upload ``video`` (None: a sample clip), print its labels and some metrics.
 
+    ``html`` is the path of a page of the answer.
+
     Raises:
-        tubelet.service.client.ServerError, OSError: the video cannot be classified or read.
+        tubelet.service.client.ServerError, OSError: the video cannot be classified or read, or its page not
+            written.
     """
     if video is not None:
         _check(video)
@@ -64,7 +69,8 @@ async def run_demo(video: str | None, config: Config, console: Console) -> None:
                     pass
 
         console.print(f"\nUploading {clip} through the Python client; segments as they arrive:")
-        answer = await classify_video(str(clip), Options(top_k=3), show)
+        options = Options(top_k=3, thumbnails=0 if html is None else MAX_THUMBNAILS)
+        answer = await classify_video(str(clip), options, show)
         console.print(f"  {'whole video':21}  {labels_text(answer.labels)}")
         for warning in answer.warnings:
             console.print(f"  warning: {warning}")
@@ -72,7 +78,23 @@ async def run_demo(video: str | None, config: Config, console: Console) -> None:
         console.print(f"\nSome of the metrics at http://127.0.0.1:{server.metrics_port}/metrics:")
         for line in await asyncio.to_thread(_scrape, server.metrics_port):
             console.print(f"  {line}", markup=False)
+        if html is not None:
+            await _write_page(html, str(clip), answer, config)
+            console.print(f"\nThe page of the answer is {html}: open it in a browser.", markup=False)
         console.print(_NEXT, markup=False)
+
+
+async def _write_page(path: Path, clip: str, answer: Classification, config: Config) -> None:
+    """Write the page of the answer.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    source, problems = Source(clip), list[str]()
+    async with AnswerPages(PageOptions(path), [source], config.decode, problems.append) as pages:
+        await pages.add(source, answer)
+    if problems:
+        raise OSError("; ".join(problems))
 
 
 def _check(video: str) -> None:

@@ -26,7 +26,7 @@ class Timeline {
     this.colours = scoreColours();
     this.images = thumbnails.map((each) => element("img", { src: each.url, alt: "" }));
     this.strip.append(...this.images);
-    this.strip.closest(".row").hidden = thumbnails.length === 0;
+    this.strip.closest(".track-row").hidden = thumbnails.length === 0;
     this.#listen();
     this.listLanes();
   }
@@ -68,8 +68,8 @@ class Timeline {
       const canvas = element("canvas");
       canvas.setAttribute("role", "img");
       canvas.setAttribute("aria-label", this.#laneText(label));
-      const name = element("div", { className: "name" }, nameElement(this.answer.labels[label]), value);
-      const row = element("div", { className: "row lane" }, name, element("div", { className: "plot" }, canvas));
+      const name = element("div", { className: "track-name" }, nameElement(this.answer.labels[label]), value);
+      const row = element("div", { className: "track-row lane" }, name, element("div", { className: "track-plot" }, canvas));
       return { label, value, canvas, row };
     });
     document.querySelector("#lanes").replaceChildren(...this.lanes.map(({ row }) => row));
@@ -177,14 +177,14 @@ class Timeline {
       this.zoomBy(Math.exp(-event.deltaY / 200), this.#timeAt(event));
     }, { passive: false });
     this.stage.addEventListener("pointerdown", (event) => {
-      if (event.pointerType !== "mouse" || event.button !== 0 || !event.target.closest(".plot")) return;
+      if (event.pointerType !== "mouse" || event.button !== 0 || !event.target.closest(".track-plot")) return;
       this.stage.setPointerCapture(event.pointerId);
       this.player.seek(this.#timeAt(event));
     });
     this.stage.addEventListener("pointermove", (event) => {
       if (event.pointerType !== "mouse") return;
       const isDragged = this.stage.hasPointerCapture(event.pointerId);
-      this.hovered = isDragged || event.target.closest(".plot") ? this.#timeAt(event) : null;
+      this.hovered = isDragged || event.target.closest(".track-plot") ? this.#timeAt(event) : null;
       if (isDragged) this.player.seek(this.hovered);
       this.follow();
     });
@@ -193,7 +193,7 @@ class Timeline {
       this.follow();
     });
     this.stage.addEventListener("click", (event) => {
-      if (event.target.closest(".plot")) this.player.seek(this.#timeAt(event));
+      if (event.target.closest(".track-plot")) this.player.seek(this.#timeAt(event));
     });
     this.slider.addEventListener("keydown", (event) => this.#press(event));
     document.querySelector("#zoom-in").addEventListener("click", () => this.zoomBy(2));

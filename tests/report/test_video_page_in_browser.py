@@ -99,7 +99,7 @@ def highest(found: Classification, name: str, start_s: float, end_s: float) -> f
 
 
 def shown_lanes(page: Page) -> list[str]:
-    return page.locator("#lanes .name bdi").all_inner_texts()
+    return page.locator("#lanes .track-name bdi").all_inner_texts()
 
 
 def settle(page: Page) -> None:
@@ -148,7 +148,7 @@ def test_clicks_and_keys_seek_and_play(browser: Browser, page_path: Path) -> Non
     with opened(browser, page_path) as page:
         settle(page)
         page.wait_for_function(WAIT_FOR_VIDEO)
-        lane = page.locator("#lanes .plot").first.bounding_box()
+        lane = page.locator("#lanes .track-plot").first.bounding_box()
         assert lane is not None
         page.mouse.click(lane["x"] + lane["width"] * 0.75, lane["y"] + 5)
         assert page.evaluate(TIME) == pytest.approx(12, abs=0.1)
@@ -179,7 +179,7 @@ def test_the_view_zooms_and_labels_are_found_by_name(browser: Browser, page_path
         )
         page.evaluate("() => { document.querySelector('#scroller').scrollLeft = 1e6; }")
         settle(page)
-        lane = page.locator("#lanes .plot").first.bounding_box()
+        lane = page.locator("#lanes .track-plot").first.bounding_box()
         assert lane is not None
         page.mouse.click(lane["x"] + lane["width"] / 2, lane["y"] + 5)  # the middle of the last quarter
         assert page.evaluate(TIME) == pytest.approx(14, abs=0.1)
