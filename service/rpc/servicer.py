@@ -152,7 +152,7 @@ class Servicer(VideoClassifierServicer):
                 raise
             ticket.answered(request.timings.server_s)
             call.answer = answer
-            return answer
+            return replace(answer, request_id=call.request_id)
 
     def _model(self, model: ServedModel) -> model_pb2.Model:
         described = _model_message(model.spec)

@@ -80,4 +80,5 @@ class Classification:
     activation: Activation = Activation.SOFTMAX
     fingerprint: str = ""  # of the model; empty from servers that do not know it
     thumbnails: tuple[Thumbnail, ...] = ()  # in the order of time; empty unless the options ask for them
+    request_id: str = ""  # of the call, in the server's log; empty without a server
     embeddings: Embeddings | None = None  # if they were asked for; a stream has them in events instead

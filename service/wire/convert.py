@@ -256,6 +256,7 @@ def classification_to_proto(answer: Classification) -> pb.Classification:
         fetched_bytes=answer.fetched_bytes,
         activation=activation_to_proto(answer.activation),
         fingerprint=answer.fingerprint,
+        request_id=answer.request_id,
         thumbnails=[_thumbnail_to_proto(thumbnail) for thumbnail in answer.thumbnails],
         embeddings=None if answer.embeddings is None else embeddings_to_proto(answer.embeddings),
     )
@@ -275,6 +276,7 @@ def classification_from_proto(message: pb.Classification) -> Classification:
         fetched_bytes=message.fetched_bytes,
         activation=activation_from_proto(message.activation),
         fingerprint=message.fingerprint,
+        request_id=message.request_id,
         thumbnails=tuple(_thumbnail_from_proto(thumbnail) for thumbnail in message.thumbnails),
         embeddings=embeddings_from_proto(message.embeddings) if message.HasField("embeddings") else None,
     )

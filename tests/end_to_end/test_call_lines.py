@@ -67,6 +67,7 @@ def test_a_success_has_the_video_its_answer_and_its_stages(client: Client, lines
         "score": pytest.approx(best.score, abs=1e-4),
     }
     assert {key: line.get(key) for key in expected} == expected
+    assert line["request_id"] == answer.request_id
     assert line["peer"].startswith("ipv4:127.0.0.1:")
     for stage, seconds in answer.stage_seconds.items():
         assert line[f"{stage}_s"] == pytest.approx(seconds, abs=1e-4)

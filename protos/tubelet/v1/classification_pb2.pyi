@@ -149,7 +149,7 @@ class VideoMetadata(_message.Message):
     def __init__(self, container: _Optional[str] = ..., codec: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., fps: _Optional[float] = ..., frames: _Optional[int] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., size_bytes: _Optional[int] = ..., pixel_format: _Optional[str] = ..., shown_as_stored: bool = ...) -> None: ...
 
 class Classification(_message.Message):
-    __slots__ = ("video", "model", "version", "segments", "labels", "stage_seconds", "warnings", "max_frame_offset", "fetched_bytes", "activation", "fingerprint", "thumbnails", "embeddings")
+    __slots__ = ("video", "model", "version", "segments", "labels", "stage_seconds", "warnings", "max_frame_offset", "fetched_bytes", "activation", "fingerprint", "thumbnails", "embeddings", "request_id")
     class StageSecondsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -170,6 +170,7 @@ class Classification(_message.Message):
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     THUMBNAILS_FIELD_NUMBER: _ClassVar[int]
     EMBEDDINGS_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     video: VideoMetadata
     model: str
     version: str
@@ -183,7 +184,8 @@ class Classification(_message.Message):
     fingerprint: str
     thumbnails: _containers.RepeatedCompositeFieldContainer[Thumbnail]
     embeddings: Embeddings
-    def __init__(self, video: _Optional[_Union[VideoMetadata, _Mapping]] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., segments: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ..., labels: _Optional[_Iterable[_Union[Label, _Mapping]]] = ..., stage_seconds: _Optional[_Mapping[str, float]] = ..., warnings: _Optional[_Iterable[str]] = ..., max_frame_offset: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., fetched_bytes: _Optional[int] = ..., activation: _Optional[_Union[_model_pb2.Activation, str]] = ..., fingerprint: _Optional[str] = ..., thumbnails: _Optional[_Iterable[_Union[Thumbnail, _Mapping]]] = ..., embeddings: _Optional[_Union[Embeddings, _Mapping]] = ...) -> None: ...
+    request_id: str
+    def __init__(self, video: _Optional[_Union[VideoMetadata, _Mapping]] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., segments: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ..., labels: _Optional[_Iterable[_Union[Label, _Mapping]]] = ..., stage_seconds: _Optional[_Mapping[str, float]] = ..., warnings: _Optional[_Iterable[str]] = ..., max_frame_offset: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., fetched_bytes: _Optional[int] = ..., activation: _Optional[_Union[_model_pb2.Activation, str]] = ..., fingerprint: _Optional[str] = ..., thumbnails: _Optional[_Iterable[_Union[Thumbnail, _Mapping]]] = ..., embeddings: _Optional[_Union[Embeddings, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class Thumbnail(_message.Message):
     __slots__ = ("time", "width", "height", "jpeg")
