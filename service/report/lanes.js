@@ -42,8 +42,8 @@ function columnScores(answer, lane, view, width, ratio) {
   for (let at = answer.segmentFrom(view.start); at < lane.length && answer.starts[at] < view.end; at++) {
     const score = lane[at];
     if (Number.isNaN(score)) continue;
-    const first = Math.max(0, Math.round((answer.starts[at] - view.start) * scale));
-    let end = Math.max(first + 1, Math.round((answer.ends[at] - view.start) * scale));
+    const first = Math.max(0, Math.floor((answer.starts[at] - view.start) * scale));
+    let end = Math.max(first + 1, Math.floor((answer.ends[at] - view.start) * scale));
     if (end - first >= WIDE_SEGMENT_PX * ratio) end -= Math.round(ratio);
     for (let column = first; column < Math.min(end, width); column++) {
       if (!(columns[column] >= score)) columns[column] = score;
