@@ -36,6 +36,13 @@ def test_text_has_the_contrast_of_aa(colours: dict[str, str]) -> None:
     assert _contrast(colours["on-accent"], colours["accent"]) >= _AA_TEXT
 
 
+def test_no_two_rules_have_the_same_selector() -> None:
+    rules = re.sub(r"/\*.*?\*/|^@media.*?^\}", "", _STYLE, flags=re.DOTALL | re.MULTILINE)
+    selectors = [selector.strip() for selector in re.findall(r"([^{}]+)\{[^{}]*\}", rules)]
+    assert len(selectors) > 100
+    assert sorted(set(selectors)) == sorted(selectors)
+
+
 @pytest.mark.parametrize("theme", _THEMES)
 def test_text_on_every_step_of_the_scale_has_the_contrast_of_aa(theme: str) -> None:
     blocks = re.findall(r":root \{(.*?)\}", _STYLE, re.DOTALL)

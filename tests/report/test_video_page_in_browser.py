@@ -142,6 +142,10 @@ def test_lanes_and_numbers_agree_with_the_answer(
             expected = [expected_score(name, second) for name in names]
             assert numbers == ["–" if number is None else f"{number:.2f}" for number in expected]
         assert overflow(page) == 0
+        plot, panel = (page.locator(each).bounding_box() for each in ("#slider", "#scroller"))
+        assert plot is not None
+        assert panel is not None
+        assert plot["x"] + plot["width"] == pytest.approx(panel["x"] + panel["width"], abs=1)
 
 
 def test_clicks_and_keys_seek_and_play(browser: Browser, page_path: Path) -> None:
