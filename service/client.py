@@ -38,7 +38,8 @@ class Client:
 
     ``target`` is HOST, HOST:PORT or [IPV6]:PORT; the default port is 8500. If the server asks for a retry,
     for example because it is overloaded, the video is sent again within ``timeout_s``, or without limit if
-    that is None. A file that is open is never sent again. ``retries=False`` raises the first error instead.
+    that is None; but then a quota is waited for no longer than a minute. A file that is open is never sent
+    again. ``retries=False`` raises the first error instead.
 
     ``tls`` says whether and how to use TLS: ``Tls(ca="ca.pem")``, True for a server whose certificate is of a
     well-known authority, False for none. None is what ``TUBELET_CLIENT__TLS``, ``TUBELET_CLIENT__CA`` and the

@@ -78,6 +78,24 @@ def test_uris(uris: str, uri: str, may: bool) -> None:
     assert parsed(f"[a]\n{uris}").by_name["a"].may_fetch(parse_uri(uri)) is may
 
 
+def test_the_tables_of_the_page_are_right() -> None:
+    page = (Path(__file__).parents[2] / "deploy" / "README.md").read_text()
+    who, quotas = (page.split(f"\n## {title}\n")[1].split("\n## ")[0] for title in ("Who may call", "Quotas"))
+    assert {"alice", "reports.example.com", "prometheus"} == parsed(tables_in(who)).by_name.keys()
+    shown = parsed(tables_in(quotas)).by_name["alice"].quotas
+    assert shown is not None
+    assert all(getattr(shown, key) is not None for key in QuotasConfig.model_fields)
+    assert all(f"\n| `{key}` |" in quotas for key in QuotasConfig.model_fields)
+
+
+def tables_in(chapter: str) -> str:
+    """The tables of identities that a chapter of the page shows: its code from ``[alice]`` on."""
+    code = [line[4:] for line in chapter.splitlines() if line.startswith("    ")]
+    start = code.index("[alice]")
+    keys = ("[", "models", "rpcs", "uris", "metrics", "token_sha256", *QuotasConfig.model_fields)
+    return "\n".join(line for line in code[start:] if line.startswith(keys))
+
+
 def test_rpcs_are_those_of_the_protocol() -> None:
     methods = pb.DESCRIPTOR.services_by_name["VideoClassifier"].methods_by_name
     assert set(Rpc.__args__) == set(methods)
