@@ -28,7 +28,7 @@ QUOTAS = {
     "plain": "",
     "one-by-one": "videos_in_flight = 1",
     "often": "videos_per_minute = 2",
-    "soon": "videos_per_minute = 120",
+    "soon": "videos_per_minute = 30",
     "upload": "bytes_per_day = 1_000_000",
     "ranges": "bytes_per_day = 100_000",
     "whole": "bytes_per_day = 100_000",
@@ -155,7 +155,7 @@ def test_videos_a_minute(limited: Limited, caplog: pytest.LogCaptureFixture) -> 
 
 
 def test_the_python_client_waits_for_a_quota_that_is_soon_free(limited: Limited) -> None:
-    """Half a second after all of a minute were used up, by calls without a video."""
+    """Two seconds after all of a minute were used up, by calls without a video."""
     refused = 0
     with limited.client("soon") as client:
         while not refused:
