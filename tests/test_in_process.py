@@ -59,6 +59,9 @@ def test_all_kinds_of_calls_share_workers_and_models(video: Path, served: Served
         threads = [threading.Thread(target=lambda: names(tubelet.classify(video))) for _ in range(3)]
         for thread in threads: thread.start()
         for thread in threads: thread.join()
+        level = tubelet.EmbeddingLevel.UNIT
+        vectors = tubelet.classify(video, embeddings=level, only_embeddings=True).embeddings
+        answers["vectors"] = [list(vectors.vectors.shape), vectors.start_s[-1], vectors.level.value]
         answers["model"] = tubelet.classify(video, model="camera-motion-stack").model
         answers["again"] = names(tubelet.classify(video, model="camera-motion"))
         same = workers <= {child.pid for child in psutil.Process().children(recursive=True)}
@@ -72,6 +75,7 @@ def test_all_kinds_of_calls_share_workers_and_models(video: Path, served: Served
     assert answers["path"] == answers["loop"] == answers["again"] == expected
     assert answers["bytes"] == expected[:2]
     assert len(answers["file"]) == 1
+    assert answers["vectors"] == [[32, 160], 15.5, "unit"]
     assert answers["jpegs"] == ["ffd8"] * 2
     assert answers["model"] == "camera-motion-stack"
     assert said["loads"] == ["camera-motion", "camera-motion-stack"]
