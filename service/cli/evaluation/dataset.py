@@ -8,9 +8,10 @@ from difflib import get_close_matches
 from io import StringIO
 from pathlib import Path
 
+from tubelet.service.cli.evaluation.parquet_list import PARQUET, UnreadableTable, parquet_rows
 from tubelet.service.types.uri import is_uri
 
-_HEADERS = {"path", "file", "video"}  # names of a list's first column
+_HEADERS = ("path", "file", "video")  # names of a list's first column
 _SPACE_SEPARATED = re.compile(
     r"(.*\S)\s+(\S+)"
 )  # a line of PySlowFast or mmaction2; the path may have spaces
@@ -35,9 +36,9 @@ class LabelledVideo:
 def read_labelled(data: Path) -> tuple[LabelledVideo, ...]:
     """Read the videos of a folder, with a folder for each class, or of a list.
 
-    A line of a list has a path, relative to the list, or a URI, and the label. They are separated by a comma,
-    and further columns are ignored; or by space, and the label is the last word. The first line may be the
-    header ``path,label``.
+    A list may be a Parquet file with the columns ``path`` and ``label``, or text. A line of text has a path,
+    relative to the list, or a URI, and the label. They are separated by a comma, and further columns are
+    ignored; or by space, and the label is the last word. The first line may be the header ``path,label``.
 
     Raises:
         InvalidDataset: there are no videos, the data cannot be read, or it names a path twice.
@@ -92,6 +93,29 @@ def _read_folder(folder: Path) -> Iterable[LabelledVideo]:
 
 def _read_list(file: Path) -> Iterable[LabelledVideo]:
     """Yield the videos of a list, with paths relative to its folder."""
+    pairs = _read_table(file) if file.suffix.lower() == PARQUET else _read_text(file)
+    for name, label in pairs:
+        yield LabelledVideo(name, name if is_uri(name) else str(file.parent / name), label)
+
+
+def _read_table(file: Path) -> Iterator[tuple[str, str]]:
+    """Yield path and label of each row of a Parquet file."""
+    try:
+        rows = parquet_rows(file)
+    except OSError as error:
+        raise InvalidDataset(f"{file} cannot be read: {error.strerror}") from None
+    except UnreadableTable as error:
+        raise InvalidDataset(f"{file} cannot be read: {error}") from None
+    for number, row in enumerate(rows, 1):
+        name = next((row[column] for column in _HEADERS if row.get(column)), "")
+        if not name or not row.get("label"):
+            columns = ", ".join(map(repr, row))
+            raise InvalidDataset(f"{file}, row {number}: must have path and label; the columns are {columns}")
+        yield name, row["label"]
+
+
+def _read_text(file: Path) -> Iterator[tuple[str, str]]:
+    """Yield path and label of each line of a text file."""
     try:
         text = file.read_bytes().decode("utf-8-sig")
         rows = (
@@ -111,7 +135,7 @@ def _read_list(file: Path) -> Iterable[LabelledVideo]:
         name, label = row[0].strip(), row[1].strip()
         if number == 1 and name.lower() in _HEADERS and label.lower() == "label":
             continue
-        yield LabelledVideo(name, name if is_uri(name) else str(file.parent / name), label)
+        yield name, label
 
 
 def _is_space_separated(text: str) -> bool:
