@@ -7,6 +7,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from tests.support.browser import DESKTOP, PHONE, chromium, needs_chromium, opened, overflow
+from tubelet.service.cli.pages.answer_pages import IndexRow
 from tubelet.service.report.page import render_page, write_page
 
 pytestmark = needs_chromium
@@ -24,15 +25,7 @@ def browser() -> Iterator[Browser]:
 def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An index of three videos."""
     rows = [
-        {
-            "href": "",
-            "name": name,
-            "label": label,
-            "score": score,
-            "duration_ns": seconds * 10**9,
-            "note": "",
-            "has_failed": False,
-        }
+        IndexRow(name, label=label, score=score, duration_ns=seconds * 10**9)
         for name, label, score, seconds in ROWS
     ]
     path = tmp_path_factory.mktemp("pages") / "index.html"

@@ -1,6 +1,7 @@
 """The pages of ``tubelet classify --html``: one for each video, and an index beside several."""
 
 import json
+from base64 import b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ _BYTES_PER_MB = 1_000_000
 _BASE64_GROWTH = 4 / 3
 _MARGIN_BYTES = 1000  # for the element around a video, or the sentence in its place
 _INDEX = "index"
+_MAX_INDEX_PICTURES_BYTES = 2_000_000  # of all pictures together, so that an index opens at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,9 @@ class IndexRow:
     """A line of the index: a video, the link to its page, its best label, or why it has none."""
 
     name: str
+    folder: str = ""
     href: str = ""
+    picture: str = ""  # a JPEG in base64
     label: str = ""
     score: float = 0.0
     duration_ns: int = 0
@@ -83,6 +87,7 @@ class AnswerPages:
             else paths_in(options.path, sources, ".html", taken=[_INDEX])
         )
         self._rows = {source: _row_before(source, path) for source, path in self._paths.items()}
+        self._room_for_pictures = _MAX_INDEX_PICTURES_BYTES
 
     async def __aenter__(self) -> "AnswerPages":
         return self
@@ -94,16 +99,17 @@ class AnswerPages:
 
     async def add(self, source: Source, answer: Answer) -> None:
         """Write the page of an answer; a failure has only a line of the index."""
-        name = decodable(source.name)
+        row = _named_row(source)
         if isinstance(answer, Failure):
-            self._rows[source] = IndexRow(name, note=answer.message, has_failed=True)
+            self._rows[source] = replace(row, note=answer.message, has_failed=True)
             return
-        best = answer.labels[0] if answer.labels else None
-        label, score = (best.name, best.score) if best is not None else ("", 0.0)
-        href, note = "", "its page could not be written"
+        row = replace(row, duration_ns=answer.metadata.duration_ns, picture=self._picture(answer))
+        if answer.labels:
+            row = replace(row, label=answer.labels[0].name, score=answer.labels[0].score)
         if await self._add_page(source, answer):
-            href, note = quote(self._paths[source].name), ""
-        self._rows[source] = IndexRow(name, href, label, score, answer.metadata.duration_ns, note, not href)
+            self._rows[source] = replace(row, href=quote(self._paths[source].name))
+        else:
+            self._rows[source] = replace(row, note="its page could not be written", has_failed=True)
 
     async def _add_page(self, source: Source, answer: Classification) -> bool:
         """Write the page of a video, and return whether that succeeded."""
@@ -134,6 +140,14 @@ class AnswerPages:
         except NotPlayable as error:
             return None, [f"The page has pictures only: {error}."]
 
+    def _picture(self, answer: Classification) -> str:
+        """Return the picture in the middle of a video, for the index, as long as there is room in it."""
+        picture = ""
+        if answer.thumbnails:
+            picture = b64encode(answer.thumbnails[len(answer.thumbnails) // 2].jpeg).decode()
+        self._room_for_pictures -= len(picture)
+        return picture if self._room_for_pictures >= 0 else ""
+
     def _write(self, path: Path, page: str) -> bool:
         """Write a page, and return whether that succeeded."""
         try:
@@ -151,11 +165,16 @@ class AnswerPages:
 
 def _row_before(source: Source, path: Path) -> IndexRow:
     """Return the line of a video without an answer in this run: it cannot be read, or has one already."""
-    name = decodable(source.name)
+    row = _named_row(source)
     if source.problem is not None:
-        return IndexRow(name, note=source.problem, has_failed=True)
-    is_there = path.is_file()
-    return IndexRow(name, quote(path.name) if is_there else "", note="" if is_there else "no page yet")
+        return replace(row, note=source.problem, has_failed=True)
+    return replace(row, href=quote(path.name)) if path.is_file() else replace(row, note="no page yet")
+
+
+def _named_row(source: Source) -> IndexRow:
+    """Return a line with nothing but the name of a video, and where the video is."""
+    name = short_name(source.name)
+    return IndexRow(name, decodable(source.name).removesuffix(name) if source.name != STANDARD_INPUT else "")
 
 
 def _downloads(source: str, answer: Classification) -> list[Download]:
