@@ -20,6 +20,7 @@ from tubelet.service.server.certificate_keys import (
     unfit_authority,
     unfit_certificate,
 )
+from tubelet.service.server.watched_files import read_regular_file
 from tubelet.service.wire.pem import check_certificates, load_pair
 
 Role = Literal["server", "client_ca"]
@@ -85,7 +86,7 @@ def _content(key: str, path: Path) -> bytes:
         BadConfig: the file cannot be read.
     """
     try:
-        return path.read_bytes()
+        return read_regular_file(path)
     except OSError as error:
         raise BadConfig(f"server.tls.{key}: cannot read {path}: {error.strerror}") from error
 

@@ -10,7 +10,7 @@ from tubelet.service.config.problems import BadConfig
 from tubelet.service.config.quotas import NO_QUOTAS, QuotasConfig
 from tubelet.service.metrics import Metrics
 from tubelet.service.server.monitoring import Refusal
-from tubelet.service.server.watched_files import WatchedFiles
+from tubelet.service.server.watched_files import WatchedFiles, read_regular_file
 from tubelet.service.wire.bearer import from_headers
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class IdentitiesFile(WatchedFiles[Identities]):
 
     def _read(self, current: Identities | None) -> Identities:
         try:
-            content = self._path.read_bytes()
+            content = read_regular_file(self._path)
             is_readable = self._path.stat().st_mode & stat.S_IROTH
         except OSError as error:
             raise BadConfig(

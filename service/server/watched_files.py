@@ -1,8 +1,12 @@
 """What the server read from files, which is read again as they change, without a restart."""
 
 import asyncio
+import errno
 import logging
+import os
+import stat
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Generic, Self, TypeVar
 
 from prometheus_client import Gauge
@@ -91,3 +95,15 @@ class WatchedFiles(ABC, Generic[T]):
         while True:
             await asyncio.sleep(_INTERVAL_S)
             await self.reload()
+
+
+def read_regular_file(path: Path) -> bytes:
+    """Return what the file at ``path`` holds.
+
+    Raises:
+        OSError: it cannot be read, or is a pipe or a device: to read it again could wait forever.
+    """
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file, which could be read again", str(path))
+        return file.read()

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -32,3 +33,18 @@ async def test_looks_at_the_same_time_agree_on_the_new_file(tmp_path: Path) -> N
         await asyncio.gather(*(identities.reload() for _ in range(20)))
         assert identities.current().of_token(TOKENS["mallory"]) is not None
         assert identities.current().of_token(TOKENS["alice"]) is None
+
+
+async def test_a_pipe_stops_no_later_look(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A read of it would wait for a writer, and hold up the end of the server, too."""
+    file = write_identities(tmp_path / "identities.toml")
+    async with IdentitiesFile(file, Metrics()) as identities:
+        file.unlink()
+        os.mkfifo(file)
+        await asyncio.wait_for(identities.reload(), 30)
+        assert "cannot read" in caplog.text
+        assert "it is no regular file" in caplog.text
+        file.unlink()
+        write_identities(file, TABLES.replace("{alice}", "{mallory}"))
+        await identities.reload()
+        assert identities.current().of_token(TOKENS["mallory"]) is not None
