@@ -59,11 +59,12 @@ def _discard_output() -> None:
 def _sentences(error: Exception) -> tuple[str, ...]:
     """Return the sentences to print for the error; a wrong configuration has one for each problem."""
     from tubelet.service.client import ServerError
+    from tubelet.service.wire.status import mention_of
 
     if isinstance(error, BadConfig):
         return tuple(f"configuration: {problem}" for problem in error.problems)
     if isinstance(error, ServerError) and error.reason:
-        return (error.message,)
+        return (error.message + mention_of(error.request_id, error.message),)
     return (str(error),)
 
 
@@ -72,7 +73,8 @@ def _describe(error: Exception) -> tuple[dict[str, str], int]:
     from tubelet.service.client import ServerError
 
     if isinstance(error, ServerError):
-        return {"code": error.code, "reason": error.reason, "message": error.message}, 1
+        described = {"code": error.code, "reason": error.reason, "message": error.message}
+        return described | ({"request_id": error.request_id} if error.request_id else {}), 1
     for kind, code, reason, status in user_errors():
         if isinstance(error, kind):
             return {"code": code, "reason": reason, "message": str(error)}, status

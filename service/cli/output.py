@@ -15,8 +15,10 @@ NO_LABEL = "(none above the threshold)"
 def answer_json(video: str, answer: Classification | Failure) -> dict[str, Any]:
     """Return the object that ``--json`` prints for a video."""
     match answer:
-        case Failure(code, reason, message):
+        case Failure(code, reason, message, request_id):
             error = {"code": code, "reason": reason, "message": decodable(message)}
+            if request_id:
+                error["request_id"] = request_id
             return {"video": decodable(video), "error": error}
         case Classification():
             content = {
@@ -97,9 +99,11 @@ def notes_text(answer: Classification) -> Iterator[str]:
 
 
 def failure_text(video: str, failure: Failure) -> str:
-    """Format a failure in one line: the video, the message, code and reason."""
+    """Format a failure in one line: the video, the message, code, reason and the server's request id."""
     reason = f", {failure.reason}" if failure.reason else ""
-    return printable(f"{video}: {failure.message} ({failure.code}{reason})")
+    is_named = not failure.request_id or failure.request_id in failure.message
+    request = "" if is_named else f", request id {failure.request_id}"
+    return printable(f"{video}: {failure.message} ({failure.code}{reason}{request})")
 
 
 def stages_text(answer: Classification) -> str:

@@ -84,6 +84,11 @@ class ServerError(Exception):
         self.request_id = request_id
 
 
+def mention_of(request_id: str, message: str) -> str:
+    """Return what to write after an error's message, so that it names the request id; empty if it does."""
+    return f" (request id {request_id})" if request_id and request_id not in message else ""
+
+
 def from_rpc_error(error: grpc.RpcError, target: str, tls: Tls | None = None) -> ServerError:
     """Convert a gRPC error to a ServerError; without details from ``to_status``, describe the connection."""
     # Errors of both kinds of channel are calls too, which the types of grpc do not declare.
@@ -100,6 +105,6 @@ def from_rpc_error(error: grpc.RpcError, target: str, tls: Tls | None = None) ->
     if not reason and call.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNIMPLEMENTED):
         reason, message = connection_failure(call.code(), message, target, tls)
     request_id = str(dict(call.trailing_metadata() or ()).get(REQUEST_ID, ""))
-    if call.code() is grpc.StatusCode.INTERNAL and request_id and request_id not in message:
-        message += f" (request id {request_id})"
+    if call.code() is grpc.StatusCode.INTERNAL:
+        message += mention_of(request_id, message)
     return ServerError(call.code().name, reason, message, metadata, retry_after_s, request_id)

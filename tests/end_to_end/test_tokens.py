@@ -182,6 +182,18 @@ def test_the_command_sends_a_token(guarded: Served, token_file: Path) -> None:
         assert "unexpected" not in done.stderr
 
 
+def test_errors_of_the_command_have_the_request_id(guarded: Served, token_file: Path) -> None:
+    """That of a video, and that of a whole command, in text and in JSON."""
+    command = ("classify", str(token_file), "--json", "--server", guarded.target)
+    for given in (("--token-file", str(token_file)), ("--token", TOKENS["mallory"])):
+        done = tubelet(*command, *given)
+        (answer,) = map(json.loads, done.stdout.splitlines())
+        assert f"request id {answer['error']['request_id']})" in done.stderr
+    done = tubelet("models", "list", "--json", "--server", "127.0.0.1:1")
+    assert "request_id" not in json.loads(done.stdout)["error"]
+    assert "request id" not in done.stderr
+
+
 def test_config_masks_a_token() -> None:
     done = tubelet("config", TUBELET_CLIENT__TOKEN=ALICE)
     assert done.returncode == 0, done.stderr

@@ -37,11 +37,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The error of a video that could not be classified."""
+    """The error of a video that could not be classified; ``request_id`` is empty if no server answered."""
 
     code: str
     reason: str
     message: str
+    request_id: str = ""
 
 
 Answer = Classification | Failure
@@ -230,7 +231,7 @@ async def _classify_one(classify_video: ClassifyVideo, video: str, options: Opti
     except ServerError as error:
         if error.reason in (SERVER_UNREACHABLE, Unauthenticated.reason):
             raise
-        return Failure(error.code, error.reason, error.message)
+        return Failure(error.code, error.reason, error.message, error.request_id)
     except OSError as error:
         return Failure("INVALID_ARGUMENT", "FILE_NOT_READABLE", error.strerror or str(error))
     except BadToken:
