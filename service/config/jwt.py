@@ -32,7 +32,8 @@ class JwtConfig(Table):
     refresh_s: float = Field(default=300.0, ge=10)
     """Time after which the keys at a URL are read again. A token with an unknown key makes it sooner."""
     max_keys_age_s: float = Field(default=86_400.0, gt=0)
-    """Time for which keys are used that cannot be read again. Then no token of the issuer is accepted."""
+    """Time for which keys are used that cannot be read again; at least twice `refresh_s`. Then no token of
+    the issuer is accepted."""
 
     @field_validator("keys")
     @classmethod
@@ -48,4 +49,8 @@ class JwtConfig(Table):
         """Check that all is set that a token is checked by."""
         if self.issuer and not (self.audience and self.keys):
             raise ValueError("issuer needs audience and keys")
+        if (
+            self.max_keys_age_s < 2 * self.refresh_s
+        ):  # else good keys would be too old before they are read again
+            raise ValueError("max_keys_age_s must be at least twice refresh_s")
         return self

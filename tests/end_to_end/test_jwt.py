@@ -59,3 +59,9 @@ def test_an_issuer_needs_a_file_of_identities() -> None:
     jwt = {"issuer": ISSUER, "audience": AUDIENCE, "keys": "keys.json"}
     with pytest.raises(BadConfig, match=r"jwt\.issuer needs server\.access\.identities"):
         load_config(server={"access": {"jwt": jwt}})
+
+
+def test_keys_are_read_again_before_they_are_too_old() -> None:
+    with pytest.raises(BadConfig, match="max_keys_age_s must be at least twice refresh_s"):
+        load_config(server={"access": {"jwt": {"refresh_s": 300, "max_keys_age_s": 599}}})
+    load_config(server={"access": {"jwt": {"refresh_s": 300, "max_keys_age_s": 600}}})

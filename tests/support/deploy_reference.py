@@ -112,6 +112,8 @@ def _default(key: str, field: FieldInfo) -> str:
         return "not set"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
+    if isinstance(value, tuple) and value:
+        return ", ".join(f"`{each}`" for each in value)
     if isinstance(value, tuple | dict) or value == "":
         return "empty"
     return f"`{value}`" if isinstance(value, str) else _number(key, value)
