@@ -24,7 +24,7 @@ class JwtConfig(Table):
     """File, or `https://` URL, of the issuer's public keys (JWKS). A file is read again within seconds when
     it changes, both on SIGHUP."""
     algorithms: tuple[Algorithm, ...] = Field(default=("RS256", "ES256"), min_length=1)
-    """Algorithms of signatures that are accepted."""
+    """Algorithms of signatures that are accepted; `EdDSA` is for Ed25519 keys."""
     claim: str = Field(default="sub", min_length=1)
     """Claim with the name of the identity, which needs a table in `server.access.identities`."""
     skew_s: float = Field(default=30.0, ge=0, le=600)

@@ -11,6 +11,8 @@ import jwt
 
 from tubelet.service.config.jwt import JwtConfig
 
+_MIN_RSA_BITS = 2048
+
 _PROBLEMS: dict[type[jwt.PyJWTError], str] = {
     jwt.ExpiredSignatureError: "the token has expired",
     jwt.ImmatureSignatureError: "the token is not valid yet",
@@ -70,7 +72,9 @@ class IssuedTokens:
         except (jwt.PyJWTError, RecursionError) as error:
             known = (text for kind, text in _PROBLEMS.items() if isinstance(error, kind))
             raise ValueError(next(known, "the token is malformed")) from None
-        return str(claims[config.claim])
+        if not isinstance(name := claims[config.claim], str):
+            raise ValueError(f"the claim {config.claim} of the token is no text")
+        return name
 
     def _key_of(self, token: str) -> jwt.PyJWK:
         """Return the key that a token names, or the only one.
@@ -98,5 +102,11 @@ class IssuedTokens:
         except (ValueError, KeyError, TypeError, RecursionError, jwt.PyJWTError) as error:
             raise ValueError("it is no set of public keys (JWKS)") from error
         for key in keys:
-            if key.algorithm_name in self._config.algorithms and key.public_key_use in (None, "sig"):
+            is_accepted = key.algorithm_name in self._config.algorithms
+            if is_accepted and key.public_key_use in (None, "sig") and not _is_weak(key):
                 yield key
+
+
+def _is_weak(key: jwt.PyJWK) -> bool:
+    """Tell whether a key for RSA has fewer bits than RFC 7518 asks for."""
+    return getattr(key.key, "key_size", _MIN_RSA_BITS) < _MIN_RSA_BITS and key.key_type == "RSA"

@@ -4,7 +4,8 @@ import asyncio
 import logging
 from pathlib import Path
 from time import monotonic
-from urllib.request import urlopen
+from typing import Any
+from urllib.request import HTTPRedirectHandler, build_opener
 
 from tubelet.service.config.jwt import JwtConfig
 from tubelet.service.config.problems import BadConfig
@@ -79,7 +80,7 @@ class IssuerKeys:
         if not self._is_url:
             return _limited(Path(self._config.keys).read_bytes())
         content, end_s = b"", monotonic() + _TIMEOUT_S
-        with urlopen(self._config.keys, timeout=_TIMEOUT_S) as response:
+        with build_opener(_NoRedirects).open(self._config.keys, timeout=_TIMEOUT_S) as response:
             while piece := response.read1(_MAX_BYTES):
                 content = _limited(content + piece)
                 if monotonic() > end_s:
@@ -105,6 +106,13 @@ class IssuerKeys:
                     await self.tokens.keys_wanted.wait()
             except TimeoutError:
                 pass
+
+
+class _NoRedirects(HTTPRedirectHandler):
+    """Makes a redirect an error: it may lead to ``http://``, where others could replace the keys."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
 
 
 def _limited(content: bytes) -> bytes:

@@ -11,7 +11,9 @@ from typing import Any
 
 import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from tests.support.issuer import AUDIENCE, ISSUER, Issuer
 from tubelet.service.config.jwt import JwtConfig
@@ -152,6 +154,61 @@ def test_a_lone_key_needs_no_name() -> None:
     encryption = json.dumps({"keys": [entry | {"use": "enc"}]}).encode()
     with pytest.raises(ValueError, match="no public key for signatures"):
         known.use_keys(encryption)
+
+
+def test_a_weak_key_is_not_used() -> None:
+    weak = RSAAlgorithm.to_jwk(rsa.generate_private_key(65537, 1024).public_key(), as_dict=True)
+    with pytest.raises(ValueError, match="no public key for signatures"):
+        IssuedTokens(CONFIG).use_keys(json.dumps({"keys": [weak | {"kid": "weak"}]}).encode())
+
+
+def test_eddsa_is_ed25519() -> None:
+    key, other = ed25519.Ed25519PrivateKey.generate(), ed25519.Ed25519PrivateKey.generate()
+    entry = OKPAlgorithm.to_jwk(key.public_key(), as_dict=True) | {"kid": "ed"}
+    known = IssuedTokens(CONFIG.model_copy(update={"algorithms": ("EdDSA",)}))
+    known.use_keys(json.dumps({"keys": [entry]}).encode())
+    token = jwt.encode(ISSUED.claims(), key, "EdDSA", {"kid": "ed"})
+    assert known.name_of(token) == "alice"
+    with pytest.raises(ValueError, match="signature of the token is wrong"):
+        known.name_of(jwt.encode(ISSUED.claims(), other, "EdDSA", {"kid": "ed"}))
+    with pytest.raises(ValueError, match="an algorithm that this server does not accept"):
+        tokens().name_of(token)
+    entry = OKPAlgorithm.to_jwk(ed448.Ed448PrivateKey.generate().public_key(), as_dict=True)
+    with pytest.raises(ValueError, match="it is no set of public keys"):
+        known.use_keys(json.dumps({"keys": [entry]}).encode())
+
+
+@pytest.mark.parametrize("algorithm", ["PS256", "PS384", "PS512", "RS384"])
+def test_one_rsa_key_is_for_the_algorithm_that_it_names(algorithm: str) -> None:
+    entry = json.loads(ISSUED.jwks())["keys"][0] | {"alg": algorithm}
+    known = IssuedTokens(CONFIG.model_copy(update={"algorithms": ("RS256", algorithm)}))
+    known.use_keys(json.dumps({"keys": [entry]}).encode())
+    header = {"kid": ISSUED.rsa_id}
+    assert known.name_of(jwt.encode(ISSUED.claims(), ISSUED.rsa, algorithm, header)) == "alice"
+    with pytest.raises(ValueError, match="an algorithm that this server does not accept"):
+        known.name_of(jwt.encode(ISSUED.claims(), ISSUED.rsa, "RS256", header))
+
+
+def test_secp256k1_is_not_accepted() -> None:
+    """ES256K is no algorithm of the settings, and ES256 is for P-256 alone, whatever a key says."""
+    key, known = ec.generate_private_key(ec.SECP256K1()), IssuedTokens(CONFIG)
+    entry = ECAlgorithm.to_jwk(key.public_key(), as_dict=True) | {"kid": "k1"}
+    with pytest.raises(ValueError, match="no public key for signatures"):
+        known.use_keys(json.dumps({"keys": [entry]}).encode())
+    known.use_keys(json.dumps({"keys": [entry | {"alg": "ES256"}]}).encode())
+    with pytest.raises(ValueError, match=r"is malformed|an algorithm"):
+        known.name_of(jwt.encode(ISSUED.claims(), key, "ES256K", {"kid": "k1"}))
+
+
+@pytest.mark.parametrize("value", [["alice"], 5, True, {"alice": 1}, None])
+def test_a_name_is_text(value: Any) -> None:
+    said = "lacks a claim" if value is None else "the claim email of the token is no text"
+    assert said in problem(ISSUED.token(email=value), claim="email")
+
+
+def test_a_token_with_a_critical_extension_is_refused() -> None:
+    header = {"kid": ISSUED.rsa_id, "crit": ["exp2"], "exp2": 1}
+    assert "malformed" in problem(jwt.encode(ISSUED.claims(), ISSUED.rsa, "RS256", header))
 
 
 def test_an_unknown_key_is_wanted() -> None:

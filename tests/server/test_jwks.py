@@ -125,6 +125,16 @@ async def test_an_answer_that_is_no_http_is_one_line(web: Site, caplog: pytest.L
         await until(lambda: accepts(keys, OLD))
 
 
+async def test_a_redirect_is_not_followed(web: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """It could lead to where others may replace the keys."""
+    web.answers["/other"] = lambda request: request.reply(200, OLD.jwks())
+    web.answers["/keys"] = lambda request: request.reply(302, b"", Location=f"{web.url}/other")
+    async with keys_at(web) as keys:
+        assert not accepts(keys, OLD)
+        assert "302" in caplog.text
+    assert {path for path, _ in web.asked} == {"/keys"}
+
+
 async def test_a_server_starts_while_a_url_is_down(web: Site) -> None:
     reply_with(web, b"", status=500)
     async with keys_at(web) as keys:
