@@ -48,6 +48,26 @@ def test_ports_speak_tls_1_2_and_newer(secured: Secured, port: str, version: str
     assert ("Verify return code: 0 (ok)" in said and "BEGIN CERTIFICATE" in said) is is_spoken
 
 
+@pytest.mark.parametrize("port", ["port", "mtls_port", "metrics_port"])
+@pytest.mark.parametrize(
+    ("ciphers", "is_spoken"),
+    [("ECDHE+AESGCM", True), ("ECDHE+SHA1", False), ("kRSA", False), ("aNULL", False), ("eNULL", False)],
+)
+def test_ports_refuse_weak_ciphers(secured: Secured, port: str, ciphers: str, is_spoken: bool) -> None:
+    address = f"localhost:{getattr(secured.served.server, port)}"
+    command = ["openssl", "s_client", "-connect", address, "-tls1_2", "-cipher", f"{ciphers}:@SECLEVEL=0"]
+    done = subprocess.run(
+        [*command, "-alpn", "h2"],
+        input=b"",
+        capture_output=True,
+        env=os.environ | {"OPENSSL_CONF": os.devnull},
+    )
+    said = (done.stdout + done.stderr).decode(errors="replace")
+    assert "CONNECTED" in said
+    assert ("BEGIN CERTIFICATE" in said) is is_spoken
+    assert ("no peer certificate available" in said) is not is_spoken
+
+
 def test_plain_client_is_told_of_tls(secured: Secured) -> None:
     says = "closed the connection; if it speaks TLS, call it with --tls, and --ca FILE for its authority"
     assert refusal(secured.target, False) == f"the server at {secured.target} {says}"
