@@ -1,6 +1,7 @@
 """The manifests of TLS, of identities and of scrapes by https: they fit each other and the configuration."""
 
 import os
+from copy import deepcopy
 from pathlib import Path
 
 import yaml
@@ -61,7 +62,7 @@ def test_identities_component_reads_a_secret_that_only_the_server_can_read(confi
 
 @needs_kubectl
 def test_tls_monitoring_checks_the_certificate_of_the_overlay() -> None:
-    (plain,), (monitor,) = render("overlays/monitoring"), render("overlays/monitoring-tls")
+    (plain,), (monitor,) = render("overlays/monitoring"), deepcopy(render("overlays/monitoring-tls"))
     (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
     certificate = yaml.safe_load((KUSTOMIZE / "components" / "tls" / "certificate.yaml").read_text())["spec"]
     assert endpoint.pop("scheme") == "https"
@@ -69,3 +70,17 @@ def test_tls_monitoring_checks_the_certificate_of_the_overlay() -> None:
     assert tls["serverName"] in certificate["dnsNames"]
     assert tls["ca"]["secret"] == {"name": certificate["secretName"], "key": "ca.crt"}
     assert monitor == plain
+
+
+@needs_kubectl
+def test_token_monitoring_sends_the_secret_that_the_page_makes() -> None:
+    (plain,), (monitor,) = render("overlays/monitoring-tls"), deepcopy(render("overlays/monitoring-token"))
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    assert endpoint["scheme"] == "https", "a token crosses no network in the clear"
+    authorization = endpoint.pop("authorization")
+    assert authorization.pop("type") == "Bearer"
+    secret = authorization.pop("credentials")
+    assert not authorization
+    assert monitor == plain
+    page = (ROOT / "deploy" / "README.md").read_text()
+    assert f"create secret generic {secret['name']} --from-file={secret['key']}=/dev/stdin" in page
