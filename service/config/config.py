@@ -78,8 +78,9 @@ class ServerConfig(Table):
     max_connection_age_s: float = Field(default=300.0, gt=0)
     """Age at which a connection takes no new calls, so that clients find new replicas. Calls in flight go
     on."""
-    max_connections: int = Field(default=1000, ge=1)
-    """Most connections at a time to each port of gRPC, at each address. One more is closed at once."""
+    max_connections: int = Field(default=4000, ge=1)
+    """Most connections at a time to each port of gRPC, at each address. One more is closed at once. Each
+    holds about 30 KiB of memory, and an open file."""
     max_calls_per_connection: int = Field(default=256, ge=1)
     """Most calls at a time on one connection. The client's library queues further ones."""
     keepalive_s: float = Field(default=60.0, ge=10)

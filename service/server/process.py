@@ -5,6 +5,7 @@ import gc
 import importlib.metadata
 import logging
 import os
+import resource
 import signal
 from collections.abc import Callable
 from types import FrameType
@@ -15,6 +16,7 @@ from tubelet.service.config.problems import BadConfig
 from tubelet.service.server.app import RunningServer, open_server
 from tubelet.service.server.model_manager import LOAD_ERRORS
 
+_OTHER_DESCRIPTORS = 1024  # those of videos, workers, HTTP and models
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 
 logger = logging.getLogger(__name__)
@@ -37,6 +39,7 @@ async def run_until_signal(
     Raises:
         NoDeviceLeft: the server ended because every device failed.
     """
+    _allow_descriptors(config.server.max_connections)
     logger.info("tubelet %s starts as process %d", importlib.metadata.version("tubelet"), os.getpid())
     stop, change = asyncio.Event(), asyncio.Event()
     starting = asyncio.current_task()
@@ -78,6 +81,20 @@ async def run_until_signal(
     logger.info("ended: no call is in flight, and all workers have stopped")
     if server.stages.is_over.is_set():
         raise NoDeviceLeft("every device failed; the log has the errors")
+
+
+def _allow_descriptors(connections: int) -> None:
+    """Raise the number of files that may be open to what connections and videos take, if the system lets us.
+
+    Some systems begin with 1024, and without one left uploads fail.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _OTHER_DESCRIPTORS
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        logger.warning("the system lets %d files be open: too few for server.max_connections", hard)
+        wanted = hard
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _end_at_once(number: int, _: FrameType | None) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -234,6 +235,19 @@ def test_every_line_is_json_from_the_start_to_the_end(video: Path, tmp_path: Pat
     begins = [line["message"].split()[0] for line in ours if "engine" not in line["logger"]]
     expected = ["tubelet", "decode", "ready", "call", "reloading", "model", "draining", "ended:"]
     assert [word for word in begins if word in expected] == expected
+
+
+def test_serve_may_open_as_many_files_as_it_takes_connections() -> None:
+    """It raises the soft limit, which is 1024 on some systems, but never the hard one."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, limits[1]))
+    try:
+        with serving(TUBELET_SERVER__MAX_CONNECTIONS="700") as (process, _):
+            soft, hard = psutil.Process(process.pid).rlimit(psutil.RLIMIT_NOFILE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert soft == min(1724, limits[1])
+    assert hard == limits[1]
 
 
 def test_an_error_at_the_start_is_a_line_of_the_log() -> None:
