@@ -11,6 +11,7 @@ from tubelet.service.config.jwt import JwtConfig
 from tubelet.service.config.problems import BadConfig
 from tubelet.service.metrics import Metrics
 from tubelet.service.rpc.issued_tokens import IssuedTokens
+from tubelet.service.server.watched_files import read_regular_file
 
 _INTERVAL_S = 5.0  # between two looks at a file, as of the other files
 _PAUSE_S = 10.0  # between two requests of a URL at least: anybody can send a token with an unknown key
@@ -55,7 +56,10 @@ class IssuerKeys:
         except Exception as error:  # also what only looks like HTTP; the next look may succeed
             problem = f"{self._config.keys}: {error}"
             if problem != self._problem:  # one line for each state
-                logger.error("the issuer's keys in use stay, as long as they are not too old: %s", problem)
+                state = (
+                    "in use stay, as long as they are not too old" if self._content else "are not known yet"
+                )
+                logger.error("the issuer's keys %s: %s", state, problem)
             self._problem = problem
         else:
             self._problem = ""
@@ -78,7 +82,7 @@ class IssuerKeys:
             ValueError: it is too large.
         """
         if not self._is_url:
-            return _limited(Path(self._config.keys).read_bytes())
+            return _limited(read_regular_file(Path(self._config.keys)))
         content, end_s = b"", monotonic() + _TIMEOUT_S
         with build_opener(_NoRedirects).open(self._config.keys, timeout=_TIMEOUT_S) as response:
             while piece := response.read1(_MAX_BYTES):
@@ -111,7 +115,7 @@ class IssuerKeys:
 class _NoRedirects(HTTPRedirectHandler):
     """Makes a redirect an error: it may lead to ``http://``, where others could replace the keys."""
 
-    def redirect_request(self, *_: Any) -> None:
+    def redirect_request(self, *_: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]: called by place
         return None
 
 

@@ -135,9 +135,10 @@ async def test_a_redirect_is_not_followed(web: Site, caplog: pytest.LogCaptureFi
     assert {path for path, _ in web.asked} == {"/keys"}
 
 
-async def test_a_server_starts_while_a_url_is_down(web: Site) -> None:
+async def test_a_server_starts_while_a_url_is_down(web: Site, caplog: pytest.LogCaptureFixture) -> None:
     reply_with(web, b"", status=500)
     async with keys_at(web) as keys:
+        assert "the issuer's keys are not known yet" in caplog.text
         assert not accepts(keys, OLD)
         reply_with(web, OLD.jwks())
         await until(lambda: accepts(keys, OLD))
