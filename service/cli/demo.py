@@ -79,19 +79,23 @@ async def run_demo(video: str | None, config: Config, console: Console, html: Pa
         for line in await asyncio.to_thread(_scrape, server.metrics_port):
             console.print(f"  {line}", markup=False)
         if html is not None:
-            await _write_page(html, str(clip), answer, config)
+            await _write_page(html, str(clip), answer, config, console)
             console.print(f"\nThe page of the answer is {html}: open it in a browser.", markup=False)
         console.print(_NEXT, markup=False)
 
 
-async def _write_page(path: Path, clip: str, answer: Classification, config: Config) -> None:
+async def _write_page(
+    path: Path, clip: str, answer: Classification, config: Config, console: Console
+) -> None:
     """Write the page of the answer.
 
     Raises:
         OSError: it cannot be written.
     """
     source, problems = Source(clip), list[str]()
-    async with AnswerPages(PageOptions(path), [source], config.decode, problems.append) as pages:
+    async with AnswerPages(
+        PageOptions(path), [source], config.decode, problems.append, console.print
+    ) as pages:
         await pages.add(source, answer)
     if problems:
         raise OSError("; ".join(problems))

@@ -103,7 +103,7 @@ async def classify_all(
                 AnswerFiles(output.files, named, run.report_lost_results, continues=bool(log and log.done))
             )
             if output.pages is not None:
-                run.pages = AnswerPages(output.pages, named, config.decode, run.report_lost_results)
+                run.pages = AnswerPages(output.pages, named, config.decode, run.report_lost_results, run.say)
                 options = replace(options, thumbnails=MAX_THUMBNAILS)
             if output.embeddings is not None:
                 embeddings = EmbeddingsFile(output.embeddings, run.say, run.report_lost_results)

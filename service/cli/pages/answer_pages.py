@@ -68,7 +68,7 @@ class AnswerPages:
     """The pages of one run over ``sources``; leaving the context writes their index.
 
     ``config`` is that of the worker that decodes videos which browsers do not play. ``report`` gets a
-    sentence about each page that cannot be written.
+    sentence about each page that cannot be written, ``say`` about one that takes a while.
     """
 
     def __init__(
@@ -77,9 +77,10 @@ class AnswerPages:
         sources: Sequence[Source],
         config: DecodeConfig,
         report: Callable[[str], None],
+        say: Callable[[str], None],
     ) -> None:
         self._options = options
-        self._videos = PlayableVideos(config)
+        self._videos = PlayableVideos(config, say)
         self._report = report
         self._paths = (
             dict.fromkeys(sources, options.path)

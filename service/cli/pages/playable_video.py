@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import BinaryIO
@@ -20,7 +20,7 @@ from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.decode.pool.session import DecodeSession
 from tubelet.service.errors import TubeletError
 from tubelet.service.ingest.local_file import LocalVideo
-from tubelet.service.report.text import clock
+from tubelet.service.report.text import clock, printable
 from tubelet.service.report.video_page import PlayableVideo
 from tubelet.service.types.plan import Plan, SamplingGrid
 from tubelet.service.types.video import NS_PER_S, VideoMetadata
@@ -34,6 +34,7 @@ _MAX_FPS = 30.0
 _MAX_BITS_PER_S, _MIN_BITS_PER_S = 1_000_000, 60_000
 _SHARE_OF_ROOM = 0.9  # for the pictures; the container takes the rest
 _BYTES_PER_MB = 1_000_000
+_LONG_S = 20  # of video: its conversion may take seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +52,13 @@ class NotPlayable(Exception):
 
 
 class PlayableVideos:
-    """Makes files playable; the decode worker starts with the first file and ends with the context."""
+    """Makes files playable; the decode worker starts with the first file and ends with the context.
 
-    def __init__(self, config: DecodeConfig) -> None:
+    ``say`` gets a sentence before a file whose conversion takes a while.
+    """
+
+    def __init__(self, config: DecodeConfig, say: Callable[[str], None]) -> None:
+        self._say = say
         self._config = config.model_copy(update={"workers": 1})
         self._context = AsyncExitStack()
         self._pool: DecodePool | None = None
@@ -82,7 +87,11 @@ class PlayableVideos:
                         _check_size(size_bytes, room_bytes)
                         file.seek(0)
                         return PlayableVideo(media_type, file.read())
-                    return await _convert(session, metadata, room_bytes)
+                    encoding = plan_encoding(metadata, room_bytes)
+                    if metadata.duration_s >= _LONG_S:
+                        length = clock(metadata.duration_ns)
+                        self._say(f"{printable(path)}: encoding {length} for its page, as browsers play it")
+                    return await _convert(session, metadata, encoding, room_bytes)
         except TubeletError as error:
             raise NotPlayable(error.message) from error
         except OSError as error:
@@ -102,9 +111,10 @@ def playable_type(metadata: VideoMetadata, header: bytes) -> str | None:
     return "video/webm" if metadata.codec in _WEBM_CODECS and _WEBM_MARK in header else None
 
 
-async def _convert(session: DecodeSession, metadata: VideoMetadata, room_bytes: int) -> PlayableVideo:
+async def _convert(
+    session: DecodeSession, metadata: VideoMetadata, encoding: Encoding, room_bytes: int
+) -> PlayableVideo:
     """Decode the video at a small size, and encode it again."""
-    encoding = plan_encoding(metadata, room_bytes)
     window_ns = min(encoding.frame_ns, metadata.duration_ns)
     plan = Plan((SamplingGrid(0, metadata.duration_ns, window_ns, 1, 1, 1),))
     zeros, ones = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)

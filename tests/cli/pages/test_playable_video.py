@@ -29,8 +29,14 @@ _METADATA = VideoMetadata(
 
 
 @pytest.fixture
-async def videos() -> AsyncIterator[PlayableVideos]:
-    async with PlayableVideos(DecodeConfig()) as videos:
+def said() -> list[str]:
+    """What is said of conversions that take a while."""
+    return []
+
+
+@pytest.fixture
+async def videos(said: list[str]) -> AsyncIterator[PlayableVideos]:
+    async with PlayableVideos(DecodeConfig(), said.append) as videos:
         yield videos
 
 
@@ -112,6 +118,16 @@ async def test_colours_survive_the_conversion(videos: PlayableVideos, tmp_path: 
     filters = "scale=in_color_matrix=bt709:in_range=tv"
     pictures = _pictures(converted, 128, 96, filters)
     assert np.abs(pictures[2][48, 16::32].astype(int) - colours).max() < 8
+
+
+async def test_a_conversion_that_takes_a_while_is_announced(
+    videos: PlayableVideos, said: list[str], tmp_path: Path
+) -> None:
+    await videos.make(str(render(tmp_path / "short.avi", 10, codec="mpeg4")), _ROOM_BYTES)
+    assert said == []
+    long = render(tmp_path / "long.avi", 25, rate=1, codec="mpeg4")
+    await videos.make(str(long), _ROOM_BYTES)
+    assert said == [f"{long}: encoding 0:00:25.0 for its page, as browsers play it"]
 
 
 async def test_a_video_of_odd_size_gets_even_sides(videos: PlayableVideos) -> None:
