@@ -4,6 +4,8 @@ import json
 import os
 import secrets
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -21,7 +23,6 @@ token_app = Commands(help="Make tokens for clients of a server.")
 
 _PREFIX = "tubelet_"  # so that programs that look for leaked secrets can find ours
 _RANDOM_BYTES = 32
-_OWNER_ONLY = 0o600
 
 _errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
@@ -60,10 +61,11 @@ def new_token(
             _errors.print(
                 f"For the server's file of identities, with less than all if that is enough:\n\n{table}"
             )
+            typer.echo(token)
         else:
-            _add(file, name, table)
-            _errors.print(f"[{name}] may do all: see {file}. This is its token; it is not shown again.")
-        typer.echo(token)
+            with _added(file, name, table):
+                typer.echo(token)
+            _errors.print(f"[{name}] may do all: see {file}. Its token is not shown again.")
 
 
 def _table(name: str, token: str) -> str:
@@ -73,8 +75,11 @@ def _table(name: str, token: str) -> str:
     return f'[{key}]\ntoken_sha256 = ["{hashed}"]\nmodels = "all"\nrpcs = "all"\nuris = "all"\n'
 
 
-def _add(file: Path, name: str, table: str) -> None:
-    """Add the table of the identity to the file, which is replaced at once: no server reads half of it.
+@contextmanager
+def _added(file: Path, name: str, table: str) -> Iterator[None]:
+    """Add the table of the identity to the file once the context ends without an error.
+
+    The file is replaced at once, so that no server reads half of it, and keeps its mode, owner and group.
 
     Raises:
         BadConfig: the file is wrong, or has the identity already.
@@ -82,9 +87,9 @@ def _add(file: Path, name: str, table: str) -> None:
     """
     target = file.resolve()
     try:
-        old, mode = target.read_bytes(), stat.S_IMODE(target.stat().st_mode)
+        old, state = target.read_bytes(), target.stat()
     except FileNotFoundError:
-        old, mode = b"", _OWNER_ONLY
+        old, state = b"", None
     if old.strip() and name in parse_identities(old, file).by_name:
         raise BadConfig(
             f"{file} has [{name}] already; to give it one more token, run this without --file, and put the "
@@ -96,7 +101,11 @@ def _add(file: Path, name: str, table: str) -> None:
         try:
             new.write(content)
             new.flush()
-            os.chmod(new.name, mode)
+            if state is not None:
+                with suppress(PermissionError):  # not every user may give a file away
+                    os.fchown(new.fileno(), state.st_uid, state.st_gid)
+                os.fchmod(new.fileno(), stat.S_IMODE(state.st_mode))
+            yield
             os.replace(new.name, target)
         except BaseException:
             os.unlink(new.name)

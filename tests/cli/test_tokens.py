@@ -3,6 +3,7 @@
 import os
 import re
 import stat
+import subprocess
 import tomllib
 from hashlib import sha256
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from tests.support.cli_process import TUBELET
 from tubelet.service.cli.app import app
 from tubelet.service.config.identities import parse_identities
 
@@ -60,6 +62,30 @@ def test_a_file_keeps_what_it_has(tmp_path: Path) -> None:
     assert file.read_text().startswith(f"{before}\n[alice]\n")
     assert stat.S_IMODE(file.stat().st_mode) == 0o640
     assert link.is_symlink()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file away")
+def test_a_file_keeps_its_owner(tmp_path: Path) -> None:
+    """Else a server of another user could not read it any more."""
+    file = tmp_path / "identities.toml"
+    new("alice", "--file", str(file))
+    os.chown(file, 1234, 5678)
+    file.chmod(0o640)
+    assert new("bob", "--file", str(file)).exit_code == 0
+    state = file.stat()
+    assert (state.st_uid, state.st_gid, stat.S_IMODE(state.st_mode)) == (1234, 5678, 0o640)
+
+
+def test_a_token_that_cannot_be_printed_is_in_no_file(tmp_path: Path) -> None:
+    """The name would be taken, and its token lost."""
+    file = tmp_path / "identities.toml"
+    with open("/dev/full", "w") as full:
+        command = [TUBELET, "token", "new", "alice", "--file", str(file)]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert "may do all" not in done.stderr
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_file_that_has_the_name_stays(tmp_path: Path) -> None:
