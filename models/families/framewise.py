@@ -6,8 +6,9 @@ embedding, E width of a window's vector, K classes.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
-from torch import Tensor, nn
+from torch import Tensor, cat, nn
 
 from tubelet.models.families.deferred_head import drop_layer
 from tubelet.models.families.layers import NORM_EPS, Activation, Encoder, TransformerDims, initialise
@@ -18,6 +19,8 @@ from tubelet.models.spec import Preprocessing
 from tubelet.models.video_model import VideoModel
 
 ImageDims = ViTDims | TorchvisionDims | TimmDims
+Pool = Literal["mean", "mean_and_change"]
+"""``mean_and_change``: the mean over units, and the mean absolute change from a unit to the next, E = 2 D."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +40,18 @@ class TemporalDims(TransformerDims):
 class FramewiseDims:
     """Sizes of the image model, exactly one of three, and of the temporal transformer.
 
-    Without a temporal transformer, the vector of a window is the mean of its units' embeddings.
+    Without a temporal transformer, ``pool`` says how the vector of a window is made of its units' embeddings.
     """
 
     vit: ViTDims | None = None
     torchvision: TorchvisionDims | None = None
     timm: TimmDims | None = None
     temporal: TemporalDims | None = None
+    pool: Pool = "mean"
 
     def __post_init__(self) -> None:
+        if self.temporal is not None and self.pool != "mean":
+            raise ValueError(f"a temporal transformer takes the place of pool = {self.pool!r}")
         given = [each for each in (self.vit, self.torchvision, self.timm) if each is not None]
         if len(given) != 1:
             raise ValueError(f"one image model is wanted, vit, torchvision or timm; {len(given)} are given")
@@ -67,13 +73,15 @@ class Framewise(VideoModel):
     def __init__(self, dims: FramewiseDims, preprocessing: Preprocessing, num_classes: int) -> None:
         super().__init__(preprocessing)
         self.image, width = _image_encoder(dims.image, preprocessing)
+        self.pooling = dims.pool
         self.adapter = self.temporal = None
         if (temporal := dims.temporal) is not None:
             self.adapter = nn.Linear(width, temporal.embed_dim)
             self.temporal = Encoder(temporal.units_per_window, temporal.depth, temporal.block)
             initialise(self.adapter)
             initialise(self.temporal)
-        self.head = nn.Linear(temporal.embed_dim if temporal else width, num_classes)
+            width = temporal.embed_dim
+        self.head = nn.Linear(width if dims.pool == "mean" else 2 * width, num_classes)
         initialise(self.head)
         self.tokens_per_unit = self.image.tokens_per_unit
         self.supports_cuda_graphs = self.image.supports_cuda_graphs
@@ -82,9 +90,13 @@ class Framewise(VideoModel):
         return self.image.encode(units)
 
     def pool(self, windows: Tensor) -> Tensor:
-        if self.temporal is None or self.adapter is None:
-            return windows.mean(dim=1)
-        return self.temporal.cls(self.adapter(windows))
+        if self.temporal is not None and self.adapter is not None:
+            return self.temporal.cls(self.adapter(windows))
+        mean = windows.mean(dim=1)
+        if self.pooling == "mean":
+            return mean
+        steps = max(1, windows.shape[1] - 1)  # a single unit does not change
+        return cat((mean, windows.diff(dim=1).abs().sum(dim=1) / steps), dim=1)
 
 
 def _image_encoder(dims: ImageDims, preprocessing: Preprocessing) -> tuple[VideoModel, int]:

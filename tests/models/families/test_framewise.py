@@ -96,6 +96,18 @@ def test_the_transformer_may_be_of_another_width() -> None:
     assert model.classify(windows).shape == (2, 5)
 
 
+@torch.inference_mode()
+def test_the_change_from_unit_to_unit_is_half_of_the_vector() -> None:
+    model = Framewise(FramewiseDims(vit=VIT, pool="mean_and_change"), PREPROCESSING, 5).eval()
+    windows = torch.tensor([[0.0, 3.0, 1.0], [5.0, 5.0, 5.0]])[..., None].expand(2, 3, WIDTH)
+    vectors = model.pool(windows)
+    assert vectors.shape == (2, 2 * WIDTH)
+    torch.testing.assert_close(vectors[:, 0], torch.tensor([4 / 3, 5.0]))
+    torch.testing.assert_close(vectors[:, WIDTH], torch.tensor([2.5, 0.0]))
+    assert model.classify(windows).shape == (2, 5)
+    assert (model.pool(windows[:, :1])[:, WIDTH:] == 0).all()
+
+
 @pytest.mark.parametrize(
     ("dims", "says"),
     [
@@ -119,6 +131,8 @@ def test_one_image_model_is_wanted() -> None:
         FramewiseDims()
     with pytest.raises(ValueError, match="2 are given"):
         FramewiseDims(vit=VIT, timm=TimmDims("resnet18"))
+    with pytest.raises(ValueError, match="takes the place of pool = 'mean_and_change'"):
+        FramewiseDims(vit=VIT, temporal=TemporalDims(4, 32, 1, 2, 64), pool="mean_and_change")
 
 
 def test_without_timm_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
