@@ -6,6 +6,7 @@ RuntimeError
 │   ├── BrokenModel             a model's folder cannot be used
 │   ├── UnsupportedPrecision    a model or device does not compute in the precision that is configured
 │   ├── CannotImport            a checkpoint is not imported
+│   ├── CannotTrain             a model is not trained
 │   ├── CannotRemove            a model's folder is not removed
 │   └── CannotExplain           a model does not answer a question about what it looked at
 └── MissingExtra                a library that an extra of tubelet installs is absent
@@ -37,6 +38,10 @@ class UnsupportedPrecision(ModelError):
 
 class CannotImport(ModelError):
     """A checkpoint is not imported; the message says what is wrong, and where."""
+
+
+class CannotTrain(ModelError):
+    """A model is not trained; the message says what is wrong, and what to do."""
 
 
 class CannotRemove(ModelError):

@@ -1,0 +1,32 @@
+"""Temperature scaling: one number that makes a model's scores as large as its accuracy.
+
+Guo et al., "On Calibration of Modern Neural Networks", arXiv 1706.04599, section 4.2. N windows, K classes.
+"""
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor
+
+LIMITS = (0.01, 100.0)
+"""The smallest and the largest temperature."""
+_TRIED = 9  # temperatures in each round of the search
+_ROUNDS = 8  # each searches between the neighbours of the best temperature so far
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """Return the temperature T within ``LIMITS`` at which ``logits / T`` have the smallest cross entropy.
+
+    (N, K), (N,) int64 -> a number. The logits must be of data that the model was not trained on.
+    """
+    logits = logits.double()
+    low, high = (math.log(limit) for limit in LIMITS)
+    best = 0.0
+    # The loss is convex in 1 / T, so it has one minimum in log T, too.
+    for _ in range(_ROUNDS):
+        step = (high - low) / (_TRIED - 1)
+        tried = [low + step * number for number in range(_TRIED)]
+        losses = [F.cross_entropy(logits * math.exp(-each), labels).item() for each in tried]
+        best = tried[losses.index(min(losses))]
+        low, high = max(low, best - step), min(high, best + step)
+    return math.exp(best)

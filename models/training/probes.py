@@ -1,0 +1,122 @@
+"""Linear probes: regularised logistic regression on the vectors of windows, from a frozen spatial stage.
+
+Alain and Bengio, arXiv 1610.01644. N windows, E width of a window's vector, K classes.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tubelet.models.training.calibration import fit_temperature
+
+_TINY = 1e-6  # smallest standard deviation; a feature that is always the same has none
+_LBFGS_STEPS = 200
+_WORTH_THREADS = 2_000_000  # numbers in the features of all windows
+
+
+@contextmanager
+def few_threads(numbers: int) -> Iterator[None]:
+    """Compute on one thread where products are so small that threads wait for each other most of the time."""
+    before = torch.get_num_threads()
+    if numbers < _WORTH_THREADS:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def class_weights(labels: Tensor, num_classes: int) -> Tensor:
+    """Return a weight for each class, so that all classes together weigh the same: (N,) int64 -> (K,).
+
+    A class without windows weighs nothing. The mean weight of a window is 1.
+    """
+    counts = torch.bincount(labels, minlength=num_classes).double()
+    present = (counts > 0).sum()
+    return torch.where(counts > 0, len(labels) / (present * counts.clamp(min=1)), 0)
+
+
+def fit_linear(vectors: Tensor, labels: Tensor, num_classes: int, decay: float) -> nn.Linear:
+    """Fit a linear probe: (N, E) float, (N,) int64 -> a layer (..., E) -> (..., K).
+
+    It minimises the class-balanced cross entropy plus ``decay`` / 2 times the squared weights, over features
+    of mean 0 and standard deviation 1. The layer takes the features as they are. The result does not depend
+    on chance.
+    """
+    vectors = vectors.double()
+    mean, std = vectors.mean(dim=0), vectors.std(dim=0, correction=0)
+    scale = torch.where(std > _TINY, std, torch.inf)  # a constant feature gets no weight
+    features = (vectors - mean) / scale
+    # The weights lie in the span of the windows: with few windows, their coordinates there are fewer.
+    basis = torch.linalg.qr(features.T).Q if len(vectors) < vectors.shape[1] else torch.eye(vectors.shape[1])
+    basis = basis.double()
+    features = features @ basis
+    weight = torch.zeros(num_classes, basis.shape[1], dtype=torch.float64, requires_grad=True)
+    bias = torch.zeros(num_classes, dtype=torch.float64, requires_grad=True)
+    balance = class_weights(labels, num_classes)
+    optimiser = torch.optim.LBFGS(
+        [weight, bias], max_iter=_LBFGS_STEPS, tolerance_grad=1e-7, line_search_fn="strong_wolfe"
+    )
+
+    def loss() -> Tensor:
+        optimiser.zero_grad()
+        errors = F.cross_entropy(F.linear(features, weight, bias), labels, reduction="none")
+        total = (balance[labels] * errors).mean() + decay / 2 * weight.square().sum()
+        total.backward()
+        return total
+
+    optimiser.step(loss)  # pyright: ignore[reportArgumentType]
+    layer = nn.Linear(vectors.shape[1], num_classes)
+    with torch.no_grad():
+        unscaled = weight @ basis.T / scale
+        layer.weight.copy_(unscaled)
+        layer.bias.copy_(bias - unscaled @ mean)
+    return layer.requires_grad_(False)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The best of several linear probes: the name of its vectors, and its ``decay``.
+
+    ``logits`` (N, K) are of windows by probes that were trained without their fold. ``temperature`` is fitted
+    on them, and ``loss`` is their cross entropy at it, with all classes of equal weight.
+    """
+
+    vectors: str
+    decay: float
+    temperature: float
+    loss: float
+    logits: Tensor = field(repr=False)
+
+
+def choose_linear(
+    vectors: Mapping[str, Tensor], labels: Tensor, num_classes: int, folds: Tensor, decays: tuple[float, ...]
+) -> Choice:
+    """Choose the vectors, (N, E) by name, and the decay with the smallest loss in cross-validation.
+
+    ``folds`` (N,) int64 numbers the part of each window; windows of one scene must be in one part.
+    """
+    balance = class_weights(labels, num_classes)[labels]
+    choices = []
+    for name, features in vectors.items():
+        for decay in decays:
+            logits = held_out_logits(features, labels, num_classes, folds, decay)
+            temperature = fit_temperature(logits, labels)
+            errors = F.cross_entropy(logits / temperature, labels, reduction="none")
+            loss = (balance * errors).mean().item()
+            choices.append(Choice(name, decay, temperature, loss, logits))
+    return min(choices, key=lambda each: each.loss)
+
+
+def held_out_logits(vectors: Tensor, labels: Tensor, num_classes: int, folds: Tensor, decay: float) -> Tensor:
+    """Return the logits of each window by a probe that was trained on all other folds: -> (N, K) float32."""
+    logits = torch.zeros(len(vectors), num_classes)
+    for fold in folds.unique():
+        inside = folds == fold
+        probe = fit_linear(vectors[~inside], labels[~inside], num_classes, decay)
+        logits[inside] = probe(vectors[inside].float())
+    return logits
