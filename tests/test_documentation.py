@@ -45,6 +45,11 @@ RUN_HERE = (
 )
 RUN_ELSEWHERE = {
     "tubelet demo": "tests/cli/test_app.py::test_demo_prints_labels_and_metrics",
+    "tubelet models import efficientnet-lite0": "tests/models/checkpoints/test_efficientnet_lite.py::"
+    "test_the_command_imports_it",
+    "tubelet train clips --name mine": "tests/cli/train/test_train.py::test_a_trained_model_classifies_clips",
+    "tubelet classify clip.mp4 --model mine": "tests/cli/train/test_train.py::"
+    "test_a_trained_model_classifies_clips",
     "tubelet serve": "tests/cli/test_serve.py::test_serve_answers_and_drains_on_sigterm",
     "tubelet classify -r videos --embeddings all.parquet --embedding-level unit --only-embeddings": (
         "tests/cli/classify/test_embeddings_file.py::test_only_vectors_print_no_labels"

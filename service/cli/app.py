@@ -40,6 +40,7 @@ from tubelet.service.cli.options import (
     views,
 )
 from tubelet.service.cli.tokens import token_app
+from tubelet.service.cli.train.command import train
 from tubelet.service.config.config import load_config
 
 logger = logging.getLogger(__name__)
@@ -216,6 +217,13 @@ def evaluate(
         settings = load_config(config, client=client)
         output = EvaluationOutput(out, as_json, html)
         asyncio.run(run_evaluation(data, options, output, server, settings))
+
+
+app.command(
+    epilog=examples(
+        "tubelet train clips --name mine", "tubelet train clips.csv --name mine --from camera-motion"
+    )
+)(train)
 
 
 @app.command(epilog=examples("tubelet demo", "tubelet demo clip.mp4 --html clip.html"))

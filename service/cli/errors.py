@@ -103,6 +103,7 @@ def user_errors() -> Iterator[ErrorRow]:
         BrokenModel,
         CannotImport,
         CannotRemove,
+        CannotTrain,
         MissingExtra,
         UnknownModel,
         UnsupportedPrecision,
@@ -114,6 +115,7 @@ def user_errors() -> Iterator[ErrorRow]:
     yield UnknownModel, "NOT_FOUND", "UNKNOWN_MODEL", 1
     yield BrokenModel, "FAILED_PRECONDITION", "BROKEN_MODEL", 1
     yield CannotImport, "INVALID_ARGUMENT", "CANNOT_IMPORT", 1
+    yield CannotTrain, "FAILED_PRECONDITION", "CANNOT_TRAIN", 1
     yield CannotRemove, "FAILED_PRECONDITION", "CANNOT_REMOVE", 1
     yield MissingExtra, "FAILED_PRECONDITION", "MISSING_EXTRA", 1
     for kind in (MissingModels, NoSuchDevice, UnsupportedPrecision):

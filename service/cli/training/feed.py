@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from threading import Thread
+from typing import TypeVar
 
 import numpy as np
 
@@ -28,19 +29,32 @@ from tubelet.service.types.video import VideoMetadata, to_ns
 
 _MAX_READ_NS = to_ns(60)  # of a labelled clip: its windows are held in memory together
 
-Planner = Callable[[VideoMetadata], tuple[Plan, Preprocessing]]
+_Video = TypeVar("_Video", bound=LabelledVideo)
+Planner = Callable[[_Video, VideoMetadata], tuple[Plan, Preprocessing]]
 """Plans the windows to read of a video; it may raise a TubeletError, as a video may be of no use."""
+OnFailure = Callable[[LabelledVideo, Exception], None]
+"""Is told of each video that is left out, and why."""
 
 _log = logging.getLogger(__name__)
 
 
-def read_samples(videos: Iterable[LabelledVideo], planner: Planner, config: DecodeConfig) -> Iterator[Sample]:
+def warn_of_failure(video: LabelledVideo, error: Exception) -> None:
+    """Log that a video is left out."""
+    _log.warning("left out %s: %s", video.name, error)
+
+
+def read_samples(
+    videos: Iterable[_Video],
+    planner: Planner[_Video],
+    config: DecodeConfig,
+    on_failure: OnFailure = warn_of_failure,
+) -> Iterator[Sample]:
     """Yield the windows of each video, in order; as many videos are decoded at a time as there are workers.
 
-    A video that cannot be decoded, or not within the limits of ``config``, is left out with a warning. One
-    that is damaged in part is used as in serving, and a warning says so.
+    A video that cannot be decoded, or not within the limits of ``config``, is left out, and ``on_failure`` is
+    called. One that is damaged in part is used as in serving, and a warning says so.
     """
-    decoded = _decode_in_order(videos, planner, config)
+    decoded = _decode_in_order(videos, planner, config, on_failure)
 
     async def next_video() -> list[Sample] | None:
         return await anext(decoded, None)
@@ -51,15 +65,27 @@ def read_samples(videos: Iterable[LabelledVideo], planner: Planner, config: Deco
 
 
 def plan_windows(
-    sampling: Sampling, preprocessing: Preprocessing, window_s: float, metadata: VideoMetadata
+    sampling: Sampling,
+    preprocessing: Preprocessing,
+    window_s: float,
+    _: LabelledVideo,
+    metadata: VideoMetadata,
 ) -> tuple[Plan, Preprocessing]:
     """Plan all windows of ``window_s`` that fit into a video's first minute, overlapping by half."""
-    end_ns = min(metadata.duration_ns, _MAX_READ_NS)
-    window_ns = min(to_ns(window_s), end_ns)
+    return plan_part(sampling, window_s, 0, metadata.duration_ns), preprocessing
+
+
+def plan_part(sampling: Sampling, window_s: float, start_ns: int, end_ns: int) -> Plan:
+    """Plan all windows of ``window_s`` that fit into the first minute of a part, overlapping by half.
+
+    A part that is shorter than a window is one window.
+    """
+    end_ns = min(end_ns, start_ns + _MAX_READ_NS)
+    window_ns = min(to_ns(window_s), end_ns - start_ns)
     t, s = sampling.frames_per_unit, sampling.units_per_window
-    whole = SamplingGrid(0, end_ns, window_ns, t, s, stride_units=s, one_segment=True)
-    starts = range(0, end_ns - window_ns + 1, window_ns // 2)
-    return Plan(tuple(replace(whole, view_ns=start) for start in starts)), preprocessing
+    whole = SamplingGrid(start_ns, end_ns, window_ns, t, s, stride_units=s, one_segment=True)
+    starts = range(start_ns, end_ns - window_ns + 1, max(1, window_ns // 2))
+    return Plan(tuple(replace(whole, view_ns=start) for start in starts))
 
 
 @contextmanager
@@ -86,7 +112,7 @@ def _event_loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 
 async def _decode_in_order(
-    videos: Iterable[LabelledVideo], planner: Planner, config: DecodeConfig
+    videos: Iterable[_Video], planner: Planner[_Video], config: DecodeConfig, on_failure: OnFailure
 ) -> AsyncIterator[list[Sample]]:
     """Decode videos in parallel, and yield each one's samples in order; one that fails has none."""
     async with DecodePool(config) as decoders:
@@ -98,17 +124,17 @@ async def _decode_in_order(
             try:
                 samples = await decoding
             except (TubeletError, OSError) as error:
-                _log.warning("left out %s: %s", video.name, error)
+                on_failure(video, error)
             running.extend(islice(waiting, 1))
             yield samples
 
 
-async def _decode(decoders: DecodePool, video: LabelledVideo, planner: Planner) -> list[Sample]:
+async def _decode(decoders: DecodePool, video: _Video, planner: Planner[_Video]) -> list[Sample]:
     """Decode the planned windows of one video."""
     units = {}
     with _open_file(video.video) as file:
         async with decoders.session(file) as session:
-            plan, preprocessing = planner(await session.probe(file))
+            plan, preprocessing = planner(video, await session.probe(file))
             async for unit in session.decode(plan, preprocessing):
                 units[unit.grid, unit.unit] = unit.pixels.copy()
                 unit.release()

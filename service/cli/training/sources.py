@@ -92,7 +92,7 @@ def _file(cache: Path, name: str) -> Path:
     return cache / (name.replace("/", "__") + ".npy")
 
 
-def _plan_frames(metadata: VideoMetadata) -> tuple[Plan, Preprocessing]:
+def _plan_frames(_: LabelledVideo, metadata: VideoMetadata) -> tuple[Plan, Preprocessing]:
     """Plan windows of one frame each, at the rate and size of a source."""
     width, height = metadata.width, metadata.height
     if min(width, height) < _MIN_SIDE:

@@ -55,7 +55,7 @@ def test_windows_overlap_by_half_and_have_the_frames_in_the_middles_of_their_par
 @pytest.mark.parametrize("window_s", [1.0, 2.0, 4.0])
 def test_a_model_is_measured_on_the_frames_that_serving_samples(window_s: float) -> None:
     metadata = VideoMetadata("mp4", "h264", 64, 64, 25.0, 180, duration_ns=7_200_000_000, size_bytes=1)
-    plan, _ = plan_windows(SAMPLING, PREPROCESSING, window_s, metadata)
+    plan, _ = plan_windows(SAMPLING, PREPROCESSING, window_s, LabelledVideo("a", "a", ""), metadata)
     sliding = Sliding(to_ns(window_s), to_ns(window_s / 2))
     (served,) = make_plan(metadata, SAMPLING, Options(windowing=sliding)).grids
     assert [frame_times(grid, 0) for grid in plan.grids] == [
@@ -133,9 +133,9 @@ def test_samples_become_batches_of_units_and_label_numbers(clips: list[Path]) ->
 def test_the_next_video_is_decoded_while_the_reader_computes(clips: list[Path]) -> None:
     planned: SimpleQueue[VideoMetadata] = SimpleQueue()
 
-    def planner(metadata: VideoMetadata) -> tuple[Plan, Preprocessing]:
+    def planner(each: LabelledVideo, metadata: VideoMetadata) -> tuple[Plan, Preprocessing]:
         planned.put(metadata)
-        return PLANNER(metadata)
+        return PLANNER(each, metadata)
 
     feed = read_samples([video(clip) for clip in clips], planner, DecodeConfig(workers=1))
     next(feed)

@@ -68,6 +68,13 @@ def test_the_specification_says_where_the_model_comes_from(entry: Entry) -> None
     ]
 
 
+def test_the_command_imports_it(tmp_path: Path) -> None:
+    command = ["models", "import", "efficientnet-lite0"]
+    done = CliRunner().invoke(app, command, env={"TUBELET_MODELS__STORE": str(tmp_path)})
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.startswith("efficientnet-lite0 1: framewise, 1000 labels, in ")
+
+
 def test_the_window_is_the_one_asked_for() -> None:
     assert read_source("efficientnet-lite0", 4.0).sampling.window_s == 4.0
 

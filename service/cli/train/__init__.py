@@ -1,0 +1,1 @@
+"""``tubelet train``: a model of the user's own labelled clips."""

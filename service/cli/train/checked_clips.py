@@ -1,0 +1,91 @@
+"""Clips that were decoded and checked: their scenes, what stands out, and which labels can be trained."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+from tubelet.service.cli.evaluation.dataset import InvalidDataset
+from tubelet.service.cli.train.clips import Clip
+from tubelet.service.cli.train.data_checks import Finding, check_labels, find_duplicates
+from tubelet.service.cli.train.scene_clusters import background_accuracy, find_scenes, median_pictures
+from tubelet.service.cli.train.survey import Survey, survey_clips
+from tubelet.service.config.config import DecodeConfig
+
+MIN_SCENES = 3
+"""Scenes that are needed: one to measure on, one to choose on, and one to train on."""
+
+notes = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+"""What people read while a model is trained, on standard error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """The clips that can be decoded, the number of each one's scene, and what the checks found.
+
+    ``background`` is the accuracy of the nearest picture with scenes kept apart, and by clip.
+    """
+
+    survey: Survey
+    scenes: NDArray[np.int64] = field(repr=False)
+    findings: tuple[Finding, ...]
+    background: tuple[float, float]
+
+
+def check_clips(clips: Sequence[Clip], config: DecodeConfig) -> Checked:
+    """Decode thumbnails of all clips, find scenes and duplicates, and say what stands out.
+
+    Raises:
+        InvalidDataset: no clip can be decoded.
+    """
+    with progress("checking", len(clips)) as advance:
+        survey = survey_clips(clips, config, advance)
+    if not survey.clips:
+        name, reason = next(iter(survey.left_out.items()))
+        raise InvalidDataset(f"none of the {len(clips)} clips can be decoded; {name}: {reason}")
+    pictures = median_pictures(survey.thumbnails)
+    scenes = find_scenes(pictures, [clip.group for clip in survey.clips])
+    labels = [clip.label for clip in survey.clips]
+    findings = (
+        *check_labels(survey.clips, scenes.tolist()),
+        *find_duplicates(survey.clips, survey.digests, survey.thumbnails),
+    )
+    background = (
+        background_accuracy(pictures, labels, scenes.tolist()),
+        background_accuracy(pictures, labels, None),
+    )
+    return Checked(survey, scenes, findings, background)
+
+
+def usable_labels(clips: Sequence[Clip], scenes: NDArray[np.int64]) -> tuple[str, ...]:
+    """Return the labels to train, sorted.
+
+    Raises:
+        InvalidDataset: fewer than two labels are left, or too few scenes; a label is in the test split alone.
+    """
+    trained = [number for number, clip in enumerate(clips) if not clip.is_test]
+    labels = sorted({clips[number].label for number in trained})
+    if len(labels) < 2:
+        raise InvalidDataset(f"the clips that can be decoded have {len(labels)} labels: two are needed")
+    if unknown := {clip.label for clip in clips} - set(labels):
+        raise InvalidDataset(f"the label {min(unknown)!r} is in the test split alone")
+    if (count := len(set(scenes[trained].tolist()))) < MIN_SCENES:
+        raise InvalidDataset(
+            f"the clips show {count} scenes; at least {MIN_SCENES} are needed, to train, choose and measure "
+            "on different ones. If there are more, name them in a column group"
+        )
+    return tuple(labels)
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[[], None]]:
+    """Show a bar on standard error; what is yielded moves it on by one."""
+    with Progress(
+        "{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=notes
+    ) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda: bar.advance(task)

@@ -1,0 +1,131 @@
+"""The clips to train on: videos or parts of videos with labels, scenes and splits."""
+
+import csv
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from io import StringIO
+from itertools import pairwise
+from pathlib import Path
+
+from tubelet.service.cli.evaluation.dataset import InvalidDataset, LabelledVideo, read_labelled
+from tubelet.service.types.uri import is_uri
+
+TEST = "test"
+_SPLITS = ("train", "val", "validation", TEST)
+_PATH_NAMES = ("path", "file", "video")
+_OPTIONAL = ("start", "end", "group", "split")
+
+
+@dataclass(frozen=True, slots=True)
+class Clip(LabelledVideo):
+    """A labelled video, or the part ``range_s`` of one.
+
+    ``group`` is its scene, "" where the data does not say; ``is_test`` holds it out of training.
+    """
+
+    group: str = ""
+    is_test: bool = False
+    range_s: tuple[float, float] | None = None
+
+
+def read_clips(data: Path) -> tuple[Clip, ...]:
+    """Read clips from a folder of class folders, a list, or a CSV with a header and more columns.
+
+    The header has path and label. More columns are start and end, in seconds, group, and split: train, val or
+    test. Several parts of one video are one scene, unless the data names groups.
+
+    Raises:
+        InvalidDataset: the data cannot be read; a value is not allowed; parts of a video overlap and have
+            different labels; a group is in training and in the test.
+    """
+    rows = None if data.is_dir() else _rows(data)
+    if rows is None:
+        return tuple(Clip(each.name, each.video, each.label) for each in read_labelled(data))
+    clips = tuple(_clip(data, number, row) for number, row in rows)
+    if not clips:
+        raise InvalidDataset(f"{data} has a header, but names no videos")
+    _check_parts(data, clips)
+    _check_groups(data, clips)
+    return clips
+
+
+def _rows(file: Path) -> list[tuple[int, dict[str, str]]] | None:
+    """Return the number and columns of each line of a CSV with optional columns; None for other lists."""
+    try:
+        text = file.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise InvalidDataset(f"{file} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise InvalidDataset(f"{file} is neither a folder nor a list: {error}") from None
+    lines = csv.reader(StringIO(text, newline=""))
+    header = [name.strip().lower() for name in next(lines, [])]
+    if "label" not in header or not set(header) & set(_OPTIONAL):
+        return None
+    path = next((name for name in _PATH_NAMES if name in header), None)
+    if path is None:
+        raise InvalidDataset(f"{file}: the header has no column path; it has {', '.join(header)}")
+    rows = []
+    for row in lines:
+        values = dict(zip(header, (value.strip() for value in row), strict=False))
+        if any(values.values()):
+            rows.append((lines.line_num, values | {"path": values.get(path, "")}))
+    return rows
+
+
+def _clip(file: Path, number: int, row: Mapping[str, str]) -> Clip:
+    """Make a clip of one line of a CSV."""
+    where, path, label = f"{file}, line {number}", row["path"], row.get("label", "")
+    if not path or not label:
+        raise InvalidDataset(f"{where}: a path and a label are wanted; found {path!r} and {label!r}")
+    split = row.get("split", "").lower()
+    if split and split not in _SPLITS:
+        raise InvalidDataset(f"{where}: split must be one of {', '.join(_SPLITS)}; found {split!r}")
+    range_s = _range(where, row.get("start", ""), row.get("end", ""))
+    name = path if range_s is None else f"{path} {range_s[0]:g}-{range_s[1]:g} s"
+    video = path if is_uri(path) else str(file.parent / path)
+    group = row.get("group", "") or ("" if range_s is None else path)
+    return Clip(name, video, label, group, split == TEST, range_s)
+
+
+def _range(where: str, start: str, end: str) -> tuple[float, float] | None:
+    """Parse the start and end of a part, seconds; an empty start is 0, an empty end that of the video."""
+    if not start and not end:
+        return None
+    try:
+        found = (float(start or 0), float(end or math.inf))
+    except ValueError:
+        raise InvalidDataset(f"{where}: start and end are seconds; found {start!r} and {end!r}") from None
+    if not 0 <= found[0] < found[1]:
+        raise InvalidDataset(f"{where}: a part must end after its start; found {start!r} to {end!r}")
+    return found
+
+
+def _check_parts(file: Path, clips: tuple[Clip, ...]) -> None:
+    """Refuse a clip that is named twice, and parts of a video that overlap and have different labels."""
+    for one, other in _neighbours(clips):
+        (start, end), (next_start, next_end) = (each.range_s or (0.0, math.inf) for each in (one, other))
+        if (start, end) == (next_start, next_end):
+            raise InvalidDataset(f"{file} names {one.name} twice")
+        if next_start < end and one.label != other.label:
+            raise InvalidDataset(
+                f"{file}: {one.name} and {other.name} overlap, but have the labels {one.label!r} and "
+                f"{other.label!r}"
+            )
+
+
+def _neighbours(clips: tuple[Clip, ...]) -> Iterator[tuple[Clip, Clip]]:
+    """Yield each two clips of one video that follow each other."""
+    ordered = sorted(clips, key=lambda each: (each.video, each.range_s or (0.0, math.inf)))
+    for one, other in pairwise(ordered):
+        if one.video == other.video:
+            yield one, other
+
+
+def _check_groups(file: Path, clips: tuple[Clip, ...]) -> None:
+    """Refuse a group, or a video, that is in training and in the test."""
+    splits: dict[str, bool] = {}
+    for clip in clips:
+        for name in filter(None, (clip.group, clip.video)):
+            if splits.setdefault(name, clip.is_test) != clip.is_test:
+                raise InvalidDataset(f"{file}: {name} is both in training and in the test split")

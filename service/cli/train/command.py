@@ -1,0 +1,53 @@
+"""The arguments of ``tubelet train``."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from tubelet.service.cli.errors import report_errors
+from tubelet.service.cli.options import ConfigFile, Json, model_ref, seconds_in_range
+from tubelet.service.config.config import load_config
+
+
+def train(
+    data: Annotated[
+        Path,
+        typer.Argument(
+            help="A folder with a folder for each label, or a list: path,label[,start,end][,group][,split]."
+        ),
+    ],
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="Name of the model in the store.")],
+    version: Annotated[str, typer.Option(metavar="VERSION", help="Version in the store.")] = "1",
+    base: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="NAME[:VERSION]",
+            help="Model to start from; default: efficientnet-lite0 if it is stored, else camera-motion.",
+        ),
+    ] = None,
+    level: Annotated[
+        Literal["probe"],
+        typer.Option(metavar="probe", help="What is trained: probe, a new head on the frozen model."),
+    ] = "probe",
+    window: Annotated[
+        float | None,
+        typer.Option(
+            callback=seconds_in_range,
+            metavar="SECONDS",
+            help="Length of a window; default: the clips' median length, within the limits of the model.",
+        ),
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Overwrite the version if it exists.")] = False,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Train a model on labelled clips, measure it on scenes that it does not know, and store it."""
+    assert level == "probe"
+    ref = None if base is None else model_ref(base, "")
+    with report_errors(as_json=as_json):
+        from tubelet.service.cli.train.probe_run import Request, train_probe
+
+        request = Request(data, name, version, ref, window, replace)
+        train_probe(request, load_config(config), as_json=as_json)

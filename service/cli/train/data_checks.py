@@ -1,0 +1,76 @@
+"""Checks of the data before training: duplicates, rare labels, labels that differ by case, short clips.
+
+N clips, P thumbnails of a clip.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tubelet.service.cli.train.clips import Clip
+
+RARE = 10
+"""Clips below which a label is rare: its accuracy can't be told from chance."""
+NEAR = 3.0
+"""Mean difference of all pixels of two clips' thumbnails, of 255, below which they are near duplicates."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is suspicious about the data: a sentence, and the names of the clips."""
+
+    sentence: str
+    clips: tuple[str, ...] = ()
+
+
+def check_labels(clips: Sequence[Clip], scenes: Iterable[int]) -> list[Finding]:
+    """Find labels that differ by case or white space alone, rare labels, and labels of a single scene."""
+    findings = []
+    spellings: defaultdict[str, set[str]] = defaultdict(set)
+    for clip in clips:
+        spellings[" ".join(clip.label.lower().replace("_", " ").split())].add(clip.label)
+    for same in spellings.values():
+        if len(same) > 1:
+            named = " and ".join(map(repr, sorted(same)))
+            findings.append(Finding(f"the labels {named} differ by case or blanks alone, and are kept apart"))
+    scenes_of: defaultdict[str, set[int]] = defaultdict(set)
+    for clip, scene in zip(clips, scenes, strict=True):
+        scenes_of[clip.label].add(scene)
+    for label, count in sorted(Counter(clip.label for clip in clips).items()):
+        of_label = tuple(clip.name for clip in clips if clip.label == label)
+        if len(scenes_of[label]) < 2:
+            findings.append(
+                Finding(
+                    f"label {label!r} has {count} clips, all of one scene: no figure can tell whether the "
+                    "model knows the label or the scene",
+                    of_label,
+                )
+            )
+        elif count < RARE:
+            findings.append(Finding(f"label {label!r} is rare: {count} clips", of_label))
+    return findings
+
+
+def find_duplicates(
+    clips: Sequence[Clip], digests: Mapping[str, str], thumbnails: NDArray[np.uint8]
+) -> list[Finding]:
+    """Find files with equal content, and clips with nearly equal thumbnails: (N, P, H, W, 3).
+
+    ``digests`` has the hash of each video's file, by its path.
+    """
+    flat = thumbnails.reshape(len(clips), -1).astype(np.float32)
+    findings = []
+    for number, clip in enumerate(clips):
+        distances = np.abs(flat[number + 1 :] - flat[number]).mean(axis=1)
+        for other in np.flatnonzero(distances < NEAR):
+            twin = clips[number + 1 + int(other)]
+            is_equal = digests[clip.video] == digests[twin.video] and clip.range_s == twin.range_s
+            how = "the same content" if is_equal else "nearly the same pictures"
+            labels = "" if clip.label == twin.label else f", but the labels {clip.label!r} and {twin.label!r}"
+            findings.append(
+                Finding(f"{clip.name} and {twin.name} have {how}{labels}", (clip.name, twin.name))
+            )
+    return findings

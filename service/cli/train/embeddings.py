@@ -1,0 +1,97 @@
+"""The embeddings of all units of clips, from the cache or computed by the spatial stage of a model.
+
+W windows of a clip, S units in a window, D width of a unit's embedding.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tubelet.models.repository.model_folder import Entry
+from tubelet.models.runtime.onednn import pack
+from tubelet.models.spec import Preprocessing, Sampling
+from tubelet.service.cli.evaluation.dataset import LabelledVideo
+from tubelet.service.cli.train.clips import Clip
+from tubelet.service.cli.train.survey import part_of
+from tubelet.service.cli.train.unit_cache import UnitCache
+from tubelet.service.cli.training.feed import plan_part, read_samples
+from tubelet.service.config.config import DecodeConfig
+from tubelet.service.types.plan import Plan
+from tubelet.service.types.video import VideoMetadata
+
+
+@dataclass(frozen=True, slots=True)
+class Embedder:
+    """Embeds clips with the spatial stage of ``base``, in windows of ``sampling``, computed in ``dtype``."""
+
+    base: Entry
+    sampling: Sampling
+    dtype: torch.dtype
+    cache: UnitCache
+
+    def embed(
+        self,
+        clips: Sequence[Clip],
+        digests: dict[str, str],
+        config: DecodeConfig,
+        advance: Callable[[], None],
+        on_failure: Callable[[LabelledVideo, Exception], None],
+    ) -> dict[str, NDArray[np.float32]]:
+        """Return the embeddings (W, S, D) of each clip, by its name; ``advance`` is called after each clip.
+
+        ``digests`` has the hash of each video's file. A clip that cannot be decoded is missing.
+
+        Raises:
+            OSError: the cache cannot be written.
+        """
+        found: dict[str, NDArray[np.float32]] = {}
+        keys = {clip.name: self._key(clip, digests[clip.video]) for clip in clips}
+        for clip in clips:
+            if (cached := self.cache.get(*keys[clip.name])) is not None:
+                found[clip.name] = cached
+                advance()
+        missing = [clip for clip in clips if clip.name not in found]
+        for name, windows in self._compute(missing, config, on_failure):
+            self.cache.put(windows, *keys[name])
+            found[name] = windows
+            advance()
+        self.cache.trim()
+        return found
+
+    def _compute(
+        self,
+        clips: Sequence[Clip],
+        config: DecodeConfig,
+        on_failure: Callable[[LabelledVideo, Exception], None],
+    ) -> Iterator[tuple[str, NDArray[np.float32]]]:
+        """Yield the name and the embeddings of each clip that can be decoded."""
+        if not clips:
+            return
+        model = self.base.load().to(self.dtype)
+        pack(model)
+        planner = partial(_plan_clip, self.sampling, self.base.spec.preprocessing)
+        name, windows = "", []
+        with torch.inference_mode():
+            for sample in read_samples(clips, planner, config, on_failure):
+                if sample.id != name and windows:
+                    yield name, np.stack(windows)
+                    windows = []
+                name = sample.id
+                windows.append(model.encode(torch.from_numpy(sample.units)).float().numpy())
+        if windows:
+            yield name, np.stack(windows)
+
+    def _key(self, clip: Clip, digest: str) -> tuple[str, ...]:
+        """Return all that decides the embeddings of a clip."""
+        return self.base.fingerprint, digest, repr(clip.range_s), repr(self.sampling), str(self.dtype)
+
+
+def _plan_clip(
+    sampling: Sampling, preprocessing: Preprocessing, clip: Clip, metadata: VideoMetadata
+) -> tuple[Plan, Preprocessing]:
+    """Plan the windows of a clip."""
+    return plan_part(sampling, sampling.window_s, *part_of(clip, metadata)), preprocessing

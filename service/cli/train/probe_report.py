@@ -1,0 +1,190 @@
+"""What training a probe says: the figures, the report as text and as JSON, and the card of the model.
+
+W windows, C clips, K classes.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from tubelet.models.spec import ModelSpec
+from tubelet.models.training.probe_fit import mean_by_clip
+from tubelet.service.cli.evaluation.measures import Interval, calibration, wilson_interval
+from tubelet.service.cli.train.data_checks import Finding
+
+_MAX_LISTED = 8  # findings of the data, as text; JSON has all
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a probe is worth on clips that it does not know; ``ece`` is the expected calibration error.
+
+    ``recalls`` has the share of each label's clips that are right, None where there are no clips of it.
+    """
+
+    clips: int
+    accuracy: float
+    interval: Interval
+    recalls: dict[str, float | None]
+    ece: float
+    ece_interval: Interval
+    ece_before: float  # without the temperature
+    window_ece: float
+    window_ece_before: float
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All that a run of training reports."""
+
+    spec: ModelSpec
+    folder: str
+    base: str
+    labels: dict[str, int]  # clips of each label
+    left_out: dict[str, str]
+    scenes: int
+    findings: tuple[Finding, ...]
+    background_apart: float
+    background_together: float
+    vectors: str
+    decay: float
+    temperature: float
+    folds: int
+    figures: Figures
+    test: Figures | None
+
+
+def measure(
+    calibrated: Tensor, fitted: Tensor, labels: Tensor, clips: Tensor, names: Sequence[str]
+) -> Figures:
+    """Compute the figures of logits, (W, K), with and without temperature, for labels and clips, (W,)."""
+    of_clip = {int(clip): int(label) for clip, label in zip(clips, labels, strict=True)}
+    logits, numbers = mean_by_clip(calibrated, clips)
+    before, _ = mean_by_clip(fitted, clips)
+    truth = np.array([of_clip[int(number)] for number in numbers])
+    is_right = logits.argmax(dim=1).numpy() == truth
+    recalls = {
+        name: float(is_right[truth == number].mean()) if (truth == number).any() else None
+        for number, name in enumerate(names)
+    }
+    measured = calibration(*_scores(logits, truth))
+    return Figures(
+        clips=len(truth),
+        accuracy=float(is_right.mean()),
+        interval=wilson_interval(int(is_right.sum()), len(truth)),
+        recalls=recalls,
+        ece=measured.ece,
+        ece_interval=measured.ece_interval,
+        ece_before=calibration(*_scores(before, truth)).ece,
+        window_ece=calibration(*_scores(calibrated, labels.numpy())).ece,
+        window_ece_before=calibration(*_scores(fitted, labels.numpy())).ece,
+    )
+
+
+def report_json(report: Report) -> dict[str, Any]:
+    """Return the object that ``--json`` prints."""
+    content = asdict(report)
+    del content["spec"]
+    model = {
+        "model": report.spec.name,
+        "version": report.spec.version,
+        "window_s": report.spec.sampling.window_s,
+    }
+    return model | content
+
+
+def report_lines(report: Report) -> list[str]:
+    """Return the report as lines of text."""
+    return [
+        *_data_lines(report),
+        f"a window: {report.spec.sampling.window_s:g} s, {report.spec.sampling.frames_per_window} frames; "
+        f"embedded by {report.base}",
+        f"probe: {report.vectors}, weight decay {report.decay:g}, temperature {report.temperature:.3g}",
+        f"on scenes that it does not know ({report.folds} parts in turn): {_accuracy(report.figures)}",
+        *(f"  {name}: {_share(recall)}" for name, recall in report.figures.recalls.items()),
+        f"calibration error of clips {report.figures.ece:.3f} ({_span(report.figures.ece_interval)}), "
+        f"{report.figures.ece_before:.3f} before; of windows {report.figures.window_ece:.3f}, "
+        f"{report.figures.window_ece_before:.3f} before",
+        *([f"on the test split: {_accuracy(report.test)}"] if report.test else []),
+        f"wrote {report.spec.name} {report.spec.version} to {report.folder}",
+        f"  tubelet classify clip.mp4 --model {report.spec.name}",
+        "  tubelet serve",
+    ]
+
+
+def _data_lines(report: Report) -> list[str]:
+    """Return the lines on the data."""
+    counts = ", ".join(f"{name} {count}" for name, count in report.labels.items())
+    findings = [f"note: {finding.sentence}" for finding in report.findings[:_MAX_LISTED]]
+    if len(report.findings) > _MAX_LISTED:
+        findings.append(f"note: {len(report.findings) - _MAX_LISTED} more; --json lists them all")
+    total = sum(report.labels.values())
+    return [
+        f"{total} clips: {counts}",
+        *(f"left out {name}: {reason}" for name, reason in report.left_out.items()),
+        *findings,
+        f"{report.scenes} scenes; the background alone (the nearest median picture) has "
+        f"{report.background_apart:.2f} right with scenes kept apart, {report.background_together:.2f} by "
+        f"clip; the most frequent label {max(report.labels.values()) / total:.2f}",
+    ]
+
+
+def model_card(report: Report) -> str:
+    """Return the text of CARD.md."""
+    spec = report.spec
+    lines = [
+        f"# {spec.name} {spec.version}",
+        "",
+        spec.description,
+        "",
+        f"- Base: {report.base}, licence {spec.licence}; its spatial stage is unchanged",
+        f"- Head: a linear probe on {report.vectors}, weight decay {report.decay:g}",
+        f"- Temperature: {report.temperature:.4g}, part of the head's weights",
+        f"- A window: {spec.sampling.frames_per_window} frames over {spec.sampling.window_s:g} s",
+        "",
+        "## Data and figures",
+        "",
+        *(
+            f"- {line}" if not line.startswith("  ") else f"  - {line.strip()}"
+            for line in _data_lines(report)
+        ),
+        f"- On scenes that it does not know, {report.folds} parts in turn: {_accuracy(report.figures)}",
+        *(f"  - {name}: {_share(recall)}" for name, recall in report.figures.recalls.items()),
+        *([f"- On the test split: {_accuracy(report.test)}"] if report.test else []),
+        "",
+        "## Limits",
+        "",
+        "Scenes are groups that the data names, else clips with like pictures: two recordings of one place "
+        "may count as two scenes. Intervals take clips as independent; clips of one scene are not.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def count_labels(labels: Sequence[str]) -> dict[str, int]:
+    """Count the clips of each label, in the order of labels."""
+    return dict(sorted(Counter(labels).items()))
+
+
+def _scores(logits: Tensor, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the scores of the best labels, and whether they are right: (N, K), (N,) -> (N,), (N,)."""
+    scores, best = logits.softmax(dim=1).max(dim=1)
+    return scores.numpy().astype(float), best.numpy() == truth
+
+
+def _accuracy(figures: Figures) -> str:
+    """Format an accuracy with its interval."""
+    return f"{figures.accuracy:.3f} of {figures.clips} clips ({_span(figures.interval)}, 95 %)"
+
+
+def _share(recall: float | None) -> str:
+    """Format the share of a label's clips that are right."""
+    return "no clips" if recall is None else f"{recall:.3f}"
+
+
+def _span(interval: Interval) -> str:
+    """Format an interval."""
+    return f"{interval[0]:.3f} to {interval[1]:.3f}"

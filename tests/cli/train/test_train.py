@@ -1,0 +1,151 @@
+"""``tubelet train`` on rendered clips: a model that serves, and a sentence for what cannot be trained."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from tests.support.sample_clip import town
+from tests.support.videos import render
+from tubelet.models.repository.repository import ModelStore
+from tubelet.service.cli.app import app
+
+SCENES, FRAMES = 5, 12
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Class folders: the camera pans, or stands still, over five towns."""
+    folder = tmp_path_factory.mktemp("clips")
+    for scene in range(SCENES):
+        picture = np.asarray(town(480, 300, seed=scene))
+        for label, step in (("pans", 14), ("stands", 0)):
+            (folder / label).mkdir(exist_ok=True)
+
+            def draw(number: int, picture: np.ndarray = picture, step: int = step) -> np.ndarray:
+                left = 20 + step * number
+                return picture[100:220, left : left + 200].copy()
+
+            render(folder / label / f"{scene}.mp4", FRAMES, size=(200, 120), draw=draw)
+    return folder
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty store of models, and an empty cache."""
+    monkeypatch.setenv("TUBELET_MODELS__STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("TUBELET_DECODE__WORKERS", "2")
+    return tmp_path / "store"
+
+
+def train(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, ["train", *map(str, arguments)])
+
+
+def report(done: Result) -> dict[str, Any]:
+    assert done.exit_code == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_trained_model_classifies_clips(clips: Path, store: Path, tmp_path: Path) -> None:
+    done = train(clips, "--name", "moves", "--json")
+    said = report(done)
+    assert "camera-motion, which knows motion in 48 x 48 pixels and no objects" in done.stderr
+    assert said["labels"] == {"pans": SCENES, "stands": SCENES}
+    assert said["scenes"] >= SCENES
+    assert said["figures"]["accuracy"] >= 0.9
+    low, high = said["figures"]["interval"]
+    assert low < said["figures"]["accuracy"] <= high
+    assert said["window_s"] == pytest.approx(FRAMES / 10, abs=0.05)
+
+    entry = ModelStore(store).find("moves")
+    assert entry.spec.labels == ("pans", "stands")
+    assert entry.spec.provenance is not None
+    assert entry.spec.provenance.source == "tubelet train, probe on camera-motion 1.1.0"
+    assert "Temperature: " in (entry.folder / "CARD.md").read_text()
+    for label in ("pans", "stands"):
+        answer = CliRunner().invoke(
+            app, ["classify", str(clips / label / "0.mp4"), "--model", "moves", "--json"]
+        )
+        assert json.loads(answer.stdout)["labels"][0]["label"] == label
+
+    # The name is taken now; with --replace, embeddings come from the cache.
+    taken = train(clips, "--name", "moves")
+    assert taken.exit_code == 1
+    assert "moves 1 is already in the store: choose another version, or give --replace" in taken.stderr
+    again = train(clips, "--name", "moves", "--replace")
+    assert again.exit_code == 0
+    assert "tubelet classify clip.mp4 --model moves" in again.stdout
+
+
+def test_parts_of_one_file_a_test_split_and_bad_videos(clips: Path, store: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.mp4").write_text("not a video")
+    lines = ["path,label,start,end,group,split"]
+    for scene in range(SCENES):
+        split = "test" if scene == 0 else "train"
+        for label in ("pans", "stands"):
+            lines += [f"{clips}/{label}/{scene}.mp4,{label},0.1,1.1,town {scene},{split}"]
+    lines += [f"{tmp_path}/bad.mp4,pans,,,elsewhere,", f"{clips}/pans/1.mp4,pans,9,10,town 1,"]
+    lines += [f"{clips}/pans/2.mp4,pans,1.1,3,town 2,"]
+    (tmp_path / "clips.csv").write_text("\n".join(lines))
+    said = report(train(tmp_path / "clips.csv", "--name", "parts", "--json"))
+    assert said["labels"] == {"pans": SCENES, "stands": SCENES}
+    assert said["scenes"] == SCENES
+    assert said["figures"]["clips"] == 2 * (SCENES - 1)
+    assert said["test"]["clips"] == 2
+    assert len(said["left_out"]) == 3
+    assert any("before the part ends at 3 s" in reason for reason in said["left_out"].values())
+    assert any("before the part starts at 9 s" in reason for reason in said["left_out"].values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        (("--name", "camera-motion"), 1, "camera-motion is the name of an embedded model"),
+        (("--name", "a/b"), 1, "a model's name and version are letters, digits"),
+        (("--name", "m", "--from", "nothing"), 1, "no model 'nothing' in the store"),
+        (("--name", "m", "--from", "camera-motion-stack"), 1, "a probe needs an image model"),
+        (
+            ("--name", "m", "--window", "99"),
+            1,
+            r"--window must be 1 to 4 s with the base camera-motion; found 99",
+        ),
+    ],
+)
+def test_what_cannot_be_trained_is_said(
+    clips: Path, store: Path, arguments: tuple[str, ...], status: int, says: str
+) -> None:
+    done = train(clips, *arguments)
+    assert done.exit_code == status
+    assert says in done.stderr
+    assert not store.exists()
+
+
+def test_data_that_no_model_can_be_trained_on(clips: Path, store: Path, tmp_path: Path) -> None:
+    one = tmp_path / "one"
+    shutil.copytree(clips / "pans", one / "pans")
+    done = train(one, "--name", "m", "--from", "camera-motion")
+    assert (done.exit_code, done.stderr) == (
+        2,
+        "all clips have the label 'pans': at least two labels are needed\n",
+    )
+    for label in ("a", "b"):
+        (one / label).mkdir()
+        (one / label / "bad.mp4").write_text(label)
+    shutil.rmtree(one / "pans")
+    done = train(one, "--name", "m", "--from", "camera-motion")
+    assert done.exit_code == 2
+    assert "none of the 2 clips can be decoded; a/bad.mp4: " in done.stderr
+    same = tmp_path / "same"
+    for label in ("a", "b"):
+        (same / label).mkdir(parents=True)
+        for number in range(3):
+            shutil.copy(clips / "stands" / "1.mp4", same / label / f"{number}.mp4")
+    done = train(same, "--name", "m", "--from", "camera-motion")
+    assert done.exit_code == 2
+    assert "the clips show 1 scenes; at least 3 are needed" in done.stderr
