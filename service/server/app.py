@@ -145,12 +145,8 @@ async def open_server(config: Config) -> AsyncIterator[RunningServer]:
         metrics.count_decoder_seconds(lambda: stages.decoders.busy_s)
         readiness.state = State.READY
         await health.set_ready(ready=True)
-        logger.info(
-            "ready after %.1f s: gRPC on port %d, metrics on port %d",
-            monotonic() - started,
-            port,
-            metrics_port,
-        )
+        ports = f"gRPC on port {port}{'' if mtls_port is None else f', mTLS on port {mtls_port}'}"
+        logger.info("ready after %.1f s: %s, metrics on port %d", monotonic() - started, ports, metrics_port)
         watching = asyncio.create_task(_unready_when(stages.is_over, health, readiness))
         try:
             yield RunningServer(

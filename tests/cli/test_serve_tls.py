@@ -1,5 +1,6 @@
 """``tubelet serve`` with a certificate, and what it says without one."""
 
+import re
 import signal
 from pathlib import Path
 from time import sleep
@@ -18,6 +19,8 @@ def test_serve_with_tls_says_so_and_reads_files_again(tmp_path: Path) -> None:
     variables = {
         "TUBELET_SERVER__TLS__CERTIFICATE": str(pair.certificate),
         "TUBELET_SERVER__TLS__KEY": str(pair.key),
+        "TUBELET_SERVER__TLS__CLIENT_CA": str(authority.ca),
+        "TUBELET_SERVER__MTLS_PORT": "0",
     }
     with log.open("w") as file, serving("--host", "localhost", log=file, **variables) as (process, target):
         port = target.rpartition(":")[2]
@@ -36,6 +39,7 @@ def test_serve_with_tls_says_so_and_reads_files_again(tmp_path: Path) -> None:
             with Client(f"{host}:{port}", tls=Tls(authority.ca, server_name="newer.example")) as client:
                 assert client.models()
     assert "no TLS" not in log.read_text()
+    assert re.search(rf"ready after .* s: gRPC on port {port}, mTLS on port \d+, metrics on", log.read_text())
 
 
 @pytest.mark.parametrize(
