@@ -11,6 +11,7 @@ COLUMNS = ("video", "start_s", "end_s", "rank", "label", "score")
 # A spreadsheet takes a cell that begins so for a formula, which may run programs or send data away (OWASP,
 # "CSV injection"); the wide signs are those of East Asian keyboards.
 _FORMULA_STARTS = tuple("=+-@＝＋－＠")
+_QUOTED_BREAKS = "\r\n"  # the writer puts a cell in quotes for the characters that end its lines
 
 
 def csv_header() -> str:
@@ -45,6 +46,11 @@ def _inert(text: str) -> str:
 
 def _lines(rows: Iterable[tuple[object, ...]]) -> str:
     """Return rows as lines."""
+    return "".join(map(_line, rows))
+
+
+def _line(row: tuple[object, ...]) -> str:
+    """Return a row as a line; a cell with a line feed or carriage return is in quotes."""
     file = StringIO(newline="")
-    csv.writer(file, lineterminator="\n").writerows(rows)
-    return file.getvalue()
+    csv.writer(file, lineterminator=_QUOTED_BREAKS).writerow(row)
+    return file.getvalue().removesuffix(_QUOTED_BREAKS) + "\n"

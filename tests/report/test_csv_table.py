@@ -39,6 +39,7 @@ def test_each_label_of_each_segment_is_a_row() -> None:
     [
         'quote " comma , semicolon ; tab \t',
         "two\nlines\r\nand a third",
+        "a carriage return \r alone",
         "x" * 10_000,
         "</script><b>",
         "größer 猫 \u202eright to left",
