@@ -1,6 +1,7 @@
 """The pages of ``tubelet classify --html``: one for each video, and an index beside several."""
 
 import json
+from asyncio import CancelledError
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ _BYTES_PER_MB = 1_000_000
 _BASE64_GROWTH = 4 / 3
 _MARGIN_BYTES = 1000  # for the element around a video, or the sentence in its place
 _INDEX = "index"
+_INTERRUPTED = "The page has pictures only: the command was interrupted before the video was converted."
 _MAX_INDEX_PICTURES_BYTES = 2_000_000  # of all pictures together, so that an index opens at once
 
 
@@ -107,15 +109,23 @@ class AnswerPages:
         row = replace(row, duration_ns=answer.metadata.duration_ns, picture=self._picture(answer))
         if answer.labels:
             row = replace(row, label=answer.labels[0].name, score=answer.labels[0].score)
-        if await self._add_page(source, answer):
+        try:
+            is_written = await self._add_page(source, answer)
+        except CancelledError:  # Ctrl-C, while the video was converted
+            self._add_row(source, row, self._write_page(source, answer, None, [_INTERRUPTED]))
+            raise
+        self._add_row(source, row, is_written)
+
+    def _add_row(self, source: Source, row: IndexRow, is_written: bool) -> None:
+        """Add the line of an answered video to the index."""
+        if is_written:
             self._rows[source] = replace(row, href=quote(self._paths[source].name))
         else:
             self._rows[source] = replace(row, note="its page could not be written", has_failed=True)
 
     async def _add_page(self, source: Source, answer: Classification) -> bool:
         """Write the page of a video, and return whether that succeeded."""
-        title, downloads = short_name(source.name), _downloads(source.name, answer)
-        page = render_video_page(title, answer, None, [], downloads)
+        page = _page(source, answer, None, [])
         room_bytes = self._options.max_bytes - len(page.encode(errors="backslashreplace"))
         if room_bytes < 0:
             limit = self._options.max_bytes / _BYTES_PER_MB
@@ -126,8 +136,7 @@ class AnswerPages:
             )
             return False
         if self._options.has_video:
-            video, notes = await self._find_video(source, room_bytes)
-            page = render_video_page(title, answer, video, notes, downloads)
+            return self._write_page(source, answer, *await self._find_video(source, room_bytes))
         return self._write(self._paths[source], page)
 
     async def _find_video(self, source: Source, room_bytes: int) -> tuple[PlayableVideo | None, list[str]]:
@@ -148,6 +157,12 @@ class AnswerPages:
             picture = b64encode(answer.thumbnails[len(answer.thumbnails) // 2].jpeg).decode()
         self._room_for_pictures -= len(picture)
         return picture if self._room_for_pictures >= 0 else ""
+
+    def _write_page(
+        self, source: Source, answer: Classification, video: PlayableVideo | None, notes: Sequence[str]
+    ) -> bool:
+        """Write the page of an answer, and return whether that succeeded."""
+        return self._write(self._paths[source], _page(source, answer, video, notes))
 
     def _write(self, path: Path, page: str) -> bool:
         """Write a page, and return whether that succeeded."""
@@ -176,6 +191,11 @@ def _named_row(source: Source) -> IndexRow:
     """Return a line with nothing but the name of a video, and where the video is."""
     name = short_name(source.name)
     return IndexRow(name, decodable(source.name).removesuffix(name) if source.name != STANDARD_INPUT else "")
+
+
+def _page(source: Source, answer: Classification, video: PlayableVideo | None, notes: Sequence[str]) -> str:
+    """Return the page of an answer."""
+    return render_video_page(short_name(source.name), answer, video, notes, _downloads(source.name, answer))
 
 
 def _downloads(source: str, answer: Classification) -> list[Download]:

@@ -129,7 +129,7 @@ async def _convert(
         content, complaint = await process.communicate(b"")
     if process.returncode:
         reason = complaint.decode(errors="replace").strip().rpartition("\n")[2]
-        raise NotPlayable(f"it cannot be encoded: {reason}")
+        raise NotPlayable(f"the video cannot be encoded: {reason}")
     _check_size(len(content), room_bytes)
     return PlayableVideo("video/mp4", content)
 
@@ -181,4 +181,4 @@ def _check_size(size_bytes: int, room_bytes: int) -> None:
     """
     if size_bytes > room_bytes:
         size, room = (value / _BYTES_PER_MB for value in (size_bytes, room_bytes))
-        raise NotPlayable(f"it has {size:.1f} MB, and the page has room for {max(room, 0):.1f} MB")
+        raise NotPlayable(f"the video has {size:.1f} MB, and the page has room for {max(room, 0):.1f} MB")

@@ -1,5 +1,6 @@
 """``tubelet classify --html``: which pages are written, what they hold, and what happens when that fails."""
 
+import asyncio
 import json
 import re
 import subprocess
@@ -10,12 +11,15 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from tests.report.test_video_page import embedded
+from tests.report.test_video_page import answer, embedded
 from tests.support.cli_process import TUBELET
 from tests.support.running_server import Served
 from tests.support.sample_clip import panning_clip
 from tests.support.videos import render
 from tubelet.service.cli.app import app
+from tubelet.service.cli.pages.answer_pages import AnswerPages, PageOptions
+from tubelet.service.cli.runs.video_sources import Source
+from tubelet.service.config.config import DecodeConfig
 
 
 @pytest.fixture
@@ -42,14 +46,14 @@ def held_video(page: str) -> tuple[str, bytes] | None:
 def test_a_page_holds_the_answer_the_video_and_pictures(served: Served, folder: Path) -> None:
     found = classify(served, "clips/a.mp4", "--json", "--html", "page.html")
     assert found.exit_code == 0
-    answer = json.loads(found.stdout)
-    assert "thumbnails" not in answer  # they are the page's
+    printed = json.loads(found.stdout)
+    assert "thumbnails" not in printed  # they are the page's
     page = Path("page.html").read_text()
     assert held_video(page) == ("video/mp4", Path("clips/a.mp4").read_bytes())
     assert len(embedded(page, "thumbnails")) > 0
     data: dict[str, Any] = embedded(page, "answer")
-    assert data["labels"][data["ranked"][0]] == answer["segments"][0]["labels"][0]["label"] == "pan_right"
-    assert data["scores"][0] == pytest.approx(answer["segments"][0]["labels"][0]["score"], abs=1e-4)
+    assert data["labels"][data["ranked"][0]] == printed["segments"][0]["labels"][0]["label"] == "pan_right"
+    assert data["scores"][0] == pytest.approx(printed["segments"][0]["labels"][0]["score"], abs=1e-4)
     assert [each["title"] for each in embedded(page, "downloads-data")] == ["JSON", "CSV", "SRT", "WebVTT"]
     assert re.search(r"<dt>Request id</dt><dd>[0-9a-f]{32}</dd>", page)
 
@@ -88,7 +92,7 @@ def test_a_page_says_why_it_has_pictures_only(served: Served, folder: Path) -> N
     assert found.exit_code == 0
     page = Path("page.html").read_text()
     assert held_video(page) is None
-    assert re.search(r"pictures only: it has [\d.]+ MB, and the page has room for 0\.0 MB", page)
+    assert re.search(r"pictures only: the video has [\d.]+ MB, and the page has room for 0\.0 MB", page)
 
     with open("clips/a.mp4", "rb") as video:
         command = [TUBELET, "classify", "-", "--server", served.target, "--html", "page.html"]
@@ -109,6 +113,23 @@ def test_answers_are_not_lost_when_a_page_cannot_be_written(served: Served, fold
     assert found.exit_code == 1
     assert json.loads(found.stdout)["labels"]
     assert "its page could not be written" in Path("pages/index.html").read_text()
+
+
+async def test_an_interrupted_conversion_leaves_a_page_with_pictures(folder: Path) -> None:
+    said: list[str] = []
+    sources = [Source("clips/a.avi")]
+    pages = AnswerPages(PageOptions(Path("pages")), sources, DecodeConfig(), said.append, said.append)
+    async with pages:
+        task = asyncio.create_task(pages.add(sources[0], answer()))
+        await asyncio.sleep(0)  # now the worker that decodes the video is starting
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    page = Path("pages/a.html").read_text()
+    assert held_video(page) is None
+    assert "The page has pictures only: the command was interrupted" in page
+    assert re.findall(r'href="([^"]*)"', Path("pages/index.html").read_text()) == ["a.html"]
+    assert not said
 
 
 @pytest.mark.parametrize(

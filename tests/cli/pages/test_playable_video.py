@@ -164,7 +164,7 @@ async def test_what_does_not_fit_or_decode_is_refused_with_a_sentence(
     videos: PlayableVideos, tmp_path: Path
 ) -> None:
     clip = render(tmp_path / "clip.mp4", 10)
-    with pytest.raises(NotPlayable, match=r"it has 0\.0 MB, and the page has room for 0\.0 MB"):
+    with pytest.raises(NotPlayable, match=r"the video has 0\.0 MB, and the page has room for 0\.0 MB"):
         await videos.make(str(clip), 100)
     (tmp_path / "text.avi").write_text("no video")
     with pytest.raises(NotPlayable, match="the file is not a video"):
