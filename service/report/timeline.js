@@ -77,7 +77,7 @@ class Timeline {
     const isFull = listed.length >= MOST_LANES;
     const more = document.querySelector("#more-lanes");
     more.hidden = left === 0 || isFull;
-    more.textContent = left > MORE_LANES ? `Show ${MORE_LANES} of ${left} more labels` : `Show ${left} more labels`;
+    more.textContent = left > MORE_LANES ? `Show ${MORE_LANES} of ${left} more labels` : `Show ${left} more label${left === 1 ? "" : "s"}`;
     const note = document.querySelector("#lanes-note");
     note.hidden = found.length > 0 ? left === 0 || !isFull : this.order.length === 0;
     note.textContent = found.length > 0
@@ -231,7 +231,7 @@ class Timeline {
   // The start of the next or previous segment; without one, a second away.
   #neighbour(time, direction) {
     const { starts, length } = this.answer;
-    const segment = this.answer.segmentAt(time + 1e-3);
+    const segment = this.answer.segmentAt(Math.min(time + 1e-3, this.answer.duration));
     const next = direction > 0 || time - starts[segment] > 0.05 ? segment + (direction > 0 ? 1 : 0) : segment - 1;
     return segment >= 0 && next >= 0 && next < length ? starts[next] : time + direction;
   }

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page
 
-from tests.support.browser import DESKTOP, PHONE, chromium, needs_chromium, opened, overflow
+from tests.support.browser import DESKTOP, PHONE, Theme, chromium, needs_chromium, opened, overflow
 from tubelet.service.cli.pages.answer_pages import IndexRow
 from tubelet.service.report.page import render_page, write_page
 
@@ -48,6 +48,15 @@ def test_header_sorts_by_its_column(browser: Browser, index: Path) -> None:
         assert names(page) == ["b9.mp4", "a.mp4", "b10.mp4"]
         page.get_by_role("button", name="Video", exact=True).click()
         assert names(page) == ["a.mp4", "b9.mp4", "b10.mp4"]  # numbers in names in their order
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_hint_of_a_search_field_has_the_colour_of_other_hints(
+    browser: Browser, index: Path, theme: Theme
+) -> None:
+    colour = "([selector, part]) => getComputedStyle(document.querySelector(selector), part).color"
+    with opened(browser, index, theme=theme) as page:
+        assert page.evaluate(colour, ["input", "::placeholder"]) == page.evaluate(colour, [".kicker", None])
 
 
 def test_search_field_filters_rows(browser: Browser, index: Path) -> None:
