@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from tubelet.service.cli.evaluation.dataset import InvalidDataset, LabelledVideo, read_labelled
+from tubelet.service.cli.evaluation.parquet_list import PARQUET, UnreadableTable, parquet_rows
 from tubelet.service.types.uri import is_uri
 
 TEST = "test"
@@ -30,10 +31,10 @@ class Clip(LabelledVideo):
 
 
 def read_clips(data: Path) -> tuple[Clip, ...]:
-    """Read clips from a folder of class folders, a list, or a CSV with a header and more columns.
+    """Read clips from a folder of class folders, a list, or a CSV or Parquet file with more columns.
 
-    The header has path and label. More columns are start and end, in seconds, group, and split: train, val or
-    test. Several parts of one video are one scene, unless the data names groups.
+    It has the columns path and label. More columns are start and end, in seconds, group, and split: train,
+    val or test. Several parts of one video are one scene, unless the data names groups.
 
     Raises:
         InvalidDataset: the data cannot be read; a value is not allowed; parts of a video overlap and have
@@ -51,26 +52,37 @@ def read_clips(data: Path) -> tuple[Clip, ...]:
 
 
 def _rows(file: Path) -> list[tuple[int, dict[str, str]]] | None:
-    """Return the number and columns of each line of a CSV with optional columns; None for other lists."""
-    try:
-        text = file.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise InvalidDataset(f"{file} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise InvalidDataset(f"{file} is neither a folder nor a list: {error}") from None
-    lines = csv.reader(StringIO(text, newline=""))
-    header = [name.strip().lower() for name in next(lines, [])]
+    """Return the number and columns of each line of a list with optional columns; None for other lists."""
+    if file.suffix.lower() == PARQUET:
+        try:
+            table = list(enumerate(parquet_rows(file), 1))
+        except (OSError, UnreadableTable):
+            return None  # whoever reads lists without these columns says why
+    else:
+        table = _csv_rows(file)
+    header = list(table[0][1]) if table else []
     if "label" not in header or not set(header) & set(_OPTIONAL):
         return None
     path = next((name for name in _PATH_NAMES if name in header), None)
     if path is None:
         raise InvalidDataset(f"{file}: the header has no column path; it has {', '.join(header)}")
-    rows = []
-    for row in lines:
-        values = dict(zip(header, (value.strip() for value in row), strict=False))
-        if any(values.values()):
-            rows.append((lines.line_num, values | {"path": values.get(path, "")}))
-    return rows
+    return [(number, row | {"path": row[path]}) for number, row in table if any(row.values())]
+
+
+def _csv_rows(file: Path) -> list[tuple[int, dict[str, str]]]:
+    """Return the number and the columns of each line of a CSV, whose first line is a header."""
+    try:
+        lines = csv.reader(StringIO(file.read_bytes().decode("utf-8-sig"), newline=""))
+        header = [name.strip().lower() for name in next(lines, [])]
+        empty = dict.fromkeys(header, "")
+        rows = [
+            (lines.line_num, empty | dict(zip(header, map(str.strip, row), strict=False))) for row in lines
+        ]
+    except OSError as error:
+        raise InvalidDataset(f"{file} cannot be read: {error.strerror}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InvalidDataset(f"{file} is neither a folder nor a list: {error}") from None
+    return rows or [(1, empty)]
 
 
 def _clip(file: Path, number: int, row: Mapping[str, str]) -> Clip:

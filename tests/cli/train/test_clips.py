@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from tubelet.service.cli.evaluation.dataset import InvalidDataset
@@ -71,3 +73,30 @@ def test_a_wrong_line_is_named(tmp_path: Path, rows: str, says: str) -> None:
 def test_a_header_without_paths_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidDataset, match="the header has no column path; it has name, label, group"):
         read_clips(listed(tmp_path, "name,label,group\n1.mp4,a,b\n"))
+
+
+def test_a_parquet_file_has_the_same_columns(tmp_path: Path) -> None:
+    table = pyarrow.table(
+        {"path": ["1.mp4", "2.mp4"], "label": ["a", "b"], "start": [0.5, None], "end": [2.0, None]}
+    )
+    pyarrow.parquet.write_table(table, tmp_path / "clips.parquet")
+    assert read_clips(tmp_path / "clips.parquet") == (
+        Clip("1.mp4 0.5-2 s", str(tmp_path / "1.mp4"), "a", "1.mp4", False, (0.5, 2.0)),
+        Clip("2.mp4", str(tmp_path / "2.mp4"), "b"),
+    )
+    (tmp_path / "clips.parquet").write_bytes(b"no table")
+    with pytest.raises(InvalidDataset, match="it is no Parquet file"):
+        read_clips(tmp_path / "clips.parquet")
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"path,label,group\n" + b"x" * 200_000])
+def test_a_file_that_is_no_list_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "clips.csv").write_bytes(content)
+    with pytest.raises(InvalidDataset, match=r"clips.csv is neither a folder nor a list"):
+        read_clips(tmp_path / "clips.csv")
+
+
+def test_a_list_that_is_missing_is_named(tmp_path: Path) -> None:
+    for name in ("none.csv", "none.parquet"):
+        with pytest.raises(InvalidDataset, match=f"{name} cannot be read: No such file"):
+            read_clips(tmp_path / name)
