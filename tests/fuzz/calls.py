@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from tests.support.raw_http2 import LIST_MODELS, Answer, RawHttp2, message
 
 _AT_ONCE = 64  # calls: gRPC answers malformed headers late, so that it pays less to try
 _OK, _UNKNOWN, _INTERNAL, _DATA_LOSS = 0, 2, 13, 15
+_LEAVING_S = 60.0  # for what the server holds of calls to go
 _OF_GRPC = "hpack_parser.cc"  # which says that headers are malformed, without their values
 
 
@@ -102,8 +104,13 @@ def run_calls(
     for connection in connections:
         connection.socket.close()
     _check_sound(server)
-    report.leaked_descriptors = server.process.num_fds() - descriptors
-    report.leaked_threads = server.process.num_threads() - threads
+    end_s = time.monotonic() + _LEAVING_S
+    while True:  # connections end, and idle threads of gRPC
+        report.leaked_descriptors = server.process.num_fds() - descriptors
+        report.leaked_threads = server.process.num_threads() - threads
+        if max(report.leaked_descriptors, report.leaked_threads) <= 0 or time.monotonic() > end_s:
+            break
+        time.sleep(0.1)
     _read_log(server, before, secrets, report)
     return report
 
