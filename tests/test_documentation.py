@@ -71,6 +71,8 @@ NOT_RUN = {
     "python -m tubelet.service.cli.training camera-motion --videos DIR": TIME,
     "python -m tests.bench.camera_moves --videos DIR --out runs/moves-test": TIME,
     "python -m tubelet.service.cli.training evaluate --videos DIR --clips runs/moves-test": TIME,
+    "python -m tubelet.service.cli.training moving-objects --family factorised": TIME,
+    "python -m tests.bench.faithful": TIME,
     "python -m tubelet.service.cli.training publish": "overwrites the embedded model",
     ".venv/bin/pytest -n 2 --dist loadfile": "runs this suite",
     ".venv/bin/pytest tests/pipeline tests/test_client.py": "runs this suite",

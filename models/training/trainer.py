@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import torch
 from einops import rearrange
@@ -50,15 +51,17 @@ class Recipe:
 
 
 Trainable = Factorised | ChannelStack | ViT
+"""The families that can have flow heads."""
+ModelT = TypeVar("ModelT", bound=VideoModel)
 
 
-class Trainer:
+class Trainer(Generic[ModelT]):
     """A model in training with its flow heads, its optimiser and the moving average of its weights.
 
     ``average`` is the model that is evaluated and published.
     """
 
-    def __init__(self, model: Trainable, heads: FlowHeads | None, recipe: Recipe) -> None:
+    def __init__(self, model: ModelT, heads: FlowHeads | None, recipe: Recipe) -> None:
         self.model, self.heads, self.recipe = model, heads, recipe
         self.average = copy.deepcopy(model).eval().requires_grad_(False)
         self.trained = nn.ModuleList([model] if heads is None else [model, heads])
@@ -104,13 +107,11 @@ class Trainer:
         dtype = self.recipe.dtype
         autocast = torch.autocast(batch.units.device.type, dtype, enabled=dtype != torch.float32)
         with autocast, sdpa_kernel(SDPBackend.MATH):
-            tokens = self.model.encode_tokens(batch.units.flatten(0, 1))
-            windows = rearrange(tokens[:, 0], "(b s) d -> b s d", b=len(batch.units))
-            logits = self.model.classify(windows).float()
+            logits, tokens = self._forward(batch)
         label = label_loss(logits, batch.labels)
         flow = torch.zeros(())
-        if self.heads is not None and batch.flow is not None:
-            flow = self.heads.loss(tokens.float(), batch.flow)
+        if self.heads is not None and batch.flow is not None and tokens is not None:
+            flow = self.heads.loss(tokens, batch.flow)
         self.optimiser.zero_grad()
         (label + FLOW_WEIGHT * flow).backward()
         nn.utils.clip_grad_norm_(self.trained.parameters(), self.recipe.clip_norm)
@@ -119,6 +120,14 @@ class Trainer:
         self._update_average()
         top1 = (logits.argmax(dim=1) == batch.labels).float().mean()
         return label.item(), flow.item(), top1.item()
+
+    def _forward(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Compute logits (B, K) and, in families that can have flow heads, tokens (B S, 1 + P, D)."""
+        if not isinstance(self.model, Factorised | ChannelStack | ViT):
+            return self.model(batch.units).float(), None
+        tokens = self.model.encode_tokens(batch.units.flatten(0, 1))
+        windows = rearrange(tokens[:, 0], "(b s) d -> b s d", b=len(batch.units))
+        return self.model.classify(windows).float(), tokens.float()
 
     def save(self, path: Path) -> None:
         """Write a checkpoint to resume from, atomically: beside ``path``, then renamed."""

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -15,6 +15,7 @@ from tubelet.models.families.factorised import Factorised
 from tubelet.models.repository.model_folder import write_folder
 from tubelet.models.repository.repository import ZOO, ModelStore
 from tubelet.models.spec import Family
+from tubelet.models.training import moving_objects
 from tubelet.models.training.card import Figures, spec_and_card
 from tubelet.models.training.init import drifting_gratings_, sine_positions_
 from tubelet.models.training.losses import FlowHeads
@@ -43,6 +44,13 @@ def _trainable(family: Family) -> Family:
     """Refuse a --family that has no recipe."""
     if family not in TASKS:
         raise typer.BadParameter(f"{family!r} has no recipe; these have: {', '.join(TASKS)}")
+    return family
+
+
+def _explained(family: Family) -> Family:
+    """Refuse a --family whose explanations are not tested."""
+    if family not in moving_objects.DIMS:
+        raise typer.BadParameter(f"{family!r} has no recipe; these have: {', '.join(moving_objects.DIMS)}")
     return family
 
 
@@ -84,6 +92,28 @@ def train(
     batches = DataLoader(moves, batch_size=None, sampler=range(trainer.step, recipe.steps), num_workers=1)
     trainer.fit(batches, folder / "checkpoint.pt", folder / "log.tsv")
     typer.echo(f"trained up to step {trainer.step}, in {folder / 'checkpoint.pt'}: evaluate it next")
+
+
+@app.command("moving-objects")
+@report_errors()
+def train_moving_objects(
+    family: Annotated[Family, typer.Option(callback=_explained, help="which family of model")] = "factorised",
+    runs: Runs = Path("runs"),
+    steps: Annotated[int, typer.Option(min=1, help="optimiser steps")] = moving_objects.RECIPE.steps,
+) -> None:
+    """Train a small model to test explanations on; an interrupted run resumes from its last checkpoint."""
+    torch.set_num_threads(1)
+    folder = runs / moving_objects.spec_of(family).name
+    folder.mkdir(parents=True, exist_ok=True)
+    recipe = replace(moving_objects.RECIPE, steps=steps)
+    trainer = moving_objects.start(family, recipe)
+    if (folder / "checkpoint.pt").is_file():
+        _resume(trainer, folder / "checkpoint.pt")
+        typer.echo(f"resuming from step {trainer.step} of {steps}, from {folder / 'checkpoint.pt'}")
+    batches = moving_objects.batches(family, recipe)
+    remaining = DataLoader(batches, batch_size=None, sampler=range(trainer.step, steps))
+    trainer.fit(remaining, folder / "checkpoint.pt", folder / "log.tsv")
+    typer.echo(f"trained up to step {trainer.step}, in {folder / 'checkpoint.pt'}")
 
 
 @app.command()
@@ -142,7 +172,7 @@ def publish(
     typer.echo(zoo / spec.name)
 
 
-def _trainer(task: Task, recipe: Recipe) -> Trainer:
+def _trainer(task: Task, recipe: Recipe) -> Trainer[Trainable]:
     """Build a trainer with an initialised model."""
     model, t = task.build(), task.sampling.frames_per_unit
     rows, columns = PREPROCESSING.height // PATCH, PREPROCESSING.width // PATCH
@@ -155,7 +185,7 @@ def _trainer(task: Task, recipe: Recipe) -> Trainer:
     return Trainer(model, FlowHeads(task.dims.embed_dim, t, rows, columns), recipe)
 
 
-def _resume(trainer: Trainer, checkpoint: Path) -> None:
+def _resume(trainer: Trainer[Any], checkpoint: Path) -> None:
     """Restore a trainer from a checkpoint; a damaged one is an error of the command line."""
     try:
         trainer.resume(checkpoint)
