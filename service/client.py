@@ -18,8 +18,8 @@ from tubelet.service.types.result import Classification
 from tubelet.service.types.target import parse_target
 from tubelet.service.types.tls import Tls
 from tubelet.service.types.token import Token
+from tubelet.service.wire.answer import classification_from_proto
 from tubelet.service.wire.channel import choose_tls, choose_token, open_channel, to_metadata
-from tubelet.service.wire.convert import classification_from_proto
 from tubelet.service.wire.events import Event, event_from_proto, with_embeddings
 from tubelet.service.wire.retry import Retries
 from tubelet.service.wire.status import ServerError, from_rpc_error

@@ -64,7 +64,8 @@ def test_all_kinds_of_calls_share_workers_and_models(video: Path, served: Served
         answers["vectors"] = [list(vectors.vectors.shape), vectors.start_s[-1], vectors.level.value]
         answers["model"] = tubelet.classify(video, model="camera-motion-stack").model
         answers["again"] = names(tubelet.classify(video, model="camera-motion"))
-        same = workers <= {child.pid for child in psutil.Process().children(recursive=True)}
+        # A busy pool may end a worker that stood in for another one, but a second pool would share none.
+        same = bool(workers & {child.pid for child in psutil.Process().children(recursive=True)})
         print(json.dumps({"answers": answers, "loads": loads, "workers": sorted(workers), "same": same}))
         """,
         video,

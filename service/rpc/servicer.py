@@ -35,18 +35,16 @@ from tubelet.service.types.result import (
     Segment,
 )
 from tubelet.service.types.video import VideoMetadata, to_ns
-from tubelet.service.wire.convert import (
+from tubelet.service.wire.answer import (
     activation_to_proto,
     classification_to_proto,
     metadata_to_proto,
-    model_from_proto,
-    options_from_proto,
     progress_to_proto,
     segment_to_proto,
-    to_duration,
-    uri_from_proto,
 )
 from tubelet.service.wire.embeddings import embeddings_to_proto
+from tubelet.service.wire.options import model_from_proto, options_from_proto, uri_from_proto
+from tubelet.service.wire.times import to_duration
 from tubelet.v1 import classification_pb2, model_pb2
 from tubelet.v1 import video_classifier_pb2 as pb
 from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierServicer

@@ -6,7 +6,7 @@ from dataclasses import replace
 from tubelet.service.types.embeddings import Embeddings, join
 from tubelet.service.types.result import Classification, Progress, Segment
 from tubelet.service.types.video import VideoMetadata
-from tubelet.service.wire.convert import (
+from tubelet.service.wire.answer import (
     classification_from_proto,
     metadata_from_proto,
     progress_from_proto,

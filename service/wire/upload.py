@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from tubelet.service.types.request import Options
 from tubelet.service.types.uri import is_uri
-from tubelet.service.wire.convert import options_to_proto
+from tubelet.service.wire.options import options_to_proto
 from tubelet.v1 import video_classifier_pb2 as pb
 
 Video = str | os.PathLike[str] | bytes | BinaryIO

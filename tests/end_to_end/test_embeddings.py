@@ -25,7 +25,7 @@ from tubelet.service.types.plan import Plan, SamplingGrid
 from tubelet.service.types.request import Options, Sliding, Views, WholeVideo, ranges_of_seconds
 from tubelet.service.types.result import Classification
 from tubelet.service.types.video import NS_PER_S
-from tubelet.service.wire.convert import classification_from_proto
+from tubelet.service.wire.answer import classification_from_proto
 from tubelet.v1 import classification_pb2
 from tubelet.v1 import video_classifier_pb2 as pb
 from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierStub

@@ -21,7 +21,7 @@ from tubelet.service.types.plan import Plan
 from tubelet.service.types.request import Options, Sliding
 from tubelet.service.types.result import Classification, Event, Label, Segment, ignore_event
 from tubelet.service.types.video import NS_PER_S, UnitFrames, VideoMetadata
-from tubelet.service.wire.convert import classification_from_proto
+from tubelet.service.wire.answer import classification_from_proto
 from tubelet.v1 import classification_pb2
 
 SEGMENTS = 1000

@@ -9,14 +9,13 @@ from tubelet.service.types.embeddings import EMBEDDING_DTYPES, EmbeddingLevel
 from tubelet.service.types.request import Options, Priority, Sliding, Views, WholeVideo
 from tubelet.service.types.result import Activation, Classification, Label, Progress, Segment
 from tubelet.service.types.video import Thumbnail, VideoMetadata
-from tubelet.service.wire.convert import (
+from tubelet.service.wire.answer import (
     classification_from_proto,
     classification_to_proto,
-    options_from_proto,
-    options_to_proto,
     progress_from_proto,
     progress_to_proto,
 )
+from tubelet.service.wire.options import options_from_proto, options_to_proto
 from tubelet.v1 import classification_pb2 as pb
 
 times = st.integers(0, 10**15)

@@ -10,8 +10,8 @@ from hypothesis.extra import numpy as arrays
 
 from tubelet.service.types.embeddings import EmbeddingDtype, EmbeddingLevel, Embeddings, join
 from tubelet.service.types.request import Options
-from tubelet.service.wire.convert import options_to_proto
 from tubelet.service.wire.embeddings import embeddings_from_proto, embeddings_to_proto
+from tubelet.service.wire.options import options_to_proto
 from tubelet.v1 import classification_pb2 as pb
 
 

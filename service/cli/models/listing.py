@@ -9,7 +9,7 @@ from rich.table import Table
 
 from tubelet.service.client import AsyncClient, Model
 from tubelet.service.config.config import Config
-from tubelet.service.wire.convert import activation_from_proto
+from tubelet.service.wire.answer import activation_from_proto
 
 if TYPE_CHECKING:
     from tubelet.models.repository.repository import ModelStore

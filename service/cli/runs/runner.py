@@ -22,8 +22,8 @@ from tubelet.service.types.result import Activation, Classification, Emit, Event
 from tubelet.service.types.tls import Tls
 from tubelet.service.types.token import BadToken, Token
 from tubelet.service.types.uri import Uri, is_covered, is_uri, parse_prefix
+from tubelet.service.wire.answer import activation_from_proto
 from tubelet.service.wire.connection_failure import SERVER_UNREACHABLE
-from tubelet.service.wire.convert import activation_from_proto
 from tubelet.service.wire.retry import Retries
 
 ClassifyVideo = Callable[[str, Options, Emit], Awaitable[Classification]]
