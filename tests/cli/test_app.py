@@ -108,7 +108,7 @@ def test_multi_view_gives_one_segment_and_excludes_windows(served: Served, clips
     ],
 )
 def test_conflicting_flags_are_named(flags: str, says: str) -> None:
-    done = CliRunner().invoke(app, ["classify", "x", *flags.split()], env={"TERMINAL_WIDTH": "200"})
+    done = CliRunner().invoke(app, ["classify", "x", *flags.split()], env={"COLUMNS": "200"})
     assert done.exit_code == 2
     message = " ".join(done.stderr.replace("\u2502", " ").split())  # without the box around it
     assert f"Invalid value: {says} " in message

@@ -23,7 +23,7 @@ COMMANDS = dict(commands(typer.main.get_command(app)))
 
 
 def page(*arguments: str) -> str:
-    done = CliRunner().invoke(app, arguments, env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"})
+    done = CliRunner().invoke(app, arguments, env={"COLUMNS": "80"})
     assert done.exit_code == 0, done.output
     return done.stdout
 
