@@ -173,6 +173,10 @@ class Metrics:
             layer.set_function(lambda protection=protection: protection in protections())
         self.registry.register(_Scraped(partial(_decoder_memory, process_ids)))
 
+    def watch_connections(self, count: Callable[[], Mapping[str, int]], limit: int) -> None:
+        """Count the connections to the ports of gRPC, by address, at every scrape."""
+        self.registry.register(_Scraped(partial(_connections, count, limit)))
+
     def count_decoder_seconds(self, busy_s: Callable[[], float]) -> None:
         """Read the time that decode workers have worked at every scrape."""
         self.registry.register(_Scraped(partial(_decoder_seconds, busy_s)))
@@ -266,6 +270,21 @@ def _decoder_seconds(busy_s: Callable[[], float]) -> Iterator[Metric]:
         "tubelet_decoder_busy_seconds",
         "Wall time in which decode workers worked, summed over workers.",
         value=busy_s(),
+    )
+
+
+def _connections(count: Callable[[], Mapping[str, int]], limit: int) -> Iterator[Metric]:
+    """Yield the gauges of the connections to each port of gRPC, and of their limit."""
+    found = GaugeMetricFamily(
+        "tubelet_connections", "Open connections to a port of gRPC, at an address.", labels=["address"]
+    )
+    for address, number in count().items():
+        found.add_metric([address], number)
+    yield found
+    yield GaugeMetricFamily(
+        "tubelet_connections_limit",
+        "server.max_connections: the most of tubelet_connections at each address and port.",
+        value=limit,
     )
 
 

@@ -80,7 +80,7 @@ class ServerConfig(Table):
     on."""
     max_connections: int = Field(default=4000, ge=1)
     """Most connections at a time to each port of gRPC, at each address. One more is closed at once. Each
-    holds about 30 KiB of memory, and an open file."""
+    holds an open file, and up to 48 KiB of memory with TLS."""
     max_calls_per_connection: int = Field(default=256, ge=1)
     """Most calls at a time on one connection. The client's library queues further ones."""
     keepalive_s: float = Field(default=60.0, ge=10)

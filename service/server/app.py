@@ -30,6 +30,7 @@ from tubelet.service.rpc.calls import Calls
 from tubelet.service.rpc.health import HEALTH_SERVICE, Health
 from tubelet.service.rpc.open_calls import OpenCalls
 from tubelet.service.rpc.servicer import SERVICE, Servicer, add_to
+from tubelet.service.server.connections import watch_connections
 from tubelet.service.server.identities import IdentitiesFile
 from tubelet.service.server.listening import bind_grpc, is_loopback, listed, resolve
 from tubelet.service.server.model_manager import ModelManager
@@ -138,6 +139,9 @@ async def open_server(config: Config) -> AsyncIterator[RunningServer]:
         stages = await stack.enter_async_context(open_stages(config, metrics))
         access = Access(identities and identities.current, keys and keys.tokens.name_of)
         calls = Calls(access, metrics, config.log.sample)
+        ports = [each for each in (port, mtls_port) if each is not None]
+        limit = config.server.max_connections
+        await stack.enter_async_context(watch_connections(addresses, ports, limit, metrics))
         servicer = Servicer(stages.pipeline, admission, metrics, calls, config.upload.idle_timeout_s)
         health = await stack.enter_async_context(_serving(server, config, servicer, calls))
         await _warm_up(stages.pipeline)
@@ -145,8 +149,8 @@ async def open_server(config: Config) -> AsyncIterator[RunningServer]:
         metrics.count_decoder_seconds(lambda: stages.decoders.busy_s)
         readiness.state = State.READY
         await health.set_ready(ready=True)
-        ports = f"gRPC on port {port}{'' if mtls_port is None else f', mTLS on port {mtls_port}'}"
-        logger.info("ready after %.1f s: %s, metrics on port %d", monotonic() - started, ports, metrics_port)
+        where = f"gRPC on port {port}{'' if mtls_port is None else f', mTLS on port {mtls_port}'}"
+        logger.info("ready after %.1f s: %s, metrics on port %d", monotonic() - started, where, metrics_port)
         watching = asyncio.create_task(_unready_when(stages.is_over, health, readiness))
         try:
             yield RunningServer(
