@@ -11,7 +11,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 
 from tubelet.service.cli.evaluation.dataset import InvalidDataset
 from tubelet.service.cli.train.clips import Clip
-from tubelet.service.cli.train.data_checks import Finding, check_labels, find_duplicates
+from tubelet.service.cli.train.data_checks import (
+    Finding,
+    check_labels,
+    check_test_split,
+    find_duplicates,
+)
 from tubelet.service.cli.train.scene_clusters import background_accuracy, find_scenes, median_pictures
 from tubelet.service.cli.train.survey import Survey, survey_clips
 from tubelet.service.config.config import DecodeConfig
@@ -52,6 +57,7 @@ def check_clips(clips: Sequence[Clip], config: DecodeConfig) -> Checked:
     labels = [clip.label for clip in survey.clips]
     findings = (
         *check_labels(survey.clips, scenes.tolist()),
+        *check_test_split(survey.clips, scenes.tolist()),
         *find_duplicates(survey.clips, survey.digests, survey.thumbnails),
     )
     background = (
@@ -70,7 +76,10 @@ def usable_labels(clips: Sequence[Clip], scenes: NDArray[np.int64]) -> tuple[str
     trained = [number for number, clip in enumerate(clips) if not clip.is_test]
     labels = sorted({clips[number].label for number in trained})
     if len(labels) < 2:
-        raise InvalidDataset(f"the clips that can be decoded have {len(labels)} labels: two are needed")
+        raise InvalidDataset(
+            f"the clips to train on that can be decoded have {len(labels)} labels: two are needed"
+            + (", beside those of the test split" if len(trained) < len(clips) else "")
+        )
     if unknown := {clip.label for clip in clips} - set(labels):
         raise InvalidDataset(f"the label {min(unknown)!r} is in the test split alone")
     if (count := len(set(scenes[trained].tolist()))) < MIN_SCENES:

@@ -2,10 +2,12 @@
 
 import csv
 import math
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import StringIO
-from itertools import pairwise
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 from tubelet.service.cli.evaluation.dataset import InvalidDataset, LabelledVideo, read_labelled
@@ -37,15 +39,18 @@ def read_clips(data: Path) -> tuple[Clip, ...]:
     val or test. Several parts of one video are one scene, unless the data names groups.
 
     Raises:
-        InvalidDataset: the data cannot be read; a value is not allowed; parts of a video overlap and have
-            different labels; a group is in training and in the test.
+        InvalidDataset: the data cannot be read; a value is not allowed; a video is at a URI; parts of a video
+            overlap and have different labels; a group is in training and in the test.
     """
     rows = None if data.is_dir() else _rows(data)
     if rows is None:
-        return tuple(Clip(each.name, each.video, each.label) for each in read_labelled(data))
+        clips = tuple(Clip(each.name, each.video, each.label) for each in read_labelled(data))
+        _check_paths(data, clips)
+        return clips
     clips = tuple(_clip(data, number, row) for number, row in rows)
     if not clips:
         raise InvalidDataset(f"{data} has a header, but names no videos")
+    _check_paths(data, clips)
     _check_parts(data, clips)
     _check_groups(data, clips)
     return clips
@@ -94,8 +99,8 @@ def _clip(file: Path, number: int, row: Mapping[str, str]) -> Clip:
     if split and split not in _SPLITS:
         raise InvalidDataset(f"{where}: split must be one of {', '.join(_SPLITS)}; found {split!r}")
     range_s = _range(where, row.get("start", ""), row.get("end", ""))
-    name = path if range_s is None else f"{path} {range_s[0]:g}-{range_s[1]:g} s"
-    video = path if is_uri(path) else str(file.parent / path)
+    name = path if range_s is None else f"{path} {range_s[0]:.12g}-{range_s[1]:.12g} s"
+    video = path if is_uri(path) else os.path.normpath(file.parent / path)
     group = row.get("group", "") or ("" if range_s is None else path)
     return Clip(name, video, label, group, split == TEST, range_s)
 
@@ -113,25 +118,46 @@ def _range(where: str, start: str, end: str) -> tuple[float, float] | None:
     return found
 
 
+def _check_paths(file: Path, clips: tuple[Clip, ...]) -> None:
+    """Refuse what cannot be the path of a file."""
+    for clip in clips:
+        if is_uri(clip.video):
+            raise InvalidDataset(
+                f"{file} names the URI {clip.video}: training reads files, download it first"
+            )
+        if "\0" in clip.video:
+            raise InvalidDataset(f"{file} names {clip.name!r}, which is no path of a file")
+
+
 def _check_parts(file: Path, clips: tuple[Clip, ...]) -> None:
     """Refuse a clip that is named twice, and parts of a video that overlap and have different labels."""
-    for one, other in _neighbours(clips):
-        (start, end), (next_start, next_end) = (each.range_s or (0.0, math.inf) for each in (one, other))
-        if (start, end) == (next_start, next_end):
-            raise InvalidDataset(f"{file} names {one.name} twice")
-        if next_start < end and one.label != other.label:
+    known: set[tuple[str, float, float]] = set()
+    for clip in clips:
+        if (key := (clip.video, *_part(clip))) in known:
+            raise InvalidDataset(f"{file} names {clip.name} twice")
+        known.add(key)
+    for one, other in _overlapping(clips):
+        if one.label != other.label:
             raise InvalidDataset(
                 f"{file}: {one.name} and {other.name} overlap, but have the labels {one.label!r} and "
                 f"{other.label!r}"
             )
 
 
-def _neighbours(clips: tuple[Clip, ...]) -> Iterator[tuple[Clip, Clip]]:
-    """Yield each two clips of one video that follow each other."""
-    ordered = sorted(clips, key=lambda each: (each.video, each.range_s or (0.0, math.inf)))
-    for one, other in pairwise(ordered):
-        if one.video == other.video:
-            yield one, other
+def _overlapping(clips: tuple[Clip, ...]) -> Iterator[tuple[Clip, Clip]]:
+    """Yield each part of a video with that earlier part of it which overlaps and ends last."""
+    ordered = sorted(clips, key=lambda each: (each.video, *_part(each)))
+    for _, parts in groupby(ordered, attrgetter("video")):
+        last: Clip | None = None
+        for part in parts:
+            if last is not None and _part(part)[0] < _part(last)[1]:
+                yield last, part
+            last = part if last is None else max(last, part, key=lambda each: _part(each)[1])
+
+
+def _part(clip: Clip) -> tuple[float, float]:
+    """Return the start and end of a clip in its video, seconds; the end of a whole video is infinite."""
+    return clip.range_s or (0.0, math.inf)
 
 
 def _check_groups(file: Path, clips: tuple[Clip, ...]) -> None:

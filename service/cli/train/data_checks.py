@@ -47,13 +47,13 @@ def check_labels(clips: Sequence[Clip], scenes: Iterable[int]) -> list[Finding]:
         if len(scenes_of[label]) < 2:
             findings.append(
                 Finding(
-                    f"label {label!r} has {count} clips, all of one scene: no figure can tell whether the "
+                    f"label {label!r} has {_clips(count)}, all of one scene: no figure can tell whether the "
                     "model knows the label or the scene",
                     of_label,
                 )
             )
         elif count < RARE:
-            findings.append(Finding(f"label {label!r} is rare: {count} clips", of_label))
+            findings.append(Finding(f"label {label!r} is rare: {_clips(count)}", of_label))
     return findings
 
 
@@ -81,3 +81,22 @@ def find_duplicates(
                 Finding(f"{clip.name} and {twin.name} have {how}{labels}", (clip.name, twin.name))
             )
     return findings
+
+
+def check_test_split(clips: Sequence[Clip], scenes: Iterable[int]) -> list[Finding]:
+    """Find clips of the test split that show a scene of the training clips."""
+    numbered = list(zip(clips, scenes, strict=True))
+    trained = {scene for clip, scene in numbered if not clip.is_test}
+    known = tuple(clip.name for clip, scene in numbered if clip.is_test and scene in trained)
+    if not known:
+        return []
+    sentence = (
+        f"{_clips(len(known))} of the test split, {known[0]} for one, show scenes that are in training, too: "
+        "the figures of the test split flatter the model"
+    )
+    return [Finding(sentence, known)]
+
+
+def _clips(count: int) -> str:
+    """Format a number of clips."""
+    return f"{count} clip" if count == 1 else f"{count} clips"

@@ -4,7 +4,7 @@ W windows, C clips, K classes.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -98,9 +98,9 @@ def report_json(report: Report) -> dict[str, Any]:
 
 
 def report_lines(report: Report) -> list[str]:
-    """Return the report as lines of text."""
+    """Return the report as lines of text, after those of ``check_lines``."""
     return [
-        *_data_lines(report),
+        *_count_lines(report),
         f"a window: {report.spec.sampling.window_s:g} s, {report.spec.sampling.frames_per_window} frames; "
         f"embedded by {report.base}",
         f"probe: {report.vectors}, weight decay {report.decay:g}, temperature {report.temperature:.3g}",
@@ -116,17 +116,21 @@ def report_lines(report: Report) -> list[str]:
     ]
 
 
-def _data_lines(report: Report) -> list[str]:
-    """Return the lines on the data."""
+def check_lines(left_out: Mapping[str, str], findings: Sequence[Finding]) -> list[str]:
+    """Return a line for each clip that is left out, and the lines on what stands out about the others."""
+    lines = [f"left out {name}: {reason}" for name, reason in left_out.items()]
+    lines += [f"note: {finding.sentence}" for finding in findings[:_MAX_LISTED]]
+    if len(findings) > _MAX_LISTED:
+        lines.append(f"note: {len(findings) - _MAX_LISTED} more; --json lists them all")
+    return lines
+
+
+def _count_lines(report: Report) -> list[str]:
+    """Return the lines on the labels and scenes."""
     counts = ", ".join(f"{name} {count}" for name, count in report.labels.items())
-    findings = [f"note: {finding.sentence}" for finding in report.findings[:_MAX_LISTED]]
-    if len(report.findings) > _MAX_LISTED:
-        findings.append(f"note: {len(report.findings) - _MAX_LISTED} more; --json lists them all")
     total = sum(report.labels.values())
     return [
         f"{total} clips: {counts}",
-        *(f"left out {name}: {reason}" for name, reason in report.left_out.items()),
-        *findings,
         f"{report.scenes} scenes; the background alone (the nearest median picture) has "
         f"{report.background_apart:.2f} right with scenes kept apart, {report.background_together:.2f} by "
         f"clip; the most frequent label {max(report.labels.values()) / total:.2f}",
@@ -150,7 +154,7 @@ def model_card(report: Report) -> str:
         "",
         *(
             f"- {line}" if not line.startswith("  ") else f"  - {line.strip()}"
-            for line in _data_lines(report)
+            for line in (*_count_lines(report), *check_lines(report.left_out, report.findings))
         ),
         f"- On scenes that it does not know, {report.folds} parts in turn: {_accuracy(report.figures)}",
         *(f"  - {name}: {_share(recall)}" for name, recall in report.figures.recalls.items()),

@@ -30,6 +30,7 @@ from tubelet.service.cli.train.embeddings import Embedder
 from tubelet.service.cli.train.probe_report import (
     Figures,
     Report,
+    check_lines,
     count_labels,
     measure,
     model_card,
@@ -80,6 +81,9 @@ def train_probe(request: Request, config: Config, *, as_json: bool) -> None:
     folder = config.models.store / request.name / request.version
     _check_name(request, base, clips, folder)
     checked = check_clips(clips, config.decode)
+    for line in check_lines(checked.survey.left_out, checked.findings):
+        notes.print(line)
+    usable_labels(checked.survey.clips, checked.scenes)
     sampling = window_sampling(base, checked.survey.lengths_s, request.window_s)
     dtype = choose_dtype("fp32" if config.engine.precision == "int8" else config.engine.precision, _CPU)
     windows = _embed(checked.survey, Embedder(base, sampling, dtype, default_cache()), config.decode)
@@ -188,7 +192,9 @@ def _embed(survey: Survey, embedder: Embedder, config: DecodeConfig) -> dict[str
     """Return the embeddings (W, S, D) of the windows of each clip."""
 
     def leave_out(clip: LabelledVideo, error: Exception) -> None:
-        survey.left_out[clip.name] = " ".join(str(error).split())
+        left_out = {clip.name: " ".join(str(error).split())}
+        survey.left_out.update(left_out)
+        notes.print(*check_lines(left_out, ()))
 
     with progress(f"embedding with {embedder.base.spec.name}", len(survey.clips)) as advance:
         return embedder.embed(survey.clips, survey.digests, config, advance, leave_out)

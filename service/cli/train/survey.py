@@ -66,7 +66,8 @@ def part_of(clip: LabelledVideo, metadata: VideoMetadata) -> tuple[int, int]:
     """Return the start and end of a clip in its video, nanoseconds.
 
     Raises:
-        ClientError: the video ends before the part starts, or more than a tenth of the part before its end.
+        ClientError: the video ends before the part starts, or more than a tenth of the part before its end;
+            the part has no length.
     """
     if not isinstance(clip, Clip) or clip.range_s is None:
         return 0, metadata.duration_ns
@@ -76,7 +77,10 @@ def part_of(clip: LabelledVideo, metadata: VideoMetadata) -> tuple[int, int]:
         raise ClientError(f"the video ends at {duration_s:.3g} s, before the part starts at {start_s:g} s")
     if end_s < math.inf and end_s - duration_s > _MISSING * (end_s - start_s):
         raise ClientError(f"the video ends at {duration_s:.3g} s, before the part ends at {end_s:g} s")
-    return to_ns(start_s), min(metadata.duration_ns, to_ns(min(end_s, duration_s)))
+    start, end = to_ns(start_s), min(metadata.duration_ns, to_ns(min(end_s, duration_s)))
+    if start >= end:
+        raise ClientError(f"the part from {start_s:g} to {end_s:g} s is shorter than a nanosecond")
+    return start, end
 
 
 def _plan_thumbnails(

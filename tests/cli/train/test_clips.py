@@ -59,7 +59,12 @@ def test_parts_groups_and_splits_whatever_the_line_ends(tmp_path: Path) -> None:
         ("1.mp4,a,x,1,,", "line 2: start and end are seconds; found 'x' and '1'"),
         ("1.mp4,a,2,1,,", "line 2: a part must end after its start; found '2' to '1'"),
         ("1.mp4,a,0,2,,\n1.mp4,b,1,3,,", "1.mp4 0-2 s and 1.mp4 1-3 s overlap, .* labels 'a' and 'b'"),
+        ("1.mp4,a,0,9,,\n1.mp4,a,1,2,,\n1.mp4,b,3,4,,", "1.mp4 0-9 s and 1.mp4 3-4 s overlap"),
+        ("1.mp4,a,0,2,,\nx/../1.mp4,b,1,3,,", "1.mp4 0-2 s and x/../1.mp4 1-3 s overlap"),
         ("1.mp4,a,,,,\n1.mp4,a,,,,", "names 1.mp4 twice"),
+        ("1.mp4,a,0,9,,\n1.mp4,a,1,2,,\n1.mp4,a,1,2,,", "names 1.mp4 1-2 s twice"),
+        ("http://host/1.mp4,a,,,,", "names the URI http://host/1.mp4: training reads files"),
+        ("1\0.mp4,a,,,,", r"names '1\\x00.mp4', which is no path of a file"),
         ("1.mp4,a,,,g,train\n2.mp4,a,,,g,test", "g is both in training and in the test split"),
         ("1.mp4,a,0,1,,train\n1.mp4,a,1,2,,test", "1.mp4 is both in training and in the test split"),
         ("", "has a header, but names no videos"),
@@ -68,6 +73,17 @@ def test_parts_groups_and_splits_whatever_the_line_ends(tmp_path: Path) -> None:
 def test_a_wrong_line_is_named(tmp_path: Path, rows: str, says: str) -> None:
     with pytest.raises(InvalidDataset, match=says):
         read_clips(listed(tmp_path, f"path,label,start,end,group,split\n{rows}\n"))
+
+
+def test_urls_in_a_list_without_more_columns_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidDataset, match=r"names the URI http://host/1.mp4: training reads files"):
+        read_clips(listed(tmp_path, "http://host/1.mp4,a\n2.mp4,b\n"))
+
+
+def test_parts_of_long_videos_have_names_of_their_own(tmp_path: Path) -> None:
+    rows = "path,label,start,end\n1.mp4,a,36000.125,36001.5\n1.mp4,a,36000.126,36001.5\n"
+    first, second = read_clips(listed(tmp_path, rows))
+    assert (first.name, second.name) == ("1.mp4 36000.125-36001.5 s", "1.mp4 36000.126-36001.5 s")
 
 
 def test_a_header_without_paths_is_refused(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """What stands out about labels and pictures before training."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from tubelet.service.cli.train.clips import Clip
-from tubelet.service.cli.train.data_checks import RARE, check_labels, find_duplicates
+from tubelet.service.cli.train.data_checks import RARE, check_labels, check_test_split, find_duplicates
 
 
 def clip(name: str, label: str, range_s: tuple[float, float] | None = None) -> Clip:
@@ -15,7 +17,7 @@ def test_labels_that_differ_by_case_are_rare_or_of_one_scene() -> None:
     clips += [clip("x", "fight"), clip("y", "fight"), clip("z", "calm")]
     said = [finding.sentence for finding in check_labels(clips, range(len(clips)))]
     assert said[0] == "the labels 'Fight' and 'fight' differ by case or blanks alone, and are kept apart"
-    assert said[1].startswith("label 'calm' has 1 clips, all of one scene")
+    assert said[1].startswith("label 'calm' has 1 clip, all of one scene")
     assert said[2] == "label 'fight' is rare: 2 clips"
     assert len(said) == 3
 
@@ -37,3 +39,11 @@ def test_equal_files_and_nearly_equal_pictures_are_found() -> None:
         ("1 and 4 have nearly the same pictures, but the labels 'a' and 'b'", ("1", "4")),
         ("3 and 4 have nearly the same pictures, but the labels 'a' and 'b'", ("3", "4")),
     ]
+
+
+def test_scenes_of_the_test_split_that_training_knows_are_found() -> None:
+    clips = [clip("1", "a"), replace(clip("2", "a"), is_test=True), replace(clip("3", "b"), is_test=True)]
+    (found,) = check_test_split(clips, [0, 0, 1])
+    assert found.clips == ("2",)
+    assert found.sentence.startswith("1 clip of the test split, 2 for one, show scenes that are in training")
+    assert check_test_split(clips, [0, 1, 1]) == []

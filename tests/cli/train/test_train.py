@@ -91,14 +91,18 @@ def test_parts_of_one_file_a_test_split_and_bad_videos(clips: Path, store: Path,
         for label in ("pans", "stands"):
             lines += [f"{clips}/{label}/{scene}.mp4,{label},0.1,1.1,town {scene},{split}"]
     lines += [f"{tmp_path}/bad.mp4,pans,,,elsewhere,", f"{clips}/pans/1.mp4,pans,9,10,town 1,"]
-    lines += [f"{clips}/pans/2.mp4,pans,1.1,3,town 2,"]
+    lines += [f"{clips}/pans/2.mp4,pans,1.1,3,town 2,", f"{clips}/pans/3.mp4,pans,0,1e-12,town 3,"]
     (tmp_path / "clips.csv").write_text("\n".join(lines))
-    said = report(train(tmp_path / "clips.csv", "--name", "parts", "--json"))
+    done = train(tmp_path / "clips.csv", "--name", "parts", "--json")
+    said = report(done)
+    notes = done.stderr.index("note: label 'pans' is rare")
+    assert notes < done.stderr.index("embedding with"), "what stands out is said before the long part"
     assert said["labels"] == {"pans": SCENES, "stands": SCENES}
     assert said["scenes"] == SCENES
     assert said["figures"]["clips"] == 2 * (SCENES - 1)
     assert said["test"]["clips"] == 2
-    assert len(said["left_out"]) == 3
+    assert len(said["left_out"]) == 4
+    assert any("shorter than a nanosecond" in reason for reason in said["left_out"].values())
     assert any("before the part ends at 3 s" in reason for reason in said["left_out"].values())
     assert any("before the part starts at 9 s" in reason for reason in said["left_out"].values())
 
