@@ -12,6 +12,7 @@ from rich.console import Console
 
 from tubelet.service.cli.output import labels_text, metadata_text, segment_text, stages_text
 from tubelet.service.cli.pages.answer_pages import AnswerPages, PageOptions
+from tubelet.service.cli.runs.output_paths import check_paths
 from tubelet.service.cli.runs.runner import open_remote
 from tubelet.service.cli.runs.video_sources import Source
 from tubelet.service.config.config import Config
@@ -49,6 +50,8 @@ async def run_demo(video: str | None, config: Config, console: Console, html: Pa
     """
     if video is not None:
         _check(video)
+    if html is not None:
+        check_paths(PageOptions(html).single_files)
     async with AsyncExitStack() as stack:
         clip = video or stack.enter_context(as_file(SAMPLE_CLIP))
         with console.status("loading models, starting decode workers, warming up"):

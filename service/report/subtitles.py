@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from html import escape
 
 from tubelet.service.report.merged_segments import Line, MergedSegment, merge_segments
+from tubelet.service.report.own_files import WEBVTT_START
 from tubelet.service.report.text import printable
 from tubelet.service.types.result import Classification, Label
 
@@ -36,7 +37,7 @@ def srt_text(answer: Classification) -> str:
 
 def webvtt_text(answer: Classification) -> str:
     """Return the labels of a video as a file of WebVTT subtitles."""
-    return "WEBVTT\n\n" + "".join(
+    return WEBVTT_START + "".join(
         f"{_time(cue.start_ms, '.')} --> {_time(cue.end_ms, '.')}\n{escape(cue.text, quote=False)}\n\n"
         for cue in _cues(answer)
     )

@@ -1,5 +1,6 @@
 """Pages: their policy, their escaping, how they are written."""
 
+import os
 import re
 from base64 import b64encode
 from hashlib import sha256
@@ -79,12 +80,13 @@ def test_a_value_that_a_template_lacks_is_an_error() -> None:
 
 def test_a_page_is_written_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "pages" / "clip.html"
-    write_page(path, "one \ud800")
-    assert path.read_text(encoding="utf-8") == r"one \ud800"
-    path.with_name("clip.html.part").mkdir()
+    write_page(path, _page() + "\ud800")
+    before = path.read_text(encoding="utf-8")
+    assert before.endswith(r"\ud800")
+    path.with_name(f".clip.html.{os.getpid()}.part").mkdir()
     with pytest.raises(OSError, match="part"):
-        write_page(path, "two")
-    assert path.read_text(encoding="utf-8") == r"one \ud800"
+        write_page(path, _page("two"))
+    assert path.read_text(encoding="utf-8") == before
 
 
 def _source(text: str) -> str:

@@ -100,4 +100,4 @@ def test_long_label_is_cut_and_no_segment_is_a_valid_file(tmp_path: Path, write,
     path.write_text(write(answer_of((0, NS_PER_S, "x" * 10_000))))
     ((_, _, text),) = cues_by_ffmpeg(path)
     assert text == f"{'x' * 99}… 0.50"
-    assert write(answer_of()) == {"srt": "", "vtt": "WEBVTT\n\n"}[suffix]
+    assert write(answer_of()) == {"srt": "", "vtt": "WEBVTT\n\nNOTE Labels by tubelet\n\n"}[suffix]

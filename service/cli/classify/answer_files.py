@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from tubelet.service.cli.runs.output_paths import paths_in
+from tubelet.service.cli.runs.output_paths import check_paths, paths_in
 from tubelet.service.cli.runs.results_log import append_whole
 from tubelet.service.cli.runs.runner import Answer, Failure
 from tubelet.service.cli.runs.video_sources import Source
@@ -61,6 +61,13 @@ class AnswerFiles:
         self._table = None if options.csv is None else _Table(options.csv, report, continues=continues)
 
     def __enter__(self) -> "AnswerFiles":
+        """Begin the table.
+
+        Raises:
+            OSError: subtitles would replace a file that tubelet did not write.
+        """
+        for paths in self._paths.values():
+            check_paths(paths.values())
         if self._table is not None:
             self._table.open()
         return self

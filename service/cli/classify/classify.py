@@ -81,6 +81,7 @@ async def classify_all(
     Raises:
         BrokenPipeError: the reader of standard output has gone.
         ResultsMismatch, ResultsInUse, OSError: ``output.out`` names a file of something else, or no file.
+        OSError: a page or subtitles would replace a file that tubelet did not write.
         OSError, MissingExtra: ``output.embeddings`` cannot be created.
         ServerError: no server answers; the segments so far are printed.
         tubelet.models.errors.UnknownModel: ``output`` names a file of one model, and there is no such model.
@@ -99,12 +100,13 @@ async def classify_all(
                 except UnwritableResults as error:
                     problem, output = error, replace(output, out=None, as_json=True)
             run = _Run(sources, jobs, output, log, errors)
+            if output.pages is not None:
+                run.pages = AnswerPages(output.pages, named, config.decode, run.report_lost_results, run.say)
+                run.pages.check()
+                options = replace(options, thumbnails=MAX_THUMBNAILS)
             run.files = stack.enter_context(
                 AnswerFiles(output.files, named, run.report_lost_results, continues=bool(log and log.done))
             )
-            if output.pages is not None:
-                run.pages = AnswerPages(output.pages, named, config.decode, run.report_lost_results, run.say)
-                options = replace(options, thumbnails=MAX_THUMBNAILS)
             if output.embeddings is not None:
                 embeddings = EmbeddingsFile(output.embeddings, run.say, run.report_lost_results)
                 run.embeddings = stack.enter_context(embeddings)

@@ -195,7 +195,10 @@ def classify(
         typer.Option(metavar="low|normal|high", help="Scheduling priority on a busy server."),
     ] = "normal",
 ) -> None:
-    """Classify videos. One failed video does not stop the others; the exit status is then 1."""
+    """Classify videos. One failed video does not stop the others; the exit status is then 1.
+
+    --html, --srt and --vtt replace files that tubelet wrote, and no others.
+    """
     from tubelet.service.cli.classify.answer_files import FileOptions
     from tubelet.service.cli.classify.classify import OutputOptions, classify_all
     from tubelet.service.cli.pages.answer_pages import PageOptions

@@ -13,6 +13,7 @@ from tubelet.service.cli.evaluation.comparison import (
 )
 from tubelet.service.cli.evaluation.page import MAX_CLIPS, encode_thumbnails, left_out, save_page, shorten
 from tubelet.service.cli.evaluation.report_text import comparison_text, windowing_text
+from tubelet.service.cli.runs.output_paths import check_paths
 from tubelet.service.report.page import render_page
 
 
@@ -23,6 +24,8 @@ def print_comparison(a: Path, b: Path, html: Path | None, *, as_json: bool) -> N
         InvalidComparison: they cannot be read, or have no video in common, or other labels.
         OSError: ``html`` cannot be written.
     """
+    if html is not None:
+        check_paths([html])
     found = compare(read_evaluation(a), read_evaluation(b))
     if as_json:
         print(json.dumps(comparison_json(found), ensure_ascii=False))

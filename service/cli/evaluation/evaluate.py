@@ -26,6 +26,7 @@ from tubelet.service.cli.evaluation.page import by_importance
 from tubelet.service.cli.evaluation.report import make_report
 from tubelet.service.cli.evaluation.report_text import multi_label_note
 from tubelet.service.cli.runs.live_region import LiveRegion
+from tubelet.service.cli.runs.output_paths import check_paths
 from tubelet.service.cli.runs.progress import RunProgress
 from tubelet.service.cli.runs.results_log import ResultsLog, open_results
 from tubelet.service.cli.runs.runner import (
@@ -100,6 +101,8 @@ async def run_evaluation(
         ServerError, UnknownModel: there is no such server or model, or the server is gone; the answers so far
             are kept.
     """
+    if output.html is not None:
+        check_paths([output.html])
     videos = [replace(video, name=decodable(video.name)) for video in read_labelled(data)]
     model = await find_model(server, config, requested.model, requested.version)
     if len(model.labels) == 1:

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from tubelet.service.cli.output import answer_json
 from tubelet.service.cli.pages.playable_video import NotPlayable, PlayableVideos
-from tubelet.service.cli.runs.output_paths import file_name, paths_in, short_name
+from tubelet.service.cli.runs.output_paths import check_paths, file_name, paths_in, short_name
 from tubelet.service.cli.runs.runner import Answer, Failure
 from tubelet.service.cli.runs.video_sources import STANDARD_INPUT, Source
 from tubelet.service.config.config import DecodeConfig
@@ -92,13 +92,28 @@ class AnswerPages:
         self._rows = {source: _row_before(source, path) for source, path in self._paths.items()}
         self._room_for_pictures = _MAX_INDEX_PICTURES_BYTES
 
+    def check(self) -> None:
+        """Check that the pages and the index may be written.
+
+        Raises:
+            OSError: one would replace a file that tubelet did not write.
+        """
+        check_paths(self._paths.values())
+        if not self._options.single_files:
+            check_paths([self._index_path])
+
+    @property
+    def _index_path(self) -> Path:
+        """The path of the index."""
+        return self._options.path / f"{_INDEX}.html"
+
     async def __aenter__(self) -> "AnswerPages":
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._videos.__aexit__()
         if not self._options.single_files:
-            self._write(self._options.path / f"{_INDEX}.html", self._index())
+            self._write(self._index_path, self._index())
 
     async def add(self, source: Source, answer: Answer) -> None:
         """Write the page of an answer; a failure has only a line of the index."""

@@ -1,10 +1,11 @@
-"""Names of the files that a command writes for its videos, one beside another in a folder."""
+"""Files that a command writes for its videos: their names in a folder, and whether they may be written."""
 
 import re
 from collections.abc import Collection, Iterable
 from pathlib import Path, PurePath
 
 from tubelet.service.cli.runs.video_sources import STANDARD_INPUT, Source
+from tubelet.service.report.own_files import check_replaceable
 from tubelet.service.report.text import decodable
 from tubelet.service.types.uri import is_uri
 
@@ -28,6 +29,19 @@ def paths_in(
         used.add(name.lower())
         paths[source] = folder / f"{name}{suffix}"
     return paths
+
+
+def check_paths(paths: Iterable[Path]) -> None:
+    """Check, before the work, that none of ``paths`` names a file that tubelet did not write, or no file.
+
+    Raises:
+        OSError: one does; the message is a sentence.
+    """
+    for path in paths:
+        try:
+            check_replaceable(path)
+        except OSError as error:
+            raise OSError(f"cannot write {path}: {error.strerror}") from error
 
 
 def file_name(source: str) -> str:

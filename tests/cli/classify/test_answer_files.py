@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tests.support.cli_process import TUBELET
 from tests.support.running_server import Served
 from tests.support.sample_clip import panning_clip
 from tubelet.service.cli.app import app
+from tubelet.service.report.csv_table import csv_header
 
 
 @pytest.fixture
@@ -55,7 +57,7 @@ def test_files_of_one_video_agree_with_its_json(served: Served, folder: Path) ->
     ] == labels
     ((start, end, text),) = cues_by_ffmpeg(Path("new/out.srt"))
     assert (start, end, text.split()[0]) == (0.0, 2.0, answer["segments"][0]["labels"][0]["label"])
-    assert Path("new/out.VTT").read_text().startswith("WEBVTT\n\n00:00:00.000 --> 00:00:02.000\npan_right 0.")
+    assert re.search(r"\n\n00:00:00.000 --> 00:00:02.000\npan_right 0\.", Path("new/out.VTT").read_text())
 
 
 def test_files_of_several_videos_have_their_own_names(served: Served, folder: Path) -> None:
@@ -92,8 +94,6 @@ def test_one_file_for_several_videos_is_refused(served: Served, folder: Path) ->
         ("--csv", "videos", "cannot write videos: Is a directory"),
         ("--csv", "videos/bad.mp4", "videos/bad.mp4 is no table of tubelet's; name another --csv"),
         ("--csv", "videos/bad.mp4/x.csv", "cannot write videos/bad.mp4/x.csv: "),
-        ("--srt", "videos/bad.mp4", "cannot write videos/bad.mp4/clip.srt: "),
-        ("--vtt", "videos/bad.mp4/x.vtt", "cannot write videos/bad.mp4/x.vtt: "),
         ("--vtt", "/proc/x.vtt", "cannot write /proc/x.vtt: "),
     ],
 )
@@ -105,6 +105,48 @@ def test_file_that_cannot_be_written_loses_no_answer(
     assert says in done.stderr
     assert json.loads(done.stdout)["segments"]
     assert Path("videos/bad.mp4").read_text() == "not a video"
+
+
+def test_only_files_of_tubelet_are_replaced(served: Served, folder: Path) -> None:
+    files = ("--srt", "x", "--vtt", "x", "--html", "x", "--no-video", "--threshold")
+    assert classify(served, "videos/one/clip.mp4", *files, "0.1").exit_code == 0
+    before = Path("x/clip.srt").read_text()
+    assert classify(served, "videos/one/clip.mp4", *files, "1").exit_code == 0  # without any cue
+    assert Path("x/clip.srt").read_text() == "" != before
+    assert classify(served, "videos/one/clip.mp4", *files, "0.1").exit_code == 0
+    assert Path("x/clip.srt").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("option", "path", "says"),
+    [
+        ("--srt", "clip.srt", "cannot write clip.srt: it exists, and tubelet did not write it"),
+        ("--srt", ".", "cannot write clip.srt: it exists, and tubelet did not write it"),
+        ("--vtt", ".", "cannot write clip.vtt: it exists, and tubelet did not write it"),
+        ("--html", "index.html", "cannot write index.html: it exists, and tubelet did not write it"),
+        ("--html", ".", "cannot write index.html: it exists, and tubelet did not write it"),
+        ("--srt", "videos/bad.mp4", "videos/bad.mp4/clip.srt: videos/bad.mp4 is a file, not a folder"),
+        ("--vtt", "videos/bad.mp4/x.vtt", "videos/bad.mp4/x.vtt: videos/bad.mp4 is a file, not a folder"),
+        ("--html", "videos/bad.mp4/new", "videos/bad.mp4/new/clip.html: videos/bad.mp4 is a file, not a"),
+        ("--srt", "folder.srt", "cannot write folder.srt: it is a folder"),
+    ],
+)
+def test_other_files_are_refused_before_the_work(
+    served: Served, folder: Path, option: str, path: str, says: str
+) -> None:
+    Path("clip.srt").write_text("1\n00:00:01,000 --> 00:00:02,000\nBy hand.\n\n")
+    Path("clip.vtt").write_text("WEBVTT\n\n00:01.000 --> 00:02.000\nBy hand.\n")
+    Path("index.html").write_text("<!doctype html>\n<title>By hand</title>")
+    Path("all.csv").write_text(csv_header() + "kept")
+    Path("folder.srt").mkdir()
+    before = {each: each.read_bytes() for each in folder.glob("*.*") if each.is_file()}
+    asked = served.metric("tubelet_requests_total", method="ClassifyStreaming")
+    done = classify(served, "videos/one/clip.mp4", option, path, "--csv", "all.csv")
+    assert done.exit_code == 1
+    assert says in done.stderr
+    assert done.stdout == ""
+    assert {each: each.read_bytes() for each in folder.glob("*.*") if each.is_file()} == before
+    assert served.metric("tubelet_requests_total", method="ClassifyStreaming") == asked
 
 
 def test_full_disk_leaves_whole_rows(served: Served, folder: Path) -> None:

@@ -1,0 +1,64 @@
+"""Files that tubelet wrote are told from all others."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.report.test_subtitles import answer_of
+from tests.report.test_video_page import HOSTILE
+from tubelet.service.report.own_files import check_replaceable
+from tubelet.service.report.page import render_page, write_page
+from tubelet.service.report.subtitles import srt_text, webvtt_text
+from tubelet.service.types.video import NS_PER_S
+
+CUE = "1\n00:00:01,000 --> 00:00:02,000\npan_left 0.50\n\n"
+
+
+@pytest.mark.parametrize("name", [*HOSTILE, "größer\n\n猫"])
+@pytest.mark.parametrize("write", [srt_text, webvtt_text])
+def test_subtitles_with_any_label_are_replaced(tmp_path: Path, write, name: str) -> None:
+    answer = answer_of((0, NS_PER_S, name), (NS_PER_S, 200 * 3600 * NS_PER_S, "after"))
+    for _ in range(2):
+        write_page(tmp_path / "labels", write(answer))
+
+
+def test_a_page_with_any_title_is_replaced(tmp_path: Path) -> None:
+    for _ in range(2):
+        write_page(
+            tmp_path / "page",
+            render_page("index.html", ["table.js"], title="".join(HOSTILE), rows=[], note=""),
+        )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "by hand",
+        "<!doctype html>\n<title>By hand</title>",
+        "<html>",
+        "WEBVTT\n\n00:01.000 --> 00:02.000\nBy hand 0.50\n",
+        CUE + "2\n00:00:03,000 --> 00:00:04,000\nBy hand.\n\n",
+        CUE + "2\n00:00:03,000 --> 00:00:04,000\nBy hand 0.50\nand more\n\n",
+        CUE.replace("\n", "\r\n"),
+        CUE + "\n",
+        CUE[:-1],
+    ],
+)
+def test_any_other_file_is_kept(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "file"
+    path.write_text(text, newline="")
+    with pytest.raises(FileExistsError, match="it exists, and tubelet did not write it"):
+        write_page(path, "")
+    assert path.read_bytes() == text.encode()
+
+
+def test_a_file_where_a_folder_must_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    check_replaceable(tmp_path / "file")  # nothing is in it
+    check_replaceable(tmp_path / "new" / "folder" / "file")
+    with pytest.raises(NotADirectoryError, match="file is a file, not a folder"):
+        check_replaceable(tmp_path / "file" / "new" / "page.html")
+    with pytest.raises(IsADirectoryError, match="it is a folder"):
+        check_replaceable(tmp_path)
+    with pytest.raises(FileExistsError):
+        check_replaceable(Path("/dev/null"))
