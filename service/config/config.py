@@ -254,9 +254,11 @@ class LogConfig(Table):
     """`text`: a line for each record, for people. `json`: an object a line, for collectors."""
     level: Literal["debug", "info", "warning", "error"] = "info"
     """Lowest level of the records. Calls that succeed are `info`, those that fail `warning`, those that
-    fail with `INTERNAL` `error`."""
+    fail with `INTERNAL` `error`. So `warning` has no line for successes, and `error` none for failures but
+    those."""
     sample: float = Field(default=1.0, ge=0, le=1)
-    """Share of the calls that succeed which have a line. Calls that fail always have one."""
+    """Share of the calls that succeed which have a line. Calls that fail have one whatever this is, unless
+    `log.level` is `error`."""
 
 
 class Config(BaseSettings):

@@ -160,6 +160,15 @@ def test_only_the_sample_of_successes_is_logged_but_every_failure(lines: Next) -
         assert [lines()[0]["rpc"] for _ in range(3)] == ["Classify"] * 3
 
 
+def test_level_error_leaves_out_failures_that_are_not_the_servers(caplog: pytest.LogCaptureFixture) -> None:
+    for level, number in ((logging.ERROR, 0), (logging.WARNING, 1)):
+        with caplog.at_level(level, "tubelet.call"), serving() as served, Client(served.target) as client:
+            with pytest.raises(ServerError):
+                client.classify(NOT_A_VIDEO)
+            assert client.models()
+        assert len([each for each in caplog.records if each.name == "tubelet.call"]) == number
+
+
 def test_a_video_at_a_uri_has_its_etag(lines: Next) -> None:
     clip = panning_clip(1.0)
     with (
