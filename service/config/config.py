@@ -24,13 +24,13 @@ from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    TomlConfigSettingsSource,
 )
 
 from tubelet.service.config.access import AccessConfig
 from tubelet.service.config.cores import usable_cores
 from tubelet.service.config.environment import PREFIX, check_variables, variables_in_force
 from tubelet.service.config.problems import BadConfig, problems
+from tubelet.service.config.sources import Environment, File
 from tubelet.service.config.table import Table
 from tubelet.service.config.tls import ClientConfig, TlsConfig
 from tubelet.service.types.model_ref import ModelRef
@@ -287,7 +287,7 @@ class Config(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Return the sources of values, the strongest first: flags, environment, file."""
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+        return init_settings, Environment(settings_cls), File(settings_cls)
 
 
 def load_config(path: Path | None = None, **flags: Any) -> Config:

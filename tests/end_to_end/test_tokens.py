@@ -156,6 +156,42 @@ def test_no_error_of_the_configuration_repeats_a_token(client: dict[str, object]
     assert ALICE not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("file", "environment", "flags", "text", "token_file"),
+    [
+        ("", {"TOKEN": "env"}, {"token_file": Path("flag")}, "", Path("flag")),
+        ("", {"TOKEN_FILE": "env"}, {"token": "flag"}, "flag", None),
+        ('token = "file"', {"TOKEN_FILE": "env"}, {}, "", Path("env")),
+        ('token_file = "file"', {"TOKEN": "env"}, {}, "env", None),
+        ('token_file = "file"', {"TOKEN": ""}, {}, "", Path("file")),
+        ('token = "file"', {"TOKEN": "env"}, {"token_file": Path("flag")}, "", Path("flag")),
+        ('token_file = "file"', {"CA": "env"}, {"ca": Path("flag")}, "", Path("file")),
+    ],
+)
+def test_a_token_of_the_stronger_source_is_sent_in_whichever_form(
+    file: str,
+    environment: dict[str, str],
+    flags: dict[str, object],
+    text: str,
+    token_file: Path | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / "tubelet.toml"
+    path.write_text(f"[client]\n{file}\n")
+    for key, value in environment.items():
+        monkeypatch.setenv(f"TUBELET_CLIENT__{key}", value)
+    token = load_config(path, client=flags).client.chosen_token
+    assert token == Token(text, token_file)
+
+
+def test_two_tokens_of_one_source_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUBELET_CLIENT__TOKEN", ALICE)
+    monkeypatch.setenv("TUBELET_CLIENT__TOKEN_FILE", "alice.token")
+    with pytest.raises(BadConfig, match="token and token_file exclude each other"):
+        load_config()
+
+
 def test_the_command_sends_a_token(guarded: Served, token_file: Path) -> None:
     """A wrong one ends it, however many videos there are."""
     other = token_file.with_name("other")
