@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -18,6 +18,9 @@ from tubelet.service.cli.errors import report_errors
 from tubelet.service.cli.help import Commands, examples
 from tubelet.service.config.identities import check_name, parse_identities
 from tubelet.service.config.problems import BadConfig
+
+if TYPE_CHECKING:
+    from tempfile import _TemporaryFileWrapper
 
 token_app = Commands(help="Make tokens for clients of a server.")
 
@@ -97,7 +100,7 @@ def _added(file: Path, name: str, table: str) -> Iterator[None]:
         )
     content = old + (b"\n" if old else b"") + table.encode()
     parse_identities(content, file)
-    with NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as new:
+    with _file_beside(target) as new:
         try:
             new.write(content)
             new.flush()
@@ -110,3 +113,15 @@ def _added(file: Path, name: str, table: str) -> Iterator[None]:
         except BaseException:
             os.unlink(new.name)
             raise
+
+
+def _file_beside(target: Path) -> "_TemporaryFileWrapper[bytes]":
+    """Make an empty file in the folder of ``target``.
+
+    Raises:
+        OSError: it cannot be made. The error names ``target``, which its reader knows.
+    """
+    try:
+        return NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False)
+    except OSError as error:
+        raise OSError(f"cannot write {target}: {target.parent}: {error.strerror}") from error

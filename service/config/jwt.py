@@ -23,7 +23,7 @@ class JwtConfig(Table):
     keys: str = ""
     """File, or `https://` URL, of the issuer's public keys (JWKS). A file is read again within seconds when
     it changes, both on SIGHUP."""
-    algorithms: tuple[Algorithm, ...] = Field(default=("RS256", "ES256"), min_length=1)
+    algorithms: tuple[Algorithm, ...] = ("RS256", "ES256")
     """Algorithms of signatures that are accepted; `EdDSA` is for Ed25519 keys."""
     claim: str = Field(default="sub", min_length=1)
     """Claim with the name of the identity, which needs a table in `server.access.identities`."""
@@ -34,6 +34,14 @@ class JwtConfig(Table):
     max_keys_age_s: float = Field(default=86_400.0, gt=0)
     """Time for which keys are used that cannot be read again; at least twice `refresh_s`. Then no token of
     the issuer is accepted."""
+
+    @field_validator("algorithms")
+    @classmethod
+    def _is_not_empty(cls, algorithms: tuple[Algorithm, ...]) -> tuple[Algorithm, ...]:
+        """Check that there is one. A length of the field itself would also be wrong where each one is."""
+        if not algorithms:
+            raise ValueError("at least one algorithm is needed")
+        return algorithms
 
     @field_validator("keys")
     @classmethod

@@ -36,7 +36,7 @@ def _sentence(error: ErrorDetails, root: type[BaseModel], variables: Mapping[tup
     # Pydantic names the validators that it went through, too.
     key = [str(part) for part in error["loc"] if "[" not in str(part)]
     name, found = ".".join(key), f"; found {error['input']!r:.200}"
-    if key and key[0] == "client":  # perhaps a token
+    if key[:1] == ["client"] or isinstance(error["input"], dict):  # perhaps a token; all keys of a table
         found = ""
     if name in RENAMED_KEYS:
         what = f"renamed to {RENAMED_KEYS[name]}"

@@ -119,3 +119,11 @@ def test_a_folder_that_is_absent_is_a_sentence(tmp_path: Path) -> None:
     done = new("alice", "--file", str(tmp_path / "none" / "identities.toml"))
     assert (done.exit_code, done.stdout) == (1, "")
     assert "No such file or directory" in done.stderr
+
+
+def test_an_absent_folder_is_named_and_no_temporary_file(tmp_path: Path) -> None:
+    file = tmp_path / "absent" / "identities.toml"
+    done = new("alice", "--file", str(file))
+    assert done.exit_code != 0
+    assert not done.stdout
+    assert f"cannot write {file}: {file.parent}: No such file or directory" in " ".join(done.stderr.split())

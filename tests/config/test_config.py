@@ -50,6 +50,26 @@ def test_each_error_is_a_sentence_that_names_the_key(file: Path) -> None:
     ]
 
 
+def test_error_of_a_whole_table_does_not_repeat_its_keys(file: Path) -> None:
+    file.write_text("[server.tls]\ncertificate = 'a'\n[server.access.jwt]\nissuer = 'b'\n")
+    with pytest.raises(BadConfig) as caught:
+        load_config(file)
+    assert caught.value.problems == (
+        "server.tls: certificate and key need each other; only one of them is set",
+        "server.access.jwt: issuer needs audience and keys",
+    )
+
+
+def test_wrong_algorithm_is_one_error(file: Path) -> None:
+    file.write_text("[server.access.jwt]\nalgorithms = ['HS256']\n")
+    with pytest.raises(BadConfig, match="found 'HS256'") as caught:
+        load_config(file)
+    assert len(caught.value.problems) == 1
+    file.write_text("[server.access.jwt]\nalgorithms = []\n")
+    with pytest.raises(BadConfig, match="at least one algorithm is needed"):
+        load_config(file)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
