@@ -25,6 +25,7 @@ from tubelet.service.cli.classify.output import (
 from tubelet.service.cli.output import answer_json, failure_text
 from tubelet.service.cli.pages.answer_pages import AnswerPages, PageOptions
 from tubelet.service.cli.runs.interruption import INTERRUPTED, cancel_on_ctrl_c
+from tubelet.service.cli.runs.kept_answer import KeptAnswer
 from tubelet.service.cli.runs.live_region import LiveRegion
 from tubelet.service.cli.runs.progress import RunProgress
 from tubelet.service.cli.runs.results_log import ResultsLog, UnwritableResults, open_results
@@ -95,7 +96,9 @@ async def classify_all(
                 options = await _pin_version(options, server, config)
             if output.out is not None:
                 try:
-                    log = stack.enter_context(open_results(output.out, _settings(options), _is_failure))
+                    log = stack.enter_context(
+                        open_results(output.out, _settings(options), KeptAnswer.of_json)
+                    )
                     sources, failed_before = _resume(sources, log, output, errors)
                 except UnwritableResults as error:
                     problem, output = error, replace(output, out=None, as_json=True)
@@ -103,6 +106,10 @@ async def classify_all(
             if output.pages is not None:
                 run.pages = AnswerPages(output.pages, named, config.decode, run.report_lost_results, run.say)
                 run.pages.check()
+                if log is not None:
+                    todo = set(sources)
+                    kept = {each: log.done[decodable(each.name)] for each in named if each not in todo}
+                    run.pages.add_earlier(kept)
                 options = replace(options, thumbnails=MAX_THUMBNAILS)
             run.files = stack.enter_context(
                 AnswerFiles(output.files, named, run.report_lost_results, continues=bool(log and log.done))
@@ -129,6 +136,8 @@ async def classify_all(
                 except (CancelledError, ServerError):
                     run.interrupt()
                     raise
+            elif run.pages is not None:
+                run.pages.write_index()
             if run.embeddings is not None:
                 run.embeddings.close()
             run.summarise()
@@ -144,7 +153,7 @@ class _Run:
         sources: Sequence[Source],
         jobs: int,
         output: OutputOptions,
-        log: ResultsLog[bool] | None,
+        log: ResultsLog[KeptAnswer] | None,
         errors: Console,
     ) -> None:
         self.numbers = [number for number, source in enumerate(sources) if source.problem is None]
@@ -246,12 +255,12 @@ class _Run:
 
 
 def _resume(
-    sources: Sequence[Source], log: ResultsLog[bool], output: OutputOptions, errors: Console
+    sources: Sequence[Source], log: ResultsLog[KeptAnswer], output: OutputOptions, errors: Console
 ) -> tuple[Sequence[Source], int]:
     """Return the sources that have no result yet, and how many of the others failed."""
     todo = [source for source in sources if not _is_done(source, log, retry_failed=output.retry_failed)]
     is_todo = set(todo)
-    failed = sum(log.done[decodable(each.name)] for each in sources if each not in is_todo)
+    failed = sum(log.done[decodable(each.name)].has_failed for each in sources if each not in is_todo)
     if len(todo) < len(sources):
         note = f" ({failed} failed; --retry-failed classifies them again)" if failed else ""
         done = f"{len(sources) - len(todo)} of {len(sources)} videos are done already{note}"
@@ -301,12 +310,7 @@ def _seconds(time_ns: int | None) -> float | None:
     return None if time_ns is None else time_ns / NS_PER_S
 
 
-def _is_failure(result: dict[str, Any]) -> bool:
-    """Return whether a line of results is a failure."""
-    return "error" in result
-
-
-def _is_done(source: Source, log: ResultsLog[bool], *, retry_failed: bool) -> bool:
+def _is_done(source: Source, log: ResultsLog[KeptAnswer], *, retry_failed: bool) -> bool:
     """Return whether the results have an answer for the source; standard input is a new video each time."""
-    has_failed = log.done.get(decodable(source.name))
-    return source.name != STANDARD_INPUT and has_failed is not None and not (has_failed and retry_failed)
+    kept = log.done.get(decodable(source.name))
+    return source.name != STANDARD_INPUT and kept is not None and not (kept.has_failed and retry_failed)

@@ -3,13 +3,14 @@
 import json
 from asyncio import CancelledError
 from base64 import b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
 from tubelet.service.cli.output import answer_json
 from tubelet.service.cli.pages.playable_video import NotPlayable, PlayableVideos
+from tubelet.service.cli.runs.kept_answer import KeptAnswer
 from tubelet.service.cli.runs.output_paths import check_paths, file_name, paths_in, short_name
 from tubelet.service.cli.runs.runner import Answer, Failure
 from tubelet.service.cli.runs.video_sources import STANDARD_INPUT, Source
@@ -27,6 +28,7 @@ _BYTES_PER_MB = 1_000_000
 _BASE64_GROWTH = 4 / 3
 _MARGIN_BYTES = 1000  # for the element around a video, or the sentence in its place
 _INDEX = "index"
+_MAX_NAMED = 5  # missing pages in a sentence
 _INTERRUPTED = "The page has pictures only: the command was interrupted before the video was converted."
 _MAX_INDEX_PICTURES_BYTES = 2_000_000  # of all pictures together, so that an index opens at once
 
@@ -112,6 +114,34 @@ class AnswerPages:
 
     async def __aexit__(self, *_: object) -> None:
         await self._videos.__aexit__()
+        self.write_index()
+
+    def add_earlier(self, answers: Mapping[Source, KeptAnswer]) -> None:
+        """Add the lines of videos that an earlier run answered, and report which of their pages are missing.
+
+        What was kept of an answer has neither the pictures nor the facts that a page shows.
+        """
+        missing = list[Path]()
+        for source, kept in answers.items():
+            row, path = self._rows[source], self._paths[source]
+            if kept.has_failed:
+                self._rows[source] = replace(row, href="", note=kept.error, has_failed=True)
+                continue
+            note = "" if row.href else "its page is missing"
+            label = {"label": kept.label, "score": kept.score, "duration_ns": kept.duration_ns}
+            self._rows[source] = replace(row, note=note, **label)
+            if not row.href:
+                missing.append(path)
+        if missing:
+            named = ", ".join(map(str, missing[:_MAX_NAMED]))
+            more = f" and {len(missing) - _MAX_NAMED} more" if len(missing) > _MAX_NAMED else ""
+            self._report(
+                f"missing: {named}{more}; the answers are of an earlier run, which kept no pictures: "
+                "run the command without --out to make these pages"
+            )
+
+    def write_index(self) -> None:
+        """Write the page that lists all others, if there is one."""
         if not self._options.single_files:
             self._write(self._index_path, self._index())
 

@@ -79,7 +79,30 @@ def test_a_later_run_keeps_the_links_of_an_earlier_one(served: Served, folder: P
     classify(served, *arguments[:1], *arguments[2:])
     assert re.findall(r'href="([^"]*)"', Path("pages/index.html").read_text()) == ["a.html"]
     classify(served, *arguments)
-    assert re.findall(r'href="([^"]*)"', Path("pages/index.html").read_text()) == ["a.html", "a-2.html"]
+    index = Path("pages/index.html").read_text()
+    assert re.findall(r'href="([^"]*)"', index) == ["a.html", "a-2.html"]
+    assert len(re.findall(r">0:00:0\d\.\d</td>", index)) == 2
+
+
+def test_a_missing_page_of_an_earlier_run_is_reported(served: Served, folder: Path) -> None:
+    arguments = ("-r", "clips", "--out", "out.jsonl", "--html", "pages", "--no-video")
+    classify(served, *arguments)
+    Path("pages/a-2.html").unlink()
+    again = classify(served, *arguments)
+    assert again.exit_code == 1
+    assert "missing: pages/a-2.html; the answers are of an earlier run" in again.stderr
+    index = Path("pages/index.html").read_text()
+    assert re.findall(r'href="([^"]*)"', index) == ["a.html"]
+    assert "its page is missing" in index
+    assert "the file is not a video" in index
+    kept = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()[1:]]
+    for best in (each["labels"][0] for each in kept if "labels" in each):
+        row = rf'{best["label"]}</bdi></td>\s*<td class="num" data-value="{best["score"]}">'
+        assert re.search(row, index)
+
+    Path("single").mkdir()
+    single = ("clips/a.mp4", "--out", "out.jsonl", "--html", "single/page.html")
+    assert "missing: single/page.html" in classify(served, *single).stderr
 
 
 def test_a_page_says_why_it_has_pictures_only(served: Served, folder: Path) -> None:
