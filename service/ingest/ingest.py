@@ -52,7 +52,7 @@ class Ingest:
             UriNotAllowed, UriNotFound, FetchFailed, EmptyUpload, StorageFull, QuotaExceeded.
         """
         if not isinstance(video, Uri):
-            chunks = _digested(_counted(video, meter), timings.arrived)
+            chunks = _digested(_counted(video, meter, timings.arrived), timings.arrived)
             async with self._received(chunks, "upload", timings) as file:
                 yield file
             return
@@ -63,7 +63,8 @@ class Ingest:
                     yield opened
                 case Streamed(chunks, etag):
                     timings.arrived.etag = etag
-                    async with self._received(_counted(chunks, meter), "fetch", timings) as file:
+                    counted = _counted(chunks, meter, timings.arrived)
+                    async with self._received(counted, "fetch", timings) as file:
                         yield file
                 case _:
                     timings.arrived.etag = opened.etag
@@ -83,7 +84,7 @@ class Ingest:
             finally:
                 coming.cancel()
                 await asyncio.wait([coming])
-                _count_bytes(stage, file.arrived_bytes, timings)
+                _count_bytes(stage, timings.arrived.bytes, timings)
 
     @asynccontextmanager
     async def _fetched(
@@ -98,9 +99,10 @@ class Ingest:
                 _count_bytes("fetch", file.fetched_bytes, timings)
 
 
-async def _counted(chunks: AsyncIterator[Piece], meter: Meter) -> AsyncIterator[Piece]:
-    """Yield ``chunks``, which ``meter`` counts; raises as it does."""
+async def _counted(chunks: AsyncIterator[Piece], meter: Meter, arrived: Arrived) -> AsyncIterator[Piece]:
+    """Yield ``chunks``, which ``arrived`` and ``meter`` count; raises as the latter does."""
     async for chunk in chunks:
+        arrived.bytes += len(chunk)
         meter.count_bytes(len(chunk))
         yield chunk
 

@@ -111,10 +111,6 @@ class Upload:
     def is_whole(self) -> bool:
         return self.size_bytes is not None
 
-    @property
-    def arrived_bytes(self) -> int:
-        return self._arrived
-
     async def wait(self, start: int, end: int) -> tuple[int, int]:
         """Wait for the byte at ``start`` or the end of the file; return the range [0, end) that has arrived.
 

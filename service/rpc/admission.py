@@ -99,6 +99,8 @@ class _Limiter:
         config, in_flight, of_client = self._config, self._by_client.total(), self._by_client[caller.name]
         quotas = caller.identity.quotas
         quota = quotas and quotas.videos_in_flight
+        if quota is not None:
+            _check_quota(caller.identity.name, quota, of_client, config.retry_after_s)
         if in_flight >= config.max_videos_in_flight:
             raise Overloaded(
                 f"{in_flight} videos are in flight, the limit is {config.max_videos_in_flight}; "
@@ -107,14 +109,13 @@ class _Limiter:
                 limit=config.max_videos_in_flight,
                 value=in_flight,
             )
-        if quota is not None:
-            _check_quota(caller.identity.name, quota, of_client, config.retry_after_s)
-        elif config.max_videos_per_client is not None and of_client >= config.max_videos_per_client:
+        of_each = config.max_videos_per_client if quota is None else None
+        if of_each is not None and of_client >= of_each:
             raise ClientOverloaded(
-                f"{of_client} videos of this client are in flight, its limit is "
-                f"{config.max_videos_per_client}; try again in {config.retry_after_s:g} s",
+                f"{of_client} videos of this client are in flight, its limit is {of_each}; "
+                f"try again in {config.retry_after_s:g} s",
                 retry_after_s=config.retry_after_s,
-                limit=config.max_videos_per_client,
+                limit=of_each,
                 value=of_client,
             )
 

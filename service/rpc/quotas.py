@@ -98,7 +98,7 @@ class Usage:
         bucket, wait_s = self.buckets[quota], waits[quota]
         if not bucket.limit:
             raise nothing_allowed(self.name, quota)
-        used = round(bucket.used(now))
+        used = _shown(quota, bucket.used(now))
         raise QuotaExceeded(
             f"{self.name} has used {used} of its quota {quota} of {bucket.limit}; {_again(wait_s)}",
             retry_after_s=wait_s,
@@ -196,6 +196,11 @@ def nothing_allowed(name: str, quota: str) -> QuotaExceeded:
 def _room(quota: Drained, bucket: Bucket) -> float:
     """Return the room that a video needs in the bucket of ``quota`` where it begins."""
     return 1 if quota == "videos_per_minute" else _LEAST_LEFT * bucket.limit
+
+
+def _shown(quota: Drained, used: float) -> str:
+    """Return what is used as text: device seconds with one decimal; a begun video or byte is a whole one."""
+    return f"{used:.1f}" if quota == "device_seconds_per_hour" else str(ceil(round(used, 3)))
 
 
 def _again(wait_s: float) -> str:

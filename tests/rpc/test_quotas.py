@@ -196,10 +196,22 @@ def test_device_seconds_delay_the_next_video_for_as_long_as_they_were_too_many(c
     for _ in range(150):
         meter.count_device_s(1.0)
     error = refused(quotas, alice)
-    assert error.metadata == {"quota": "device_seconds_per_hour", "limit": "100", "value": "150"}
+    assert error.metadata == {"quota": "device_seconds_per_hour", "limit": "100", "value": "150.0"}
     assert error.retry_after_s == pytest.approx(0.51 * HOUR_S)
     clock.now += 0.51 * HOUR_S
     begin(quotas, alice)
+
+
+def test_device_seconds_are_told_with_a_decimal_and_videos_as_whole_ones(clock: Clock) -> None:
+    quotas, alice = Quotas(clock), identity(device_seconds_per_hour=1)
+    begin(quotas, alice).count_device_s(1.64)
+    says = "alice has used 1.6 of its quota device_seconds_per_hour of 1; try again in 0:39:00"
+    assert refused(quotas, alice).message == says
+    bob = identity("bob", videos_per_minute=1)
+    begin(quotas, bob)
+    clock.now += 40
+    says = "bob has used 1 of its quota videos_per_minute of 1; try again in 20 s"
+    assert refused(quotas, bob).message == says
 
 
 def test_of_several_quotas_the_last_to_be_free_is_named(clock: Clock) -> None:
@@ -299,6 +311,18 @@ def test_videos_in_flight_take_the_place_of_the_servers_limit_for_a_client() -> 
     ):
         pass
     assert none.value.retry_after_s is None
+
+
+@pytest.mark.parametrize("quota", [0, 1])
+def test_a_full_server_looks_at_the_quota_first(quota: int) -> None:
+    admission, alice = Admission(ServerConfig(max_videos_in_flight=1)), caller(videos_in_flight=quota)
+    with (
+        admission.admit(alice if quota else Caller("other")),
+        pytest.raises(QuotaExceeded) as caught,
+        admission.admit(alice),
+    ):
+        pass
+    assert caught.value.quota == "videos_in_flight"
 
 
 def test_a_video_that_another_limit_refuses_uses_no_quota() -> None:
