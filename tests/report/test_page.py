@@ -3,6 +3,7 @@
 import os
 import re
 from base64 import b64encode
+from dataclasses import replace
 from hashlib import sha256
 from html import escape
 from html.parser import HTMLParser
@@ -11,7 +12,9 @@ from pathlib import Path
 import pytest
 from jinja2 import UndefinedError
 
+from tubelet.service.cli.pages.answer_pages import IndexRow
 from tubelet.service.report.page import render_page, write_page
+from tubelet.service.report.text import printable
 
 HOSTILE = [
     "</script><script>alert(1)</script>",
@@ -65,6 +68,14 @@ def test_a_hostile_name_is_text(name: str) -> None:
     plain, hostile = _Parsed(_page("clip")), _Parsed(_page(name))
     assert [tag for tag, _ in hostile.tags] == [tag for tag, _ in plain.tags]
     assert not any(key.startswith("on") for _, attributes in hostile.tags for key in attributes)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_cut_names_of_an_index_have_them_as_titles(name: str) -> None:
+    row = IndexRow(name, folder=name, href="clip.html", label=name)
+    page = render_page("index.html", ["table.js"], title="Videos", rows=[row, replace(row, href="")], note="")
+    cut = [keys for tag, keys in _Parsed(page).tags if tag == "bdi" and "clip" in (keys.get("class") or "")]
+    assert [keys["title"] for keys in cut] == [printable(name[:1000])] * 6
 
 
 def test_nothing_that_the_policy_refuses_is_in_a_page() -> None:
