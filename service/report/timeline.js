@@ -228,11 +228,13 @@ class Timeline {
     this.reveal(this.player.time);
   }
 
-  // The start of the next or previous segment; without one, a second away.
+  // The start of the next or previous segment, also over a gap; without one, a second away.
   #neighbour(time, direction) {
     const { starts, length } = this.answer;
-    const segment = this.answer.segmentAt(Math.min(time + 1e-3, this.answer.duration));
-    const next = direction > 0 || time - starts[segment] > 0.05 ? segment + (direction > 0 ? 1 : 0) : segment - 1;
-    return segment >= 0 && next >= 0 && next < length ? starts[next] : time + direction;
+    const segment = this.answer.segmentFrom(time + 1e-3); // the one at this time, or the first one after it
+    const isReached = starts[segment] <= time + 1e-3;
+    const isPassed = time - starts[segment] > 0.05;
+    const next = direction > 0 ? segment + (isReached ? 1 : 0) : segment - (isPassed ? 0 : 1);
+    return next >= 0 && next < length ? starts[next] : time + direction;
   }
 }

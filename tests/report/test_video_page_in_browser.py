@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -236,6 +237,29 @@ def test_hostile_names_are_shown_and_never_run(browser: Browser, tmp_path: Path)
         assert {HOSTILE[0], HOSTILE[1], HOSTILE[2]} <= set(shown)
         assert page.locator("script").count() == 4  # three of data, one of the page
         assert overflow(page) == 0
+
+
+def test_arrow_keys_go_over_gaps_to_the_next_segment(browser: Browser, tmp_path: Path) -> None:
+    path = tmp_path / "clip.html"
+    found = answer()
+    kept = tuple(each for each in found.segments if 2 <= each.start_s < 4 or each.start_s >= 10)
+    path.write_text(
+        render_video_page("clip.mp4", replace(found, segments=kept), None, [], []), encoding="utf-8"
+    )
+    with opened(browser, path) as page:
+        page.focus("#slider")
+        presses = {"ArrowRight": [2, 3, 10, 11], "ArrowLeft": [10, 3, 2, 1], "Home": [0]}
+        for key, times_s in presses.items():
+            for time_s in times_s:
+                page.keyboard.press(key)
+                assert float(page.get_attribute("#slider", "aria-valuenow") or "") == time_s, key
+        # PageUp, 1.6 s at a time, ends in the gap.
+        for key, time_s in (("PageUp", 1.6), ("PageUp", 3.2), ("PageUp", 4.8), ("ArrowRight", 10)):
+            page.keyboard.press(key)
+            assert float(page.get_attribute("#slider", "aria-valuenow") or "") == time_s, key
+        for key, time_s in (("PageDown", 8.4), ("ArrowLeft", 3)):
+            page.keyboard.press(key)
+            assert float(page.get_attribute("#slider", "aria-valuenow") or "") == time_s, key
 
 
 @pytest.mark.parametrize("segments", [0, 1])
