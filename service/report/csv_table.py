@@ -1,4 +1,7 @@
-"""Segments as a table of comma-separated values (RFC 4180), with a row for each label of each segment."""
+"""Segments as a table of comma-separated values, with a row for each label of each segment.
+
+The format is RFC 4180, but that lines end with a line feed alone, as other text files here.
+"""
 
 import csv
 from collections.abc import Iterable, Iterator
