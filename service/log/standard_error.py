@@ -21,6 +21,10 @@ _MAX_LINE_BYTES = 4000  # a longer line becomes several records
 _LAST_LINES_S = 1.0  # limit for the last lines at the end
 _ABSEIL = re.compile(r"([IWEF])\d{4} [\d:.]+ +\d+ (.*)", re.DOTALL)  # level, time, thread, source and text
 _LEVELS = {"I": logging.INFO, "W": logging.WARNING, "E": logging.ERROR, "F": logging.CRITICAL}
+# What gRPC says of the TLS of a client, which it calls an error where the client names another host.
+_HANDSHAKE = re.compile(
+    r"ssl_transport_security\.cc:\d+\] ((?:Handshake failed|No match found for).*)", re.DOTALL
+)
 
 logger = logging.getLogger("stderr")
 
@@ -61,8 +65,14 @@ def main(form: str, level: str) -> None:
 
 
 def _log(line: str) -> None:
-    """Log ``line`` at the level that it names in Abseil's form, which gRPC's lines have, or as a warning."""
-    if found := _ABSEIL.fullmatch(line):
+    """Log ``line`` at the level that it names in Abseil's form, which gRPC's lines have, or as a warning.
+
+    What any client can cause by its TLS handshake is no error: it is information, whatever gRPC calls it.
+    """
+    found = _ABSEIL.fullmatch(line)
+    if found and (handshake := _HANDSHAKE.fullmatch(found[2])):
+        logger.info("TLS handshake of a client: %s", handshake[1])
+    elif found:
         logger.log(_LEVELS[found[1]], "%s", found[2])
     elif line:
         logger.warning("%s", line)

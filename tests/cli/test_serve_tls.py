@@ -2,6 +2,8 @@
 
 import re
 import signal
+import socket
+import ssl
 from pathlib import Path
 from time import sleep
 
@@ -40,6 +42,33 @@ def test_serve_with_tls_says_so_and_reads_files_again(tmp_path: Path) -> None:
                 assert client.models()
     assert "no TLS" not in log.read_text()
     assert re.search(rf"ready after .* s: gRPC on port {port}, mTLS on port \d+, metrics on", log.read_text())
+
+
+def test_what_a_handshake_says_is_information_in_one_form(tmp_path: Path) -> None:
+    """Any client can cause these lines, so none of them is an error of the server."""
+    authority, log = Authority(tmp_path), tmp_path / "log"
+    pair = authority.issue("localhost")
+    files = {
+        "TUBELET_SERVER__TLS__CERTIFICATE": str(pair.certificate),
+        "TUBELET_SERVER__TLS__KEY": str(pair.key),
+    }
+    context = ssl.create_default_context(cafile=str(authority.ca))
+    context.check_hostname = False
+    context.set_alpn_protocols(["h2"])
+    with log.open("w") as file, serving("--host", "localhost", log=file, **files) as (process, target):
+        address = ("127.0.0.1", int(target.rpartition(":")[2]))
+        with socket.create_connection(address) as other:
+            context.wrap_socket(other, server_hostname="other.example").close()
+        with socket.create_connection(address) as plain:
+            plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            while log.read_text().count("TLS handshake of a client: ") < 2:
+                assert process.poll() is None
+                sleep(0.05)
+    lines = [line.partition(" ")[2] for line in log.read_text().splitlines() if "handshake" in line]
+    assert lines[0] == "INFO stderr: TLS handshake of a client: No match found for server name: other.example"
+    assert lines[1].startswith("INFO stderr: TLS handshake of a client: Handshake failed")
+    assert "HTTP_REQUEST" in lines[1]
+    assert " ERROR " not in log.read_text()
 
 
 @pytest.mark.parametrize(
