@@ -3,6 +3,7 @@
 W windows of a clip, S units in a window, D width of a unit's embedding.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,8 @@ from tubelet.service.cli.training.feed import plan_part, read_samples
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.types.plan import Plan
 from tubelet.service.types.video import VideoMetadata
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +46,8 @@ class Embedder:
     ) -> dict[str, NDArray[np.float32]]:
         """Return the embeddings (W, S, D) of each clip, by its name; ``advance`` is called after each clip.
 
-        ``digests`` has the hash of each video's file. A clip that cannot be decoded is missing.
-
-        Raises:
-            OSError: the cache cannot be written.
+        ``digests`` has the hash of each video's file. A clip that cannot be decoded is missing. If the cache
+        cannot be written, a warning says so, and the next run computes the embeddings again.
         """
         found: dict[str, NDArray[np.float32]] = {}
         keys = {clip.name: self._key(clip, digests[clip.video]) for clip in clips}
@@ -55,8 +56,9 @@ class Embedder:
                 found[clip.name] = cached
                 advance()
         missing = [clip for clip in clips if clip.name not in found]
+        is_kept = True
         for name, windows in self._compute(missing, config, on_failure):
-            self.cache.put(windows, *keys[name])
+            is_kept = is_kept and self._keep(windows, keys[name])
             found[name] = windows
             advance()
         self.cache.trim()
@@ -84,6 +86,17 @@ class Embedder:
                 windows.append(model.encode(torch.from_numpy(sample.units)).float().numpy())
         if windows:
             yield name, np.stack(windows)
+
+    def _keep(self, windows: NDArray[np.float32], key: tuple[str, ...]) -> bool:
+        """Write embeddings into the cache; if that fails, log a warning and return False."""
+        try:
+            self.cache.put(windows, *key)
+        except OSError as error:
+            _log.warning(
+                "embeddings are not kept, %s cannot be written: %s", self.cache.folder, error.strerror
+            )
+            return False
+        return True
 
     def _key(self, clip: Clip, digest: str) -> tuple[str, ...]:
         """Return all that decides the embeddings of a clip."""

@@ -1,6 +1,7 @@
 """``tubelet train``: check the clips, embed them, train a probe, and write it as a model of the store."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from platformdirs import user_cache_path
+from safetensors import SafetensorError
 
 from tubelet.models.checkpoints.efficientnet_lite import SOURCE as EFFICIENTNET_LITE
 from tubelet.models.errors import CannotTrain, UnknownModel
@@ -71,9 +73,9 @@ def train_probe(request: Request, config: Config, *, as_json: bool) -> None:
 
     Raises:
         InvalidDataset: the data cannot be read, or no model can be trained on it.
-        CannotTrain: the name is taken or not allowed, or the base has no spatial stage to use.
+        CannotTrain: the name is taken or not allowed, the base has no spatial stage to use, or the store
+            cannot be written.
         UnknownModel, BrokenModel, MissingExtra: the base cannot be used.
-        OSError: the model or the cache cannot be written.
     """
     clips = read_clips(request.data)
     base = _find_base(request.base, config)
@@ -121,7 +123,7 @@ def train_probe(request: Request, config: Config, *, as_json: bool) -> None:
         figures=figures,
         test=_test_figures(model, test, choice.vectors, choice.temperature, labels),
     )
-    write_folder(folder, spec, candidates[choice.vectors], model, model_card(report))
+    store_model(folder, spec, candidates[choice.vectors], model, model_card(report))
     if as_json:
         print(json.dumps(report_json(report), ensure_ascii=False))
     else:
@@ -144,7 +146,8 @@ def _check_name(request: Request, base: Entry, clips: Sequence[Clip], folder: Pa
     """Refuse, before anything is decoded, a name that cannot be written, and labels that are no labels.
 
     Raises:
-        CannotTrain: the name is taken, an embedded model's, or not allowed; a label is not one line.
+        CannotTrain: the name is taken, an embedded model's, or not allowed; a label is not one line; the
+            store cannot be written.
         InvalidDataset: all clips have one label.
     """
     labels = tuple(sorted({clip.label for clip in clips}))
@@ -157,6 +160,9 @@ def _check_name(request: Request, base: Entry, clips: Sequence[Clip], folder: Pa
             f"{request.name} {request.version} is already in the store: choose another version, or give "
             "--replace"
         )
+    parent = next(each for each in folder.parents if each.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise CannotTrain(f"{parent} is no folder that can be written; see models.store")
     try:
         _spec(request, base, labels, base.spec.sampling, base.dims, None)
     except ValueError as error:
@@ -280,6 +286,18 @@ def _spec(
             f"tubelet {installed_version('tubelet')}",
         ),
     )
+
+
+def store_model(folder: Path, spec: ModelSpec, dims: Dims, model: VideoModel, card: str) -> None:
+    """Write a trained model's folder, completely or not at all.
+
+    Raises:
+        CannotTrain: it cannot be written.
+    """
+    try:
+        write_folder(folder, spec, dims, model, card)
+    except (OSError, SafetensorError) as error:
+        raise CannotTrain(f"{folder} cannot be written: {error}; see models.store") from error
 
 
 def default_cache() -> UnitCache:

@@ -5,12 +5,16 @@ W windows of a clip, S units in a window, D width of a unit's embedding.
 
 import os
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
+
+_PARTIAL = ".partial-"
+_ABANDONED_S = 24 * 3600.0  # without a change, a partial file is nobody's
 
 
 class UnitCache:
@@ -39,16 +43,22 @@ class UnitCache:
             OSError: they cannot be written.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=self.folder, prefix=".", delete=False) as partial:
+        with tempfile.NamedTemporaryFile(dir=self.folder, prefix=_PARTIAL, delete=False) as partial:
             try:
                 np.save(partial, embeddings)
+                partial.flush()
                 os.replace(partial.name, self._file(key))
             except BaseException:
-                os.unlink(partial.name)
+                with suppress(OSError):
+                    os.unlink(partial.name)
                 raise
 
     def trim(self) -> None:
-        """Remove the files used longest ago until ``max_bytes`` are left."""
+        """Remove the files used longest ago until ``max_bytes`` are left, and what killed processes left."""
+        for partial in self.folder.glob(f"{_PARTIAL}*"):
+            with suppress(OSError):
+                if time.time() - partial.stat().st_mtime > _ABANDONED_S:
+                    partial.unlink()
         used = sorted(
             ((file.stat().st_mtime, file.stat().st_size, file) for file in self.folder.glob("*.npy")),
             reverse=True,

@@ -1,7 +1,9 @@
 """``tubelet train`` on rendered clips: a model that serves, and a sentence for what cannot be trained."""
 
 import json
+import resource
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,10 @@ from typer.testing import CliRunner, Result
 
 from tests.support.sample_clip import town
 from tests.support.videos import render
-from tubelet.models.repository.repository import ModelStore
+from tubelet.models.errors import CannotTrain
+from tubelet.models.repository.repository import ZOO, ModelStore
 from tubelet.service.cli.app import app
+from tubelet.service.cli.train.probe_run import store_model
 
 SCENES, FRAMES = 5, 12
 
@@ -153,3 +157,36 @@ def test_data_that_no_model_can_be_trained_on(clips: Path, store: Path, tmp_path
     done = train(same, "--name", "m", "--from", "camera-motion")
     assert done.exit_code == 2
     assert "the clips show 1 scenes; at least 3 are needed" in done.stderr
+
+
+def test_a_store_that_cannot_be_written(clips: Path, store: Path) -> None:
+    store.write_text("no folder")
+    done = train(clips, "--name", "m", "--from", "camera-motion")
+    assert (done.exit_code, done.stderr) == (
+        1,
+        f"{store} is no folder that can be written; see models.store\n",
+    )
+
+
+def test_a_full_disk_leaves_nothing_of_a_model(tmp_path: Path) -> None:
+    entry = ModelStore(ZOO).find("camera-motion")
+    model, folder = entry.load(), tmp_path / "store" / "m" / "1"
+    _, hard = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(CannotTrain, match=r"store/m/1 cannot be written: .*; see models.store"):
+            store_model(folder, entry.spec, entry.dims, model, "card")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert not folder.parent.exists()
+
+
+def test_embeddings_that_cannot_be_kept_stop_nothing(
+    clips: Path, store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "cache").write_text("no folder")
+    done = train(clips, "--name", "m", "--from", "camera-motion")
+    assert done.exit_code == 0, done.stderr
+    assert caplog.text.count("embeddings are not kept") == 1

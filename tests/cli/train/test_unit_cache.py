@@ -30,6 +30,15 @@ def test_a_damaged_file_is_not_found(tmp_path: Path) -> None:
     assert cache.get("a") is None
 
 
+def test_what_a_killed_process_left_is_removed_after_a_day(tmp_path: Path) -> None:
+    cache = UnitCache(tmp_path, 1 << 20)
+    for name in ("old", "new"):
+        (tmp_path / f".partial-{name}").write_bytes(b"x")
+    os.utime(tmp_path / ".partial-old", (0, 0))
+    cache.trim()
+    assert [file.name for file in tmp_path.iterdir()] == [".partial-new"]
+
+
 def test_the_files_used_longest_ago_are_removed(tmp_path: Path) -> None:
     cache = UnitCache(tmp_path, 2 * (128 + UNITS.nbytes))
     for number, key in enumerate("abc"):
