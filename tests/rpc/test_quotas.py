@@ -2,21 +2,17 @@
 
 from math import inf
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tubelet.service.config.config import ServerConfig
-from tubelet.service.config.identities import Identity, IdentityTable, parse_identities
-from tubelet.service.config.quotas import MOST, QuotasConfig
-from tubelet.service.errors import BytesQuotaExceeded, ClientOverloaded, PriorityNotAllowed, QuotaExceeded
-from tubelet.service.rpc.access import limit_priority
-from tubelet.service.rpc.admission import Admission, Caller
+from tests.support.identities import identity_with
+from tubelet.service.config.identities import Identity, parse_identities
+from tubelet.service.config.quotas import MOST
+from tubelet.service.errors import BytesQuotaExceeded, QuotaExceeded
 from tubelet.service.rpc.quotas import Bucket, Quotas
-from tubelet.service.types.meter import UNMETERED, Meter
-from tubelet.service.types.request import Options, Priority
+from tubelet.service.types.meter import Meter
 
 MINUTE_S, HOUR_S, DAY_S = 60.0, 3600.0, 86_400.0
 
@@ -34,10 +30,6 @@ class Clock:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
-
-
-def identity(name: str = "alice", **quotas: Any) -> Identity:
-    return Identity(name, IdentityTable(**quotas), QuotasConfig(**quotas) if quotas else None)
 
 
 def begin(quotas: Quotas, who: Identity) -> Meter:
@@ -103,7 +95,7 @@ def test_a_clock_that_stands_still_drains_nothing() -> None:
 
 
 def test_videos_of_a_minute_may_come_at_once_and_then_evenly(clock: Clock) -> None:
-    quotas, alice = Quotas(clock), identity(videos_per_minute=4)
+    quotas, alice = Quotas(clock), identity_with(videos_per_minute=4)
     for _ in range(4):
         begin(quotas, alice)
     error = refused(quotas, alice)
@@ -119,22 +111,22 @@ def test_videos_of_a_minute_may_come_at_once_and_then_evenly(clock: Clock) -> No
 
 def test_identities_have_quotas_of_their_own(clock: Clock) -> None:
     quotas = Quotas(clock)
-    begin(quotas, identity("alice", videos_per_minute=1))
-    refused(quotas, identity("alice", videos_per_minute=1))
-    begin(quotas, identity("bob", videos_per_minute=1))
-    assert quotas.of(identity("carol")) is None
+    begin(quotas, identity_with("alice", videos_per_minute=1))
+    refused(quotas, identity_with("alice", videos_per_minute=1))
+    begin(quotas, identity_with("bob", videos_per_minute=1))
+    assert quotas.of(identity_with("carol")) is None
 
 
 @pytest.mark.parametrize("quota", ["videos_per_minute", "bytes_per_day", "device_seconds_per_hour"])
 def test_a_quota_of_zero_allows_nothing_and_no_retry(clock: Clock, quota: str) -> None:
-    error = refused(Quotas(clock), identity("alice", **{quota: 0}))
+    error = refused(Quotas(clock), identity_with("alice", **{quota: 0}))
     assert error.message == f"alice may send no videos: its quota {quota} is 0"
     assert error.metadata == {"quota": quota, "limit": "0", "value": "0"}
     assert error.retry_after_s is None
 
 
 def test_bytes_count_as_they_come_and_end_the_video_in_the_middle(clock: Clock) -> None:
-    quotas, alice = Quotas(clock), identity(bytes_per_day=1000)
+    quotas, alice = Quotas(clock), identity_with(bytes_per_day=1000)
     meter = begin(quotas, alice)
     meter.count_bytes(600)
     other = begin(quotas, alice)
@@ -155,7 +147,7 @@ def test_bytes_count_as_they_come_and_end_the_video_in_the_middle(clock: Clock) 
 
 def test_tries_of_a_video_that_is_cut_off_have_twice_the_room_each_time(clock: Clock) -> None:
     """Bytes that were cut off count. A client that waits as it is told to succeeds all the same."""
-    quotas, alice, tries = Quotas(clock), identity(bytes_per_day=1_000_000), 0
+    quotas, alice, tries = Quotas(clock), identity_with(bytes_per_day=1_000_000), 0
     begin(quotas, alice).count_bytes(980_000)
     while True:
         tries += 1
@@ -170,7 +162,7 @@ def test_tries_of_a_video_that_is_cut_off_have_twice_the_room_each_time(clock: C
 
 
 def test_a_video_larger_than_a_days_bytes_need_not_be_tried_again(clock: Clock) -> None:
-    meter = begin(Quotas(clock), identity(bytes_per_day=1000))
+    meter = begin(Quotas(clock), identity_with(bytes_per_day=1000))
     with pytest.raises(
         BytesQuotaExceeded, match="1001 bytes of this video had arrived; this video is larger than"
     ) as caught:
@@ -179,7 +171,7 @@ def test_a_video_larger_than_a_days_bytes_need_not_be_tried_again(clock: Clock) 
 
 
 def test_a_video_begins_where_a_hundredth_is_left(clock: Clock) -> None:
-    quotas, alice = Quotas(clock), identity(bytes_per_day=1000)
+    quotas, alice = Quotas(clock), identity_with(bytes_per_day=1000)
     meter = begin(quotas, alice)
     meter.count_bytes(989)
     begin(quotas, alice)
@@ -191,7 +183,7 @@ def test_a_video_begins_where_a_hundredth_is_left(clock: Clock) -> None:
 
 
 def test_device_seconds_delay_the_next_video_for_as_long_as_they_were_too_many(clock: Clock) -> None:
-    quotas, alice = Quotas(clock), identity(device_seconds_per_hour=100)
+    quotas, alice = Quotas(clock), identity_with(device_seconds_per_hour=100)
     meter = begin(quotas, alice)
     for _ in range(150):
         meter.count_device_s(1.0)
@@ -203,11 +195,11 @@ def test_device_seconds_delay_the_next_video_for_as_long_as_they_were_too_many(c
 
 
 def test_device_seconds_are_told_with_a_decimal_and_videos_as_whole_ones(clock: Clock) -> None:
-    quotas, alice = Quotas(clock), identity(device_seconds_per_hour=1)
+    quotas, alice = Quotas(clock), identity_with(device_seconds_per_hour=1)
     begin(quotas, alice).count_device_s(1.64)
     says = "alice has used 1.6 of its quota device_seconds_per_hour of 1; try again in 0:39:00"
     assert refused(quotas, alice).message == says
-    bob = identity("bob", videos_per_minute=1)
+    bob = identity_with("bob", videos_per_minute=1)
     begin(quotas, bob)
     clock.now += 40
     says = "bob has used 1 of its quota videos_per_minute of 1; try again in 20 s"
@@ -215,7 +207,7 @@ def test_device_seconds_are_told_with_a_decimal_and_videos_as_whole_ones(clock: 
 
 
 def test_of_several_quotas_the_last_to_be_free_is_named(clock: Clock) -> None:
-    quotas, alice = Quotas(clock), identity(videos_per_minute=1, bytes_per_day=100)
+    quotas, alice = Quotas(clock), identity_with(videos_per_minute=1, bytes_per_day=100)
     begin(quotas, alice).count_bytes(100)
     assert refused(quotas, alice).metadata["quota"] == "bytes_per_day"
     clock.now += 0.02 * DAY_S
@@ -223,7 +215,7 @@ def test_of_several_quotas_the_last_to_be_free_is_named(clock: Clock) -> None:
 
 
 def test_a_refused_video_does_not_count(clock: Clock) -> None:
-    quotas, alice = Quotas(clock), identity(videos_per_minute=1)
+    quotas, alice = Quotas(clock), identity_with(videos_per_minute=1)
     begin(quotas, alice)
     for _ in range(100):
         refused(quotas, alice)
@@ -243,7 +235,7 @@ def test_a_refused_video_does_not_count(clock: Clock) -> None:
     ],
 )
 def test_a_changed_file_keeps_what_was_counted(clock: Clock, then: str, retry_after_s: float) -> None:
-    quotas, alice = Quotas(clock), identity(videos_per_minute=10)
+    quotas, alice = Quotas(clock), identity_with(videos_per_minute=10)
     for _ in range(10):
         begin(quotas, alice)
     known = parse_identities(f"[alice]\n{then}".encode(), Path("identities.toml"))
@@ -257,7 +249,7 @@ def test_a_changed_file_keeps_what_was_counted(clock: Clock, then: str, retry_af
 
 
 def test_a_quota_that_is_lifted_or_set_to_zero_concerns_videos_in_flight(clock: Clock) -> None:
-    quotas, alice = Quotas(clock), identity(bytes_per_day=1000)
+    quotas, alice = Quotas(clock), identity_with(bytes_per_day=1000)
     first = begin(quotas, alice)
     first.count_bytes(1000)
     path = Path("identities.toml")
@@ -267,107 +259,14 @@ def test_a_quota_that_is_lifted_or_set_to_zero_concerns_videos_in_flight(clock: 
     with pytest.raises(BytesQuotaExceeded):
         first.count_bytes(1)
     with pytest.raises(QuotaExceeded, match="may send no videos"):
-        begin(quotas, identity(bytes_per_day=0))
+        begin(quotas, identity_with(bytes_per_day=0))
 
 
 def test_an_identity_that_is_removed_leaves_no_state(clock: Clock) -> None:
     """Its call in flight goes on; once it is back in the file, its count begins anew."""
-    quotas, alice = Quotas(clock), identity(videos_per_minute=1, bytes_per_day=10)
+    quotas, alice = Quotas(clock), identity_with(videos_per_minute=1, bytes_per_day=10)
     meter = begin(quotas, alice)
     quotas.follow(parse_identities(b"[bob]\n", Path("identities.toml")))
     meter.count_bytes(5)
     meter.count_device_s(5.0)
     begin(quotas, alice)
-
-
-# In admission
-
-
-def caller(name: str = "alice", **quotas: Any) -> Caller:
-    return Caller(name, identity=identity(name, **quotas))
-
-
-def test_videos_in_flight_take_the_place_of_the_servers_limit_for_a_client() -> None:
-    admission = Admission(ServerConfig(max_videos_per_client=1, retry_after_s=3))
-    with admission.admit(caller(videos_in_flight=2)), admission.admit(caller(videos_in_flight=2)):
-        with (
-            pytest.raises(
-                QuotaExceeded, match="2 videos of alice are in flight, its quota videos_in_flight is 2"
-            ) as caught,
-            admission.admit(caller(videos_in_flight=2)),
-        ):
-            pass
-        assert caught.value.retry_after_s == 3
-        assert caught.value.metadata == {"quota": "videos_in_flight", "limit": "2", "value": "2"}
-        with (
-            admission.admit(caller("bob", videos_per_minute=9)),
-            pytest.raises(ClientOverloaded),
-            admission.admit(caller("bob", videos_per_minute=9)),
-        ):
-            pass
-    with (
-        pytest.raises(QuotaExceeded, match="may send no videos: its quota videos_in_flight is 0") as none,
-        admission.admit(caller(videos_in_flight=0)),
-    ):
-        pass
-    assert none.value.retry_after_s is None
-
-
-@pytest.mark.parametrize("quota", [0, 1])
-def test_a_full_server_looks_at_the_quota_first(quota: int) -> None:
-    admission, alice = Admission(ServerConfig(max_videos_in_flight=1)), caller(videos_in_flight=quota)
-    with (
-        admission.admit(alice if quota else Caller("other")),
-        pytest.raises(QuotaExceeded) as caught,
-        admission.admit(alice),
-    ):
-        pass
-    assert caught.value.quota == "videos_in_flight"
-
-
-def test_a_video_that_another_limit_refuses_uses_no_quota() -> None:
-    admission, one = Admission(ServerConfig(max_videos_in_flight=1)), caller(videos_per_minute=1)
-    with (
-        admission.admit(Caller("other")),
-        pytest.raises(Exception, match="the limit is 1"),
-        admission.admit(one),
-    ):
-        pass
-    with admission.admit(one) as ticket:
-        assert ticket.meter.identity == "alice"
-
-
-def test_without_quotas_nothing_is_counted() -> None:
-    admission = Admission(ServerConfig())
-    with admission.admit(Caller("ipv4:127.0.0.1")) as ticket:
-        assert ticket.meter == UNMETERED
-    with admission.admit(caller("alice")) as ticket:
-        assert ticket.meter == Meter("alice")
-
-
-@pytest.mark.parametrize(
-    ("highest", "asked", "got"),
-    [
-        (None, Priority.HIGH, Priority.HIGH),
-        ("high", Priority.HIGH, Priority.HIGH),
-        ("normal", Priority.NORMAL, Priority.NORMAL),
-        ("normal", Priority.LOW, Priority.LOW),
-        ("low", Priority.LOW, Priority.LOW),
-        ("low", Priority.NORMAL, Priority.LOW),
-        ("normal", Priority.HIGH, None),
-        ("low", Priority.HIGH, None),
-    ],
-)
-def test_the_highest_priority(highest: str | None, asked: Priority, got: Priority | None) -> None:
-    who = identity(**({"highest_priority": highest} if highest else {}))
-    if got is not None:
-        assert limit_priority(who, Options(priority=asked)).priority is got
-        return
-    with pytest.raises(PriorityNotAllowed) as caught:
-        limit_priority(who, Options(priority=asked))
-    assert (
-        caught.value.message
-        == f"alice may not ask for priority high; its quota highest_priority is {highest}"
-    )
-    assert caught.value.field == "priority"
-    assert caught.value.metadata == {"quota": "highest_priority", "limit": highest, "value": "high"}

@@ -3,6 +3,10 @@
 import os
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
+
+from tubelet.service.config.identities import Identity, IdentityTable
+from tubelet.service.config.quotas import QuotasConfig
 
 TOKENS = {name: f"tubelet_{name}-{'x' * 40}" for name in ("alice", "bob", "narrow", "prometheus", "mallory")}
 """Tokens by the names of their owners; mallory is not in the file."""
@@ -32,6 +36,11 @@ metrics = true
 
 def hash_of(token: str) -> str:
     return sha256(token.encode()).hexdigest()
+
+
+def identity_with(name: str = "alice", **quotas: Any) -> Identity:
+    """An identity with these quotas, and no other rights."""
+    return Identity(name, IdentityTable(**quotas), QuotasConfig(**quotas) if quotas else None)
 
 
 def bearer(name: str) -> tuple[tuple[str, str]]:
