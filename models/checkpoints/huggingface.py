@@ -1,6 +1,7 @@
-"""Import folders that transformers' ``save_pretrained`` wrote: ViViT, VideoMAE, TimeSformer, ViT.
+"""Import folders that transformers' ``save_pretrained`` wrote, here or on the hub.
 
-A folder has config.json, weights, preprocessor_config.json or video_preprocessor_config.json, and README.md.
+The models are ViViT, VideoMAE, TimeSformer and ViT. A folder has config.json, weights, README.md, and
+preprocessor_config.json or video_preprocessor_config.json.
 """
 
 import re
@@ -34,6 +35,8 @@ class _UnsupportedByFamilies(CannotImport):
     """The config has an option that no family of tubelet has; transformers may still run the model."""
 
 
+_HUB_FILES = ["*.json", "*.safetensors", "pytorch_model*.bin", "README.md"]
+
 _ACTIVATIONS: dict[str, Activation] = {
     "gelu": "gelu",
     "gelu_fast": "gelu_tanh",
@@ -64,6 +67,28 @@ _RENAMES = (
     (r"\.attention\.attention\.v_bias$", ".attention.attention.value.bias"),
 )
 _QKV = re.compile(r"^(.*)\.attention\.attention\.(query|key|value)\.(weight|bias)$")
+
+
+def fetch_from_hub(name: str, revision: str) -> tuple[Path, str]:
+    """Download a repository of the Hugging Face hub; return its folder and commit.
+
+    Raises:
+        CannotImport: huggingface_hub is not installed, or the download fails.
+    """
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    except ModuleNotFoundError:
+        raise CannotImport("hf: sources need huggingface_hub: pip install 'tubelet[hf]'") from None
+    try:
+        folder = Path(snapshot_download(name, revision=revision or None, allow_patterns=_HUB_FILES))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CannotImport(
+            f"{name} cannot be fetched from the hub ({reason}); fetch config.json, preprocessor_config.json "
+            "and model.safetensors elsewhere, put them into one folder and import that"
+        ) from error
+    return folder, folder.name
 
 
 def read_hf(folder: Path, provenance: Provenance, window_s: float | None) -> ForeignCheckpoint:

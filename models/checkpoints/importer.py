@@ -21,7 +21,7 @@ from tubelet.models.checkpoints.foreign_checkpoint import (
     read_tensors,
     require_memory,
 )
-from tubelet.models.checkpoints.huggingface import read_hf
+from tubelet.models.checkpoints.huggingface import fetch_from_hub, read_hf
 from tubelet.models.checkpoints.labels import clean_labels
 from tubelet.models.checkpoints.scenic import is_messagepack_map, read_scenic
 from tubelet.models.checkpoints.state_dict import ATTRIBUTES
@@ -43,7 +43,6 @@ from tubelet.models.repository.repository import ZOO, ModelStore
 from tubelet.models.spec import Family, ModelSpec, Preprocessing, Provenance
 from tubelet.models.video_model import VideoModel
 
-_HUB_FILES = ["*.json", "*.safetensors", "pytorch_model*.bin", "README.md"]
 _ZOO_NAMES = "NAME is an architecture such as r3d_18, mvit_v2_s or resnet50"
 _MEMORY_PER_WEIGHT_BYTES = 8  # the checkpoint and the model, both in float32
 
@@ -79,7 +78,7 @@ def _read(source: str, window_s: float | None, weights: Path | None) -> ForeignC
         return _stamped(read_efficientnet_lite(window_s))
     if kind == "hf":
         name, _, revision = rest.partition("@")
-        folder, commit = _from_hub(name, revision)
+        folder, commit = fetch_from_hub(name, revision)
         return _read_folder(folder, Provenance(source, commit, _own_version()), window_s)
     if kind == "torchvision":
         name, _, weights_name = rest.partition(":")
@@ -221,28 +220,6 @@ def _read_state_dict(file: Path, provenance: Provenance) -> ForeignCheckpoint:
         licence="unknown",
         provenance=provenance,
     )
-
-
-def _from_hub(name: str, revision: str) -> tuple[Path, str]:
-    """Download a repository of the Hugging Face hub; return its folder and commit.
-
-    Raises:
-        CannotImport: huggingface_hub is not installed, or the download fails.
-    """
-    try:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-    except ModuleNotFoundError:
-        raise CannotImport("hf: sources need huggingface_hub: pip install 'tubelet[hf]'") from None
-    try:
-        folder = Path(snapshot_download(name, revision=revision or None, allow_patterns=_HUB_FILES))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CannotImport(
-            f"{name} cannot be fetched from the hub ({reason}); fetch config.json, preprocessor_config.json "
-            "and model.safetensors elsewhere, put them into one folder and import that"
-        ) from error
-    return folder, folder.name
 
 
 def _check_head(foreign: ForeignCheckpoint) -> None:
