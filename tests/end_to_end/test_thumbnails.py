@@ -39,7 +39,8 @@ def test_thumbnails_change_nothing_else(client: Client, sample: bytes) -> None:
     plain, with_them = client.classify(sample), client.classify(sample, Options(thumbnails=60))
     assert plain.thumbnails == ()
     assert plain.segments == with_them.segments
-    assert replace(with_them, thumbnails=(), stage_seconds={}) == replace(plain, stage_seconds={})
+    of_call = {"stage_seconds": {}, "request_id": ""}  # differ from call to call
+    assert replace(with_them, thumbnails=(), **of_call) == replace(plain, **of_call)
 
 
 @pytest.mark.parametrize(
