@@ -65,9 +65,13 @@ def settings(path: Path | None, flags: Flags) -> list[Setting]:
     config = load_config(path, **flags)
     origins = _origins(path, flags)
     default = {table: type(stage)().model_dump(mode="json") for table, stage in config}
+    unset = ("default", "")  # also the origin of a token in the file that a token of the environment beats
     return [
         Setting(
-            ".".join(key), _masked(key, value), _value_at(default, key), *origins.get(key, ("default", ""))
+            ".".join(key),
+            _masked(key, value),
+            _value_at(default, key),
+            *(unset if value is None else origins.get(key, unset)),
         )
         for key, value in _leaves(config.model_dump(mode="json"))
     ]

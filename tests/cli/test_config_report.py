@@ -72,6 +72,18 @@ def test_config_names_the_origin_of_each_value(file: Path, monkeypatch: pytest.M
     }
 
 
+def test_a_token_that_another_one_beats_has_no_origin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "tubelet.toml"
+    file.write_text('[client]\ntoken_file = "alice.token"\n')
+    assert rows("--config", file)["client.token_file"]["origin"] == "file"
+    monkeypatch.setenv("TUBELET_CLIENT__TOKEN", "secret")
+    found = rows("--config", file)
+    assert found["client.token"]["source"] == "TUBELET_CLIENT__TOKEN"
+    assert found["client.token_file"] == {"value": None, "default": None, "origin": "default", "source": ""}
+
+
 def test_config_equals_what_a_server_reads(file: Path) -> None:
     config = load_config(file).model_dump(mode="json")
     for key, row in rows("--config", file).items():
