@@ -13,6 +13,7 @@ class Player extends EventTarget {
     this.duration = duration;
     this.thumbnails = thumbnails;
     this.stillTime = 0;
+    this.isSought = false;
     this.start = 0; // the time of the first picture on the video's own clock: not every file starts at zero
     this.video = document.querySelector("#player video");
     this.still = document.querySelector("#player img");
@@ -25,7 +26,11 @@ class Player extends EventTarget {
         this.video.addEventListener(kind, () => this.#changed());
       }
       this.video.requestVideoFrameCallback?.((_, { mediaTime }) => {
-        if (this.video.currentTime === 0) this.start = mediaTime;
+        const { currentTime } = this.video; // at zero or, if the browser has moved there, at the first picture
+        const isFirst = currentTime === 0 || Math.abs(currentTime - mediaTime) < 1e-3;
+        if (this.isSought || !isFirst) return;
+        this.start = mediaTime;
+        this.#changed();
       });
       this.video.src = URL.createObjectURL(blobOf(held.textContent.trim(), held.dataset.type));
       this.video.hidden = false;
@@ -47,6 +52,7 @@ class Player extends EventTarget {
 
   seek(time) {
     const wanted = Math.min(Math.max(time, 0), this.duration);
+    this.isSought = true;
     if (this.hasVideo) {
       this.video.currentTime = wanted + this.start;
     } else {
