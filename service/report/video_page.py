@@ -14,6 +14,8 @@ from tubelet.service.types.video import NS_PER_S, STAGES, Thumbnail
 
 _SCRIPTS = ("answer.js", "player.js", "lanes.js", "timeline.js", "segments.js", "downloads.js", "video.js")
 _SCORE_DIGITS = 4
+_LEAST_SEGMENT_BYTES = len("0.0, 1.0, 1, ")  # of its start, end and number of labels
+_LEAST_LABEL_BYTES = len("0, 0.5, ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,12 @@ def render_video_page(
         notes=notes,
         downloads=[_download_data(each) for each in downloads],
     )
+
+
+def least_page_bytes(answer: Classification) -> int:
+    """Return a size that no page of the answer is below, without rendering one, which may take long."""
+    labels = sum(len(segment.labels) for segment in answer.segments)
+    return _LEAST_SEGMENT_BYTES * len(answer.segments) + _LEAST_LABEL_BYTES * labels
 
 
 def _answer_data(answer: Classification) -> dict[str, Any]:

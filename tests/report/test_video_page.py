@@ -4,12 +4,13 @@ import gzip
 import json
 import re
 from base64 import b64decode
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
 
-from tubelet.service.report.video_page import Download, PlayableVideo, render_video_page
+from tubelet.service.report.video_page import Download, PlayableVideo, least_page_bytes, render_video_page
 from tubelet.service.types.result import Classification, Label, Segment
 from tubelet.service.types.video import NS_PER_S, Thumbnail, VideoMetadata
 
@@ -119,3 +120,15 @@ def _tags(text: str) -> list[str]:
 
     Tags().feed(text)
     return found
+
+
+@pytest.mark.parametrize("segments", [0, 1, 3000])
+def test_no_page_is_smaller_than_the_least_size(segments: int) -> None:
+    # The shortest numbers there are: times of one digit, no rest.
+    parts = tuple(Segment(0, NS_PER_S, (Label("a", 0.5),) * 3) for _ in range(segments))
+    found = replace(answer(), segments=parts)
+    least = least_page_bytes(found)
+    assert least <= len(render_video_page("clip", found, None, [], [])) - len(
+        render_video_page("clip", replace(found, segments=()), None, [], [])
+    ) + 2 * len(", ")
+    assert least >= 30 * segments

@@ -19,7 +19,7 @@ from tubelet.service.report.csv_table import csv_header, csv_rows
 from tubelet.service.report.page import render_page, write_page
 from tubelet.service.report.subtitles import srt_text, webvtt_text
 from tubelet.service.report.text import decodable, printable
-from tubelet.service.report.video_page import Download, PlayableVideo, render_video_page
+from tubelet.service.report.video_page import Download, PlayableVideo, least_page_bytes, render_video_page
 from tubelet.service.types.result import Classification
 from tubelet.service.types.uri import is_uri
 
@@ -170,6 +170,14 @@ class AnswerPages:
 
     async def _add_page(self, source: Source, answer: Classification) -> bool:
         """Write the page of a video, and return whether that succeeded."""
+        least_bytes = least_page_bytes(answer)
+        if least_bytes > self._options.max_bytes:
+            self._report(
+                f"the page of {printable(source.name)} is not written: its {len(answer.segments):,} segments "
+                f"need more than {least_bytes / _BYTES_PER_MB:.1f} MB, and the limit is "
+                f"{self._options.max_bytes / _BYTES_PER_MB:g} MB; use longer windows, or raise --html-mb"
+            )
+            return False
         page = _page(source, answer, None, [])
         room_bytes = self._options.max_bytes - len(page.encode(errors="backslashreplace"))
         if room_bytes < 0:

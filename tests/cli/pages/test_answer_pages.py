@@ -180,3 +180,14 @@ def test_a_page_over_its_limit_is_refused_with_a_sentence(served: Served, folder
     )
     assert not Path("page.html").exists()
     assert "whole video" in found.stdout
+
+
+async def test_a_page_far_over_its_limit_is_refused_before_it_is_rendered(folder: Path) -> None:
+    said: list[str] = []
+    options, sources = PageOptions(Path("page.html"), max_bytes=100_000), [Source("clips/a.mp4")]
+    async with AnswerPages(options, sources, DecodeConfig(), said.append, said.append) as pages:
+        await pages.add(sources[0], answer(segments=10_000))
+    assert said == [
+        "the page of clips/a.mp4 is not written: its 10,000 segments need more than 0.3 MB, and the limit is "
+        "0.1 MB; use longer windows, or raise --html-mb"
+    ]
