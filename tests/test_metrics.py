@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.listening import needs_ipv6
-from tests.support.running_server import Served, serving
+from tests.support.running_server import Served, serving, wait_until
 from tests.support.sample_clip import panning_clip
 from tests.support.videos import assert_decodes_correctly
 from tubelet.service.client import Client, ServerError
@@ -80,7 +80,7 @@ def test_unknown_model_names_never_become_labels(fresh: Served) -> None:
         call = channel.stream_unary("/tubelet.v1.VideoClassifier/Classify")
         with pytest.raises(grpc.RpcError):
             call(iter([b"\n\x07\n\x05weird"]))  # options whose model is "weird"
-    assert fresh.metric("tubelet_requests_total", model="", method="Classify") == 1
+    wait_until(fresh, "tubelet_requests_total", 1, model="", method="Classify")  # after the answer
     assert fresh.metric("tubelet_requests_total", model="weird") == 0
 
 
