@@ -226,3 +226,13 @@ def test_uri_that_is_not_allowed_gives_a_command_that_allows_it(
     assert command == ["tubelet", "classify", uri]
     monkeypatch.setenv(*variable.split("=", 1))
     assert is_covered(parse_uri(uri), map(parse_prefix, load_config().fetch.allow))
+
+
+@pytest.mark.parametrize("command", [("demo",), ("evaluate", "clips"), ("evaluate", "--compare", "a", "b")])
+def test_another_program_s_page_is_refused_before_the_work(tmp_path: Path, command: tuple[str, ...]) -> None:
+    page = tmp_path / "page.html"
+    page.write_text("<html>by hand")
+    refused = CliRunner().invoke(app, [*command, "--html", str(page)])
+    assert refused.exit_code == 1
+    assert f"cannot write {page}: it exists, and tubelet did not write it" in refused.stderr
+    assert page.read_text() == "<html>by hand"
