@@ -1,7 +1,6 @@
 """The page of one video in a real browser: it plays, seeks and draws what the answer says."""
 
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import replace
 from io import BytesIO
@@ -9,20 +8,16 @@ from pathlib import Path
 
 import av
 import pytest
-from PIL import Image
 from playwright.sync_api import Browser, Page
 
 from tests.report.test_video_page import HOSTILE
+from tests.support.answers import DURATION_S, NAMES, answer, expected_score, highest
 from tests.support.browser import Theme, chromium, needs_chromium, opened, overflow
 from tubelet.service.report.video_page import Download, PlayableVideo, render_video_page
 from tubelet.service.server.app import SAMPLE_CLIP
-from tubelet.service.types.result import Classification, Label, Segment
-from tubelet.service.types.video import NS_PER_S, Thumbnail, VideoMetadata
 
 pytestmark = needs_chromium
 
-DURATION_S = 16  # of the sample clip
-NAMES = ("static", "pan_right", "zoom_in", "tilt_up", "roll_cw", "shake", "pan_left", "zoom_out")
 WAIT_FOR_VIDEO = "() => document.querySelector('#player video').readyState >= 2"
 TIME = "() => document.querySelector('#player video').currentTime"
 # The height of each lane's bar in the middle of each second, 0 to 1, as it is drawn.
@@ -54,50 +49,6 @@ def page_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     downloads = [Download("CSV", "clip.csv", "text/csv", "a,b\nü,\u2028\n")]
     path.write_text(render_video_page("clip.mp4", answer(), video, ["a note"], downloads), encoding="utf-8")
     return path
-
-
-def answer(names: tuple[str, ...] = NAMES, segments: int = DURATION_S) -> Classification:
-    """Return an answer in which each second has three labels, which change every two seconds."""
-    parts = tuple(
-        Segment(
-            second * NS_PER_S,
-            (second + 1) * NS_PER_S,
-            tuple(Label(names[(second // 2 + rank) % len(names)], score(second, rank)) for rank in range(3)),
-        )
-        for second in range(segments)
-    )
-    metadata = VideoMetadata(
-        "mov", "h264", 480, 270, 25.0, 25 * segments, max(segments, 1) * NS_PER_S, 336978
-    )
-    pictures = tuple(
-        Thumbnail(second * NS_PER_S + NS_PER_S // 2, 160, 90, jpeg(second)) for second in range(DURATION_S)
-    )
-    whole = tuple(Label(name, 0.5 / (rank + 1)) for rank, name in enumerate(names[:3]))
-    return Classification(
-        metadata, "camera-motion", "1.1.0", parts, whole, {"total": 0.5}, thumbnails=pictures
-    )
-
-
-def score(second: int, rank: int) -> float:
-    return (0.9, 0.3, 0.1)[rank] - second % 4 / 50
-
-
-def jpeg(number: int) -> bytes:
-    packed = BytesIO()
-    Image.new("RGB", (160, 90), (number * 15, 80, 120)).save(packed, "JPEG")
-    return packed.getvalue()
-
-
-def expected_score(name: str, second: int) -> float | None:
-    """Return the score of a label in a second, None where it is not among the best."""
-    labels = answer().segments[second].labels
-    return next((label.score for label in labels if label.name == name), None)
-
-
-def highest(found: Classification, name: str, start_s: float, end_s: float) -> float:
-    """Return the highest score of a label in the seconds that begin in a time range; 0 if it has none."""
-    segments = found.segments[max(0, math.ceil(start_s)) : max(0, math.ceil(end_s))]
-    return max((each.score for part in segments for each in part.labels if each.name == name), default=0)
 
 
 def shown_lanes(page: Page) -> list[str]:
