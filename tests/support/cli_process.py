@@ -24,12 +24,14 @@ def serving(
     *arguments: str, log: int | IO[str] = subprocess.DEVNULL, **environment: str
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Start ``tubelet serve``; yield the ready process and its address. It must drain at the end."""
+    # A test that runs another command in this process leaves this behind, and then gRPC says nothing.
+    inherited = {name: value for name, value in os.environ.items() if name != "GRPC_VERBOSITY"}
     with subprocess.Popen(
         [TUBELET, "serve", "--port", "0", "--metrics-port", "0", *arguments],
         stdout=subprocess.PIPE,
         stderr=log,
         text=True,
-        env=os.environ | environment,
+        env=inherited | environment,
     ) as process:
         assert process.stdout is not None
         try:
