@@ -1,6 +1,7 @@
-"""Files that tubelet may write: new ones, and those that it wrote before, known by what is in them."""
+"""Pages and subtitles as files, which replace only what tubelet wrote before, known by its content."""
 
 import errno
+import os
 import re
 from itertools import islice
 from pathlib import Path
@@ -35,6 +36,23 @@ def check_replaceable(path: Path) -> None:
         raise FileExistsError(
             errno.EEXIST, "it exists, and tubelet did not write it; remove it, or name another path"
         )
+
+
+def write_own(path: Path, text: str) -> None:
+    """Write ``text`` to ``path``, as a whole or not at all; create the folder that it lies in.
+
+    Raises:
+        OSError: it cannot be written, or would replace a file that tubelet did not write.
+    """
+    check_replaceable(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def _is_own(path: Path) -> bool:

@@ -5,18 +5,15 @@ their hashes, pictures in data: URLs, and videos in blob: URLs. All else is refu
 neither a label nor a file name can run as code or load anything. Hence a page has no ``style`` attributes.
 """
 
-import os
 from base64 import b64encode
 from collections.abc import Sequence
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
-from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from tubelet.service.report.own_files import check_replaceable
 from tubelet.service.report.text import clock, printable
 
 _PACKAGE = "tubelet.service.report"
@@ -36,23 +33,6 @@ def render_page(template: str, scripts: Sequence[str] = (), **values: object) ->
     )
     parts = {"policy": policy, "style": Markup(style), "script": Markup(script)}
     return _environment().get_template(template).render(**parts, **values)
-
-
-def write_page(path: Path, page: str) -> None:
-    """Write ``page`` to ``path``, as a whole or not at all; create the folder that it lies in.
-
-    Raises:
-        OSError: it cannot be written, or would replace a file that tubelet did not write.
-    """
-    check_replaceable(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(page, encoding="utf-8", errors="backslashreplace")
-        part.replace(path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
 
 
 @cache

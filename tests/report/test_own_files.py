@@ -6,8 +6,8 @@ import pytest
 
 from tests.report.test_subtitles import answer_of
 from tests.report.test_video_page import HOSTILE
-from tubelet.service.report.own_files import check_replaceable
-from tubelet.service.report.page import render_page, write_page
+from tubelet.service.report.own_files import check_replaceable, write_own
+from tubelet.service.report.page import render_page
 from tubelet.service.report.subtitles import srt_text, webvtt_text
 from tubelet.service.types.video import NS_PER_S
 
@@ -19,12 +19,12 @@ CUE = "1\n00:00:01,000 --> 00:00:02,000\npan_left 0.50\n\n"
 def test_subtitles_with_any_label_are_replaced(tmp_path: Path, write, name: str) -> None:
     answer = answer_of((0, NS_PER_S, name), (NS_PER_S, 200 * 3600 * NS_PER_S, "after"))
     for _ in range(2):
-        write_page(tmp_path / "labels", write(answer))
+        write_own(tmp_path / "labels", write(answer))
 
 
 def test_a_page_with_any_title_is_replaced(tmp_path: Path) -> None:
     for _ in range(2):
-        write_page(
+        write_own(
             tmp_path / "page",
             render_page("index.html", ["table.js"], title="".join(HOSTILE), rows=[], note=""),
         )
@@ -48,7 +48,7 @@ def test_any_other_file_is_kept(tmp_path: Path, text: str) -> None:
     path = tmp_path / "file"
     path.write_text(text, newline="")
     with pytest.raises(FileExistsError, match="it exists, and tubelet did not write it"):
-        write_page(path, "")
+        write_own(path, "")
     assert path.read_bytes() == text.encode()
 
 

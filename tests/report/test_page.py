@@ -13,7 +13,8 @@ import pytest
 from jinja2 import UndefinedError
 
 from tubelet.service.cli.pages.answer_pages import IndexRow
-from tubelet.service.report.page import render_page, write_page
+from tubelet.service.report.own_files import write_own
+from tubelet.service.report.page import render_page
 from tubelet.service.report.text import printable
 
 HOSTILE = [
@@ -91,12 +92,12 @@ def test_a_value_that_a_template_lacks_is_an_error() -> None:
 
 def test_a_page_is_written_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "pages" / "clip.html"
-    write_page(path, _page() + "\ud800")
+    write_own(path, _page() + "\ud800")
     before = path.read_text(encoding="utf-8")
     assert before.endswith(r"\ud800")
     path.with_name(f".clip.html.{os.getpid()}.part").mkdir()
     with pytest.raises(OSError, match="part"):
-        write_page(path, _page("two"))
+        write_own(path, _page("two"))
     assert path.read_text(encoding="utf-8") == before
 
 

@@ -8,7 +8,8 @@ from playwright.sync_api import Browser, Page
 
 from tests.support.browser import DESKTOP, PHONE, Theme, chromium, needs_chromium, opened, overflow
 from tubelet.service.cli.pages.answer_pages import IndexRow
-from tubelet.service.report.page import render_page, write_page
+from tubelet.service.report.own_files import write_own
+from tubelet.service.report.page import render_page
 
 pytestmark = needs_chromium
 
@@ -29,7 +30,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name, label, score, seconds in ROWS
     ]
     path = tmp_path_factory.mktemp("pages") / "index.html"
-    write_page(path, render_page("index.html", ["table.js"], title="Videos", note="", rows=rows))
+    write_own(path, render_page("index.html", ["table.js"], title="Videos", note="", rows=rows))
     return path
 
 

@@ -10,7 +10,7 @@ from tubelet.service.cli.runs.results_log import append_whole
 from tubelet.service.cli.runs.runner import Answer, Failure
 from tubelet.service.cli.runs.video_sources import Source
 from tubelet.service.report.csv_table import csv_header, csv_rows
-from tubelet.service.report.page import write_page
+from tubelet.service.report.own_files import write_own
 from tubelet.service.report.subtitles import srt_text, webvtt_text
 from tubelet.service.types.result import Classification
 
@@ -84,7 +84,7 @@ class AnswerFiles:
             self._table.append(csv_rows(source.name, answer))
         for suffix, paths in self._paths.items():
             try:
-                write_page(paths[source], _SUBTITLES[suffix](answer))
+                write_own(paths[source], _SUBTITLES[suffix](answer))
             except OSError as error:
                 self._report(f"cannot write {paths[source]}: {error.strerror}")
 

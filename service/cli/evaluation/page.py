@@ -15,7 +15,8 @@ from tubelet.service.cli.evaluation.measures import BINS, Calibration, wilson_in
 from tubelet.service.cli.evaluation.outcomes import Outcome
 from tubelet.service.cli.evaluation.report import Report, surest_mistakes
 from tubelet.service.cli.evaluation.report_text import multi_label_note, windowing_text
-from tubelet.service.report.page import render_page, write_page
+from tubelet.service.report.own_files import write_own
+from tubelet.service.report.page import render_page
 from tubelet.service.report.text import printable
 from tubelet.service.types.result import Activation
 
@@ -60,7 +61,7 @@ def save_page(path: Path, page: str) -> None:
         OSError: it cannot be written; the message is a sentence.
     """
     try:
-        write_page(path, page)
+        write_own(path, page)
     except OSError as error:
         raise OSError(f"cannot write {path}: {error.strerror}") from error
 

@@ -16,7 +16,8 @@ from tubelet.service.cli.runs.runner import Answer, Failure
 from tubelet.service.cli.runs.video_sources import STANDARD_INPUT, Source
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.report.csv_table import csv_header, csv_rows
-from tubelet.service.report.page import render_page, write_page
+from tubelet.service.report.own_files import write_own
+from tubelet.service.report.page import render_page
 from tubelet.service.report.subtitles import srt_text, webvtt_text
 from tubelet.service.report.text import decodable, printable
 from tubelet.service.report.video_page import Download, PlayableVideo, least_page_bytes, render_video_page
@@ -220,7 +221,7 @@ class AnswerPages:
     def _write(self, path: Path, page: str) -> bool:
         """Write a page, and return whether that succeeded."""
         try:
-            write_page(path, page)
+            write_own(path, page)
         except OSError as error:
             self._report(f"cannot write {path}: {error.strerror}")
             return False

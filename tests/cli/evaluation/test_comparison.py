@@ -15,7 +15,7 @@ from tubelet.service.cli.app import app
 from tubelet.service.cli.evaluation.comparison import Comparison, SavedEvaluation, compare
 from tubelet.service.cli.evaluation.comparison_output import comparison_page
 from tubelet.service.cli.evaluation.outcomes import Outcome
-from tubelet.service.report.page import write_page
+from tubelet.service.report.own_files import write_own
 from tubelet.service.types.result import Label
 
 LABELS = tuple(f"class {number}" for number in range(12))
@@ -140,7 +140,7 @@ def saved(model: str, outcomes: list[Outcome]) -> SavedEvaluation:
 @needs_chromium
 def test_comparison_page_shows_the_videos_of_each_kind(tmp_path: Path) -> None:
     found = comparison()
-    write_page(tmp_path / "page.html", comparison_page(found))
+    write_own(tmp_path / "page.html", comparison_page(found))
     with chromium() as browser:
         for width in (DESKTOP, PHONE):
             with opened(browser, tmp_path / "page.html", width, "dark") as page:
@@ -168,7 +168,7 @@ def test_hostile_labels_and_names_are_text(tmp_path: Path) -> None:
         for number in range(16)
     ]
     found = compare(saved(hostile[0], outcomes), saved(hostile[1], outcomes))
-    write_page(tmp_path / "page.html", comparison_page(found))
+    write_own(tmp_path / "page.html", comparison_page(found))
     assert (tmp_path / "page.html").stat().st_size < 100_000
     with chromium() as browser, opened(browser, tmp_path / "page.html", PHONE) as page:
         assert overflow(page) == 0

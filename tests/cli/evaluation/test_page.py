@@ -15,7 +15,7 @@ from tests.support.evaluations import random_outcomes
 from tubelet.service.cli.evaluation.outcomes import Outcome
 from tubelet.service.cli.evaluation.page import MAX_CLIPS, MAX_THUMBNAIL_BYTES, evaluation_page
 from tubelet.service.cli.evaluation.report import Report, make_report
-from tubelet.service.report.page import write_page
+from tubelet.service.report.own_files import write_own
 from tubelet.service.types.result import Label
 
 LABELS = tuple(f"class {number}" for number in range(10))
@@ -65,7 +65,7 @@ def ten(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Report]:
     """The page of ten classes, and its report."""
     page, report = page_of(random_outcomes(LABELS, 300), LABELS)
     path = tmp_path_factory.mktemp("ten") / "page.html"
-    write_page(path, page)
+    write_own(path, page)
     return path, report
 
 
@@ -203,7 +203,7 @@ def test_hostile_labels_and_names_are_text(browser: Browser, tmp_path: Path, wid
     failed = [{"video": name, "code": "X", "reason": "", "message": name} for name in HOSTILE]
     page, _ = page_of(outcomes, HOSTILE, skipped=failed, data=HOSTILE[0], model=HOSTILE[2])
     assert len(page) < 400_000  # names of 10,000 characters are cut
-    write_page(tmp_path / "page.html", page)
+    write_own(tmp_path / "page.html", page)
     with opened(browser, tmp_path / "page.html", width) as shown:
         assert overflow(shown) == 0
         expect(shown.locator(".matrix tbody th").first).to_have_text(HOSTILE[0])
@@ -217,7 +217,7 @@ def test_hostile_labels_and_names_are_text(browser: Browser, tmp_path: Path, wid
 def test_many_classes_are_a_map_and_parts_of_the_matrix(browser: Browser, tmp_path: Path) -> None:
     labels = MANY[:60]
     page, report = page_of(random_outcomes(labels, 600), labels)
-    write_page(tmp_path / "page.html", page)
+    write_own(tmp_path / "page.html", page)
     with opened(browser, tmp_path / "page.html") as shown:
         explore_many(shown, report)
 
@@ -227,7 +227,7 @@ def test_many_classes_are_a_map_and_parts_of_the_matrix(browser: Browser, tmp_pa
 @pytest.mark.parametrize("width", [DESKTOP, PHONE])
 def test_page_of_kinetics_size(browser: Browser, tmp_path: Path, width: int) -> None:
     page, report = page_of(random_outcomes(MANY, 10_000), MANY)
-    write_page(tmp_path / "page.html", page)
+    write_own(tmp_path / "page.html", page)
     with opened(browser, tmp_path / "page.html", width) as shown:
         assert overflow(shown) == 0
         explore_many(shown, report)
