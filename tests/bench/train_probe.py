@@ -25,7 +25,8 @@ from tubelet.service.cli.evaluation.measures import difference_interval, wilson_
 from tubelet.service.cli.train.checked_clips import check_clips
 from tubelet.service.cli.train.clips import read_clips
 from tubelet.service.cli.train.embeddings import Embedder
-from tubelet.service.cli.train.probe_run import default_cache, window_sampling
+from tubelet.service.cli.train.prepare import window_sampling
+from tubelet.service.cli.train.probe_level import default_cache
 from tubelet.service.cli.train.scene_clusters import scene_folds
 from tubelet.service.config.config import load_config
 

@@ -47,7 +47,8 @@ def train(
     assert level == "probe"
     ref = None if base is None else model_ref(base, "")
     with report_errors(as_json=as_json):
-        from tubelet.service.cli.train.probe_run import Request, train_probe
+        from tubelet.service.cli.train.new_model import Request
+        from tubelet.service.cli.train.run import train_model
 
         request = Request(data, name, version, ref, window, replace)
-        train_probe(request, load_config(config), as_json=as_json)
+        train_model(request, load_config(config), as_json=as_json)

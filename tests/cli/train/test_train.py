@@ -16,7 +16,7 @@ from tests.support.videos import render
 from tubelet.models.errors import CannotTrain
 from tubelet.models.repository.repository import ZOO, ModelStore
 from tubelet.service.cli.app import app
-from tubelet.service.cli.train.probe_run import store_model
+from tubelet.service.cli.train.new_model import store_model
 
 SCENES, FRAMES = 5, 12
 

@@ -1,0 +1,105 @@
+"""The model that ``tubelet train`` makes: what is asked for, what a level hands over, and its folder.
+
+W windows, K classes.
+"""
+
+from dataclasses import dataclass, field
+from importlib.metadata import version as installed_version
+from pathlib import Path
+
+from safetensors import SafetensorError
+from torch import Tensor
+
+from tubelet.models.errors import CannotTrain
+from tubelet.models.families.registry import DIMS, Dims
+from tubelet.models.repository.model_folder import Entry, write_folder
+from tubelet.models.spec import Accuracy, ModelSpec, Provenance, Sampling
+from tubelet.models.video_model import VideoModel
+from tubelet.service.config.config import Config
+from tubelet.service.types.model_ref import ModelRef
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to train: the data, the name and version of the model, its base and its window."""
+
+    data: Path
+    name: str
+    version: str
+    base: ModelRef | None  # None: efficientnet-lite0 where the store has it, else camera-motion
+    window_s: float | None  # None: the clips' median length, within the limits of the base
+    replace: bool
+
+    def folder(self, config: Config) -> Path:
+        """Return the folder of the new model."""
+        return config.models.store / self.name / self.version
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """The logits of windows that were not trained on, with the temperature and as ``fitted``: (W, K).
+
+    ``labels`` and ``clips`` (W,) have the index of each window's label, and the number of its clip.
+    """
+
+    calibrated: Tensor = field(repr=False)
+    fitted: Tensor = field(repr=False)
+    labels: Tensor = field(repr=False)
+    clips: Tensor = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a level hands over: the model, its sizes and labels, and its answers for unknown scenes.
+
+    The temperature is in the model's head already. ``used`` has the numbers of the clips that were read.
+    """
+
+    model: VideoModel = field(repr=False)
+    dims: Dims
+    labels: tuple[str, ...]
+    used: tuple[int, ...] = field(repr=False)
+    vectors: str
+    decay: float
+    temperature: float
+    folds: int
+    held_out: Answers
+    test: Answers | None  # of the test split, if the data has one
+
+
+def new_spec(
+    request: Request, base: Entry, labels: tuple[str, ...], sampling: Sampling, dims: Dims, *figures: Accuracy
+) -> ModelSpec:
+    """Return the specification of the new model.
+
+    Raises:
+        ValueError: the name, the version or a label is not allowed.
+    """
+    return ModelSpec(
+        name=request.name,
+        version=request.version,
+        family=next(family for family, kind in DIMS.items() if isinstance(dims, kind)),
+        description=f"{len(labels)} labels of {request.data.name}, a linear probe on {base.spec.name}.",
+        licence=base.spec.licence,
+        labels=labels,
+        sampling=sampling,
+        preprocessing=base.spec.preprocessing,
+        accuracy=figures,
+        provenance=Provenance(
+            f"tubelet train, probe on {base.spec.name} {base.spec.version}",
+            f"base with fingerprint {base.fingerprint}",
+            f"tubelet {installed_version('tubelet')}",
+        ),
+    )
+
+
+def store_model(folder: Path, spec: ModelSpec, dims: Dims, model: VideoModel, card: str) -> None:
+    """Write a trained model's folder, completely or not at all.
+
+    Raises:
+        CannotTrain: it cannot be written.
+    """
+    try:
+        write_folder(folder, spec, dims, model, card)
+    except (OSError, SafetensorError) as error:
+        raise CannotTrain(f"{folder} cannot be written: {error}; see models.store") from error

@@ -1,0 +1,130 @@
+"""The first part of ``tubelet train``: read the data, find the base, check names and clips, choose windows."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from tubelet.models.checkpoints.efficientnet_lite import SOURCE as EFFICIENTNET_LITE
+from tubelet.models.errors import CannotTrain, UnknownModel
+from tubelet.models.repository.model_folder import Entry
+from tubelet.models.repository.repository import ZOO, ModelStore
+from tubelet.models.spec import Sampling
+from tubelet.models.training.probe_model import probe_dims
+from tubelet.service.cli.evaluation.dataset import InvalidDataset
+from tubelet.service.cli.train.checked_clips import Checked, check_clips, notes, usable_labels
+from tubelet.service.cli.train.clips import Clip, read_clips
+from tubelet.service.cli.train.new_model import Request, new_spec
+from tubelet.service.cli.train.probe_report import check_lines
+from tubelet.service.config.config import Config
+from tubelet.service.types.model_ref import ModelRef
+
+_UNITS = 16  # of a window of single frames
+_CAMERA_MOTION = "camera-motion"
+_CAMERA_MOTION_KNOWS = (
+    "the base is camera-motion, which knows motion in 48 x 48 pixels and no objects; "
+    "tubelet models import efficientnet-lite0 brings a base that knows what is in a picture"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a level trains on: the base, the checked clips with their scenes, and the sampling of windows."""
+
+    base: Entry
+    checked: Checked
+    sampling: Sampling
+
+    def label_clips(self, used: Sequence[int]) -> tuple[str, ...]:
+        """Return the labels to train of the clips with the numbers ``used``, sorted.
+
+        Raises:
+            InvalidDataset: no model can be trained on these clips.
+        """
+        clips = self.checked.survey.clips
+        return usable_labels([clips[number] for number in used], self.checked.scenes[list(used)])
+
+
+def prepare(request: Request, config: Config) -> Prepared:
+    """Read and check the data before anything is trained, and say what stands out.
+
+    Raises:
+        InvalidDataset: the data cannot be read, or no model can be trained on it.
+        CannotTrain: the name is taken or not allowed, the base has no spatial stage to use, the window is
+            outside of its limits, or the store cannot be written.
+        UnknownModel: the store does not have the base.
+    """
+    clips = read_clips(request.data)
+    base = _find_base(request.base, config)
+    probe_dims(base.dims)
+    _check_name(request, base, clips, request.folder(config))
+    checked = check_clips(clips, config.decode)
+    for line in check_lines(checked.survey.left_out, checked.findings):
+        notes.print(line)
+    usable_labels(checked.survey.clips, checked.scenes)
+    return Prepared(base, checked, window_sampling(base, checked.survey.lengths_s, request.window_s))
+
+
+def window_sampling(base: Entry, lengths_s: Sequence[float], window_s: float | None) -> Sampling:
+    """Return the sampling of the new model: a window is as long as the median clip, within the base's limits.
+
+    Raises:
+        CannotTrain: the wanted window is outside of the base's limits.
+    """
+    was = base.spec.sampling
+    low, high = was.min_window_s, was.max_window_s
+    if window_s is not None and not low <= window_s <= high:
+        raise CannotTrain(
+            f"--window must be {low:g} to {high:g} s with the base {base.spec.name}; found {window_s:g}"
+        )
+    window = round(window_s or min(max(median(lengths_s), low), high), 2)
+    units = was.units_per_window if base.spec.family == "factorised" else _UNITS
+    return Sampling(
+        was.frames_per_unit,
+        units,
+        window,
+        stride_s=window / 2,
+        min_window_s=max(low, window / 2),
+        max_window_s=min(high, window * 2),
+        position=was.position,
+    )
+
+
+def _find_base(wanted: ModelRef | None, config: Config) -> Entry:
+    """Find the model to start from."""
+    store = ModelStore(ZOO, config.models.store)
+    if wanted is not None:
+        return store.find(wanted.name, wanted.version)
+    try:
+        return store.find(EFFICIENTNET_LITE)
+    except UnknownModel:
+        notes.print(_CAMERA_MOTION_KNOWS)
+        return store.find(_CAMERA_MOTION)
+
+
+def _check_name(request: Request, base: Entry, clips: Sequence[Clip], folder: Path) -> None:
+    """Refuse, before anything is decoded, a name that cannot be written, and labels that are no labels.
+
+    Raises:
+        CannotTrain: the name is taken, an embedded model's, or not allowed; a label is not one line; the
+            store cannot be written.
+        InvalidDataset: all clips have one label.
+    """
+    labels = tuple(sorted({clip.label for clip in clips}))
+    if len(labels) < 2:
+        raise InvalidDataset(f"all clips have the label {clips[0].label!r}: at least two labels are needed")
+    if request.name in {spec.name for spec in ModelStore(ZOO).specs()}:
+        raise CannotTrain(f"{request.name} is the name of an embedded model: choose another name")
+    if folder.exists() and not request.replace:
+        raise CannotTrain(
+            f"{request.name} {request.version} is already in the store: choose another version, or give "
+            "--replace"
+        )
+    parent = next(each for each in folder.parents if each.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise CannotTrain(f"{parent} is no folder that can be written; see models.store")
+    try:
+        new_spec(request, base, labels, base.spec.sampling, base.dims)
+    except ValueError as error:
+        raise CannotTrain(str(error)) from error

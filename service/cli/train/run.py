@@ -1,0 +1,71 @@
+"""``tubelet train``: prepare the clips, train on them, measure, report, and write a model of the store."""
+
+import json
+
+from tubelet.models.spec import Accuracy
+from tubelet.service.cli.train.new_model import Answers, Request, Trained, new_spec, store_model
+from tubelet.service.cli.train.prepare import Prepared, prepare
+from tubelet.service.cli.train.probe_level import train_probe
+from tubelet.service.cli.train.probe_report import (
+    Figures,
+    Report,
+    count_labels,
+    measure,
+    model_card,
+    report_json,
+    report_lines,
+)
+from tubelet.service.config.config import Config
+
+
+def train_model(request: Request, config: Config, *, as_json: bool) -> None:
+    """Train a model, write it into the store, and print what it is worth.
+
+    Raises:
+        InvalidDataset: the data cannot be read, or no model can be trained on it.
+        CannotTrain: the name is taken or not allowed, the base cannot be trained, or the store cannot be
+            written.
+        UnknownModel, BrokenModel, MissingExtra: the base cannot be used.
+    """
+    prepared = prepare(request, config)
+    trained = train_probe(prepared, config)
+    report = _report(request, config, prepared, trained)
+    store_model(request.folder(config), report.spec, trained.dims, trained.model, model_card(report))
+    if as_json:
+        print(json.dumps(report_json(report), ensure_ascii=False))
+    else:
+        print("\n".join(report_lines(report)))
+
+
+def _report(request: Request, config: Config, prepared: Prepared, trained: Trained) -> Report:
+    """Measure a trained model on the scenes that it does not know, and gather all that is said of it."""
+    base, checked = prepared.base, prepared.checked
+    figures = _figures(trained.held_out, trained.labels)
+    low, high = figures.interval
+    accuracy = Accuracy(
+        f"{request.data.name}, scenes left out in turn",
+        round(figures.accuracy, 4),
+        f"{figures.clips} clips, 95 % interval {low:.3f} to {high:.3f}",
+    )
+    return Report(
+        spec=new_spec(request, base, trained.labels, prepared.sampling, trained.dims, accuracy),
+        folder=str(request.folder(config)),
+        base=f"{base.spec.name} {base.spec.version} (fingerprint {base.fingerprint})",
+        labels=count_labels([checked.survey.clips[number].label for number in trained.used]),
+        left_out=checked.survey.left_out,
+        scenes=len(set(checked.scenes[list(trained.used)].tolist())),
+        findings=checked.findings,
+        background_apart=checked.background[0],
+        background_together=checked.background[1],
+        vectors=trained.vectors,
+        decay=trained.decay,
+        temperature=trained.temperature,
+        folds=trained.folds,
+        figures=figures,
+        test=None if trained.test is None else _figures(trained.test, trained.labels),
+    )
+
+
+def _figures(answers: Answers, labels: tuple[str, ...]) -> Figures:
+    """Measure a model's answers."""
+    return measure(answers.calibrated, answers.fitted, answers.labels, answers.clips, labels)
