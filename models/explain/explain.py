@@ -4,13 +4,14 @@ S units in a window, t frames in a unit, H W C pixels, U steps, K classes.
 """
 
 from collections.abc import Generator
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from tubelet.models.errors import CannotExplain, ExplainReason
-from tubelet.models.explain.attention import attention
-from tubelet.models.explain.explanation import Explanation, Question, Score, scaled
+from tubelet.models.explain.attention import attention, attention_of_heads
+from tubelet.models.explain.explanation import Explanation, HeadMaps, Method, Question, Score, scaled
 from tubelet.models.explain.occlusion import Parts, occlusion, parts_of_frames
 from tubelet.models.explain.relevance import relevance
 from tubelet.models.explain.rollout import rollout
@@ -18,15 +19,12 @@ from tubelet.models.explain.transformer import Transformer, as_transformer
 from tubelet.models.spec import ModelSpec
 from tubelet.models.video_model import VideoModel
 
+T = TypeVar("T")
+
 
 def explain(model: VideoModel, spec: ModelSpec, window: Tensor, question: Question) -> Explanation:
     """Explain a window at once, see ``explanation_steps``."""
-    steps = explanation_steps(model, spec, window, question)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
+    return _finish(explanation_steps(model, spec, window, question))
 
 
 @torch.inference_mode(False)
@@ -59,6 +57,30 @@ def explanation_steps(
     return Explanation(question, *scaled(mass))
 
 
+@torch.inference_mode(False)
+@torch.no_grad()
+def head_maps(model: VideoModel, spec: ModelSpec, window: Tensor) -> HeadMaps:
+    """Explain a window by each head of each layer, in one pass: (S, t, H, W, C) uint8 -> HeadMaps.
+
+    The model is as for ``explanation_steps``. Each map is that of method ``attention``.
+
+    Raises:
+        CannotExplain: the family has no attention that can be seen.
+    """
+    transformer = as_transformer(model)
+    if transformer is None:
+        raise _no_attention(spec, "attention")
+    masses = _finish(attention_of_heads(transformer, window))
+    found = [scaled(mass) for mass in masses]
+    maps = torch.stack([patches for patches, _ in found])
+    on_no_patch = torch.tensor([share for _, share in found])
+    return HeadMaps(
+        maps.unflatten(0, (-1, transformer.heads)),
+        on_no_patch.view(-1, transformer.heads),
+        transformer.attended,
+    )
+
+
 def check(question: Question, spec: ModelSpec, transformer: Transformer | None, units: int) -> None:
     """Refuse a question that a model cannot answer about a window of ``units``.
 
@@ -84,18 +106,16 @@ def check(question: Question, spec: ModelSpec, transformer: Transformer | None, 
     if transformer is not None:
         _check_numbers(question, spec, transformer, units)
     elif method != "occlusion":
-        message = f"models of family {spec.family} are not explained by {method}, only by occlusion"
-        raise CannotExplain("METHOD_NOT_SUPPORTED", message)
+        raise _no_attention(spec, method)
 
 
 def _check_numbers(question: Question, spec: ModelSpec, transformer: Transformer, units: int) -> None:
     """Refuse a layer, head or patch that a model does not have."""
     steps, rows, columns = transformer.grid
-    heads = min(attention.num_heads for attention, _ in transformer.attentions)
     step, row, column = question.query or (None, None, None)
     numbers: tuple[tuple[ExplainReason, str, int | None, int], ...] = (
         ("LAYER_OUT_OF_RANGE", "layer", question.layer, len(transformer.attentions)),
-        ("HEAD_OUT_OF_RANGE", "head", question.head, heads),
+        ("HEAD_OUT_OF_RANGE", "head", question.head, transformer.heads),
         ("QUERY_OUT_OF_RANGE", "step", step, units * steps),
         ("QUERY_OUT_OF_RANGE", "row", row, rows),
         ("QUERY_OUT_OF_RANGE", "column", column, columns),
@@ -114,3 +134,18 @@ def _score(question: Question, spec: ModelSpec) -> Score:
         return lambda logits: logits[..., label]
     other = spec.labels.index(question.against)
     return lambda logits: logits[..., label] - logits[..., other]
+
+
+def _no_attention(spec: ModelSpec, method: Method) -> CannotExplain:
+    """Return the error that a family has no method but occlusion."""
+    message = f"models of family {spec.family} are not explained by {method}, only by occlusion"
+    return CannotExplain("METHOD_NOT_SUPPORTED", message)
+
+
+def _finish(steps: Generator[None, None, T]) -> T:
+    """Run a generator to its end, and return its result."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value

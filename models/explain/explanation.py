@@ -1,6 +1,6 @@
 """Values of explanations: the question and the answer.
 
-U steps in a window: the frames or tubelets that a model embeds apart from each other in time.
+U steps in a window: the frames or tubelets that a model embeds apart from each other in time. A heads.
 """
 
 from collections.abc import Callable
@@ -61,6 +61,22 @@ class Explanation:
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.map.shape))
         return f"Explanation({self.question}, map {shape}, {self.on_no_patch:.0%} on no patch)"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeadMaps:
+    """The map of each head of each layer for one window: ``maps`` (layers, A, U, rows, columns) float32.
+
+    Each map sums to 1 with its ``on_no_patch``, (layers, A) float32. ``attended`` names what each layer
+    attends to: "patches", "patches of a frame", "frames" or "units".
+    """
+
+    maps: Tensor
+    on_no_patch: Tensor
+    attended: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"HeadMaps({' x '.join(map(str, self.maps.shape))})"
 
 
 def scaled(mass: Mass) -> tuple[Tensor, float]:

@@ -84,6 +84,19 @@ class Transformer:
         """The layers of the model: all attentions in the order of their computation."""
         return self.spatial.attentions + (self.temporal.attentions if self.temporal else ())
 
+    @property
+    def heads(self) -> int:
+        """The number of heads that every layer has."""
+        return min(attention.num_heads for attention, _ in self.attentions)
+
+    @property
+    def attended(self) -> tuple[str, ...]:
+        """What each layer attends to."""
+        if isinstance(self.model, Divided):
+            return ("frames", "patches of a frame") * len(self.spatial.blocks)
+        temporal = len(self.attentions) - len(self.spatial.attentions)
+        return ("patches",) * len(self.spatial.attentions) + ("units",) * temporal
+
     def mass(self, rows: Tensor, elsewhere: float = 0.0) -> Mass:
         """Lay the rows of units on the grid of patches: (S, L) -> Mass; class tokens add to ``elsewhere``."""
         first = self.spatial.class_tokens
