@@ -32,7 +32,7 @@ function step(row, column) {
 
 function describeCell(row, column) {
   const [truth, guess] = [data.labels[row], data.labels[column]];
-  const count = plural(countOf(row, column), "video");
+  const count = plural(countOf(row, column), data.item);
   return row === column ? `${truth}, right: ${count}` : `${truth}, predicted as ${guess}: ${count}`;
 }
 
@@ -48,7 +48,7 @@ function verdict(clip) {
 function showChosen(title, clips, total) {
   const heading = document.querySelector("#chosen-title");
   const listed = clips.length < total ? `, ${clips.length} of them here` : "";
-  heading.replaceChildren(...title, `: ${plural(total, "video")}${listed}`);
+  heading.replaceChildren(...title, `: ${plural(total, data.item)}${listed}`);
   showClips(document.querySelector("#chosen-clips"), clips, verdict);
 }
 

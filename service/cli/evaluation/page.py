@@ -24,6 +24,9 @@ MAX_CLIPS = 20_000
 MAX_THUMBNAIL_BYTES = 8 << 20  # of all thumbnails of a page, as base64
 MAX_WHOLE_MATRIX = 30  # classes; with more, the page shows a map of the matrix, and parts of it as a table
 
+SCRIPTS = ("table.js", "clips.js", "confusion.js")
+"""The scripts of a page with the parts of ``answers.html``."""
+
 _MISTAKES = 24
 _CONFUSIONS = 50
 _FAILURES = 100  # of each reason that are named
@@ -36,22 +39,32 @@ def evaluation_page(report: Report, outcomes: Sequence[Outcome], run: Mapping[st
     ``run`` has the settings of the run, the model's activation, the speed, and the videos that were skipped.
     """
     is_multi_label = run["activation"] == Activation.SIGMOID.value
-    clips = by_importance(outcomes)[:MAX_CLIPS]
-    pictures = encode_thumbnails(clip.thumbnail for clip in clips)
     return render_page(
         "evaluation.html",
-        ["table.js", "clips.js", "confusion.js"],
+        SCRIPTS,
         title=f"{run['model']} {run['version']}",
         windowing=windowing_text(run),
         run=run,
         note=multi_label_note(run["model"], report) if is_multi_label else "",
-        report=report,
-        curve=_curve(report.calibration),
         failures=_by_reason(run["skipped"]),
-        confusions=_confusions(report)[:_CONFUSIONS] if len(report.labels) > MAX_WHOLE_MATRIX else [],
-        left_out=left_out(len(outcomes), [clip.thumbnail for clip in clips], pictures),
-        data=_data(report, clips, pictures),
+        **answers_of(report, outcomes, "video", "results.jsonl"),
     )
+
+
+def answers_of(report: Report, outcomes: Sequence[Outcome], item: str, listed_in: str) -> dict[str, Any]:
+    """Return the values of the parts in ``answers.html``: figures, matrix, and clips, bounded in number.
+
+    ``item`` is what is counted, video or clip; the file ``listed_in`` has those that the page leaves out.
+    """
+    clips = by_importance(outcomes)[:MAX_CLIPS]
+    pictures = encode_thumbnails(clip.thumbnail for clip in clips)
+    return {
+        "report": report,
+        "curve": curve_of(report.calibration),
+        "confusions": _confusions(report)[:_CONFUSIONS] if len(report.labels) > MAX_WHOLE_MATRIX else [],
+        "left_out": left_out(len(outcomes), [clip.thumbnail for clip in clips], pictures, item, listed_in),
+        "data": {"item": item, **_data(report, clips, pictures)},
+    }
 
 
 def save_page(path: Path, page: str) -> None:
@@ -102,22 +115,30 @@ def shorten(text: str) -> str:
     return text if len(text) <= _MAX_TEXT else f"{text[:half]}…{text[-half:]}"
 
 
-def left_out(videos: int, thumbnails: Sequence[bytes | None], pictures: Sequence[str]) -> list[str]:
-    """Return sentences on what a page leaves out: of ``videos``, it lists those with these thumbnails."""
+def left_out(
+    total: int,
+    thumbnails: Sequence[bytes | None],
+    pictures: Sequence[str],
+    item: str = "video",
+    listed_in: str = "results.jsonl",
+) -> list[str]:
+    """Return sentences on what a page leaves out: of ``total`` items, it lists these thumbnails."""
     notes: list[str] = []
-    if videos > len(thumbnails):
+    if total > len(thumbnails):
         notes.append(
-            f"{videos - len(thumbnails)} of {videos} videos are not listed here, to keep the page small; "
-            "all are in results.jsonl."
+            f"{total - len(thumbnails)} of {total} {item}s are not listed here, to keep the page small; "
+            f"all are in {listed_in}."
         )
     absent = sum(not thumbnail for thumbnail in thumbnails)
     if absent:
-        notes.append(f"{absent} of {len(thumbnails)} videos have no picture: their answers came without one.")
+        notes.append(
+            f"{absent} of {len(thumbnails)} {item}s have no picture: their answers came without one."
+        )
     too_many = sum(not picture for picture in pictures) - absent
     if too_many:
         limit = f"{MAX_THUMBNAIL_BYTES >> 20} MiB"
         notes.append(
-            f"{too_many} of {len(thumbnails)} videos have no picture here: the page holds {limit} of them."
+            f"{too_many} of {len(thumbnails)} {item}s have no picture here: the page holds {limit} of them."
         )
     return notes
 
@@ -156,7 +177,7 @@ def _confusions(report: Report) -> list[dict[str, Any]]:
     return sorted(cells, key=lambda cell: -cell["videos"])
 
 
-def _curve(found: Calibration) -> list[dict[str, Any]]:
+def curve_of(found: Calibration) -> list[dict[str, Any]]:
     """Return the bins of a calibration curve that hold videos, with the interval of each accuracy."""
     most = found.counts.max()
     return [
