@@ -36,6 +36,7 @@ class Survey:
     thumbnails: NDArray[np.uint8] = field(repr=False)  # (N, P, H, W, 3)
     lengths_s: tuple[float, ...] = field(repr=False)
     digests: dict[str, str] = field(repr=False)  # of the file of each video, by its path
+    pictures: dict[str, bytes] = field(repr=False)  # a JPEG of the middle of a clip, by its name
     left_out: dict[str, str]
 
 
@@ -43,13 +44,17 @@ def survey_clips(clips: Sequence[Clip], config: DecodeConfig, advance: Callable[
     """Decode a few thumbnails of each clip; ``advance`` is called after each clip."""
     lengths: dict[str, float] = {}
     left_out: dict[str, str] = {}
-    thumbnails = {}
+    thumbnails, jpegs = {}, {}
 
     def leave_out(clip: LabelledVideo, error: Exception) -> None:
         left_out[clip.name] = " ".join(str(error).split())
         advance()
 
-    for sample in read_samples(clips, partial(_plan_thumbnails, lengths), config, leave_out):
+    def keep_picture(clip: LabelledVideo, jpeg: bytes) -> None:
+        jpegs[clip.name] = jpeg
+
+    planner = partial(_plan_thumbnails, lengths)
+    for sample in read_samples(clips, planner, config, leave_out, keep_picture):
         thumbnails[sample.id] = sample.units[:, 0]
         advance()
     kept = tuple(clip for clip in clips if clip.name in thumbnails)
@@ -59,7 +64,7 @@ def survey_clips(clips: Sequence[Clip], config: DecodeConfig, advance: Callable[
     pictures = (
         np.stack([thumbnails[clip.name] for clip in kept]) if kept else np.zeros((0, 1, 1, 1, 3), np.uint8)
     )
-    return Survey(kept, pictures, tuple(lengths[clip.name] for clip in kept), digests, left_out)
+    return Survey(kept, pictures, tuple(lengths[clip.name] for clip in kept), digests, jpegs, left_out)
 
 
 def part_of(clip: LabelledVideo, metadata: VideoMetadata) -> tuple[int, int]:

@@ -34,6 +34,8 @@ Planner = Callable[[_Video, VideoMetadata], tuple[Plan, Preprocessing]]
 """Plans the windows to read of a video; it may raise a TubeletError, as a video may be of no use."""
 OnFailure = Callable[[LabelledVideo, Exception], None]
 """Is told of each video that is left out, and why."""
+OnPicture = Callable[[LabelledVideo, bytes], None]
+"""Gets a JPEG of the middle of each video, before its windows."""
 
 _log = logging.getLogger(__name__)
 
@@ -48,13 +50,15 @@ def read_samples(
     planner: Planner[_Video],
     config: DecodeConfig,
     on_failure: OnFailure = warn_of_failure,
+    on_picture: OnPicture | None = None,
 ) -> Iterator[Sample]:
     """Yield the windows of each video, in order; as many videos are decoded at a time as there are workers.
 
     A video that cannot be decoded, or not within the limits of ``config``, is left out, and ``on_failure`` is
-    called. One that is damaged in part is used as in serving, and a warning says so.
+    called. One that is damaged in part is used as in serving, and a warning says so. Pictures are made only
+    for ``on_picture``.
     """
-    decoded = _decode_in_order(videos, planner, config, on_failure)
+    decoded = _decode_in_order(videos, planner, config, on_failure, on_picture)
 
     async def next_video() -> list[Sample] | None:
         return await anext(decoded, None)
@@ -112,11 +116,17 @@ def _event_loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 
 async def _decode_in_order(
-    videos: Iterable[_Video], planner: Planner[_Video], config: DecodeConfig, on_failure: OnFailure
+    videos: Iterable[_Video],
+    planner: Planner[_Video],
+    config: DecodeConfig,
+    on_failure: OnFailure,
+    on_picture: OnPicture | None,
 ) -> AsyncIterator[list[Sample]]:
     """Decode videos in parallel, and yield each one's samples in order; one that fails has none."""
     async with DecodePool(config) as decoders:
-        waiting = ((video, asyncio.create_task(_decode(decoders, video, planner))) for video in videos)
+        waiting = (
+            (video, asyncio.create_task(_decode(decoders, video, planner, on_picture))) for video in videos
+        )
         running = deque(islice(waiting, config.workers))
         while running:
             video, decoding = running.popleft()
@@ -129,17 +139,23 @@ async def _decode_in_order(
             yield samples
 
 
-async def _decode(decoders: DecodePool, video: _Video, planner: Planner[_Video]) -> list[Sample]:
+async def _decode(
+    decoders: DecodePool, video: _Video, planner: Planner[_Video], on_picture: OnPicture | None
+) -> list[Sample]:
     """Decode the planned windows of one video."""
     units = {}
+    thumbnails = 0 if on_picture is None else 1
     with _open_file(video.video) as file:
         async with decoders.session(file) as session:
             plan, preprocessing = planner(video, await session.probe(file))
-            async for unit in session.decode(plan, preprocessing):
+            async for unit in session.decode(plan, preprocessing, thumbnails=thumbnails):
                 units[unit.grid, unit.unit] = unit.pixels.copy()
                 unit.release()
             assert session.end is not None  # decoding ended without an error
             plan = plan.cut(session.end.end_ns)
+            if on_picture is not None:
+                for thumbnail in session.end.thumbnails:
+                    on_picture(video, thumbnail.jpeg)
             if session.end.warnings:
                 _log.warning("%s is used although %s", video.name, ", ".join(session.end.warnings))
     if plan is None:

@@ -2,11 +2,13 @@
 
 import logging
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from queue import SimpleQueue
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.support.videos import numbered_picture, read_number, render, shared_clip, worker_pids
 from tubelet.models.spec import Preprocessing, Sampling
@@ -50,6 +52,23 @@ def test_windows_overlap_by_half_and_have_the_frames_in_the_middles_of_their_par
     numbers = [[read_number(frame) for unit in sample.units for frame in unit] for sample in samples]
     # Of a window of 2 s with 4 frames, the parts' middles are at 0.25, 0.75, 1.25 and 1.75 s.
     assert numbers == [[50 + 2, 50 + 7, 50 + 12, 50 + 17], [50 + 12, 50 + 17, 50 + 22, 50 + 27]]
+
+
+def test_a_picture_of_the_middle_of_each_video(clips: list[Path]) -> None:
+    pictures: dict[str, bytes] = {}
+    list(
+        read_samples(
+            [video(clip) for clip in clips],
+            PLANNER,
+            CONFIG,
+            on_picture=lambda each, jpeg: pictures.update({each.name: jpeg}),
+        )
+    )
+    assert pictures.keys() == {clip.name for clip in clips}
+    for name, jpeg in pictures.items():
+        picture = Image.open(BytesIO(jpeg))
+        assert picture.size == (128, 64)
+        assert read_number(np.asarray(picture)) == int(Path(name).stem) + 17  # of frames 2 to 27
 
 
 @pytest.mark.parametrize("window_s", [1.0, 2.0, 4.0])
