@@ -7,7 +7,9 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-Family = Literal["vit", "factorised", "channel_stack", "joint", "divided", "torchvision", "framewise", "hf"]
+Family = Literal[
+    "vit", "factorised", "channel_stack", "joint", "divided", "torchvision", "framewise", "r2plus1d", "hf"
+]
 Resize = Literal["crop", "stretch"]
 Resample = Literal["swscale", "bilinear", "bicubic", "lanczos", "nearest", "bilinear_aliased"]
 Position = Literal["middle", "start"]

@@ -11,6 +11,7 @@ from tubelet.models.families.framewise import Framewise, FramewiseDims
 from tubelet.models.families.huggingface import HfDims, HfModel
 from tubelet.models.families.joint import Joint, JointDims
 from tubelet.models.families.plugins import PluginDims, build_plugin
+from tubelet.models.families.r2plus1d import R2Plus1D, R2Plus1DDims
 from tubelet.models.families.torchvision import TorchvisionDims, TorchvisionModel
 from tubelet.models.families.vit import ViT, ViTDims
 from tubelet.models.spec import Family, Preprocessing
@@ -24,6 +25,7 @@ Dims = (
     | DividedDims
     | TorchvisionDims
     | FramewiseDims
+    | R2Plus1DDims
     | HfDims
     | PluginDims
 )
@@ -36,6 +38,7 @@ DIMS: dict[Family, type[Dims]] = {
     "divided": DividedDims,
     "torchvision": TorchvisionDims,
     "framewise": FramewiseDims,
+    "r2plus1d": R2Plus1DDims,
     "hf": HfDims,
 }
 
@@ -57,6 +60,8 @@ def build_model(dims: Dims, preprocessing: Preprocessing, num_classes: int) -> V
             return TorchvisionModel(dims, preprocessing, num_classes)
         case FramewiseDims():
             return Framewise(dims, preprocessing, num_classes)
+        case R2Plus1DDims():
+            return R2Plus1D(dims, preprocessing, num_classes)
         case HfDims():
             return HfModel(dims, preprocessing, num_classes)
         case PluginDims():

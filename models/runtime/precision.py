@@ -20,7 +20,7 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # Values of ONEDNN_MAX_CPU_ISA that rule an instruction set out.
 _ISAS_WITHOUT_VNNI = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE")
 _ISAS_WITHOUT_BF16 = (*_ISAS_WITHOUT_VNNI, "AVX512_CORE_VNNI")
-_LIBRARY_FAMILIES: tuple[Family, ...] = ("torchvision", "framewise", "hf")
+_FAMILIES_WITHOUT_INT8: tuple[Family, ...] = ("torchvision", "framewise", "r2plus1d", "hf")
 
 
 def native_precisions(device: torch.device) -> tuple[Native, ...]:
@@ -67,9 +67,9 @@ def check_int8(family: str) -> None:
     """Refuse families that do not run in int8.
 
     Raises:
-        UnsupportedPrecision: models of ``family`` run through a library.
+        UnsupportedPrecision: models of ``family`` run through a library, or have no transformer blocks.
     """
-    if family in _LIBRARY_FAMILIES:
+    if family in _FAMILIES_WITHOUT_INT8:
         raise UnsupportedPrecision(f"engine.precision is int8, which models of family {family} do not run in")
 
 

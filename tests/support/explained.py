@@ -17,6 +17,7 @@ GRIDS = {  # steps in a window, rows, columns
     "joint, mean": (4, 4, 4),
     "divided": (8, 4, 4),
     "framewise": (4, 7, 7),
+    "r2plus1d": (8, 7, 7),
     "torchvision, frames": (3, 7, 7),
     "torchvision, clips": (8, 7, 7),
 }

@@ -7,6 +7,7 @@ from tubelet.models.families.divided import DividedDims
 from tubelet.models.families.factorised import FactorisedDims
 from tubelet.models.families.framewise import FramewiseDims, TemporalDims
 from tubelet.models.families.joint import JointDims
+from tubelet.models.families.r2plus1d import R2Plus1DDims
 from tubelet.models.families.registry import Dims, build_model
 from tubelet.models.families.torchvision import TorchvisionDims
 from tubelet.models.families.vit import ViTDims
@@ -27,6 +28,7 @@ CASES: dict[str, tuple[int, int, Dims]] = {
         *(1, 4),
         FramewiseDims(vit=ViTDims(16, WIDTH, 2, 3, 96), temporal=TemporalDims(4, WIDTH, 2, 3, 96)),
     ),
+    "r2plus1d": (4, 2, R2Plus1DDims(4, 6, (8, 12, 16), (1, 1, 2))),
     "torchvision, frames": (1, 3, TorchvisionDims("mobilenet_v3_small", 1)),
     "torchvision, clips": (4, 2, TorchvisionDims("mc3_18", 4)),
 }
@@ -37,7 +39,7 @@ def build(case: str) -> VideoModel:
     torch.manual_seed(0)
     model = build_model(CASES[case][2], PREPROCESSING, CLASSES)
     for parameter in model.parameters():
-        if not case.startswith("torchvision"):
+        if not case.startswith(("torchvision", "r2plus1d")):  # norms of convolutions keep their signal
             torch.nn.init.normal_(parameter, std=0.1)
     return model.eval()
 

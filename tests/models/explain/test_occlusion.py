@@ -89,7 +89,7 @@ def test_another_background_takes_the_place_of_the_median() -> None:
     assert found.mass.patches.count_nonzero() == 0
 
 
-@pytest.mark.parametrize("case", [*TRANSFORMERS, "framewise", "torchvision, clips"])
+@pytest.mark.parametrize("case", [*TRANSFORMERS, "framewise", "r2plus1d", "torchvision, clips"])
 @torch.inference_mode()
 def test_steps_of_every_family_lose_what_whole_windows_lose(case: str) -> None:
     model, _ = explained(case)
@@ -111,7 +111,7 @@ def test_steps_of_every_family_lose_what_whole_windows_lose(case: str) -> None:
     assert (found.runs, found.steps_left_out) == (steps, int((lost > 0).sum()))
 
 
-@pytest.mark.parametrize("case", ["torchvision, frames", "framewise", "factorised"])
+@pytest.mark.parametrize("case", ["torchvision, frames", "framewise", "r2plus1d", "factorised"])
 def test_explanations_say_what_occlusion_did(case: str) -> None:
     model, spec = explained(case)
     explanation = explain(model, spec, random_window(case), Question("occlusion", LABELS[2]))
