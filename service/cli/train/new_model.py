@@ -3,9 +3,11 @@
 W windows, K classes.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version as installed_version
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from torch import Tensor
@@ -49,6 +51,20 @@ class Answers:
 
 
 @dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a level trained: in words, and as ``details`` for machines.
+
+    ``head`` says what was trained, ``measured_on`` which clips the figures are of.
+    """
+
+    level: str
+    head: str
+    measured_on: str
+    details: Mapping[str, Any] = field(repr=False)
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Trained:
     """What a level hands over: the model, its sizes and labels, and its answers for unknown scenes.
 
@@ -59,10 +75,8 @@ class Trained:
     dims: Dims
     labels: tuple[str, ...]
     used: tuple[int, ...] = field(repr=False)
-    vectors: str
-    decay: float
     temperature: float
-    folds: int
+    recipe: Recipe
     held_out: Answers
     test: Answers | None  # of the test split, if the data has one
 

@@ -1,4 +1,4 @@
-"""The first part of ``tubelet train``: read the data, find the base, check names and clips, choose windows."""
+"""The first part of ``tubelet train``: read the data, find the base, check names and clips, plan windows."""
 
 import os
 from collections.abc import Sequence

@@ -13,12 +13,12 @@ from platformdirs import user_cache_path
 from tubelet.models.runtime.precision import choose_dtype
 from tubelet.models.training.probe_fit import ProbeData, choose, estimate
 from tubelet.models.training.probe_model import build_probe, probe_dims, set_head_
-from tubelet.models.training.probes import fit_linear
+from tubelet.models.training.probes import Choice, fit_linear
 from tubelet.models.video_model import VideoModel
 from tubelet.service.cli.evaluation.dataset import LabelledVideo
 from tubelet.service.cli.train.checked_clips import Checked, notes, progress
 from tubelet.service.cli.train.embeddings import Embedder
-from tubelet.service.cli.train.new_model import Answers, Trained
+from tubelet.service.cli.train.new_model import Answers, Recipe, Trained
 from tubelet.service.cli.train.prepare import Prepared
 from tubelet.service.cli.train.probe_report import check_lines
 from tubelet.service.cli.train.scene_clusters import scene_folds
@@ -63,12 +63,20 @@ def train_probe(prepared: Prepared, config: Config) -> Trained:
         dims=candidates[choice.vectors],
         labels=labels,
         used=tuple(used),
-        vectors=choice.vectors,
-        decay=choice.decay,
         temperature=choice.temperature,
-        folds=len(data.folds.unique()),
+        recipe=_recipe(choice, len(data.folds.unique())),
         held_out=held_out,
         test=_test_answers(model, test, choice.vectors, choice.temperature),
+    )
+
+
+def _recipe(choice: Choice, folds: int) -> Recipe:
+    """Describe what was chosen."""
+    return Recipe(
+        level="probe",
+        head=f"a linear probe on {choice.vectors}, weight decay {choice.decay:g}",
+        measured_on=f"scenes that it does not know ({folds} parts in turn)",
+        details={"vectors": choice.vectors, "decay": choice.decay, "folds": folds},
     )
 
 

@@ -15,6 +15,7 @@ from tubelet.models.spec import ModelSpec
 from tubelet.models.training.probe_fit import mean_by_clip
 from tubelet.service.cli.evaluation.measures import Interval, calibration, wilson_interval
 from tubelet.service.cli.train.data_checks import Finding
+from tubelet.service.cli.train.new_model import Recipe
 
 _MAX_LISTED = 8  # findings of the data, as text; JSON has all
 
@@ -50,10 +51,8 @@ class Report:
     findings: tuple[Finding, ...]
     background_apart: float
     background_together: float
-    vectors: str
-    decay: float
+    recipe: Recipe
     temperature: float
-    folds: int
     figures: Figures
     test: Figures | None
 
@@ -89,12 +88,13 @@ def report_json(report: Report) -> dict[str, Any]:
     """Return the object that ``--json`` prints."""
     content = asdict(report)
     del content["spec"]
+    recipe = content.pop("recipe")
     model = {
         "model": report.spec.name,
         "version": report.spec.version,
         "window_s": report.spec.sampling.window_s,
     }
-    return model | content
+    return model | recipe.pop("details") | recipe | content
 
 
 def report_lines(report: Report) -> list[str]:
@@ -103,8 +103,8 @@ def report_lines(report: Report) -> list[str]:
         *_count_lines(report),
         f"a window: {report.spec.sampling.window_s:g} s, {report.spec.sampling.frames_per_window} frames; "
         f"embedded by {report.base}",
-        f"probe: {report.vectors}, weight decay {report.decay:g}, temperature {report.temperature:.3g}",
-        f"on scenes that it does not know ({report.folds} parts in turn): {_accuracy(report.figures)}",
+        f"{report.recipe.level}: {report.recipe.head}, temperature {report.temperature:.3g}",
+        f"on {report.recipe.measured_on}: {_accuracy(report.figures)}",
         *(f"  {name}: {_share(recall)}" for name, recall in report.figures.recalls.items()),
         f"calibration error of clips {report.figures.ece:.3f} ({_span(report.figures.ece_interval)}), "
         f"{report.figures.ece_before:.3f} before; of windows {report.figures.window_ece:.3f}, "
@@ -146,7 +146,7 @@ def model_card(report: Report) -> str:
         spec.description,
         "",
         f"- Base: {report.base}, licence {spec.licence}; its spatial stage is unchanged",
-        f"- Head: a linear probe on {report.vectors}, weight decay {report.decay:g}",
+        f"- Trained: {report.recipe.head}",
         f"- Temperature: {report.temperature:.4g}, part of the head's weights",
         f"- A window: {spec.sampling.frames_per_window} frames over {spec.sampling.window_s:g} s",
         "",
@@ -156,7 +156,7 @@ def model_card(report: Report) -> str:
             f"- {line}" if not line.startswith("  ") else f"  - {line.strip()}"
             for line in (*_count_lines(report), *check_lines(report.left_out, report.findings))
         ),
-        f"- On scenes that it does not know, {report.folds} parts in turn: {_accuracy(report.figures)}",
+        f"- On {report.recipe.measured_on}: {_accuracy(report.figures)}",
         *(f"  - {name}: {_share(recall)}" for name, recall in report.figures.recalls.items()),
         *([f"- On the test split: {_accuracy(report.test)}"] if report.test else []),
         "",

@@ -57,10 +57,8 @@ def _report(request: Request, config: Config, prepared: Prepared, trained: Train
         findings=checked.findings,
         background_apart=checked.background[0],
         background_together=checked.background[1],
-        vectors=trained.vectors,
-        decay=trained.decay,
+        recipe=trained.recipe,
         temperature=trained.temperature,
-        folds=trained.folds,
         figures=figures,
         test=None if trained.test is None else _figures(trained.test, trained.labels),
     )
