@@ -53,8 +53,12 @@ def compress(flow: Tensor) -> Tensor:
 
 
 def label_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the cross entropy with label smoothing: (B, K), (B,) -> a scalar."""
-    return F.cross_entropy(logits, labels, label_smoothing=LABEL_SMOOTHING)
+    """Return the cross entropy: (B, K), and the labels (B,), or the weight of each label (B, K) -> a scalar.
+
+    Labels are smoothed; weights are taken as they are.
+    """
+    smoothing = 0.0 if labels.is_floating_point() else LABEL_SMOOTHING
+    return F.cross_entropy(logits, labels, label_smoothing=smoothing)
 
 
 def _centres(count: int) -> Tensor:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from einops import rearrange
@@ -20,12 +20,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tubelet.models.families.channel_stack import ChannelStack
 from tubelet.models.families.factorised import Factorised
 from tubelet.models.families.vit import ViT
+from tubelet.models.training.layer_rates import parameter_groups
 from tubelet.models.training.losses import FLOW_WEIGHT, FlowHeads, label_loss
+from tubelet.models.training.processes import sum_, sum_gradients_
 from tubelet.models.training.samples import Batch
 from tubelet.models.video_model import VideoModel
 
-UNDECAYED = ("cls_token", "pos_embed")
-"""Ends of the names of parameters that weight decay leaves out."""
 DECAY_SHARE = 0.3
 """Share of a leg, at its end, in which the learning rate falls. Before, it is constant, so that a running
 leg can be made longer."""
@@ -48,11 +48,16 @@ class Recipe:
     clip_norm: float = 1.0  # largest norm of the gradient
     dtype: torch.dtype = torch.bfloat16
     checkpoint_steps: int = 200  # steps between two checkpoints
+    first_layer_share: float = 1.0  # learning rate of the first layer, as a share of the last one's
+
+
+class Diverged(ArithmeticError):
+    """The loss or its gradient is not finite; the weights are still those before the step."""
 
 
 Trainable = Factorised | ChannelStack | ViT
 """The families that can have flow heads."""
-ModelT = TypeVar("ModelT", bound=VideoModel)
+ModelT = TypeVar("ModelT", bound=nn.Module)
 
 
 class Trainer(Generic[ModelT]):
@@ -65,12 +70,8 @@ class Trainer(Generic[ModelT]):
         self.model, self.heads, self.recipe = model, heads, recipe
         self.average = copy.deepcopy(model).eval().requires_grad_(False)
         self.trained = nn.ModuleList([model] if heads is None else [model, heads])
-        # Matrices decay; biases, norms, class tokens and position embeddings do not.
-        named = dict(self.trained.named_parameters())
-        decayed = [p for name, p in named.items() if p.ndim > 1 and not name.endswith(UNDECAYED)]
-        others = [p for name, p in named.items() if p.ndim <= 1 or name.endswith(UNDECAYED)]
-        groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
         rate, decay = recipe.learning_rate, recipe.weight_decay
+        groups = parameter_groups(self.trained, recipe.first_layer_share)
         self.optimiser = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), weight_decay=decay)
         self.step = 0
 
@@ -99,27 +100,55 @@ class Trainer(Generic[ModelT]):
                     self.save(checkpoint)
 
     def train_step(self, batch: Batch) -> tuple[float, float, float]:
-        """Train one step on ``batch``; return the label loss, the flow loss and the top-1 accuracy."""
+        """Train one step on ``batch``; return the label loss, the flow loss and the top-1 accuracy.
+
+        With several processes, each has a part of the batch, perhaps none of it; figures are of the whole.
+
+        Raises:
+            Diverged: the loss or the gradient is not finite.
+        """
         self.model.train()
         for group in self.optimiser.param_groups:
-            group["lr"] = self.recipe.learning_rate * _schedule(self.step, self.recipe)
+            group["lr"] = (
+                self.recipe.learning_rate * group.get("share", 1.0) * _schedule(self.step, self.recipe)
+            )
+        self.optimiser.zero_grad()
+        count = len(batch.labels)
+        figures = torch.zeros(4, dtype=torch.float64)
+        loss: Tensor | None = None
+        if count:
+            label, flow, top1 = self._losses(batch)
+            loss = (label + FLOW_WEIGHT * flow) * (count / (batch.total or count))
+            values = [label.item(), flow.item(), top1.item(), 1.0]
+            figures = torch.tensor(values, dtype=torch.float64) * count
+        sum_(figures)
+        if not figures.isfinite().all():
+            raise Diverged(f"the loss of step {self.step + 1} is not a finite number")
+        if loss is not None:
+            loss.backward()
+        sum_gradients_(self.trained)
+        norm = nn.utils.clip_grad_norm_(self.trained.parameters(), self.recipe.clip_norm)
+        if not norm.isfinite():
+            raise Diverged(f"the gradient of step {self.step + 1} is not finite")
+        self.optimiser.step()
+        self.step += 1
+        self._update_average()
+        label_figure, flow_figure, top1_figure, _ = (figures / figures[3].clamp(min=1)).tolist()
+        return label_figure, flow_figure, top1_figure
+
+    def _losses(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute the label loss, the flow loss and the top-1 accuracy of a batch."""
         # On the CPU, the backward pass of flash attention over few tokens is slower than plain products.
         dtype = self.recipe.dtype
         autocast = torch.autocast(batch.units.device.type, dtype, enabled=dtype != torch.float32)
         with autocast, sdpa_kernel(SDPBackend.MATH):
             logits, tokens = self._forward(batch)
-        label = label_loss(logits, batch.labels)
+        label = label_loss(logits, batch.labels if batch.targets is None else batch.targets)
         flow = torch.zeros(())
         if self.heads is not None and batch.flow is not None and tokens is not None:
             flow = self.heads.loss(tokens, batch.flow)
-        self.optimiser.zero_grad()
-        (label + FLOW_WEIGHT * flow).backward()
-        nn.utils.clip_grad_norm_(self.trained.parameters(), self.recipe.clip_norm)
-        self.optimiser.step()
-        self.step += 1
-        self._update_average()
         top1 = (logits.argmax(dim=1) == batch.labels).float().mean()
-        return label.item(), flow.item(), top1.item()
+        return label, flow, top1
 
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """Compute logits (B, K) and, in families that can have flow heads, tokens (B S, 1 + P, D)."""
@@ -130,20 +159,24 @@ class Trainer(Generic[ModelT]):
         return self.model.classify(windows).float(), tokens.float()
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint to resume from, atomically: beside ``path``, then renamed."""
-        state = {
+        """Write a checkpoint to resume from, atomically."""
+        save_atomically(self.state(), path)
+
+    def resume(self, path: Path) -> None:
+        """Restore the state that ``save`` wrote to ``path``."""
+        self.restore(torch.load(path, weights_only=True))
+
+    def state(self) -> dict[str, Any]:
+        """Return all that decides the next steps, beside the batches."""
+        return {
             "step": self.step,
             "trained": self.trained.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
         }
-        partial = path.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(path)
 
-    def resume(self, path: Path) -> None:
-        """Restore the state that ``save`` wrote to ``path``."""
-        state = torch.load(path, weights_only=True)
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over what ``state`` returned."""
         self.step = state["step"]
         self.trained.load_state_dict(state["trained"])
         self.average.load_state_dict(state["average"])
@@ -151,11 +184,22 @@ class Trainer(Generic[ModelT]):
 
     @torch.no_grad()
     def _update_average(self) -> None:
-        """Move the average towards the model's weights."""
+        """Move the average towards the model's weights and statistics."""
         # Faster in the first steps, or the random initial weights would stay in the average for long.
         decay = min(self.recipe.average_decay, (1 + self.step) / (10 + self.step))
-        for kept, now in zip(self.average.parameters(), self.model.parameters(), strict=True):
-            kept.lerp_(now, 1 - decay)
+        pairs = zip(self.average.state_dict().values(), self.model.state_dict().values(), strict=True)
+        for kept, now in pairs:
+            if kept.is_floating_point():
+                kept.lerp_(now, 1 - decay)
+            else:
+                kept.copy_(now)  # counters of batch norms
+
+
+def save_atomically(state: Mapping[str, Any], path: Path) -> None:
+    """Write a state beside ``path``, then rename the file, so that ``path`` is always complete."""
+    partial = path.with_suffix(".partial")
+    torch.save(state, partial)
+    partial.replace(path)
 
 
 @torch.inference_mode()

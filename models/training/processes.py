@@ -1,0 +1,80 @@
+"""Training in processes that ``torchrun`` started: each has a part of a batch; gradients are summed."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+Item = TypeVar("Item")
+
+
+@contextmanager
+def process_group() -> Iterator[None]:
+    """Connect the processes that ``torchrun`` started; a process that was started otherwise is alone."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        yield
+        return
+    dist.init_process_group("gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """Return the number of this process; process 0 prints and writes."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def size() -> int:
+    """Return the number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def own_share(items: Sequence[Item], together: int = 1) -> list[Item]:
+    """Return the items of a batch that this process computes; runs of ``together`` items stay together."""
+    return [item for number, item in enumerate(items) if number // together % size() == rank()]
+
+
+def sum_(values: Tensor) -> None:
+    """Replace values on the CPU by their sum over all processes."""
+    if size() > 1:
+        dist.all_reduce(values)
+
+
+def sum_gradients_(model: nn.Module) -> None:
+    """Replace all gradients by their sum over all processes, some of which may have no part of the batch."""
+    if size() == 1:
+        return
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            dist.all_reduce(parameter.grad)
+
+
+def from_first(value: float) -> float:
+    """Return process 0's value, so that all processes decide the same."""
+    if size() == 1:
+        return value
+    shared = torch.tensor([value], dtype=torch.float64)
+    dist.broadcast(shared, 0)
+    return shared.item()
+
+
+def any_process(flag: bool) -> bool:
+    """Return whether ``flag`` is set in any process."""
+    shared = torch.tensor([float(flag)])
+    sum_(shared)
+    return bool(shared.item())
+
+
+def share_statistics_(model: nn.Module) -> None:
+    """Replace the statistics of batch norms by process 0's."""
+    if size() > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, 0)
