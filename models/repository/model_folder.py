@@ -4,6 +4,7 @@ model.toml            a ModelSpec, the sizes (dims), the sha256 of weights and l
 weights.safetensors   the weights under tubelet's parameter names, in float32
 labels.txt            one label a line, in logit order
 CARD.md               data, recipe, figures, limits
+further files         of a training: its page, and the clips that it used; a model loads without them
 """
 
 import hashlib
@@ -15,6 +16,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, get_type_hints
 
 from safetensors import SafetensorError, safe_open
@@ -144,8 +146,17 @@ def read_folder(folder: Path) -> Entry:
     return entry
 
 
-def write_folder(folder: Path, spec: ModelSpec, dims: Dims, model: VideoModel, card: str) -> None:
+def write_folder(
+    folder: Path,
+    spec: ModelSpec,
+    dims: Dims,
+    model: VideoModel,
+    card: str,
+    texts: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Write a model's folder, completely or not at all; an existing folder is replaced.
+
+    ``texts`` are further files, by their names.
 
     Raises:
         ValueError: the model's logits are not finite, or reading the folder would give another ``spec``.
@@ -159,7 +170,8 @@ def write_folder(folder: Path, spec: ModelSpec, dims: Dims, model: VideoModel, c
         save_file(_state(model), partial / WEIGHTS)
         (partial / WEIGHTS).chmod(0o644)
         (partial / LABELS).write_text("".join(f"{label}\n" for label in spec.labels), "utf-8")
-        (partial / CARD).write_text(card, "utf-8")
+        for name, text in {CARD: card, **texts}.items():
+            (partial / name).write_text(text, "utf-8", errors="backslashreplace")
         sha256 = {name: _sha256(partial / name) for name in (WEIGHTS, LABELS)}
         (partial / SPEC).write_text(
             _toml(spec, dims, sha256, fixed_clip_logits(model, spec.sampling)), "utf-8"

@@ -39,6 +39,12 @@ def train(
             help="Length of a window; default: the clips' median length, within the limits of the model.",
         ),
     ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Folder of the page, report.html; default: the model's, in the store."
+        ),
+    ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite the version if it exists.")] = False,
     config: ConfigFile = None,
     as_json: Json = False,
@@ -50,5 +56,5 @@ def train(
         from tubelet.service.cli.train.new_model import Request
         from tubelet.service.cli.train.run import train_model
 
-        request = Request(data, name, version, ref, window, replace)
+        request = Request(data, name, version, ref, window, replace, out)
         train_model(request, load_config(config), as_json=as_json)

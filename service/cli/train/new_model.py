@@ -31,6 +31,7 @@ class Request:
     base: ModelRef | None  # None: efficientnet-lite0 where the store has it, else camera-motion
     window_s: float | None  # None: the clips' median length, within the limits of the base
     replace: bool
+    out: Path | None = None  # the folder of the page; None: the model's
 
     def folder(self, config: Config) -> Path:
         """Return the folder of the new model."""
@@ -107,13 +108,15 @@ def new_spec(
     )
 
 
-def store_model(folder: Path, spec: ModelSpec, dims: Dims, model: VideoModel, card: str) -> None:
-    """Write a trained model's folder, completely or not at all.
+def store_model(
+    folder: Path, spec: ModelSpec, dims: Dims, model: VideoModel, card: str, texts: Mapping[str, str]
+) -> None:
+    """Write a trained model's folder, completely or not at all, with further files ``texts`` by their names.
 
     Raises:
         CannotTrain: it cannot be written.
     """
     try:
-        write_folder(folder, spec, dims, model, card)
+        write_folder(folder, spec, dims, model, card, texts)
     except (OSError, SafetensorError) as error:
         raise CannotTrain(f"{folder} cannot be written: {error}; see models.store") from error

@@ -13,9 +13,12 @@ from tubelet.models.repository.repository import ZOO, ModelStore
 from tubelet.models.spec import Sampling
 from tubelet.models.training.probe_model import probe_dims
 from tubelet.service.cli.evaluation.dataset import InvalidDataset
+from tubelet.service.cli.evaluation.page import save_page
+from tubelet.service.cli.runs.output_paths import check_paths
 from tubelet.service.cli.train.checked_clips import Checked, check_clips, notes, usable_labels
 from tubelet.service.cli.train.clips import Clip, read_clips
 from tubelet.service.cli.train.new_model import Request, new_spec
+from tubelet.service.cli.train.page import PAGE, checks_page
 from tubelet.service.cli.train.probe_report import check_lines
 from tubelet.service.config.config import Config
 from tubelet.service.types.model_ref import ModelRef
@@ -53,8 +56,11 @@ def prepare(request: Request, config: Config) -> Prepared:
         InvalidDataset: the data cannot be read, or no model can be trained on it.
         CannotTrain: the name is taken or not allowed, the base has no spatial stage to use, the window is
             outside of its limits, or the store cannot be written.
+        OSError: the page cannot be written.
         UnknownModel: the store does not have the base.
     """
+    if request.out is not None:
+        check_paths([request.out / PAGE])
     clips = read_clips(request.data)
     base = _find_base(request.base, config)
     probe_dims(base.dims)
@@ -62,6 +68,8 @@ def prepare(request: Request, config: Config) -> Prepared:
     checked = check_clips(clips, config.decode)
     for line in check_lines(checked.survey.left_out, checked.findings):
         notes.print(line)
+    if request.out is not None:
+        save_page(request.out / PAGE, checks_page(f"{request.name} {request.version}", request.data, checked))
     usable_labels(checked.survey.clips, checked.scenes)
     return Prepared(base, checked, window_sampling(base, checked.survey.lengths_s, request.window_s))
 

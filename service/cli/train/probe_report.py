@@ -44,6 +44,7 @@ class Report:
 
     spec: ModelSpec
     folder: str
+    page: str
     base: str
     labels: dict[str, int]  # clips of each label
     left_out: dict[str, str]
@@ -111,6 +112,7 @@ def report_lines(report: Report) -> list[str]:
         f"{report.figures.window_ece_before:.3f} before",
         *([f"on the test split: {_accuracy(report.test)}"] if report.test else []),
         f"wrote {report.spec.name} {report.spec.version} to {report.folder}",
+        f"the page is {report.page}",
         f"  tubelet classify clip.mp4 --model {report.spec.name}",
         "  tubelet serve",
     ]

@@ -3,7 +3,10 @@
 import json
 
 from tubelet.models.spec import Accuracy
+from tubelet.service.cli.evaluation.page import save_page
+from tubelet.service.cli.train.clip_answers import CLIPS, clip_lines
 from tubelet.service.cli.train.new_model import Answers, Request, Trained, new_spec, store_model
+from tubelet.service.cli.train.page import PAGE, training_page
 from tubelet.service.cli.train.prepare import Prepared, prepare
 from tubelet.service.cli.train.probe_level import train_probe
 from tubelet.service.cli.train.probe_report import (
@@ -25,12 +28,19 @@ def train_model(request: Request, config: Config, *, as_json: bool) -> None:
         InvalidDataset: the data cannot be read, or no model can be trained on it.
         CannotTrain: the name is taken or not allowed, the base cannot be trained, or the store cannot be
             written.
+        OSError: the page cannot be written.
         UnknownModel, BrokenModel, MissingExtra: the base cannot be used.
     """
     prepared = prepare(request, config)
     trained = train_probe(prepared, config)
     report = _report(request, config, prepared, trained)
-    store_model(request.folder(config), report.spec, trained.dims, trained.model, model_card(report))
+    texts = {CLIPS: clip_lines(prepared.checked, trained)}
+    page = training_page(request.data, prepared.checked, trained, report)
+    if request.out is None:
+        texts[PAGE] = page
+    else:
+        save_page(request.out / PAGE, page)
+    store_model(request.folder(config), report.spec, trained.dims, trained.model, model_card(report), texts)
     if as_json:
         print(json.dumps(report_json(report), ensure_ascii=False))
     else:
@@ -50,6 +60,7 @@ def _report(request: Request, config: Config, prepared: Prepared, trained: Train
     return Report(
         spec=new_spec(request, base, trained.labels, prepared.sampling, trained.dims, accuracy),
         folder=str(request.folder(config)),
+        page=str((request.out or request.folder(config)) / PAGE),
         base=f"{base.spec.name} {base.spec.version} (fingerprint {base.fingerprint})",
         labels=count_labels([checked.survey.clips[number].label for number in trained.used]),
         left_out=checked.survey.left_out,

@@ -7,44 +7,15 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from blake3 import blake3
 from typer.testing import CliRunner, Result
 
-from tests.support.sample_clip import town
-from tests.support.videos import render
+from tests.cli.train.conftest import FRAMES, SCENES
 from tubelet.models.errors import CannotTrain
 from tubelet.models.repository.repository import ZOO, ModelStore
 from tubelet.service.cli.app import app
 from tubelet.service.cli.train.new_model import store_model
-
-SCENES, FRAMES = 5, 12
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Class folders: the camera pans, or stands still, over five towns."""
-    folder = tmp_path_factory.mktemp("clips")
-    for scene in range(SCENES):
-        picture = np.asarray(town(480, 300, seed=scene))
-        for label, step in (("pans", 14), ("stands", 0)):
-            (folder / label).mkdir(exist_ok=True)
-
-            def draw(number: int, picture: np.ndarray = picture, step: int = step) -> np.ndarray:
-                left = 20 + step * number
-                return picture[100:220, left : left + 200].copy()
-
-            render(folder / label / f"{scene}.mp4", FRAMES, size=(200, 120), draw=draw)
-    return folder
-
-
-@pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty store of models, and an empty cache."""
-    monkeypatch.setenv("TUBELET_MODELS__STORE", str(tmp_path / "store"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("TUBELET_DECODE__WORKERS", "2")
-    return tmp_path / "store"
 
 
 def train(*arguments: str | Path) -> Result:
@@ -72,6 +43,15 @@ def test_a_trained_model_classifies_clips(clips: Path, store: Path, tmp_path: Pa
     assert entry.spec.provenance is not None
     assert entry.spec.provenance.source == "tubelet train, probe on camera-motion 1.1.0"
     assert "Temperature: " in (entry.folder / "CARD.md").read_text()
+    assert said["page"] == str(entry.folder / "report.html")
+    assert "Accuracy on unknown scenes" in (entry.folder / "report.html").read_text()
+    kept = [json.loads(line) for line in (entry.folder / "clips.jsonl").read_text().splitlines()]
+    assert {(each["video"], each["label"], each["split"]) for each in kept} == {
+        (f"{label}/{scene}.mp4", label, "train") for label in ("pans", "stands") for scene in range(SCENES)
+    }
+    assert kept[0]["blake3"] == blake3((clips / kept[0]["video"]).read_bytes()).hexdigest()
+    right = sum(each["labels"][0]["label"] == each["label"] for each in kept)
+    assert right / len(kept) == said["figures"]["accuracy"]
     for label in ("pans", "stands"):
         answer = CliRunner().invoke(
             app, ["classify", str(clips / label / "0.mp4"), "--model", "moves", "--json"]
@@ -154,9 +134,19 @@ def test_data_that_no_model_can_be_trained_on(clips: Path, store: Path, tmp_path
         (same / label).mkdir(parents=True)
         for number in range(3):
             shutil.copy(clips / "stands" / "1.mp4", same / label / f"{number}.mp4")
-    done = train(same, "--name", "m", "--from", "camera-motion")
+    done = train(same, "--name", "m", "--from", "camera-motion", "--out", tmp_path / "out")
     assert done.exit_code == 2
     assert "the clips show 1 scenes; at least 3 are needed" in done.stderr
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "nothing is trained yet" in page
+    assert "have the same content, but the labels &#39;a&#39; and &#39;b&#39;" in page
+
+
+def test_a_page_replaces_no_other_file(clips: Path, store: Path, tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text("<p>of another program")
+    done = train(clips, "--name", "m", "--out", tmp_path)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "report.html: it exists, and tubelet did not write it" in done.stderr
 
 
 def test_a_store_that_cannot_be_written(clips: Path, store: Path) -> None:
@@ -176,7 +166,7 @@ def test_a_full_disk_leaves_nothing_of_a_model(tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
         with pytest.raises(CannotTrain, match=r"store/m/1 cannot be written: .*; see models.store"):
-            store_model(folder, entry.spec, entry.dims, model, "card")
+            store_model(folder, entry.spec, entry.dims, model, "card", {})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)

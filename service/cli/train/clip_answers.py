@@ -1,0 +1,71 @@
+"""What a trained model says of each clip that it did not know: outcomes to show, and lines to keep.
+
+W windows, C clips, K classes.
+"""
+
+import json
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from tubelet.models.training.probe_fit import mean_by_clip
+from tubelet.service.cli.evaluation.outcomes import TOP_K, Outcome
+from tubelet.service.cli.train.checked_clips import Checked
+from tubelet.service.cli.train.clips import Clip
+from tubelet.service.cli.train.new_model import Answers, Trained
+from tubelet.service.cli.train.survey import Survey
+from tubelet.service.types.result import Label
+
+CLIPS = "clips.jsonl"
+"""The file of a model's folder that has a line for each clip that the model was trained or tested on."""
+
+
+def clip_outcomes(logits: Tensor, clips: Tensor, labels: Sequence[str], survey: Survey) -> list[Outcome]:
+    """Return the outcome of each clip from the logits of its windows: (W, K), (W,) -> C outcomes."""
+    means, numbers = mean_by_clip(logits, clips)
+    best = means.softmax(dim=1).topk(min(TOP_K, len(labels)), dim=1)
+    outcomes = []
+    for number, scores, indices in zip(
+        numbers.tolist(), best.values.tolist(), best.indices.tolist(), strict=True
+    ):
+        clip = survey.clips[number]
+        predicted = tuple(
+            Label(labels[int(index)], score) for index, score in zip(indices, scores, strict=True)
+        )
+        outcomes.append(Outcome(clip.name, clip.label, predicted, thumbnail=survey.pictures.get(clip.name)))
+    return outcomes
+
+
+def clip_lines(checked: Checked, trained: Trained) -> str:
+    """Return the text of ``clips.jsonl``: each clip's content hash, label, scene and split, and its answer.
+
+    The answers are those for unknown scenes, by models trained without the clip's part of the scenes; those
+    of the test split are the stored model's.
+    """
+    answers = [each for each in (trained.held_out, trained.test) if each is not None]
+    predicted = {outcome.video: outcome for each in answers for outcome in _outcomes(each, checked, trained)}
+    lines = []
+    for number in trained.used:
+        clip = checked.survey.clips[number]
+        line = _clip_line(clip, checked.survey.digests[clip.video], int(checked.scenes[number]))
+        if (outcome := predicted.get(clip.name)) is not None:
+            line["labels"] = [{"label": each.name, "score": each.score} for each in outcome.predicted]
+        lines.append(json.dumps(line, ensure_ascii=False))
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _outcomes(answers: Answers, checked: Checked, trained: Trained) -> list[Outcome]:
+    """Return the outcomes of answers, with the temperature."""
+    return clip_outcomes(answers.calibrated, answers.clips, trained.labels, checked.survey)
+
+
+def _clip_line(clip: Clip, digest: str, scene: int) -> dict[str, object]:
+    """Return what is known of a clip."""
+    return {
+        "video": clip.name,
+        "label": clip.label,
+        "blake3": digest,
+        "range_s": clip.range_s,
+        "scene": scene,
+        "split": "test" if clip.is_test else "train",
+    }

@@ -1,0 +1,40 @@
+"""The page of a training: the data and its scenes, the result on unknown scenes, how to serve the model."""
+
+from pathlib import Path
+
+from tubelet.service.cli.evaluation.page import SCRIPTS, answers_of, curve_of
+from tubelet.service.cli.evaluation.report import make_report
+from tubelet.service.cli.train.checked_clips import Checked
+from tubelet.service.cli.train.clip_answers import CLIPS, clip_outcomes
+from tubelet.service.cli.train.data_page import data_of
+from tubelet.service.cli.train.new_model import Trained
+from tubelet.service.cli.train.probe_report import Report
+from tubelet.service.report.page import render_page
+
+PAGE = "report.html"
+"""The name of the page in its folder."""
+
+
+def checks_page(name: str, data: Path, checked: Checked) -> str:
+    """Return the page of the data alone, before a model ``name`` is trained."""
+    return render_page(
+        "training.html", ["table.js"], title=name, source=str(data), found=data_of(checked), run=None
+    )
+
+
+def training_page(data: Path, checked: Checked, trained: Trained, report: Report) -> str:
+    """Return the page of a trained model."""
+    answers, labels = trained.held_out, trained.labels
+    outcomes = clip_outcomes(answers.calibrated, answers.clips, labels, checked.survey)
+    before = make_report(clip_outcomes(answers.fitted, answers.clips, labels, checked.survey), labels)
+    return render_page(
+        "training.html",
+        SCRIPTS,
+        title=f"{report.spec.name} {report.spec.version}",
+        source=str(data),
+        found=data_of(checked),
+        run=report,
+        before=before.calibration,
+        curve_before=curve_of(before.calibration),
+        **answers_of(make_report(outcomes, labels), outcomes, "clip", CLIPS),
+    )

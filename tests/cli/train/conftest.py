@@ -1,0 +1,37 @@
+"""Clips to train on, and where the models go."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support.sample_clip import town
+from tests.support.videos import render
+
+SCENES, FRAMES = 5, 12
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Class folders: the camera pans, or stands still, over five towns."""
+    folder = tmp_path_factory.mktemp("clips")
+    for scene in range(SCENES):
+        picture = np.asarray(town(480, 300, seed=scene))
+        for label, step in (("pans", 14), ("stands", 0)):
+            (folder / label).mkdir(exist_ok=True)
+
+            def draw(number: int, picture: np.ndarray = picture, step: int = step) -> np.ndarray:
+                left = 20 + step * number
+                return picture[100:220, left : left + 200].copy()
+
+            render(folder / label / f"{scene}.mp4", FRAMES, size=(200, 120), draw=draw)
+    return folder
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty store of models, and an empty cache."""
+    monkeypatch.setenv("TUBELET_MODELS__STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("TUBELET_DECODE__WORKERS", "2")
+    return tmp_path / "store"
