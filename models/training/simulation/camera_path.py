@@ -82,13 +82,7 @@ def simulate(label: str, window_s: float, frames: int, rng: Generator) -> Path:
     scale = _tremor_scale(label, rng)
     tremor_x, tremor_y, tremor_roll = (_wobble(times, TREMOR_HZ, rng) for _ in range(3))
     if label == "shake":
-        rms = _log_uniform(SHAKE_RMS, rng)
-        angle, flatness = rng.uniform(0, np.pi), rng.uniform(0.1, 1.0)
-        main, cross = (_detrended(_wobble(times, SHAKE_HZ, rng)) for _ in range(2))
-        main, cross = rms * main / np.hypot(1, flatness), rms * flatness * cross / np.hypot(1, flatness)
-        x, y = np.cos(angle) * main - np.sin(angle) * cross, np.sin(angle) * main + np.cos(angle) * cross
-        roll = rng.uniform(0, 0.4) * rms * _detrended(_wobble(times, SHAKE_HZ, rng))
-        zoom = np.zeros(frames)
+        x, y, zoom, roll = _shake(times, rng)
     else:
         x, y, zoom, roll = _moves(label, window_s, rng)[:, None] * _ease(times / window_s, rng)
         x, y = x + scale * tremor_x, y + scale * tremor_y
@@ -96,6 +90,32 @@ def simulate(label: str, window_s: float, frames: int, rng: Generator) -> Path:
     start = rng.normal(0, START_ROLL) if rng.random() < 0.5 else 0.0
     cos, sin = np.cos(start), np.sin(start)
     return Path(times, cos * x - sin * y, sin * x + cos * y, zoom, start + roll)
+
+
+def simulate_within(label: str, window_s: float, frames: int, moving: range, rng: Generator) -> Path:
+    """Simulate a random path whose move ``label`` begins and ends with the frames ``moving``.
+
+    The camera stands still before and after, and frames are evenly spaced.
+    """
+    times = np.arange(frames) * window_s / frames
+    curves = np.zeros((4, frames))
+    if label == "shake":
+        curves[:, moving.start : moving.stop] = _shake(times[moving.start : moving.stop], rng)
+    else:
+        progress = np.clip((np.arange(frames) - moving.start) / (len(moving) - 1), 0, 1)
+        curves = _moves(label, window_s * len(moving) / frames, rng)[:, None] * progress
+    return Path(times, *curves)
+
+
+def _shake(times: NDArray[np.float64], rng: Generator) -> NDArray[np.float64]:
+    """Draw a shake in x, y, log_size and roll: (T,) -> (4, T)."""
+    rms = _log_uniform(SHAKE_RMS, rng)
+    angle, flatness = rng.uniform(0, np.pi), rng.uniform(0.1, 1.0)
+    main, cross = (_detrended(_wobble(times, SHAKE_HZ, rng)) for _ in range(2))
+    main, cross = rms * main / np.hypot(1, flatness), rms * flatness * cross / np.hypot(1, flatness)
+    x, y = np.cos(angle) * main - np.sin(angle) * cross, np.sin(angle) * main + np.cos(angle) * cross
+    roll = rng.uniform(0, 0.4) * rms * _detrended(_wobble(times, SHAKE_HZ, rng))
+    return np.stack((x, y, np.zeros_like(x), roll))
 
 
 def _moves(label: str, window_s: float, rng: Generator) -> NDArray[np.float64]:

@@ -74,20 +74,35 @@ class SimulatedMoves(Dataset[Batch]):
         """Render a window with the move ``label``: -> pixels (T, 3, H, W) in 0..1, flow (T - 1, 4)."""
         window_s = float(np.exp(rng.uniform(*np.log(WINDOW_S))))
         while True:
-            moving = self.movies and (not self.stills or rng.random() < MOVING_SHARE)
-            pool = self.movies if moving else self.stills
-            source = pool[rng.integers(len(pool))]
+            source = self.draw_source(rng)
             path = simulate(label, window_s, self.sampling.frames_per_window, rng)
-            frames = self._source_frames(source, path, rng)
-            height, width = frames.shape[1:3]
-            affine = place_in_source(path, height, width, rng)
-            if affine is not None:
-                break
+            clip = self.film(source, path, rng)
+            if clip is not None:
+                return clip, path.flow()
             window_s = max(window_s * SHRINK, WINDOW_S[0])
+
+    def draw_source(self, rng: Generator) -> Source:
+        """Draw a source at random, one that moves in ``MOVING_SHARE`` of the windows."""
+        moving = self.movies and (not self.stills or rng.random() < MOVING_SHARE)
+        pool = self.movies if moving else self.stills
+        return pool[rng.integers(len(pool))]
+
+    def film(
+        self, source: Source, path: Path, rng: Generator, object_share: float = OBJECT_SHARE
+    ) -> Tensor | None:
+        """Render what a camera sees of a source: -> (T, 3, H, W) in 0..1; None if its path does not fit.
+
+        ``object_share`` is the probability that an object of another source passes by.
+        """
+        frames = self._source_frames(source, path, rng)
+        height, width = frames.shape[1:3]
+        affine = place_in_source(path, height, width, rng)
+        if affine is None:
+            return None
         clip = render_view(frames, affine, self.size)
-        if rng.random() < OBJECT_SHARE:
+        if rng.random() < object_share:
             self._add_object(clip, path, rng)
-        return clip, path.flow()
+        return clip
 
     def _source_frames(self, source: Source, path: Path, rng: Generator) -> NDArray[np.uint8]:
         """Return a source's frames at the path's times, mirrored at random: -> (T, H, W, 3), stills T = 1."""

@@ -19,6 +19,7 @@ from tubelet.models.training.simulation.camera_path import (
     MIN_ZOOM,
     Path,
     simulate,
+    simulate_within,
 )
 from tubelet.models.training.simulation.render import place_in_source, render_view
 from tubelet.models.training.simulation.symmetries import mirrored
@@ -125,6 +126,28 @@ def test_a_move_reaches_the_minimum_of_the_card(label: str, axis: int, least: fl
     tremor = 0.03  # sides or radians that the hand may add or take
     for path in labelled_paths(label):
         assert whole_move(path)[axis] * np.sign(least) >= abs(least) - tremor
+
+
+@pytest.mark.parametrize("label", LABELS[1:])
+@pytest.mark.parametrize("moving", [range(4), range(8, 12), range(4, 12), range(12, 16)])
+def test_a_camera_moves_within_its_frames_and_stands_still_otherwise(label: str, moving: range) -> None:
+    rng = np.random.default_rng(LABELS.index(label))
+    for _ in range(20):
+        path = simulate_within(label, 2.0, FRAMES, moving, rng)
+        curves = np.stack((path.x, path.y, path.log_size, path.roll))
+        np.testing.assert_allclose(np.diff(path.times_s), 2.0 / FRAMES)
+        moved = np.abs(np.diff(curves[:, moving.start : moving.stop])).max(axis=0)
+        assert (moved > 1e-4).all()
+        for still in (curves[:, : moving.start], curves[:, moving.stop :]):
+            assert still.size == 0 or np.ptp(still, axis=1).max() == 0
+        if label == "shake":
+            seen = curves[:2, moving.start : moving.stop]
+            tremor = np.sqrt(((seen - seen.mean(axis=1, keepdims=True)) ** 2).sum(axis=0).mean())
+            assert tremor > 0.9 * MIN_SHAKE
+        else:
+            axis = {"pan": 0, "tilt": 1, "zoom": 2, "roll": 3}[label.partition("_")[0]]
+            least = (MIN_SHIFT, MIN_SHIFT, MIN_ZOOM, MIN_ROLL)[axis]
+            assert abs(whole_move(path)[axis]) >= least - 1e-9
 
 
 def test_static_stays_and_shake_shakes() -> None:

@@ -1,0 +1,1 @@
+"""Measures whether explanations are true."""
