@@ -6,10 +6,12 @@ t frames, p q pixels.
 """
 
 import math
+from typing import cast
 
 import torch
 from torch import Generator, Tensor, nn
 
+from tubelet.models.families.divided import Divided, DividedBlock
 from tubelet.models.families.layers import Encoder
 
 WAVES = (1 / 14, 1 / 4)  # spatial frequency, cycles per pixel
@@ -71,13 +73,19 @@ def sine_positions_(encoder: Encoder, rows: int, columns: int) -> None:
     The class token keeps its embedding.
     """
     width = encoder.pos_embed.shape[-1]
-    along_x = waves(columns, width if rows == 1 else width // 2)
-    if rows == 1:
-        encoder.pos_embed[0, 1:] = along_x
-        return
-    along_y = waves(rows, width - width // 2)
+    encoder.pos_embed[0, 1:] = waves(columns, width) if rows == 1 else grid_waves(rows, columns, width)
+
+
+def grid_waves(rows: int, columns: int, width: int) -> Tensor:
+    """Return sinusoids over the rows and columns of a grid: -> (rows columns, D)."""
+    along_x, along_y = waves(columns, width // 2), waves(rows, width - width // 2)
     y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-    encoder.pos_embed[0, 1:] = torch.cat((along_y[y.flatten()], along_x[x.flatten()]), dim=1)
+    return torch.cat((along_y[y.flatten()], along_x[x.flatten()]), dim=1)
+
+
+def wave_cycles(count: int, pairs: int) -> Tensor:
+    """Return the cycles that each sinusoid of ``waves`` has over ``count`` positions: -> (pairs,)."""
+    return torch.exp(torch.linspace(math.log(1 / LONGEST), math.log(max(count / 2, 1 / LONGEST)), pairs))
 
 
 def waves(count: int, width: int) -> Tensor:
@@ -85,8 +93,42 @@ def waves(count: int, width: int) -> Tensor:
 
     The shortest waves are two positions long.
     """
-    pairs = (width + 1) // 2
     centred = (torch.arange(count) - (count - 1) / 2) / count
-    cycles = torch.exp(torch.linspace(math.log(1 / LONGEST), math.log(max(count / 2, 1 / LONGEST)), pairs))
-    phase = 2 * math.pi * centred[:, None] * cycles
+    phase = 2 * math.pi * centred[:, None] * wave_cycles(count, (width + 1) // 2)
     return STRENGTH * 2**0.5 * torch.cat((phase.sin(), phase.cos()), dim=1)[:, :width]
+
+
+SHIFTS = (-1, 1, -2, 2)  # frames
+SHIFT_GAIN = 2.0  # of queries and keys
+
+
+@torch.no_grad()
+def shifted_frames_(model: Divided, rows: int, columns: int) -> None:
+    """Let each head of the first attention over time start with looking at a frame shortly before or after.
+
+    With attention to all frames alike, training learns the axis of a motion, but not its direction. Times are
+    sinusoids in the first half of the channels, places are sinusoids in the other half. A query is the
+    sinusoids of a later or earlier frame, a key is those of its own.
+    """
+    _, frames, width = model.time_embed.shape
+    half = width // 2
+    model.time_embed.zero_()
+    model.time_embed[0, :, :half] = 2**0.5 * waves(frames, half)
+    model.pos_embed[:, 1:] = 0
+    model.pos_embed[0, 1:, half:] = grid_waves(rows, columns, width - half)
+    attention = cast(DividedBlock, model.blocks[0]).temporal_attn
+    size = width // attention.num_heads
+    pairs = half // 2
+    used = torch.arange(0, pairs, pairs // (size // 2))
+    turns = 2 * math.pi * wave_cycles(frames, pairs)[used] / frames
+    queries, keys, _ = attention.qkv.weight.view(3, attention.num_heads, size // 2, 2, width)
+    queries.zero_()
+    keys.zero_()
+    pair = torch.arange(size // 2)
+    for head, shift in enumerate(SHIFTS):
+        cos, sin = (turns * shift).cos(), (turns * shift).sin()
+        queries[head, pair, 0, used], queries[head, pair, 0, pairs + used] = cos, sin
+        queries[head, pair, 1, used], queries[head, pair, 1, pairs + used] = -sin, cos
+        keys[head, pair, 0, used] = keys[head, pair, 1, pairs + used] = 1
+    queries.mul_(SHIFT_GAIN)
+    keys.mul_(SHIFT_GAIN)

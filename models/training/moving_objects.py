@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 from tubelet.models.families.channel_stack import ChannelStack, ChannelStackDims
-from tubelet.models.families.divided import DividedDims
+from tubelet.models.families.divided import Divided, DividedDims
 from tubelet.models.families.factorised import Factorised, FactorisedDims
 from tubelet.models.families.joint import Joint, JointDims
 from tubelet.models.families.registry import Dims, build_model
 from tubelet.models.spec import Family, ModelSpec, Preprocessing, Sampling
-from tubelet.models.training.init import STRENGTH, drifting_gratings_, sine_positions_
+from tubelet.models.training.init import STRENGTH, drifting_gratings_, shifted_frames_, sine_positions_
 from tubelet.models.training.simulation.moving_objects import (
     FRAMES,
     LABELS,
@@ -80,8 +80,11 @@ def build(family: Family) -> VideoModel:
             sine_positions_(model.spatial, side, side)
         case Joint():
             drifting_gratings_(model.patch_embed.proj, SPAN_FRAMES, generator)
+        case Divided():
+            drifting_gratings_(model.patch_embed.proj, 1, generator)
+            shifted_frames_(model, side, side)
         case _:
-            pass  # kernels of one frame see no motion
+            pass
     return model
 
 

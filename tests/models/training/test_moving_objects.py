@@ -4,9 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
+from tubelet.models.families.divided import Divided, DividedBlock
 from tubelet.models.spec import Family
-from tubelet.models.training.moving_objects import DIMS, RECIPE, batches, spec_of, start
+from tubelet.models.training.init import SHIFTS
+from tubelet.models.training.moving_objects import DIMS, RECIPE, batches, build, spec_of, start
 from tubelet.models.training.simulation.moving_objects import (
     FRAMES,
     LABELS,
@@ -70,3 +73,25 @@ def test_each_family_learns_on_its_clips(family: Family) -> None:
         trainer.train_step(data[step])
     after = trainer.model.state_dict()
     assert not any(torch.equal(after[name], before[name]) for name in before if name.endswith("qkv.weight"))
+
+
+def test_the_first_heads_over_time_of_a_divided_model_look_at_other_frames() -> None:
+    model = build("divided")
+    assert isinstance(model, Divided)
+    seen = []
+
+    def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        seen.append((queries @ keys.mT / queries.shape[-1] ** 0.5).softmax(dim=-1))
+        return torch.nn.functional.scaled_dot_product_attention(queries, keys, values)
+
+    clips = render(2, torch.Generator().manual_seed(2))
+    block = model.blocks[0]
+    assert isinstance(block, DividedBlock)
+    block.temporal_attn.attend = attend
+    block(*model.embed(clips.pixels))
+    shares = seen[0].mean(dim=0)  # (A, T, T), over tracks
+    for shift, of_head in zip(SHIFTS, shares, strict=True):
+        near = torch.arange(2, FRAMES - 2)
+        there, mirrored = of_head[near, near + shift], of_head[near, near - shift]
+        assert there.mean() > 3 / FRAMES
+        assert (there > mirrored).all()
