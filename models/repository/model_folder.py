@@ -27,6 +27,7 @@ from tubelet.models.errors import BrokenModel, MissingExtra
 from tubelet.models.families.plugins import PluginDims, plugin_dims
 from tubelet.models.families.registry import DIMS, Dims, build_model, build_on_meta, describe_mismatch
 from tubelet.models.repository.fingerprint import fingerprint, fixed_clip_logits
+from tubelet.models.repository.publish import publish_folder
 from tubelet.models.repository.toml_schema import parse_table, parse_value, value_at
 from tubelet.models.runtime.host_memory import free_bytes
 from tubelet.models.spec import Accuracy, ModelSpec, Preprocessing, Provenance, Sampling
@@ -181,12 +182,7 @@ def write_folder(
             key.name for key in fields(spec) if getattr(written, key.name) != getattr(spec, key.name)
         ]:
             raise ValueError(f"{', '.join(lost)} would be read with other values")
-        # Renaming cannot replace a folder that is not empty, so the old one is moved aside first.
-        old = partial.with_name(partial.name + "-old")
-        if folder.exists():
-            folder.rename(old)
-        partial.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
+        publish_folder(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         with suppress(OSError):  # it is not empty: it holds this folder, or others
