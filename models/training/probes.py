@@ -83,7 +83,8 @@ class Choice:
     """The best of several linear probes: the name of its vectors, and its ``decay``.
 
     ``logits`` (N, K) are of windows by probes that were trained without their fold. ``temperature`` is fitted
-    on them, and ``loss`` is their cross entropy at it, with all classes of equal weight.
+    on them, and ``loss`` is their cross entropy at it, with all classes of equal weight. Windows whose label
+    only their own fold has do not count for these two.
     """
 
     vectors: str
@@ -101,15 +102,27 @@ def choose_linear(
     ``folds`` (N,) int64 numbers the part of each window; windows of one scene must be in one part.
     """
     balance = class_weights(labels, num_classes)[labels]
+    known = in_other_folds(labels, folds)
     choices = []
     for name, features in vectors.items():
         for decay in decays:
             logits = held_out_logits(features, labels, num_classes, folds, decay)
-            temperature = fit_temperature(logits, labels)
+            temperature = fit_temperature(logits[known], labels[known]) if known.any() else 1.0
             errors = F.cross_entropy(logits / temperature, labels, reduction="none")
-            loss = (balance * errors).mean().item()
+            loss = (balance * errors)[known].sum().item() / len(labels)
             choices.append(Choice(name, decay, temperature, loss, logits))
     return min(choices, key=lambda each: each.loss)
+
+
+def in_other_folds(labels: Tensor, folds: Tensor) -> Tensor:
+    """Return whether the label of each window is in another fold, too: (N,), (N,) -> (N,) bool.
+
+    Where it is not, no probe that is trained without the window's fold can know it.
+    """
+    first = torch.full((int(labels.max()) + 1,), -1, dtype=torch.int64).scatter_(0, labels, folds)
+    differs = torch.zeros(len(first), dtype=torch.bool)
+    differs[labels[folds != first[labels]]] = True
+    return differs[labels]
 
 
 def held_out_logits(vectors: Tensor, labels: Tensor, num_classes: int, folds: Tensor, decay: float) -> Tensor:

@@ -1,5 +1,6 @@
 """Clips that were decoded and checked: their scenes, what stands out, and which labels can be trained."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from tubelet.service.cli.evaluation.dataset import InvalidDataset
-from tubelet.service.cli.train.clips import Clip
+from tubelet.service.cli.train.clips import Clip, sort_labels
 from tubelet.service.cli.train.data_checks import (
     Finding,
     check_labels,
@@ -20,6 +21,7 @@ from tubelet.service.cli.train.data_checks import (
 from tubelet.service.cli.train.scene_clusters import background_accuracy, find_scenes, median_pictures
 from tubelet.service.cli.train.survey import Survey, survey_clips
 from tubelet.service.config.config import DecodeConfig
+from tubelet.service.report.text import printable
 
 MIN_SCENES = 3
 """Scenes that are needed: one to measure on, one to choose on, and one to train on."""
@@ -51,7 +53,7 @@ def check_clips(clips: Sequence[Clip], config: DecodeConfig) -> Checked:
         survey = survey_clips(clips, config, advance)
     if not survey.clips:
         name, reason = next(iter(survey.left_out.items()))
-        raise InvalidDataset(f"none of the {len(clips)} clips can be decoded; {name}: {reason}")
+        raise InvalidDataset(f"none of the {len(clips)} clips can be decoded; {printable(name)}: {reason}")
     pictures = median_pictures(survey.thumbnails)
     scenes = find_scenes(pictures, [clip.group for clip in survey.clips])
     labels = [clip.label for clip in survey.clips]
@@ -74,18 +76,31 @@ def usable_labels(clips: Sequence[Clip], scenes: NDArray[np.int64]) -> tuple[str
         InvalidDataset: fewer than two labels are left, or too few scenes; a label is in the test split alone.
     """
     trained = [number for number, clip in enumerate(clips) if not clip.is_test]
-    labels = sorted({clips[number].label for number in trained})
-    if len(labels) < 2:
+    if not trained:
+        raise InvalidDataset("all clips that can be decoded are in the test split: none is left to train on")
+    labels = sort_labels(label for number in trained for label in clips[number].labels)
+    wanted = 1 if clips[0].is_multilabel else 2
+    if len(labels) < wanted:
         raise InvalidDataset(
-            f"the clips to train on that can be decoded have {len(labels)} labels: two are needed"
+            f"the clips to train on that can be decoded have {_count(len(labels), 'label')}, and "
+            f"{_count(wanted, 'label')} at least are needed"
             + (", beside those of the test split" if len(trained) < len(clips) else "")
         )
-    if unknown := {clip.label for clip in clips} - set(labels):
+    if unknown := {label for clip in clips for label in clip.labels} - set(labels):
         raise InvalidDataset(f"the label {min(unknown)!r} is in the test split alone")
     if (count := len(set(scenes[trained].tolist()))) < MIN_SCENES:
         raise InvalidDataset(
-            f"the clips show {count} scenes; at least {MIN_SCENES} are needed, to train, choose and measure "
-            "on different ones. If there are more, name them in a column group"
+            f"the clips show {_count(count, 'scene')}; at least {MIN_SCENES} are needed, to train, choose "
+            "and measure on different ones. If there are more, name them in a column group"
+        )
+    scenes_of: defaultdict[str, set[int]] = defaultdict(set)
+    for number in trained:
+        for label in clips[number].labels:
+            scenes_of[label].add(int(scenes[number]))
+    if all(len(found) < 2 for found in scenes_of.values()):
+        raise InvalidDataset(
+            "the clips of each label show one scene, so that no figure could tell labels from scenes: add "
+            "clips of other scenes, or name the scenes in a column group"
         )
     return tuple(labels)
 
@@ -98,3 +113,8 @@ def progress(what: str, total: int) -> Iterator[Callable[[], None]]:
     ) as bar:
         task = bar.add_task(what, total=total)
         yield lambda: bar.advance(task)
+
+
+def _count(number: int, noun: str) -> str:
+    """Return a number with its noun."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,108 +1,131 @@
 """The clips to train on: videos or parts of videos with labels, scenes and splits."""
 
-import csv
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from io import StringIO
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
+from unicodedata import category
 
 from tubelet.service.cli.evaluation.dataset import InvalidDataset, LabelledVideo, read_labelled
-from tubelet.service.cli.evaluation.parquet_list import PARQUET, UnreadableTable, parquet_rows
+from tubelet.service.cli.train.clip_lists import clip_rows, labels_after_paths
+from tubelet.service.report.text import decodable, printable
 from tubelet.service.types.uri import is_uri
 
 TEST = "test"
+DIVIDER = ";"
+"""Divides the labels of a clip in a list."""
+
 _SPLITS = ("train", "val", "validation", TEST)
-_PATH_NAMES = ("path", "file", "video")
-_OPTIONAL = ("start", "end", "group", "split")
+_UNPRINTABLE = (
+    "Cc",
+    "Cs",
+    "Zl",
+    "Zp",
+)  # control characters, bytes that are no UTF-8, line and paragraph ends
+_JSON = ".json"
 
 
 @dataclass(frozen=True, slots=True)
 class Clip(LabelledVideo):
     """A labelled video, or the part ``range_s`` of one.
 
-    ``group`` is its scene, "" where the data does not say; ``is_test`` holds it out of training.
+    ``group`` is its scene, "" where the data does not say; ``is_test`` holds it out of training. In a list
+    ``is_multilabel``, ``label`` has any number of labels, divided by ``DIVIDER``.
     """
 
     group: str = ""
     is_test: bool = False
     range_s: tuple[float, float] | None = None
+    is_multilabel: bool = False
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """All labels of the clip: one, or any number of them in a multi-label list."""
+        return tuple(filter(None, self.label.split(DIVIDER))) if self.is_multilabel else (self.label,)
 
 
 def read_clips(data: Path) -> tuple[Clip, ...]:
     """Read clips from a folder of class folders, a list, or a CSV or Parquet file with more columns.
 
     It has the columns path and label. More columns are start and end, in seconds, group, and split: train,
-    val or test. Several parts of one video are one scene, unless the data names groups.
+    val or test. Several parts of one video are one scene, unless the data names groups. If a label of a list
+    has a semicolon, all its clips have any number of labels, divided by semicolons.
 
     Raises:
-        InvalidDataset: the data cannot be read; a value is not allowed; a video is at a URI; parts of a video
-            overlap and have different labels; a group is in training and in the test.
+        InvalidDataset: the data cannot be read; a value is not allowed; a video is at a URI; a clip or a
+            group is in training and in the test; parts of a video overlap and have different labels.
     """
-    rows = None if data.is_dir() else _rows(data)
-    if rows is None:
-        clips = tuple(Clip(each.name, each.video, each.label) for each in read_labelled(data))
-        _check_paths(data, clips)
-        return clips
-    clips = tuple(_clip(data, number, row) for number, row in rows)
-    if not clips:
-        raise InvalidDataset(f"{data} has a header, but names no videos")
-    _check_paths(data, clips)
+    if data.is_dir():
+        clips = tuple(Clip(decodable(each.name), each.video, each.label) for each in read_labelled(data))
+    else:
+        clips = _read_list(data)
+    _check_text(data, clips)
+    _check_splits(data, clips)
     _check_parts(data, clips)
-    _check_groups(data, clips)
     return clips
 
 
-def _rows(file: Path) -> list[tuple[int, dict[str, str]]] | None:
-    """Return the number and columns of each line of a list with optional columns; None for other lists."""
-    if file.suffix.lower() == PARQUET:
-        try:
-            table = list(enumerate(parquet_rows(file), 1))
-        except (OSError, UnreadableTable):
-            return None  # whoever reads lists without these columns says why
-    else:
-        table = _csv_rows(file)
-    header = list(table[0][1]) if table else []
-    if "label" not in header or not set(header) & set(_OPTIONAL):
-        return None
-    path = next((name for name in _PATH_NAMES if name in header), None)
-    if path is None:
-        raise InvalidDataset(f"{file}: the header has no column path; it has {', '.join(header)}")
-    return [(number, row | {"path": row[path]}) for number, row in table if any(row.values())]
+def sort_labels(labels: Iterable[str]) -> list[str]:
+    """Sort distinct labels: by value if all are numbers, as other projects number classes, else as text."""
+    distinct = set(labels)
+    if all(label.isascii() and label.isdigit() for label in distinct):
+        return sorted(distinct, key=lambda label: (int(label), label))
+    return sorted(distinct)
 
 
-def _csv_rows(file: Path) -> list[tuple[int, dict[str, str]]]:
-    """Return the number and the columns of each line of a CSV, whose first line is a header."""
-    try:
-        lines = csv.reader(StringIO(file.read_bytes().decode("utf-8-sig"), newline=""))
-        header = [name.strip().lower() for name in next(lines, [])]
-        empty = dict.fromkeys(header, "")
-        rows = [
-            (lines.line_num, empty | dict(zip(header, map(str.strip, row), strict=False))) for row in lines
-        ]
-    except OSError as error:
-        raise InvalidDataset(f"{file} cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InvalidDataset(f"{file} is neither a folder nor a list: {error}") from None
-    return rows or [(1, empty)]
+def _read_list(file: Path) -> tuple[Clip, ...]:
+    """Read clips from a list, with or without more columns.
+
+    Raises:
+        InvalidDataset: as ``read_clips``.
+    """
+    if file.suffix.lower() == _JSON:
+        raise InvalidDataset(
+            f"{file} is JSON, which is not read: write a CSV with the columns path,label and, for parts of "
+            "videos, start,end in seconds"
+        )
+    if (rows := clip_rows(file)) is None:
+        listed = labels_after_paths(file, read_labelled(file), DIVIDER)
+        is_multilabel = any(DIVIDER in each.label for each in listed)
+        return tuple(
+            Clip(
+                decodable(each.name),
+                each.video,
+                _label(each.label, is_multilabel),
+                is_multilabel=is_multilabel,
+            )
+            for each in listed
+        )
+    if not rows:
+        raise InvalidDataset(f"{file} has a header, but names no videos")
+    is_multilabel = any(DIVIDER in row["label"] for _, row in rows)
+    return tuple(_clip(f"{file}, line {number}", file.parent, row, is_multilabel) for number, row in rows)
 
 
-def _clip(file: Path, number: int, row: Mapping[str, str]) -> Clip:
-    """Make a clip of one line of a CSV."""
-    where, path, label = f"{file}, line {number}", row["path"], row.get("label", "")
-    if not path or not label:
+def _label(text: str, is_multilabel: bool) -> str:
+    """Return the label of a clip as it is, or its labels without blanks around them, each once."""
+    if not is_multilabel:
+        return text
+    return DIVIDER.join(dict.fromkeys(filter(None, map(str.strip, text.split(DIVIDER)))))
+
+
+def _clip(where: str, folder: Path, row: Mapping[str, str], is_multilabel: bool) -> Clip:
+    """Make a clip of one line of a list with more columns; paths are relative to ``folder``."""
+    path, label = row["path"], row["label"]
+    if not path or not (label or is_multilabel):
         raise InvalidDataset(f"{where}: a path and a label are wanted; found {path!r} and {label!r}")
     split = row.get("split", "").lower()
     if split and split not in _SPLITS:
         raise InvalidDataset(f"{where}: split must be one of {', '.join(_SPLITS)}; found {split!r}")
     range_s = _range(where, row.get("start", ""), row.get("end", ""))
     name = path if range_s is None else f"{path} {range_s[0]:.12g}-{range_s[1]:.12g} s"
-    video = path if is_uri(path) else os.path.normpath(file.parent / path)
+    video = path if is_uri(path) else os.path.normpath(folder / path)
     group = row.get("group", "") or ("" if range_s is None else path)
-    return Clip(name, video, label, group, split == TEST, range_s)
+    label = _label(label, is_multilabel)
+    return Clip(decodable(name), video, label, group, split == TEST, range_s, is_multilabel)
 
 
 def _range(where: str, start: str, end: str) -> tuple[float, float] | None:
@@ -118,8 +141,8 @@ def _range(where: str, start: str, end: str) -> tuple[float, float] | None:
     return found
 
 
-def _check_paths(file: Path, clips: tuple[Clip, ...]) -> None:
-    """Refuse what cannot be the path of a file."""
+def _check_text(file: Path, clips: tuple[Clip, ...]) -> None:
+    """Refuse what cannot be the path of a file, and labels that are missing or cannot be printed."""
     for clip in clips:
         if is_uri(clip.video):
             raise InvalidDataset(
@@ -127,6 +150,26 @@ def _check_paths(file: Path, clips: tuple[Clip, ...]) -> None:
             )
         if "\0" in clip.video:
             raise InvalidDataset(f"{file} names {clip.name!r}, which is no path of a file")
+        if not clip.label and not clip.is_multilabel:
+            raise InvalidDataset(f"{file}: {printable(clip.name)} has no label")
+        if any(category(each) in _UNPRINTABLE for each in clip.label):
+            raise InvalidDataset(
+                f"{file}: the label '{printable(clip.label)}' has characters that cannot be printed: a label "
+                "is one line of UTF-8 without control characters"
+            )
+
+
+def _check_splits(file: Path, clips: tuple[Clip, ...]) -> None:
+    """Refuse a clip, a group or a video that is in training and in the test."""
+    splits: dict[str, bool] = {}
+    names: dict[str, str] = {}
+    for clip in clips:
+        for key, name in ((clip.group, clip.group), (clip.video, clip.name)):
+            if key and splits.setdefault(key, clip.is_test) != clip.is_test:
+                raise InvalidDataset(
+                    f"{file}: {printable(names.get(key, name))} is both in training and in the test split"
+                )
+            names.setdefault(key, name)
 
 
 def _check_parts(file: Path, clips: tuple[Clip, ...]) -> None:
@@ -134,13 +177,14 @@ def _check_parts(file: Path, clips: tuple[Clip, ...]) -> None:
     known: set[tuple[str, float, float]] = set()
     for clip in clips:
         if (key := (clip.video, *_part(clip))) in known:
-            raise InvalidDataset(f"{file} names {clip.name} twice")
+            raise InvalidDataset(f"{file} names {printable(clip.name)} twice")
         known.add(key)
     for one, other in _overlapping(clips):
-        if one.label != other.label:
+        if one.label != other.label and not one.is_multilabel:
             raise InvalidDataset(
-                f"{file}: {one.name} and {other.name} overlap, but have the labels {one.label!r} and "
-                f"{other.label!r}"
+                f"{file}: {printable(one.name)} and {printable(other.name)} overlap, but have the labels "
+                f"{one.label!r} and {other.label!r}; a part with both is labelled "
+                f"{one.label}{DIVIDER}{other.label}"
             )
 
 
@@ -158,12 +202,3 @@ def _overlapping(clips: tuple[Clip, ...]) -> Iterator[tuple[Clip, Clip]]:
 def _part(clip: Clip) -> tuple[float, float]:
     """Return the start and end of a clip in its video, seconds; the end of a whole video is infinite."""
     return clip.range_s or (0.0, math.inf)
-
-
-def _check_groups(file: Path, clips: tuple[Clip, ...]) -> None:
-    """Refuse a group, or a video, that is in training and in the test."""
-    splits: dict[str, bool] = {}
-    for clip in clips:
-        for name in filter(None, (clip.group, clip.video)):
-            if splits.setdefault(name, clip.is_test) != clip.is_test:
-                raise InvalidDataset(f"{file}: {name} is both in training and in the test split")

@@ -3,7 +3,7 @@
 N clips, P thumbnails of a clip.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -30,30 +30,34 @@ class Finding:
 
 
 def check_labels(clips: Sequence[Clip], scenes: Iterable[int]) -> list[Finding]:
-    """Find labels that differ by case or white space alone, rare labels, and labels of a single scene."""
+    """Find labels that are numbers, that differ by case or white space alone, rare ones, and of one scene."""
     findings = []
     spellings: defaultdict[str, set[str]] = defaultdict(set)
-    for clip in clips:
-        spellings[" ".join(clip.label.lower().replace("_", " ").split())].add(clip.label)
+    numbers: defaultdict[str, list[int]] = defaultdict(list)  # of each label's clips
+    for number, clip in enumerate(clips):
+        for label in clip.labels:
+            spellings[" ".join(label.lower().replace("_", " ").split())].add(label)
+            numbers[label].append(number)
+    if all(label.isascii() and label.isdigit() for label in numbers):
+        findings.append(Finding("all labels are numbers, and the model will answer with numbers"))
     for same in spellings.values():
         if len(same) > 1:
             named = " and ".join(map(repr, sorted(same)))
             findings.append(Finding(f"the labels {named} differ by case or blanks alone, and are kept apart"))
-    scenes_of: defaultdict[str, set[int]] = defaultdict(set)
-    for clip, scene in zip(clips, scenes, strict=True):
-        scenes_of[clip.label].add(scene)
-    for label, count in sorted(Counter(clip.label for clip in clips).items()):
-        of_label = tuple(clip.name for clip in clips if clip.label == label)
-        if len(scenes_of[label]) < 2:
+    of_scene = list(scenes)
+    for label, found in sorted(numbers.items()):
+        of_label = tuple(clips[number].name for number in found)
+        if len({of_scene[number] for number in found}) < 2:
             findings.append(
                 Finding(
-                    f"label {label!r} has {_clips(count)}, all of one scene: no figure can tell whether the "
-                    "model knows the label or the scene",
+                    f"label {label!r} has {_clips(len(found))}, all of one scene: it is trained, but no "
+                    "figure can tell whether the model knows the label or the scene; add clips of other "
+                    "scenes, or leave the label out",
                     of_label,
                 )
             )
-        elif count < RARE:
-            findings.append(Finding(f"label {label!r} is rare: {_clips(count)}", of_label))
+        elif len(found) < RARE:
+            findings.append(Finding(f"label {label!r} is rare: {_clips(len(found))}", of_label))
     return findings
 
 

@@ -16,6 +16,7 @@ from tubelet.models.repository.model_folder import Entry
 from tubelet.models.runtime.onednn import pack
 from tubelet.models.spec import Preprocessing, Sampling
 from tubelet.service.cli.evaluation.dataset import LabelledVideo
+from tubelet.service.cli.train.checked_clips import notes
 from tubelet.service.cli.train.clips import Clip
 from tubelet.service.cli.train.survey import part_of
 from tubelet.service.cli.train.unit_cache import UnitCache
@@ -57,10 +58,18 @@ class Embedder:
                 advance()
         missing = [clip for clip in clips if clip.name not in found]
         is_kept = True
-        for name, windows in self._compute(missing, config, on_failure):
-            is_kept = is_kept and self._keep(windows, keys[name])
-            found[name] = windows
-            advance()
+        try:
+            for name, windows in self._compute(missing, config, on_failure):
+                is_kept = is_kept and self._keep(windows, keys[name])
+                found[name] = windows
+                advance()
+        except KeyboardInterrupt:
+            if is_kept and found:
+                notes.print(
+                    f"interrupted: the embeddings of {len(found)} of {len(clips)} clips are kept, and the "
+                    "same command goes on from there"
+                )
+            raise
         self.cache.trim()
         return found
 

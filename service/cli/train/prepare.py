@@ -16,11 +16,12 @@ from tubelet.service.cli.evaluation.dataset import InvalidDataset
 from tubelet.service.cli.evaluation.page import save_page
 from tubelet.service.cli.runs.output_paths import check_paths
 from tubelet.service.cli.train.checked_clips import Checked, check_clips, notes, usable_labels
-from tubelet.service.cli.train.clips import Clip, read_clips
+from tubelet.service.cli.train.clips import Clip, read_clips, sort_labels
 from tubelet.service.cli.train.new_model import Request, new_spec
 from tubelet.service.cli.train.page import PAGE, checks_page
 from tubelet.service.cli.train.probe_report import check_lines
 from tubelet.service.config.config import Config
+from tubelet.service.report.text import printable
 from tubelet.service.types.model_ref import ModelRef
 
 _UNITS = 16  # of a window of single frames
@@ -67,7 +68,7 @@ def prepare(request: Request, config: Config) -> Prepared:
     _check_name(request, base, clips, request.folder(config))
     checked = check_clips(clips, config.decode)
     for line in check_lines(checked.survey.left_out, checked.findings):
-        notes.print(line)
+        notes.print(printable(line))
     if request.out is not None:
         save_page(request.out / PAGE, checks_page(f"{request.name} {request.version}", request.data, checked))
     usable_labels(checked.survey.clips, checked.scenes)
@@ -119,7 +120,9 @@ def _check_name(request: Request, base: Entry, clips: Sequence[Clip], folder: Pa
             store cannot be written.
         InvalidDataset: all clips have one label.
     """
-    labels = tuple(sorted({clip.label for clip in clips}))
+    labels = tuple(sort_labels(label for clip in clips for label in clip.labels))
+    if clips[0].is_multilabel:
+        raise InvalidDataset(f"{request.data} has several labels of a clip, divided by ';': one is wanted")
     if len(labels) < 2:
         raise InvalidDataset(f"all clips have the label {clips[0].label!r}: at least two labels are needed")
     if request.name in {spec.name for spec in ModelStore(ZOO).specs()}:

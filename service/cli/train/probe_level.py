@@ -4,6 +4,7 @@ W windows, S units in a window, D width of a unit's embedding, E width of a wind
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from platformdirs import user_cache_path
 from tubelet.models.runtime.precision import choose_dtype
 from tubelet.models.training.probe_fit import ProbeData, choose, estimate
 from tubelet.models.training.probe_model import build_probe, probe_dims, set_head_
-from tubelet.models.training.probes import Choice, fit_linear
+from tubelet.models.training.probes import Choice, fit_linear, in_other_folds
 from tubelet.models.video_model import VideoModel
 from tubelet.service.cli.evaluation.dataset import LabelledVideo
 from tubelet.service.cli.train.checked_clips import Checked, notes, progress
@@ -23,8 +24,10 @@ from tubelet.service.cli.train.prepare import Prepared
 from tubelet.service.cli.train.probe_report import check_lines
 from tubelet.service.cli.train.scene_clusters import scene_folds
 from tubelet.service.cli.train.survey import Survey
+from tubelet.service.cli.train.temperature import useful_temperature
 from tubelet.service.cli.train.unit_cache import UnitCache
 from tubelet.service.config.config import Config, DecodeConfig
+from tubelet.service.report.text import printable
 
 _FOLDS = 5
 _CACHE_BYTES = 4 << 30
@@ -53,20 +56,21 @@ def train_probe(prepared: Prepared, config: Config) -> Trained:
         _probe_data(checked, used, windows, models, labels, is_test=is_test) for is_test in (False, True)
     )
     with notes.status("training probes, with each part of the scenes left out in turn"):
-        held_out = Answers(*estimate(data), data.labels, data.clips)
+        held_out = _held_out(data)
         choice = choose(data)
         layer = fit_linear(data.vectors[choice.vectors], data.labels, len(labels), choice.decay)
+    temperature, held_out, warnings = useful_temperature(choice.temperature, held_out)
     model = models[choice.vectors]
-    set_head_(model, layer, choice.temperature)
+    set_head_(model, layer, temperature)
     return Trained(
         model=model,
         dims=candidates[choice.vectors],
         labels=labels,
         used=tuple(used),
-        temperature=choice.temperature,
-        recipe=_recipe(choice, len(data.folds.unique())),
+        temperature=temperature,
+        recipe=replace(_recipe(choice, len(data.folds.unique())), warnings=warnings),
         held_out=held_out,
-        test=_test_answers(model, test, choice.vectors, choice.temperature),
+        test=_test_answers(model, test, choice.vectors, temperature),
     )
 
 
@@ -80,13 +84,20 @@ def _recipe(choice: Choice, folds: int) -> Recipe:
     )
 
 
+def _held_out(data: ProbeData) -> Answers:
+    """Return the answers of probes for the windows whose label they could know: other folds have it, too."""
+    known = in_other_folds(data.labels, data.folds)
+    calibrated, fitted = estimate(data)
+    return Answers(calibrated[known], fitted[known], data.labels[known], data.clips[known])
+
+
 def _embed(survey: Survey, embedder: Embedder, config: DecodeConfig) -> dict[str, NDArray[np.float32]]:
     """Return the embeddings (W, S, D) of the windows of each clip."""
 
     def leave_out(clip: LabelledVideo, error: Exception) -> None:
         left_out = {clip.name: " ".join(str(error).split())}
         survey.left_out.update(left_out)
-        notes.print(*check_lines(left_out, ()))
+        notes.print(*map(printable, check_lines(left_out, ())))
 
     with progress(f"embedding with {embedder.base.spec.name}", len(survey.clips)) as advance:
         return embedder.embed(survey.clips, survey.digests, config, advance, leave_out)

@@ -85,6 +85,13 @@ def measure(
     )
 
 
+def clip_ece(logits: Tensor, labels: Tensor, clips: Tensor) -> float:
+    """Return the calibration error of clips: (W, K), (W,), (W,) -> a number."""
+    of_clip = {int(clip): int(label) for clip, label in zip(clips, labels, strict=True)}
+    means, numbers = mean_by_clip(logits, clips)
+    return calibration(*_scores(means, np.array([of_clip[int(number)] for number in numbers]))).ece
+
+
 def report_json(report: Report) -> dict[str, Any]:
     """Return the object that ``--json`` prints."""
     content = asdict(report)
@@ -105,6 +112,7 @@ def report_lines(report: Report) -> list[str]:
         f"a window: {report.spec.sampling.window_s:g} s, {report.spec.sampling.frames_per_window} frames; "
         f"embedded by {report.base}",
         f"{report.recipe.level}: {report.recipe.head}, temperature {report.temperature:.3g}",
+        *(f"note: {warning}" for warning in report.recipe.warnings),
         f"on {report.recipe.measured_on}: {_accuracy(report.figures)}",
         *(f"  {name}: {_share(recall)}" for name, recall in report.figures.recalls.items()),
         f"calibration error of clips {report.figures.ece:.3f} ({_span(report.figures.ece_interval)}), "
@@ -150,6 +158,7 @@ def model_card(report: Report) -> str:
         f"- Base: {report.base}, licence {spec.licence}; its spatial stage is unchanged",
         f"- Trained: {report.recipe.head}",
         f"- Temperature: {report.temperature:.4g}, part of the head's weights",
+        *(f"- Note: {warning}" for warning in report.recipe.warnings),
         f"- A window: {spec.sampling.frames_per_window} frames over {spec.sampling.window_s:g} s",
         "",
         "## Data and figures",

@@ -19,6 +19,7 @@ from tubelet.service.cli.train.probe_report import (
     report_lines,
 )
 from tubelet.service.config.config import Config
+from tubelet.service.report.text import printable
 
 
 def train_model(request: Request, config: Config, *, as_json: bool) -> None:
@@ -44,7 +45,7 @@ def train_model(request: Request, config: Config, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(report_json(report), ensure_ascii=False))
     else:
-        print("\n".join(report_lines(report)))
+        print("\n".join(map(printable, report_lines(report))))
 
 
 def _report(request: Request, config: Config, prepared: Prepared, trained: Trained) -> Report:

@@ -53,11 +53,16 @@ def survey_clips(clips: Sequence[Clip], config: DecodeConfig, advance: Callable[
     def keep_picture(clip: LabelledVideo, jpeg: bytes) -> None:
         jpegs[clip.name] = jpeg
 
+    for clip in clips:
+        if reason := _unreadable(Path(clip.video)):
+            left_out[clip.name] = reason
+            advance()
+    found = [clip for clip in clips if clip.name not in left_out]
     planner = partial(_plan_thumbnails, lengths)
-    for sample in read_samples(clips, planner, config, leave_out, keep_picture):
+    for sample in read_samples(found, planner, config, leave_out, keep_picture):
         thumbnails[sample.id] = sample.units[:, 0]
         advance()
-    kept = tuple(clip for clip in clips if clip.name in thumbnails)
+    kept = tuple(clip for clip in found if clip.name in thumbnails)
     digests = {clip.video: "" for clip in kept}
     for video in digests:
         digests[video] = blake3(max_threads=1).update_mmap(Path(video)).hexdigest()
@@ -65,6 +70,13 @@ def survey_clips(clips: Sequence[Clip], config: DecodeConfig, advance: Callable[
         np.stack([thumbnails[clip.name] for clip in kept]) if kept else np.zeros((0, 1, 1, 1, 3), np.uint8)
     )
     return Survey(kept, pictures, tuple(lengths[clip.name] for clip in kept), digests, jpegs, left_out)
+
+
+def _unreadable(file: Path) -> str:
+    """Return why a path names no file to read; empty if it does."""
+    if not file.exists():
+        return "there is no such file; paths are relative to the folder of the list"
+    return "it is a folder: one file is wanted" if file.is_dir() else ""
 
 
 def part_of(clip: LabelledVideo, metadata: VideoMetadata) -> tuple[int, int]:

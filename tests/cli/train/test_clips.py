@@ -1,5 +1,6 @@
 """The clips that training reads: class folders, lists, and CSVs with parts, groups and splits."""
 
+import os
 from pathlib import Path
 
 import pyarrow
@@ -7,7 +8,7 @@ import pyarrow.parquet
 import pytest
 
 from tubelet.service.cli.evaluation.dataset import InvalidDataset
-from tubelet.service.cli.train.clips import Clip, read_clips
+from tubelet.service.cli.train.clips import Clip, read_clips, sort_labels
 
 
 def listed(tmp_path: Path, text: str) -> Path:
@@ -62,6 +63,7 @@ def test_parts_groups_and_splits_whatever_the_line_ends(tmp_path: Path) -> None:
         ("1.mp4,a,0,9,,\n1.mp4,a,1,2,,\n1.mp4,b,3,4,,", "1.mp4 0-9 s and 1.mp4 3-4 s overlap"),
         ("1.mp4,a,0,2,,\nx/../1.mp4,b,1,3,,", "1.mp4 0-2 s and x/../1.mp4 1-3 s overlap"),
         ("1.mp4,a,,,,\n1.mp4,a,,,,", "names 1.mp4 twice"),
+        ("1.mp4,a,,,,\n1.mp4,a,,,,test", "1.mp4 is both in training and in the test split"),
         ("1.mp4,a,0,9,,\n1.mp4,a,1,2,,\n1.mp4,a,1,2,,", "names 1.mp4 1-2 s twice"),
         ("http://host/1.mp4,a,,,,", "names the URI http://host/1.mp4: training reads files"),
         ("1\0.mp4,a,,,,", r"names '1\\x00.mp4', which is no path of a file"),
@@ -116,3 +118,79 @@ def test_a_list_that_is_missing_is_named(tmp_path: Path) -> None:
     for name in ("none.csv", "none.parquet"):
         with pytest.raises(InvalidDataset, match=f"{name} cannot be read: No such file"):
             read_clips(tmp_path / name)
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_lists_of_spreadsheets_have_other_delimiters(tmp_path: Path, delimiter: str) -> None:
+    text = "path,label,group\n1.mp4,a b,x\n2.mp4,c,y\n".replace(",", delimiter)
+    assert [(each.name, each.label, each.group) for each in read_clips(listed(tmp_path, text))] == [
+        ("1.mp4", "a b", "x"),
+        ("2.mp4", "c", "y"),
+    ]
+
+
+def test_a_line_with_too_many_values_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidDataset, match="line 2: has 4 values, but the header has 3; a value with ','"):
+        read_clips(listed(tmp_path, "path,label,group\na,b.mp4,x,g\n"))
+
+
+@pytest.mark.parametrize("header", ["path,label", "path,label,group"])
+def test_semicolons_divide_the_labels_of_a_clip(tmp_path: Path, header: str) -> None:
+    text = f"{header}\n1.mp4,run; jump;run\n2.mp4,run\n3.mp4,\n"
+    clips = read_clips(listed(tmp_path, text))
+    assert [each.labels for each in clips] == [("run", "jump"), ("run",), ()]
+    assert all(each.is_multilabel for each in clips)
+
+
+def test_parts_that_overlap_may_have_other_labels_in_a_multi_label_list(tmp_path: Path) -> None:
+    text = "path,label,start,end\n1.mp4,run;jump,0,2\n1.mp4,run,1,3\n"
+    assert [each.labels for each in read_clips(listed(tmp_path, text))] == [("run", "jump"), ("run",)]
+
+
+@pytest.mark.parametrize("label", ["a\x1b[31m", "a\x07", "a\u2028b", '"a\nb"'])
+def test_labels_that_cannot_be_printed_are_refused(tmp_path: Path, label: str) -> None:
+    with pytest.raises(InvalidDataset, match=r"the label 'a\\\S+' has characters that cannot be printed"):
+        read_clips(listed(tmp_path, f"path,label,group\n1.mp4,{label},\n"))
+
+
+def test_a_folder_whose_name_is_no_utf8_is_refused(tmp_path: Path) -> None:
+    os.makedirs(os.fsencode(tmp_path) + b"/caf\xe9")
+    (tmp_path / os.fsdecode(b"caf\xe9") / "1.mp4").touch()
+    with pytest.raises(InvalidDataset, match=r"the label 'caf\\xe9' has characters"):
+        read_clips(tmp_path)
+
+
+def test_a_clip_without_a_label_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidDataset, match=r"1\.mp4 has no label"):
+        read_clips(listed(tmp_path, "1.mp4,\n2.mp4,b\n"))
+
+
+def test_json_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidDataset, match="is JSON, which is not read: write a CSV"):
+        read_clips(tmp_path / "activitynet.json")
+
+
+def test_numbers_after_paths(tmp_path: Path) -> None:
+    """The lists of PySlowFast (its Kinetics) and mmaction2 (its VideoDataset and RawframeDataset)."""
+    for name in ("1.mp4", "2 3.mp4", "3.mp4 4"):
+        (tmp_path / name).touch()
+    (tmp_path / "frames").mkdir()
+    assert [(each.name, each.label) for each in read_clips(listed(tmp_path, "1.mp4 1\n2 3.mp4 0\n"))] == [
+        ("1.mp4", "1"),
+        ("2 3.mp4", "0"),
+    ]
+    several = read_clips(listed(tmp_path, "1.mp4 1 4\n2 3.mp4 0\n3.mp4 4 7\n"))
+    assert [(each.name, each.labels) for each in several] == [
+        ("1.mp4", ("1", "4")),
+        ("2 3.mp4", ("0",)),
+        ("3.mp4 4", ("7",)),
+    ]
+    with pytest.raises(InvalidDataset, match="they may be frames and label, or two labels"):
+        read_clips(listed(tmp_path, "1.mp4 300 1\n2 3.mp4 250 0\n"))
+    with pytest.raises(InvalidDataset, match="frames is a folder, followed by numbers: tubelet reads videos"):
+        read_clips(listed(tmp_path, "frames 300 1\n1.mp4 0\n"))
+
+
+def test_numbers_are_sorted_by_value() -> None:
+    assert sort_labels(["10", "9", "0", "9"]) == ["0", "9", "10"]
+    assert sort_labels(["10", "9", "a"]) == ["10", "9", "a"]

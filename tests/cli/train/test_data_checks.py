@@ -47,3 +47,9 @@ def test_scenes_of_the_test_split_that_training_knows_are_found() -> None:
     assert found.clips == ("2",)
     assert found.sentence.startswith("1 clip of the test split, 2 for one, show scenes that are in training")
     assert check_test_split(clips, [0, 1, 1]) == []
+
+
+def test_labels_that_are_numbers_are_said() -> None:
+    clips = [clip(f"{label}{number}", label) for label in ("0", "12") for number in range(RARE)]
+    (found,) = check_labels(clips, range(len(clips)))
+    assert found.sentence == "all labels are numbers, and the model will answer with numbers"

@@ -136,7 +136,7 @@ def test_data_that_no_model_can_be_trained_on(clips: Path, store: Path, tmp_path
             shutil.copy(clips / "stands" / "1.mp4", same / label / f"{number}.mp4")
     done = train(same, "--name", "m", "--from", "camera-motion", "--out", tmp_path / "out")
     assert done.exit_code == 2
-    assert "the clips show 1 scenes; at least 3 are needed" in done.stderr
+    assert "the clips show 1 scene; at least 3 are needed" in done.stderr
     page = (tmp_path / "out" / "report.html").read_text()
     assert "nothing is trained yet" in page
     assert "have the same content, but the labels &#39;a&#39; and &#39;b&#39;" in page
@@ -180,3 +180,27 @@ def test_embeddings_that_cannot_be_kept_stop_nothing(
     done = train(clips, "--name", "m", "--from", "camera-motion")
     assert done.exit_code == 0, done.stderr
     assert caplog.text.count("embeddings are not kept") == 1
+
+
+def test_a_label_of_one_clip_is_trained_without_a_figure(clips: Path, store: Path, tmp_path: Path) -> None:
+    lines = [f"{clips}/{label}/{scene}.mp4,{label}" for label in ("pans", "stands") for scene in range(4)]
+    (tmp_path / "clips.csv").write_text("\n".join([*lines, f"{clips}/pans/4.mp4,once"]))
+    done = train(tmp_path / "clips.csv", "--name", "once", "--from", "camera-motion", "--json")
+    said = report(done)
+    assert "label 'once' has 1 clip, all of one scene: it is trained, but no figure can tell" in done.stderr
+    assert said["labels"] == {"once": 1, "pans": 4, "stands": 4}
+    assert said["figures"]["clips"] == 8
+    assert said["figures"]["recalls"]["once"] is None
+    assert said["temperature"] < 5
+    assert ModelStore(store).find("once").spec.labels == ("once", "pans", "stands")
+
+
+def test_labels_of_one_scene_each_and_paths_of_no_file(clips: Path, store: Path, tmp_path: Path) -> None:
+    lines = [f"{clips}/pans/{number}.mp4,{number}" for number in range(3)]
+    (tmp_path / "clips.csv").write_text("\n".join([*lines, "gone.mp4,0", f"{clips}/pans,0"]))
+    done = train(tmp_path / "clips.csv", "--name", "m", "--from", "camera-motion")
+    assert done.exit_code == 2
+    assert "left out gone.mp4: there is no such file; paths are relative to the folder of" in done.stderr
+    assert "it is a folder: one file is wanted" in done.stderr
+    assert "the clips of each label show one scene" in done.stderr
+    assert not store.exists()

@@ -15,7 +15,7 @@ from tubelet.models.families.vit import ViTDims
 from tubelet.models.training.calibration import LIMITS, fit_temperature
 from tubelet.models.training.probe_fit import ProbeData, choose, estimate, mean_by_clip
 from tubelet.models.training.probe_model import build_probe, probe_dims, set_head_
-from tubelet.models.training.probes import class_weights, fit_linear, held_out_logits
+from tubelet.models.training.probes import class_weights, fit_linear, held_out_logits, in_other_folds
 
 
 def blobs(count: int, width: int, classes: int, distance: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -70,10 +70,30 @@ def test_the_temperature_that_scores_were_made_with_is_found(temperature: float)
 
 
 def test_a_temperature_has_limits() -> None:
-    right = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    # All scores are 1 from some temperature down, in floating point.
-    assert LIMITS[0] <= fit_temperature(right, torch.tensor([0, 1])) < 0.05
-    assert fit_temperature(right, torch.tensor([1, 0])) == pytest.approx(LIMITS[1], rel=1e-3)
+    wrong = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    assert fit_temperature(wrong, torch.tensor([1, 0])) == pytest.approx(LIMITS[1], rel=1e-3)
+
+
+@pytest.mark.parametrize("count", [2, 20, 2000])
+def test_windows_that_are_all_right_prove_no_certainty(count: int) -> None:
+    labels = torch.arange(count) % 2
+    logits = 5 * torch.nn.functional.one_hot(labels, 2).float()
+    score = (logits / fit_temperature(logits, labels)).softmax(1).amax()
+    assert score.item() == pytest.approx(1 - 0.5 / (count + 2), rel=1e-3)
+
+
+def test_labels_that_only_one_fold_has_do_not_count() -> None:
+    labels = torch.tensor([0, 0, 1, 1, 2, 2])
+    folds = torch.tensor([0, 1, 0, 1, 1, 1])
+    assert in_other_folds(labels, folds).tolist() == [True, True, True, True, False, False]
+    vectors, labels = blobs(40, 6, 2, 3.0)
+    known = choose(data_of({"all": vectors}, labels))
+    rare = torch.cat([vectors, torch.randn(5, 6, generator=torch.Generator().manual_seed(3))])
+    data = ProbeData(
+        {"all": rare}, torch.cat([labels, torch.full((5,), 2)]), torch.arange(45), torch.arange(45) % 5, 3
+    )
+    data.folds[40:] = 0
+    assert choose(data).temperature < 3 * known.temperature
 
 
 def data_of(vectors: dict[str, torch.Tensor], labels: torch.Tensor) -> ProbeData:
