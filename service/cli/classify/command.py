@@ -31,8 +31,8 @@ from tubelet.service.cli.options import (
     time_range,
     views,
 )
-from tubelet.service.cli.runs.video_sources import VIDEO_EXTENSIONS
 from tubelet.service.config.config import load_config
+from tubelet.service.ingest.video_folder import VIDEO_EXTENSIONS
 
 _FOLDERS = (
     f"Classify the videos in folders, at any depth: files with the extension {', '.join(VIDEO_EXTENSIONS)}."

@@ -1,22 +1,15 @@
 """The videos that a command line names: by paths, URIs, folders, lists and standard input."""
 
 import os
-import stat
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tubelet.service.ingest.video_folder import VIDEO_EXTENSIONS, find_video_files
 from tubelet.service.types.uri import is_uri
 
 STANDARD_INPUT = "-"
-
-# The extensions of videos in a folder. A file that is named itself may have any.
-VIDEO_EXTENSIONS = (
-    *("264", "265", "3g2", "3gp", "asf", "avi", "cmfv", "flv", "gif", "h264", "h265", "hevc", "ivf", "m2ts"),
-    *("m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "mts", "mxf", "obu", "ogv", "ts", "webm", "wmv"),
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -84,46 +77,12 @@ def _read_list(list_file: str) -> list[Source]:
 
 def _search_folder(folder: str) -> Iterator[Source]:
     """Yield the videos in a folder, or a source that says that there are none."""
-    found = list(_find_files(folder))
-    yield from found
-    if not found:
+    empty = True
+    for path, problem in find_video_files(folder):
+        empty = False
+        yield Source(path, problem)
+    if empty:
         extensions = ", ".join(f".{extension}" for extension in VIDEO_EXTENSIONS)
         yield Source(
             folder, f"the folder has no videos: no file in it has one of the extensions {extensions}"
         )
-
-
-def _find_files(top: str) -> Iterator[Source]:
-    """Yield the videos below ``top``, files before folders, by name; skip hidden ones and repeated links."""
-    seen: set[str] = set()
-    folders = [top]
-    while folders:
-        folder = folders.pop()
-        if not _add_new(folder, seen):
-            continue
-        try:
-            names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
-        except OSError as error:
-            yield Source(folder, f"cannot be read: {error.strerror}")
-            continue
-        paths = [os.path.join(folder, name) for name in names]
-        folders += reversed([path for path in paths if os.path.isdir(path)])
-        yield from (Source(path) for path in paths if _is_video(path) and _add_new(path, seen))
-
-
-def _add_new(path: str, seen: set[str]) -> bool:
-    """Add the path's target to ``seen``, and return whether it was not there yet."""
-    real = os.path.realpath(path)
-    is_new = real not in seen
-    seen.add(real)
-    return is_new
-
-
-def _is_video(path: str) -> bool:
-    """Return whether the path has a video's extension, and is a file or a broken link."""
-    if os.path.splitext(path)[1].lower().lstrip(".") not in VIDEO_EXTENSIONS:
-        return False
-    try:
-        return stat.S_ISREG(os.stat(path).st_mode)
-    except OSError:  # a broken link is reported when it is read
-        return True
