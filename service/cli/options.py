@@ -9,7 +9,7 @@ from tubelet.service.types.model_ref import ModelRef
 from tubelet.service.types.target import parse_target
 
 if TYPE_CHECKING:
-    from tubelet.service.types.request import Views
+    from tubelet.service.types.request import Sliding, Views, WholeVideo
 
 EMBEDDING_FILES = (".npz", ".parquet")
 """The suffixes of files of embeddings."""
@@ -97,6 +97,14 @@ Crops = Annotated[
         metavar="1|3", help="Multi-view: crops of each window, 1 (centre) or 3 (along the longer side)."
     ),
 ]
+WholeVideoOption = Annotated[bool, typer.Option("--whole-video", help="One segment for the whole video.")]
+Fast = Annotated[
+    bool, typer.Option("--fast", help="Take key frames near the exact frames (faster, approximate).")
+]
+Threshold = Annotated[
+    float, typer.Option(min=0, max=1, metavar="SCORE", help="Leave out labels with a lower score.")
+]
+TopK = Annotated[int, typer.Option(min=1, metavar="N", help="Number of labels, best first.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line; errors, too.")]
 
 _CLIENT_KEYS = ("tls", "ca", "cert", "key", "server_name", "token", "token_file")
@@ -108,6 +116,24 @@ def seconds_in_range(number: float | None) -> float | None:
     if number is not None and not abs(number) <= _MAX_SECONDS:
         raise typer.BadParameter(f"must be a time of at most {_MAX_SECONDS:,.0f} seconds; found {number:g}")
     return number
+
+
+Window = Annotated[
+    float | None,
+    typer.Option(
+        callback=seconds_in_range,
+        metavar="SECONDS",
+        help="Length of a sliding window; default: the model's.",
+    ),
+]
+Stride = Annotated[
+    float | None,
+    typer.Option(
+        callback=seconds_in_range,
+        metavar="SECONDS",
+        help="Time from one window's start to the next one's; rounded to whole units of the model.",
+    ),
+]
 
 
 def client_flags(server: str | None, *values: str | bool | None) -> dict[str, Any]:
@@ -135,6 +161,25 @@ def views(clips: int | None, crops: int | None) -> "Views | None":
     from tubelet.service.types.request import Views
 
     return None if clips is None and crops is None else Views(clips or 1, 1 if crops is None else crops)
+
+
+def windowing(
+    window: float | None, stride: float | None, clips: int | None, crops: int | None, *, whole_video: bool
+) -> "WholeVideo | Sliding | Views":
+    """Return how windows are laid over a video, by the flags of a command.
+
+    Raises:
+        typer.BadParameter: flags of several ways were given.
+    """
+    from tubelet.service.types.request import Sliding, WholeVideo
+
+    check_exclusive(
+        {"--whole-video": whole_video},
+        {"--window": window is not None, "--stride": stride is not None},
+        {"--clips": clips is not None, "--crops": crops is not None},
+    )
+    sliding = WholeVideo() if whole_video else Sliding(nanoseconds(window), nanoseconds(stride))
+    return views(clips, crops) or sliding
 
 
 def check_exclusive(*groups: dict[str, bool]) -> None:

@@ -13,23 +13,27 @@ from tubelet.service.cli.options import (
     Clips,
     ConfigFile,
     Crops,
+    Fast,
     Json,
     Key,
     ModelOption,
     ModelVersion,
     ServerAddress,
     ServerName,
+    Stride,
+    Threshold,
     TokenFile,
     TokenText,
+    TopK,
     UseTls,
+    WholeVideoOption,
+    Window,
     check_embeddings,
     check_exclusive,
     client_flags,
     model_ref,
-    nanoseconds,
-    seconds_in_range,
     time_range,
-    views,
+    windowing,
 )
 from tubelet.service.config.config import load_config
 from tubelet.service.ingest.video_folder import VIDEO_EXTENSIONS
@@ -150,29 +154,11 @@ def classify(
     ] = False,
     model: ModelOption = "",
     version: ModelVersion = "",
-    top_k: Annotated[int, typer.Option(min=1, metavar="N", help="Number of labels, best first.")] = 3,
-    threshold: Annotated[
-        float, typer.Option(min=0, max=1, metavar="SCORE", help="Leave out labels with a lower score.")
-    ] = 0.0,
-    whole_video: Annotated[
-        bool, typer.Option("--whole-video", help="One segment for the whole video.")
-    ] = False,
-    window: Annotated[
-        float | None,
-        typer.Option(
-            callback=seconds_in_range,
-            metavar="SECONDS",
-            help="Length of a sliding window; default: the model's.",
-        ),
-    ] = None,
-    stride: Annotated[
-        float | None,
-        typer.Option(
-            callback=seconds_in_range,
-            metavar="SECONDS",
-            help="Time from one window's start to the next one's; rounded to whole units of the model.",
-        ),
-    ] = None,
+    top_k: TopK = 3,
+    threshold: Threshold = 0.0,
+    whole_video: WholeVideoOption = False,
+    window: Window = None,
+    stride: Stride = None,
     clips: Clips = None,
     crops: Crops = None,
     ranges: Annotated[
@@ -187,9 +173,7 @@ def classify(
             min=0, metavar="N", help="With --json or --out: add at most N small pictures, as JPEG in base64."
         ),
     ] = 0,
-    fast: Annotated[
-        bool, typer.Option("--fast", help="Take key frames near the exact frames (faster, approximate).")
-    ] = False,
+    fast: Fast = False,
     priority: Annotated[
         Literal["low", "normal", "high"],
         typer.Option(metavar="low|normal|high", help="Scheduling priority on a busy server."),
@@ -204,7 +188,7 @@ def classify(
     from tubelet.service.cli.pages.answer_pages import PageOptions
     from tubelet.service.cli.runs.video_sources import find_videos
     from tubelet.service.types.embeddings import EmbeddingLevel
-    from tubelet.service.types.request import Options, Priority, Sliding, WholeVideo
+    from tubelet.service.types.request import Options, Priority
 
     if not videos and list_file is None:
         raise typer.BadParameter("no video given: name a VIDEO, or a list with --from-file")
@@ -227,19 +211,14 @@ def classify(
             "--html": html is not None,
         },
     )
-    check_exclusive(
-        {"--whole-video": whole_video},
-        {"--window": window is not None, "--stride": stride is not None},
-        {"--clips": clips is not None, "--crops": crops is not None},
-    )
-    sliding = WholeVideo() if whole_video else Sliding(nanoseconds(window), nanoseconds(stride))
+    windows = windowing(window, stride, clips, crops, whole_video=whole_video)
     ref = model_ref(model, version)
     options = Options(
         model=ref.name,
         version=ref.version,
         top_k=top_k,
         score_threshold=threshold,
-        windowing=views(clips, crops) or sliding,
+        windowing=windows,
         ranges_ns=tuple(time_range(text) for text in ranges or ()),
         fast=fast,
         thumbnails=thumbnails,

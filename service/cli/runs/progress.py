@@ -129,7 +129,7 @@ class RunProgress:
             "not started": self.not_started,
         }
         parts = [f"{count} {what}" for what, count in counts.items() if count or what == "classified"]
-        return f"{', '.join(parts)}, in {_duration(self.elapsed_s)}"
+        return f"{', '.join(parts)}, in {duration_text(self.elapsed_s)}"
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Render the overall line, if there are several videos, and as many bars as fit on the screen."""
@@ -157,7 +157,7 @@ class RunProgress:
             parts.append(f"{self.failed} failed")
         remaining_s = self.remaining_s()
         if remaining_s is not None:
-            parts.append(f"{_duration(remaining_s)} left")
+            parts.append(f"{duration_text(remaining_s)} left")
         if hidden:
             parts.append(f"{hidden} more in progress")
         return f" {dot} ".join(parts)
@@ -170,7 +170,7 @@ def _bar(name: str, video: VideoInProgress) -> tuple[RenderableType, ...]:
     return Text(printable(name)), bar, Text(times)
 
 
-def _duration(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
     """Format a duration as m:ss, or as h:mm:ss from an hour on."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
