@@ -5,6 +5,7 @@ import stat
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes
 
 from tubelet.service.errors import EmptyUpload, UriNotAllowed, UriNotFound
 from tubelet.service.types.uri import Prefix, Uri
@@ -43,7 +44,7 @@ class LocalFiles:
             EmptyUpload: the file has no bytes.
         """
         try:
-            fd = self._open(uri.key)
+            fd = self._open(os.fsdecode(unquote_to_bytes(uri.path)))  # a name may be no UTF-8
         except OSError as error:
             raise UriNotFound("there is no such file, or this server may not read it") from error
         try:

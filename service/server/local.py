@@ -10,8 +10,10 @@ from tubelet.models.repository.repository import ZOO, ModelStore
 from tubelet.service.config.config import Config
 from tubelet.service.errors import MalformedOption, UnknownModel
 from tubelet.service.metrics import Metrics
+from tubelet.service.pipeline.request import Request
 from tubelet.service.server.app import Stages, open_stages
 from tubelet.service.server.model_manager import check_folder
+from tubelet.service.types.meter import UNMETERED, Meter
 from tubelet.service.types.model_ref import ModelRef
 from tubelet.service.types.request import Options
 from tubelet.service.types.result import Classification, Emit
@@ -24,8 +26,9 @@ class LocalPipeline:
     Calls are answered by exact versions: what a name means does not depend on which models are loaded.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, metrics: Metrics | None = None) -> None:
         self._config = config
+        self._metrics = metrics  # None: nobody reads them
         self._context = AsyncExitStack()
         self._stages: Stages | None = None
         self._versions: dict[ModelRef, ModelRef] = {}  # of each reference that was asked for, the exact one
@@ -41,11 +44,22 @@ class LocalPipeline:
         self, video: AsyncIterator[bytes] | Uri, options: Options, emit: Emit
     ) -> Classification:
         """Classify the chunks of a file or the video at a URI; ``emit`` gets the events before the answer."""
+        return await self.answer(video, await self.request(options), emit)
+
+    async def request(self, options: Options, meter: Meter = UNMETERED) -> Request:
+        """Make a request with ``options``, and load its model; ``meter`` counts what it uses.
+
+        Raises: see ``load``.
+        """
         model = await self.load(options.model, options.version)
         assert self._stages is not None
-        pipeline = self._stages.pipeline
-        request = pipeline.request(replace(options, model=model.name, version=model.version))
-        return await pipeline.classify(video, request, emit)
+        exact = replace(options, model=model.name, version=model.version)
+        return self._stages.pipeline.request(exact, meter=meter)
+
+    async def answer(self, video: AsyncIterator[bytes] | Uri, request: Request, emit: Emit) -> Classification:
+        """Classify the chunks of a file or the video at a URI as ``request`` asks, whose timings fill."""
+        assert self._stages is not None
+        return await self._stages.pipeline.classify(video, request, emit)
 
     async def load(self, model: str, version: str = "") -> ModelRef:
         """Load a model unless it is loaded, and return its name and version; an empty name is the default.
@@ -83,7 +97,9 @@ class LocalPipeline:
         models = self._config.models.model_copy(update={"default": names[0], "load": names})
         if self._stages is None:
             config = self._config.model_copy(update={"models": models})
-            self._stages = await self._context.enter_async_context(open_stages(config, Metrics()))
+            self._stages = await self._context.enter_async_context(
+                open_stages(config, self._metrics or Metrics())
+            )
         else:
             await self._stages.model_manager.reload(models)
 
