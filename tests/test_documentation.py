@@ -50,6 +50,8 @@ RUN_ELSEWHERE = {
     "tubelet train clips --name mine": "tests/cli/train/test_train.py::test_a_trained_model_classifies_clips",
     "tubelet classify clip.mp4 --model mine": "tests/cli/train/test_train.py::"
     "test_a_trained_model_classifies_clips",
+    "tubelet batch videos --out rows": "tests/cli/batch/test_batch.py::test_rows_are_what_classify_answers",
+    "tubelet batch --list rows": "tests/cli/batch/test_batch.py::test_the_list_names_what_is_committed",
     "tubelet serve": "tests/cli/test_serve.py::test_serve_answers_and_drains_on_sigterm",
     "tubelet classify -r videos --embeddings all.parquet --embedding-level unit --only-embeddings": (
         "tests/cli/classify/test_embeddings_file.py::test_only_vectors_print_no_labels"

@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from tubelet.service.cli.batch.command import batch
 from tubelet.service.cli.classify.command import classify
 from tubelet.service.cli.errors import report_errors
 from tubelet.service.cli.help import Commands, examples
@@ -142,6 +143,14 @@ def show_config(
 
     with report_errors(as_json=as_json):
         print_config(config, {"server": _server_flags(host, port, metrics_port)}, as_json=as_json)
+
+
+app.command(
+    epilog=examples(
+        "tubelet batch videos --out rows",
+        "tubelet batch list.parquet --out rows --resume --shard 0/4",
+    )
+)(batch)
 
 
 app.command(

@@ -121,3 +121,18 @@ def user_errors() -> Iterator[ErrorRow]:
     for kind in (MissingModels, NoSuchDevice, UnsupportedPrecision):
         yield kind, "INVALID_ARGUMENT", "INVALID_CONFIGURATION", 1
     yield NoDeviceLeft, "UNAVAILABLE", "NO_DEVICE", 1
+
+    from tubelet.service.batch.commits import ShardTaken
+    from tubelet.service.batch.destination import DestinationMismatch
+    from tubelet.service.batch.items import UnusableSource
+    from tubelet.service.batch.lock import ShardInUse
+    from tubelet.service.cli.batch.batch import NotResumed
+    from tubelet.service.errors import MalformedOption, NoDevice
+
+    yield UnusableSource, "INVALID_ARGUMENT", "INVALID_SOURCE", 2
+    yield NotResumed, "FAILED_PRECONDITION", "NOT_RESUMED", 2
+    yield DestinationMismatch, "FAILED_PRECONDITION", "DESTINATION_MISMATCH", 2
+    yield ShardInUse, "FAILED_PRECONDITION", "SHARD_IN_USE", 2
+    yield ShardTaken, "ABORTED", "SHARD_TAKEN", 1
+    yield MalformedOption, "INVALID_ARGUMENT", "MALFORMED_OPTION", 2
+    yield NoDevice, "UNAVAILABLE", "NO_DEVICE", 1

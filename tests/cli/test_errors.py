@@ -80,5 +80,5 @@ def test_command_errors_are_one_sentence_and_one_json_object(
 def test_deploy_page_names_all_reasons_of_commands() -> None:
     said = DEPLOY.split("\n## The command in scripts\n")[1].split("\n## ")[0]
     ours = {reason for _, _, reason, _ in user_errors()} - {"NO_DEVICE"}  # which only a server meets
-    shared = {"UNKNOWN_MODEL"}  # with the server, whose reasons are in README.md
+    shared = {"UNKNOWN_MODEL", "MALFORMED_OPTION"}  # with the server, whose reasons are in README.md
     assert {reason for reason in ours - shared if f"`{reason}`" not in said} == set()

@@ -11,6 +11,7 @@ from tubelet.service.types.uri import is_uri
 
 STANDARD_INPUT = "-"
 
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """A video to classify, by the name that its answer carries; ``problem`` says why it cannot be read."""

@@ -1,0 +1,1 @@
+"""Whole corpora: videos in, rows out, each video exactly once."""

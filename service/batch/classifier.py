@@ -1,0 +1,126 @@
+"""Classification of one video of a batch into rows, by a pipeline in this process."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from time import monotonic
+from urllib.parse import unquote_to_bytes
+
+from tubelet.service.batch.items import Item, file_etag
+from tubelet.service.batch.plan import BatchPlan
+from tubelet.service.batch.rows import BatchFailure, Cost, VideoRows, answer_rows, failure_rows
+from tubelet.service.config.config import Config
+from tubelet.service.errors import NoDevice, TubeletError, UriChanged
+from tubelet.service.metrics import Metrics
+from tubelet.service.pipeline.planner import check_options
+from tubelet.service.pipeline.request import Request
+from tubelet.service.server.local import LocalPipeline, parse_uri_option
+from tubelet.service.types.embeddings import Embeddings, join
+from tubelet.service.types.meter import Meter
+from tubelet.service.types.result import Event
+from tubelet.service.types.uri import Uri
+
+_ATTEMPTS = 3  # for a video whose error says that a retry may help
+
+logger = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def open_batch_classifier(
+    config: Config, plan: BatchPlan, jobs: int, metrics: Metrics
+) -> AsyncIterator["BatchClassifier"]:
+    """Start a pipeline with the plan's model for ``jobs`` videos at a time, and yield what classifies.
+
+    It reads all files of this machine that its user may read, and URIs that ``fetch.allow`` covers.
+
+    Raises:
+        MalformedOption: the model does not answer with these options.
+    """
+    allow = (*config.fetch.allow, "file:///")
+    fetch = config.fetch.model_copy(update={"allow": allow, "max_concurrent_videos": jobs})
+    async with LocalPipeline(config.model_copy(update={"fetch": fetch}), metrics) as pipeline:
+        spec = (await pipeline.request(plan.options)).model.spec
+        check_options(spec.sampling, spec.preprocessing, plan.options)
+        yield BatchClassifier(pipeline, plan)
+
+
+class BatchClassifier:
+    """Classifies videos by one plan; many calls may run at a time."""
+
+    def __init__(self, pipeline: LocalPipeline, plan: BatchPlan) -> None:
+        self._pipeline = pipeline
+        self._plan = plan
+
+    async def classify(self, item: Item) -> VideoRows:
+        """Return the rows of a video; what goes wrong with it is in its row.
+
+        Raises:
+            NoDevice: no device is left, so that all videos would fail.
+        """
+        started, devices = monotonic(), list[float]()
+        read_bytes, failure = 0, BatchFailure("INVALID_ARGUMENT", "FILE_NOT_READABLE", item.problem or "")
+        attempt = 0
+        while item.problem is None and attempt < _ATTEMPTS:
+            attempt += 1
+            request = await self._pipeline.request(
+                replace(self._plan.options, ranges_ns=item.ranges_ns), Meter(count_device_s=devices.append)
+            )
+            try:
+                return await self._answer(item, request, started, attempt, devices)
+            except NoDevice:
+                raise
+            except TubeletError as error:
+                failure = BatchFailure(
+                    error.code.name, error.reason, error.message, error.retry_after_s is not None
+                )
+                if error.retry_after_s is None:
+                    break
+                await asyncio.sleep(error.retry_after_s)
+            except Exception as error:  # a fault of ours concerns this video alone
+                logger.exception("cannot classify %s", item.uri)
+                failure = BatchFailure("INTERNAL", "INTERNAL", f"unexpected {type(error).__name__}: {error}")
+                break
+            finally:
+                read_bytes += request.timings.arrived.bytes
+        cost = Cost(read_bytes, sum(devices), monotonic() - started, max(attempt, 1))
+        return failure_rows(item, self._plan, failure, cost)
+
+    async def _answer(
+        self, item: Item, request: Request, started: float, attempt: int, devices: list[float]
+    ) -> VideoRows:
+        """Classify a video once."""
+        uri = parse_uri_option(item.uri)
+        _check_version(item, uri, _etag(uri) or item.etag)
+        parts: list[Embeddings] = []
+
+        async def keep(event: Event) -> None:
+            """Keep the embeddings among the events."""
+            if isinstance(event, Embeddings):
+                parts.append(event)
+
+        answer = replace(await self._pipeline.answer(uri, request, keep), embeddings=join(parts))
+        arrived = request.timings.arrived
+        etag = _etag(uri) or arrived.etag or item.etag
+        _check_version(item, uri, etag)
+        cost = Cost(arrived.bytes, sum(devices), monotonic() - started, attempt)
+        return answer_rows(item, self._plan, answer, etag, cost)
+
+
+def _etag(uri: Uri) -> str:
+    """Return the present version of a file of this machine; "" for other URIs, and if there is none."""
+    return file_etag(unquote_to_bytes(uri.path)) if uri.scheme == "file" else ""
+
+
+def _check_version(item: Item, uri: Uri, etag: str) -> None:
+    """Check that a video still is the version that was found.
+
+    Raises:
+        UriChanged: it is not.
+    """
+    if item.etag and etag != item.etag:
+        raise UriChanged(
+            f"the file at {uri} was replaced after it was found: it was version {item.etag}, and is {etag}; "
+            "run again to classify the new one"
+        )

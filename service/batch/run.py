@@ -1,0 +1,119 @@
+"""A run of a batch: many videos at a time, whose rows are committed as they come."""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+from time import monotonic
+
+from tubelet.service.batch.classifier import BatchClassifier
+from tubelet.service.batch.commits import ShardCommits
+from tubelet.service.batch.items import Item
+from tubelet.service.batch.plan import BatchPlan
+from tubelet.service.batch.progress import BatchProgress
+from tubelet.service.batch.rows import VideoRows
+from tubelet.service.batch.schema import EMBEDDING, SEGMENTS
+
+
+@dataclass(frozen=True, slots=True)
+class CommitPolicy:
+    """When rows are committed: at most so many videos and rows of segments, or so long after the first."""
+
+    videos: int = 1000
+    segments: int = 100_000
+    seconds: float = 60.0
+
+
+class RowWriter:
+    """Collects the rows of videos, and commits them by ``policy``; ``close`` commits the rest.
+
+    While a commit is written, rows of further videos are taken; those who add wait if it takes long.
+    """
+
+    def __init__(
+        self, commits: ShardCommits, plan: BatchPlan, progress: BatchProgress, policy: CommitPolicy
+    ) -> None:
+        self._commits = commits
+        self._columns = (*SEGMENTS, EMBEDDING) if plan.has_embeddings else SEGMENTS
+        self._progress = progress
+        self._policy = policy
+        self._rows: list[VideoRows] = []
+        self._num_segments = 0
+        self._since_s = monotonic()
+        self._writing = asyncio.Lock()
+
+    async def add(self, rows: VideoRows) -> None:
+        """Add the rows of a video; commit what has been collected, if it is time.
+
+        Raises:
+            ShardTaken, OSError: see ``ShardCommits.commit``.
+        """
+        if not self._rows:
+            self._since_s = monotonic()
+        self._rows.append(rows)
+        self._num_segments += len(rows.segments)
+        if len(self._rows) >= self._policy.videos or self._num_segments >= self._policy.segments:
+            await self.commit()
+
+    async def commit_in_time(self) -> None:
+        """Commit rows that have waited for as long as they may, until cancelled."""
+        while True:
+            waited = monotonic() - self._since_s if self._rows else 0.0
+            await asyncio.sleep(max(0.0, self._policy.seconds - waited))
+            if self._rows and monotonic() - self._since_s >= self._policy.seconds:
+                await self.commit()
+
+    async def commit(self) -> None:
+        """Commit the rows that have been collected; a commit that has begun is not left before its end."""
+        await asyncio.shield(asyncio.ensure_future(self._commit()))
+
+    async def _commit(self) -> None:
+        """Commit the rows that have been collected, after a commit that is being written."""
+        async with self._writing:
+            rows, self._rows, self._num_segments = self._rows, [], 0
+            if not rows:
+                return
+            try:
+                await asyncio.to_thread(self._commits.commit, rows, self._columns)
+            except OSError:  # the next commit tries again
+                self._rows = rows + self._rows
+                raise
+            self._progress.committed += len(rows)
+
+
+async def run_batch(
+    items: Iterable[Item], classifier: BatchClassifier, writer: RowWriter, progress: BatchProgress, jobs: int
+) -> None:
+    """Classify ``items``, ``jobs`` at a time, and commit their rows; if cancelled, commit what is done.
+
+    Raises:
+        NoDevice, ShardTaken, OSError: no further video can be classified, or committed.
+    """
+    waiting = iter(items)
+
+    async def work() -> None:
+        """Classify one video after another."""
+        for item in waiting:
+            progress.begin()
+            try:
+                rows = await classifier.classify(item)
+            finally:
+                progress.in_progress -= 1
+            progress.end(rows)
+            await writer.add(rows)
+
+    working = [asyncio.create_task(work()) for _ in range(jobs)]
+    timer = asyncio.create_task(writer.commit_in_time())
+    try:
+        ended, _ = await asyncio.wait([_all(working), timer], return_when=asyncio.FIRST_COMPLETED)
+        for each in ended:
+            await each
+    finally:
+        for each in (*working, timer):
+            each.cancel()
+        await asyncio.gather(*working, timer, return_exceptions=True)
+        await writer.commit()
+
+
+def _all(tasks: Iterable[asyncio.Task[None]]) -> asyncio.Future[list[None]]:
+    """Return a future of all tasks, which the first error ends."""
+    return asyncio.gather(*tasks)

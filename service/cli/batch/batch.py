@@ -1,0 +1,132 @@
+"""The work of ``tubelet batch``: find the videos, leave out those that have rows, classify the others."""
+
+import signal
+from asyncio import CancelledError
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+from tubelet.service.batch.classifier import open_batch_classifier
+from tubelet.service.batch.commits import ShardCommits
+from tubelet.service.batch.destination import Layout, prepare
+from tubelet.service.batch.items import Item, Shard
+from tubelet.service.batch.lock import ShardLock
+from tubelet.service.batch.owner import Owner
+from tubelet.service.batch.part_files import part_file
+from tubelet.service.batch.plan import BatchPlan
+from tubelet.service.batch.progress import BatchProgress
+from tubelet.service.batch.run import CommitPolicy, RowWriter, run_batch
+from tubelet.service.batch.sources import chosen_items, find_items
+from tubelet.service.batch.store import FolderStore
+from tubelet.service.cli.batch.display import BatchDisplay
+from tubelet.service.cli.runs.interruption import cancel_on_ctrl_c
+from tubelet.service.config.config import Config
+from tubelet.service.metrics import Metrics
+
+
+class NotResumed(Exception):
+    """The destination has rows of an earlier run, and ``--resume`` was not given."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchOptions:
+    """How a run of a batch goes; the plan says what is asked of each video."""
+
+    layout: Layout
+    shard: Shard
+    may_add: bool
+    may_resume: bool
+    retry_failed: bool
+    limit: int | None
+    seed: int | None  # None: in the order of the source
+    jobs: int
+    commit_every_s: float
+    as_json: bool
+
+
+def parse_shard(text: str | None) -> Shard:
+    """Parse ``I/N``; None is all of one shard."""
+    if text is None:
+        return Shard()
+    index, slash, count = text.partition("/")
+    try:
+        if not slash:
+            raise ValueError
+        return Shard(int(index), int(count))
+    except ValueError:
+        raise typer.BadParameter(
+            f"--shard must be I/N with I from 0 to N - 1, such as 0/4; found {text!r}"
+        ) from None
+
+
+async def run(source: str, out: str, plan: BatchPlan, asked: BatchOptions, config: Config) -> int:
+    """Classify the videos of ``source`` that have no row in ``out`` yet, and return the exit status.
+
+    Raises:
+        UnusableSource: the source cannot be used.
+        DestinationMismatch, NotResumed, ShardInUse, ShardTaken: the destination is of another batch, or run.
+        OSError: the destination cannot be written; what was committed stays.
+        MalformedOption, UnknownModel, ...: the model cannot be used, or not with these options.
+        NoDevice: no device is left; what was done is committed.
+    """
+    notes = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    store, owner = FolderStore(Path(out)), Owner.this_process()
+    part = part_file(asked.layout.part_format)
+    with cancel_on_ctrl_c(signal.SIGTERM) as interruption:
+        async with AsyncExitStack() as stack:
+            with notes.status("finding the videos"):
+                items = chosen_items(find_items(source), asked.shard, asked.seed)
+            prepare(store, plan, asked.layout, may_add=asked.may_add)
+            suffix = f".{asked.layout.part_format}"
+            commits = ShardCommits(store, plan.folder, asked.shard.name, owner, part, suffix)
+            commits.read()
+            _check_resumed(commits, out, asked)
+            name = f"{asked.shard.name}-{plan.key}"
+            await stack.enter_async_context(ShardLock(store, name, owner, notes.print).hold(commits.is_taken))
+            commits.read()
+            commits.take()
+            todo = _todo(items, commits, asked)
+            progress = BatchProgress(len(todo))
+            display = BatchDisplay(notes, progress, out, as_json=asked.as_json)
+            display.begin(items, commits)
+            if todo:
+                with notes.status("loading the model, starting decode workers"):
+                    opened = open_batch_classifier(config, plan, asked.jobs, Metrics())
+                    classifier = await stack.enter_async_context(opened)
+                policy = CommitPolicy(seconds=asked.commit_every_s)
+                writer = RowWriter(commits, plan, progress, policy)
+                try:
+                    async with display.shown():
+                        await run_batch(todo, classifier, writer, progress, asked.jobs)
+                except CancelledError:
+                    display.end(is_interrupted=True)
+                    raise
+            commits.remove_leftovers()
+            display.end(is_interrupted=False)
+    return interruption.status if interruption.happened else 0
+
+
+def _check_resumed(commits: ShardCommits, out: str, asked: BatchOptions) -> None:
+    """Raise NotResumed if there are rows, and they may not be continued."""
+    if not commits.is_new and not asked.may_resume:
+        done = len(commits.done) + len(commits.failed)
+        raise NotResumed(
+            f"{out} has rows of {done} videos already; continue it with --resume, or name another --out"
+        )
+
+
+def _todo(items: Sequence[Item], commits: ShardCommits, asked: BatchOptions) -> list[Item]:
+    """Return the items that have no row yet, or are to be asked again, up to the limit."""
+
+    def is_done(item: Item) -> bool:
+        """Return whether the item's row is to stay."""
+        failed = commits.failed.get(item.id)
+        return item.id in commits.done or (
+            failed is not None and not (failed.may_retry or asked.retry_failed)
+        )
+
+    return [item for item in items if not is_done(item)][: asked.limit]

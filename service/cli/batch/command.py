@@ -1,0 +1,135 @@
+"""The arguments of ``tubelet batch``."""
+
+import asyncio
+from typing import Annotated, Literal
+
+import typer
+
+from tubelet.service.cli.errors import report_errors
+from tubelet.service.cli.options import (
+    Clips,
+    ConfigFile,
+    Crops,
+    Fast,
+    Json,
+    ModelOption,
+    ModelVersion,
+    Stride,
+    Threshold,
+    TopK,
+    WholeVideoOption,
+    Window,
+    model_ref,
+    windowing,
+)
+from tubelet.service.config.config import load_config
+
+
+def batch(
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            help="A folder of videos, a glob in quotes, or a manifest: .parquet, .csv or .jsonl with uri, "
+            "and perhaps id, ranges and etag."
+        ),
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="DEST", help="Folder for the rows: tables videos and segments.")
+    ] = None,
+    listed: Annotated[
+        str | None, typer.Option("--list", metavar="DEST", help="Print what is committed in DEST, and exit.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue DEST: leave out the videos that have rows.")
+    ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="With --resume: classify videos again that failed before.")
+    ] = False,
+    add_model: Annotated[
+        bool, typer.Option("--add-model", help="Write beside the rows of other models or options in DEST.")
+    ] = False,
+    part_format: Annotated[
+        Literal["parquet", "jsonl", "csv"],
+        typer.Option("--format", metavar="parquet|jsonl|csv", help="Format of the rows."),
+    ] = "parquet",
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N", help="Classify part I, from 0, of N parts; all write to one DEST, at any time."
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Classify at most N videos in this run.")
+    ] = None,
+    shuffle: Annotated[
+        bool, typer.Option("--shuffle", help="Take the videos in a random order, as with --limit.")
+    ] = False,
+    seed: Annotated[
+        int, typer.Option(metavar="N", help="With --shuffle: the order; the same N, the same order.")
+    ] = 0,
+    jobs: Annotated[int, typer.Option(min=1, metavar="N", help="Videos to classify at the same time.")] = 16,
+    commit_every: Annotated[
+        float,
+        typer.Option(
+            min=1, max=3600, metavar="SECONDS", help="Longest time until rows are safe in DEST; default: 60."
+        ),
+    ] = 60.0,
+    embeddings: Annotated[bool, typer.Option("--embeddings", help="Add a vector to each segment.")] = False,
+    model: ModelOption = "",
+    version: ModelVersion = "",
+    top_k: TopK = 5,
+    threshold: Threshold = 0.0,
+    whole_video: WholeVideoOption = False,
+    window: Window = None,
+    stride: Stride = None,
+    clips: Clips = None,
+    crops: Crops = None,
+    fast: Fast = False,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Classify many videos into tables of rows, each video exactly once, however often it is interrupted.
+
+    Videos that fail are rows, too. The exit status is 0 once every video has its row.
+    """
+    from tubelet.service.types.request import Options
+
+    if listed is not None:
+        if source is not None or out is not None:
+            raise typer.BadParameter("--list DEST takes neither SOURCE nor --out")
+        from tubelet.service.cli.batch.listing import print_commits
+
+        with report_errors(as_json=as_json):
+            print_commits(listed, as_json=as_json)
+        return
+    if source is None or out is None:
+        raise typer.BadParameter("name SOURCE, the videos, and --out DEST, where their rows go")
+    if retry_failed and not resume:
+        raise typer.BadParameter("--retry-failed needs --resume")
+    windows = windowing(window, stride, clips, crops, whole_video=whole_video)
+    ref = model_ref(model, version)
+    options = Options(
+        ref.name, ref.version, top_k=top_k, score_threshold=threshold, windowing=windows, fast=fast
+    )
+    with report_errors(as_json=as_json):
+        from tubelet.service.batch.destination import Layout
+        from tubelet.service.batch.plan import make_plan
+        from tubelet.service.cli.batch.batch import BatchOptions, parse_shard, run
+
+        settings = load_config(config)
+        part = parse_shard(shard)
+        asked = BatchOptions(
+            Layout(part.count, part_format),
+            part,
+            may_add=add_model,
+            may_resume=resume,
+            retry_failed=retry_failed,
+            limit=limit,
+            seed=seed if shuffle else None,
+            jobs=jobs,
+            commit_every_s=commit_every,
+            as_json=as_json,
+        )
+        plan = make_plan(options, settings, embeddings=embeddings)
+        status = asyncio.run(run(source, out, plan, asked, settings))
+    raise typer.Exit(status)

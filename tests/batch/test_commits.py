@@ -1,0 +1,154 @@
+"""Commits of a shard: what counts, what a killed run leaves, who may write."""
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.batches import (
+    classified,
+    committed_rows,
+    doubled,
+    failed,
+    item,
+    named_parts,
+    part_files,
+    shard_commits,
+)
+from tubelet.service.batch.commits import ShardCommits, ShardTaken
+from tubelet.service.batch.rows import Row
+from tubelet.service.batch.store import FolderStore
+
+
+def resumed(dest: Path) -> ShardCommits:
+    """A run that has taken the shard of ``dest``."""
+    commits = shard_commits(FolderStore(dest))
+    commits.read()
+    commits.take()
+    return commits
+
+
+def ids(rows: list[Row]) -> list[str]:
+    return sorted(str(row["id"]) for row in rows)
+
+
+def test_a_later_run_knows_what_was_committed(tmp_path: Path) -> None:
+    first = resumed(tmp_path)
+    first.commit([classified(1), failed(2)])
+    first.commit([classified(3)])
+    second = resumed(tmp_path)
+    assert second.done == {item(1).id, item(3).id}
+    assert {name: each.reason for name, each in second.failed.items()} == {item(2).id: "NOT_A_VIDEO"}
+    assert ids(committed_rows(tmp_path, "videos")) == sorted(item(number).id for number in (1, 2, 3))
+    assert len(committed_rows(tmp_path, "segments")) == 4
+
+
+def test_an_answer_replaces_the_row_of_a_failure_and_no_other(tmp_path: Path) -> None:
+    resumed(tmp_path).commit([failed(1), classified(2), failed(3)])
+    again = resumed(tmp_path)
+    again.commit([classified(1)])
+    rows = {row["id"]: row["code"] for row in committed_rows(tmp_path, "videos")}
+    assert rows == {item(1).id: "OK", item(2).id: "OK", item(3).id: "INVALID_ARGUMENT"}
+    assert len(committed_rows(tmp_path, "segments")) == 4
+    again.commit([failed(3, may_retry=True)])
+    assert len(committed_rows(tmp_path, "videos")) == 3
+    final = resumed(tmp_path)
+    assert final.done == {item(1).id, item(2).id}
+    assert final.failed[item(3).id].may_retry
+    assert part_files(tmp_path) == named_parts(tmp_path)
+
+
+def test_parts_without_a_commit_do_not_count_and_are_removed(tmp_path: Path) -> None:
+    first = resumed(tmp_path)
+    first.commit([classified(1)])
+    (part,) = (tmp_path / "videos").rglob("*.parquet")
+    left = part.with_name(part.name.replace("00000002", "00000003"))
+    left.write_bytes(part.read_bytes())
+    other = part.with_name(part.name.replace("00000-of-00001", "00001-of-00002"))
+    other.write_bytes(part.read_bytes())
+    (part.parent / ".shard-00000-of-00001-00000003.parquet.1.part").write_text("torn")
+    assert not doubled(committed_rows(tmp_path, "videos"))
+    resumed(tmp_path)
+    assert sorted(part.parent.iterdir()) == sorted([part, other])
+
+
+def test_a_run_whose_shard_was_taken_over_commits_no_more(tmp_path: Path) -> None:
+    slow = resumed(tmp_path)
+    slow.commit([classified(1)])
+    assert not slow.is_taken()
+    quick = resumed(tmp_path)
+    assert slow.is_taken()
+    assert not quick.is_taken()
+    with pytest.raises(ShardTaken, match=r"was taken over by process \d+ on "):
+        slow.commit([classified(2)])
+    quick.commit([classified(2)])
+    assert not doubled(committed_rows(tmp_path, "videos"))
+
+
+def test_of_two_runs_that_take_a_shard_at_once_one_succeeds(tmp_path: Path) -> None:
+    runs = [shard_commits(FolderStore(tmp_path)) for _ in range(2)]
+    for each in runs:
+        each.read()
+    runs[1].take()
+    with pytest.raises(ShardTaken):
+        runs[0].take()
+
+
+def test_a_commit_whose_answer_was_lost_is_not_an_error(tmp_path: Path) -> None:
+    class LosesAnswers(FolderStore):
+        """A store that reports a failure although it has written the file, as a network may."""
+
+        def create(self, name: str, content: bytes) -> None:
+            super().create(name, content)
+            super().create(name, content)
+
+    commits = shard_commits(LosesAnswers(tmp_path))
+    commits.read()
+    commits.take()
+    commits.commit([classified(1)])
+    assert ids(committed_rows(tmp_path, "videos")) == [item(1).id]
+
+
+@pytest.mark.parametrize(
+    ("videos", "wanted_kills"), [(45, 12), pytest.param(600, 200, marks=pytest.mark.slow)]
+)
+def test_a_run_that_is_killed_at_any_moment_loses_and_doubles_nothing(
+    tmp_path: Path, videos: int, wanted_kills: int
+) -> None:
+    random.seed(7)
+    kills = 0
+    while True:
+        before = resumed(tmp_path)
+        todo = [number for number in range(videos) if item(number).id not in before.done]
+        if not todo:
+            break
+        child = multiprocessing.get_context("fork").Process(target=_commit_all, args=(tmp_path, todo))
+        child.start()
+        if kills < wanted_kills:
+            time.sleep(random.uniform(0, 0.06))
+            assert child.pid is not None
+            os.kill(child.pid, signal.SIGKILL)
+            kills += 1
+        child.join()
+        assert not doubled(committed_rows(tmp_path, "videos"))
+    assert kills == wanted_kills
+    rows = committed_rows(tmp_path, "videos")
+    assert ids(rows) == sorted(item(number).id for number in range(videos))
+    assert {row["code"] for row in rows} == {"OK"}
+    assert len(committed_rows(tmp_path, "segments")) == 2 * videos
+    resumed(tmp_path)
+    assert part_files(tmp_path) == named_parts(tmp_path)
+
+
+def _commit_all(dest: Path, todo: list[int]) -> None:
+    """Commit three videos at a time; each fails first, and is answered again with the next ones."""
+    commits = shard_commits(FolderStore(dest))
+    commits.read()
+    commits.take()
+    for start in range(0, len(todo), 3):
+        commits.commit([failed(number) for number in todo[start : start + 3]])
+        commits.commit([classified(number) for number in todo[start : start + 3]])
