@@ -112,7 +112,7 @@ def as_transformer(model: VideoModel) -> Transformer | None:
             spatial = _encoder(model.spatial, model.tokenise)
         case Factorised():
             spatial = _encoder(model.spatial, model.tokenise)
-            temporal = _encoder(model.temporal, lambda embeddings: embeddings)
+            temporal = _encoder(model.temporal, model.adapt)
         case Joint(spacetime=Encoder() as encoder):
             spatial = _encoder(encoder, model.tokenise)
         case Joint(spacetime=MeanEncoder() as encoder):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tubelet.models.families.layers import (
     NORM_EPS,
     Activation,
+    Adapter,
     Encoder,
     TransformerDims,
     TubeletEmbed,
@@ -25,7 +26,10 @@ from tubelet.models.video_model import VideoModel
 
 @dataclass(frozen=True, slots=True)
 class FactorisedDims(TransformerDims):
-    """Sizes of a factorised encoder; ``tubelet_size`` is (t, height, width) in frames and pixels."""
+    """Sizes of a factorised encoder; ``tubelet_size`` is (t, height, width) in frames and pixels.
+
+    ``adapter_dim`` is the width of an adapter between the stages (Gowda et al., arXiv 2306.04822), if any.
+    """
 
     tubelet_size: tuple[int, int, int]
     units_per_window: int
@@ -36,6 +40,7 @@ class FactorisedDims(TransformerDims):
     mlp_dim: int
     norm_eps: float = NORM_EPS
     act: Activation = "gelu"
+    adapter_dim: int | None = None
 
 
 class Factorised(VideoModel):
@@ -47,6 +52,7 @@ class Factorised(VideoModel):
         width = dims.embed_dim
         self.patch_embed = TubeletEmbed(dims.tubelet_size, 3, width)
         self.spatial = Encoder(patches, dims.spatial_depth, dims.block)
+        self.adapter = None if dims.adapter_dim is None else Adapter(width, dims.adapter_dim)
         self.temporal = Encoder(dims.units_per_window, dims.temporal_depth, dims.block)
         self.head = nn.Linear(width, num_classes)
         self.tokens_per_unit = patches + 1
@@ -60,7 +66,11 @@ class Factorised(VideoModel):
         return self.spatial.cls(self.tokenise(units))
 
     def pool(self, windows: Tensor) -> Tensor:
-        return self.temporal.cls(windows)
+        return self.temporal.cls(self.adapt(windows))
+
+    def adapt(self, windows: Tensor) -> Tensor:
+        """Prepare embeddings for the temporal stage: (B, S, D) -> (B, S, D)."""
+        return windows if self.adapter is None else self.adapter(windows)
 
     def tokenise(self, units: Tensor) -> Tensor:
         """Normalise units and embed their tubelets: (N, t, H, W, C) uint8 -> (N, P, D)."""

@@ -158,6 +158,21 @@ class EncoderBlock(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
+class Adapter(nn.Module):
+    """A narrow residual branch that adapts frozen embeddings: (..., D) -> (..., D).
+
+    It starts as the identity. Houlsby et al., arXiv 1902.00751.
+    """
+
+    def __init__(self, embed_dim: int, adapter_dim: int) -> None:
+        super().__init__()
+        self.down = nn.Linear(embed_dim, adapter_dim)
+        self.up = nn.Linear(adapter_dim, embed_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.up(F.gelu(self.down(x)))
+
+
 def checked_depth(depth: int) -> int:
     """Return ``depth``, the number of blocks of an encoder.
 
@@ -215,3 +230,6 @@ def initialise(model: nn.Module) -> None:
         elif isinstance(module, Encoder):
             nn.init.trunc_normal_(module.cls_token, std=0.02)
             nn.init.trunc_normal_(module.pos_embed, std=0.02)
+    for module in model.modules():
+        if isinstance(module, Adapter):
+            nn.init.zeros_(module.up.weight)
