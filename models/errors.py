@@ -7,6 +7,7 @@ RuntimeError
 │   ├── UnsupportedPrecision    a model or device does not compute in the precision that is configured
 │   ├── CannotImport            a checkpoint is not imported
 │   ├── CannotTrain             a model is not trained
+│   │   └── TrainingInterrupted  the user stopped a training, which can be resumed
 │   ├── CannotRemove            a model's folder is not removed
 │   └── CannotExplain           a model does not answer a question about what it looked at
 └── MissingExtra                a library that an extra of tubelet installs is absent
@@ -42,6 +43,10 @@ class CannotImport(ModelError):
 
 class CannotTrain(ModelError):
     """A model is not trained; the message says what is wrong, and what to do."""
+
+
+class TrainingInterrupted(CannotTrain):
+    """The user stopped a training; the message says how to go on."""
 
 
 class CannotRemove(ModelError):

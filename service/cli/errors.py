@@ -105,6 +105,7 @@ def user_errors() -> Iterator[ErrorRow]:
         CannotRemove,
         CannotTrain,
         MissingExtra,
+        TrainingInterrupted,
         UnknownModel,
         UnsupportedPrecision,
     )
@@ -115,6 +116,7 @@ def user_errors() -> Iterator[ErrorRow]:
     yield UnknownModel, "NOT_FOUND", "UNKNOWN_MODEL", 1
     yield BrokenModel, "FAILED_PRECONDITION", "BROKEN_MODEL", 1
     yield CannotImport, "INVALID_ARGUMENT", "CANNOT_IMPORT", 1
+    yield TrainingInterrupted, "ABORTED", "TRAINING_INTERRUPTED", 128 + signal.SIGINT
     yield CannotTrain, "FAILED_PRECONDITION", "CANNOT_TRAIN", 1
     yield CannotRemove, "FAILED_PRECONDITION", "CANNOT_REMOVE", 1
     yield MissingExtra, "FAILED_PRECONDITION", "MISSING_EXTRA", 1

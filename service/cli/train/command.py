@@ -28,9 +28,27 @@ def train(
         ),
     ] = None,
     level: Annotated[
-        Literal["probe"],
-        typer.Option(metavar="probe", help="What is trained: probe, a new head on the frozen model."),
+        Literal["probe", "temporal"],
+        typer.Option(
+            metavar="probe|temporal",
+            help="What is trained: a new head on the frozen model, or its temporal stage, too.",
+        ),
     ] = "probe",
+    minutes: Annotated[
+        float | None,
+        typer.Option(min=0.01, metavar="M", help="Time to take; the number of epochs follows from it."),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, metavar="N", help="Epochs to train, instead.")] = None,
+    mirror: Annotated[
+        Literal["auto", "on", "off"],
+        typer.Option(
+            metavar="auto|on|off",
+            help="Whether windows are mirrored in training; auto: unless a label names a side or a turn.",
+        ),
+    ] = "auto",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted training, exactly where it was.")
+    ] = False,
     window: Annotated[
         float | None,
         typer.Option(
@@ -42,7 +60,9 @@ def train(
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Folder of the page, report.html; default: the model's, in the store."
+            metavar="DIR",
+            help="Folder of the page, report.html, and of checkpoints; default: the model's, and one in the "
+            "user's state.",
         ),
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite the version if it exists.")] = False,
@@ -50,11 +70,25 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a model on labelled clips, measure it on scenes that it does not know, and store it."""
-    assert level == "probe"
+    if minutes is not None and epochs is not None:
+        raise typer.BadParameter("give --minutes or --epochs, not both")
     ref = None if base is None else model_ref(base, "")
     with report_errors(as_json=as_json):
         from tubelet.service.cli.train.new_model import Request
         from tubelet.service.cli.train.run import train_model
 
-        request = Request(data, name, version, ref, window, replace, out)
+        request = Request(
+            data=data,
+            name=name,
+            version=version,
+            base=ref,
+            window_s=window,
+            replace=replace,
+            level=level,
+            epochs=epochs,
+            minutes=minutes,
+            mirroring=mirror,
+            out=out,
+            resume=resume,
+        )
         train_model(request, load_config(config), as_json=as_json)

@@ -5,7 +5,7 @@ W windows of a clip, S units in a window, D width of a unit's embedding.
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -22,20 +22,34 @@ from tubelet.service.cli.train.survey import part_of
 from tubelet.service.cli.train.unit_cache import UnitCache
 from tubelet.service.cli.training.feed import plan_part, read_samples
 from tubelet.service.config.config import DecodeConfig
-from tubelet.service.types.plan import Plan
-from tubelet.service.types.video import VideoMetadata
+from tubelet.service.types.plan import Plan, SamplingGrid
+from tubelet.service.types.video import Crop, VideoMetadata, to_ns
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class View:
+    """One more look at a clip in training: a part ``length`` of a window, at a ``place`` from 0 to 1."""
+
+    length: float
+    place: float
+    crop: Crop = "centre"
+    is_mirrored: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Embedder:
-    """Embeds clips with the spatial stage of ``base``, in windows of ``sampling``, computed in ``dtype``."""
+    """Embeds clips with the spatial stage of ``base``, in windows of ``sampling``, computed in ``dtype``.
+
+    With ``views``, each clip has a window for each of them instead, in their order.
+    """
 
     base: Entry
     sampling: Sampling
     dtype: torch.dtype
     cache: UnitCache
+    views: tuple[View, ...] = ()
 
     def embed(
         self,
@@ -84,7 +98,8 @@ class Embedder:
             return
         model = self.base.load().to(self.dtype)
         pack(model)
-        planner = partial(_plan_clip, self.sampling, self.base.spec.preprocessing)
+        plan = partial(plan_views, self.views) if self.views else plan_clip
+        planner = partial(plan, self.sampling, self.base.spec.preprocessing)
         name, windows = "", []
         with torch.inference_mode():
             for sample in read_samples(clips, planner, config, on_failure):
@@ -92,7 +107,9 @@ class Embedder:
                     yield name, np.stack(windows)
                     windows = []
                 name = sample.id
-                windows.append(model.encode(torch.from_numpy(sample.units)).float().numpy())
+                is_mirrored = bool(self.views) and self.views[len(windows)].is_mirrored
+                units = np.ascontiguousarray(np.flip(sample.units, axis=3)) if is_mirrored else sample.units
+                windows.append(model.encode(torch.from_numpy(units)).float().numpy())
         if windows:
             yield name, np.stack(windows)
 
@@ -109,11 +126,33 @@ class Embedder:
 
     def _key(self, clip: Clip, digest: str) -> tuple[str, ...]:
         """Return all that decides the embeddings of a clip."""
-        return self.base.fingerprint, digest, repr(clip.range_s), repr(self.sampling), str(self.dtype)
+        key = self.base.fingerprint, digest, repr(clip.range_s), repr(self.sampling), str(self.dtype)
+        return (*key, repr(self.views)) if self.views else key
 
 
-def _plan_clip(
+def plan_clip(
     sampling: Sampling, preprocessing: Preprocessing, clip: Clip, metadata: VideoMetadata
 ) -> tuple[Plan, Preprocessing]:
     """Plan the windows of a clip."""
     return plan_part(sampling, sampling.window_s, *part_of(clip, metadata)), preprocessing
+
+
+def plan_views(
+    views: Sequence[View],
+    sampling: Sampling,
+    preprocessing: Preprocessing,
+    clip: Clip,
+    metadata: VideoMetadata,
+) -> tuple[Plan, Preprocessing]:
+    """Plan a window of a clip for each view, in their order."""
+    start_ns, end_ns = part_of(clip, metadata)
+    longest_ns = min(to_ns(sampling.window_s), end_ns - start_ns)
+    t, s = sampling.frames_per_unit, sampling.units_per_window
+    grids = []
+    for view in views:
+        window_ns = max(1, round(view.length * longest_ns))
+        first_ns = start_ns + round(view.place * (end_ns - start_ns - window_ns))
+        whole = SamplingGrid(start_ns, end_ns, window_ns, t, s, stride_units=s, one_segment=True)
+        crop = view.crop if preprocessing.resize == "crop" else "centre"
+        grids.append(replace(whole, view_ns=first_ns, crop=crop))
+    return Plan(tuple(grids)), preprocessing

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from safetensors import SafetensorError
 from torch import Tensor
@@ -16,14 +16,27 @@ from tubelet.models.errors import CannotTrain
 from tubelet.models.families.registry import DIMS, Dims
 from tubelet.models.repository.model_folder import Entry, write_folder
 from tubelet.models.spec import Accuracy, ModelSpec, Provenance, Sampling
+from tubelet.models.training.augmentation import Mirroring
 from tubelet.models.video_model import VideoModel
 from tubelet.service.config.config import Config
 from tubelet.service.types.model_ref import ModelRef
 
+_TRAINED = {
+    "probe": "a linear probe on",
+    "temporal": "a temporal transformer on",
+    "full": "trained from",
+}
+Level = Literal["probe", "temporal", "full"]
+"""What is trained: a new head; the temporal stage, too; all of the model."""
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to train: the data, the name and version of the model, its base and its window."""
+    """What to train: the data, the name and version of the model, its base and its window, and how long.
+
+    ``out`` is the folder of the page and of the checkpoints; None: that of the model, and one in the user's
+    state. ``resume`` goes on with the training in it.
+    """
 
     data: Path
     name: str
@@ -31,7 +44,12 @@ class Request:
     base: ModelRef | None  # None: efficientnet-lite0 where the store has it, else camera-motion
     window_s: float | None  # None: the clips' median length, within the limits of the base
     replace: bool
-    out: Path | None = None  # the folder of the page; None: the model's
+    level: Level = "probe"
+    epochs: int | None = None
+    minutes: float | None = None
+    mirroring: Mirroring = "auto"
+    out: Path | None = None
+    resume: bool = False
 
     def folder(self, config: Config) -> Path:
         """Return the folder of the new model."""
@@ -90,18 +108,19 @@ def new_spec(
     Raises:
         ValueError: the name, the version or a label is not allowed.
     """
+    trained = _TRAINED[request.level]
     return ModelSpec(
         name=request.name,
         version=request.version,
         family=next(family for family, kind in DIMS.items() if isinstance(dims, kind)),
-        description=f"{len(labels)} labels of {request.data.name}, a linear probe on {base.spec.name}.",
+        description=f"{len(labels)} labels of {request.data.name}, {trained} {base.spec.name}.",
         licence=base.spec.licence,
         labels=labels,
         sampling=sampling,
         preprocessing=base.spec.preprocessing,
         accuracy=figures,
         provenance=Provenance(
-            f"tubelet train, probe on {base.spec.name} {base.spec.version}",
+            f"tubelet train, {request.level} on {base.spec.name} {base.spec.version}",
             f"base with fingerprint {base.fingerprint}",
             f"tubelet {installed_version('tubelet')}",
         ),

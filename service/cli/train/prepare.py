@@ -8,16 +8,21 @@ from statistics import median
 
 from tubelet.models.checkpoints.efficientnet_lite import SOURCE as EFFICIENTNET_LITE
 from tubelet.models.errors import CannotTrain, UnknownModel
+from tubelet.models.families.framewise import FramewiseDims
+from tubelet.models.families.registry import Dims
+from tubelet.models.families.torchvision import TorchvisionDims
+from tubelet.models.families.vit import ViTDims
 from tubelet.models.repository.model_folder import Entry
 from tubelet.models.repository.repository import ZOO, ModelStore
 from tubelet.models.spec import Sampling
 from tubelet.models.training.probe_model import probe_dims
+from tubelet.models.training.start import temporal_dims
 from tubelet.service.cli.evaluation.dataset import InvalidDataset
 from tubelet.service.cli.evaluation.page import save_page
 from tubelet.service.cli.runs.output_paths import check_paths
 from tubelet.service.cli.train.checked_clips import Checked, check_clips, notes, usable_labels
 from tubelet.service.cli.train.clips import Clip, read_clips, sort_labels
-from tubelet.service.cli.train.new_model import Request, new_spec
+from tubelet.service.cli.train.new_model import Level, Request, new_spec
 from tubelet.service.cli.train.page import PAGE, checks_page
 from tubelet.service.cli.train.probe_report import check_lines
 from tubelet.service.config.config import Config
@@ -64,7 +69,7 @@ def prepare(request: Request, config: Config) -> Prepared:
         check_paths([request.out / PAGE])
     clips = read_clips(request.data)
     base = _find_base(request.base, config)
-    probe_dims(base.dims)
+    _check_base(request.level, base)
     _check_name(request, base, clips, request.folder(config))
     checked = check_clips(clips, config.decode)
     for line in check_lines(checked.survey.left_out, checked.findings):
@@ -88,7 +93,7 @@ def window_sampling(base: Entry, lengths_s: Sequence[float], window_s: float | N
             f"--window must be {low:g} to {high:g} s with the base {base.spec.name}; found {window_s:g}"
         )
     window = round(window_s or min(max(median(lengths_s), low), high), 2)
-    units = was.units_per_window if base.spec.family == "factorised" else _UNITS
+    units = _UNITS if _is_image_model(base.dims) else was.units_per_window
     return Sampling(
         was.frames_per_unit,
         units,
@@ -98,6 +103,31 @@ def window_sampling(base: Entry, lengths_s: Sequence[float], window_s: float | N
         max_window_s=min(high, window * 2),
         position=was.position,
     )
+
+
+def _check_base(level: Level, base: Entry) -> None:
+    """Refuse a base that a level cannot train.
+
+    Raises:
+        CannotTrain: its family lacks what the level needs.
+    """
+    match level:
+        case "probe":
+            probe_dims(base.dims)
+        case "temporal":
+            temporal_dims(base.dims, base.spec.sampling.units_per_window)
+        case "full":
+            pass
+
+
+def _is_image_model(dims: Dims) -> bool:
+    """Return whether a model embeds single frames, of which a window may have any number."""
+    match dims:
+        case ViTDims() | FramewiseDims(temporal=None):
+            return True
+        case TorchvisionDims():
+            return dims.frames == 1
+    return False
 
 
 def _find_base(wanted: ModelRef | None, config: Config) -> Entry:

@@ -18,18 +18,18 @@ from tubelet.models.training.probes import Choice, fit_linear, in_other_folds
 from tubelet.models.video_model import VideoModel
 from tubelet.service.cli.evaluation.dataset import LabelledVideo
 from tubelet.service.cli.train.checked_clips import Checked, notes, progress
-from tubelet.service.cli.train.embeddings import Embedder
+from tubelet.service.cli.train.clips import Clip
+from tubelet.service.cli.train.division import FOLDS
+from tubelet.service.cli.train.embeddings import Embedder, View
 from tubelet.service.cli.train.new_model import Answers, Recipe, Trained
 from tubelet.service.cli.train.prepare import Prepared
 from tubelet.service.cli.train.probe_report import check_lines
 from tubelet.service.cli.train.scene_clusters import scene_folds
-from tubelet.service.cli.train.survey import Survey
 from tubelet.service.cli.train.temperature import useful_temperature
 from tubelet.service.cli.train.unit_cache import UnitCache
-from tubelet.service.config.config import Config, DecodeConfig
+from tubelet.service.config.config import Config
 from tubelet.service.report.text import printable
 
-_FOLDS = 5
 _CACHE_BYTES = 4 << 30
 _CPU = torch.device("cpu")
 
@@ -42,9 +42,7 @@ def train_probe(prepared: Prepared, config: Config) -> Trained:
         CannotTrain, BrokenModel, MissingExtra: the base cannot be used.
     """
     base, checked = prepared.base, prepared.checked
-    dtype = choose_dtype("fp32" if config.engine.precision == "int8" else config.engine.precision, _CPU)
-    embedder = Embedder(base, prepared.sampling, dtype, default_cache())
-    windows = _embed(checked.survey, embedder, config.decode)
+    windows = embed_clips(prepared, config, checked.survey.clips)
     used = [number for number, clip in enumerate(checked.survey.clips) if clip.name in windows]
     labels = prepared.label_clips(used)
     state, candidates = base.load().state_dict(), probe_dims(base.dims)
@@ -91,16 +89,26 @@ def _held_out(data: ProbeData) -> Answers:
     return Answers(calibrated[known], fitted[known], data.labels[known], data.clips[known])
 
 
-def _embed(survey: Survey, embedder: Embedder, config: DecodeConfig) -> dict[str, NDArray[np.float32]]:
-    """Return the embeddings (W, S, D) of the windows of each clip."""
+def embed_clips(
+    prepared: Prepared, config: Config, clips: Sequence[Clip], views: tuple[View, ...] = ()
+) -> dict[str, NDArray[np.float32]]:
+    """Return the embeddings (W, S, D) of the windows, or the ``views``, of each clip that can be decoded."""
+    survey = prepared.checked.survey
+    dtype = training_dtype(config)
+    embedder = Embedder(prepared.base, prepared.sampling, dtype, default_cache(), views)
 
     def leave_out(clip: LabelledVideo, error: Exception) -> None:
         left_out = {clip.name: " ".join(str(error).split())}
         survey.left_out.update(left_out)
         notes.print(*map(printable, check_lines(left_out, ())))
 
-    with progress(f"embedding with {embedder.base.spec.name}", len(survey.clips)) as advance:
-        return embedder.embed(survey.clips, survey.digests, config, advance, leave_out)
+    with progress(f"embedding with {embedder.base.spec.name}", len(clips)) as advance:
+        return embedder.embed(clips, survey.digests, config.decode, advance, leave_out)
+
+
+def training_dtype(config: Config) -> torch.dtype:
+    """Return what a model is computed in: int8 cannot be trained in."""
+    return choose_dtype("fp32" if config.engine.precision == "int8" else config.engine.precision, _CPU)
 
 
 def _probe_data(
@@ -115,7 +123,7 @@ def _probe_data(
     """Return the vectors of the windows of the training clips, or of those of the test split."""
     clips = checked.survey.clips
     chosen = [number for number in used if clips[number].is_test == is_test]
-    count = min(_FOLDS, len(set(checked.scenes[chosen].tolist())))
+    count = min(FOLDS, len(set(checked.scenes[chosen].tolist())))
     folds = scene_folds(checked.scenes[chosen].tolist(), [clips[each].label for each in chosen], count)
     repeats = torch.tensor([len(windows[clips[number].name]) for number in chosen], dtype=torch.int64)
 

@@ -30,8 +30,9 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty store of models, and an empty cache."""
+    """An empty store of models, an empty cache, and no trainings."""
     monkeypatch.setenv("TUBELET_MODELS__STORE", str(tmp_path / "store"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("TUBELET_DECODE__WORKERS", "2")
     return tmp_path / "store"

@@ -1,0 +1,52 @@
+"""Which clips a level trains on, chooses the best epoch on, and is measured on: scenes are never divided."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import permutations
+
+from tubelet.service.cli.evaluation.dataset import InvalidDataset
+from tubelet.service.cli.train.checked_clips import Checked
+from tubelet.service.cli.train.scene_clusters import scene_folds
+
+FOLDS = 5
+"""Parts into which scenes are divided, if there are so many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Division:
+    """The numbers of the clips of each part; ``measured_on`` says in words what the figures are of."""
+
+    train: tuple[int, ...] = field(repr=False)
+    validation: tuple[int, ...] = field(repr=False)
+    measured: tuple[int, ...] = field(repr=False)
+    measured_on: str
+    has_test: bool
+
+
+def divide(checked: Checked, used: Sequence[int]) -> Division:
+    """Divide the clips with the numbers ``used``.
+
+    The test split is measured on, if there is one, else a part of the scenes; another part is for
+    validation, and the rest is trained on.
+
+    Raises:
+        InvalidDataset: a label would have no clip to train on.
+    """
+    clips = checked.survey.clips
+    test = tuple(number for number in used if clips[number].is_test)
+    rest = [number for number in used if not clips[number].is_test]
+    scenes = checked.scenes[rest].tolist()
+    count = min(FOLDS, len(set(scenes)))
+    folds = scene_folds(scenes, [clips[number].label for number in rest], count)
+    parts = [tuple(rest[index] for index in (folds == fold).nonzero()[0]) for fold in range(count)]
+    labels = {clips[number].label for number in rest}
+    for validation, measured in permutations(parts, 2):
+        held_out = {*validation, *(() if test else measured)}
+        train = tuple(number for number in rest if number not in held_out)
+        if {clips[number].label for number in train} == labels:
+            measured_on = "the test split" if test else f"one of {count} parts of the scenes, held out"
+            return Division(train, validation, test or measured, measured_on, bool(test))
+    raise InvalidDataset(
+        "with some scenes held out to choose and to measure on, a label has no clips to train on: each label "
+        "needs clips of two scenes or more; --level probe can do with fewer"
+    )

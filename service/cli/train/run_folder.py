@@ -1,0 +1,125 @@
+"""The folder of a training that takes minutes or hours: what it is of, its checkpoints, and a lock."""
+
+import fcntl
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from blake3 import blake3
+from platformdirs import user_state_path
+
+from tubelet.models.errors import CannotTrain
+from tubelet.models.training.fine_tuning import BEST, LAST
+from tubelet.models.training.processes import rank
+from tubelet.service.cli.train.clips import Clip
+from tubelet.service.cli.train.new_model import Request
+from tubelet.service.cli.train.page import PAGE
+
+PLAN, LOG = "training.json", "epochs.jsonl"
+_FINISHED = "finished"
+
+
+@contextmanager
+def name_lock(request: Request, folder: Path) -> Iterator[None]:
+    """Hold the name of a model, whose folder in the store is ``folder``, while it is trained.
+
+    Raises:
+        CannotTrain: another process trains a model of this name.
+    """
+    if rank():
+        yield  # process 0 holds it
+        return
+    file = default_folder(request, folder).with_suffix(".lock")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock = file.open("w")
+    except OSError:  # without a home, there is no place to agree on
+        yield
+        return
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CannotTrain(
+                f"{request.name} {request.version} is being trained by another process: wait for it, or "
+                "choose another name"
+            ) from None
+        yield
+
+
+def default_folder(request: Request, folder: Path) -> Path:
+    """Return the folder of a training in the user's state; ``folder`` is that of the model in the store."""
+    store = blake3(str(folder.resolve()).encode()).hexdigest()[:8]
+    return user_state_path("tubelet") / "training" / f"{request.name}-{request.version}-{store}"
+
+
+def open_run(folder: Path, plan: Mapping[str, Any], request: Request) -> None:
+    """Make the folder of a new training, or check that the one in ``folder`` is the one to go on with.
+
+    Raises:
+        CannotTrain: there is nothing to resume, or something else; or an unfinished training would be lost.
+        OSError: the folder cannot be written.
+    """
+    file = folder / PLAN
+    known = _read(file)
+    if request.resume:
+        _check_resumable(folder, known, plan)
+        return
+    if known is None and folder.exists() and any(file.name != PAGE for file in folder.iterdir()):
+        raise CannotTrain(f"{folder} has files that are no training's: give another --out")
+    if known is not None and not known.get(_FINISHED) and (folder / LAST).exists() and not request.replace:
+        raise CannotTrain(
+            f"{folder} has an unfinished training: give --resume to go on with it, or --replace to start anew"
+        )
+    if rank() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in (LAST, BEST, LOG):
+            (folder / old).unlink(missing_ok=True)
+        _write(file, plan)
+
+
+def data_digest(clips: Sequence[Clip], digests: Mapping[str, str]) -> str:
+    """Return a digest of what is trained on: the content, part, label and scene of each clip."""
+    told = [
+        (digests[clip.video], clip.range_s, clip.label, clip.group, clip.is_test)
+        for clip in sorted(clips, key=lambda each: each.name)
+    ]
+    return blake3(repr(told).encode()).hexdigest()[:16]
+
+
+def finish_run(folder: Path) -> None:
+    """Note that the model of a training is in the store."""
+    _write(folder / PLAN, (_read(folder / PLAN) or {}) | {_FINISHED: True})
+
+
+def _check_resumable(folder: Path, known: dict[str, Any] | None, plan: Mapping[str, Any]) -> None:
+    """Refuse to go on with a training that is not there, or that was started with something else."""
+    if known is None:
+        raise CannotTrain(
+            f"there is no training in {folder} to resume: leave out --resume, or give its --out"
+        )
+    if known.get(_FINISHED):
+        raise CannotTrain(f"the training in {folder} is finished: leave out --resume to start anew")
+    for name, value in plan.items():
+        if known.get(name) != json.loads(json.dumps(value)):
+            raise CannotTrain(
+                f"--resume: the training in {folder} was started with {name} {known.get(name)}, now it is "
+                f"{value}: give what it was started with, or --replace instead of --resume to start anew"
+            )
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    """Return the content of a plan; None if there is none that can be read."""
+    try:
+        return json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _write(file: Path, content: Mapping[str, Any]) -> None:
+    """Write a plan, completely or not at all."""
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False), "utf-8")
+    partial.replace(file)

@@ -1,0 +1,73 @@
+"""How long a level trains, and in which folder: chosen by tubelet, or by options."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from tubelet.models.errors import CannotTrain
+from tubelet.models.training.augmentation import labels_with_direction
+from tubelet.service.cli.train.checked_clips import notes
+from tubelet.service.cli.train.new_model import Level, Request
+from tubelet.service.cli.train.prepare import Prepared
+from tubelet.service.cli.train.run_folder import data_digest, default_folder, open_run
+from tubelet.service.cli.train.tuning import Run
+
+_MOST_NAMED = 5  # labels in a note
+
+
+class Schedule(NamedTuple):
+    """The defaults of a level: the most epochs, the most minutes, and how many epochs may bring nothing."""
+
+    epochs: int
+    minutes: float
+    patience: int
+
+
+SCHEDULES: dict[Level, Schedule] = {"temporal": Schedule(60, 10.0, 15), "full": Schedule(30, 30.0, 6)}
+
+
+def open_level(request: Request, prepared: Prepared, folder: Path, started_s: float) -> Run | None:
+    """Open the folder of a training by gradient descent; None for a probe, which takes seconds.
+
+    ``folder`` is that of the model in the store, ``started_s`` when the command started (monotonic clock).
+
+    Raises:
+        CannotTrain: the folder is of another training, or a probe is to be resumed or limited.
+        OSError: it cannot be written.
+    """
+    if request.level == "probe":
+        if request.resume or request.epochs or request.minutes:
+            raise CannotTrain("--level probe has no epochs: leave out --resume, --epochs and --minutes")
+        return None
+    checked, base = prepared.checked, prepared.base
+    is_mirrored = _is_mirrored(request, prepared)
+    out = request.out or default_folder(request, folder)
+    plan = {
+        "base": f"{base.spec.name} {base.spec.version} ({base.fingerprint})",
+        "level": request.level,
+        "data": data_digest(checked.survey.clips, checked.survey.digests),
+        "window": prepared.sampling.window_s,
+        "mirroring": is_mirrored,
+        "epochs": request.epochs,
+        "minutes": request.minutes,
+    }
+    open_run(out, plan, request)
+    schedule = SCHEDULES[request.level]
+    minutes = None if request.epochs else request.minutes or schedule.minutes
+    epochs = request.epochs or schedule.epochs
+    limit = f"{epochs} epochs" if minutes is None else f"at most {epochs} epochs or {minutes:g} minutes"
+    notes.print(
+        f"level {request.level}: {limit}, fewer if {schedule.patience} epochs bring nothing; kept in {out}"
+    )
+    ends_s = None if minutes is None else started_s + 60 * minutes
+    return Run(request.level, out, epochs, schedule.patience, ends_s, is_mirrored, request.resume)
+
+
+def _is_mirrored(request: Request, prepared: Prepared) -> bool:
+    """Return whether windows may be mirrored, and say so where labels forbid it."""
+    directed = labels_with_direction(sorted({clip.label for clip in prepared.checked.survey.clips}))
+    if directed and request.mirroring == "auto":
+        named = ", ".join(map(repr, directed[:_MOST_NAMED]))
+        notes.print(
+            f"windows are not mirrored, since labels name a side or a turn: {named}; --mirror on mirrors them"
+        )
+    return request.mirroring == "on" or (request.mirroring == "auto" and not directed)

@@ -1,0 +1,77 @@
+"""The model that gradient descent starts from: the base's weights, and a head fitted to embeddings.
+
+W windows of a clip, S units in a window, D width of a unit's embedding, E width of a window's vector.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from tubelet.models.families.framewise import Framewise
+from tubelet.models.families.registry import Dims
+from tubelet.models.training.probe_fit import ProbeData, choose
+from tubelet.models.training.probes import fit_linear
+from tubelet.models.training.start import build_from, head_parameters, set_principal_
+from tubelet.models.video_model import VideoModel
+from tubelet.service.cli.train.division import FOLDS, Division
+from tubelet.service.cli.train.prepare import Prepared
+from tubelet.service.cli.train.scene_clusters import scene_folds
+from tubelet.service.cli.train.tuning import SEED
+
+_MOST_UNITS = 20_000  # of which principal components are computed
+
+
+@torch.no_grad()
+def start_model(
+    prepared: Prepared, dims: Dims, windows: Mapping[int, Tensor], division: Division, labels: Sequence[str]
+) -> VideoModel:
+    """Return a model of ``dims`` that starts as a linear probe on the base, as far as its family allows.
+
+    ``windows`` are the embeddings (W, S, D) of each clip by its number; those of the training are used alone.
+    """
+    base = prepared.base
+    torch.manual_seed(SEED)
+    state = base.load().state_dict()
+    model = build_from(dims, base.dims, state, base.spec.preprocessing, len(labels)).eval()
+    embeddings = torch.cat([windows[number] for number in division.train])
+    is_new = isinstance(model, Framewise) and not any(name.startswith("adapter.") for name in state)
+    if is_new and isinstance(model.adapter, nn.Linear):
+        units = embeddings.flatten(0, 1)
+        set_principal_(model.adapter, units[:: -(-len(units) // _MOST_UNITS)])
+    _fit_head_(prepared, model, windows, division, labels)
+    return model
+
+
+def _fit_head_(
+    prepared: Prepared,
+    model: VideoModel,
+    windows: Mapping[int, Tensor],
+    division: Division,
+    labels: Sequence[str],
+) -> None:
+    """Fit a head of one linear layer to the training clips; other heads stay random."""
+    if (parameters := head_parameters(model)) is None:
+        return
+    numbers, clips = list(division.train), prepared.checked.survey.clips
+    scenes = prepared.checked.scenes[numbers].tolist()
+    names = [clips[number].label for number in numbers]
+    folds = scene_folds(scenes, names, min(FOLDS, len(set(scenes))))
+    repeats = torch.tensor([len(windows[number]) for number in numbers])
+
+    def of_windows(values: Sequence[int]) -> Tensor:
+        return torch.tensor(values).repeat_interleave(repeats)
+
+    data = ProbeData(
+        {"vectors": torch.cat([model.pool(windows[number]) for number in numbers])},
+        of_windows([labels.index(name) for name in names]),
+        of_windows(numbers),
+        of_windows(folds.tolist()),
+        len(labels),
+    )
+    with torch.enable_grad():
+        decay = choose(data).decay
+        layer = fit_linear(data.vectors["vectors"], data.labels, len(labels), decay)
+    weight, bias = parameters
+    weight.copy_(layer.weight.reshape(weight.shape))
+    bias.copy_(layer.bias)

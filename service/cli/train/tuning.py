@@ -1,0 +1,203 @@
+"""A run of gradient descent: from a model and its clips to the best epoch, calibrated and measured.
+
+W windows, C clips, K classes.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tubelet.models.errors import CannotTrain, TrainingInterrupted
+from tubelet.models.families.registry import Dims
+from tubelet.models.training.calibration import fit_temperature
+from tubelet.models.training.fine_tuning import Feed, FineTuning, Interrupted, Limits, Progress, is_stuck
+from tubelet.models.training.probe_fit import mean_by_clip
+from tubelet.models.training.probes import class_weights
+from tubelet.models.training.start import head_parameters
+from tubelet.models.training.trainer import Diverged, Trainer
+from tubelet.models.training.trainer import Recipe as Hyperparameters
+from tubelet.models.video_model import VideoModel
+from tubelet.service.cli.train.checked_clips import notes
+from tubelet.service.cli.train.division import Division
+from tubelet.service.cli.train.new_model import Answers, Level, Recipe, Trained
+from tubelet.service.cli.train.run_folder import LOG
+from tubelet.service.cli.train.temperature import useful_temperature
+from tubelet.service.cli.train.watch import watch_training
+
+SEED = 20261130
+Logits = Callable[[nn.Module, Sequence[int]], tuple[Tensor, Tensor, Tensor]]
+"""Computes the logits (W, K) of the windows of clips by their numbers, with their labels and clips, (W,)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """The end of a run: the answers for the clips that are measured, and what to say of it."""
+
+    temperature: float
+    measured: Answers
+    has_test: bool
+    recipe: Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """How a level is to train: its folder, how long, and whether windows may be mirrored.
+
+    ``ends_s`` is the end of the time that the training may take, on the monotonic clock.
+    """
+
+    level: Level
+    folder: Path
+    epochs: int
+    patience: int
+    ends_s: float | None
+    is_mirrored: bool
+    is_resumed: bool
+
+    @property
+    def limits(self) -> Limits:
+        """The limits of what is left to be done."""
+        budget_s = None if self.ends_s is None else max(1.0, self.ends_s - time.monotonic())
+        return Limits(self.epochs, budget_s, self.patience)
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What a level trains and measures on; ``logits`` also answers for clips that are not trained on."""
+
+    division: Division
+    feed: Feed
+    logits: Logits
+    num_classes: int
+
+
+def tune(run: Run, material: Material, trainer: Trainer[Any], head: str) -> Tuned:
+    """Train until the limits are reached; the best weights are left in ``trainer.average``.
+
+    ``head`` says in words what is trained.
+
+    Raises:
+        TrainingInterrupted: the user stopped it.
+        CannotTrain: the loss is not finite from the start, or the checkpoint is damaged.
+    """
+    division, feed, logits = material.division, material.feed, material.logits
+    num_classes = material.num_classes
+
+    def validate(model: nn.Module) -> tuple[float, float]:
+        return _loss_and_accuracy(*logits(model, division.validation), num_classes)
+
+    with watch_training(feed.clips, run.folder / LOG) as watch:
+        tuning = FineTuning(trainer, feed, validate, run.limits, run.folder, watch)
+        if run.is_resumed:
+            _resume(tuning, run.folder)
+        try:
+            progress = tuning.run()
+        except Interrupted:
+            raise TrainingInterrupted(
+                f"interrupted in epoch {tuning.progress.epoch + 1}; what was done is kept in {run.folder}: "
+                "the same command with --resume goes on"
+            ) from None
+        except Diverged as error:
+            raise CannotTrain(
+                f"{error}, and no epoch was better than the start: the model cannot be trained like this"
+            ) from None
+    temperature, warnings = _temperature(*logits(trainer.average, division.validation))
+    fitted, labels, clips = logits(trainer.average, division.measured)
+    warnings = (*_warnings(progress, num_classes), *warnings)
+    recipe = _recipe(run, division, trainer.recipe, progress, head)
+    answers = Answers(fitted / temperature, fitted, labels, clips)
+    return Tuned(temperature, answers, division.has_test, replace(recipe, warnings=warnings))
+
+
+def complete(
+    tuned: Tuned, model: VideoModel, dims: Dims, labels: tuple[str, ...], used: tuple[int, ...]
+) -> Trained:
+    """Return what the level hands over: the temperature goes into the head of ``model``."""
+    temperature = tuned.temperature
+    measured = tuned.measured
+    with torch.no_grad():
+        if (parameters := head_parameters(model)) is None:
+            temperature, measured = 1.0, replace(measured, calibrated=measured.fitted)
+        else:
+            for parameter in parameters:
+                parameter.div_(temperature)
+    return Trained(
+        model=model.eval(),
+        dims=dims,
+        labels=labels,
+        used=used,
+        temperature=temperature,
+        recipe=tuned.recipe,
+        held_out=measured,
+        test=measured if tuned.has_test else None,
+    )
+
+
+def _temperature(fitted: Tensor, labels: Tensor, clips: Tensor) -> tuple[float, tuple[str, ...]]:
+    """Fit a temperature to the validation clips; return it with warnings."""
+    temperature = fit_temperature(fitted, labels)
+    answers = Answers(fitted / temperature, fitted, labels, clips)
+    applied, _, warnings = useful_temperature(temperature, answers)
+    return applied, warnings
+
+
+def _resume(tuning: FineTuning, folder: Path) -> None:
+    """Take over the last checkpoint."""
+    try:
+        tuning.resume()
+    except (RuntimeError, KeyError, TypeError, UnpicklingError) as error:
+        raise CannotTrain(f"the checkpoint in {folder} is damaged: start anew with --replace") from error
+    progress = tuning.progress
+    notes.print(f"resumed after {progress.epoch} epochs and {progress.batches} steps, from {folder}")
+
+
+def _loss_and_accuracy(
+    logits: Tensor, labels: Tensor, clips: Tensor, num_classes: int
+) -> tuple[float, float]:
+    """Return the class-balanced cross entropy and the accuracy of clips: (W, K), (W,), (W,)."""
+    of_clip = {int(clip): int(label) for clip, label in zip(clips, labels, strict=True)}
+    means, numbers = mean_by_clip(logits, clips)
+    truth = torch.tensor([of_clip[int(number)] for number in numbers])
+    balance = class_weights(truth, num_classes)[truth].float()
+    loss = (balance * F.cross_entropy(means, truth, reduction="none")).mean().item()
+    return loss, (means.argmax(dim=1) == truth).float().mean().item()
+
+
+def _warnings(progress: Progress, num_classes: int) -> tuple[str, ...]:
+    """Return what is suspicious about a run."""
+    warnings = []
+    if progress.diverged:
+        warnings.append(
+            f"{progress.diverged}: training stopped there; the model is that of epoch {progress.best_epoch}"
+        )
+    if is_stuck(progress, num_classes):
+        warnings.append(
+            f"the loss stayed at that of a guess among {num_classes} labels, ln {num_classes}: nothing was "
+            "learned; look at the labels, give more clips, or another base"
+        )
+    return tuple(warnings)
+
+
+def _recipe(run: Run, division: Division, recipe: Hyperparameters, progress: Progress, head: str) -> Recipe:
+    """Describe how a run trained."""
+    how = (
+        f"{head}; AdamW with learning rate {recipe.learning_rate:g} and weight decay "
+        f"{recipe.weight_decay:g}, {recipe.batch_size} clips a step, {progress.epoch} epochs of which number "
+        f"{progress.best_epoch} was the best on {len(division.validation)} validation clips"
+    )
+    details = {
+        "epochs": progress.epoch,
+        "best_epoch": progress.best_epoch,
+        "history": [asdict(each) for each in progress.figures],
+        "out": str(run.folder),
+        "train_clips": len(division.train),
+        "validation_clips": len(division.validation),
+    }
+    return Recipe(run.level, how, division.measured_on, details)
