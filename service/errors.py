@@ -33,16 +33,13 @@
     ├── DecoderCrashed                  INTERNAL             the decode worker crashed or hung on this video
     └── InternalError                   INTERNAL             a fault of the server; the client gets an id
 
-Messages are written for the client. Only InternalError has a fixed text, since its cause may be confidential.
+Those of explanations stand in explanation_errors.py. Messages are written for the client. Only InternalError
+has a fixed text, since its cause may be confidential.
 """
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 import grpc
-
-_MAX_QUOTED = 100  # characters of a client's text in a message
-_MAX_LISTED = 20  # names in a message
 
 
 class TubeletError(Exception):
@@ -55,7 +52,7 @@ class TubeletError(Exception):
     """
 
     code: ClassVar[grpc.StatusCode] = grpc.StatusCode.INTERNAL
-    reason: ClassVar[str] = "INTERNAL"
+    reason: str = "INTERNAL"
     before_work: ClassVar[bool] = False
     retry_after_s: float | None = None
 
@@ -296,24 +293,3 @@ class InternalError(TubeletError):
     def __init__(self, request_id: str) -> None:
         message = f"internal error; ask the operator for log entry {request_id}"
         super().__init__(message, request_id=request_id)
-
-
-def quoted(text: str) -> str:
-    """Quote ``text`` for a message; a long one is cut."""
-    return repr(text if len(text) <= _MAX_QUOTED else f"{text[:_MAX_QUOTED]}…")
-
-
-def listed(names: Sequence[str]) -> str:
-    """Join ``names`` for a message; of many, only the first ones, and how many more there are."""
-    more = len(names) - _MAX_LISTED
-    return ", ".join(names[:_MAX_LISTED]) + (f" and {more} more" if more > 0 else "")
-
-
-def reasons() -> frozenset[str]:
-    """Return the reasons of all errors: the closed set of the ``reason`` label in the metrics."""
-    found, pending = set(), [TubeletError]
-    while pending:
-        error = pending.pop()
-        found.add(error.reason)
-        pending += error.__subclasses__()
-    return frozenset(found)

@@ -1,20 +1,31 @@
-"""Classification in the caller's process; the first call starts workers and engine for all calls."""
+"""Classification and explanation in the caller's process; the first call starts all that calls share."""
 
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
 from tubelet.service.config.config import Config, load_config
 from tubelet.service.server.local import LocalPipeline, parse_uri_option
 from tubelet.service.types.embeddings import Embeddings, join
+from tubelet.service.types.explanation import (
+    ExplainedVideo,
+    ExplainEvent,
+    ExplainMethod,
+    ExplainOptions,
+    SegmentMap,
+)
 from tubelet.service.types.request import Options
 from tubelet.service.types.result import Classification, Event
+from tubelet.service.types.uri import Uri
 from tubelet.service.wire.upload import Video, read_video
 
 _STOP_S = 30.0  # limit for stopping workers and engine at exit
+
+Work = Callable[[AsyncIterator[bytes] | Uri], Coroutine[None, None, Classification]]
+"""Answers for the chunks of a file, or the video at a URI."""
 
 
 def classify(video: Video, model: str = "", **options: Any) -> Classification:
@@ -33,7 +44,53 @@ def classify(video: Video, model: str = "", **options: Any) -> Classification:
         RuntimeError: the process was forked after a call of its parent.
     """
     asked = Options(model=model, **options)
-    return _running().classify(video, asked)
+    parts: list[Embeddings] = []
+
+    async def keep(event: Event) -> None:
+        """Keep the embeddings among the events."""
+        if isinstance(event, Embeddings):
+            parts.append(event)
+
+    running = _running()
+    answer = running.call(video, lambda upload: running.pipeline.classify(upload, asked, keep))
+    return replace(answer, embeddings=join(parts))
+
+
+def explain(
+    video: Video,
+    model: str = "",
+    *,
+    method: ExplainMethod = "relevance",
+    labels: Iterable[str] = (),
+    best: int = 1,
+    against: str | None = None,
+    layer: int | None = None,
+    head: int | None = None,
+    **options: Any,
+) -> ExplainedVideo:
+    """Show what a model looked at in ``video``: classify it in this process, and explain each segment.
+
+    ``video``, ``model`` and ``options`` are those of ``classify``; they decide which segments there are. All
+    others are the fields of ``ExplainOptions``, which describes them: without ``labels``, the ``best`` ones
+    of each segment are explained. The first call with a model loads a second copy of it, in float32.
+
+    Raises:
+        TubeletError: the video cannot be explained; ``reason`` is that of a server.
+        OSError: the file cannot be read.
+        RuntimeError: the process was forked after a call of its parent.
+    """
+    asked = ExplainOptions(method, tuple(labels), best, against, layer, head)
+    classified = Options(model=model, **options)
+    maps: list[SegmentMap] = []
+
+    async def keep(event: ExplainEvent) -> None:
+        """Keep the maps among the events."""
+        if isinstance(event, SegmentMap):
+            maps.append(event)
+
+    running = _running()
+    answer = running.call(video, lambda upload: running.pipeline.explain(upload, classified, asked, keep))
+    return ExplainedVideo(answer, tuple(maps))
 
 
 class _InProcess:
@@ -41,7 +98,7 @@ class _InProcess:
 
     def __init__(self, config: Config) -> None:
         self.pid = os.getpid()
-        self._pipeline = LocalPipeline(config)
+        self.pipeline = LocalPipeline(config)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="tubelet", daemon=True)
         self._calls: set[asyncio.Task[Classification]] = set()
@@ -58,10 +115,10 @@ class _InProcess:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_STOP_S)
 
-    def classify(self, video: Video, options: Options) -> Classification:
-        """Classify ``video`` on the thread, and wait; Ctrl-C cancels it."""
+    def call(self, video: Video, work: Work) -> Classification:
+        """Give ``video`` to ``work`` on the thread, and wait; Ctrl-C cancels it."""
         uri, chunks = read_video(video)
-        answer = asyncio.run_coroutine_threadsafe(self._call(uri, chunks, options), self._loop)
+        answer = asyncio.run_coroutine_threadsafe(self._call(uri, chunks, work), self._loop)
         try:
             return answer.result()
         except BaseException:
@@ -73,22 +130,14 @@ class _InProcess:
         for call in self._calls:
             call.cancel()
         await asyncio.gather(*self._calls, return_exceptions=True)
-        await self._pipeline.__aexit__()
+        await self.pipeline.__aexit__()
 
-    async def _call(self, uri: str, chunks: Iterator[bytes], options: Options) -> Classification:
-        """Classify in a task that ``stop`` can cancel, whether or not the caller still waits."""
-        upload = parse_uri_option(uri) if uri else _async(chunks)
-        parts: list[Embeddings] = []
-
-        async def keep(event: Event) -> None:
-            """Keep the embeddings among the events."""
-            if isinstance(event, Embeddings):
-                parts.append(event)
-
-        call = asyncio.create_task(self._pipeline.classify(upload, options, keep))
+    async def _call(self, uri: str, chunks: Iterator[bytes], work: Work) -> Classification:
+        """Run ``work`` in a task that ``stop`` can cancel, whether or not the caller still waits."""
+        call = asyncio.create_task(work(parse_uri_option(uri) if uri else _async(chunks)))
         self._calls.add(call)
         try:
-            return replace(await call, embeddings=join(parts))
+            return await call
         finally:
             call.cancel()
             self._calls.discard(call)

@@ -15,14 +15,17 @@ from prometheus_client import (
     Gauge,
     GCCollector,
     Histogram,
-    Metric,
     PlatformCollector,
     ProcessCollector,
 )
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-from prometheus_client.registry import Collector
 
-from tubelet.service.process_memory import read_memory
+from tubelet.service.scraped_metrics import (
+    Scraped,
+    connections,
+    decoder_memory,
+    decoder_seconds,
+    queue_lengths,
+)
 from tubelet.service.types.video import Protection, Stage
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -51,7 +54,8 @@ class Metrics:
         )
         self.stage_seconds = histogram(
             "tubelet_stage_seconds",
-            "Wall time of one stage. queue, encode and classify are of one batch, the others of one video.",
+            "Wall time of one stage. queue, encode and classify are of one batch, explain is of one window, "
+            "the others are of one video.",
             ["stage", "model"],
             buckets=_SECONDS,
         )
@@ -122,6 +126,14 @@ class Metrics:
             "Time it took to measure the model's batch size and compute its first window.",
             ["model", "version"],
         )
+        self.explain_model_bytes = gauge(
+            "tubelet_explain_model_bytes",
+            "Memory of the weights of the copy that explains, which a model has once it was asked to.",
+            ["model", "version"],
+        )
+        self.queued_explanations = gauge(
+            "tubelet_queued_explanations", "Windows that wait to be explained, while devices are free."
+        )
         self.device_up = gauge(
             "tubelet_device_up",
             "1 while the device computes batches, 0 once it is out of service.",
@@ -144,6 +156,13 @@ class Metrics:
         self.issuer_keys_reload_failed = gauge(
             "tubelet_issuer_keys_reload_failed", "1 while server.access.jwt.keys cannot be read."
         )
+
+    def set_explain_bytes(self, name: str, version: str, size: int) -> None:
+        """Show the memory of the copy of a model that explains; 0 removes the series."""
+        if size:
+            self.explain_model_bytes.labels(name, version).set(size)
+        else:
+            self.explain_model_bytes.remove_by_labels({"model": name, "version": version})
 
     def forget_version(self, name: str, version: str, *info: str) -> None:
         """Remove the series of a version that was unloaded. ``info`` is the rest of its ``model_info``."""
@@ -171,19 +190,19 @@ class Metrics:
         for protection in Protection:
             layer = self.decoder_sandbox.labels(protection.value)
             layer.set_function(lambda protection=protection: protection in protections())
-        self.registry.register(_Scraped(partial(_decoder_memory, process_ids)))
+        self.registry.register(Scraped(partial(decoder_memory, process_ids)))
 
     def watch_connections(self, count: Callable[[], Mapping[str, int]], limit: int) -> None:
         """Count the connections to the ports of gRPC, by address, at every scrape."""
-        self.registry.register(_Scraped(partial(_connections, count, limit)))
+        self.registry.register(Scraped(partial(connections, count, limit)))
 
     def count_decoder_seconds(self, busy_s: Callable[[], float]) -> None:
         """Read the time that decode workers have worked at every scrape."""
-        self.registry.register(_Scraped(partial(_decoder_seconds, busy_s)))
+        self.registry.register(Scraped(partial(decoder_seconds, busy_s)))
 
     def watch_queues(self, lengths: Callable[[], Mapping[tuple[str, str], int]]) -> Callable[[], None]:
         """Read queue lengths, by stage and model, at every scrape; return the function that stops it."""
-        collector = _Scraped(partial(_queue_lengths, lengths))
+        collector = Scraped(partial(queue_lengths, lengths))
         self.registry.register(collector)
         return partial(self.registry.unregister, collector)
 
@@ -251,61 +270,3 @@ class RequestTimings:
     def add(self, stage: Stage, seconds: float) -> None:
         """Add ``seconds`` to a stage whose batches are observed by the engine."""
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
-
-
-class _Scraped(Collector):
-    """Metrics that ``read`` makes with their present values at every scrape."""
-
-    def __init__(self, read: Callable[[], Iterator[Metric]]) -> None:
-        self._read = read
-
-    def collect(self) -> Iterator[Metric]:
-        """Yield the metrics with their present values."""
-        return self._read()
-
-
-def _decoder_seconds(busy_s: Callable[[], float]) -> Iterator[Metric]:
-    """Yield the counter of the time that decode workers worked, which the pool of workers keeps."""
-    yield CounterMetricFamily(
-        "tubelet_decoder_busy_seconds",
-        "Wall time in which decode workers worked, summed over workers.",
-        value=busy_s(),
-    )
-
-
-def _connections(count: Callable[[], Mapping[str, int]], limit: int) -> Iterator[Metric]:
-    """Yield the gauges of the connections to each port of gRPC, and of their limit."""
-    found = GaugeMetricFamily(
-        "tubelet_connections", "Open connections to a port of gRPC, at an address.", labels=["address"]
-    )
-    for address, number in count().items():
-        found.add_metric([address], number)
-    yield found
-    yield GaugeMetricFamily(
-        "tubelet_connections_limit",
-        "server.max_connections: the most of tubelet_connections at each address and port.",
-        value=limit,
-    )
-
-
-def _decoder_memory(process_ids: Callable[[], Sequence[int]]) -> Iterator[Metric]:
-    """Yield the gauge of the memory of the decode workers and their fork server."""
-    memory = read_memory(process_ids())
-    family = GaugeMetricFamily(
-        "tubelet_decoder_memory_bytes",
-        "Memory of the decode workers and their fork server together: pss, which counts shared memory "
-        "once, or rss where the kernel does not tell pss, which counts it for each process.",
-        labels=["measure"],
-    )
-    family.add_metric([memory.measure], memory.total_bytes)
-    yield family
-
-
-def _queue_lengths(lengths: Callable[[], Mapping[tuple[str, str], int]]) -> Iterator[Metric]:
-    """Yield the gauges of queue lengths, which the engine keeps."""
-    units = GaugeMetricFamily("tubelet_queued_units", "Units that wait for a device.", labels=["model"])
-    windows = GaugeMetricFamily("tubelet_queued_windows", "Windows that wait for a device.", labels=["model"])
-    for (stage, model), length in lengths().items():
-        (units if stage == "encode" else windows).add_metric([model], length)
-    yield units
-    yield windows

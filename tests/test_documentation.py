@@ -19,12 +19,12 @@ from google.protobuf.json_format import Parse
 from typer.testing import CliRunner
 
 from tests.support import deploy_reference
+from tests.support.reasons import reasons
 from tests.support.running_server import Served
 from tubelet.service.cli.app import app
 from tubelet.service.client import Client
 from tubelet.service.config.config import Config
 from tubelet.service.config.renamed import REMOVED_KEYS, RENAMED_FLAGS, RENAMED_KEYS
-from tubelet.service.errors import reasons
 from tubelet.service.log.lines import JsonLines
 from tubelet.v1 import video_classifier_pb2 as pb
 

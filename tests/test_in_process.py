@@ -62,6 +62,8 @@ def test_all_kinds_of_calls_share_workers_and_models(video: Path, served: Served
         level = tubelet.EmbeddingLevel.UNIT
         vectors = tubelet.classify(video, embeddings=level, only_embeddings=True).embeddings
         answers["vectors"] = [list(vectors.vectors.shape), vectors.start_s[-1], vectors.level.value]
+        seen = tubelet.explain(video, labels=["static"], windowing=tubelet.WholeVideo())
+        answers["maps"] = [[*each.map.shape, each.question.label, each.segment.end_s] for each in seen.maps]
         answers["model"] = tubelet.classify(video, model="camera-motion-stack").model
         answers["again"] = names(tubelet.classify(video, model="camera-motion"))
         # A busy pool may end a worker that stood in for another one, but a second pool would share none.
@@ -77,6 +79,7 @@ def test_all_kinds_of_calls_share_workers_and_models(video: Path, served: Served
     assert answers["bytes"] == expected[:2]
     assert len(answers["file"]) == 1
     assert answers["vectors"] == [[32, 160], 15.5, "unit"]
+    assert answers["maps"] == [[16, 6, 6, "static", 16.0]]
     assert answers["jpegs"] == ["ffd8"] * 2
     assert answers["model"] == "camera-motion-stack"
     assert said["loads"] == ["camera-motion", "camera-motion-stack"]

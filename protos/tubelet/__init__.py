@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tubelet.service.client import AsyncClient, Client, ServerError
-    from tubelet.service.in_process import classify
+    from tubelet.service.in_process import classify, explain
     from tubelet.service.types.embeddings import EmbeddingLevel, Embeddings
+    from tubelet.service.types.explanation import ExplainedVideo, ExplainOptions, SegmentMap
     from tubelet.service.types.request import Options, Priority, Sliding, Views, WholeVideo, ranges_of_seconds
     from tubelet.service.types.result import Classification, Label, Segment
     from tubelet.service.types.tls import Tls
@@ -18,8 +19,12 @@ _HOMES = {
     "Client": "tubelet.service.client",
     "ServerError": "tubelet.service.client",
     "classify": "tubelet.service.in_process",
+    "explain": "tubelet.service.in_process",
     "EmbeddingLevel": "tubelet.service.types.embeddings",
     "Embeddings": "tubelet.service.types.embeddings",
+    "ExplainedVideo": "tubelet.service.types.explanation",
+    "ExplainOptions": "tubelet.service.types.explanation",
+    "SegmentMap": "tubelet.service.types.explanation",
     "Options": "tubelet.service.types.request",
     "Priority": "tubelet.service.types.request",
     "Sliding": "tubelet.service.types.request",
@@ -40,10 +45,13 @@ __all__ = [
     "Client",
     "EmbeddingLevel",
     "Embeddings",
+    "ExplainOptions",
+    "ExplainedVideo",
     "Label",
     "Options",
     "Priority",
     "Segment",
+    "SegmentMap",
     "ServerError",
     "Sliding",
     "Thumbnail",
@@ -52,6 +60,7 @@ __all__ = [
     "Views",
     "WholeVideo",
     "classify",
+    "explain",
     "ranges_of_seconds",
 ]
 

@@ -29,6 +29,7 @@ from pydantic_settings import (
 from tubelet.service.config.access import AccessConfig
 from tubelet.service.config.cores import usable_cores
 from tubelet.service.config.environment import PREFIX, check_variables, variables_in_force
+from tubelet.service.config.explain import ExplainConfig
 from tubelet.service.config.problems import BadConfig, problems
 from tubelet.service.config.sources import Environment, File
 from tubelet.service.config.table import Table
@@ -273,6 +274,7 @@ class Config(BaseSettings):
     fetch: FetchConfig = FetchConfig()
     decode: DecodeConfig = Field(default_factory=DecodeConfig)
     engine: EngineConfig = EngineConfig()
+    explain: ExplainConfig = ExplainConfig()
     models: ModelsConfig = Field(default_factory=ModelsConfig)
     log: LogConfig = LogConfig()
     client: ClientConfig = ClientConfig()

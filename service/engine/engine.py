@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from time import monotonic, thread_time
 
+from tubelet.models.explain.explanation import Explanation
 from tubelet.models.repository.repository import ModelStore
 from tubelet.models.runtime.host_memory import keep_freed_memory
 from tubelet.models.runtime.precision import choose_dtype, precision_name
@@ -18,12 +19,14 @@ from tubelet.service.engine.batch_tuner import BatchTuning, largest_batch
 from tubelet.service.engine.daemon_threads import run_in_daemon_thread
 from tubelet.service.engine.embedding_cache import EmbeddingCache, Outcome, Unit
 from tubelet.service.engine.executor import Executor
+from tubelet.service.engine.explainer import Explainer, ExplainFlow, WindowToExplain
 from tubelet.service.engine.model_loader import choose_devices, expand_cpu_cores, load_model
 from tubelet.service.engine.model_runner import CpuThreads, ModelRunner
 from tubelet.service.engine.scheduler import CpuContention
 from tubelet.service.engine.served_model import ServedModel
 from tubelet.service.engine.session import VideoSession
 from tubelet.service.engine.stage_queue import EngineCosts
+from tubelet.service.engine.unpacked_copy import UnpackedCopy
 from tubelet.service.metrics import Metrics
 from tubelet.service.types.request import Priority
 from tubelet.service.types.video import UnitFrames
@@ -59,6 +62,10 @@ class Engine:
             keep_freed_memory()
         contention = CpuContention(usable_cores(), on_cores)
         self._executor = Executor(metrics, map(str, self._devices), on_device_lost, contention)
+        wait_for_turn = self._executor.wait_until_nothing_queued
+        self._explainer = Explainer(wait_for_turn, self._devices[0], metrics)
+        self._copies: dict[ServedModel, UnpackedCopy] = {}  # loaded once something is explained
+        metrics.queued_explanations.set_function(lambda: self._explainer.queued)
         self._cache = _cache(config, metrics)
         self._published: dict[
             tuple[str, str], ServedModel
@@ -78,6 +85,7 @@ class Engine:
             task.cancel()
         await asyncio.gather(*remeasuring, return_exceptions=True)
         await self._executor.__aexit__(*exc)
+        await self._explainer.stop()
 
     @property
     def has_devices(self) -> bool:
@@ -105,11 +113,12 @@ class Engine:
         loaded = monotonic()
         meter = self._meter(runners[0], spec, largest)
         measured = await run_in_daemon_thread(meter.tune)
+        entry = store.find(spec.name, spec.version)
         served = ServedModel(
             spec,
             runners,
             precision=precision_name(config.precision, *self._devices),
-            fingerprint=store.find(spec.name, spec.version).fingerprint,
+            fingerprint=entry.fingerprint,
             tuning=measured.tuning,
             max_batch_windows=config.max_batch_windows,
         )
@@ -121,6 +130,7 @@ class Engine:
             self._unschedule(served)
             raise
         self._publish(served, loaded - began, monotonic() - loaded)
+        self._copies[served] = UnpackedCopy(entry, self._devices[0], partial(self._show_copies, spec))
         if measured.is_disturbed and runners[0].device.type == "cpu":
             self._remeasure_later(served, meter)
         return served
@@ -130,12 +140,21 @@ class Engine:
         if (remeasuring := self._remeasuring.get(model)) is not None:
             remeasuring.cancel()
         self._unschedule(model)
+        self._copies.pop(model).release()
         if (
             self._published.get(_name_and_version(model)) is model
         ):  # else a newer one with this name and version took its place
             self._unpublish(model)
         if all(name != model.spec.name for name, _ in self._published):
             self._metrics.forget_model(model.spec.name)
+
+    def unpacked_copy(self, model: ServedModel) -> UnpackedCopy:
+        """Return the copy of ``model`` that explanations need, and that its first use loads."""
+        return self._copies[model]
+
+    async def explain(self, window: WindowToExplain, flow: ExplainFlow, costs: EngineCosts) -> Explanation:
+        """Explain a window of a video, whose windows have one ``flow``, while nothing waits for a device."""
+        return await self._explainer.explain(window, flow, costs)
 
     def clear_cache(self) -> None:
         """Drop all cached embeddings."""
@@ -237,6 +256,16 @@ class Engine:
         """Remove the series that show ``model`` from the metrics."""
         del self._published[_name_and_version(model)]
         self._metrics.forget_version(*_info(model))
+
+    def _show_copies(self, spec: ModelSpec) -> None:
+        """Show the memory of the unpacked copies of the model of ``spec`` in the metrics.
+
+        There are two while a model is reloaded.
+        """
+        key = (spec.name, spec.version)
+        copies = [copy for model, copy in self._copies.items() if _name_and_version(model) == key]
+        size_bytes = sum(copy.size_bytes for copy in copies)
+        self._metrics.set_explain_bytes(spec.name, spec.version, size_bytes)
 
     def _release(self, units: Sequence[UnitFrames]) -> None:
         """Release ``units`` on the event loop; called on the threads of devices."""

@@ -53,7 +53,8 @@ class Executor:
         # while another need not: all are woken.
         alike = self._scheduler.contention.devices in (frozenset(), self._scheduler.devices)
         self._threads_to_wake = 1 if alike else len(self._scheduler.devices)
-        self._condition = threading.Condition()
+        self._condition = threading.Condition(lock := threading.RLock())
+        self._nothing_queued = threading.Condition(lock)
         self._stopping = False
         self._loop: asyncio.AbstractEventLoop
         self._threads: list[threading.Thread] = []
@@ -74,6 +75,7 @@ class Executor:
         with self._condition:
             self._stopping = True
             self._condition.notify_all()
+            self._nothing_queued.notify_all()
         for thread in self._threads:
             await asyncio.to_thread(thread.join)
 
@@ -87,6 +89,12 @@ class Executor:
         """Whether nothing is queued, and the CPU neither decodes nor computes."""
         with self._condition:
             return self._scheduler.is_idle
+
+    def wait_until_nothing_queued(self) -> bool:
+        """Block until nothing waits for a device; return False once the executor stops."""
+        with self._condition:
+            self._nothing_queued.wait_for(lambda: self._stopping or not self._scheduler.has_queued)
+            return not self._stopping
 
     def queued(self) -> dict[tuple[str, str], int]:
         """Return how many items wait for each (stage, model name)."""
@@ -143,7 +151,10 @@ class Executor:
 
     def _next_batch(self, device: str) -> Batch | None:
         """Return the next batch for ``device`` if it is active. The caller holds the lock."""
-        return self._scheduler.next_batch(device, monotonic()) if self._is_active(device) else None
+        batch = self._scheduler.next_batch(device, monotonic()) if self._is_active(device) else None
+        if not self._scheduler.has_queued:
+            self._nothing_queued.notify_all()
+        return batch
 
     def _start(self, batch: Batch, device: str) -> _Running | None:
         """Start ``batch`` on ``device``; return None if it has ended already, with results or an error."""
@@ -204,6 +215,7 @@ class Executor:
             for batch in self._scheduler.pop_unrunnable():
                 self._on_loop(_fail, batch, _no_device(batch.queue))
             self._condition.notify_all()
+            self._nothing_queued.notify_all()
 
     def _report_lost_device(self, device: str) -> None:
         """Report a lost device to the metrics and to ``on_device_lost``."""

@@ -99,13 +99,14 @@ class Scheduler:
         return lengths
 
     @property
+    def has_queued(self) -> bool:
+        """Whether anything waits for a device."""
+        return bool(self._retries) or any(len(queue.fair_queue) for queue in self._queues)
+
+    @property
     def is_idle(self) -> bool:
         """Whether nothing is queued, and the CPU neither decodes nor computes."""
-        return (
-            self.contention.is_idle
-            and not self._retries
-            and not any(len(queue.fair_queue) for queue in self._queues)
-        )
+        return self.contention.is_idle and not self.has_queued
 
     def next_batch(self, device: str, now: float) -> Batch | None:
         """Return the next batch for ``device``, which has finished its last one; None: it has to wait."""

@@ -1,29 +1,42 @@
-"""The steps of one request: ingest, probe, plan, decode, encode, classify, emit segments."""
+"""The steps of one request: ingest, probe, plan, decode, encode, classify, emit segments; maps of them."""
 
-from tubelet.service.config.config import DecodeConfig
+from functools import partial
+
+from torch import Tensor
+
+from tubelet.models.explain.explanation import Explanation
+from tubelet.models.video_model import VideoModel
+from tubelet.service.config.config import Config
 from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.engine.engine import Engine
+from tubelet.service.engine.explainer import ExplainFlow, WindowToExplain
 from tubelet.service.engine.stage_queue import EngineCosts
+from tubelet.service.explanation_errors import NothingToExplain
+from tubelet.service.fair_queue import Flow
 from tubelet.service.ingest.ingest import Ingest, Video
 from tubelet.service.metrics import Metrics, RequestTimings
 from tubelet.service.pipeline.embeddings import check_embeddings
+from tubelet.service.pipeline.explain_question import check_explanation, check_questions, to_question
+from tubelet.service.pipeline.explanations import SegmentExplainer
+from tubelet.service.pipeline.kept_frames import KeptFrames
 from tubelet.service.pipeline.planner import check_options
 from tubelet.service.pipeline.registry import ModelRegistry
 from tubelet.service.pipeline.request import Request
 from tubelet.service.pipeline.segments import SegmentAggregator
 from tubelet.service.pipeline.window_stream import WindowStream
 from tubelet.service.pipeline.windows import ClassifiedWindow
+from tubelet.service.types.explanation import EmitExplained, ExplainOptions, MapQuestion
 from tubelet.service.types.meter import UNMETERED, Meter
 from tubelet.service.types.request import Options
-from tubelet.service.types.result import Classification, Emit
+from tubelet.service.types.result import Classification, Emit, Event
 
 
 class Pipeline:
-    """Classifies many videos at a time; they share the decode workers and the engine."""
+    """Classifies and explains many videos at a time; they share the decode workers and the engine."""
 
     def __init__(
         self,
-        config: DecodeConfig,
+        config: Config,
         registry: ModelRegistry,
         ingest: Ingest,
         decoders: DecodePool,
@@ -53,7 +66,8 @@ class Pipeline:
         """
         model = self.registry.find(options.model, options.version)
         timings = RequestTimings(metrics or self._metrics, model.spec.name)
-        return Request(options, model, timings, deadline, meter)
+        costs = EngineCosts(timings.metrics, meter)
+        return Request(options, model, timings, deadline, meter, costs)
 
     async def classify(self, video: Video, request: Request, emit: Emit) -> Classification:
         """Classify ``video``; ``emit`` gets its metadata, then segments and progress as they are known.
@@ -61,30 +75,110 @@ class Pipeline:
         Raises:
             TubeletError: the video cannot be classified; the message is written for the client.
         """
-        model, options, timings = request.model, request.options, request.timings
-        self._ingest.check(video)
-        check_options(model.spec.sampling, model.spec.preprocessing, options)
-        check_embeddings(options, model)
-        costs = EngineCosts(timings.metrics, request.meter)
-        session = self._engine.session(model, options.priority, request.deadline, costs)
-        segments = SegmentAggregator(model, options)
-        with model.acquire(), timings.time("total"):
-            async with (
-                self._ingest.open(video, timings, request.meter) as file,
-                WindowStream(file, request, session, self._decoders, self._config) as windows,
-            ):
-                async for window in windows:
-                    timings.windows += isinstance(window, ClassifiedWindow)
-                    for event in segments.add(window):
-                        with timings.client_wait():
-                            await emit(event)
-        timings.add("queue", costs.queue_s)
-        timings.add("encode", costs.encode_s)
-        timings.add("classify", costs.classify_s)
-        answer = segments.classification(timings)
-        timings.metrics.video_seconds.inc(answer.metadata.duration_s)
-        return answer
+        self._check(video, request)
+        check_embeddings(request.options, request.model)
+        segments = SegmentAggregator(request.model, request.options)
+
+        async def send(event: Event) -> None:
+            with request.timings.client_wait():
+                await emit(event)
+
+        with request.model.acquire(), request.timings.time("total"):
+            await self._run(video, request, segments, send)
+        return _answer(request, segments)
+
+    async def explain(
+        self, video: Video, request: Request, asked: ExplainOptions, emit: EmitExplained
+    ) -> Classification:
+        """Classify ``video``; ``emit`` gets its metadata, progress, and the maps of each segment.
+
+        Maps are computed while nothing else waits for a device. The first call loads a copy of the model.
+
+        Raises:
+            TubeletError: the video cannot be explained; the message is written for the client.
+        """
+        self._check(video, request)
+        check_explanation(request.options, asked)
+        model, spec = request.model, request.model.spec
+        segments = SegmentAggregator(model, request.options)
+        with model.acquire(), request.timings.time("total"):
+            copy = self._engine.unpacked_copy(model)
+            parts = check_questions(asked, spec, await copy.describe())
+            explain = partial(self._explain_window, request, await copy.load(), _flow(request))
+            frame_bytes = self._config.explain.frame_bytes
+            explainer = SegmentExplainer(asked, spec.preprocessing, parts, segments, frame_bytes, explain)
+
+            async def send(event: Event) -> None:
+                async for found in explainer.events(event):
+                    with request.timings.client_wait():
+                        await emit(found)
+
+            await self._run(video, request, segments, send, explainer.frames)
+        if not explainer.has_found:
+            raise NothingToExplain(
+                "no segment has a label to explain, since no score reaches score_threshold "
+                f"{request.options.score_threshold:g}; lower it, or name labels",
+                field="score_threshold",
+                value=request.options.score_threshold,
+            )
+        return _answer(request, segments)
 
     def clear_cache(self) -> None:
         """Drop all cached embeddings, so that no video is faster because it was seen before."""
         self._engine.clear_cache()
+
+    def _check(self, video: Video, request: Request) -> None:
+        """Check all that can be checked before a byte of ``video`` is read."""
+        spec = request.model.spec
+        self._ingest.check(video)
+        check_options(spec.sampling, spec.preprocessing, request.options)
+
+    async def _run(
+        self,
+        video: Video,
+        request: Request,
+        segments: SegmentAggregator,
+        send: Emit,
+        frames: KeptFrames | None = None,
+    ) -> None:
+        """Read, decode and classify ``video``; ``send`` gets the events of ``segments``."""
+        timings, options = request.timings, request.options
+        session = self._engine.session(request.model, options.priority, request.deadline, request.costs)
+        async with (
+            self._ingest.open(video, timings, request.meter) as file,
+            WindowStream(file, request, session, self._decoders, self._config.decode, frames) as windows,
+        ):
+            async for window in windows:
+                timings.windows += isinstance(window, ClassifiedWindow)
+                for event in segments.add(window):
+                    await send(event)
+
+    async def _explain_window(
+        self,
+        request: Request,
+        model: VideoModel,
+        flow: ExplainFlow,
+        pixels: Tensor,
+        question: MapQuestion,
+    ) -> Explanation:
+        """Explain a window (S, t, H, W, C) uint8 by ``model``, the unpacked copy."""
+        window = WindowToExplain(model, request.model.spec, pixels, to_question(question))
+        return await self._engine.explain(window, flow, request.costs)
+
+
+def _flow(request: Request) -> ExplainFlow:
+    """Return the flow of the windows of ``request`` that wait to be explained."""
+    return Flow(request.options.priority, request.deadline, identity=request.meter.identity)
+
+
+def _answer(request: Request, segments: SegmentAggregator) -> Classification:
+    """Return the answer to ``request``, whose video has ended."""
+    timings, costs = request.timings, request.costs
+    timings.add("queue", costs.queue_s)
+    timings.add("encode", costs.encode_s)
+    timings.add("classify", costs.classify_s)
+    if costs.explain_s:
+        timings.add("explain", costs.explain_s)
+    answer = segments.classification(timings)
+    timings.metrics.video_seconds.inc(answer.metadata.duration_s)
+    return answer

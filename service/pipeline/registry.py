@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 
 from tubelet.models.spec import ModelSpec
 from tubelet.service.engine.served_model import ServedModel
-from tubelet.service.errors import UnknownModel, listed, quoted
+from tubelet.service.errors import UnknownModel
 from tubelet.service.types.model_ref import ModelRef
+from tubelet.service.types.quoting import listed, quoted
 
 
 class ModelRegistry:

@@ -16,7 +16,7 @@ from tubelet.service.pipeline.windows import ClassifiedWindow, PlanCut, Planned,
 from tubelet.service.types.plan import Plan
 from tubelet.service.types.request import Options
 from tubelet.service.types.result import Activation, Classification, Event, Label, Progress, Segment
-from tubelet.service.types.video import NS_PER_S, DecodeSummary
+from tubelet.service.types.video import NS_PER_S, DecodeSummary, VideoMetadata
 
 _PROGRESS_INTERVAL_S = 0.5
 
@@ -67,6 +67,17 @@ class SegmentAggregator:
                 if self._embeddings:
                     yield from self._embeddings.finish()
 
+    @property
+    def plan(self) -> Plan:
+        """The plan of the segments that come next, once the video is planned."""
+        return self._assembler.plan
+
+    @property
+    def metadata(self) -> VideoMetadata:
+        """What is known of the video since it was planned."""
+        assert self._planned is not None
+        return self._planned.metadata
+
     def classification(self, timings: RequestTimings) -> Classification:
         """Return the answer, after the last event of the stream."""
         spec, summary, metadata = self._spec, self._summary, self._summary.metadata
@@ -111,7 +122,7 @@ class SegmentAssembler:
         options: Options,
         activation: Activation = Activation.SOFTMAX,
     ) -> None:
-        self._plan = plan
+        self.plan = plan
         self._labels = labels
         self._options = options
         self._activation = activation
@@ -127,16 +138,16 @@ class SegmentAssembler:
     def add(self, grid: int, window: int, logits: np.ndarray) -> Iterator[Segment]:
         """Add the logits (K,) of ``window`` of ``grid``; yield the segments that are complete now."""
         if grid not in self._grids:
-            self._grids, self._segment, self._units, self._windows = self._plan.views(grid), 0, 0, {}
+            self._grids, self._segment, self._units, self._windows = self.plan.views(grid), 0, 0, {}
         self._windows[grid, window] = logits
-        self._units = self._plan.grids[grid].window_units(window).stop
+        self._units = self.plan.grids[grid].window_units(window).stop
         self._sum += logits
         self._count += 1
         yield from self._ready()
 
     def cut(self, plan: Plan) -> None:
         """Use ``plan``, which is cut to the end of the video, for the segments that were not yielded yet."""
-        self._plan = plan
+        self.plan = plan
         self._grids = plan.views(self._grids.start)
 
     def finish(self) -> Iterator[Segment]:
@@ -150,14 +161,14 @@ class SegmentAssembler:
         return self._best(self._sum / self._count)
 
     def _ready(self) -> Iterator[Segment]:
-        grid = self._plan.grids[self._grids.start]  # all views of a range have the same segments
+        grid = self.plan.grids[self._grids.start]  # all views of a range have the same segments
         while self._segment < grid.num_segments:
             windows = grid.segment_windows(self._segment)
             for known in [known for known in self._windows if known[1] < windows.start]:
                 del self._windows[known]
             if (self._grids[-1], windows[-1]) not in self._windows:
                 return
-            if self._plan.is_unbounded and not grid.is_settled(self._segment, self._units):
+            if self.plan.is_unbounded and not grid.is_settled(self._segment, self._units):
                 return
             needed = [self._windows[view, window] for view in self._grids for window in windows]
             logits = np.mean(needed, axis=0, dtype=float)

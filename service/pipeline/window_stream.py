@@ -8,6 +8,7 @@ from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.decode.pool.session import DecodeSession
 from tubelet.service.engine.session import VideoSession
 from tubelet.service.errors import CorruptVideo
+from tubelet.service.pipeline.kept_frames import KeptFrames
 from tubelet.service.pipeline.planner import can_plan_before_end, make_plan, make_unbounded_plan
 from tubelet.service.pipeline.request import Request
 from tubelet.service.pipeline.unread_vectors import UnreadVectors
@@ -21,7 +22,8 @@ _YIELD_INTERVAL_S = 0.01  # the longest time without a yield to the event loop
 class WindowStream:
     """The windows of one video as events, in the order of time; the summary of decoding is the last one.
 
-    A task decodes ahead of whoever iterates, in one worker. ``async with`` starts and stops it.
+    A task decodes ahead of whoever iterates, in one worker. ``async with`` starts and stops it. ``frames``
+    keeps the pixels of units, if they are needed again.
     """
 
     def __init__(
@@ -31,12 +33,14 @@ class WindowStream:
         session: VideoSession,
         decoders: DecodePool,
         config: DecodeConfig,
+        frames: KeptFrames | None = None,
     ) -> None:
         self._file = file
         self._request = request
         self._session = session
         self._decoders = decoders
         self._config = config
+        self._frames = frames
         self._events: asyncio.Queue[Planned | StartedWindow | PlanCut | DecodeSummary | None] = (
             asyncio.Queue()
         )
@@ -133,9 +137,13 @@ class WindowStream:
         compute = choose_outputs(self._request.options)
         windows = WindowStarter(planned.plan, self._session, compute, self._config.max_windows)
         preprocessing, options = self._request.model.spec.preprocessing, self._request.options
+        if self._frames is not None:
+            self._frames.use_plan(planned.plan, preprocessing)
         units = decoder.decode(planned.plan, preprocessing, fast=options.fast, thumbnails=options.thumbnails)
         last_yield_at = monotonic()
         async for unit in units:
+            if self._frames is not None:
+                await self._frames.keep(unit)
             if (window := windows.add(unit)) is not None:
                 await self._put(window)
             if monotonic() - last_yield_at >= _YIELD_INTERVAL_S:  # a thousand units may be ready at once

@@ -13,10 +13,9 @@ from tubelet.service.errors import (
     Unauthenticated,
     UnknownModel,
     UriNotAllowed,
-    listed,
-    quoted,
 )
 from tubelet.service.rpc.request_stream import Context
+from tubelet.service.types.quoting import listed, quoted
 from tubelet.service.types.request import Options, Priority
 from tubelet.service.types.uri import Uri
 from tubelet.service.wire.bearer import AUTHORIZATION, from_headers, is_issued

@@ -99,7 +99,7 @@ async def open_stages(config: Config, metrics: Metrics) -> AsyncIterator[Stages]
         model_manager = ModelManager(engine, registry)
         await model_manager.reload(config.models)
 
-        pipeline = Pipeline(config.decode, registry, Ingest(config, fetcher), decoders, engine, metrics)
+        pipeline = Pipeline(config, registry, Ingest(config, fetcher), decoders, engine, metrics)
         yield Stages(pipeline, decoders, model_manager, is_over)
 
 

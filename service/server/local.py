@@ -13,6 +13,7 @@ from tubelet.service.metrics import Metrics
 from tubelet.service.pipeline.request import Request
 from tubelet.service.server.app import Stages, open_stages
 from tubelet.service.server.model_manager import check_folder
+from tubelet.service.types.explanation import EmitExplained, ExplainOptions
 from tubelet.service.types.meter import UNMETERED, Meter
 from tubelet.service.types.model_ref import ModelRef
 from tubelet.service.types.request import Options
@@ -60,6 +61,14 @@ class LocalPipeline:
         """Classify the chunks of a file or the video at a URI as ``request`` asks, whose timings fill."""
         assert self._stages is not None
         return await self._stages.pipeline.classify(video, request, emit)
+
+    async def explain(
+        self, video: AsyncIterator[bytes] | Uri, options: Options, asked: ExplainOptions, emit: EmitExplained
+    ) -> Classification:
+        """Explain a video; ``emit`` gets the maps and other events before the answer."""
+        request = await self.request(options)
+        assert self._stages is not None
+        return await self._stages.pipeline.explain(video, request, asked, emit)
 
     async def load(self, model: str, version: str = "") -> ModelRef:
         """Load a model unless it is loaded, and return its name and version; an empty name is the default.

@@ -36,7 +36,31 @@ Crop = Literal["start", "centre", "end"]
 """The part of the resized picture that a model sees: the crop moves along the side with the larger margin."""
 CROPS: tuple[Crop, ...] = ("start", "centre", "end")
 
-Stage = Literal["upload", "fetch", "probe", "decode", "queue", "encode", "classify", "total"]
+
+@dataclass(frozen=True, slots=True)
+class Rectangle:
+    """A part of the picture as it is shown, upright: shares of its width and height, from the top left.
+
+    It exceeds 0 to 1 where the model sees black borders around the picture.
+    """
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def __post_init__(self) -> None:
+        if not (self.left < self.right and self.top < self.bottom):
+            raise ValueError(f"a rectangle must have a positive width and height: {self}")
+
+    def patch(self, row: int, column: int, rows: int, columns: int) -> "Rectangle":
+        """Return the patch at (``row``, ``column``) of ``rows`` x ``columns`` equal ones."""
+        wide, high = (self.right - self.left) / columns, (self.bottom - self.top) / rows
+        left, top = self.left + column * wide, self.top + row * high
+        return Rectangle(left, top, left + wide, top + high)
+
+
+Stage = Literal["upload", "fetch", "probe", "decode", "queue", "encode", "classify", "explain", "total"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 """The stages of a request whose time is measured, in the order of the pipeline."""
 

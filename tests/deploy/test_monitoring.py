@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from tests.support.deploy_reference import LABEL_VALUES, declared_metrics
-from tubelet.service import errors
+from tests.support.reasons import reasons
 from tubelet.service.metrics import Metrics
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -24,7 +24,7 @@ DASHBOARD = json.loads((DEPLOY / "dashboard.json").read_text())
 TARGET_LABELS = {"job", "instance"}
 VALUES = {label: set(values) for label, values in LABEL_VALUES.items()} | {
     "code": {code.name for code in grpc.StatusCode},
-    "reason": errors.reasons(),
+    "reason": reasons(),
 }
 _HISTOGRAM_SUFFIXES = ("_bucket", "_sum", "_count")
 _SELECTOR = re.compile(r"\b((?:tubelet|process)_\w+)(?:\{([^}]*)\})?")

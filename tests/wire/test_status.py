@@ -5,7 +5,8 @@ from google.rpc.status_pb2 import Status
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tubelet.service.errors import Overloaded, UnknownModel, listed, quoted
+from tubelet.service.errors import Overloaded, UnknownModel
+from tubelet.service.types.quoting import listed, quoted
 from tubelet.service.wire.status import to_status
 
 SOFT_LIMIT_BYTES = 8192  # of all metadata that gRPC takes by default

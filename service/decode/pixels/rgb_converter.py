@@ -14,19 +14,18 @@ from av.error import FFmpegError
 from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace
 
-from tubelet.models.spec import CropRounding, Preprocessing
+from tubelet.models.spec import Preprocessing
 from tubelet.service.decode.demux.container_crop import NO_CROPPING, Cropper, Cropping
 from tubelet.service.decode.demux.hwaccel import to_host_memory
 from tubelet.service.decode.pixels.colorspace import ACCURATE, FAST, ColorspaceConverter, colorspace_of
 from tubelet.service.decode.pixels.crop import SourceCropper
 from tubelet.service.decode.pixels.deinterlace import Deinterlacer
+from tubelet.service.decode.pixels.geometry import MAX_ASPECT, crop_corner, resized_size
 from tubelet.service.decode.pixels.orientation import Area, read_orientation
 from tubelet.service.decode.pixels.resample import resample
 from tubelet.service.decode.pixels.tone_mapping import ToneMap, tone_map_for
 from tubelet.service.decode.protocol import VideoRejected
 from tubelet.service.types.video import Crop
-
-_MAX_ASPECT = 16  # wider pixels, and longer sides in multiples of the target's, are squeezed to this
 
 
 class RgbConverter:
@@ -85,7 +84,7 @@ class RgbConverter:
         if len(self._crops) != 1:
             return whole
         (crop,) = self._crops
-        corner = _crop_corner(self._format, crop, (whole.height, whole.width))
+        corner = crop_corner(self._format, crop, (whole.height, whole.width))
         return Area(*corner, self._format.height, self._format.width)
 
     def _single_field(self, frame: VideoFrame, whole: Area, wanted: Area) -> tuple[np.ndarray, Area]:
@@ -121,7 +120,7 @@ class RgbPicture:
     def crop(self, crop: Crop) -> np.ndarray:
         """Return ``crop`` at the model's size -> (H, W, 3) uint8."""
         target = self.format
-        top, left = _crop_corner(target, crop, self.resized)
+        top, left = crop_corner(target, crop, self.resized)
         if target.resample == "swscale":
             top, left = top - self.part.top, left - self.part.left
             pixels = self.shown[top : top + target.height, left : left + target.width]
@@ -129,24 +128,6 @@ class RgbPicture:
             area = (top, left, target.height, target.width)
             pixels = resample(self.shown, self.resized, area, target.resample)
         return pixels if self.tone_map is None else self.tone_map(pixels)
-
-
-def _crop_corner(target: Preprocessing, crop: Crop, resized: tuple[int, int]) -> tuple[int, int]:
-    """Return the (top, left) corner of ``crop`` in a picture of the size ``resized``."""
-    down, across = resized[0] - target.height, resized[1] - target.width
-    middle = _half(down, target.crop_rounding), _half(across, target.crop_rounding)
-    if crop == "centre" or max(down, across) <= 0:
-        return middle
-    if down > across:
-        return (down if crop == "end" else 0), middle[1]
-    return middle[0], (across if crop == "end" else 0)
-
-
-def _half(margin: int, rounding: CropRounding) -> int:
-    """Return half of ``margin`` in whole pixels, rounded towards zero where it is negative."""
-    if margin < 0:
-        return -(-margin // 2)
-    return margin // 2 if rounding == "down" else round(margin / 2)
 
 
 def display_size(frame: VideoFrame, aspect: Fraction | None, cropping: Cropping) -> tuple[int, int]:
@@ -167,15 +148,7 @@ def _resized_size(
     target: Preprocessing, width: int, height: int, transpose: bool, aspect: Fraction | None
 ) -> tuple[int, int]:
     """Return the (width, height) of the shown picture after resizing, before a crop is taken."""
-    rows, columns = target.resized
-    if target.resize == "stretch":
-        return columns, rows
-    wide, high = _shown_shape(width, height, transpose, aspect)
-    scale = max(columns / wide, rows / high)
-    return (
-        min(max(int(wide * scale), columns), columns * _MAX_ASPECT),
-        min(max(int(high * scale), rows), rows * _MAX_ASPECT),
-    )
+    return resized_size(target, *_shown_shape(width, height, transpose, aspect))
 
 
 def _shown_shape(
@@ -183,6 +156,6 @@ def _shown_shape(
 ) -> tuple[Fraction, Fraction]:
     """Return the exact (width, height) of the shown picture."""
     wide, high = Fraction(width), Fraction(height)
-    if aspect is not None and Fraction(1, _MAX_ASPECT) <= aspect <= _MAX_ASPECT:
+    if aspect is not None and Fraction(1, MAX_ASPECT) <= aspect <= MAX_ASPECT:
         wide *= aspect
     return (high, wide) if transpose else (wide, high)
