@@ -1,12 +1,14 @@
 """Measures what explanations cost, beside classifying the same window with the same model, fp32, not packed.
 
-    python -m tests.bench.explain_costs [--rounds N] [--depth N] [--threads N]
+    python -m tests.bench.explain_costs [--rounds N] [--depth N] [--threads N] [--seconds FILE] [--no-memory]
 
 The model is a joint ViT-B with 1,568 tokens a unit (VideoMAE-B: 16 frames, tubelets of 2 x 16 x 16), with
 random weights. Prints for each method the processor time, the median ratio of interleaved pairs with its 95 %
 interval, and the memory (resident set) that it adds beyond what classifying adds, each in its own process.
+``--seconds`` appends the rounds to a file, and counts those that it has already: a long run may be divided.
 """
 
+import json
 import statistics
 import subprocess
 import sys
@@ -94,6 +96,8 @@ def main(
     rounds: Annotated[int, typer.Option(min=1, help="interleaved pairs")] = 15,
     depth: Annotated[int, typer.Option(min=1, help="blocks of the model")] = 12,
     threads: Annotated[int, typer.Option(min=1)] = 1,
+    seconds: Annotated[Path | None, typer.Option(help="file of rounds to go on with, lines of JSON")] = None,
+    memory: Annotated[bool, typer.Option(help="measure memory, too")] = True,
     only: Annotated[str, typer.Option(help="run this one once, print the memory that it adds in MB")] = "",
 ) -> None:
     torch.set_num_threads(threads)
@@ -101,20 +105,24 @@ def main(
     if only:
         print(added_mb(measured[only]))
         return
-    taken: dict[str, list[float]] = {name: [] for name in measured}
+    done = seconds.read_text().splitlines() if seconds is not None and seconds.is_file() else []
+    taken: list[dict[str, float]] = [json.loads(line) for line in done]
     for run in measured.values():
         run()
     for _ in range(rounds):
-        for name, run in measured.items():
-            taken[name].append(processor_s(run))
-    table = Table(
-        "", "processor s", "x classify", "MB above classify", title=f"{rounds} rounds, {threads} threads"
-    )
-    base = added_alone_mb("classify", depth, threads)
-    for name, seconds in taken.items():
-        ratios = [own / other for own, other in zip(seconds, taken["classify"], strict=True)]
-        above = added_alone_mb(name, depth, threads) - base
-        table.add_row(name, f"{statistics.median(seconds):.2f}", interval(ratios), f"{above:.0f}")
+        taken.append({name: processor_s(run) for name, run in measured.items()})
+        if seconds is not None:
+            with seconds.open("a") as file:
+                file.write(json.dumps(taken[-1]) + "\n")
+    table = Table("", "processor s", "x classify", title=f"{len(taken)} rounds, {threads} threads")
+    if memory:
+        table.add_column("MB above classify")
+    base = added_alone_mb("classify", depth, threads) if memory else 0.0
+    for name in measured:
+        own = [each[name] for each in taken]
+        ratios = [each[name] / each["classify"] for each in taken]
+        above = [f"{added_alone_mb(name, depth, threads) - base:.0f}"] if memory else []
+        table.add_row(name, f"{statistics.median(own):.2f}", interval(ratios), *above)
     Console().print(table)
 
 

@@ -1,13 +1,18 @@
 """Pushed rows equal dense products of matrices, and autograd through explicit attention."""
 
+from collections.abc import Generator
+
 import pytest
 import torch
 from torch import Tensor
 
 from tests.models.explain.dense import Reference
 from tests.support.explained import GRIDS, LABELS, TRANSFORMERS, explained, random_window
+from tubelet.models.explain.attention import attention
 from tubelet.models.explain.explain import explain
-from tubelet.models.explain.explanation import Explanation, Question
+from tubelet.models.explain.explanation import Explanation, Mass, Question
+from tubelet.models.explain.rollout import rollout
+from tubelet.models.explain.transformer import as_transformer
 
 TOLERANCE = 1e-5
 
@@ -42,7 +47,6 @@ def test_rollout(case: str) -> None:
     torch.testing.assert_close(product.sum(dim=1), torch.ones(reference.size, dtype=torch.float64))
     explanation = explain(model, spec, window, Question("rollout"))
     assert explanation.map.shape == GRIDS[case]
-    assert float(explanation.map.sum()) + explanation.on_no_patch == pytest.approx(1, abs=1e-6)
     assert_is(explanation, reference, reference.start() @ product)
 
 
@@ -56,16 +60,64 @@ def test_relevance(case: str, against: str | None) -> None:
     spatial, temporal = reference.relevance(score)
     row = reference.start() @ spatial
     if case == "factorised":
-        # A definition: the relevance of units, times the shares in each unit.
-        row = reference.start() @ temporal
-        for token in reference.class_tokens().tolist():
-            row = (
-                row
-                - row * torch.eye(reference.size)[token]
-                + row[token] * spatial[token] / spatial[token].sum()
-            )
+        row = relevance_of_factorised(reference, spatial, temporal)
     explanation = explain(model, spec, window, Question("relevance", LABELS[1], against))
     assert_is(explanation, reference, row)
+
+
+def relevance_of_factorised(reference: Reference, spatial: Tensor, temporal: Tensor) -> Tensor:
+    """Return the row that is a definition: the relevance of units, times the shares in each unit.
+
+    The share of a unit in which nothing is relevant stays on its class token.
+    """
+    units = row = reference.start() @ temporal
+    for token in reference.class_tokens().tolist():
+        if spatial[token].sum() > 0:
+            row = row - units * torch.eye(reference.size)[token]
+            row = row + units[token] * spatial[token] / spatial[token].sum()
+    return row
+
+
+def test_the_relevance_of_a_unit_whose_patches_have_none_is_on_no_patch() -> None:
+    model, spec = explained("factorised")
+    for name, parameter in model.named_parameters():
+        inside = name.startswith(("spatial", "patch_embed"))
+        if inside and name.endswith(("bias", "cls_token", "pos_embed")):
+            parameter.zero_()
+    model.get_buffer("mean").zero_()
+    window = random_window("factorised")
+    window[2] = 0  # then all its tokens are 0 in each layer, and so are the gradients of its weights
+    reference = Reference(model, window)
+    spatial, temporal = reference.relevance(reference.logits[1])
+    row = relevance_of_factorised(reference, spatial, temporal)
+    dark = int(reference.class_tokens()[2])
+    assert spatial[dark].sum() == 0
+    assert row[dark] > 0.01 * row.sum()
+    explanation = explain(model, spec, window, Question("relevance", LABELS[1]))
+    assert_is(explanation, reference, row)
+    assert explanation.map[2].count_nonzero() == 0
+
+
+@pytest.mark.parametrize("case", TRANSFORMERS)
+def test_rows_of_rollout_and_attention_sum_to_one_before_they_are_scaled(case: str) -> None:
+    model, _ = explained(case)
+    transformer = as_transformer(model)
+    assert transformer is not None
+    window = random_window(case)
+    layers = [None, *range(len(transformer.attentions))]
+    ways = [rollout(transformer, window)]
+    ways += [attention(transformer, window, Question("attention", layer=layer)) for layer in layers]
+    for way in ways:
+        mass = result_of(way)
+        assert float(mass.patches.sum()) + mass.elsewhere == pytest.approx(1, abs=1e-6)
+
+
+def result_of(steps: Generator[None, None, Mass]) -> Mass:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
 
 
 @pytest.mark.parametrize("head", [None, 0, 2])
