@@ -8,6 +8,7 @@ RuntimeError
 │   ├── CannotImport            a checkpoint is not imported
 │   ├── CannotTrain             a model is not trained
 │   │   └── TrainingInterrupted  the user stopped a training, which can be resumed
+│   ├── CannotExport            a model is not written in the format of another project
 │   ├── CannotRemove            a model's folder is not removed
 │   └── CannotExplain           a model does not answer a question about what it looked at
 └── MissingExtra                a library that an extra of tubelet installs is absent
@@ -47,6 +48,10 @@ class CannotTrain(ModelError):
 
 class TrainingInterrupted(CannotTrain):
     """The user stopped a training; the message says how to go on."""
+
+
+class CannotExport(ModelError):
+    """A model is not exported; the message says why."""
 
 
 class CannotRemove(ModelError):

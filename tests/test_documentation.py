@@ -47,6 +47,8 @@ RUN_ELSEWHERE = {
     "tubelet demo": "tests/cli/test_app.py::test_demo_prints_labels_and_metrics",
     "tubelet models import efficientnet-lite0": "tests/models/checkpoints/test_efficientnet_lite.py::"
     "test_the_command_imports_it",
+    "tubelet models export camera-motion --onnx camera-motion.onnx": "tests/cli/models/test_exporting.py::"
+    "test_an_exported_model_has_the_logits_of_its_folder",
     "tubelet train clips --name mine": "tests/cli/train/test_train.py::test_a_trained_model_classifies_clips",
     "tubelet classify clip.mp4 --model mine": "tests/cli/train/test_train.py::"
     "test_a_trained_model_classifies_clips",

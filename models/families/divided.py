@@ -119,9 +119,9 @@ class Divided(AveragingModel):
     def embed(self, units: Tensor) -> tuple[Tensor, Tensor]:
         """Compute what the first block gets, with positions: (N, t, H, W, C) -> (N, 1, D), (N, t, P, D)."""
         pixels = self.normalise(units)
-        patches = rearrange(self.patch_embed(pixels.flatten(0, 1)), "(n t) p d -> n t p d", n=len(units))
+        patches = rearrange(self.patch_embed(pixels.flatten(0, 1)), "(n t) p d -> n t p d", n=units.shape[0])
         tokens = patches + self.pos_embed[:, None, 1:] + self.time_embed[:, :, None]
-        cls_token = repeat(self.cls_token + self.pos_embed[:, :1], "1 1 d -> n 1 d", n=len(units))
+        cls_token = repeat(self.cls_token + self.pos_embed[:, :1], "1 1 d -> n 1 d", n=units.shape[0])
         return cls_token, tokens
 
     def read_out(self, cls_token: Tensor) -> Tensor:

@@ -210,7 +210,7 @@ class Encoder(nn.Module):
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Prepend the class token, and add position embeddings: (N, P, D) -> (N, 1 + P, D)."""
-        cls_token = repeat(self.cls_token, "1 1 d -> n 1 d", n=len(tokens))
+        cls_token = repeat(self.cls_token, "1 1 d -> n 1 d", n=tokens.shape[0])
         return cat((cls_token, tokens), dim=1) + self.pos_embed
 
     def read_out(self, x: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""The fingerprint of a model; logits of a fixed clip, which show whether it still computes the same."""
+"""The fingerprint of a model; logits of a fixed clip, which show whether it still computes the same.
+
+S units in a window, t frames in a unit, H W C pixels.
+"""
 
 import hashlib
 import json
@@ -6,8 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from tubelet.models.spec import Sampling
+from tubelet.models.spec import Preprocessing, Sampling
 from tubelet.models.video_model import VideoModel
 
 MAX_LOGITS = 16
@@ -29,18 +33,22 @@ def fingerprint(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()[:_DIGITS]
 
 
+def fixed_clip(size: Preprocessing, sampling: Sampling) -> Tensor:
+    """Return one window of smooth coloured noise, always the same: (S, t, H, W, C) uint8."""
+    generator = torch.Generator().manual_seed(_SEED)
+    t, s = sampling.frames_per_unit, sampling.units_per_window
+    coarse = torch.rand(s * t, 3, 6, 6, generator=generator)
+    frames = torch.nn.functional.interpolate(coarse, (size.height, size.width), mode="bilinear")
+    return (frames.permute(0, 2, 3, 1) * 255).round().to(torch.uint8).unflatten(0, (s, t))
+
+
 @torch.inference_mode()
 def fixed_clip_logits(model: VideoModel, sampling: Sampling) -> tuple[float, ...]:
-    """Compute the first ``MAX_LOGITS`` logits of one window of smooth coloured noise, always the same.
+    """Compute the first ``MAX_LOGITS`` logits of the fixed clip.
 
     ``model`` must be in float32, on the CPU, in eval mode.
     """
-    generator = torch.Generator().manual_seed(_SEED)
-    t, s = sampling.frames_per_unit, sampling.units_per_window
-    size = model.preprocessing
-    coarse = torch.rand(s * t, 3, 6, 6, generator=generator)
-    frames = torch.nn.functional.interpolate(coarse, (size.height, size.width), mode="bilinear")
-    units = (frames.permute(0, 2, 3, 1) * 255).round().to(torch.uint8).unflatten(0, (s, t))
+    units = fixed_clip(model.preprocessing, sampling)
     logits = model.classify(model.encode(units)[None])[0]
     return tuple(round(value, 6) for value in logits[:MAX_LOGITS].tolist())
 

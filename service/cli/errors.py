@@ -101,6 +101,7 @@ def user_errors() -> Iterator[ErrorRow]:
 
     from tubelet.models.errors import (
         BrokenModel,
+        CannotExport,
         CannotImport,
         CannotRemove,
         CannotTrain,
@@ -118,6 +119,7 @@ def user_errors() -> Iterator[ErrorRow]:
     yield CannotImport, "INVALID_ARGUMENT", "CANNOT_IMPORT", 1
     yield TrainingInterrupted, "ABORTED", "TRAINING_INTERRUPTED", 128 + signal.SIGINT
     yield CannotTrain, "FAILED_PRECONDITION", "CANNOT_TRAIN", 1
+    yield CannotExport, "FAILED_PRECONDITION", "CANNOT_EXPORT", 1
     yield CannotRemove, "FAILED_PRECONDITION", "CANNOT_REMOVE", 1
     yield MissingExtra, "FAILED_PRECONDITION", "MISSING_EXTRA", 1
     for kind in (MissingModels, NoSuchDevice, UnsupportedPrecision):

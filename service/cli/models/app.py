@@ -27,7 +27,7 @@ from tubelet.service.cli.options import (
 )
 from tubelet.service.config.config import load_config
 
-models_app = Commands(help="List, import, check and remove models.")
+models_app = Commands(help="List, import, check, export and remove models.")
 
 
 @models_app.command(
@@ -156,6 +156,33 @@ def verify_model(
     with report_errors(as_json=as_json):
         same = commands.verify_model(model_ref(name, version), load_config(config), as_json=as_json)
     raise typer.Exit(0 if same else 1)
+
+
+@models_app.command(
+    "export",
+    epilog=examples(
+        "tubelet models export camera-motion --onnx camera-motion.onnx",
+        "tubelet models export mine:2 --onnx mine.onnx --replace",
+    ),
+)
+def export_model(
+    name: ModelName,
+    onnx: Annotated[
+        Path,
+        typer.Option(
+            "--onnx", metavar="FILE", dir_okay=False, help="ONNX file: frames of windows to logits."
+        ),
+    ],
+    version: ModelVersion = "",
+    replace: Annotated[bool, typer.Option("--replace", help="Overwrite the file if it exists.")] = False,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Write a model as an ONNX file, with its labels and sampling, and check its logits in ONNX Runtime."""
+    from tubelet.service.cli.models.exporting import export_model
+
+    with report_errors(as_json=as_json):
+        export_model(model_ref(name, version), load_config(config), onnx, overwrite=replace, as_json=as_json)
 
 
 @models_app.command(
