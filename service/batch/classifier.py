@@ -22,6 +22,7 @@ from tubelet.service.types.meter import Meter
 from tubelet.service.types.result import Event
 from tubelet.service.types.uri import Uri
 
+_METHOD = "batch"  # in metrics, where a server has the RPC
 _ATTEMPTS = 3  # for a video whose error says that a retry may help
 
 logger = logging.getLogger(__name__)
@@ -43,22 +44,36 @@ async def open_batch_classifier(
     async with LocalPipeline(config.model_copy(update={"fetch": fetch}), metrics) as pipeline:
         spec = (await pipeline.request(plan.options)).model.spec
         check_options(spec.sampling, spec.preprocessing, plan.options)
-        yield BatchClassifier(pipeline, plan)
+        yield BatchClassifier(pipeline, plan, metrics)
 
 
 class BatchClassifier:
     """Classifies videos by one plan; many calls may run at a time."""
 
-    def __init__(self, pipeline: LocalPipeline, plan: BatchPlan) -> None:
+    def __init__(self, pipeline: LocalPipeline, plan: BatchPlan, metrics: Metrics) -> None:
         self._pipeline = pipeline
         self._plan = plan
+        self._metrics = metrics
 
     async def classify(self, item: Item) -> VideoRows:
-        """Return the rows of a video; what goes wrong with it is in its row.
+        """Return the rows of a video, and count it; what goes wrong with it is in its row.
 
         Raises:
             NoDevice: no device is left, so that all videos would fail.
         """
+        self._metrics.videos_in_flight.inc()
+        try:
+            rows = await self._rows(item)
+        finally:
+            self._metrics.videos_in_flight.dec()
+        model = self._plan.options.model
+        self._metrics.requests.labels(_METHOD, model, rows.video["code"]).inc()
+        if rows.failure is not None:
+            self._metrics.failed.labels(rows.failure.reason, model).inc()
+        return rows
+
+    async def _rows(self, item: Item) -> VideoRows:
+        """Return the rows of a video, of several attempts if they may help."""
         started, devices = monotonic(), list[float]()
         read_bytes, failure = 0, BatchFailure("INVALID_ARGUMENT", "FILE_NOT_READABLE", item.problem or "")
         attempt = 0

@@ -76,6 +76,7 @@ def prepare(store: Store, plan: BatchPlan, layout: Layout, *, may_add: bool) -> 
             store.create(_BATCH, _bytes(first | {"plan": _plan_json(plan)}))
     content = _read(store, _BATCH)
     assert content is not None
+    _check_conditional(store, content)
     _check_layout(store, layout, Layout(content["shards"], content["format"], content["schema"]))
     known = {content["plan"]["folder"]: content["plan"]} | read_plans(store)
     if plan.folder not in known and not may_add:
@@ -84,6 +85,16 @@ def prepare(store: Store, plan: BatchPlan, layout: Layout, *, may_add: bool) -> 
             "or add rows beside them with --add-model"
         )
     store.put(f"{_PLANS}/{plan.key}.json", _bytes(_plan_json(plan)))
+
+
+def _check_conditional(store: Store, content: dict[str, Any]) -> None:
+    """Raise DestinationMismatch if the store writes over a file that it was told to create."""
+    with suppress(FileExistsError):
+        store.create(_BATCH, _bytes(content))
+        raise DestinationMismatch(
+            f"{store.name} overwrites files that it is told to create (a put with If-None-Match), "
+            "so that two runs could double videos; name another --out"
+        )
 
 
 def _check_layout(store: Store, wanted: Layout, found: Layout) -> None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
+from tubelet.service.types.uri import parse_uri
+
 Ranges = tuple[tuple[int, int], ...]
 """Time ranges [start, end) in nanoseconds; empty: the whole video."""
 
@@ -40,6 +42,18 @@ def file_item(path: str, ranges_ns: Ranges = (), name: str | None = None) -> Ite
     """Return the item of a file on this machine; ``name`` is its id, if it has one already."""
     uri = Path(os.path.abspath(path)).as_uri()
     etag = file_etag(path)
+    return Item(name or item_id(uri, etag, ranges_ns), uri, etag, ranges_ns)
+
+
+def uri_item(text: str, etag: str = "", ranges_ns: Ranges = (), name: str | None = None) -> Item:
+    """Return the item at a URI of another machine; ``name`` is its id, if it has one already.
+
+    A URI that cannot be read becomes a problem.
+    """
+    try:
+        uri = parse_uri(text).url
+    except ValueError as error:
+        return Item(name or item_id(text, etag, ranges_ns), text, etag, ranges_ns, f"{text}: {error}")
     return Item(name or item_id(uri, etag, ranges_ns), uri, etag, ranges_ns)
 
 

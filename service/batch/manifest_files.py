@@ -13,9 +13,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from math import isfinite
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from tubelet.models.errors import MissingExtra
-from tubelet.service.batch.items import Item, Ranges, UnusableSource, file_item, item_id
+from tubelet.service.batch.items import Item, Ranges, UnusableSource, file_item, item_id, uri_item
 from tubelet.service.types.uri import is_uri, parse_uri
 from tubelet.service.types.video import NS_PER_S
 
@@ -33,8 +34,8 @@ class UnusableRow(ValueError):
     """A row of a manifest is not what it should be; the others may be."""
 
 
-def read_manifest(file: Path) -> Iterator[Item]:
-    """Yield the videos of a manifest, in order.
+def read_manifest(file: Path, base: str = "") -> Iterator[Item]:
+    """Yield the videos of a manifest, in order; paths are relative to ``base``, a URI, or else to the file.
 
     Raises:
         UnusableSource: the file cannot be read, lacks a column, has one in another type, or has no rows.
@@ -46,27 +47,27 @@ def read_manifest(file: Path) -> Iterator[Item]:
     try:
         for number, row in enumerate(rows, 1):
             empty = False
-            yield _item(file, number, row)
+            yield _item(file, base, number, row)
     except OSError as error:
         raise UnusableSource(f"{file} cannot be read: {error.strerror}") from None
     if empty:
         raise UnusableSource(f"{file} has no rows")
 
 
-def _item(file: Path, number: int, row: Mapping[str, Any] | UnusableRow) -> Item:
+def _item(file: Path, base: str, number: int, row: Mapping[str, Any] | UnusableRow) -> Item:
     """Return the video of a row."""
-    place = f"{file.absolute().as_uri()}#{number}"
+    place = f"{base or file.absolute().parent.as_uri()}/{quote(file.name)}#{number}"
     if isinstance(row, UnusableRow):
-        return Item(item_id(place, ""), place, problem=f"{file}, row {number}: {row}")
+        return Item(item_id(place, ""), place, problem=f"{file.name}, row {number}: {row}")
     text = {name: _text(row.get(name)) for name in ("uri", "id", "etag")}
     try:
-        return _checked_item(file, text, row.get("ranges"))
+        return _checked_item(file, base, text, row.get("ranges"))
     except ValueError as error:
         name = text["id"][:_MAX_ID] or item_id(place, "")
-        return Item(name, text["uri"] or place, problem=f"{file}, row {number}: {error}")
+        return Item(name, text["uri"] or place, problem=f"{file.name}, row {number}: {error}")
 
 
-def _checked_item(file: Path, text: Mapping[str, str], ranges: Any) -> Item:
+def _checked_item(file: Path, base: str, text: Mapping[str, str], ranges: Any) -> Item:
     """Return the video of a row's values.
 
     Raises:
@@ -77,12 +78,13 @@ def _checked_item(file: Path, text: Mapping[str, str], ranges: Any) -> Item:
     if len(text["id"]) > _MAX_ID:
         raise UnusableRow(f"the id has {len(text['id'])} characters; the limit is {_MAX_ID}")
     wanted = parse_ranges(ranges)
-    if not is_uri(text["uri"]):
+    is_path = not is_uri(text["uri"])
+    if is_path and not base:
         return file_item(os.path.join(file.parent, text["uri"]), wanted, text["id"] or None)
-    uri = parse_uri(text["uri"])
+    uri = parse_uri(f"{base}/{quote(text['uri'].lstrip('/'))}" if is_path else text["uri"])
     if uri.scheme == "file":
         return file_item(uri.key, wanted, text["id"] or None)
-    return Item(text["id"] or item_id(uri.url, text["etag"], wanted), uri.url, text["etag"], wanted)
+    return uri_item(uri.url, text["etag"], wanted, text["id"] or None)
 
 
 def parse_ranges(value: Any) -> Ranges:

@@ -8,6 +8,7 @@ from time import monotonic
 from tubelet.service.batch.classifier import BatchClassifier
 from tubelet.service.batch.commits import ShardCommits
 from tubelet.service.batch.items import Item
+from tubelet.service.batch.outage import OutageGuard
 from tubelet.service.batch.plan import BatchPlan
 from tubelet.service.batch.progress import BatchProgress
 from tubelet.service.batch.rows import VideoRows
@@ -86,9 +87,9 @@ async def run_batch(
     """Classify ``items``, ``jobs`` at a time, and commit their rows; if cancelled, commit what is done.
 
     Raises:
-        NoDevice, ShardTaken, OSError: no further video can be classified, or committed.
+        NoDevice, SourceOutage, ShardTaken, OSError: no further video can be classified, or committed.
     """
-    waiting = iter(items)
+    waiting, guard = iter(items), OutageGuard(classifier.classify)
 
     async def work() -> None:
         """Classify one video after another."""
@@ -98,8 +99,9 @@ async def run_batch(
                 rows = await classifier.classify(item)
             finally:
                 progress.in_progress -= 1
-            progress.end(rows)
-            await writer.add(rows)
+            for passed in await guard.passed(item, rows):
+                progress.end(passed)
+                await writer.add(passed)
 
     working = [asyncio.create_task(work()) for _ in range(jobs)]
     timer = asyncio.create_task(writer.commit_in_time())
@@ -107,6 +109,9 @@ async def run_batch(
         ended, _ = await asyncio.wait([_all(working), timer], return_when=asyncio.FIRST_COMPLETED)
         for each in ended:
             await each
+        for rows in guard.rest():
+            progress.end(rows)
+            await writer.add(rows)
     finally:
         for each in (*working, timer):
             each.cancel()

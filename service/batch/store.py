@@ -1,6 +1,6 @@
 """The files of a batch's destination, by names with slashes: in a folder of this machine.
 
-``object_store.py`` has the same for object stores.
+``remote_store.py`` has the same for object stores.
 """
 
 import errno
@@ -9,9 +9,17 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import unquote_to_bytes
 from uuid import uuid4
 
+from tubelet.service.config.config import FetchConfig
+from tubelet.service.types.uri import is_uri, parse_uri
+
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
+
+
+class UnusableDestination(ValueError):
+    """The destination is a URI that cannot be written."""
 
 
 class Store(Protocol):
@@ -114,6 +122,30 @@ class FolderStore:
                 part.unlink()
             raise OSError(f"cannot write {path}: {error.strerror}") from error
         return part
+
+
+def open_store(dest: str, config: FetchConfig) -> Store:
+    """Open a destination: a folder, or a prefix in S3 or Google Cloud Storage.
+
+    Raises:
+        UnusableDestination: it is another URI.
+        MissingExtra: it needs a library that is not installed.
+    """
+    if not is_uri(dest):
+        return FolderStore(Path(dest))
+    try:
+        uri = parse_uri(dest)
+    except ValueError as error:
+        raise UnusableDestination(f"{dest}: {error}") from None
+    if uri.scheme == "file":
+        return FolderStore(Path(os.fsdecode(unquote_to_bytes(uri.path))))
+    if uri.scheme not in ("s3", "gs"):
+        raise UnusableDestination(
+            f"{dest} cannot be written; name a folder, s3://BUCKET/PATH or gs://BUCKET/PATH"
+        )
+    from tubelet.service.batch.remote_store import ObjectStore
+
+    return ObjectStore(uri, config)
 
 
 def _sync(folder: Path) -> None:

@@ -130,12 +130,16 @@ def user_errors() -> Iterator[ErrorRow]:
     from tubelet.service.batch.destination import DestinationMismatch
     from tubelet.service.batch.items import UnusableSource
     from tubelet.service.batch.lock import ShardInUse
+    from tubelet.service.batch.outage import SourceOutage
+    from tubelet.service.batch.store import UnusableDestination
     from tubelet.service.cli.batch.batch import NotResumed
     from tubelet.service.errors import MalformedOption, NoDevice
 
     yield UnusableSource, "INVALID_ARGUMENT", "INVALID_SOURCE", 2
     yield NotResumed, "FAILED_PRECONDITION", "NOT_RESUMED", 2
     yield DestinationMismatch, "FAILED_PRECONDITION", "DESTINATION_MISMATCH", 2
+    yield UnusableDestination, "INVALID_ARGUMENT", "INVALID_DESTINATION", 2
+    yield SourceOutage, "UNAVAILABLE", "SOURCE_OUTAGE", 1
     yield ShardInUse, "FAILED_PRECONDITION", "SHARD_IN_USE", 2
     yield ShardTaken, "ABORTED", "SHARD_TAKEN", 1
     yield MalformedOption, "INVALID_ARGUMENT", "MALFORMED_OPTION", 2

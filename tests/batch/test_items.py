@@ -7,6 +7,7 @@ import pytest
 
 from tubelet.service.batch.items import Item, Shard, UnusableSource, file_item, item_id
 from tubelet.service.batch.sources import chosen_items, find_items
+from tubelet.service.config.config import FetchConfig
 
 
 def items(number: int) -> list[Item]:
@@ -66,11 +67,13 @@ def test_folders_and_globs_are_searched_at_any_depth(tmp_path: Path) -> None:
     for name in ("1.mp4", "deep/2.mkv", "deep/er/3.WEBM", "notes.txt", ".hidden.mp4"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"1")
-    by_folder = [each.uri.rpartition("/")[2] for each in find_items(str(tmp_path))]
-    by_glob = [each.uri.rpartition("/")[2] for each in find_items(f"{tmp_path}/**/*.m*")]
+    by_folder = [each.uri.rpartition("/")[2] for each in find_items(str(tmp_path), FetchConfig())]
+    by_glob = [each.uri.rpartition("/")[2] for each in find_items(f"{tmp_path}/**/*.m*", FetchConfig())]
     assert by_folder == ["1.mp4", "2.mkv", "3.WEBM"]
     assert by_glob == ["1.mp4", "2.mkv"]
-    assert [each.uri for each in find_items(f"{tmp_path}/1.mp4")] == [(tmp_path / "1.mp4").as_uri()]
+    assert [each.uri for each in find_items(f"{tmp_path}/1.mp4", FetchConfig())] == [
+        (tmp_path / "1.mp4").as_uri()
+    ]
 
 
 @pytest.mark.parametrize(
@@ -79,7 +82,8 @@ def test_folders_and_globs_are_searched_at_any_depth(tmp_path: Path) -> None:
         ("nothing", "nothing is neither a folder nor a file, and no glob"),
         ("*.mp4", r"no file matches \*.mp4"),
         (".", r"the folder . has no videos: no file in it ends with one of "),
-        ("ftp://host/a", "ftp://host/a is a URI"),
+        ("ftp://host/a", "ftp://host/a: unsupported URI"),
+        ("https://host/a", "https://host/a cannot be listed; name a manifest of its URIs"),
     ],
 )
 def test_sources_without_videos_are_refused(
@@ -87,4 +91,4 @@ def test_sources_without_videos_are_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UnusableSource, match=says):
-        list(find_items(source))
+        list(find_items(source, FetchConfig()))

@@ -1,11 +1,11 @@
 """The work of ``tubelet batch``: find the videos, leave out those that have rows, classify the others."""
 
+import asyncio
 import signal
 from asyncio import CancelledError
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import typer
 from rich.console import Console
@@ -20,12 +20,14 @@ from tubelet.service.batch.part_files import part_file
 from tubelet.service.batch.plan import BatchPlan
 from tubelet.service.batch.progress import BatchProgress
 from tubelet.service.batch.run import CommitPolicy, RowWriter, run_batch
-from tubelet.service.batch.sources import chosen_items, find_items
-from tubelet.service.batch.store import FolderStore
+from tubelet.service.batch.sources import check_allowed, chosen_items, find_items, source_prefixes
+from tubelet.service.batch.store import open_store
 from tubelet.service.cli.batch.display import BatchDisplay
 from tubelet.service.cli.runs.interruption import cancel_on_ctrl_c
 from tubelet.service.config.config import Config
 from tubelet.service.metrics import Metrics
+from tubelet.service.server.listening import resolve
+from tubelet.service.server.monitoring import Readiness, State, open_monitoring
 
 
 class NotResumed(Exception):
@@ -45,6 +47,7 @@ class BatchOptions:
     seed: int | None  # None: in the order of the source
     jobs: int
     commit_every_s: float
+    metrics_port: int | None  # None: no metrics are served
     as_json: bool
 
 
@@ -71,15 +74,17 @@ async def run(source: str, out: str, plan: BatchPlan, asked: BatchOptions, confi
         DestinationMismatch, NotResumed, ShardInUse, ShardTaken: the destination is of another batch, or run.
         OSError: the destination cannot be written; what was committed stays.
         MalformedOption, UnknownModel, ...: the model cannot be used, or not with these options.
-        NoDevice: no device is left; what was done is committed.
+        NoDevice, SourceOutage: no device is left, or no URI can be read; what was done is committed.
     """
     notes = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    store, owner = FolderStore(Path(out)), Owner.this_process()
+    store, owner = open_store(out, config.fetch), Owner.this_process()
     part = part_file(asked.layout.part_format)
     with cancel_on_ctrl_c(signal.SIGTERM) as interruption:
         async with AsyncExitStack() as stack:
             with notes.status("finding the videos"):
-                items = chosen_items(find_items(source), asked.shard, asked.seed)
+                items = chosen_items(find_items(source, config.fetch), asked.shard, asked.seed)
+            config = _allowing(config, source_prefixes(source))
+            check_allowed(items, config.fetch.allow)
             prepare(store, plan, asked.layout, may_add=asked.may_add)
             suffix = f".{asked.layout.part_format}"
             commits = ShardCommits(store, plan.folder, asked.shard.name, owner, part, suffix)
@@ -94,8 +99,12 @@ async def run(source: str, out: str, plan: BatchPlan, asked: BatchOptions, confi
             display = BatchDisplay(notes, progress, out, as_json=asked.as_json)
             display.begin(items, commits)
             if todo:
+                metrics = Metrics()
+                if asked.metrics_port is not None:
+                    port = await stack.enter_async_context(_serving(metrics, asked.metrics_port, config))
+                    notes.print(f"metrics on port {port}")
                 with notes.status("loading the model, starting decode workers"):
-                    opened = open_batch_classifier(config, plan, asked.jobs, Metrics())
+                    opened = open_batch_classifier(config, plan, asked.jobs, metrics)
                     classifier = await stack.enter_async_context(opened)
                 policy = CommitPolicy(seconds=asked.commit_every_s)
                 writer = RowWriter(commits, plan, progress, policy)
@@ -108,6 +117,22 @@ async def run(source: str, out: str, plan: BatchPlan, asked: BatchOptions, confi
             commits.remove_leftovers()
             display.end(is_interrupted=False)
     return interruption.status if interruption.happened else 0
+
+
+@asynccontextmanager
+async def _serving(metrics: Metrics, port: int, config: Config) -> AsyncIterator[int]:
+    """Answer scrapes where a server would, until the context ends; yield the port."""
+    addresses = await asyncio.to_thread(resolve, config.server.host)
+    ready = Readiness(State.READY)
+    metrics.ready.set(1)
+    async with open_monitoring(addresses, port, metrics.registry, ready) as chosen:
+        yield chosen
+
+
+def _allowing(config: Config, prefixes: Sequence[str]) -> Config:
+    """Return the configuration with further prefixes of URIs in ``fetch.allow``."""
+    allow = (*config.fetch.allow, *prefixes)
+    return config.model_copy(update={"fetch": config.fetch.model_copy(update={"allow": allow})})
 
 
 def _check_resumed(commits: ShardCommits, out: str, asked: BatchOptions) -> None:

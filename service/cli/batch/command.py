@@ -29,12 +29,13 @@ def batch(
     source: Annotated[
         str | None,
         typer.Argument(
-            help="A folder of videos, a glob in quotes, or a manifest: .parquet, .csv or .jsonl with uri, "
-            "and perhaps id, ranges and etag."
+            help="A folder of videos, a glob in quotes, a prefix s3:// or gs://, or a manifest: .parquet, "
+            ".csv or .jsonl with uri, and perhaps id, ranges and etag."
         ),
     ] = None,
     out: Annotated[
-        str | None, typer.Option(metavar="DEST", help="Folder for the rows: tables videos and segments.")
+        str | None,
+        typer.Option(metavar="DEST", help="Folder, s3:// or gs:// URI for the tables videos and segments."),
     ] = None,
     listed: Annotated[
         str | None, typer.Option("--list", metavar="DEST", help="Print what is committed in DEST, and exit.")
@@ -74,6 +75,12 @@ def batch(
             min=1, max=3600, metavar="SECONDS", help="Longest time until rows are safe in DEST; default: 60."
         ),
     ] = 60.0,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=65535, metavar="PORT", help="Serve /metrics for Prometheus; 0 picks a free port."
+        ),
+    ] = None,
     embeddings: Annotated[bool, typer.Option("--embeddings", help="Add a vector to each segment.")] = False,
     model: ModelOption = "",
     version: ModelVersion = "",
@@ -100,7 +107,7 @@ def batch(
         from tubelet.service.cli.batch.listing import print_commits
 
         with report_errors(as_json=as_json):
-            print_commits(listed, as_json=as_json)
+            print_commits(listed, load_config(config), as_json=as_json)
         return
     if source is None or out is None:
         raise typer.BadParameter("name SOURCE, the videos, and --out DEST, where their rows go")
@@ -128,6 +135,7 @@ def batch(
             seed=seed if shuffle else None,
             jobs=jobs,
             commit_every_s=commit_every,
+            metrics_port=metrics_port,
             as_json=as_json,
         )
         plan = make_plan(options, settings, embeddings=embeddings)

@@ -3,23 +3,23 @@
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from tubelet.service.batch.commits import Commit, read_commits, shards_of
 from tubelet.service.batch.destination import DestinationMismatch, read_layout, read_plans
-from tubelet.service.batch.store import FolderStore, Store
+from tubelet.service.batch.store import Store, open_store
+from tubelet.service.config.config import Config
 
 _HEADER = ("plan", "shard", "classified", "failed", "segments", "commits", "last")
 
 
-def print_commits(dest: str, *, as_json: bool) -> None:
+def print_commits(dest: str, config: Config, *, as_json: bool) -> None:
     """Print what is committed in ``dest``: a line for each shard, or with ``as_json`` an object a commit.
 
     Raises:
         DestinationMismatch: nothing of a batch is there.
         OSError: it cannot be read.
     """
-    store = FolderStore(Path(dest))
+    store = open_store(dest, config.fetch)
     if read_layout(store) is None:
         raise DestinationMismatch(f"{dest} has no rows of a batch: it is empty, or not there")
     if as_json:

@@ -1,0 +1,75 @@
+"""Outages: failures to fetch are held back until it is known whose fault they are."""
+
+import pytest
+
+from tests.support.batches import PLAN
+from tubelet.service.batch.items import Item, uri_item
+from tubelet.service.batch.outage import OutageGuard, SourceOutage
+from tubelet.service.batch.rows import BatchFailure, Cost, VideoRows, failure_rows
+
+OK = VideoRows({"id": "ok"})
+
+
+def video(number: int) -> Item:
+    return uri_item(f"s3://b/{number}.mp4")
+
+
+def failure(number: int, reason: str) -> VideoRows:
+    return failure_rows(video(number), PLAN, BatchFailure("NOT_FOUND", reason, "no"), Cost())
+
+
+async def passed(guard: OutageGuard, reason: str, count: int) -> int:
+    """Let videos fail; return how many of them the guard lets pass."""
+    return sum([len(await guard.passed(video(each), failure(each, reason))) for each in range(count)])
+
+
+async def answers(_: Item) -> VideoRows:
+    return OK
+
+
+async def fails(again: Item) -> VideoRows:
+    return failure_rows(again, PLAN, BatchFailure("UNAVAILABLE", "FETCH_FAILED", "no"), Cost())
+
+
+async def test_few_failures_pass_with_the_next_video_that_is_read() -> None:
+    guard = OutageGuard(fails)
+    assert await passed(guard, "URI_NOT_FOUND", 19) == 0
+    assert len(await guard.passed(video(20), OK)) == 20
+    assert guard.rest() == []
+
+
+async def test_many_failures_are_an_outage_if_an_earlier_video_fails_too() -> None:
+    guard = OutageGuard(fails)
+    assert await guard.passed(video(0), OK) == [OK]
+    with pytest.raises(
+        SourceOutage, match=r"the last 20 videos at URIs could not be read: no \(URI_NOT_FOUND\)"
+    ):
+        await passed(guard, "URI_NOT_FOUND", 20)
+    assert guard.rest() == []  # they have no rows, so that a later run asks again
+
+
+async def test_many_failures_are_rows_if_an_earlier_video_can_be_read_again() -> None:
+    guard = OutageGuard(answers)
+    assert await guard.passed(video(0), OK) == [OK]
+    assert await passed(guard, "URI_NOT_FOUND", 50) == 40
+    assert len(guard.rest()) == 10
+
+
+@pytest.mark.parametrize(("reason", "is_outage"), [("FETCH_FAILED", True), ("URI_NOT_FOUND", False)])
+async def test_without_an_earlier_video_only_failures_to_connect_are_an_outage(
+    reason: str, is_outage: bool
+) -> None:
+    guard = OutageGuard(answers)
+    if is_outage:
+        with pytest.raises(SourceOutage):
+            await passed(guard, reason, 20)
+    else:
+        assert await passed(guard, reason, 20) == 20
+
+
+async def test_files_and_other_failures_pass_at_once() -> None:
+    guard = OutageGuard(fails)
+    local = Item("a", "file:///a.mp4")
+    rows = failure_rows(local, PLAN, BatchFailure("NOT_FOUND", "URI_NOT_FOUND", "no"), Cost())
+    assert await guard.passed(local, rows) == [rows]
+    assert await passed(guard, "NOT_A_VIDEO", 30) == 30
