@@ -34,13 +34,14 @@ notes = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 class Checked:
     """The clips that can be decoded, the number of each one's scene, and what the checks found.
 
-    ``background`` is the accuracy of the nearest picture with scenes kept apart, and by clip.
+    ``background`` is the accuracy of the nearest picture with scenes kept apart, and by clip; None where the
+    data has no pictures.
     """
 
     survey: Survey
     scenes: NDArray[np.int64] = field(repr=False)
     findings: tuple[Finding, ...]
-    background: tuple[float, float]
+    background: tuple[float, float] | None
 
 
 def check_clips(clips: Sequence[Clip], config: DecodeConfig) -> Checked:

@@ -62,8 +62,8 @@ def read_clips(data: Path) -> tuple[Clip, ...]:
         clips = tuple(Clip(decodable(each.name), each.video, each.label) for each in read_labelled(data))
     else:
         clips = _read_list(data)
-    _check_text(data, clips)
-    _check_splits(data, clips)
+    check_text(data, clips)
+    check_splits(data, clips)
     _check_parts(data, clips)
     return clips
 
@@ -94,7 +94,7 @@ def _read_list(file: Path) -> tuple[Clip, ...]:
             Clip(
                 decodable(each.name),
                 each.video,
-                _label(each.label, is_multilabel),
+                clean_label(each.label, is_multilabel),
                 is_multilabel=is_multilabel,
             )
             for each in listed
@@ -105,7 +105,7 @@ def _read_list(file: Path) -> tuple[Clip, ...]:
     return tuple(_clip(f"{file}, line {number}", file.parent, row, is_multilabel) for number, row in rows)
 
 
-def _label(text: str, is_multilabel: bool) -> str:
+def clean_label(text: str, is_multilabel: bool) -> str:
     """Return the label of a clip as it is, or its labels without blanks around them, each once."""
     if not is_multilabel:
         return text
@@ -117,15 +117,25 @@ def _clip(where: str, folder: Path, row: Mapping[str, str], is_multilabel: bool)
     path, label = row["path"], row["label"]
     if not path or not (label or is_multilabel):
         raise InvalidDataset(f"{where}: a path and a label are wanted; found {path!r} and {label!r}")
-    split = row.get("split", "").lower()
-    if split and split not in _SPLITS:
-        raise InvalidDataset(f"{where}: split must be one of {', '.join(_SPLITS)}; found {split!r}")
+    split = split_of(where, row.get("split", ""))
     range_s = _range(where, row.get("start", ""), row.get("end", ""))
     name = path if range_s is None else f"{path} {range_s[0]:.12g}-{range_s[1]:.12g} s"
     video = path if is_uri(path) else os.path.normpath(folder / path)
     group = row.get("group", "") or ("" if range_s is None else path)
-    label = _label(label, is_multilabel)
+    label = clean_label(label, is_multilabel)
     return Clip(decodable(name), video, label, group, split == TEST, range_s, is_multilabel)
+
+
+def split_of(where: str, text: str) -> str:
+    """Return the split that ``text`` names, in lower case; "" is no split.
+
+    Raises:
+        InvalidDataset: it names none.
+    """
+    split = text.lower()
+    if split and split not in _SPLITS:
+        raise InvalidDataset(f"{where}: split must be one of {', '.join(_SPLITS)}; found {split!r}")
+    return split
 
 
 def _range(where: str, start: str, end: str) -> tuple[float, float] | None:
@@ -141,7 +151,7 @@ def _range(where: str, start: str, end: str) -> tuple[float, float] | None:
     return found
 
 
-def _check_text(file: Path, clips: tuple[Clip, ...]) -> None:
+def check_text(file: Path, clips: tuple[Clip, ...]) -> None:
     """Refuse what cannot be the path of a file, and labels that are missing or cannot be printed."""
     for clip in clips:
         if is_uri(clip.video):
@@ -159,7 +169,7 @@ def _check_text(file: Path, clips: tuple[Clip, ...]) -> None:
             )
 
 
-def _check_splits(file: Path, clips: tuple[Clip, ...]) -> None:
+def check_splits(file: Path, clips: tuple[Clip, ...]) -> None:
     """Refuse a clip, a group or a video that is in training and in the test."""
     splits: dict[str, bool] = {}
     names: dict[str, str] = {}

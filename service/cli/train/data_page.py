@@ -29,6 +29,7 @@ def data_of(checked: Checked) -> dict[str, Any]:
     """Return the values that the template shows of the data."""
     survey, scenes = checked.survey, checked.scenes.tolist()
     counts = Counter(clip.label for clip in survey.clips)
+    assert checked.background is not None, "data without pictures has no page"
     total, (apart, together) = len(survey.clips), checked.background
     tiles = _tiles(survey, scenes)
     return {

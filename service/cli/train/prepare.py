@@ -70,7 +70,7 @@ def prepare(request: Request, config: Config) -> Prepared:
     clips = read_clips(request.data)
     base = _find_base(request.base, config)
     _check_base(request.level, base)
-    _check_name(request, base, clips, request.folder(config))
+    check_name(request, base, clips, request.folder(config))
     checked = check_clips(clips, config.decode)
     for line in check_lines(checked.survey.left_out, checked.findings):
         notes.print(printable(line))
@@ -142,7 +142,7 @@ def _find_base(wanted: ModelRef | None, config: Config) -> Entry:
         return store.find(_CAMERA_MOTION)
 
 
-def _check_name(request: Request, base: Entry, clips: Sequence[Clip], folder: Path) -> None:
+def check_name(request: Request, base: Entry, clips: Sequence[Clip], folder: Path) -> None:
     """Refuse, before anything is decoded, a name that cannot be written, and labels that are no labels.
 
     Raises:

@@ -44,14 +44,14 @@ class Report:
 
     spec: ModelSpec
     folder: str
-    page: str
+    page: str  # "" where there is none
     base: str
     labels: dict[str, int]  # clips of each label
     left_out: dict[str, str]
     scenes: int
     findings: tuple[Finding, ...]
-    background_apart: float
-    background_together: float
+    background_apart: float | None  # None: there are no pictures
+    background_together: float | None
     recipe: Recipe
     temperature: float
     figures: Figures
@@ -111,18 +111,25 @@ def report_lines(report: Report) -> list[str]:
         *_count_lines(report),
         f"a window: {report.spec.sampling.window_s:g} s, {report.spec.sampling.frames_per_window} frames; "
         f"embedded by {report.base}",
-        f"{report.recipe.level}: {report.recipe.head}, temperature {report.temperature:.3g}",
-        *(f"note: {warning}" for warning in report.recipe.warnings),
-        f"on {report.recipe.measured_on}: {_accuracy(report.figures)}",
-        *(f"  {name}: {_share(recall)}" for name, recall in report.figures.recalls.items()),
-        f"calibration error of clips {report.figures.ece:.3f} ({_span(report.figures.ece_interval)}), "
-        f"{report.figures.ece_before:.3f} before; of windows {report.figures.window_ece:.3f}, "
-        f"{report.figures.window_ece_before:.3f} before",
-        *([f"on the test split: {_accuracy(report.test)}"] if report.test else []),
+        *figure_lines(report.recipe, report.temperature, report.figures, report.test),
         f"wrote {report.spec.name} {report.spec.version} to {report.folder}",
-        f"the page is {report.page}",
+        *([f"the page is {report.page}"] if report.page else []),
         f"  tubelet classify clip.mp4 --model {report.spec.name}",
         "  tubelet serve",
+    ]
+
+
+def figure_lines(recipe: Recipe, temperature: float, figures: Figures, test: Figures | None) -> list[str]:
+    """Return the lines on what was trained, and what it is worth."""
+    return [
+        f"{recipe.level}: {recipe.head}, temperature {temperature:.3g}",
+        *(f"note: {warning}" for warning in recipe.warnings),
+        f"on {recipe.measured_on}: {_accuracy(figures)}",
+        *(f"  {name}: {_share(recall)}" for name, recall in figures.recalls.items()),
+        f"calibration error of clips {figures.ece:.3f} ({_span(figures.ece_interval)}), "
+        f"{figures.ece_before:.3f} before; of windows {figures.window_ece:.3f}, "
+        f"{figures.window_ece_before:.3f} before",
+        *([f"on the test split: {_accuracy(test)}"] if test else []),
     ]
 
 
@@ -139,11 +146,14 @@ def _count_lines(report: Report) -> list[str]:
     """Return the lines on the labels and scenes."""
     counts = ", ".join(f"{name} {count}" for name, count in report.labels.items())
     total = sum(report.labels.values())
+    frequent = f"the most frequent label {max(report.labels.values()) / total:.2f}"
+    if report.background_apart is None:
+        return [f"{total} clips: {counts}", f"{report.scenes} scenes; {frequent}"]
     return [
         f"{total} clips: {counts}",
         f"{report.scenes} scenes; the background alone (the nearest median picture) has "
         f"{report.background_apart:.2f} right with scenes kept apart, {report.background_together:.2f} by "
-        f"clip; the most frequent label {max(report.labels.values()) / total:.2f}",
+        f"clip; {frequent}",
     ]
 
 

@@ -4,28 +4,22 @@ import json
 import time
 from pathlib import Path
 
-from tubelet.models.spec import Accuracy
 from tubelet.models.training.processes import process_group, rank
 from tubelet.service.cli.evaluation.page import save_page
 from tubelet.service.cli.train.checked_clips import notes
 from tubelet.service.cli.train.clip_answers import CLIPS, clip_lines
-from tubelet.service.cli.train.new_model import Answers, Request, Trained, new_spec, store_model
+from tubelet.service.cli.train.made_report import make_report
+from tubelet.service.cli.train.new_model import Request, Trained, store_model
 from tubelet.service.cli.train.page import PAGE, training_page
 from tubelet.service.cli.train.prepare import Prepared, prepare
 from tubelet.service.cli.train.probe_level import train_probe
-from tubelet.service.cli.train.probe_report import (
-    Figures,
-    Report,
-    count_labels,
-    measure,
-    model_card,
-    report_json,
-    report_lines,
-)
+from tubelet.service.cli.train.probe_report import Report, model_card, report_json, report_lines
 from tubelet.service.cli.train.run_folder import finish_run, name_lock
 from tubelet.service.cli.train.schedule import open_level
 from tubelet.service.cli.train.temporal_level import train_temporal
 from tubelet.service.cli.train.tuning import Run
+from tubelet.service.cli.train.vector_run import train_vectors
+from tubelet.service.cli.train.vector_table import has_vectors
 from tubelet.service.config.config import Config
 from tubelet.service.report.text import printable
 
@@ -40,6 +34,9 @@ def train_model(request: Request, config: Config, *, as_json: bool) -> None:
         OSError: the page cannot be written.
         UnknownModel, BrokenModel, MissingExtra: the base cannot be used.
     """
+    if has_vectors(request.data):
+        train_vectors(request, config, as_json=as_json)
+        return
     started_s, folder = time.monotonic(), request.folder(config)
     with process_group(), name_lock(request, folder):
         notes.quiet = rank() > 0
@@ -48,7 +45,7 @@ def train_model(request: Request, config: Config, *, as_json: bool) -> None:
         trained = train_probe(prepared, config) if run is None else _train(prepared, run, config)
         if rank() > 0:
             return
-        report = _report(request, config, prepared, trained)
+        report = make_report(request, config, prepared, trained)
         _store(request, folder, prepared, trained, report)
         if run is not None:
             finish_run(run.folder)
@@ -72,36 +69,3 @@ def _store(request: Request, folder: Path, prepared: Prepared, trained: Trained,
     else:
         save_page(request.out / PAGE, page)
     store_model(folder, report.spec, trained.dims, trained.model, model_card(report), texts)
-
-
-def _report(request: Request, config: Config, prepared: Prepared, trained: Trained) -> Report:
-    """Measure a trained model on the scenes that it does not know, and gather all that is said of it."""
-    base, checked = prepared.base, prepared.checked
-    figures = _figures(trained.held_out, trained.labels)
-    low, high = figures.interval
-    accuracy = Accuracy(
-        f"{request.data.name}, {trained.recipe.measured_on}",
-        round(figures.accuracy, 4),
-        f"{figures.clips} clips, 95 % interval {low:.3f} to {high:.3f}",
-    )
-    return Report(
-        spec=new_spec(request, base, trained.labels, prepared.sampling, trained.dims, accuracy),
-        folder=str(request.folder(config)),
-        page=str((request.out or request.folder(config)) / PAGE),
-        base=f"{base.spec.name} {base.spec.version} (fingerprint {base.fingerprint})",
-        labels=count_labels([checked.survey.clips[number].label for number in trained.used]),
-        left_out=checked.survey.left_out,
-        scenes=len(set(checked.scenes[list(trained.used)].tolist())),
-        findings=checked.findings,
-        background_apart=checked.background[0],
-        background_together=checked.background[1],
-        recipe=trained.recipe,
-        temperature=trained.temperature,
-        figures=figures,
-        test=None if trained.test is None else _figures(trained.test, trained.labels),
-    )
-
-
-def _figures(answers: Answers, labels: tuple[str, ...]) -> Figures:
-    """Measure a model's answers."""
-    return measure(answers.calibrated, answers.fitted, answers.labels, answers.clips, labels)

@@ -1,0 +1,46 @@
+"""``tubelet train`` on a file of embeddings: train, measure, report, and write a model or the head alone."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tubelet.service.cli.train.clip_answers import CLIPS, clip_lines
+from tubelet.service.cli.train.head_folder import write_head
+from tubelet.service.cli.train.head_report import head_card, head_json, head_lines
+from tubelet.service.cli.train.made_report import figures_of, make_report
+from tubelet.service.cli.train.new_model import Request, store_model
+from tubelet.service.cli.train.probe_report import model_card, report_json, report_lines
+from tubelet.service.cli.train.vector_level import HeadAlone, train_on_vectors
+from tubelet.service.config.config import Config
+from tubelet.service.report.text import printable
+
+
+def train_vectors(request: Request, config: Config, *, as_json: bool) -> None:
+    """Train on a file of embeddings; write a model, or the head alone; without pictures, no page.
+
+    Raises:
+        InvalidDataset, CannotTrain, BrokenModel, MissingExtra: as ``train_on_vectors``.
+    """
+    head_folder = request.out or Path(f"head-{request.name}-{request.version}")
+    made = train_on_vectors(request, config, head_folder)
+    if isinstance(made, HeadAlone):
+        lines, content = _write_head(request, made, head_folder)
+    else:
+        prepared, trained = made
+        report = make_report(request, config, prepared, trained)
+        texts = {CLIPS: clip_lines(prepared.checked, trained)}
+        store_model(
+            request.folder(config), report.spec, trained.dims, trained.model, model_card(report), texts
+        )
+        lines, content = report_lines(report), report_json(report)
+    print(json.dumps(content, ensure_ascii=False) if as_json else "\n".join(map(printable, lines)))
+
+
+def _write_head(request: Request, made: HeadAlone, folder: Path) -> tuple[list[str], dict[str, Any]]:
+    """Write the folder of a head alone; return the report as text and as JSON."""
+    probe = made.probe
+    figures = figures_of(probe.held_out, made.labels)
+    test = None if probe.test is None else figures_of(probe.test, made.labels)
+    card = head_card(f"{request.name} {request.version}", made, figures, test)
+    write_head(folder, probe.layer, probe.temperature, made.labels, card)
+    return head_lines(made, figures, test, folder), head_json(made, figures, test, folder)
