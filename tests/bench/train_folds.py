@@ -35,7 +35,16 @@ BASE = "efficientnet-lite0"
 # Contestant -> options of ``tubelet train``.
 COMMANDS = {
     "tubelet: probe": ("--from", BASE),
+    "tubelet: temporal": ("--from", BASE, "--level", "temporal", "--epochs", "60"),
     "tubelet: probe on camera-motion": ("--from", "camera-motion"),
+    "tubelet: temporal on camera-motion": (
+        "--from",
+        "camera-motion",
+        "--level",
+        "temporal",
+        "--epochs",
+        "60",
+    ),
 }
 _TUBELET = (sys.executable, "-c", "from tubelet.service.cli.command import main; main()")
 

@@ -17,7 +17,10 @@ def train(
             help="A folder with a folder for each label, or a list: path,label[,start,end][,group][,split]."
         ),
     ],
-    name: Annotated[str, typer.Option("--name", metavar="NAME", help="Name of the model in the store.")],
+    name: Annotated[
+        str,
+        typer.Option("--name", metavar="NAME", help="Name of the model in the store; not with --compare."),
+    ] = "",
     version: Annotated[str, typer.Option(metavar="VERSION", help="Version in the store.")] = "1",
     base: Annotated[
         str | None,
@@ -65,11 +68,23 @@ def train(
             "user's state.",
         ),
     ] = None,
+    compare: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,C",
+            help="Train in each of these ways, each part of the scenes left out in turn, print a table, and "
+            "store no model: LEVEL or LEVEL@MODEL.",
+        ),
+    ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite the version if it exists.")] = False,
     config: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
     """Train a model on labelled clips, measure it on scenes that it does not know, and store it."""
+    if bool(name) == (compare is not None):
+        raise typer.BadParameter("give --name to train a model, or --compare to train several and store none")
+    if compare is not None and resume:
+        raise typer.BadParameter("--compare stores nothing and starts anew: leave out --resume")
     if minutes is not None and epochs is not None:
         raise typer.BadParameter("give --minutes or --epochs, not both")
     ref = None if base is None else model_ref(base, "")
@@ -91,4 +106,9 @@ def train(
             out=out,
             resume=resume,
         )
-        train_model(request, load_config(config), as_json=as_json)
+        if compare is None:
+            train_model(request, load_config(config), as_json=as_json)
+        else:
+            from tubelet.service.cli.train.comparison import compare_trainings, parse_ways
+
+            compare_trainings(request, parse_ways(compare), load_config(config), as_json=as_json)

@@ -68,16 +68,37 @@ def prepare(request: Request, config: Config) -> Prepared:
     if request.out is not None:
         check_paths([request.out / PAGE])
     clips = read_clips(request.data)
-    base = _find_base(request.base, config)
-    _check_base(request.level, base)
+    base = choose_base(request, config)
     check_name(request, base, clips, request.folder(config))
-    checked = check_clips(clips, config.decode)
-    for line in check_lines(checked.survey.left_out, checked.findings):
-        notes.print(printable(line))
+    checked = check_data(clips, config)
     if request.out is not None:
         save_page(request.out / PAGE, checks_page(f"{request.name} {request.version}", request.data, checked))
     usable_labels(checked.survey.clips, checked.scenes)
     return Prepared(base, checked, window_sampling(base, checked.survey.lengths_s, request.window_s))
+
+
+def choose_base(request: Request, config: Config) -> Entry:
+    """Find the model to start from.
+
+    Raises:
+        UnknownModel: the store does not have it.
+        CannotTrain: its family lacks what the level needs.
+    """
+    base = _find_base(request.base, config)
+    _check_base(request.level, base)
+    return base
+
+
+def check_data(clips: Sequence[Clip], config: Config) -> Checked:
+    """Check the clips, and say what stands out.
+
+    Raises:
+        InvalidDataset: no clip can be decoded.
+    """
+    checked = check_clips(clips, config.decode)
+    for line in check_lines(checked.survey.left_out, checked.findings):
+        notes.print(printable(line))
+    return checked
 
 
 def window_sampling(base: Entry, lengths_s: Sequence[float], window_s: float | None) -> Sampling:

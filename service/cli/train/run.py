@@ -42,7 +42,7 @@ def train_model(request: Request, config: Config, *, as_json: bool) -> None:
         notes.quiet = rank() > 0
         prepared = prepare(request, config)
         run = open_level(request, prepared, folder, started_s)
-        trained = train_probe(prepared, config) if run is None else _train(prepared, run, config)
+        trained = train_level(prepared, run, config)
         if rank() > 0:
             return
         report = make_report(request, config, prepared, trained)
@@ -55,9 +55,9 @@ def train_model(request: Request, config: Config, *, as_json: bool) -> None:
         print("\n".join(map(printable, report_lines(report))))
 
 
-def _train(prepared: Prepared, run: Run, config: Config) -> Trained:
-    """Train a level by gradient descent."""
-    return train_temporal(prepared, run, config)
+def train_level(prepared: Prepared, run: Run | None, config: Config) -> Trained:
+    """Train the level of ``run``; a probe, which takes seconds, where it is None."""
+    return train_probe(prepared, config) if run is None else train_temporal(prepared, run, config)
 
 
 def _store(request: Request, folder: Path, prepared: Prepared, trained: Trained, report: Report) -> None:

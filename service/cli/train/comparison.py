@@ -1,0 +1,211 @@
+"""``tubelet train --compare``: train in several ways without each part of the scenes, and measure each on it.
+
+W windows, C clips, K classes.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tubelet.models.errors import CannotTrain
+from tubelet.models.spec import Sampling
+from tubelet.models.training.probe_fit import mean_by_clip
+from tubelet.models.video_model import VideoModel
+from tubelet.service.cli.evaluation.dataset import InvalidDataset
+from tubelet.service.cli.evaluation.page import save_page
+from tubelet.service.cli.runs.output_paths import check_paths
+from tubelet.service.cli.train.checked_clips import Checked, notes, usable_labels
+from tubelet.service.cli.train.clips import read_clips
+from tubelet.service.cli.train.compared import (
+    COMPARISON,
+    Compared,
+    comparison_lines,
+    comparison_page,
+    comparison_rows,
+)
+from tubelet.service.cli.train.division import FOLDS
+from tubelet.service.cli.train.new_model import Answers, Level, Request
+from tubelet.service.cli.train.prepare import Prepared, check_data, choose_base, window_sampling
+from tubelet.service.cli.train.run import train_level
+from tubelet.service.cli.train.scene_clusters import scene_folds
+from tubelet.service.cli.train.schedule import open_level
+from tubelet.service.cli.train.tuning import TrainingInterrupted
+from tubelet.service.config.config import Config
+from tubelet.service.types.model_ref import ModelRef
+
+_TIMED_RUNS = 3  # of a window, after one that is not timed
+
+_LEVELS: dict[str, Level] = {"probe": "probe", "temporal": "temporal"}
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way to train: ``level`` on ``base``, None for the default."""
+
+    name: str
+    level: Level
+    base: ModelRef | None = None
+
+
+def parse_ways(text: str) -> tuple[Way, ...]:
+    """Parse ``LEVEL`` and ``LEVEL@MODEL[:VERSION]``, separated by commas.
+
+    Raises:
+        CannotTrain: fewer than two are named, one is named twice, or one is none of these.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if len(names) < 2:
+        raise CannotTrain(f"--compare names two ways to train or more, separated by commas; found {text!r}")
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise CannotTrain(f"--compare names {twice} twice")
+    return tuple(map(_parse_way, names))
+
+
+def _parse_way(name: str) -> Way:
+    """Parse the name of one way to train."""
+    wanted, _, model = name.partition("@")
+    level = _LEVELS.get(wanted)
+    if level is None:
+        raise CannotTrain(
+            f"--compare: {name!r} is no level ({', '.join(_LEVELS)}; LEVEL@MODEL chooses what it starts from)"
+        )
+    base, _, version = model.partition(":")
+    return Way(name, level, ModelRef(base, version) if base else None)
+
+
+def compare_trainings(request: Request, ways: Sequence[Way], config: Config, *, as_json: bool) -> None:
+    """Train in each of ``ways``, each part of the scenes left out in turn; print and write the comparison.
+
+    No model is stored. Clips of the test split are left out.
+
+    Raises:
+        InvalidDataset: the data cannot be read, or no model can be trained on it.
+        CannotTrain: a base cannot be trained, a training failed, or the user stopped it.
+        OSError: the page cannot be written.
+        UnknownModel, BrokenModel, MissingExtra: a base cannot be used.
+    """
+    if request.out is not None:
+        check_paths([request.out / COMPARISON])
+    clips = tuple(clip for clip in read_clips(request.data) if not clip.is_test)
+    requests = [_request_of(way, request) for way in ways]
+    bases = [choose_base(own, config) for own in requests]
+    checked = check_data(clips, config)
+    folds, count = _folds(checked)
+    measured = []
+    for way, own, base in zip(ways, requests, bases, strict=True):
+        notes.print(f"{way.name}: {count} trainings, each without one part of the scenes")
+        sampling = window_sampling(base, checked.survey.lengths_s, own.window_s)
+        measured.append(_measure(own, Prepared(base, checked, sampling), folds, config))
+    common = sorted(set.intersection(*(set(each.is_right) for each in measured)))
+    rows = comparison_rows(
+        [
+            Compared(
+                way.name,
+                np.array([each.is_right[number] for number in common]),
+                median(each.seconds),
+                each.parameters,
+                each.processor_s,
+            )
+            for way, each in zip(ways, measured, strict=True)
+        ]
+    )
+    if request.out is not None:
+        save_page(request.out / COMPARISON, comparison_page(request.data, rows, count))
+    if as_json:
+        print(json.dumps({"folds": count, "trainings": rows}, ensure_ascii=False))
+    else:
+        print("\n".join(comparison_lines(rows)))
+
+
+def _request_of(way: Way, request: Request) -> Request:
+    """Return the request of one way to train; a probe has no epochs."""
+    own = replace(request, level=way.level, base=way.base)
+    return replace(own, epochs=None, minutes=None) if way.level == "probe" else own
+
+
+def _folds(checked: Checked) -> tuple[NDArray[np.int64], int]:
+    """Number the part of each clip, (C,), and return the number of parts.
+
+    Raises:
+        InvalidDataset: without one of the parts, no model can be trained.
+    """
+    labels = [clip.label for clip in checked.survey.clips]
+    count = min(FOLDS, len(set(checked.scenes.tolist())))
+    folds = scene_folds(checked.scenes.tolist(), labels, count)
+    for fold in range(count):
+        try:
+            usable_labels(_with_test(checked, folds == fold).survey.clips, checked.scenes)
+        except InvalidDataset as error:
+            raise InvalidDataset(f"with one part of the scenes left out in turn: {error}") from None
+    return folds, count
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """What the trainings of one way gave: whether each clip is right, by its number, and the costs."""
+
+    is_right: dict[int, bool]
+    seconds: tuple[float, ...]
+    parameters: int
+    processor_s: float  # of a clip
+
+
+def _measure(request: Request, prepared: Prepared, folds: NDArray[np.int64], config: Config) -> _Measured:
+    """Train without each part of the scenes, and answer for the clips of that part."""
+    is_right: dict[int, bool] = {}
+    seconds, parameters, processor_s = [], 0, 0.0
+    for fold in range(int(folds.max()) + 1):
+        started = time.monotonic()
+        with TemporaryDirectory(prefix="tubelet-compare-") as folder:
+            own = replace(request, out=Path(folder) / "run")
+            held_out = replace(prepared, checked=_with_test(prepared.checked, folds == fold))
+            try:
+                run = open_level(own, held_out, own.folder(config), started)
+                trained = train_level(held_out, run, config)
+            except TrainingInterrupted:
+                raise CannotTrain("interrupted: a comparison stores nothing, and starts anew") from None
+        seconds.append(time.monotonic() - started)
+        assert trained.test is not None
+        is_right |= _right(trained.test)
+        parameters = sum(each.numel() for each in trained.model.parameters())
+        windows = len(trained.test.labels) / len(trained.test.clips.unique())
+        processor_s = windows * _window_processor_s(trained.model, prepared.sampling)
+    return _Measured(is_right, tuple(seconds), parameters, processor_s)
+
+
+def _with_test(checked: Checked, is_test: NDArray[np.bool_]) -> Checked:
+    """Return the same clips, of which those that are ``is_test``, (C,), are the test split."""
+    clips = zip(checked.survey.clips, is_test.tolist(), strict=True)
+    marked = tuple(replace(clip, is_test=held_out) for clip, held_out in clips)
+    return replace(checked, survey=replace(checked.survey, clips=marked))
+
+
+def _right(answers: Answers) -> dict[int, bool]:
+    """Return whether the mean of each clip's windows is right, by the number of the clip."""
+    means, numbers = mean_by_clip(answers.calibrated, answers.clips)
+    truth = dict(zip(answers.clips.tolist(), answers.labels.tolist(), strict=True))
+    found = means.argmax(dim=1).tolist()
+    return {number: truth[number] == label for number, label in zip(numbers.tolist(), found, strict=True)}
+
+
+@torch.inference_mode()
+def _window_processor_s(model: VideoModel, sampling: Sampling) -> float:
+    """Return the processor time of classifying a window in float32, seconds, the median of a few runs."""
+    size = (model.preprocessing.height, model.preprocessing.width, 3)
+    shape = (1, sampling.units_per_window, sampling.frames_per_unit, *size)
+    window = torch.randint(0, 256, shape, dtype=torch.uint8)
+    model.eval()(window)
+    seconds = []
+    for _ in range(_TIMED_RUNS):
+        started = time.process_time()
+        model(window)
+        seconds.append(time.process_time() - started)
+    return median(seconds)
