@@ -91,12 +91,12 @@ def check(question: Question, spec: ModelSpec, transformer: Transformer | None, 
     for each in (label, against):
         if each is not None and each not in spec.labels:
             raise CannotExplain("UNKNOWN_LABEL", f"model {spec.name} has no label {each!r}")
-    if label is None and method in ("relevance", "occlusion"):
-        wanted = f"name one of the model's {len(spec.labels)} labels"
-        raise CannotExplain("LABEL_MISSING", f"{method} explains a label: {wanted}")
     if label is None and against is not None:
         wanted = "name that label, too"
         raise CannotExplain("LABEL_MISSING", f"label {against!r} is compared with no other label: {wanted}")
+    if label is None and method in ("relevance", "occlusion"):
+        wanted = f"name one of the model's {len(spec.labels)} labels"
+        raise CannotExplain("LABEL_MISSING", f"{method} explains a label: {wanted}")
     if label is not None and label == against:
         wanted = "name two labels that differ"
         raise CannotExplain("SAME_LABEL", f"label {label!r} is compared with itself: {wanted}")

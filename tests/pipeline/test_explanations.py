@@ -157,7 +157,7 @@ async def test_a_long_segment_has_the_windows_of_its_range(pipeline: LocalPipeli
 
 REFUSED: list[tuple[dict[str, Any], dict[str, Any], type[TubeletError], str, str]] = [
     ({}, {"labels": ("flying",)}, NotExplainable, "UNKNOWN_LABEL", "no label 'flying'"),
-    ({}, {"against": "static"}, NotExplainable, "LABEL_MISSING", "name one"),
+    ({}, {"against": "static"}, NotExplainable, "LABEL_MISSING", "compared with no other"),
     ({}, {"labels": ("static",), "against": "static"}, NotExplainable, "SAME_LABEL", "itself"),
     ({}, {"method": "attention", "layer": 99}, NotExplainable, "LAYER_OUT_OF_RANGE", "no layer 99"),
     ({}, {"method": "attention", "head": -1}, NotExplainable, "HEAD_OUT_OF_RANGE", "no head -1"),

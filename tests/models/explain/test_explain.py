@@ -178,6 +178,12 @@ def refusals() -> Iterator[tuple[str, Question, str, str]]:
         "label 'label 0' is compared with no other label: name that label, too",
     )
     yield (
+        "vit",
+        Question("occlusion", against=LABELS[0]),
+        "LABEL_MISSING",
+        "label 'label 0' is compared with no other label: name that label, too",
+    )
+    yield (
         "joint",
         Question("relevance", LABELS[0], LABELS[0]),
         "SAME_LABEL",
