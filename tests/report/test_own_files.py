@@ -1,12 +1,17 @@
 """Files that tubelet wrote are told from all others."""
 
+import subprocess
+import zipfile
+from io import BytesIO
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from tests.report.test_subtitles import answer_of
 from tests.report.test_video_page import HOSTILE
-from tubelet.service.report.own_files import check_replaceable, write_own
+from tubelet.service.report.own_files import check_replaceable, replacing, write_own
 from tubelet.service.report.page import render_page
 from tubelet.service.report.subtitles import srt_text, webvtt_text
 from tubelet.service.types.video import NS_PER_S
@@ -50,6 +55,67 @@ def test_any_other_file_is_kept(tmp_path: Path, text: str) -> None:
     with pytest.raises(FileExistsError, match="it exists, and tubelet did not write it"):
         write_own(path, "")
     assert path.read_bytes() == text.encode()
+
+
+def _archive(comment: str) -> bytes:
+    """Return an empty archive with a comment."""
+    file = BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a.npy", b"array")
+        archive.comment = comment.encode()
+    return file.getvalue()
+
+
+def _picture(**texts: str) -> bytes:
+    """Return a PNG with texts."""
+    file, info = BytesIO(), PngInfo()
+    for key, text in texts.items():
+        info.add_text(key, text)
+    Image.new("RGB", (3, 2)).save(file, "PNG", pnginfo=info)
+    return file.getvalue()
+
+
+def _video(folder: Path, *options: str) -> bytes:
+    """Return an mp4 of ffmpeg."""
+    path = folder / "made.mp4"
+    command = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "color=size=32x32:duration=0.2", *options, path]
+    subprocess.run(command, check=True)
+    return path.read_bytes()
+
+
+def test_archives_pictures_and_videos_are_known_by_their_marks(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    for content in (
+        _archive("written by tubelet"),
+        _picture(Software="tubelet"),
+        _video(tmp_path, "-metadata", "comment=written by tubelet"),
+    ):
+        path.write_bytes(content)
+        check_replaceable(path)
+
+
+def test_archives_pictures_and_videos_of_others_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    for content in (_archive(""), _picture(), _picture(Author="tubelet"), _video(tmp_path)):
+        path.write_bytes(content)
+        with pytest.raises(FileExistsError, match="tubelet did not write it"):
+            check_replaceable(path)
+
+
+def test_a_file_whose_writing_fails_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    path.write_bytes(_picture(Software="tubelet"))
+    before = path.read_bytes()
+
+    def write_half() -> None:
+        with replacing(path) as file:
+            file.write(b"half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_half()
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_file_where_a_folder_must_be_is_named(tmp_path: Path) -> None:

@@ -249,10 +249,10 @@ def _named_row(source: Source) -> IndexRow:
 
 def _page(source: Source, answer: Classification, video: PlayableVideo | None, notes: Sequence[str]) -> str:
     """Return the page of an answer."""
-    return render_video_page(short_name(source.name), answer, video, notes, _downloads(source.name, answer))
+    return render_video_page(short_name(source.name), answer, video, notes, downloads_of(source.name, answer))
 
 
-def _downloads(source: str, answer: Classification) -> list[Download]:
+def downloads_of(source: str, answer: Classification) -> list[Download]:
     """Return the files that a page offers: the same as the command writes."""
     stem = file_name(source)
     text = json.dumps(answer_json(source, replace(answer, thumbnails=())), ensure_ascii=False) + "\n"

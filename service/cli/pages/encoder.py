@@ -14,6 +14,7 @@ import numpy as np
 from av.container.output import OutputContainer
 from av.video.reformatter import ColorRange, Colorspace
 
+from tubelet.service.report.own_files import COMMENT_MARK
 from tubelet.service.types.video import NS_PER_S
 
 _TICKS_PER_S = 90_000
@@ -29,6 +30,7 @@ def encode(pictures: BinaryIO, *, width: int, height: int, frame_ns: int, bits_p
     """
     packed = BytesIO()
     with av.open(packed, "w", format="mp4") as container:
+        container.metadata["comment"] = COMMENT_MARK
         stream = _add_stream(container, Fraction(NS_PER_S, frame_ns).limit_denominator(1000), bits_per_s)
         stream.width, stream.height = width, height
         picture = np.empty((height, width, 3), np.uint8)

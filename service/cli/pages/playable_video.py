@@ -14,6 +14,8 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import BinaryIO
 
+import numpy as np
+
 from tubelet.models.spec import Preprocessing
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode.pool.pool import DecodePool
@@ -35,6 +37,10 @@ _MAX_BITS_PER_S, _MIN_BITS_PER_S = 1_000_000, 60_000
 _SHARE_OF_ROOM = 0.9  # for the pictures; the container takes the rest
 _BYTES_PER_MB = 1_000_000
 _LONG_S = 20  # of video: its conversion may take seconds
+
+
+Draw = Callable[[np.ndarray, int], np.ndarray]
+"""Draws over a picture (H, W, 3) uint8 at a time in nanoseconds, and returns a new one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,23 +81,42 @@ class PlayableVideos:
         Raises:
             NotPlayable: it does not fit, or cannot be converted.
         """
+        async with self._opened(path) as (file, session, metadata):
+            if media_type := playable_type(metadata, file.read(_HEADER_BYTES)):
+                size_bytes = os.fstat(file.fileno()).st_size
+                _check_size(size_bytes, room_bytes)
+                file.seek(0)
+                return PlayableVideo(media_type, file.read())
+            if metadata.duration_s >= _LONG_S:
+                length = clock(metadata.duration_ns)
+                self._say(f"{printable(path)}: encoding {length} for its page, as browsers play it")
+            return await _convert(session, metadata, room_bytes)
+
+    async def drawn_over(self, path: str, room_bytes: int, draw: Draw) -> PlayableVideo:
+        """Return the video at ``path`` with ``draw`` applied to each picture, in at most ``room_bytes``.
+
+        Pictures are upright, with square pixels, as a page shows the video.
+
+        Raises:
+            NotPlayable: it does not fit, or cannot be converted.
+        """
+        async with self._opened(path) as (_, session, metadata):
+            return await _convert(session, metadata, room_bytes, draw)
+
+    @asynccontextmanager
+    async def _opened(self, path: str) -> AsyncIterator[tuple[BinaryIO, DecodeSession, VideoMetadata]]:
+        """Open a file, and lend it a decode worker, which has probed it.
+
+        Raises:
+            NotPlayable: the file cannot be read or decoded.
+        """
         if self._pool is None:
             self._pool = await self._context.enter_async_context(DecodePool(self._config))
         try:
             with _open_file(path) as file:
-                size_bytes = os.fstat(file.fileno()).st_size
-                video = LocalVideo(file.fileno(), size_bytes)
+                video = LocalVideo(file.fileno(), os.fstat(file.fileno()).st_size)
                 async with self._pool.session(video) as session:
-                    metadata = await session.probe(video)
-                    if media_type := playable_type(metadata, file.read(_HEADER_BYTES)):
-                        _check_size(size_bytes, room_bytes)
-                        file.seek(0)
-                        return PlayableVideo(media_type, file.read())
-                    encoding = plan_encoding(metadata, room_bytes)
-                    if metadata.duration_s >= _LONG_S:
-                        length = clock(metadata.duration_ns)
-                        self._say(f"{printable(path)}: encoding {length} for its page, as browsers play it")
-                    return await _convert(session, metadata, encoding, room_bytes)
+                    yield file, session, await session.probe(video)
         except TubeletError as error:
             raise NotPlayable(error.message) from error
         except OSError as error:
@@ -112,18 +137,26 @@ def playable_type(metadata: VideoMetadata, header: bytes) -> str | None:
 
 
 async def _convert(
-    session: DecodeSession, metadata: VideoMetadata, encoding: Encoding, room_bytes: int
+    session: DecodeSession, metadata: VideoMetadata, room_bytes: int, draw: Draw | None = None
 ) -> PlayableVideo:
-    """Decode the video at a small size, and encode it again."""
+    """Decode the video at a small size, apply ``draw``, and encode it again.
+
+    Raises:
+        NotPlayable: it does not fit, or cannot be encoded.
+    """
+    encoding = plan_encoding(metadata, room_bytes)
     window_ns = min(encoding.frame_ns, metadata.duration_ns)
-    plan = Plan((SamplingGrid(0, metadata.duration_ns, window_ns, 1, 1, 1),))
+    grid = SamplingGrid(0, metadata.duration_ns, window_ns, 1, 1, 1)
     zeros, ones = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     preprocessing = Preprocessing(encoding.height, encoding.width, "stretch", zeros, ones)
     async with _encoder(encoding) as process:
         assert process.stdin is not None
         with suppress(BrokenPipeError, ConnectionResetError):  # it has failed, and says so at its end
-            async for unit in session.decode(plan, preprocessing):
-                process.stdin.write(unit.pixels.tobytes())
+            async for unit in session.decode(Plan((grid,)), preprocessing):
+                (picture,) = unit.pixels
+                if draw is not None:
+                    picture = draw(picture, grid.frame_time_ns(unit.unit, 0))
+                process.stdin.write(picture.tobytes())
                 unit.release()
                 await process.stdin.drain()
         content, complaint = await process.communicate(b"")

@@ -126,7 +126,7 @@ async def open_local(config: Config, model: str = "", version: str = "") -> Asyn
                 _check_uri_is_allowed(uri, config.fetch)
                 return await pipeline.classify(uri, options, emit)
             with _open_file(video) as file:
-                return await pipeline.classify(_file_chunks(file), options, emit)
+                return await pipeline.classify(file_chunks(file), options, emit)
 
         yield classify_video
 
@@ -271,7 +271,7 @@ async def _pipe_chunks(file: BinaryIO) -> AsyncIterator[bytes]:
         yield chunk
 
 
-async def _file_chunks(file: BinaryIO) -> AsyncIterator[bytes]:
+async def file_chunks(file: BinaryIO) -> AsyncIterator[bytes]:
     """Yield chunks of a regular file."""
     while chunk := file.read(_CHUNK_BYTES):
         yield chunk
