@@ -16,6 +16,7 @@ class Timeline {
     this.wanted = "";
     this.order = answer.labelsByWeight();
     this.lanes = [];
+    this.tracks = []; // what else is drawn over time
     this.scroller = document.querySelector("#scroller");
     this.spacer = document.querySelector("#spacer");
     this.stage = document.querySelector("#stage");
@@ -95,6 +96,7 @@ class Timeline {
       for (const { canvas, label } of this.lanes) {
         drawLane(canvas, this.answer, this.answer.lane(label), view, this.colours);
       }
+      for (const track of this.tracks) track.drawOver(view);
       this.follow();
     });
   }
@@ -111,6 +113,7 @@ class Timeline {
       value.textContent = Number.isNaN(score) ? "–" : score.toFixed(2);
       row.classList.toggle("is-best", segment >= 0 && this.answer.best(segment)?.label === label);
     }
+    for (const track of this.tracks) track.follow(time, this.hovered ?? time);
     this.#describe(time);
   }
 

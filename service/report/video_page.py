@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tubelet.service.report.maps.page_data import METHOD_NOTES, page_maps
+from tubelet.service.report.maps.tracks import MapTrack
 from tubelet.service.report.merged_segments import Line, MergedSegment, merge_segments
 from tubelet.service.report.page import render_page
 from tubelet.service.report.text import printable
@@ -42,14 +44,16 @@ def render_video_page(
     video: PlayableVideo | None,
     notes: Sequence[str],
     downloads: Sequence[Download],
+    tracks: Sequence[MapTrack] = (),
 ) -> str:
     """Return the page of the video ``name``.
 
-    ``notes`` are sentences above the answer, such as why the page has no ``video``.
+    ``notes`` are sentences above the answer, such as why the page has no ``video``. ``tracks`` are maps of
+    what the model looked at; the first one is shown at the start.
     """
     return render_page(
         "video.html",
-        _SCRIPTS,
+        (*_SCRIPTS, "maps.js") if tracks else _SCRIPTS,
         name=name,
         answer=answer,
         stages=[(stage, answer.stage_seconds[stage]) for stage in STAGES if stage in answer.stage_seconds],
@@ -59,6 +63,8 @@ def render_video_page(
         video_text=b64encode(video.content).decode() if video is not None else "",
         notes=notes,
         downloads=[_download_data(each) for each in downloads],
+        maps=page_maps(tracks) if tracks else None,
+        method_notes=METHOD_NOTES,
     )
 
 

@@ -1,0 +1,1 @@
+"""Explanations as pictures and files: maps over time, their colours, their summary."""
