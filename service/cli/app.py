@@ -18,6 +18,7 @@ from rich.console import Console
 from tubelet.service.cli.batch.command import batch
 from tubelet.service.cli.classify.command import classify
 from tubelet.service.cli.errors import report_errors
+from tubelet.service.cli.explain.command import explain
 from tubelet.service.cli.help import Commands, examples
 from tubelet.service.cli.models.app import models_app
 from tubelet.service.cli.options import (
@@ -159,6 +160,14 @@ app.command(
         "tubelet classify -r clips --server localhost --out results.jsonl",
     )
 )(classify)
+
+
+app.command(
+    epilog=examples(
+        "tubelet explain clip.mp4 --label pan_right,zoom_in --out pan-or-zoom",
+        "tubelet explain clip.mp4 --method relevance,attention --layer 2,3 --head 0,1",
+    )
+)(explain)
 
 
 @app.command(

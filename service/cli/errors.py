@@ -71,10 +71,13 @@ def _sentences(error: Exception) -> tuple[str, ...]:
 def _describe(error: Exception) -> tuple[dict[str, str], int]:
     """Return the JSON object and the exit status for an error; status 0: users cannot fix it."""
     from tubelet.service.client import ServerError
+    from tubelet.service.errors import TubeletError
 
     if isinstance(error, ServerError):
         described = {"code": error.code, "reason": error.reason, "message": error.message}
         return described | ({"request_id": error.request_id} if error.request_id else {}), 1
+    if isinstance(error, TubeletError):
+        return {"code": error.code.name, "reason": error.reason, "message": error.message}, 1
     for kind, code, reason, status in user_errors():
         if isinstance(error, kind):
             return {"code": code, "reason": reason, "message": str(error)}, status
