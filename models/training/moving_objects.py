@@ -4,15 +4,14 @@ What decides their answer is at a known place and time: see ``simulation/moving_
 """
 
 import torch
-from torch import nn
 
-from tubelet.models.families.channel_stack import ChannelStack, ChannelStackDims
+from tubelet.models.families.channel_stack import ChannelStackDims
 from tubelet.models.families.divided import Divided, DividedDims
-from tubelet.models.families.factorised import Factorised, FactorisedDims
-from tubelet.models.families.joint import Joint, JointDims
+from tubelet.models.families.factorised import FactorisedDims
+from tubelet.models.families.joint import JointDims
 from tubelet.models.families.registry import Dims, build_model
 from tubelet.models.spec import Family, ModelSpec, Preprocessing, Sampling
-from tubelet.models.training.init import STRENGTH, drifting_gratings_, shifted_frames_, sine_positions_
+from tubelet.models.training.init import shifted_frames_
 from tubelet.models.training.simulation.moving_objects import (
     FRAMES,
     LABELS,
@@ -20,6 +19,7 @@ from tubelet.models.training.simulation.moving_objects import (
     SPAN_FRAMES,
     MovingObjects,
 )
+from tubelet.models.training.small_models import initialise_small_
 from tubelet.models.training.trainer import Recipe, Trainer
 from tubelet.models.video_model import VideoModel
 
@@ -62,29 +62,9 @@ def spec_of(family: Family) -> ModelSpec:
 def build(family: Family) -> VideoModel:
     """Build the model of a family with random weights; kernels of several frames are drifting gratings."""
     model = build_model(DIMS[family][1], PREPROCESSING, len(LABELS))
-    for name, parameter in model.named_parameters():
-        # A deviation of 0.02, which suits a width of 768, is so small for 64 that training would stand still.
-        if name.endswith("cls_token"):
-            nn.init.normal_(parameter, std=STRENGTH)
-        elif parameter.ndim == 2:
-            nn.init.xavier_uniform_(parameter)
-    side = SIZE // PATCH
-    generator = torch.Generator().manual_seed(SEED)
-    match model:
-        case Factorised():
-            drifting_gratings_(model.patch_embed.proj, SPAN_FRAMES, generator)
-            sine_positions_(model.spatial, side, side)
-            sine_positions_(model.temporal, 1, FRAMES // SPAN_FRAMES)
-        case ChannelStack():
-            drifting_gratings_(model.patch_embed.proj, FRAMES, generator)
-            sine_positions_(model.spatial, side, side)
-        case Joint():
-            drifting_gratings_(model.patch_embed.proj, SPAN_FRAMES, generator)
-        case Divided():
-            drifting_gratings_(model.patch_embed.proj, 1, generator)
-            shifted_frames_(model, side, side)
-        case _:
-            pass
+    initialise_small_(model, torch.Generator().manual_seed(SEED))
+    if isinstance(model, Divided):
+        shifted_frames_(model, SIZE // PATCH, SIZE // PATCH)
     return model
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tubelet.models.errors import CannotTrain
 from tubelet.models.families.factorised import FactorisedDims
 from tubelet.models.families.framewise import Framewise, FramewiseDims, TemporalDims
-from tubelet.models.families.layers import Encoder, EncoderBlock
+from tubelet.models.families.layers import Encoder, EncoderBlock, TubeletEmbed
 from tubelet.models.families.registry import Dims, build_model, build_on_meta
 from tubelet.models.families.torchvision import TorchvisionDims
 from tubelet.models.families.vit import ViTDims
@@ -47,6 +47,16 @@ def temporal_dims(dims: Dims, units_per_window: int) -> Dims:
         ) from None
     assert isinstance(image, FramewiseDims)
     return replace(image, temporal=TemporalDims(units_per_window, _WIDTH, _DEPTH, _HEADS, _MLP))
+
+
+def full_dims(dims: Dims, units_per_window: int) -> Dims:
+    """Return the sizes of a model to train all of: an image model gets a temporal transformer."""
+    if isinstance(dims, FactorisedDims):
+        return dims
+    try:
+        return temporal_dims(dims, units_per_window)
+    except CannotTrain:
+        return dims
 
 
 def build_from(
@@ -118,6 +128,16 @@ def set_principal_(adapter: nn.Linear, embeddings: Tensor) -> None:
     weight = kept.T / scale
     adapter.weight[: len(weight)] = weight
     adapter.bias[: len(weight)] = -weight @ mean
+
+
+def trains_in_bf16(model: nn.Module) -> bool:
+    """Return whether a CPU computes the gradients of ``model`` in bfloat16.
+
+    oneDNN's gradients of 3D convolutions over small maps have random values of 1e18 and more there; tubelets
+    are embedded by matrix products.
+    """
+    embeds = {module.proj for module in model.modules() if isinstance(module, TubeletEmbed)}
+    return all(module in embeds for module in model.modules() if isinstance(module, nn.Conv3d))
 
 
 class TemporalStage(nn.Module):

@@ -27,16 +27,25 @@ def train(
         typer.Option(
             "--from",
             metavar="NAME[:VERSION]",
-            help="Model to start from; default: efficientnet-lite0 if it is stored, else camera-motion.",
+            help="Model to start from, or none: random weights of --family; default: efficientnet-lite0 "
+            "if it is stored, else camera-motion.",
         ),
     ] = None,
     level: Annotated[
-        Literal["probe", "temporal"],
+        Literal["probe", "temporal", "full"] | None,
         typer.Option(
-            metavar="probe|temporal",
-            help="What is trained: a new head on the frozen model, or its temporal stage, too.",
+            metavar="probe|temporal|full",
+            help="What is trained: a new head on the frozen model (the default), its temporal stage, too, or "
+            "all of it.",
         ),
-    ] = "probe",
+    ] = None,
+    family: Annotated[
+        str,
+        typer.Option(metavar="FAMILY", help="With --from none: the family of a small model to train."),
+    ] = "",
+    variant: Annotated[
+        str, typer.Option(metavar="NAME", help="With --family torchvision: one of its models, as r3d_18.")
+    ] = "",
     minutes: Annotated[
         float | None,
         typer.Option(min=0.01, metavar="M", help="Time to take; the number of epochs follows from it."),
@@ -99,7 +108,9 @@ def train(
             base=ref,
             window_s=window,
             replace=replace,
-            level=level,
+            level=level or ("full" if ref is not None and ref.name == "none" else "probe"),
+            family=family,
+            variant=variant,
             epochs=epochs,
             minutes=minutes,
             mirroring=mirror,

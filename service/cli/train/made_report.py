@@ -1,6 +1,7 @@
 """The report of a trained model, made of what the checks found and what a level hands over."""
 
 from tubelet.models.spec import Accuracy
+from tubelet.service.cli.train.base import base_text
 from tubelet.service.cli.train.new_model import Answers, Request, Trained, new_spec
 from tubelet.service.cli.train.page import PAGE
 from tubelet.service.cli.train.prepare import Prepared
@@ -22,7 +23,7 @@ def make_report(request: Request, config: Config, prepared: Prepared, trained: T
         spec=new_spec(request, base, trained.labels, prepared.sampling, trained.dims, accuracy),
         folder=str(request.folder(config)),
         page=str((request.out or request.folder(config)) / PAGE) if checked.background else "",
-        base=f"{base.spec.name} {base.spec.version} (fingerprint {base.fingerprint})",
+        base=base_text(base),
         labels=count_labels([checked.survey.clips[number].label for number in trained.used]),
         left_out=checked.survey.left_out,
         scenes=len(set(checked.scenes[list(trained.used)].tolist())),

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from tubelet.models.errors import CannotTrain
 from tubelet.models.families.registry import DIMS, Dims
-from tubelet.models.repository.model_folder import Entry, write_folder
+from tubelet.models.repository.model_folder import write_folder
 from tubelet.models.spec import Accuracy, ModelSpec, Provenance, Sampling
 from tubelet.models.training.augmentation import Mirroring
 from tubelet.models.video_model import VideoModel
+from tubelet.service.cli.train.base import Base, Untrained
 from tubelet.service.config.config import Config
 from tubelet.service.types.model_ref import ModelRef
 
@@ -35,7 +36,8 @@ class Request:
     """What to train: the data, the name and version of the model, its base and its window, and how long.
 
     ``out`` is the folder of the page and of the checkpoints; None: that of the model, and one in the user's
-    state. ``resume`` goes on with the training in it.
+    state. ``resume`` goes on with the training in it. ``family`` and ``variant`` are those of a model that
+    starts from random weights, if ``base`` is none.
     """
 
     data: Path
@@ -50,6 +52,8 @@ class Request:
     mirroring: Mirroring = "auto"
     out: Path | None = None
     resume: bool = False
+    family: str = ""
+    variant: str = ""
 
     def folder(self, config: Config) -> Path:
         """Return the folder of the new model."""
@@ -101,26 +105,27 @@ class Trained:
 
 
 def new_spec(
-    request: Request, base: Entry, labels: tuple[str, ...], sampling: Sampling, dims: Dims, *figures: Accuracy
+    request: Request, base: Base, labels: tuple[str, ...], sampling: Sampling, dims: Dims, *figures: Accuracy
 ) -> ModelSpec:
     """Return the specification of the new model.
 
     Raises:
         ValueError: the name, the version or a label is not allowed.
     """
-    trained = _TRAINED[request.level]
+    name = "random weights" if isinstance(base, Untrained) else base.spec.name
+    version = "" if isinstance(base, Untrained) else f" {base.spec.version}"
     return ModelSpec(
         name=request.name,
         version=request.version,
         family=next(family for family, kind in DIMS.items() if isinstance(dims, kind)),
-        description=f"{len(labels)} labels of {request.data.name}, {trained} {base.spec.name}.",
+        description=f"{len(labels)} labels of {request.data.name}, {_TRAINED[request.level]} {name}.",
         licence=base.spec.licence,
         labels=labels,
         sampling=sampling,
         preprocessing=base.spec.preprocessing,
         accuracy=figures,
         provenance=Provenance(
-            f"tubelet train, {request.level} on {base.spec.name} {base.spec.version}",
+            f"tubelet train, {request.level} on {name}{version}",
             f"base with fingerprint {base.fingerprint}",
             f"tubelet {installed_version('tubelet')}",
         ),

@@ -12,7 +12,6 @@ from tubelet.models.families.framewise import FramewiseDims
 from tubelet.models.families.registry import Dims
 from tubelet.models.families.torchvision import TorchvisionDims
 from tubelet.models.families.vit import ViTDims
-from tubelet.models.repository.model_folder import Entry
 from tubelet.models.repository.repository import ZOO, ModelStore
 from tubelet.models.spec import Sampling
 from tubelet.models.training.probe_model import probe_dims
@@ -20,6 +19,7 @@ from tubelet.models.training.start import temporal_dims
 from tubelet.service.cli.evaluation.dataset import InvalidDataset
 from tubelet.service.cli.evaluation.page import save_page
 from tubelet.service.cli.runs.output_paths import check_paths
+from tubelet.service.cli.train.base import NONE, Base, untrained
 from tubelet.service.cli.train.checked_clips import Checked, check_clips, notes, usable_labels
 from tubelet.service.cli.train.clips import Clip, read_clips, sort_labels
 from tubelet.service.cli.train.new_model import Level, Request, new_spec
@@ -27,7 +27,6 @@ from tubelet.service.cli.train.page import PAGE, checks_page
 from tubelet.service.cli.train.probe_report import check_lines
 from tubelet.service.config.config import Config
 from tubelet.service.report.text import printable
-from tubelet.service.types.model_ref import ModelRef
 
 _UNITS = 16  # of a window of single frames
 _CAMERA_MOTION = "camera-motion"
@@ -41,7 +40,7 @@ _CAMERA_MOTION_KNOWS = (
 class Prepared:
     """What a level trains on: the base, the checked clips with their scenes, and the sampling of windows."""
 
-    base: Entry
+    base: Base
     checked: Checked
     sampling: Sampling
 
@@ -77,14 +76,14 @@ def prepare(request: Request, config: Config) -> Prepared:
     return Prepared(base, checked, window_sampling(base, checked.survey.lengths_s, request.window_s))
 
 
-def choose_base(request: Request, config: Config) -> Entry:
+def choose_base(request: Request, config: Config) -> Base:
     """Find the model to start from.
 
     Raises:
         UnknownModel: the store does not have it.
         CannotTrain: its family lacks what the level needs.
     """
-    base = _find_base(request.base, config)
+    base = _find_base(request, config)
     _check_base(request.level, base)
     return base
 
@@ -101,7 +100,7 @@ def check_data(clips: Sequence[Clip], config: Config) -> Checked:
     return checked
 
 
-def window_sampling(base: Entry, lengths_s: Sequence[float], window_s: float | None) -> Sampling:
+def window_sampling(base: Base, lengths_s: Sequence[float], window_s: float | None) -> Sampling:
     """Return the sampling of the new model: a window is as long as the median clip, within the base's limits.
 
     Raises:
@@ -126,7 +125,7 @@ def window_sampling(base: Entry, lengths_s: Sequence[float], window_s: float | N
     )
 
 
-def _check_base(level: Level, base: Entry) -> None:
+def _check_base(level: Level, base: Base) -> None:
     """Refuse a base that a level cannot train.
 
     Raises:
@@ -151,8 +150,22 @@ def _is_image_model(dims: Dims) -> bool:
     return False
 
 
-def _find_base(wanted: ModelRef | None, config: Config) -> Entry:
-    """Find the model to start from."""
+def _find_base(request: Request, config: Config) -> Base:
+    """Find the model to start from.
+
+    Raises:
+        CannotTrain: random weights are wanted, but no family, or not for all of the model, or the reverse.
+        UnknownModel: the store does not have the base.
+    """
+    wanted = request.base
+    if wanted is not None and wanted.name == NONE:
+        if not request.family or request.level != "full":
+            raise CannotTrain(
+                "--from none trains all of a model from random weights: give --family, --level full"
+            )
+        return untrained(request.family, request.variant)
+    if request.family or request.variant:
+        raise CannotTrain("--family and --variant are those of random weights: give --from none, too")
     store = ModelStore(ZOO, config.models.store)
     if wanted is not None:
         return store.find(wanted.name, wanted.version)
@@ -163,7 +176,7 @@ def _find_base(wanted: ModelRef | None, config: Config) -> Entry:
         return store.find(_CAMERA_MOTION)
 
 
-def check_name(request: Request, base: Entry, clips: Sequence[Clip], folder: Path) -> None:
+def check_name(request: Request, base: Base, clips: Sequence[Clip], folder: Path) -> None:
     """Refuse, before anything is decoded, a name that cannot be written, and labels that are no labels.
 
     Raises:

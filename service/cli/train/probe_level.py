@@ -15,6 +15,7 @@ from tubelet.models.runtime.precision import choose_dtype
 from tubelet.models.training.probe_model import build_probe, probe_dims, set_head_
 from tubelet.models.video_model import VideoModel
 from tubelet.service.cli.evaluation.dataset import LabelledVideo
+from tubelet.service.cli.train.base import Untrained
 from tubelet.service.cli.train.checked_clips import notes, progress
 from tubelet.service.cli.train.clips import Clip
 from tubelet.service.cli.train.embeddings import Embedder, View
@@ -38,6 +39,7 @@ def train_probe(prepared: Prepared, config: Config) -> Trained:
         CannotTrain, BrokenModel, MissingExtra: the base cannot be used.
     """
     base, checked = prepared.base, prepared.checked
+    assert not isinstance(base, Untrained)
     windows = embed_clips(prepared, config, checked.survey.clips)
     used = [number for number, clip in enumerate(checked.survey.clips) if clip.name in windows]
     labels = prepared.label_clips(used)
@@ -78,6 +80,7 @@ def embed_clips(
     """Return the embeddings (W, S, D) of the windows, or the ``views``, of each clip that can be decoded."""
     survey = prepared.checked.survey
     dtype = training_dtype(config)
+    assert not isinstance(prepared.base, Untrained)  # only the level full starts from random weights
     embedder = Embedder(prepared.base, prepared.sampling, dtype, default_cache(), views)
 
     def leave_out(clip: LabelledVideo, error: Exception) -> None:

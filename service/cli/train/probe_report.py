@@ -38,6 +38,13 @@ class Figures:
     window_ece_before: float
 
 
+_UNCHANGED = {
+    "probe": "its spatial stage is unchanged",
+    "temporal": "its spatial stage is unchanged",
+    "full": "all of it was trained",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """All that a run of training reports."""
@@ -110,7 +117,7 @@ def report_lines(report: Report) -> list[str]:
     return [
         *_count_lines(report),
         f"a window: {report.spec.sampling.window_s:g} s, {report.spec.sampling.frames_per_window} frames; "
-        f"embedded by {report.base}",
+        f"base: {report.base}",
         *figure_lines(report.recipe, report.temperature, report.figures, report.test),
         f"wrote {report.spec.name} {report.spec.version} to {report.folder}",
         *([f"the page is {report.page}"] if report.page else []),
@@ -165,7 +172,7 @@ def model_card(report: Report) -> str:
         "",
         spec.description,
         "",
-        f"- Base: {report.base}, licence {spec.licence}; its spatial stage is unchanged",
+        f"- Base: {report.base}, licence {spec.licence}; {_UNCHANGED[report.recipe.level]}",
         f"- Trained: {report.recipe.head}",
         f"- Temperature: {report.temperature:.4g}, part of the head's weights",
         *(f"- Note: {warning}" for warning in report.recipe.warnings),

@@ -4,10 +4,12 @@ import json
 import time
 from pathlib import Path
 
+from tubelet.models.errors import CannotTrain
 from tubelet.models.training.processes import process_group, rank
 from tubelet.service.cli.evaluation.page import save_page
 from tubelet.service.cli.train.checked_clips import notes
 from tubelet.service.cli.train.clip_answers import CLIPS, clip_lines
+from tubelet.service.cli.train.full_level import train_full
 from tubelet.service.cli.train.made_report import make_report
 from tubelet.service.cli.train.new_model import Request, Trained, store_model
 from tubelet.service.cli.train.page import PAGE, training_page
@@ -35,6 +37,8 @@ def train_model(request: Request, config: Config, *, as_json: bool) -> None:
         UnknownModel, BrokenModel, MissingExtra: the base cannot be used.
     """
     if has_vectors(request.data):
+        if request.level != "probe" or request.family:
+            raise CannotTrain(f"{request.data} has embeddings: only a probe can be trained on them")
         train_vectors(request, config, as_json=as_json)
         return
     started_s, folder = time.monotonic(), request.folder(config)
@@ -57,7 +61,11 @@ def train_model(request: Request, config: Config, *, as_json: bool) -> None:
 
 def train_level(prepared: Prepared, run: Run | None, config: Config) -> Trained:
     """Train the level of ``run``; a probe, which takes seconds, where it is None."""
-    return train_probe(prepared, config) if run is None else train_temporal(prepared, run, config)
+    if run is None:
+        return train_probe(prepared, config)
+    if run.level == "full":
+        return train_full(prepared, run, config)
+    return train_temporal(prepared, run, config)
 
 
 def _store(request: Request, folder: Path, prepared: Prepared, trained: Trained, report: Report) -> None:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from tubelet.models.errors import CannotTrain
 from tubelet.models.training.augmentation import labels_with_direction
+from tubelet.service.cli.train.base import base_text
 from tubelet.service.cli.train.checked_clips import notes
 from tubelet.service.cli.train.new_model import Level, Request
 from tubelet.service.cli.train.prepare import Prepared
@@ -42,7 +43,7 @@ def open_level(request: Request, prepared: Prepared, folder: Path, started_s: fl
     is_mirrored = _is_mirrored(request, prepared)
     out = request.out or default_folder(request, folder)
     plan = {
-        "base": f"{base.spec.name} {base.spec.version} ({base.fingerprint})",
+        "base": base_text(base),
         "level": request.level,
         "data": data_digest(checked.survey.clips, checked.survey.digests),
         "window": prepared.sampling.window_s,

@@ -14,7 +14,8 @@ from tubelet.models.training.probe_fit import ProbeData, choose
 from tubelet.models.training.probes import fit_linear
 from tubelet.models.training.start import build_from, head_parameters, set_principal_
 from tubelet.models.video_model import VideoModel
-from tubelet.service.cli.train.division import FOLDS, Division
+from tubelet.service.cli.train.base import Untrained
+from tubelet.service.cli.train.division import FOLDS
 from tubelet.service.cli.train.prepare import Prepared
 from tubelet.service.cli.train.scene_clusters import scene_folds
 from tubelet.service.cli.train.tuning import SEED
@@ -24,22 +25,23 @@ _MOST_UNITS = 20_000  # of which principal components are computed
 
 @torch.no_grad()
 def start_model(
-    prepared: Prepared, dims: Dims, windows: Mapping[int, Tensor], division: Division, labels: Sequence[str]
+    prepared: Prepared, dims: Dims, windows: Mapping[int, Tensor], labels: Sequence[str]
 ) -> VideoModel:
     """Return a model of ``dims`` that starts as a linear probe on the base, as far as its family allows.
 
-    ``windows`` are the embeddings (W, S, D) of each clip by its number; those of the training are used alone.
+    ``windows`` are the embeddings (W, S, D) of each training clip by its number.
     """
     base = prepared.base
+    assert not isinstance(base, Untrained)
     torch.manual_seed(SEED)
     state = base.load().state_dict()
     model = build_from(dims, base.dims, state, base.spec.preprocessing, len(labels)).eval()
-    embeddings = torch.cat([windows[number] for number in division.train])
+    embeddings = torch.cat(list(windows.values()))
     is_new = isinstance(model, Framewise) and not any(name.startswith("adapter.") for name in state)
     if is_new and isinstance(model.adapter, nn.Linear):
         units = embeddings.flatten(0, 1)
         set_principal_(model.adapter, units[:: -(-len(units) // _MOST_UNITS)])
-    _fit_head_(prepared, model, windows, division, labels)
+    _fit_head_(prepared, model, windows, labels)
     return model
 
 
@@ -47,13 +49,12 @@ def _fit_head_(
     prepared: Prepared,
     model: VideoModel,
     windows: Mapping[int, Tensor],
-    division: Division,
     labels: Sequence[str],
 ) -> None:
     """Fit a head of one linear layer to the training clips; other heads stay random."""
     if (parameters := head_parameters(model)) is None:
         return
-    numbers, clips = list(division.train), prepared.checked.survey.clips
+    numbers, clips = list(windows), prepared.checked.survey.clips
     scenes = prepared.checked.scenes[numbers].tolist()
     names = [clips[number].label for number in numbers]
     folds = scene_folds(scenes, names, min(FOLDS, len(set(scenes))))

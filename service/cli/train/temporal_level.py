@@ -86,7 +86,7 @@ def train_temporal(prepared: Prepared, run: Run, config: Config) -> Trained:
     labels = prepared.label_clips(used)
     division = divide(prepared.checked, used)
     windows = {number: torch.from_numpy(found[clips[number].name]) for number in used}
-    model = start_model(prepared, dims, windows, division, labels)
+    model = start_model(prepared, dims, {number: windows[number] for number in division.train}, labels)
     views = tuple(view for view in VIEWS if run.is_mirrored or not view.is_mirrored)
     viewed = embed_clips(prepared, config, [clips[number] for number in division.train], views)
     indices = torch.tensor([labels.index(clip.label) if clip.label in labels else -1 for clip in clips])

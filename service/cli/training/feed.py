@@ -51,14 +51,17 @@ def read_samples(
     config: DecodeConfig,
     on_failure: OnFailure = warn_of_failure,
     on_picture: OnPicture | None = None,
+    ahead: int = 0,
 ) -> Iterator[Sample]:
     """Yield the windows of each video, in order; as many videos are decoded at a time as there are workers.
+
+    ``ahead`` more videos are decoded before their windows are asked for, so that workers are busy meanwhile.
 
     A video that cannot be decoded, or not within the limits of ``config``, is left out, and ``on_failure`` is
     called. One that is damaged in part is used as in serving, and a warning says so. Pictures are made only
     for ``on_picture``.
     """
-    decoded = _decode_in_order(videos, planner, config, on_failure, on_picture)
+    decoded = _decode_in_order(videos, planner, config, on_failure, on_picture, ahead)
 
     async def next_video() -> list[Sample] | None:
         return await anext(decoded, None)
@@ -121,13 +124,14 @@ async def _decode_in_order(
     config: DecodeConfig,
     on_failure: OnFailure,
     on_picture: OnPicture | None,
+    ahead: int,
 ) -> AsyncIterator[list[Sample]]:
     """Decode videos in parallel, and yield each one's samples in order; one that fails has none."""
     async with DecodePool(config) as decoders:
         waiting = (
             (video, asyncio.create_task(_decode(decoders, video, planner, on_picture))) for video in videos
         )
-        running = deque(islice(waiting, config.workers))
+        running = deque(islice(waiting, config.workers + ahead))
         while running:
             video, decoding = running.popleft()
             samples = []

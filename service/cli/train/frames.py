@@ -1,0 +1,134 @@
+"""Frames of clips to train all of a model on, from the sandboxed decode workers: each epoch another window.
+
+B windows in a batch, S units in a window, t frames in a unit, W windows of all clips, K classes.
+"""
+
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tubelet.models.spec import Preprocessing, Sampling
+from tubelet.models.training.augmentation import Augmentation, augment, make_targets, mix
+from tubelet.models.training.fine_tuning import seed_of
+from tubelet.models.training.processes import own_share
+from tubelet.models.training.samples import Batch, Sample
+from tubelet.models.video_model import VideoModel
+from tubelet.service.cli.train.clips import Clip
+from tubelet.service.cli.train.embeddings import View, plan_clip, plan_views
+from tubelet.service.cli.train.tuning import SEED
+from tubelet.service.cli.training.feed import read_samples
+from tubelet.service.config.config import DecodeConfig
+from tubelet.service.types.plan import Plan
+from tubelet.service.types.video import CROPS, VideoMetadata
+
+_SHORTEST = 0.8  # of a window's length, in training
+_CLOSEST = 1.25  # times the size of the whole picture, of which a window shows a part
+_AUGMENTED = 1  # distinguishes seeds
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Reads windows of ``sampling`` and ``preprocessing`` from clips, within the limits of ``config``."""
+
+    sampling: Sampling
+    preprocessing: Preprocessing
+    config: DecodeConfig
+
+    def windows(self, clips: Sequence[Clip]) -> Iterator[Sample]:
+        """Yield all windows of clips, as in serving."""
+        planner = partial(plan_clip, self.sampling, self.preprocessing)
+        return read_samples(clips, planner, self.config)
+
+    def random_windows(self, clips: Sequence[Clip], seeds: dict[str, int], ahead: int) -> Iterator[Sample]:
+        """Yield a window of each clip, with the time and the part of the picture that its seed decides.
+
+        ``ahead`` more clips than workers are decoded before they are asked for.
+        """
+        return read_samples(clips, partial(self._plan, seeds), self.config, ahead=ahead)
+
+    def _plan(self, seeds: dict[str, int], clip: Clip, metadata: VideoMetadata) -> tuple[Plan, Preprocessing]:
+        draw = np.random.default_rng(seeds[clip.name])
+        length, place, zoom = draw.uniform(_SHORTEST, 1), draw.uniform(), draw.uniform(1, _CLOSEST)
+        view = View(length, place, CROPS[draw.integers(len(CROPS))])
+        pixels = self.preprocessing
+        if pixels.resize == "crop":
+            rows, columns = (round(zoom * side) for side in pixels.resized)
+            pixels = replace(pixels, resize_height=rows, resize_width=columns)
+        return plan_views((view,), self.sampling, pixels, clip, metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class FrameFeed:
+    """The training clips, of which an epoch has one window each, augmented.
+
+    ``labels`` are the indices of the clips' labels, ``weights`` (K,) those of the labels in the loss.
+    """
+
+    training: Sequence[Clip] = field(repr=False)
+    labels: Tensor
+    weights: Tensor
+    reader: Reader
+    augmentation: Augmentation
+    batch_size: int
+
+    @property
+    def clips(self) -> int:
+        return len(self.training)
+
+    @property
+    def steps(self) -> int:
+        return -(-self.clips // self.batch_size)
+
+    def batches(self, epoch: int, first: int) -> Generator[Batch]:
+        """Yield this process's part of each batch of an epoch from number ``first`` on.
+
+        A clip that cannot be decoded is missing in its batch; the other batches do not change.
+        """
+        draw = torch.Generator().manual_seed(seed_of(SEED, epoch))
+        order = torch.randperm(self.clips, generator=draw).tolist()
+        whole = [order[step * self.batch_size : (step + 1) * self.batch_size] for step in range(self.steps)]
+        own = [own_share(batch, together=2) for batch in whole]
+        wanted = [self.training[number] for batch in own[first:] for number in batch]
+        seeds = {clip.name: seed_of(SEED, epoch, number) for number, clip in enumerate(self.training)}
+        samples = self.reader.random_windows(wanted, seeds, self.batch_size)
+        waiting = next(samples, None)
+        for step in range(first, self.steps):
+            numbers = {self.training[number].name: number for number in own[step]}
+            found: dict[int, Tensor] = {}
+            while waiting is not None and waiting.id in numbers:
+                units, seed = torch.from_numpy(waiting.units), seed_of(seeds[waiting.id], _AUGMENTED)
+                found[numbers[waiting.id]] = augment(units, self.augmentation, seed)
+                waiting = next(samples, None)
+            yield self._batch(found, len(whole[step]), seed_of(SEED, epoch, step))
+
+    def _batch(self, found: dict[int, Tensor], total: int, seed: int) -> Batch:
+        """Make a batch of the windows that were found, by the numbers of their clips."""
+        units = torch.stack(list(found.values())) if found else torch.zeros(0)
+        labels = self.labels[list(found)]
+        batch = Batch(units, labels, targets=make_targets(labels, self.weights), total=total)
+        return mix(batch, seed) if self.augmentation.mixup else batch
+
+
+@torch.inference_mode()
+def frame_logits(
+    model: VideoModel, reader: Reader, clips: Sequence[Clip], numbers: Sequence[int], dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Compute the logits (W, K) of all windows of the clips with these ``numbers``, and the clip of each.
+
+    Raises:
+        ValueError: no clip can be decoded.
+    """
+    by_name = {clips[number].name: number for number in numbers}
+    logits, of_clip = [], []
+    for sample in reader.windows([clips[number] for number in numbers]):
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            units = torch.from_numpy(sample.units)
+            logits.append(model.classify(model.encode(units)[None]).float())
+        of_clip.append(by_name[sample.id])
+    if not logits:
+        raise ValueError("no clip can be decoded")
+    return torch.cat(logits).clone(), torch.tensor(of_clip)

@@ -1,0 +1,88 @@
+"""The level ``full``: all of a model learns, from frames that are decoded anew in each epoch."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from tubelet.models.families.registry import Dims
+from tubelet.models.training.augmentation import Augmentation, set_drop_path_
+from tubelet.models.training.probes import class_weights
+from tubelet.models.training.start import full_dims, trains_in_bf16
+from tubelet.models.training.trainer import Recipe, Trainer
+from tubelet.models.video_model import VideoModel
+from tubelet.service.cli.train.base import Untrained
+from tubelet.service.cli.train.division import Division, divide
+from tubelet.service.cli.train.frames import FrameFeed, Reader, frame_logits
+from tubelet.service.cli.train.new_model import Trained
+from tubelet.service.cli.train.prepare import Prepared
+from tubelet.service.cli.train.probe_level import embed_clips, training_dtype
+from tubelet.service.cli.train.starting import start_model
+from tubelet.service.cli.train.tuning import Material, Run, complete, tune
+from tubelet.service.config.config import Config
+
+_BATCH = 8
+_TUNING = Recipe(steps=1, batch_size=_BATCH, learning_rate=2e-4, average_decay=0.98, first_layer_share=0.1)
+"""Of a model that was trained before: its first layers change least."""
+_FROM_SCRATCH = Recipe(steps=1, batch_size=_BATCH, learning_rate=1e-3, average_decay=0.99)
+
+
+def train_full(prepared: Prepared, run: Run, config: Config) -> Trained:
+    """Train all of a model on frames from the decode workers.
+
+    Raises:
+        InvalidDataset: too few clips can be decoded.
+        CannotTrain: the training failed.
+        TrainingInterrupted: the user stopped it.
+        BrokenModel, MissingExtra: the base cannot be used.
+    """
+    base, clips = prepared.base, prepared.checked.survey.clips
+    used = tuple(range(len(clips)))
+    labels = prepared.label_clips(used)
+    division = divide(prepared.checked, used)
+    dims = base.dims
+    if not isinstance(base, Untrained):
+        dims = full_dims(base.dims, prepared.sampling.units_per_window)
+    reader = Reader(prepared.sampling, base.spec.preprocessing, config.decode)
+    indices = torch.tensor([labels.index(clip.label) if clip.label in labels else -1 for clip in clips])
+    own = indices[list(division.train)]
+    model = _start(prepared, dims, division, labels, config)
+    dtype = training_dtype(config) if trains_in_bf16(model) else torch.float32
+    how = Augmentation(mirror=run.is_mirrored)
+    feed = FrameFeed(
+        [clips[number] for number in division.train],
+        own,
+        class_weights(own, len(labels)),
+        reader,
+        how,
+        _BATCH,
+    )
+
+    def logits(model: nn.Module, numbers: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        assert isinstance(model, VideoModel)
+        found, of_clip = frame_logits(model, reader, clips, numbers, dtype)
+        return found, indices[of_clip], of_clip
+
+    recipe = _FROM_SCRATCH if isinstance(base, Untrained) else _TUNING
+    trainer = Trainer(model, None, replace(recipe, dtype=dtype, warmup_steps=max(1, feed.steps // 2)))
+    set_drop_path_(trainer.model, how.drop_path)
+    tuned = tune(run, Material(division, feed, logits, len(labels)), trainer, "all of the model")
+    return complete(tuned, trainer.average, dims, labels, used)
+
+
+def _start(
+    prepared: Prepared, dims: Dims, division: Division, labels: Sequence[str], config: Config
+) -> VideoModel:
+    """Return the model of ``dims`` to start from: random weights, or a linear probe on the base."""
+    if isinstance(prepared.base, Untrained):
+        return prepared.base.build(len(labels))
+    clips = prepared.checked.survey.clips
+    found = embed_clips(prepared, config, [clips[number] for number in division.train])
+    windows = {
+        number: torch.from_numpy(found[clips[number].name])
+        for number in division.train
+        if clips[number].name in found
+    }
+    model = start_model(prepared, dims, windows, labels)
+    return model.requires_grad_()
