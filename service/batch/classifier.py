@@ -8,9 +8,9 @@ from dataclasses import replace
 from time import monotonic
 from urllib.parse import unquote_to_bytes
 
-from tubelet.service.batch.items import Item, file_etag
 from tubelet.service.batch.plan import BatchPlan
 from tubelet.service.batch.rows import BatchFailure, Cost, VideoRows, answer_rows, failure_rows
+from tubelet.service.batch.source.items import Item, file_etag
 from tubelet.service.config.config import Config
 from tubelet.service.errors import NoDevice, TubeletError, UriChanged
 from tubelet.service.metrics import Metrics

@@ -5,8 +5,8 @@ Credentials that expire, or a network that fails, would turn all further videos 
 
 from collections.abc import Awaitable, Callable
 
-from tubelet.service.batch.items import Item
 from tubelet.service.batch.rows import VideoRows
+from tubelet.service.batch.source.items import Item
 from tubelet.service.errors import FetchFailed, UriNotFound
 
 _ROW = 20  # failures without an answer between them, after which the run asks whether it is an outage

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from tubelet.service.batch.items import Item
 from tubelet.service.batch.plan import BatchPlan
+from tubelet.service.batch.source.items import Item
 from tubelet.service.report.text import decodable
 from tubelet.service.types.embeddings import Embeddings
 from tubelet.service.types.request import Sliding

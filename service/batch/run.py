@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from time import monotonic
 
 from tubelet.service.batch.classifier import BatchClassifier
-from tubelet.service.batch.commits import ShardCommits
-from tubelet.service.batch.items import Item
+from tubelet.service.batch.destination.commits import ShardCommits
 from tubelet.service.batch.outage import OutageGuard
 from tubelet.service.batch.plan import BatchPlan
 from tubelet.service.batch.progress import BatchProgress
 from tubelet.service.batch.rows import VideoRows
 from tubelet.service.batch.schema import EMBEDDING, SEGMENTS
+from tubelet.service.batch.source.items import Item
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,12 +129,12 @@ def user_errors() -> Iterator[ErrorRow]:
         yield kind, "INVALID_ARGUMENT", "INVALID_CONFIGURATION", 1
     yield NoDeviceLeft, "UNAVAILABLE", "NO_DEVICE", 1
 
-    from tubelet.service.batch.commits import ShardTaken
-    from tubelet.service.batch.destination import DestinationMismatch
-    from tubelet.service.batch.items import UnusableSource
-    from tubelet.service.batch.lock import ShardInUse
+    from tubelet.service.batch.destination.commits import ShardTaken
+    from tubelet.service.batch.destination.layout import DestinationMismatch
+    from tubelet.service.batch.destination.lock import ShardInUse
+    from tubelet.service.batch.destination.store import UnusableDestination
     from tubelet.service.batch.outage import SourceOutage
-    from tubelet.service.batch.store import UnusableDestination
+    from tubelet.service.batch.source.items import UnusableSource
     from tubelet.service.cli.batch.batch import NotResumed
     from tubelet.service.errors import MalformedOption, NoDevice
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from io import StringIO
 
 from tubelet.service.report.text import decodable
-from tubelet.service.types.result import Classification
+from tubelet.service.types.result import Segment
 
 COLUMNS = ("video", "start_s", "end_s", "rank", "label", "score")
 # A spreadsheet takes a cell that begins so for a formula, which may run programs or send data away (OWASP,
@@ -22,18 +22,18 @@ def csv_header() -> str:
     return _lines([COLUMNS])
 
 
-def csv_rows(video: str, answer: Classification) -> str:
-    """Return the lines of a video: best label first, ``rank`` counts from 1.
+def csv_rows(video: str, segments: Iterable[Segment]) -> str:
+    """Return the lines of a video's segments: best label first, ``rank`` counts from 1.
 
     A segment without labels has one row, whose last three columns are empty. Text that a spreadsheet would
     take for a formula gets an apostrophe in front.
     """
-    return _lines(_rows(decodable(video), answer))
+    return _lines(_rows(decodable(video), segments))
 
 
-def _rows(video: str, answer: Classification) -> Iterator[tuple[object, ...]]:
+def _rows(video: str, segments: Iterable[Segment]) -> Iterator[tuple[object, ...]]:
     """Yield the rows of a video."""
-    for segment in answer.segments:
+    for segment in segments:
         place = _inert(video), segment.start_s, segment.end_s
         for rank, label in enumerate(segment.labels, 1):
             yield *place, rank, _inert(label.name), label.score

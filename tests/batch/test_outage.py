@@ -3,9 +3,9 @@
 import pytest
 
 from tests.support.batches import PLAN
-from tubelet.service.batch.items import Item, uri_item
 from tubelet.service.batch.outage import OutageGuard, SourceOutage
 from tubelet.service.batch.rows import BatchFailure, Cost, VideoRows, failure_rows
+from tubelet.service.batch.source.items import Item, uri_item
 
 OK = VideoRows({"id": "ok"})
 

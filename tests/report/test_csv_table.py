@@ -23,7 +23,7 @@ def read(text: str) -> list[dict[str, str]]:
 def test_each_label_of_each_segment_is_a_row() -> None:
     labels = (Label("pan_left", 0.9644827728023022), Label("static", 0.01))
     answer = answer_of(Segment(0, NS_PER_S, labels), Segment(NS_PER_S, 7_200_033_366_667, ()))
-    text = csv_header() + csv_rows("a.mp4", answer)
+    text = csv_header() + csv_rows("a.mp4", answer.segments)
     assert text.splitlines() == [
         "video,start_s,end_s,rank,label,score",
         "a.mp4,0.0,1.0,1,pan_left,0.9644827728023022",
@@ -48,7 +48,7 @@ def test_each_label_of_each_segment_is_a_row() -> None:
     ],
 )
 def test_text_survives_as_it_is(text: str) -> None:
-    (row,) = read(csv_header() + csv_rows(text, answer_of(Segment(0, 1, (Label(text, 1.0),)))))
+    (row,) = read(csv_header() + csv_rows(text, [Segment(0, 1, (Label(text, 1.0),))]))
     assert (row["video"], row["label"]) == (text, text)
 
 
@@ -57,10 +57,10 @@ def test_text_survives_as_it_is(text: str) -> None:
     ["=1+1", "+1", "-1", "@SUM(A1)", "＝1", "\t=1", "\r\n=cmd|' /C calc'!A0", ' =HYPERLINK("http://x")'],
 )
 def test_formula_gets_an_apostrophe(text: str) -> None:
-    (row,) = read(csv_header() + csv_rows(text, answer_of(Segment(0, 1, (Label(text, 1.0),)))))
+    (row,) = read(csv_header() + csv_rows(text, [Segment(0, 1, (Label(text, 1.0),))]))
     assert (row["video"], row["label"]) == (f"'{text}", f"'{text}")
 
 
 def test_name_that_is_not_utf_8_is_escaped() -> None:
-    (row,) = read(csv_header() + csv_rows("caf\udce9.mp4", answer_of(Segment(0, 1, ()))))
+    (row,) = read(csv_header() + csv_rows("caf\udce9.mp4", [Segment(0, 1, ())]))
     assert row == dict.fromkeys(COLUMNS, "") | {"video": "caf\\xe9.mp4", "start_s": "0.0", "end_s": "1e-09"}

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pyarrow.parquet
 
-from tubelet.service.batch.commits import ShardCommits, read_commits, shards_of
-from tubelet.service.batch.destination import read_plans
-from tubelet.service.batch.items import Item, item_id
-from tubelet.service.batch.owner import Owner
-from tubelet.service.batch.part_files import part_file
+from tubelet.service.batch.destination.commits import ShardCommits, read_commits, shards_of
+from tubelet.service.batch.destination.layout import read_plans
+from tubelet.service.batch.destination.owner import Owner
+from tubelet.service.batch.destination.part_files import part_file
+from tubelet.service.batch.destination.store import FolderStore, Store
 from tubelet.service.batch.plan import BatchPlan
 from tubelet.service.batch.rows import BatchFailure, Cost, Row, VideoRows, answer_rows, failure_rows
-from tubelet.service.batch.store import FolderStore, Store
+from tubelet.service.batch.source.items import Item, item_id
 from tubelet.service.types.request import Options
 from tubelet.service.types.result import Classification, Label, Segment
 from tubelet.service.types.video import NS_PER_S, VideoMetadata

@@ -11,18 +11,19 @@ import typer
 from rich.console import Console
 
 from tubelet.service.batch.classifier import open_batch_classifier
-from tubelet.service.batch.commits import ShardCommits
-from tubelet.service.batch.destination import Layout, prepare
-from tubelet.service.batch.items import Item, Shard
-from tubelet.service.batch.lock import ShardLock
-from tubelet.service.batch.owner import Owner
-from tubelet.service.batch.part_files import part_file
+from tubelet.service.batch.destination.commits import ShardCommits
+from tubelet.service.batch.destination.layout import Layout, prepare
+from tubelet.service.batch.destination.lock import ShardLock
+from tubelet.service.batch.destination.owner import Owner
+from tubelet.service.batch.destination.part_files import part_file
+from tubelet.service.batch.destination.store import open_store
 from tubelet.service.batch.plan import BatchPlan
 from tubelet.service.batch.progress import BatchProgress
 from tubelet.service.batch.run import CommitPolicy, RowWriter, run_batch
-from tubelet.service.batch.sources import check_allowed, chosen_items, find_items, source_prefixes
-from tubelet.service.batch.store import open_store
+from tubelet.service.batch.source.items import Item, Shard
+from tubelet.service.batch.source.sources import check_allowed, chosen_items, find_items, source_prefixes
 from tubelet.service.cli.batch.display import BatchDisplay
+from tubelet.service.cli.batch.report import write_report
 from tubelet.service.cli.runs.interruption import cancel_on_ctrl_c
 from tubelet.service.config.config import Config
 from tubelet.service.metrics import Metrics
@@ -116,6 +117,9 @@ async def run(source: str, out: str, plan: BatchPlan, asked: BatchOptions, confi
                     raise
             commits.remove_leftovers()
             display.end(is_interrupted=False)
+            if todo:
+                name = write_report(store, commits, plan, asked.shard, progress)
+                notes.print(f"the page of all rows is {store.name}/{name}")
     return interruption.status if interruption.happened else 0
 
 

@@ -1,6 +1,8 @@
 """The arguments of ``tubelet batch``."""
 
 import asyncio
+import json
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -22,7 +24,7 @@ from tubelet.service.cli.options import (
     model_ref,
     windowing,
 )
-from tubelet.service.config.config import load_config
+from tubelet.service.config.config import Config, load_config
 
 
 def batch(
@@ -39,6 +41,10 @@ def batch(
     ] = None,
     listed: Annotated[
         str | None, typer.Option("--list", metavar="DEST", help="Print what is committed in DEST, and exit.")
+    ] = None,
+    export: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.csv", help="With --list: write all segments to this table instead."),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue DEST: leave out the videos that have rows.")
@@ -104,11 +110,11 @@ def batch(
     if listed is not None:
         if source is not None or out is not None:
             raise typer.BadParameter("--list DEST takes neither SOURCE nor --out")
-        from tubelet.service.cli.batch.listing import print_commits
-
         with report_errors(as_json=as_json):
-            print_commits(listed, load_config(config), as_json=as_json)
+            _print_list(listed, export, load_config(config), as_json=as_json)
         return
+    if export is not None:
+        raise typer.BadParameter("--export needs --list")
     if source is None or out is None:
         raise typer.BadParameter("name SOURCE, the videos, and --out DEST, where their rows go")
     if retry_failed and not resume:
@@ -119,7 +125,7 @@ def batch(
         ref.name, ref.version, top_k=top_k, score_threshold=threshold, windowing=windows, fast=fast
     )
     with report_errors(as_json=as_json):
-        from tubelet.service.batch.destination import Layout
+        from tubelet.service.batch.destination.layout import Layout
         from tubelet.service.batch.plan import make_plan
         from tubelet.service.cli.batch.batch import BatchOptions, parse_shard, run
 
@@ -141,3 +147,21 @@ def batch(
         plan = make_plan(options, settings, embeddings=embeddings)
         status = asyncio.run(run(source, out, plan, asked, settings))
     raise typer.Exit(status)
+
+
+def _print_list(dest: str, export: Path | None, config: Config, *, as_json: bool) -> None:
+    """Print what is committed in ``dest``, or write its segments to the file ``export``."""
+    from tubelet.service.batch.destination.store import open_store
+    from tubelet.service.cli.batch.export import export_segments
+    from tubelet.service.cli.batch.listing import print_commits
+
+    store = open_store(dest, config.fetch)
+    if export is None:
+        print_commits(store, as_json=as_json)
+    else:
+        videos = export_segments(store, export)
+        print(
+            json.dumps({"file": str(export), "videos": videos})
+            if as_json
+            else f"{videos} videos are in {export}"
+        )

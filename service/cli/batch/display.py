@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 from rich.console import Console
 from rich.text import Text
 
-from tubelet.service.batch.commits import ShardCommits
-from tubelet.service.batch.items import Item
+from tubelet.service.batch.destination.commits import ShardCommits
 from tubelet.service.batch.progress import BatchProgress
+from tubelet.service.batch.source.items import Item
 from tubelet.service.cli.runs.live_region import LiveRegion
 from tubelet.service.cli.runs.progress import duration_text
 

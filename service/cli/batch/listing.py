@@ -4,24 +4,22 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from tubelet.service.batch.commits import Commit, read_commits, shards_of
-from tubelet.service.batch.destination import DestinationMismatch, read_layout, read_plans
-from tubelet.service.batch.store import Store, open_store
-from tubelet.service.config.config import Config
+from tubelet.service.batch.destination.commits import Commit, read_commits, shards_of
+from tubelet.service.batch.destination.layout import DestinationMismatch, read_layout, read_plans
+from tubelet.service.batch.destination.store import Store
 
 _HEADER = ("plan", "shard", "classified", "failed", "segments", "commits", "last")
 
 
-def print_commits(dest: str, config: Config, *, as_json: bool) -> None:
-    """Print what is committed in ``dest``: a line for each shard, or with ``as_json`` an object a commit.
+def print_commits(store: Store, *, as_json: bool) -> None:
+    """Print what is committed in ``store``: a line for each shard, or with ``as_json`` an object a commit.
 
     Raises:
         DestinationMismatch: nothing of a batch is there.
         OSError: it cannot be read.
     """
-    store = open_store(dest, config.fetch)
     if read_layout(store) is None:
-        raise DestinationMismatch(f"{dest} has no rows of a batch: it is empty, or not there")
+        raise DestinationMismatch(f"{store.name} has no rows of a batch: it is empty, or not there")
     if as_json:
         for plan, shard, commit in _commits(store):
             print(json.dumps({"plan": plan, "shard": shard} | commit.json))

@@ -81,7 +81,7 @@ class AnswerFiles:
         if isinstance(answer, Failure):
             return
         if self._table is not None:
-            self._table.append(csv_rows(source.name, answer))
+            self._table.append(csv_rows(source.name, answer.segments))
         for suffix, paths in self._paths.items():
             try:
                 write_own(paths[source], _SUBTITLES[suffix](answer))

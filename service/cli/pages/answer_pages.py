@@ -258,7 +258,7 @@ def downloads_of(source: str, answer: Classification) -> list[Download]:
     text = json.dumps(answer_json(source, replace(answer, thumbnails=())), ensure_ascii=False) + "\n"
     return [
         Download("JSON", f"{stem}.json", "application/json", text),
-        Download("CSV", f"{stem}.csv", "text/csv", csv_header() + csv_rows(source, answer)),
+        Download("CSV", f"{stem}.csv", "text/csv", csv_header() + csv_rows(source, answer.segments)),
         Download("SRT", f"{stem}.srt", "application/x-subrip", srt_text(answer)),
         Download("WebVTT", f"{stem}.vtt", "text/vtt", webvtt_text(answer)),
     ]

@@ -1,5 +1,6 @@
 """``tubelet batch``: rows as ``classify`` answers, resumed, refused, interrupted."""
 
+import csv
 import json
 import os
 import signal
@@ -73,6 +74,7 @@ def test_rows_are_what_classify_answers(videos: Path, done: Path) -> None:
         ]
         assert row["read_bytes"] == row["size_bytes"] == os.path.getsize(answer["video"])
         assert row["device_s"] > 0
+    assert "<td>the file is not a video, or its header is damaged</td>" in (done / "report.html").read_text()
     failed = rows["notes.mp4"]
     assert (failed["code"], failed["reason"]) == ("INVALID_ARGUMENT", "NOT_A_VIDEO")
     assert not [each for each in segments if each["id"] == failed["id"]]
@@ -112,6 +114,27 @@ def test_the_list_names_what_is_committed(done: Path) -> None:
     shown = CliRunner().invoke(app, ["batch", "--list", str(done)]).stdout.splitlines()
     assert shown[1].split()[1:4] == ["shard-00000-of-00001", "3", "1"]
     assert shown[2] == "failed: NOT_A_VIDEO 1"
+
+
+@pytest.mark.parametrize("part_format", ["parquet", "csv"])
+def test_the_segments_are_exported_as_classify_writes_them(
+    videos: Path, done: Path, tmp_path: Path, part_format: str
+) -> None:
+    dest = done
+    if part_format != "parquet":
+        dest = tmp_path / "rows"
+        batch(str(videos / "0.mp4"), "--out", str(dest), "--format", part_format, "--embeddings", "--json")
+    ours, theirs = tmp_path / "ours.csv", tmp_path / "theirs.csv"
+    exported = CliRunner().invoke(app, ["batch", "--list", str(dest), "--export", str(ours)])
+    assert exported.stdout.startswith(f"{_CLIPS if dest is done else 1} videos are in ")
+    classified = ("classify", str(videos / "0.mp4"), "--csv", str(theirs), "--top-k", "5")
+    assert CliRunner().invoke(app, classified).exit_code == 0
+    columns, *lines = list(csv.reader(ours.open(newline="")))
+    wanted, *others = list(csv.reader(theirs.open(newline="")))
+    assert columns == wanted
+    own = [line for line in lines if line[0].endswith("/0.mp4")]
+    assert [line[1:5] for line in own] == [line[1:5] for line in others]
+    assert [float(line[5]) for line in own] == pytest.approx([float(line[5]) for line in others], abs=0.02)
 
 
 def test_another_model_is_added_and_failures_are_asked_again(videos: Path, tmp_path: Path) -> None:

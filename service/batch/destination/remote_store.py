@@ -7,9 +7,8 @@ rename: a file is created by a conditional put.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import sleep
-from typing import Any
 
-from tubelet.models.errors import MissingExtra
+from tubelet.service.batch.filesystems import open_filesystem
 from tubelet.service.config.config import FetchConfig
 from tubelet.service.types.uri import Uri
 
@@ -80,27 +79,6 @@ class ObjectStore:
                 raise FileExistsError(name) from error
             said = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise OSError(f"cannot {what} {self.name}/{name}: {said}") from error
-
-
-def open_filesystem(uri: Uri, config: FetchConfig) -> Any:
-    """Return fsspec's file system for objects at ``uri``, for calls that block.
-
-    Raises:
-        MissingExtra: it needs a library that is not installed.
-    """
-    own: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
-    try:
-        if uri.scheme == "s3":
-            from s3fs import S3FileSystem
-
-            return S3FileSystem(**config.options.get("s3", {}), **own)
-        from gcsfs.core import GCSFileSystem  # as for reading: the other client asks about buckets first
-
-        return GCSFileSystem(**config.options.get("gs", {}), **own)
-    except ModuleNotFoundError as error:
-        raise MissingExtra(
-            f"{uri.scheme} URIs need a library: pip install 'tubelet[{uri.scheme}]'"
-        ) from error
 
 
 def _status(error: BaseException | None) -> int | None:

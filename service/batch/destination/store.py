@@ -143,7 +143,7 @@ def open_store(dest: str, config: FetchConfig) -> Store:
         raise UnusableDestination(
             f"{dest} cannot be written; name a folder, s3://BUCKET/PATH or gs://BUCKET/PATH"
         )
-    from tubelet.service.batch.remote_store import ObjectStore
+    from tubelet.service.batch.destination.remote_store import ObjectStore
 
     return ObjectStore(uri, config)
 

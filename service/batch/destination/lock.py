@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
 
-from tubelet.service.batch.owner import Owner
-from tubelet.service.batch.store import Store
+from tubelet.service.batch.destination.owner import Owner
+from tubelet.service.batch.destination.store import Store
 
 HEARTBEAT_S = 10.0
 TAKE_OVER_S = 60.0
@@ -52,6 +52,7 @@ class ShardLock:
         self._say = say
         self._times = times or LockTimes()
         self._beats = 0
+        self._writing: asyncio.Task[None] | None = None
 
     @asynccontextmanager
     async def hold(self, is_taken: Callable[[], bool]) -> AsyncIterator[None]:
@@ -71,7 +72,8 @@ class ShardLock:
         finally:
             is_own = not renewing.done()
             renewing.cancel()
-            await asyncio.wait([renewing])
+            # A write that has begun goes on in its thread, and would put the lock back.
+            await asyncio.wait([renewing, *([self._writing] if self._writing is not None else [])])
             if is_own:
                 await asyncio.to_thread(self._store.delete, self._file)
 
@@ -108,7 +110,8 @@ class ShardLock:
             try:
                 if await asyncio.to_thread(is_taken):
                     return
-                await self._write()
+                self._writing = asyncio.create_task(self._write())
+                await asyncio.shield(self._writing)
             except OSError as error:  # the next commit will tell whether it lasts
                 self._say(f"cannot renew {self._file} of {self._store.name}: {error}")
 

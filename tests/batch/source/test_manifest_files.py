@@ -10,8 +10,8 @@ import pyarrow.parquet
 import pytest
 
 from tubelet.models.errors import MissingExtra
-from tubelet.service.batch.items import Item, UnusableSource, file_item
-from tubelet.service.batch.manifest_files import read_manifest
+from tubelet.service.batch.source.items import Item, UnusableSource, file_item
+from tubelet.service.batch.source.manifest_files import read_manifest
 from tubelet.service.types.video import NS_PER_S
 
 RANGES = ((0, 2 * NS_PER_S), (3 * NS_PER_S, round(4.5 * NS_PER_S)))

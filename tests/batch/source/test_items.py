@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tubelet.service.batch.items import Item, Shard, UnusableSource, file_item, item_id
-from tubelet.service.batch.sources import chosen_items, find_items
+from tubelet.service.batch.source.items import Item, Shard, UnusableSource, file_item, item_id
+from tubelet.service.batch.source.sources import chosen_items, find_items
 from tubelet.service.config.config import FetchConfig
 
 

@@ -19,9 +19,9 @@ from tests.support.batches import (
     part_files,
     shard_commits,
 )
-from tubelet.service.batch.commits import ShardCommits, ShardTaken
+from tubelet.service.batch.destination.commits import ShardCommits, ShardTaken
+from tubelet.service.batch.destination.store import FolderStore
 from tubelet.service.batch.rows import Row
-from tubelet.service.batch.store import FolderStore
 
 
 def resumed(dest: Path) -> ShardCommits:

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 from tubelet.models.errors import MissingExtra
-from tubelet.service.batch.items import Item, Ranges, UnusableSource, file_item, item_id, uri_item
+from tubelet.service.batch.source.items import Item, Ranges, UnusableSource, file_item, item_id, uri_item
 from tubelet.service.types.uri import is_uri, parse_uri
 from tubelet.service.types.video import NS_PER_S
 

@@ -9,10 +9,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from tubelet.service.batch.part_files import PartFormat
+from tubelet.service.batch.destination.part_files import PartFormat
+from tubelet.service.batch.destination.store import Store
 from tubelet.service.batch.plan import BatchPlan
 from tubelet.service.batch.schema import SCHEMA_VERSION
-from tubelet.service.batch.store import Store
 
 _BATCH, _PLANS = "_tubelet/batch.json", "_tubelet/plans"
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tubelet.service.batch.lock import LockTimes, ShardInUse, ShardLock
-from tubelet.service.batch.owner import Owner
-from tubelet.service.batch.store import FolderStore
+from tubelet.service.batch.destination.lock import LockTimes, ShardInUse, ShardLock
+from tubelet.service.batch.destination.owner import Owner
+from tubelet.service.batch.destination.store import FolderStore
 
 _QUICK = LockTimes(heartbeat_s=0.05, take_over_s=0.5, look_s=0.05)
 _FILE = "_tubelet/locks/shard.json"

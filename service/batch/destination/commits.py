@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from tubelet.service.batch.owner import Owner
-from tubelet.service.batch.part_files import PartFile
+from tubelet.service.batch.destination.owner import Owner
+from tubelet.service.batch.destination.part_files import PartFile
+from tubelet.service.batch.destination.store import Store
 from tubelet.service.batch.rows import Row, VideoRows
 from tubelet.service.batch.schema import SEGMENTS, VIDEOS, Column
-from tubelet.service.batch.store import Store
 
 FOLDER = "_tubelet/commits"
 """The folder of all commits; programs that read a folder of Parquet files skip names that begin with _."""
@@ -140,6 +140,12 @@ class ShardCommits:
         """
         self._create(Commit(self._next, self._owner, _now()))
         self.remove_leftovers()
+
+    def video_rows(self) -> Iterator[Row]:
+        """Yield the rows of the table ``videos`` that were committed, by this run and by earlier ones."""
+        for name in sorted(self._parts):
+            if name.startswith("videos/"):
+                yield from self._part.decode(VIDEOS, self._store.read(name))
 
     def remove_leftovers(self) -> None:
         """Remove the parts of this shard that no commit names."""

@@ -10,9 +10,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import quote, unquote, unquote_to_bytes
 
-from tubelet.service.batch.items import Item, Shard, UnusableSource, file_item, item_id, uri_item
-from tubelet.service.batch.manifest_files import MANIFESTS, read_manifest
-from tubelet.service.batch.remote_store import open_filesystem
+from tubelet.service.batch.filesystems import open_filesystem
+from tubelet.service.batch.source.items import Item, Shard, UnusableSource, file_item, item_id, uri_item
+from tubelet.service.batch.source.manifest_files import MANIFESTS, read_manifest
 from tubelet.service.config.config import FetchConfig
 from tubelet.service.ingest.video_folder import VIDEO_EXTENSIONS, find_video_files
 from tubelet.service.types.uri import Uri, is_covered, is_uri, parse_prefix, parse_uri

@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 
 from tests.support.batches import classified, failed
-from tubelet.service.batch.part_files import PartFormat, part_file
+from tubelet.service.batch.destination.part_files import PartFormat, part_file
 from tubelet.service.batch.schema import EMBEDDING, SCHEMA_VERSION, SEGMENTS, VIDEOS
 
 FORMATS: tuple[PartFormat, ...] = ("parquet", "jsonl", "csv")

@@ -1,0 +1,1 @@
+"""The videos of a batch: what SOURCE names, and who they are."""
