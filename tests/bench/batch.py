@@ -1,0 +1,121 @@
+"""Measures ``tubelet batch`` beside a server that 16 clients keep busy: same model, weights and clips.
+
+    python -m tests.bench.batch ../shared/videos/real [--pairs 15] [--seconds 6]
+
+The model is that of ``tests.bench.load``, without an embedding cache. Both take the clips in one shuffled
+order, 16 at a time. In each round both have their turn, forwards and backwards. Batch writes its rows to a
+folder and commits them; the time of its start, in which it loads the model, does not count, nor does the
+server's. The control is batch against itself, in the same rounds.
+"""
+
+import argparse
+import asyncio
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack
+from itertools import count
+from pathlib import Path
+
+from rich.console import Console
+
+from tests.bench.costs import median_interval
+from tests.bench.load import drive, endlessly
+from tests.bench.targets import MODEL, WHOLE, tubelet, write_model
+from tubelet.service.batch.classifier import BatchClassifier, open_batch_classifier
+from tubelet.service.batch.destination.commits import ShardCommits
+from tubelet.service.batch.destination.owner import Owner
+from tubelet.service.batch.destination.part_files import part_file
+from tubelet.service.batch.destination.store import FolderStore
+from tubelet.service.batch.plan import BatchPlan, make_plan
+from tubelet.service.batch.progress import BatchProgress
+from tubelet.service.batch.run import CommitPolicy, RowWriter, run_batch
+from tubelet.service.batch.source.items import Item, file_item
+from tubelet.service.config.config import Config, load_config
+from tubelet.service.metrics import Metrics
+
+_JOBS = 16
+
+
+async def run_for(
+    seconds: float, clips: Sequence[Path], classifier: BatchClassifier, plan: BatchPlan
+) -> float:
+    """Run a batch that takes clips for ``seconds``; return the videos that it committed in a second."""
+    names, end_s = count(), time.monotonic() + seconds
+
+    def items() -> Iterator[Item]:
+        """Yield clips until the time is over, each as a video of its own."""
+        for clip in endlessly(clips, random.Random(0)):
+            if time.monotonic() >= end_s:
+                return
+            yield file_item(str(clip), name=str(next(names)))
+
+    with tempfile.TemporaryDirectory() as folder:
+        store, part = FolderStore(Path(folder)), part_file("parquet")
+        commits = ShardCommits(store, plan.folder, "shard", Owner.this_process(), part, ".parquet")
+        commits.read()
+        commits.take()
+        progress = BatchProgress(0)
+        start_s = time.monotonic()
+        await run_batch(
+            items(), classifier, RowWriter(commits, plan, progress, CommitPolicy()), progress, _JOBS
+        )
+        assert progress.failed == 0, progress.failures
+        return progress.committed / (time.monotonic() - start_s)
+
+
+async def measure(clips: Sequence[Path], store: Path, pairs: int, seconds: float) -> list[tuple[float, ...]]:
+    """Return for each round the videos a second of batch, of the server, and of batch again."""
+    settings = {"store": store, "default": MODEL}
+    config = load_config(models=settings, engine={"cache_bytes": 0})
+    rounds: list[tuple[float, ...]] = []
+    async with AsyncExitStack() as stack:
+        target = stack.enter_context(tubelet(store))
+        plan = _plan(config)
+        classifier = await stack.enter_async_context(open_batch_classifier(config, plan, _JOBS, Metrics()))
+
+        async def batch() -> float:
+            """Measure batch once."""
+            return await run_for(seconds, clips, classifier, plan)
+
+        async def server() -> float:
+            """Measure the server once."""
+            return (await asyncio.to_thread(drive, target, list(clips), seconds, clients=_JOBS)).rate
+
+        turns = (batch, server, batch)
+        for each in turns[:2]:  # to warm up
+            await each()
+        for number in range(pairs):
+            rates = [await each() for each in turns[:: 1 if number % 2 == 0 else -1]]
+            rounds.append(tuple(rates[:: 1 if number % 2 == 0 else -1]))
+    return rounds
+
+
+def _plan(config: Config) -> BatchPlan:
+    """Return the plan that asks for what ``tests.bench.load`` asks."""
+    return make_plan(WHOLE, config, embeddings=False)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--pairs", type=int, default=15)
+    parser.add_argument("--seconds", type=float, default=6.0)
+    arguments = parser.parse_args()
+    clips = sorted(path for path in arguments.folder.rglob("*") if path.is_file())
+    with tempfile.TemporaryDirectory() as folder:
+        write_model(Path(folder))
+        rounds = asyncio.run(measure(clips, Path(folder), arguments.pairs, arguments.seconds))
+    first, server, second = zip(*rounds, strict=True)
+    console = Console(width=140)
+    for name, rates in {"batch": first, "server, 16 clients": server, "batch again": second}.items():
+        console.print(f"{name}: {statistics.median(rates):.2f} videos/s")
+    for name, others in {"batch / server": server, "control": second}.items():
+        ratio, low, high = median_interval([a / b for a, b in zip(first, others, strict=True)])
+        console.print(f"{name}: {ratio:.3f} ({low:.3f} to {high:.3f}), {len(rounds)} rounds")
+
+
+if __name__ == "__main__":
+    main()
