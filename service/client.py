@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc
 
+from tubelet.service.types.explanation import ExplainedVideo, ExplainOptions
 from tubelet.service.types.request import Options
 from tubelet.service.types.result import Classification
 from tubelet.service.types.target import parse_target
@@ -21,9 +22,10 @@ from tubelet.service.types.token import Token
 from tubelet.service.wire.answer import classification_from_proto
 from tubelet.service.wire.channel import choose_tls, choose_token, open_channel, to_metadata
 from tubelet.service.wire.events import Event, event_from_proto, with_embeddings
+from tubelet.service.wire.explanation import explain_event_from_proto, explained_video
 from tubelet.service.wire.retry import Retries
 from tubelet.service.wire.status import ServerError, from_rpc_error
-from tubelet.service.wire.upload import Video, requests, streaming_requests
+from tubelet.service.wire.upload import Video, explain_requests, requests, streaming_requests
 from tubelet.v1 import video_classifier_pb2 as pb
 from tubelet.v1.model_pb2 import Model
 from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierStub
@@ -31,6 +33,7 @@ from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierStub
 __all__ = ["AsyncClient", "Client", "Options", "ServerError", "Tls", "Token", "Video"]
 
 _DEFAULTS = Options()
+_RELEVANCE = ExplainOptions()
 
 
 class Client:
@@ -113,6 +116,27 @@ class Client:
             except ServerError as error:
                 if has_begun:
                     raise
+                time.sleep(self._pause_s(video, retries, error))
+
+    def explain(
+        self,
+        video: Video,
+        asked: ExplainOptions = _RELEVANCE,
+        options: Options = _DEFAULTS,
+        timeout_s: float | None = None,
+    ) -> ExplainedVideo:
+        """Upload ``video`` and wait for maps of what the model looked at, for at most ``timeout_s`` seconds.
+
+        ``options`` decide which segments there are. A busy server explains last of all.
+        """
+        retries = Retries(timeout_s)
+        while True:
+            try:
+                messages = explain_requests(video, asked, options)
+                with _server_errors(self):
+                    call = self._stub.Explain(messages, **self._call(retries.timeout_s))
+                    return explained_video([explain_event_from_proto(response) for response in call])
+            except ServerError as error:
                 time.sleep(self._pause_s(video, retries, error))
 
     def _events(self, video: Video, options: Options, timeout_s: float | None) -> Iterator[Event]:
@@ -214,6 +238,25 @@ class AsyncClient:
                     raise
                 await asyncio.sleep(self._client._pause_s(video, retries, error))
 
+    async def explain(
+        self,
+        video: Video,
+        asked: ExplainOptions = _RELEVANCE,
+        options: Options = _DEFAULTS,
+        timeout_s: float | None = None,
+    ) -> ExplainedVideo:
+        """Upload ``video`` and wait for maps of what the model looked at, as ``Client`` does."""
+        retries = Retries(timeout_s)
+        while True:
+            try:
+                messages = explain_requests(video, asked, options)
+                with _server_errors(self._client):
+                    call = self._client._stub.Explain(messages, **self._client._call(retries.timeout_s))
+                    async with aclosing(_responses(call)) as responses:
+                        return explained_video([explain_event_from_proto(each) async for each in responses])
+            except ServerError as error:
+                await asyncio.sleep(self._client._pause_s(video, retries, error))
+
     async def _events(
         self, video: Video, options: Options, timeout_s: float | None
     ) -> AsyncGenerator[Event, None]:
@@ -221,11 +264,9 @@ class AsyncClient:
         messages = streaming_requests(video, options)
         with _server_errors(self._client):
             call = self._client._stub.ClassifyStreaming(messages, **self._client._call(timeout_s))
-            try:
-                while (response := await asyncio.to_thread(next, call, None)) is not None:
+            async with aclosing(_responses(call)) as responses:
+                async for response in responses:
                     yield event_from_proto(response)
-            finally:
-                call.cancel()
 
     async def models(self, timeout_s: float | None = None) -> tuple[Model, ...]:
         """Return the models that the server has loaded, the default first."""
@@ -238,6 +279,15 @@ class AsyncClient:
     async def model(self, name: str, version: str = "", timeout_s: float | None = None) -> Model:
         """Return a loaded model by NAME or NAME:VERSION; without a version, the default's or the newest."""
         return await asyncio.to_thread(self._client.model, name, version, timeout_s)
+
+
+async def _responses(call: Any) -> AsyncGenerator[Any, None]:
+    """Yield the messages of a blocking channel's call, each read on a thread; the end cancels the call."""
+    try:
+        while (response := await asyncio.to_thread(next, call, None)) is not None:
+            yield response
+    finally:
+        call.cancel()
 
 
 async def _ended(call: Any) -> Any:

@@ -237,12 +237,13 @@ class RequestTimings:
         self.windows = 0  # classified so far
         self._model = model
         self._client_wait_s = 0.0
+        self._explain_wait_s = 0.0
 
     @property
     def server_s(self) -> float:
-        """The total time without that in which the client uploaded the video or read events."""
+        """The total time without that in which the client uploaded or read, or segments were explained."""
         client_s = self.seconds.get("upload", 0.0) + self._client_wait_s
-        return max(0.0, self.seconds.get("total", 0.0) - client_s)
+        return max(0.0, self.seconds.get("total", 0.0) - client_s - self._explain_wait_s)
 
     @contextmanager
     def time(self, stage: Stage) -> Iterator[None]:
@@ -261,6 +262,15 @@ class RequestTimings:
             yield
         finally:
             self._client_wait_s += monotonic() - start
+
+    @contextmanager
+    def explain_wait(self) -> Iterator[None]:
+        """Measure the time until a window is explained, or the copy that explains is loaded."""
+        start = monotonic()
+        try:
+            yield
+        finally:
+            self._explain_wait_s += monotonic() - start
 
     def observe(self, stage: Stage, seconds: float) -> None:
         """Add ``seconds`` to a stage of this video, and observe them in the metrics."""

@@ -62,6 +62,8 @@ class ServerConfig(Table):
     max_videos_per_client: int | None = Field(default=None, ge=1)
     """Most videos in flight of one client: an identity, or an address where nobody is known. Not set: no
     limit."""
+    max_videos_explained: int = Field(default=4, ge=1)
+    """Most videos in flight that are explained. One more is refused as `OVERLOADED`."""
     max_other_calls: int = Field(default=1000, ge=1)
     """Most calls at a time beside those of videos in flight: health checks and watches, calls about models,
     uploads that are being refused. Above both numbers together, gRPC itself answers `RESOURCE_EXHAUSTED`

@@ -26,7 +26,7 @@ from tubelet.service.types.model_ref import ModelRef
 from tubelet.service.types.request import Priority
 from tubelet.service.types.uri import Uri, is_covered, parse_prefix
 
-Rpc = Literal["Classify", "ClassifyStreaming", "ListModels", "GetModel"]
+Rpc = Literal["Classify", "ClassifyStreaming", "Explain", "ListModels", "GetModel"]
 """The RPCs of tubelet.v1.VideoClassifier."""
 All = Literal["all"]
 """What stands in place of a list that restricts nothing."""

@@ -103,8 +103,10 @@ class Pipeline:
         segments = SegmentAggregator(model, request.options)
         with model.acquire(), request.timings.time("total"):
             copy = self._engine.unpacked_copy(model)
-            parts = check_questions(asked, spec, await copy.describe())
-            explain = partial(self._explain_window, request, await copy.load(), _flow(request))
+            with request.timings.explain_wait():
+                parts = check_questions(asked, spec, await copy.describe())
+                loaded = await copy.load()
+            explain = partial(self._explain_window, request, loaded, _flow(request))
             frame_bytes = self._config.explain.frame_bytes
             explainer = SegmentExplainer(asked, spec.preprocessing, parts, segments, frame_bytes, explain)
 
@@ -163,7 +165,8 @@ class Pipeline:
     ) -> Explanation:
         """Explain a window (S, t, H, W, C) uint8 by ``model``, the unpacked copy."""
         window = WindowToExplain(model, request.model.spec, pixels, to_question(question))
-        return await self._engine.explain(window, flow, request.costs)
+        with request.timings.explain_wait():
+            return await self._engine.explain(window, flow, request.costs)
 
 
 def _flow(request: Request) -> ExplainFlow:

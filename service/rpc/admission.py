@@ -40,6 +40,8 @@ class Admission:
 
     def __init__(self, config: ServerConfig) -> None:
         self.quotas = Quotas()
+        self._config = config
+        self._explained = 0
         self._limiter = _Limiter(config)
         self._predictor = _Predictor()
 
@@ -59,6 +61,30 @@ class Admission:
         ):
             ticket.meter = Meter(caller.identity.name) if usage is None else usage.begin()
             yield ticket
+
+    @contextmanager
+    def admit_explanation(self) -> Iterator[None]:
+        """Count a video that was admitted as one that is explained, for as long as the context lasts.
+
+        Explanations go last, so they take long; this leaves room in flight for videos to classify.
+
+        Raises:
+            Overloaded: too many are explained.
+        """
+        config = self._config
+        if self._explained >= config.max_videos_explained:
+            raise Overloaded(
+                f"{self._explained} videos are being explained, the limit is {config.max_videos_explained}; "
+                f"try again in {config.retry_after_s:g} s",
+                retry_after_s=config.retry_after_s,
+                limit=config.max_videos_explained,
+                value=self._explained,
+            )
+        self._explained += 1
+        try:
+            yield
+        finally:
+            self._explained -= 1
 
 
 class _Limiter:

@@ -2,8 +2,10 @@
 
 import logging
 import random
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from time import monotonic
+from typing import TypeVar
 from urllib.parse import unquote
 
 import grpc
@@ -13,11 +15,13 @@ from tubelet.service.config.identities import Identity, unrestricted
 from tubelet.service.log.lines import Fields
 from tubelet.service.metrics import RequestTimings
 from tubelet.service.rpc.request_stream import Context
-from tubelet.service.types.result import Classification, Emit, Event
+from tubelet.service.types.result import Classification
 from tubelet.service.types.video import STAGES, VideoMetadata
 
 logger = logging.getLogger("tubelet.call")
 logger.addHandler(logging.NullHandler())  # else Python prints warnings where nobody has set up a log
+
+E = TypeVar("E")
 
 _LEVELS = {grpc.StatusCode.OK: logging.INFO, grpc.StatusCode.INTERNAL: logging.ERROR}  # others: WARNING
 _DIGITS = 4  # of times and scores, after the point
@@ -45,10 +49,10 @@ class Call:
         """The name of the model, which is its label in the metrics; empty until the model is known."""
         return self.spec.name if self.spec else ""
 
-    def note_metadata(self, emit: Emit) -> Emit:
+    def note_metadata(self, emit: Callable[[E], Awaitable[None]]) -> Callable[[E], Awaitable[None]]:
         """Return a function that keeps the video's metadata, and hands all events to ``emit``."""
 
-        async def note(event: Event) -> None:
+        async def note(event: E) -> None:
             """Keep the metadata, then emit the event."""
             if isinstance(event, VideoMetadata):
                 self.metadata = event

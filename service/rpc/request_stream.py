@@ -13,10 +13,11 @@ from tubelet.service.errors import MalformedMessage, MessageOutOfOrder, UploadId
 from tubelet.service.ingest.anonymous_file import Piece
 from tubelet.v1 import video_classifier_pb2 as pb
 from tubelet.v1.classification_pb2 import ClassifyOptions
+from tubelet.v1.explanation_pb2 import ExplainOptions
 
 Context = grpc.aio.ServicerContext
 Message = (
-    pb.ClassifyRequest | pb.ClassifyStreamingRequest | memoryview
+    pb.ClassifyRequest | pb.ClassifyStreamingRequest | pb.ExplainRequest | memoryview
 )  # memoryview: the bytes of a message that holds only a chunk
 M = TypeVar("M", bound=ProtoMessage)
 T = TypeVar("T")
@@ -65,7 +66,7 @@ async def read_request(messages: AsyncIterator[T], context: Context, idle_timeou
 
 async def read_options(
     messages: AsyncIterator[Message], context: Context, idle_timeout_s: float
-) -> ClassifyOptions:
+) -> ClassifyOptions | ExplainOptions:
     """Return the options in the first message.
 
     Raises:

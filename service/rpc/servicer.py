@@ -1,7 +1,7 @@
 """The RPCs of the service: converts messages to values and errors to statuses, and calls the pipeline."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -10,8 +10,10 @@ import grpc
 from tubelet.models.spec import ModelSpec
 from tubelet.service.engine.served_model import ServedModel
 from tubelet.service.errors import MalformedOption, MessageOutOfOrder, ModelNotAllowed, UnknownModel
+from tubelet.service.ingest.ingest import Video
 from tubelet.service.metrics import Metrics
 from tubelet.service.pipeline.pipeline import Pipeline
+from tubelet.service.pipeline.request import Request
 from tubelet.service.rpc.access import check_model, check_uri, guard_model, limit_priority
 from tubelet.service.rpc.admission import Admission, Caller
 from tubelet.service.rpc.calls import Call, Calls
@@ -26,6 +28,7 @@ from tubelet.service.rpc.request_stream import (
     read_request,
 )
 from tubelet.service.types.embeddings import Embeddings
+from tubelet.service.types.explanation import EmitExplained, ExplainEvent
 from tubelet.service.types.result import (
     Activation,
     Classification,
@@ -43,14 +46,21 @@ from tubelet.service.wire.answer import (
     segment_to_proto,
 )
 from tubelet.service.wire.embeddings import embeddings_to_proto
+from tubelet.service.wire.explanation import explain_event_to_proto, explain_options_from_proto
 from tubelet.service.wire.options import model_from_proto, options_from_proto, uri_from_proto
 from tubelet.service.wire.times import to_duration
 from tubelet.v1 import classification_pb2, model_pb2
 from tubelet.v1 import video_classifier_pb2 as pb
+from tubelet.v1.classification_pb2 import ClassifyOptions
+from tubelet.v1.explanation_pb2 import ExplainOptions
 from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierServicer
 
 SERVICE = pb.DESCRIPTOR.services_by_name["VideoClassifier"].full_name
 T = TypeVar("T")
+Work = Callable[[Video, Request], Coroutine[None, None, Classification]]
+"""Answers for a video."""
+Choose = Callable[[Any], tuple[ClassifyOptions, Work]]
+"""Turns the options of an RPC into those of the classification, and the work."""
 
 _FIELDS_OF_GET_MODEL = {"model": "name", "version": "version"}  # by those of the options
 _SEGMENTS_AT_ONCE = 100  # segments converted without a yield; they take about 2 ms
@@ -78,7 +88,7 @@ class Servicer(VideoClassifierServicer):
     ) -> pb.ClassifyResponse:
         async with self._calls.track("Classify", context) as call:
             embeddings = EmbeddingsOfAnswer()
-            answer = await self._classify(call, request_iterator, embeddings.emit)
+            answer = await self._answer(call, request_iterator, self._classifying(call, embeddings.emit))
             response = pb.ClassifyResponse()
             await fill_message(replace(answer, embeddings=embeddings.joined()), response.classification)
             return response
@@ -88,8 +98,18 @@ class Servicer(VideoClassifierServicer):
             await context.write(_event_to_proto(event))
 
         async with self._calls.track("ClassifyStreaming", context) as call:
-            answer = await self._classify(call, request_iterator, send)
+            answer = await self._answer(call, request_iterator, self._classifying(call, send))
             response = pb.ClassifyStreamingResponse()
+            await fill_message(answer, response.classification)
+            await context.write(response)
+
+    async def Explain(self, request_iterator: AsyncIterator[Message], context: Context) -> None:
+        async def send(event: ExplainEvent) -> None:
+            await context.write(explain_event_to_proto(event))
+
+        async with self._calls.track("Explain", context) as call:
+            answer = await self._answer(call, request_iterator, self._explaining(call, send))
+            response = pb.ExplainResponse()
             await fill_message(answer, response.classification)
             await context.write(response)
 
@@ -122,13 +142,40 @@ class Servicer(VideoClassifierServicer):
             call.spec = model.spec
             return pb.GetModelResponse(model=self._model(model))
 
-    async def _classify(self, call: Call, messages: AsyncIterator[Message], emit: Emit) -> Classification:
-        """Admit a call, read its options and classify its video; the ticket learns how long that took."""
+    def _classifying(self, call: Call, emit: Emit) -> Choose:
+        """Return what chooses to classify, with the options of ``Classify``."""
+
+        def choose(asked: ClassifyOptions) -> tuple[ClassifyOptions, Work]:
+            """Return the options, and the work itself."""
+            return asked, lambda video, request: self._pipeline.classify(
+                video, request, call.note_metadata(emit)
+            )
+
+        return choose
+
+    def _explaining(self, call: Call, emit: EmitExplained) -> Choose:
+        """Return what chooses to explain, with the options of ``Explain``."""
+
+        def choose(asked: ExplainOptions) -> tuple[ClassifyOptions, Work]:
+            """Return the options of the classification, and the work itself."""
+            what = explain_options_from_proto(asked)
+
+            async def explain(video: Video, request: Request) -> Classification:
+                """Explain, if not too many videos are being explained."""
+                with self._admission.admit_explanation():
+                    return await self._pipeline.explain(video, request, what, call.note_metadata(emit))
+
+            return asked.classification, explain
+
+        return choose
+
+    async def _answer(self, call: Call, messages: AsyncIterator[Message], choose: Choose) -> Classification:
+        """Admit a call, read its options, do what they choose; the ticket learns how long that took."""
         with (
             self._admission.admit(_caller(call)) as ticket,
             self._metrics.videos_in_flight.track_inprogress(),
         ):
-            asked = await read_options(messages, call.context, self._idle_timeout_s)
+            asked, work = choose(await read_options(messages, call.context, self._idle_timeout_s))
             options, uri = limit_priority(call.identity, options_from_proto(asked)), uri_from_proto(asked)
             with guard_model(call.identity, options.model):
                 request = self._pipeline.request(options, ticket.deadline, meter=ticket.meter)
@@ -136,15 +183,13 @@ class Servicer(VideoClassifierServicer):
             if uri is not None:
                 check_uri(call.identity, uri)
             call.spec, call.timings = request.model.spec, request.timings
-            emit = call.note_metadata(emit)
             try:
                 if uri is None:
                     chunks = read_chunks(messages, call.context, self._idle_timeout_s)
-                    answer = await self._pipeline.classify(ticket.track_chunks(chunks), request, emit)
+                    answer = await work(ticket.track_chunks(chunks), request)
                 else:
                     ticket.received()
-                    work = self._pipeline.classify(uri, request, emit)
-                    answer = await _refuse_further_messages(messages, work)
+                    answer = await _refuse_further_messages(messages, work(uri, request))
             except asyncio.CancelledError:
                 ticket.cancelled(request.timings.server_s)
                 raise
@@ -177,6 +222,11 @@ def add_to(server: grpc.aio.Server, servicer: VideoClassifierServicer) -> None:
             servicer.ClassifyStreaming,
             request_deserializer=parse_unless_chunk(parser(pb.ClassifyStreamingRequest)),
             response_serializer=pb.ClassifyStreamingResponse.SerializeToString,
+        ),
+        "Explain": grpc.stream_stream_rpc_method_handler(
+            servicer.Explain,
+            request_deserializer=parse_unless_chunk(parser(pb.ExplainRequest)),
+            response_serializer=pb.ExplainResponse.SerializeToString,
         ),
         "ListModels": grpc.stream_unary_rpc_method_handler(
             servicer.ListModels,

@@ -1,12 +1,10 @@
 """Conversion of embeddings, and of the options that ask for them, to messages and back."""
 
-from collections.abc import Iterable
-
 import numpy as np
 
 from tubelet.service.errors import MalformedOption
 from tubelet.service.types.embeddings import EmbeddingDtype, EmbeddingLevel, Embeddings
-from tubelet.service.types.video import NS_PER_S
+from tubelet.service.wire.times import to_ns_array
 from tubelet.v1 import classification_pb2 as pb
 
 _LEVELS = {
@@ -101,12 +99,7 @@ def embeddings_from_proto(message: pb.Embeddings) -> Embeddings:
         version=message.version,
         fingerprint=message.fingerprint,
         vectors=vectors.astype(dtype, copy=False),
-        start_ns=_to_ns(message.start_s),
-        end_ns=_to_ns(message.end_s),
+        start_ns=to_ns_array(message.start_s),
+        end_ns=to_ns_array(message.end_s),
         view=np.array(message.view or [0] * len(vectors), np.int32),
     )
-
-
-def _to_ns(seconds: Iterable[float]) -> np.ndarray:
-    """Round times (N,) in seconds to whole nanoseconds."""
-    return np.rint(np.array([*seconds], np.float64) * NS_PER_S).astype(np.int64)

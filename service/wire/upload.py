@@ -7,8 +7,10 @@ from io import BytesIO
 from itertools import chain
 from typing import BinaryIO
 
+from tubelet.service.types.explanation import ExplainOptions
 from tubelet.service.types.request import Options
 from tubelet.service.types.uri import is_uri
+from tubelet.service.wire.explanation import explain_options_to_proto
 from tubelet.service.wire.options import options_to_proto
 from tubelet.v1 import video_classifier_pb2 as pb
 
@@ -30,6 +32,13 @@ def streaming_requests(video: Video, options: Options) -> Iterator[pb.ClassifySt
     uri, chunks = read_video(video)
     head = pb.ClassifyStreamingRequest(options=options_to_proto(options, uri))
     return chain([head], (pb.ClassifyStreamingRequest(chunk=chunk) for chunk in chunks))
+
+
+def explain_requests(video: Video, asked: ExplainOptions, options: Options) -> Iterator[pb.ExplainRequest]:
+    """Return the messages of ``Explain``: the options, then the chunks of ``video``."""
+    uri, chunks = read_video(video)
+    head = pb.ExplainRequest(options=explain_options_to_proto(asked, options, uri))
+    return chain([head], (pb.ExplainRequest(chunk=chunk) for chunk in chunks))
 
 
 def read_video(video: Video) -> tuple[str, Iterator[bytes]]:

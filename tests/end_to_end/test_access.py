@@ -100,6 +100,7 @@ def test_who_is_not_known_is_refused(stub: VideoClassifierStub, metadata: Metada
     calls: list[Callable[[], Any]] = [
         lambda: stub.Classify(message_of(b"not read"), metadata=metadata),
         lambda: list(stub.ClassifyStreaming(iter(()), metadata=metadata)),
+        lambda: list(stub.Explain(iter(()), metadata=metadata)),
         lambda: stub.ListModels(pb.ListModelsRequest(), metadata=metadata),
         lambda: stub.GetModel(pb.GetModelRequest(name="camera-motion"), metadata=metadata),
     ]

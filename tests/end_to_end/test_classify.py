@@ -212,7 +212,7 @@ def test_health_and_reflection(served: Served) -> None:
         assert "tubelet.v1.VideoClassifier" in database.get_services()
         file = database.FindFileContainingSymbol("tubelet.v1.VideoClassifier")
         methods = {method.name for method in file.service[0].method}
-        assert methods == {"Classify", "ClassifyStreaming", "ListModels", "GetModel"}
+        assert methods == {"Classify", "ClassifyStreaming", "Explain", "ListModels", "GetModel"}
 
 
 def test_metrics_count_what_happened(served: Served, client: Client) -> None:

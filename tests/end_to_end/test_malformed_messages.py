@@ -34,7 +34,7 @@ def refused(served: Served) -> Iterator[Call]:
                 match method:
                     case "Classify":
                         channel.stream_unary(path)(iter(messages), timeout=60)
-                    case "ClassifyStreaming":
+                    case "ClassifyStreaming" | "Explain":
                         list(channel.stream_stream(path)(iter(messages), timeout=60))
                     case _:
                         channel.unary_unary(path)(messages[0], timeout=60)
@@ -60,6 +60,7 @@ def refused(served: Served) -> Iterator[Call]:
             ],
             "not a tubelet.v1.ClassifyStreamingRequest",
         ),
+        ("Explain", [NO_MESSAGE], "not a tubelet.v1.ExplainRequest"),
         ("ListModels", [NO_MESSAGE], "not a tubelet.v1.ListModelsRequest"),
         ("GetModel", [NO_MESSAGE], "not a tubelet.v1.GetModelRequest"),
         (

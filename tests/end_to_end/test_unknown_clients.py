@@ -78,7 +78,7 @@ def ask(connection: RawHttp2, path: bytes, content: bytes = b"", *headers: tuple
     return connection.answer(stream)
 
 
-@pytest.mark.parametrize("method", ["Classify", "ClassifyStreaming", "ListModels", "GetModel"])
+@pytest.mark.parametrize("method", ["Classify", "ClassifyStreaming", "Explain", "ListModels", "GetModel"])
 def test_who_is_not_known_is_refused_before_any_message(guarded: Guarded, method: str) -> None:
     """Also where gRPC would read the message itself: the client of this call never sends one."""
     with guarded.connect() as connection:

@@ -31,6 +31,7 @@ _SERVICE = "/tubelet.v1.VideoClassifier/"
 _METHODS: dict[str, type[Message]] = {
     f"{_SERVICE}Classify": pb.ClassifyRequest,
     f"{_SERVICE}ClassifyStreaming": pb.ClassifyStreamingRequest,
+    f"{_SERVICE}Explain": pb.ExplainRequest,
     f"{_SERVICE}ListModels": pb.ListModelsRequest,
     f"{_SERVICE}GetModel": pb.GetModelRequest,
     "/grpc.health.v1.Health/Check": health_pb2.HealthCheckRequest,

@@ -13,14 +13,14 @@ from tubelet.v1 import video_classifier_pb2 as pb
 from tubelet.v1.classification_pb2 import ClassifyOptions
 from tubelet.v1.video_classifier_pb2_grpc import VideoClassifierServicer, VideoClassifierStub
 
-MESSAGES = (pb.ClassifyRequest, pb.ClassifyStreamingRequest)
+MESSAGES = (pb.ClassifyRequest, pb.ClassifyStreamingRequest, pb.ExplainRequest)
 CHUNK = b"\x12\x03abc"
 
 
 @pytest.mark.parametrize("message", MESSAGES)
 @pytest.mark.parametrize("size", [0, 1, 127, 128, 16_383, 16_384, 2_097_152])
 def test_a_chunk_is_found_without_a_copy(
-    message: type[pb.ClassifyRequest | pb.ClassifyStreamingRequest], size: int
+    message: type[pb.ClassifyRequest | pb.ClassifyStreamingRequest | pb.ExplainRequest], size: int
 ) -> None:
     sent = message(chunk=bytes(range(256)) * (size // 256) + bytes(size % 256)).SerializeToString()
     found = chunk_payload(sent)

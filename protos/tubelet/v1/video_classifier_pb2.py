@@ -23,32 +23,37 @@ _sym_db = _symbol_database.Default()
 
 
 from tubelet.v1 import classification_pb2 as tubelet_dot_v1_dot_classification__pb2
+from tubelet.v1 import explanation_pb2 as tubelet_dot_v1_dot_explanation__pb2
 from tubelet.v1 import model_pb2 as tubelet_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!tubelet/v1/video_classifier.proto\x12\ntubelet.v1\x1a\x1ftubelet/v1/classification.proto\x1a\x16tubelet/v1/model.proto\"Z\n\x0f\x43lassifyRequest\x12.\n\x07options\x18\x01 \x01(\x0b\x32\x1b.tubelet.v1.ClassifyOptionsH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"F\n\x10\x43lassifyResponse\x12\x32\n\x0e\x63lassification\x18\x01 \x01(\x0b\x32\x1a.tubelet.v1.Classification\"c\n\x18\x43lassifyStreamingRequest\x12.\n\x07options\x18\x01 \x01(\x0b\x32\x1b.tubelet.v1.ClassifyOptionsH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"\x86\x02\n\x19\x43lassifyStreamingResponse\x12*\n\x05video\x18\x01 \x01(\x0b\x32\x19.tubelet.v1.VideoMetadataH\x00\x12(\n\x08progress\x18\x02 \x01(\x0b\x32\x14.tubelet.v1.ProgressH\x00\x12&\n\x07segment\x18\x03 \x01(\x0b\x32\x13.tubelet.v1.SegmentH\x00\x12\x34\n\x0e\x63lassification\x18\x04 \x01(\x0b\x32\x1a.tubelet.v1.ClassificationH\x00\x12,\n\nembeddings\x18\x05 \x01(\x0b\x32\x16.tubelet.v1.EmbeddingsH\x00\x42\x07\n\x05\x65vent\"\x13\n\x11ListModelsRequest\"^\n\x12ListModelsResponse\x12!\n\x06models\x18\x01 \x03(\x0b\x32\x11.tubelet.v1.Model\x12%\n\nnot_loaded\x18\x02 \x03(\x0b\x32\x11.tubelet.v1.Model\"0\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"4\n\x10GetModelResponse\x12 \n\x05model\x18\x01 \x01(\x0b\x32\x11.tubelet.v1.Model2\xd4\x02\n\x0fVideoClassifier\x12G\n\x08\x43lassify\x12\x1b.tubelet.v1.ClassifyRequest\x1a\x1c.tubelet.v1.ClassifyResponse(\x01\x12\x64\n\x11\x43lassifyStreaming\x12$.tubelet.v1.ClassifyStreamingRequest\x1a%.tubelet.v1.ClassifyStreamingResponse(\x01\x30\x01\x12K\n\nListModels\x12\x1d.tubelet.v1.ListModelsRequest\x1a\x1e.tubelet.v1.ListModelsResponse\x12\x45\n\x08GetModel\x12\x1b.tubelet.v1.GetModelRequest\x1a\x1c.tubelet.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!tubelet/v1/video_classifier.proto\x12\ntubelet.v1\x1a\x1ftubelet/v1/classification.proto\x1a\x1ctubelet/v1/explanation.proto\x1a\x16tubelet/v1/model.proto\"Z\n\x0f\x43lassifyRequest\x12.\n\x07options\x18\x01 \x01(\x0b\x32\x1b.tubelet.v1.ClassifyOptionsH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"F\n\x10\x43lassifyResponse\x12\x32\n\x0e\x63lassification\x18\x01 \x01(\x0b\x32\x1a.tubelet.v1.Classification\"c\n\x18\x43lassifyStreamingRequest\x12.\n\x07options\x18\x01 \x01(\x0b\x32\x1b.tubelet.v1.ClassifyOptionsH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"\x86\x02\n\x19\x43lassifyStreamingResponse\x12*\n\x05video\x18\x01 \x01(\x0b\x32\x19.tubelet.v1.VideoMetadataH\x00\x12(\n\x08progress\x18\x02 \x01(\x0b\x32\x14.tubelet.v1.ProgressH\x00\x12&\n\x07segment\x18\x03 \x01(\x0b\x32\x13.tubelet.v1.SegmentH\x00\x12\x34\n\x0e\x63lassification\x18\x04 \x01(\x0b\x32\x1a.tubelet.v1.ClassificationH\x00\x12,\n\nembeddings\x18\x05 \x01(\x0b\x32\x16.tubelet.v1.EmbeddingsH\x00\x42\x07\n\x05\x65vent\"X\n\x0e\x45xplainRequest\x12-\n\x07options\x18\x01 \x01(\x0b\x32\x1a.tubelet.v1.ExplainOptionsH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"\xcd\x01\n\x0f\x45xplainResponse\x12*\n\x05video\x18\x01 \x01(\x0b\x32\x19.tubelet.v1.VideoMetadataH\x00\x12(\n\x08progress\x18\x02 \x01(\x0b\x32\x14.tubelet.v1.ProgressH\x00\x12%\n\x03map\x18\x03 \x01(\x0b\x32\x16.tubelet.v1.SegmentMapH\x00\x12\x34\n\x0e\x63lassification\x18\x04 \x01(\x0b\x32\x1a.tubelet.v1.ClassificationH\x00\x42\x07\n\x05\x65vent\"\x13\n\x11ListModelsRequest\"^\n\x12ListModelsResponse\x12!\n\x06models\x18\x01 \x03(\x0b\x32\x11.tubelet.v1.Model\x12%\n\nnot_loaded\x18\x02 \x03(\x0b\x32\x11.tubelet.v1.Model\"0\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"4\n\x10GetModelResponse\x12 \n\x05model\x18\x01 \x01(\x0b\x32\x11.tubelet.v1.Model2\x9c\x03\n\x0fVideoClassifier\x12G\n\x08\x43lassify\x12\x1b.tubelet.v1.ClassifyRequest\x1a\x1c.tubelet.v1.ClassifyResponse(\x01\x12\x64\n\x11\x43lassifyStreaming\x12$.tubelet.v1.ClassifyStreamingRequest\x1a%.tubelet.v1.ClassifyStreamingResponse(\x01\x30\x01\x12\x46\n\x07\x45xplain\x12\x1a.tubelet.v1.ExplainRequest\x1a\x1b.tubelet.v1.ExplainResponse(\x01\x30\x01\x12K\n\nListModels\x12\x1d.tubelet.v1.ListModelsRequest\x1a\x1e.tubelet.v1.ListModelsResponse\x12\x45\n\x08GetModel\x12\x1b.tubelet.v1.GetModelRequest\x1a\x1c.tubelet.v1.GetModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tubelet.v1.video_classifier_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CLASSIFYREQUEST']._serialized_start=106
-  _globals['_CLASSIFYREQUEST']._serialized_end=196
-  _globals['_CLASSIFYRESPONSE']._serialized_start=198
-  _globals['_CLASSIFYRESPONSE']._serialized_end=268
-  _globals['_CLASSIFYSTREAMINGREQUEST']._serialized_start=270
-  _globals['_CLASSIFYSTREAMINGREQUEST']._serialized_end=369
-  _globals['_CLASSIFYSTREAMINGRESPONSE']._serialized_start=372
-  _globals['_CLASSIFYSTREAMINGRESPONSE']._serialized_end=634
-  _globals['_LISTMODELSREQUEST']._serialized_start=636
-  _globals['_LISTMODELSREQUEST']._serialized_end=655
-  _globals['_LISTMODELSRESPONSE']._serialized_start=657
-  _globals['_LISTMODELSRESPONSE']._serialized_end=751
-  _globals['_GETMODELREQUEST']._serialized_start=753
-  _globals['_GETMODELREQUEST']._serialized_end=801
-  _globals['_GETMODELRESPONSE']._serialized_start=803
-  _globals['_GETMODELRESPONSE']._serialized_end=855
-  _globals['_VIDEOCLASSIFIER']._serialized_start=858
-  _globals['_VIDEOCLASSIFIER']._serialized_end=1198
+  _globals['_CLASSIFYREQUEST']._serialized_start=136
+  _globals['_CLASSIFYREQUEST']._serialized_end=226
+  _globals['_CLASSIFYRESPONSE']._serialized_start=228
+  _globals['_CLASSIFYRESPONSE']._serialized_end=298
+  _globals['_CLASSIFYSTREAMINGREQUEST']._serialized_start=300
+  _globals['_CLASSIFYSTREAMINGREQUEST']._serialized_end=399
+  _globals['_CLASSIFYSTREAMINGRESPONSE']._serialized_start=402
+  _globals['_CLASSIFYSTREAMINGRESPONSE']._serialized_end=664
+  _globals['_EXPLAINREQUEST']._serialized_start=666
+  _globals['_EXPLAINREQUEST']._serialized_end=754
+  _globals['_EXPLAINRESPONSE']._serialized_start=757
+  _globals['_EXPLAINRESPONSE']._serialized_end=962
+  _globals['_LISTMODELSREQUEST']._serialized_start=964
+  _globals['_LISTMODELSREQUEST']._serialized_end=983
+  _globals['_LISTMODELSRESPONSE']._serialized_start=985
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1079
+  _globals['_GETMODELREQUEST']._serialized_start=1081
+  _globals['_GETMODELREQUEST']._serialized_end=1129
+  _globals['_GETMODELRESPONSE']._serialized_start=1131
+  _globals['_GETMODELRESPONSE']._serialized_end=1183
+  _globals['_VIDEOCLASSIFIER']._serialized_start=1186
+  _globals['_VIDEOCLASSIFIER']._serialized_end=1598
 # @@protoc_insertion_point(module_scope)

@@ -1,4 +1,5 @@
 from tubelet.v1 import classification_pb2 as _classification_pb2
+from tubelet.v1 import explanation_pb2 as _explanation_pb2
 from tubelet.v1 import model_pb2 as _model_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
@@ -43,6 +44,26 @@ class ClassifyStreamingResponse(_message.Message):
     classification: _classification_pb2.Classification
     embeddings: _classification_pb2.Embeddings
     def __init__(self, video: _Optional[_Union[_classification_pb2.VideoMetadata, _Mapping]] = ..., progress: _Optional[_Union[_classification_pb2.Progress, _Mapping]] = ..., segment: _Optional[_Union[_classification_pb2.Segment, _Mapping]] = ..., classification: _Optional[_Union[_classification_pb2.Classification, _Mapping]] = ..., embeddings: _Optional[_Union[_classification_pb2.Embeddings, _Mapping]] = ...) -> None: ...
+
+class ExplainRequest(_message.Message):
+    __slots__ = ("options", "chunk")
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    options: _explanation_pb2.ExplainOptions
+    chunk: bytes
+    def __init__(self, options: _Optional[_Union[_explanation_pb2.ExplainOptions, _Mapping]] = ..., chunk: _Optional[bytes] = ...) -> None: ...
+
+class ExplainResponse(_message.Message):
+    __slots__ = ("video", "progress", "map", "classification")
+    VIDEO_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    MAP_FIELD_NUMBER: _ClassVar[int]
+    CLASSIFICATION_FIELD_NUMBER: _ClassVar[int]
+    video: _classification_pb2.VideoMetadata
+    progress: _classification_pb2.Progress
+    map: _explanation_pb2.SegmentMap
+    classification: _classification_pb2.Classification
+    def __init__(self, video: _Optional[_Union[_classification_pb2.VideoMetadata, _Mapping]] = ..., progress: _Optional[_Union[_classification_pb2.Progress, _Mapping]] = ..., map: _Optional[_Union[_explanation_pb2.SegmentMap, _Mapping]] = ..., classification: _Optional[_Union[_classification_pb2.Classification, _Mapping]] = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ()

@@ -48,6 +48,11 @@ class VideoClassifierStub(object):
                 request_serializer=tubelet_dot_v1_dot_video__classifier__pb2.ClassifyStreamingRequest.SerializeToString,
                 response_deserializer=tubelet_dot_v1_dot_video__classifier__pb2.ClassifyStreamingResponse.FromString,
                 _registered_method=True)
+        self.Explain = channel.stream_stream(
+                '/tubelet.v1.VideoClassifier/Explain',
+                request_serializer=tubelet_dot_v1_dot_video__classifier__pb2.ExplainRequest.SerializeToString,
+                response_deserializer=tubelet_dot_v1_dot_video__classifier__pb2.ExplainResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/tubelet.v1.VideoClassifier/ListModels',
                 request_serializer=tubelet_dot_v1_dot_video__classifier__pb2.ListModelsRequest.SerializeToString,
@@ -84,6 +89,14 @@ class VideoClassifierServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Explain(self, request_iterator, context):
+        """Like ClassifyStreaming, but instead of each segment, its maps come: what the model looked at. Maps are computed while
+        nothing else waits for a device, so that this takes long where the server is busy.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListModels(self, request, context):
         """List the models that this server has loaded.
         """
@@ -110,6 +123,11 @@ def add_VideoClassifierServicer_to_server(servicer, server):
                     servicer.ClassifyStreaming,
                     request_deserializer=tubelet_dot_v1_dot_video__classifier__pb2.ClassifyStreamingRequest.FromString,
                     response_serializer=tubelet_dot_v1_dot_video__classifier__pb2.ClassifyStreamingResponse.SerializeToString,
+            ),
+            'Explain': grpc.stream_stream_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=tubelet_dot_v1_dot_video__classifier__pb2.ExplainRequest.FromString,
+                    response_serializer=tubelet_dot_v1_dot_video__classifier__pb2.ExplainResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -180,6 +198,33 @@ class VideoClassifier(object):
             '/tubelet.v1.VideoClassifier/ClassifyStreaming',
             tubelet_dot_v1_dot_video__classifier__pb2.ClassifyStreamingRequest.SerializeToString,
             tubelet_dot_v1_dot_video__classifier__pb2.ClassifyStreamingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/tubelet.v1.VideoClassifier/Explain',
+            tubelet_dot_v1_dot_video__classifier__pb2.ExplainRequest.SerializeToString,
+            tubelet_dot_v1_dot_video__classifier__pb2.ExplainResponse.FromString,
             options,
             channel_credentials,
             insecure,
