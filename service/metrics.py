@@ -54,8 +54,8 @@ class Metrics:
         )
         self.stage_seconds = histogram(
             "tubelet_stage_seconds",
-            "Wall time of one stage. queue, encode and classify are of one batch, explain is of one window, "
-            "the others are of one video.",
+            "Wall time of one stage. queue, encode and classify are of one batch, explain is of one window "
+            "with its waiting, the others are of one video.",
             ["stage", "model"],
             buckets=_SECONDS,
         )

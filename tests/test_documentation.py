@@ -269,7 +269,11 @@ def test_node_program_is_valid(tmp_path: Path) -> None:
 def test_service_page_names_classes_and_files_that_exist() -> None:
     page = PAGES["service/README.md"]
     source = "".join(path.read_text() for path in (ROOT / "service").rglob("*.py"))
-    classes = set(re.findall(r"`([A-Z]\w*[a-z]\w*)`", page)) - {"Classify", "ClassifyStreaming", "Explain"}  # RPCs
+    classes = set(re.findall(r"`([A-Z]\w*[a-z]\w*)`", page)) - {
+        "Classify",
+        "ClassifyStreaming",
+        "Explain",
+    }  # RPCs
     assert len(classes) > 10
     assert {name for name in classes if not re.search(rf"\bclass {name}\b", source)} == set()
     files = {text for text in re.findall(r"`((?:\w+/)+\w*(?:\.py)?)`", page) if not text.startswith("protos")}

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from time import monotonic, thread_time
 
-from tubelet.models.explain.explanation import Explanation
 from tubelet.models.repository.repository import ModelStore
 from tubelet.models.runtime.host_memory import keep_freed_memory
 from tubelet.models.runtime.precision import choose_dtype, precision_name
@@ -19,7 +18,8 @@ from tubelet.service.engine.batch_tuner import BatchTuning, largest_batch
 from tubelet.service.engine.daemon_threads import run_in_daemon_thread
 from tubelet.service.engine.embedding_cache import EmbeddingCache, Outcome, Unit
 from tubelet.service.engine.executor import Executor
-from tubelet.service.engine.explainer import Explainer, ExplainFlow, WindowToExplain
+from tubelet.service.engine.explain_session import ExplainSession
+from tubelet.service.engine.explainer import Explainer
 from tubelet.service.engine.model_loader import choose_devices, expand_cpu_cores, load_model
 from tubelet.service.engine.model_runner import CpuThreads, ModelRunner
 from tubelet.service.engine.scheduler import CpuContention
@@ -63,7 +63,7 @@ class Engine:
         contention = CpuContention(usable_cores(), on_cores)
         self._executor = Executor(metrics, map(str, self._devices), on_device_lost, contention)
         wait_for_turn = self._executor.wait_until_nothing_queued
-        self._explainer = Explainer(wait_for_turn, self._devices[0], metrics)
+        self._explainer = Explainer(wait_for_turn, self._devices[0])
         self._copies: dict[ServedModel, UnpackedCopy] = {}  # loaded once something is explained
         metrics.queued_explanations.set_function(lambda: self._explainer.queued)
         self._cache = _cache(config, metrics)
@@ -152,9 +152,16 @@ class Engine:
         """Return the copy of ``model`` that explanations need, and that its first use loads."""
         return self._copies[model]
 
-    async def explain(self, window: WindowToExplain, flow: ExplainFlow, costs: EngineCosts) -> Explanation:
-        """Explain a window of a video, whose windows have one ``flow``, while nothing waits for a device."""
-        return await self._explainer.explain(window, flow, costs)
+    def explain_session(
+        self,
+        model: ServedModel,
+        copy: VideoModel,
+        priority: Priority,
+        deadline: float | None,
+        costs: EngineCosts,
+    ) -> ExplainSession:
+        """Open a session for one video to explain, by the unpacked ``copy`` of ``model``."""
+        return ExplainSession(self._explainer, model, copy, priority, deadline, costs)
 
     def clear_cache(self) -> None:
         """Drop all cached embeddings."""

@@ -3,18 +3,23 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from tubelet.service.engine.embedding_cache import EmbeddingCache, Unit
-from tubelet.service.engine.executor import Executor
 from tubelet.service.engine.model_runner import Embedding, Logits, WindowInput, WindowOutput
 from tubelet.service.engine.served_model import ServedModel
 from tubelet.service.engine.stage_queue import EngineCosts, Item, StageQueue
 from tubelet.service.fair_queue import Flow
 from tubelet.service.types.request import Priority
 from tubelet.service.types.video import UnitFrames
+
+
+class Submits(Protocol):
+    """What computes items: an ``Executor``, or one that goes last."""
+
+    def submit(self, queue: StageQueue[Any, Any], flow: Flow[Any], item: Item[Any, Any]) -> None: ...
 
 
 class VideoSession:
@@ -26,7 +31,7 @@ class VideoSession:
 
     def __init__(
         self,
-        executor: Executor,
+        executor: Submits,
         model: ServedModel,
         cache: EmbeddingCache | None = None,
         priority: Priority = Priority.NORMAL,

@@ -17,7 +17,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 EngineStage = Literal["encode", "classify"]
-"""The stages that devices compute in batches."""
+"""The stages that devices compute."""
 
 _LAST_BATCH_WEIGHT = 0.2  # of the last batch, in the moving average of an item's cost
 
@@ -35,17 +35,13 @@ class EngineCosts:
     queue_s: float = 0.0  # the longest wait of one item
     encode_s: float = 0.0
     classify_s: float = 0.0
-    explain_s: float = 0.0
 
-    def add(self, stage: EngineStage | Literal["explain"], seconds: float) -> None:
+    def add(self, stage: EngineStage, seconds: float) -> None:
         """Add what a device took for an item in ``stage``."""
-        match stage:
-            case "encode":
-                self.encode_s += seconds
-            case "classify":
-                self.classify_s += seconds
-            case "explain":
-                self.explain_s += seconds
+        if stage == "encode":
+            self.encode_s += seconds
+        else:
+            self.classify_s += seconds
         self.meter.count_device_s(seconds)
 
 

@@ -5,14 +5,13 @@ from functools import partial
 from torch import Tensor
 
 from tubelet.models.explain.explanation import Explanation
-from tubelet.models.video_model import VideoModel
 from tubelet.service.config.config import Config
 from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.engine.engine import Engine
-from tubelet.service.engine.explainer import ExplainFlow, WindowToExplain
+from tubelet.service.engine.explain_session import ExplainSession
+from tubelet.service.engine.session import VideoSession
 from tubelet.service.engine.stage_queue import EngineCosts
 from tubelet.service.explanation_errors import NothingToExplain
-from tubelet.service.fair_queue import Flow
 from tubelet.service.ingest.ingest import Ingest, Video
 from tubelet.service.metrics import Metrics, RequestTimings
 from tubelet.service.pipeline.embeddings import check_embeddings
@@ -83,8 +82,10 @@ class Pipeline:
             with request.timings.client_wait():
                 await emit(event)
 
+        options, costs = request.options, request.costs
+        session = self._engine.session(request.model, options.priority, request.deadline, costs)
         with request.model.acquire(), request.timings.time("total"):
-            await self._run(video, request, segments, send)
+            await self._run(video, request, session, segments, send)
         return _answer(request, segments)
 
     async def explain(
@@ -92,7 +93,8 @@ class Pipeline:
     ) -> Classification:
         """Classify ``video``; ``emit`` gets its metadata, progress, and the maps of each segment.
 
-        Maps are computed while nothing else waits for a device. The first call loads a copy of the model.
+        All is computed while nothing else waits for a device, by a copy of the model, which the first call
+        loads.
 
         Raises:
             TubeletError: the video cannot be explained; the message is written for the client.
@@ -106,7 +108,10 @@ class Pipeline:
             with request.timings.explain_wait():
                 parts = check_questions(asked, spec, await copy.describe())
                 loaded = await copy.load()
-            explain = partial(self._explain_window, request, loaded, _flow(request))
+            session = self._engine.explain_session(
+                model, loaded, request.options.priority, request.deadline, request.costs
+            )
+            explain = partial(_explain, request.timings, session)
             frame_bytes = self._config.explain.frame_bytes
             explainer = SegmentExplainer(asked, spec.preprocessing, parts, segments, frame_bytes, explain)
 
@@ -115,7 +120,7 @@ class Pipeline:
                     with request.timings.client_wait():
                         await emit(found)
 
-            await self._run(video, request, segments, send, explainer.frames)
+            await self._run(video, request, session, segments, send, explainer.frames)
         if not explainer.has_found:
             raise NothingToExplain(
                 "no segment has a label to explain, since no score reaches score_threshold "
@@ -139,13 +144,13 @@ class Pipeline:
         self,
         video: Video,
         request: Request,
+        session: VideoSession,
         segments: SegmentAggregator,
         send: Emit,
         frames: KeptFrames | None = None,
     ) -> None:
         """Read, decode and classify ``video``; ``send`` gets the events of ``segments``."""
-        timings, options = request.timings, request.options
-        session = self._engine.session(request.model, options.priority, request.deadline, request.costs)
+        timings = request.timings
         async with (
             self._ingest.open(video, timings, request.meter) as file,
             WindowStream(file, request, session, self._decoders, self._config.decode, frames) as windows,
@@ -155,23 +160,13 @@ class Pipeline:
                 for event in segments.add(window):
                     await send(event)
 
-    async def _explain_window(
-        self,
-        request: Request,
-        model: VideoModel,
-        flow: ExplainFlow,
-        pixels: Tensor,
-        question: MapQuestion,
-    ) -> Explanation:
-        """Explain a window (S, t, H, W, C) uint8 by ``model``, the unpacked copy."""
-        window = WindowToExplain(model, request.model.spec, pixels, to_question(question))
-        with request.timings.explain_wait():
-            return await self._engine.explain(window, flow, request.costs)
 
-
-def _flow(request: Request) -> ExplainFlow:
-    """Return the flow of the windows of ``request`` that wait to be explained."""
-    return Flow(request.options.priority, request.deadline, identity=request.meter.identity)
+async def _explain(
+    timings: RequestTimings, session: ExplainSession, window: Tensor, question: MapQuestion
+) -> Explanation:
+    """Explain a window (S, t, H, W, C) uint8."""
+    with timings.explain_wait(), timings.time("explain"):
+        return await session.explain(window, to_question(question))
 
 
 def _answer(request: Request, segments: SegmentAggregator) -> Classification:
@@ -180,8 +175,6 @@ def _answer(request: Request, segments: SegmentAggregator) -> Classification:
     timings.add("queue", costs.queue_s)
     timings.add("encode", costs.encode_s)
     timings.add("classify", costs.classify_s)
-    if costs.explain_s:
-        timings.add("explain", costs.explain_s)
     answer = segments.classification(timings)
     timings.metrics.video_seconds.inc(answer.metadata.duration_s)
     return answer

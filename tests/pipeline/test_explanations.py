@@ -33,7 +33,7 @@ from tubelet.service.types.embeddings import EmbeddingLevel
 from tubelet.service.types.explanation import ExplainedVideo, ExplainEvent, ExplainOptions, SegmentMap
 from tubelet.service.types.plan import Plan, SamplingGrid
 from tubelet.service.types.request import Options, Sliding, Views, WholeVideo
-from tubelet.service.types.result import Classification, ignore_event
+from tubelet.service.types.result import Classification, Segment, ignore_event
 from tubelet.service.types.video import NS_PER_S, UnitFrames
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -77,6 +77,14 @@ async def explained(pipeline: LocalPipeline, options: Options, **asked: Any) -> 
 
 async def classified(pipeline: LocalPipeline, options: Options) -> Classification:
     return await pipeline.classify(chunks(), options, ignore_event)
+
+
+def assert_same(one: Segment, other: Segment) -> None:
+    """Compare segments of which one is of the copy in float32, the other of the served model."""
+    assert (one.start_ns, one.end_ns) == (other.start_ns, other.end_ns)
+    scores = {label.name: label.score for label in other.labels}
+    for label in one.labels[:1]:  # others may change places
+        assert label.score == pytest.approx(scores[label.name], abs=2e-2)
 
 
 def mean(maps: list[np.ndarray], stride: int, windows: list[int]) -> np.ndarray:
@@ -135,9 +143,9 @@ async def test_segments_and_labels_are_those_of_classify(pipeline: LocalPipeline
         options = Options(windowing=windowing)
         found = await explained(pipeline, options, method="rollout")
         answer = await classified(pipeline, options)
-        assert found.classification.segments == answer.segments
-        assert found.classification.labels == answer.labels
-        assert tuple(dict.fromkeys(each.segment for each in found.maps)) == answer.segments
+        assert found.classification.segments == tuple(dict.fromkeys(each.segment for each in found.maps))
+        for one, other in zip(found.classification.segments, answer.segments, strict=True):
+            assert_same(one, other)
 
 
 async def test_views_have_a_map_each_at_their_place_and_time(pipeline: LocalPipeline) -> None:
