@@ -8,7 +8,9 @@ import typer
 
 from tubelet.service.cli.errors import report_errors
 from tubelet.service.cli.options import ConfigFile, Json, ModelOption, ModelVersion, model_ref
+from tubelet.service.cli.runs.video_sources import STANDARD_INPUT
 from tubelet.service.config.config import load_config
+from tubelet.service.types.uri import is_uri
 
 if TYPE_CHECKING:
     from tubelet.service.types.explanation import ExplainMethod
@@ -57,13 +59,16 @@ def explain(
 ) -> None:
     """Explain what a model looked at in a video, in space and time.
 
-    Writes report.html (the video's page with maps over the picture), overlay.mp4, heads.png and maps.npz,
-    which replace files that tubelet wrote, and no others. Several methods, layers or heads take a run each:
-    the page lets you choose between them, and the first one is in overlay.mp4.
+    Writes report.html, the video's page with maps over the picture, and
+    overlay.mp4, heads.png and maps.npz. They replace files that tubelet wrote,
+    and no others. Several methods, layers or heads take a run each: the page
+    has a choice of them, and overlay.mp4 shows the first.
     """
     from tubelet.service.cli.explain.explain import explain_video
     from tubelet.service.cli.explain.questions import Asked
 
+    if video == STANDARD_INPUT or is_uri(video):
+        raise typer.BadParameter(f"VIDEO must be a file, since it is read several times; found {video!r}")
     asked = Asked(
         labels=_texts(label, "--label"),
         methods=_methods(method),

@@ -133,6 +133,11 @@ def test_questions_without_an_answer(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["-", "https://example.com/clip.mp4"])
+def test_what_is_no_file_is_refused(name: str) -> None:
+    assert f"VIDEO must be a file, since it is read several times; found '{name}'" in refused(explain(name))
+
+
 def test_what_is_no_video_is_refused(tmp_path: Path) -> None:
     sentence = refused(explain(tmp_path / "missing.mp4"))
     assert sentence == f"cannot read {tmp_path}/missing.mp4: No such file or directory"

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.videos import read_number, render, shared_clip
+from tests.support.videos import numbered_picture, read_number, render, shared_clip
 from tubelet.service.cli.pages.playable_video import (
     Encoding,
     NotPlayable,
@@ -17,6 +17,7 @@ from tubelet.service.cli.pages.playable_video import (
     playable_type,
 )
 from tubelet.service.config.config import DecodeConfig
+from tubelet.service.report.own_files import check_replaceable
 from tubelet.service.types.video import NS_PER_S, VideoMetadata
 
 _MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
@@ -96,6 +97,21 @@ async def test_other_files_are_converted_picture_by_picture(
     assert _probed(converted) == "h264,128,64,yuv420p"
     pictures = _pictures(converted, 128, 64)
     assert [read_number(picture) for picture in pictures] == list(range(30))
+
+
+async def test_each_picture_is_drawn_over_at_its_time(videos: PlayableVideos, tmp_path: Path) -> None:
+    grey = np.full((64, 128, 3), 90, np.uint8)
+    clip = render(tmp_path / "clip.mp4", 20, rate=10, draw=lambda _: grey)  # which browsers play as it is
+
+    def draw(picture: np.ndarray, time_ns: int) -> np.ndarray:
+        assert np.abs(picture.astype(int) - 90).max() < 4
+        return numbered_picture(time_ns * 10 // NS_PER_S, 128, 64)
+
+    video = await videos.drawn_over(str(clip), _ROOM_BYTES, draw)
+    drawn = tmp_path / "drawn.mp4"
+    drawn.write_bytes(video.content)
+    assert [read_number(picture) for picture in _pictures(drawn, 128, 64)] == list(range(20))
+    check_replaceable(drawn)  # it has the mark of tubelet's files
 
 
 async def test_a_turned_video_is_converted_upright(videos: PlayableVideos, tmp_path: Path) -> None:
