@@ -16,7 +16,10 @@ DECAYS = (0.03, 0.3, 3.0, 30.0)
 
 @dataclass(frozen=True, slots=True)
 class ProbeData:
-    """The vectors of windows, (W, E) by name, and of each window its label, its clip and its fold, (W,)."""
+    """The vectors of windows, (W, E) by name, and of each window its label, its clip and its fold, (W,).
+
+    Labels are classes, or (W, K) of 0 and 1 where a window has several.
+    """
 
     vectors: Mapping[str, Tensor] = field(repr=False)
     labels: Tensor

@@ -1,6 +1,7 @@
 """Linear probes: regularised logistic regression on the vectors of windows, from a frozen spatial stage.
 
-Alain and Bengio, arXiv 1610.01644. N windows, E width of a window's vector, K classes.
+Alain and Bengio, arXiv 1610.01644. N windows, E width of a window's vector, K classes. Labels are
+classes, (N,) int64, or independent of each other, (N, K) of 0 and 1 (multi-label).
 """
 
 from collections.abc import Iterator, Mapping
@@ -40,12 +41,27 @@ def class_weights(labels: Tensor, num_classes: int) -> Tensor:
     return torch.where(counts > 0, len(labels) / (present * counts.clamp(min=1)), 0)
 
 
+def window_weights(labels: Tensor, num_classes: int) -> Tensor:
+    """Return the weight of each window, (N,): classes weigh the same; of independent labels, windows do."""
+    if labels.ndim == 1:
+        return class_weights(labels, num_classes)[labels]
+    return torch.ones(len(labels), dtype=torch.float64)
+
+
+def window_errors(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the cross entropy of each window, (N,): of its class, or the mean over independent labels."""
+    if labels.ndim == 1:
+        return F.cross_entropy(logits, labels, reduction="none")
+    return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none").mean(dim=1)
+
+
 def fit_linear(vectors: Tensor, labels: Tensor, num_classes: int, decay: float) -> nn.Linear:
-    """Fit a linear probe: (N, E) float, (N,) int64 -> a layer (..., E) -> (..., K).
+    """Fit a linear probe: (N, E) float, and labels -> a layer (..., E) -> (..., K).
 
     It minimises the class-balanced cross entropy plus ``decay`` / 2 times the squared weights, over features
     of mean 0 and standard deviation 1. The layer takes the features as they are. The result does not depend
-    on chance.
+    on chance. The cross entropy of independent labels is their mean, not balanced, so that scores stay as
+    frequent as labels are.
     """
     vectors = vectors.double()
     mean, std = vectors.mean(dim=0), vectors.std(dim=0, correction=0)
@@ -57,15 +73,15 @@ def fit_linear(vectors: Tensor, labels: Tensor, num_classes: int, decay: float) 
     features = features @ basis
     weight = torch.zeros(num_classes, basis.shape[1], dtype=torch.float64, requires_grad=True)
     bias = torch.zeros(num_classes, dtype=torch.float64, requires_grad=True)
-    balance = class_weights(labels, num_classes)
+    balance = window_weights(labels, num_classes)
     optimiser = torch.optim.LBFGS(
         [weight, bias], max_iter=_LBFGS_STEPS, tolerance_grad=1e-7, line_search_fn="strong_wolfe"
     )
 
     def loss() -> Tensor:
         optimiser.zero_grad()
-        errors = F.cross_entropy(F.linear(features, weight, bias), labels, reduction="none")
-        total = (balance[labels] * errors).mean() + decay / 2 * weight.square().sum()
+        errors = window_errors(F.linear(features, weight, bias), labels)
+        total = (balance * errors).mean() + decay / 2 * weight.square().sum()
         total.backward()
         return total
 
@@ -101,14 +117,14 @@ def choose_linear(
 
     ``folds`` (N,) int64 numbers the part of each window; windows of one scene must be in one part.
     """
-    balance = class_weights(labels, num_classes)[labels]
+    balance = window_weights(labels, num_classes)
     known = in_other_folds(labels, folds)
     choices = []
     for name, features in vectors.items():
         for decay in decays:
             logits = held_out_logits(features, labels, num_classes, folds, decay)
             temperature = fit_temperature(logits[known], labels[known]) if known.any() else 1.0
-            errors = F.cross_entropy(logits / temperature, labels, reduction="none")
+            errors = window_errors(logits / temperature, labels)
             loss = (balance * errors)[known].sum().item() / len(labels)
             choices.append(Choice(name, decay, temperature, loss, logits))
     return min(choices, key=lambda each: each.loss)
@@ -117,8 +133,11 @@ def choose_linear(
 def in_other_folds(labels: Tensor, folds: Tensor) -> Tensor:
     """Return whether the label of each window is in another fold, too: (N,), (N,) -> (N,) bool.
 
-    Where it is not, no probe that is trained without the window's fold can know it.
+    Where it is not, no probe that is trained without the window's fold can know it. Of windows with
+    independent labels, all count.
     """
+    if labels.ndim == 2:
+        return torch.ones(len(labels), dtype=torch.bool)
     first = torch.full((int(labels.max()) + 1,), -1, dtype=torch.int64).scatter_(0, labels, folds)
     differs = torch.zeros(len(first), dtype=torch.bool)
     differs[labels[folds != first[labels]]] = True

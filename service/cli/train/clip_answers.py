@@ -20,10 +20,13 @@ CLIPS = "clips.jsonl"
 """The file of a model's folder that has a line for each clip that the model was trained or tested on."""
 
 
-def clip_outcomes(logits: Tensor, clips: Tensor, labels: Sequence[str], survey: Survey) -> list[Outcome]:
+def clip_outcomes(
+    logits: Tensor, clips: Tensor, labels: Sequence[str], survey: Survey, *, is_multilabel: bool = False
+) -> list[Outcome]:
     """Return the outcome of each clip from the logits of its windows: (W, K), (W,) -> C outcomes."""
     means, numbers = mean_by_clip(logits, clips)
-    best = means.softmax(dim=1).topk(min(TOP_K, len(labels)), dim=1)
+    scores = means.sigmoid() if is_multilabel else means.softmax(dim=1)
+    best = scores.topk(min(TOP_K, len(labels)), dim=1)
     outcomes = []
     for number, scores, indices in zip(
         numbers.tolist(), best.values.tolist(), best.indices.tolist(), strict=True
@@ -56,7 +59,13 @@ def clip_lines(checked: Checked, trained: Trained) -> str:
 
 def _outcomes(answers: Answers, checked: Checked, trained: Trained) -> list[Outcome]:
     """Return the outcomes of answers, with the temperature."""
-    return clip_outcomes(answers.calibrated, answers.clips, trained.labels, checked.survey)
+    return clip_outcomes(
+        answers.calibrated,
+        answers.clips,
+        trained.labels,
+        checked.survey,
+        is_multilabel=answers.labels.ndim == 2,
+    )
 
 
 def _clip_line(clip: Clip, digest: str, scene: int) -> dict[str, object]:

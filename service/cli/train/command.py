@@ -69,6 +69,15 @@ def train(
             help="Length of a window; default: the clips' median length, within the limits of the model.",
         ),
     ] = None,
+    precision: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01,
+            max=1,
+            metavar="P",
+            help="Find the score from which on each label is right this often, such as 0.9.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -116,6 +125,7 @@ def train(
             mirroring=mirror,
             out=out,
             resume=resume,
+            precision=precision,
         )
         if compare is None:
             train_model(request, load_config(config), as_json=as_json)

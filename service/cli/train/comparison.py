@@ -95,6 +95,8 @@ def compare_trainings(request: Request, ways: Sequence[Way], config: Config, *, 
     if request.out is not None:
         check_paths([request.out / COMPARISON])
     clips = tuple(clip for clip in read_clips(request.data) if not clip.is_test)
+    if any(clip.is_multilabel for clip in clips):
+        raise InvalidDataset(f"{request.data} has several labels of a clip, divided by ';': no --compare")
     requests = [_request_of(way, request) for way in ways]
     bases = [choose_base(own, config) for own in requests]
     checked = check_data(clips, config)

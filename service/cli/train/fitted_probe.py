@@ -79,7 +79,7 @@ def _data(
     """Return the vectors of the windows of the training clips, or of those of the test split."""
     chosen = [number for number, clip in clips.items() if clip.is_test == is_test]
     count = min(FOLDS, len(set(scenes[chosen].tolist())))
-    folds = scene_folds(scenes[chosen].tolist(), [clips[each].label for each in chosen], count)
+    folds = scene_folds(scenes[chosen].tolist(), [clips[each].labels for each in chosen], count)
     windows = next(iter(vectors.values()))
     repeats = torch.tensor([len(windows[number]) for number in chosen], dtype=torch.int64)
 
@@ -91,11 +91,18 @@ def _data(
             name: torch.cat([each[number] for number in chosen]) if chosen else torch.zeros(0, 1)
             for name, each in vectors.items()
         },
-        of_windows([labels.index(clips[number].label) for number in chosen]),
+        _labels([clips[number] for number in chosen], labels).repeat_interleave(repeats, dim=0),
         of_windows(chosen),
         of_windows(folds.tolist()),
         len(labels),
     )
+
+
+def _labels(clips: Sequence[Clip], labels: Sequence[str]) -> Tensor:
+    """Return the class of each clip, (C,), or whether it has each label, (C, K), in a multi-label list."""
+    if not any(clip.is_multilabel for clip in clips):
+        return torch.tensor([labels.index(clip.label) for clip in clips], dtype=torch.int64)
+    return torch.tensor([[float(label in clip.labels) for label in labels] for clip in clips])
 
 
 @torch.inference_mode()

@@ -1,11 +1,13 @@
 """What training a head alone says: as text, as JSON, and on its card."""
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tubelet.service.cli.train.head_folder import LABELS, WEIGHTS
+from tubelet.service.cli.train.multilabel_figures import MultilabelFigures
 from tubelet.service.cli.train.probe_report import Figures, count_labels, figure_lines
+from tubelet.service.cli.train.thresholds import Threshold, threshold_lines
 from tubelet.service.cli.train.vector_level import HeadAlone
 
 _USE = {
@@ -15,62 +17,74 @@ _USE = {
 }
 
 
-def head_lines(made: HeadAlone, figures: Figures, test: Figures | None, folder: Path) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class HeadReport:
+    """What a head alone is worth, with thresholds for ``precision`` if they are asked for."""
+
+    figures: Figures | MultilabelFigures
+    test: Figures | MultilabelFigures | None
+    thresholds: dict[str, Threshold | None]
+    precision: float | None
+
+
+def head_lines(made: HeadAlone, report: HeadReport, folder: Path) -> list[str]:
     """Return the report as lines of text."""
-    probe = made.probe
     return [
-        *_count_lines(made),
-        *figure_lines(probe.recipe, probe.temperature, figures, test),
+        *_lines(made, report),
         f"wrote {WEIGHTS} and {LABELS} to {folder}",
-        f"  logits = x @ weight.T + bias, x: {_USE[probe.vectors]}",
+        f"  logits = x @ weight.T + bias, x: {_USE[made.probe.vectors]}",
     ]
 
 
-def head_card(title: str, made: HeadAlone, figures: Figures, test: Figures | None) -> str:
+def head_card(title: str, made: HeadAlone, report: HeadReport) -> str:
     """Return the text of CARD.md."""
-    probe = made.probe
+    scores = "sigmoid" if made.probe.held_out.labels.ndim == 2 else "softmax"
     lines = [
         f"# {title}",
         "",
         f"A head without a model: {made.why}.",
         f"{WEIGHTS} has weight (K, E) and bias (K), {LABELS} the K labels.",
         "",
-        f"    logits = x @ weight.T + bias    # x: {_USE[probe.vectors]}",
-        "    scores = softmax(logits)        # the temperature is part of the weights",
+        f"    logits = x @ weight.T + bias    # x: {_USE[made.probe.vectors]}",
+        f"    scores = {scores}(logits)        # the temperature is part of the weights",
         "",
         "## Data and figures",
         "",
-        *(
-            f"- {line.strip()}"
-            for line in (*_count_lines(made), *figure_lines(probe.recipe, probe.temperature, figures, test))
-        ),
+        *(f"- {line.strip()}" for line in _lines(made, report)),
         *(f"- Note: {finding.sentence}" for finding in made.checked.findings),
     ]
     return "\n".join(lines) + "\n"
 
 
-def head_json(made: HeadAlone, figures: Figures, test: Figures | None, folder: Path) -> dict[str, Any]:
+def head_json(made: HeadAlone, report: HeadReport, folder: Path) -> dict[str, Any]:
     """Return the object that ``--json`` prints."""
-    probe, recipe = made.probe, asdict(made.probe.recipe)
+    recipe = asdict(made.probe.recipe)
     return (
-        recipe.pop("details")
+        {"model": None, "why": made.why, "folder": str(folder)}
+        | recipe.pop("details")
         | recipe
         | {
-            "model": None,
-            "why": made.why,
-            "folder": str(folder),
-            "labels": count_labels([clip.label for clip in made.checked.survey.clips]),
+            "labels": _counts(made),
+            "clips": len(made.checked.survey.clips),
             "scenes": len(set(made.checked.scenes.tolist())),
             "findings": [asdict(finding) for finding in made.checked.findings],
-            "temperature": probe.temperature,
-            "figures": asdict(figures),
-            "test": None if test is None else asdict(test),
+            "temperature": made.probe.temperature,
         }
+        | asdict(report)
     )
 
 
-def _count_lines(made: HeadAlone) -> list[str]:
-    """Return the lines on the labels and scenes."""
-    counts = count_labels([clip.label for clip in made.checked.survey.clips])
-    total = f"{sum(counts.values())} clips: " + ", ".join(f"{name} {count}" for name, count in counts.items())
-    return [total, f"{len(set(made.checked.scenes.tolist()))} scenes"]
+def _lines(made: HeadAlone, report: HeadReport) -> list[str]:
+    """Return the lines on data and figures."""
+    probe, counts = made.probe, ", ".join(f"{name} {count}" for name, count in _counts(made).items())
+    return [
+        f"{len(made.checked.survey.clips)} clips: {counts}",
+        f"{len(set(made.checked.scenes.tolist()))} scenes",
+        *figure_lines(probe.recipe, probe.temperature, report.figures, report.test),
+        *threshold_lines(report.thresholds, report.precision or 1),
+    ]
+
+
+def _counts(made: HeadAlone) -> dict[str, int]:
+    """Return the number of clips of each label."""
+    return count_labels([label for clip in made.checked.survey.clips for label in clip.labels])

@@ -1,30 +1,29 @@
 """The report of a trained model, made of what the checks found and what a level hands over."""
 
-from tubelet.models.spec import Accuracy
+from dataclasses import replace
+
+from tubelet.models.spec import Accuracy, ModelSpec
 from tubelet.service.cli.train.base import base_text
+from tubelet.service.cli.train.multilabel_figures import MultilabelFigures, measure_labels
 from tubelet.service.cli.train.new_model import Answers, Request, Trained, new_spec
 from tubelet.service.cli.train.page import PAGE
 from tubelet.service.cli.train.prepare import Prepared
-from tubelet.service.cli.train.probe_report import Figures, Report, count_labels, measure
+from tubelet.service.cli.train.probe_report import Figures, Report, count_labels, measure_classes
+from tubelet.service.cli.train.thresholds import Threshold, find_thresholds
 from tubelet.service.config.config import Config
 
 
 def make_report(request: Request, config: Config, prepared: Prepared, trained: Trained) -> Report:
     """Measure a trained model on the scenes that it does not know, and gather all that is said of it."""
     base, checked = prepared.base, prepared.checked
-    figures = figures_of(trained.held_out, trained.labels)
-    low, high = figures.interval
-    accuracy = Accuracy(
-        f"{request.data.name}, {trained.recipe.measured_on}",
-        round(figures.accuracy, 4),
-        f"{figures.clips} clips, 95 % interval {low:.3f} to {high:.3f}",
-    )
+    figures, clips = figures_of(trained.held_out, trained.labels), checked.survey.clips
+    has_page = checked.background is not None and isinstance(figures, Figures)
     return Report(
-        spec=new_spec(request, base, trained.labels, prepared.sampling, trained.dims, accuracy),
+        spec=_spec(request, prepared, trained, figures),
         folder=str(request.folder(config)),
-        page=str((request.out or request.folder(config)) / PAGE) if checked.background else "",
+        page=str((request.out or request.folder(config)) / PAGE) if has_page else "",
         base=base_text(base),
-        labels=count_labels([checked.survey.clips[number].label for number in trained.used]),
+        labels=count_labels([label for number in trained.used for label in clips[number].labels]),
         left_out=checked.survey.left_out,
         scenes=len(set(checked.scenes[list(trained.used)].tolist())),
         findings=checked.findings,
@@ -34,9 +33,34 @@ def make_report(request: Request, config: Config, prepared: Prepared, trained: T
         temperature=trained.temperature,
         figures=figures,
         test=None if trained.test is None else figures_of(trained.test, trained.labels),
+        clips=len(trained.used),
+        thresholds=thresholds_of(request, trained.held_out, trained.labels),
+        precision=request.precision,
     )
 
 
-def figures_of(answers: Answers, labels: tuple[str, ...]) -> Figures:
+def _spec(
+    request: Request, prepared: Prepared, trained: Trained, figures: Figures | MultilabelFigures
+) -> ModelSpec:
+    """Return the specification of the model; that of independent labels has no accuracy."""
+    if isinstance(figures, MultilabelFigures):
+        spec = new_spec(request, prepared.base, trained.labels, prepared.sampling, trained.dims)
+        return replace(spec, activation="sigmoid")
+    low, high = figures.interval
+    accuracy = Accuracy(
+        f"{request.data.name}, {trained.recipe.measured_on}",
+        round(figures.accuracy, 4),
+        f"{figures.clips} clips, 95 % interval {low:.3f} to {high:.3f}",
+    )
+    return new_spec(request, prepared.base, trained.labels, prepared.sampling, trained.dims, accuracy)
+
+
+def thresholds_of(request: Request, answers: Answers, labels: tuple[str, ...]) -> dict[str, Threshold | None]:
+    """Return the thresholds of labels, if a precision is asked for."""
+    return {} if request.precision is None else find_thresholds(answers, labels, request.precision)
+
+
+def figures_of(answers: Answers, labels: tuple[str, ...]) -> Figures | MultilabelFigures:
     """Measure a model's answers."""
+    measure = measure_classes if answers.labels.ndim == 1 else measure_labels
     return measure(answers.calibrated, answers.fitted, answers.labels, answers.clips, labels)

@@ -54,6 +54,7 @@ class Request:
     resume: bool = False
     family: str = ""
     variant: str = ""
+    precision: float | None = None  # of the thresholds to find
 
     def folder(self, config: Config) -> Path:
         """Return the folder of the new model."""

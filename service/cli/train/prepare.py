@@ -70,7 +70,7 @@ def prepare(request: Request, config: Config) -> Prepared:
     base = choose_base(request, config)
     check_name(request, base, clips, request.folder(config))
     checked = check_data(clips, config)
-    if request.out is not None:
+    if request.out is not None and not clips[0].is_multilabel:
         save_page(request.out / PAGE, checks_page(f"{request.name} {request.version}", request.data, checked))
     usable_labels(checked.survey.clips, checked.scenes)
     return Prepared(base, checked, window_sampling(base, checked.survey.lengths_s, request.window_s))
@@ -185,9 +185,11 @@ def check_name(request: Request, base: Base, clips: Sequence[Clip], folder: Path
         InvalidDataset: all clips have one label.
     """
     labels = tuple(sort_labels(label for clip in clips for label in clip.labels))
-    if clips[0].is_multilabel:
-        raise InvalidDataset(f"{request.data} has several labels of a clip, divided by ';': one is wanted")
-    if len(labels) < 2:
+    if clips[0].is_multilabel and request.level != "probe":
+        raise InvalidDataset(
+            f"{request.data} has several labels of a clip, divided by ';', which --level probe trains alone"
+        )
+    if len(labels) < 2 and not clips[0].is_multilabel:
         raise InvalidDataset(f"all clips have the label {clips[0].label!r}: at least two labels are needed")
     if request.name in {spec.name for spec in ModelStore(ZOO).specs()}:
         raise CannotTrain(f"{request.name} is the name of an embedded model: choose another name")

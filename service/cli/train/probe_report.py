@@ -5,7 +5,7 @@ W windows, C clips, K classes.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,9 @@ from tubelet.models.spec import ModelSpec
 from tubelet.models.training.probe_fit import mean_by_clip
 from tubelet.service.cli.evaluation.measures import Interval, calibration, wilson_interval
 from tubelet.service.cli.train.data_checks import Finding
+from tubelet.service.cli.train.multilabel_figures import MultilabelFigures, clip_scores, multilabel_lines
 from tubelet.service.cli.train.new_model import Recipe
+from tubelet.service.cli.train.thresholds import Threshold, threshold_lines
 
 _MAX_LISTED = 8  # findings of the data, as text; JSON has all
 
@@ -61,11 +63,14 @@ class Report:
     background_together: float | None
     recipe: Recipe
     temperature: float
-    figures: Figures
-    test: Figures | None
+    figures: Figures | MultilabelFigures
+    test: Figures | MultilabelFigures | None
+    clips: int
+    thresholds: dict[str, Threshold | None] = field(default_factory=dict)  # for ``precision``
+    precision: float | None = None
 
 
-def measure(
+def measure_classes(
     calibrated: Tensor, fitted: Tensor, labels: Tensor, clips: Tensor, names: Sequence[str]
 ) -> Figures:
     """Compute the figures of logits, (W, K), with and without temperature, for labels and clips, (W,)."""
@@ -93,7 +98,10 @@ def measure(
 
 
 def clip_ece(logits: Tensor, labels: Tensor, clips: Tensor) -> float:
-    """Return the calibration error of clips: (W, K), (W,), (W,) -> a number."""
+    """Return the calibration error of clips: (W, K), labels (W,) or (W, K), (W,) -> a number."""
+    if labels.ndim == 2:
+        scores, has = clip_scores(logits, labels, clips)
+        return calibration(scores.ravel(), has.ravel()).ece
     of_clip = {int(clip): int(label) for clip, label in zip(clips, labels, strict=True)}
     means, numbers = mean_by_clip(logits, clips)
     return calibration(*_scores(means, np.array([of_clip[int(number)] for number in numbers]))).ece
@@ -119,6 +127,7 @@ def report_lines(report: Report) -> list[str]:
         f"a window: {report.spec.sampling.window_s:g} s, {report.spec.sampling.frames_per_window} frames; "
         f"base: {report.base}",
         *figure_lines(report.recipe, report.temperature, report.figures, report.test),
+        *threshold_lines(report.thresholds, report.precision or 1),
         f"wrote {report.spec.name} {report.spec.version} to {report.folder}",
         *([f"the page is {report.page}"] if report.page else []),
         f"  tubelet classify clip.mp4 --model {report.spec.name}",
@@ -126,17 +135,31 @@ def report_lines(report: Report) -> list[str]:
     ]
 
 
-def figure_lines(recipe: Recipe, temperature: float, figures: Figures, test: Figures | None) -> list[str]:
+def figure_lines(
+    recipe: Recipe,
+    temperature: float,
+    figures: Figures | MultilabelFigures,
+    test: Figures | MultilabelFigures | None,
+) -> list[str]:
     """Return the lines on what was trained, and what it is worth."""
     return [
         f"{recipe.level}: {recipe.head}, temperature {temperature:.3g}",
         *(f"note: {warning}" for warning in recipe.warnings),
-        f"on {recipe.measured_on}: {_accuracy(figures)}",
+        *_measured_lines(figures, recipe.measured_on),
+        *([] if test is None else _measured_lines(test, "the test split")),
+    ]
+
+
+def _measured_lines(figures: Figures | MultilabelFigures, measured_on: str) -> list[str]:
+    """Return the lines on what a model is worth."""
+    if isinstance(figures, MultilabelFigures):
+        return multilabel_lines(figures, measured_on)
+    return [
+        f"on {measured_on}: {_accuracy(figures)}",
         *(f"  {name}: {_share(recall)}" for name, recall in figures.recalls.items()),
         f"calibration error of clips {figures.ece:.3f} ({_span(figures.ece_interval)}), "
         f"{figures.ece_before:.3f} before; of windows {figures.window_ece:.3f}, "
         f"{figures.window_ece_before:.3f} before",
-        *([f"on the test split: {_accuracy(test)}"] if test else []),
     ]
 
 
@@ -152,7 +175,7 @@ def check_lines(left_out: Mapping[str, str], findings: Sequence[Finding]) -> lis
 def _count_lines(report: Report) -> list[str]:
     """Return the lines on the labels and scenes."""
     counts = ", ".join(f"{name} {count}" for name, count in report.labels.items())
-    total = sum(report.labels.values())
+    total = report.clips
     frequent = f"the most frequent label {max(report.labels.values()) / total:.2f}"
     if report.background_apart is None:
         return [f"{total} clips: {counts}", f"{report.scenes} scenes; {frequent}"]
@@ -180,13 +203,10 @@ def model_card(report: Report) -> str:
         "",
         "## Data and figures",
         "",
-        *(
-            f"- {line}" if not line.startswith("  ") else f"  - {line.strip()}"
-            for line in (*_count_lines(report), *check_lines(report.left_out, report.findings))
-        ),
-        f"- On {report.recipe.measured_on}: {_accuracy(report.figures)}",
-        *(f"  - {name}: {_share(recall)}" for name, recall in report.figures.recalls.items()),
-        *([f"- On the test split: {_accuracy(report.test)}"] if report.test else []),
+        *map(_item, (*_count_lines(report), *check_lines(report.left_out, report.findings))),
+        *map(_item, _measured_lines(report.figures, report.recipe.measured_on)),
+        *([] if report.test is None else map(_item, _measured_lines(report.test, "the test split"))),
+        *map(_item, threshold_lines(report.thresholds, report.precision or 1)),
         "",
         "## Limits",
         "",
@@ -194,6 +214,11 @@ def model_card(report: Report) -> str:
         "may count as two scenes. Intervals take clips as independent; clips of one scene are not.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _item(line: str) -> str:
+    """Return a line of text as an item of a list, or of a list in it if it is indented."""
+    return f"  - {line.strip()}" if line.startswith("  ") else f"- {line}"
 
 
 def count_labels(labels: Sequence[str]) -> dict[str, int]:

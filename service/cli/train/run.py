@@ -71,9 +71,10 @@ def train_level(prepared: Prepared, run: Run | None, config: Config) -> Trained:
 def _store(request: Request, folder: Path, prepared: Prepared, trained: Trained, report: Report) -> None:
     """Write the page and the model's folder."""
     texts = {CLIPS: clip_lines(prepared.checked, trained)}
-    page = training_page(request.data, prepared.checked, trained, report)
-    if request.out is None:
-        texts[PAGE] = page
-    else:
-        save_page(request.out / PAGE, page)
+    if report.page:
+        page = training_page(request.data, prepared.checked, trained, report)
+        if request.out is None:
+            texts[PAGE] = page
+        else:
+            save_page(request.out / PAGE, page)
     store_model(folder, report.spec, trained.dims, trained.model, model_card(report), texts)

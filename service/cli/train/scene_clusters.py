@@ -51,15 +51,19 @@ def find_scenes(pictures: NDArray[np.float32], groups: Sequence[str]) -> NDArray
     return np.array([numbers.setdefault(root(clip), len(numbers)) for clip in range(len(groups))])
 
 
-def scene_folds(scenes: Sequence[int], labels: Sequence[str], count: int) -> NDArray[np.int64]:
+def scene_folds(
+    scenes: Sequence[int], labels: Sequence[str] | Sequence[tuple[str, ...]], count: int
+) -> NDArray[np.int64]:
     """Number the fold of each clip, 0 to ``count`` - 1, so that each scene is in one fold: -> (N,).
 
-    Each fold gets about as many clips of each label. The result depends on the clips and their order alone.
+    A clip has one label, or any number of them; none counts as a label, too. Each fold gets
+    about as many clips of each label. The result depends on the clips and their order alone.
     """
-    names = sorted(set(labels))
+    several = [(each,) if isinstance(each, str) else each or ("",) for each in labels]
+    names = sorted({label for each in several for label in each})
     clips_of: defaultdict[int, Counter[str]] = defaultdict(Counter)
-    for scene, label in zip(scenes, labels, strict=True):
-        clips_of[scene][label] += 1
+    for scene, each in zip(scenes, several, strict=True):
+        clips_of[scene].update(each)
     totals = np.zeros((count, len(names)))
     fold_of: dict[int, int] = {}
     for scene, counts in sorted(clips_of.items(), key=lambda item: -item[1].total()):

@@ -68,8 +68,6 @@ def train_on_vectors(
             "leave out --from, --window and --level"
         )
     table = read_vectors(request.data)
-    if table.clips[0].is_multilabel:
-        raise InvalidDataset(f"{request.data} has several labels of a clip, divided by ';': one is wanted")
     checked = _checked(table)
     for line in check_lines({}, checked.findings):
         notes.print(printable(line))

@@ -6,8 +6,8 @@ from typing import Any
 
 from tubelet.service.cli.train.clip_answers import CLIPS, clip_lines
 from tubelet.service.cli.train.head_folder import write_head
-from tubelet.service.cli.train.head_report import head_card, head_json, head_lines
-from tubelet.service.cli.train.made_report import figures_of, make_report
+from tubelet.service.cli.train.head_report import HeadReport, head_card, head_json, head_lines
+from tubelet.service.cli.train.made_report import figures_of, make_report, thresholds_of
 from tubelet.service.cli.train.new_model import Request, store_model
 from tubelet.service.cli.train.probe_report import model_card, report_json, report_lines
 from tubelet.service.cli.train.vector_level import HeadAlone, train_on_vectors
@@ -39,8 +39,12 @@ def train_vectors(request: Request, config: Config, *, as_json: bool) -> None:
 def _write_head(request: Request, made: HeadAlone, folder: Path) -> tuple[list[str], dict[str, Any]]:
     """Write the folder of a head alone; return the report as text and as JSON."""
     probe = made.probe
-    figures = figures_of(probe.held_out, made.labels)
-    test = None if probe.test is None else figures_of(probe.test, made.labels)
-    card = head_card(f"{request.name} {request.version}", made, figures, test)
+    report = HeadReport(
+        figures=figures_of(probe.held_out, made.labels),
+        test=None if probe.test is None else figures_of(probe.test, made.labels),
+        thresholds=thresholds_of(request, probe.held_out, made.labels),
+        precision=request.precision,
+    )
+    card = head_card(f"{request.name} {request.version}", made, report)
     write_head(folder, probe.layer, probe.temperature, made.labels, card)
-    return head_lines(made, figures, test, folder), head_json(made, figures, test, folder)
+    return head_lines(made, report, folder), head_json(made, report, folder)

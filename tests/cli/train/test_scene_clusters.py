@@ -73,3 +73,10 @@ def test_a_background_that_tells_labels_is_seen(rooms_tell_labels: bool, wanted:
 
 def test_without_another_scene_nothing_is_right() -> None:
     assert background_accuracy(np.stack([filmed(0), filmed(0)]), ["a", "a"], [0, 0]) == 0
+
+
+def test_clips_with_several_labels_and_with_none_are_spread_over_folds() -> None:
+    labels = [("a", "b"), ("a",), (), ()] * 4
+    folds = scene_folds(range(16), labels, 4)
+    for wanted in ((), ("a",), ("a", "b")):
+        assert set(folds[[each == wanted for each in labels]].tolist()) == {0, 1, 2, 3}

@@ -139,7 +139,6 @@ def test_labels_by_row_make_parts_and_folders_make_labels(tmp_path: Path) -> Non
         ({"split": ["holdout"] * 48}, "clip 0: split must be one of train, val, validation, test"),
         ({"split": ["train", "test"] * 24}, "clip 0 has rows of several groups or splits"),
         ({"group": ["g"] * 48}, "the clips show 1 scene; at least 3 are needed"),
-        ({"label": ["a;b", *"a" * 47]}, "has several labels of a clip"),
         ({"label": ["", *"a" * 47]}, "clip 0.* has no label"),
     ],
 )

@@ -1,0 +1,135 @@
+"""What a model of independent labels is worth on clips that it does not know: mAP, F1 and calibration.
+
+W windows, C clips, K labels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from tubelet.models.training.probe_fit import mean_by_clip
+from tubelet.service.cli.evaluation.measures import (
+    LEVEL,
+    RESAMPLES,
+    Interval,
+    average_precision,
+    calibration,
+)
+
+_HALF = 0.5  # from this score on, a clip is said to have a label
+
+
+@dataclass(frozen=True, slots=True)
+class MultilabelFigures:
+    """Mean average precision over labels, F1 at a score of 0.5, and the calibration error of all scores.
+
+    Labels that no clip has, or all have, have no average precision and no F1: None. ``f1`` is over all scores
+    (micro). The calibration error compares each score with whether the clip has that label.
+    """
+
+    clips: int
+    mean_average_precision: float
+    interval: Interval
+    average_precisions: dict[str, float | None]
+    f1: float
+    f1s: dict[str, float | None]
+    ece: float
+    ece_interval: Interval
+    ece_before: float  # without the temperature
+    window_ece: float
+    window_ece_before: float
+
+
+def measure_labels(
+    calibrated: Tensor, fitted: Tensor, labels: Tensor, clips: Tensor, names: Sequence[str]
+) -> MultilabelFigures:
+    """Compute the figures of logits, (W, K), with and without temperature; labels (W, K), clips (W,)."""
+    scores, truth = clip_scores(calibrated, labels, clips)
+    before, _ = clip_scores(fitted, labels, clips)
+    told = _told(truth)
+    precisions = {
+        name: average_precision(scores[:, number], truth[:, number]) if told[number] else None
+        for number, name in enumerate(names)
+    }
+    f1s = {
+        name: _f1(scores[:, number], truth[:, number]) if told[number] else None
+        for number, name in enumerate(names)
+    }
+    known = [each for each in precisions.values() if each is not None]
+    measured = calibration(scores.ravel(), truth.ravel())
+    windows = labels.numpy().astype(bool).ravel()
+    return MultilabelFigures(
+        clips=len(truth),
+        mean_average_precision=float(np.mean(known)) if known else 0.0,
+        interval=_mean_ap_interval(scores, truth),
+        average_precisions=precisions,
+        f1=_f1(scores.ravel(), truth.ravel()),
+        f1s=f1s,
+        ece=measured.ece,
+        ece_interval=measured.ece_interval,
+        ece_before=calibration(before.ravel(), truth.ravel()).ece,
+        window_ece=calibration(_sigmoid(calibrated).ravel(), windows).ece,
+        window_ece_before=calibration(_sigmoid(fitted).ravel(), windows).ece,
+    )
+
+
+def clip_scores(logits: Tensor, labels: Tensor, clips: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Return the scores of each clip's labels, and whether it has them: (W, K), (W, K), (W,) -> (C, K)."""
+    means, _ = mean_by_clip(logits, clips)
+    truth, _ = mean_by_clip(labels.float(), clips)  # all windows of a clip have its labels
+    return _sigmoid(means), truth.numpy() > _HALF
+
+
+def multilabel_lines(figures: MultilabelFigures, measured_on: str) -> list[str]:
+    """Return the lines of text on the figures."""
+    low, high = figures.interval
+    precisions = figures.average_precisions.items()
+    return [
+        f"on {measured_on}: mean average precision {figures.mean_average_precision:.3f} ({low:.3f} to "
+        f"{high:.3f}, 95 %), F1 {figures.f1:.3f} at a score of 0.5, {figures.clips} clips",
+        *(f"  {name}: {_pair(precision, figures.f1s[name])}" for name, precision in precisions),
+        f"calibration error of clips {figures.ece:.3f} ({figures.ece_interval[0]:.3f} to "
+        f"{figures.ece_interval[1]:.3f}), {figures.ece_before:.3f} before; of windows "
+        f"{figures.window_ece:.3f}, {figures.window_ece_before:.3f} before",
+    ]
+
+
+def _pair(precision: float | None, f1: float | None) -> str:
+    """Format the figures of one label."""
+    if precision is None or f1 is None:
+        return "no figure: no clip has it, or all have"
+    return f"average precision {precision:.3f}, F1 {f1:.3f}"
+
+
+def _sigmoid(logits: Tensor) -> np.ndarray:
+    """Return the scores of logits."""
+    return logits.double().sigmoid().numpy()
+
+
+def _told(truth: np.ndarray) -> np.ndarray:
+    """Return whether some clips have each label and others do not: (C, K) -> (K,) bool."""
+    return np.asarray(truth.any(axis=0) & ~truth.all(axis=0))
+
+
+def _f1(scores: np.ndarray, truth: np.ndarray) -> float:
+    """Return the harmonic mean of precision and recall at a score of 0.5; 0 where nothing is found."""
+    said = scores >= _HALF
+    total = said.sum() + truth.sum()
+    return float(2 * (said & truth).sum() / total) if total else 0.0
+
+
+def _mean_ap_interval(scores: np.ndarray, truth: np.ndarray) -> Interval:
+    """Return the percentile bootstrap interval of the mean average precision, over clips."""
+    random, found = np.random.default_rng(0), []
+    for _ in range(RESAMPLES):
+        chosen = random.integers(0, len(truth), len(truth))
+        part, has = scores[chosen], truth[chosen]
+        told = np.flatnonzero(_told(has))
+        if len(told):
+            found.append(np.mean([average_precision(part[:, each], has[:, each]) for each in told]))
+    if not found:
+        return 0.0, 1.0
+    low, high = np.quantile(found, (0.5 - LEVEL / 2, 0.5 + LEVEL / 2))
+    return float(low), float(high)
