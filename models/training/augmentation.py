@@ -61,7 +61,7 @@ def augment(units: Tensor, how: Augmentation, seed: int) -> Tensor:
     if how.mirror and torch.rand(()) < 0.5:
         frames = frames.flip(-1)
     if how.rand_augment:
-        frames = RandAugment(num_ops=2, magnitude=9, fill=[127.0] * 3)(frames)
+        frames = RandAugment(num_ops=1, magnitude=9, fill=[127.0] * 3)(frames)
     if how.erase:
         frames = RandomErasing(p=ERASED, value=127)(frames)
     return rearrange(frames, "(s t) c h w -> s t h w c", t=units.shape[1]).contiguous()
@@ -86,10 +86,15 @@ def mix(batch: Batch, seed: int) -> Batch:
     paired = len(batch.labels) // 2 * 2
     partner = torch.arange(len(batch.labels))
     partner[:paired] ^= 1
-    units = batch.units.float().lerp_(batch.units[partner].float(), 1 - share)
     targets = batch.targets.lerp(batch.targets[partner], 1 - share)
-    if not batch.units.is_floating_point():
-        units = units.round_().to(batch.units.dtype)
+    if batch.units.is_floating_point():
+        return replace(batch, units=batch.units.lerp(batch.units[partner], 1 - share), targets=targets)
+    # In 256ths of 16-bit integers, which are several times as fast as floats; at most 255 x 128 fits.
+    units, weight = batch.units.clone(), round(256 * (1 - share))
+    even, odd = batch.units[0:paired:2].short(), batch.units[1:paired:2].short()
+    change = (odd - even).mul_(weight).bitwise_right_shift_(8)
+    units[0:paired:2] = (even + change).to(torch.uint8)
+    units[1:paired:2] = (odd - change).to(torch.uint8)
     return replace(batch, units=units, targets=targets)
 
 

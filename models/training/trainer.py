@@ -196,10 +196,18 @@ class Trainer(Generic[ModelT]):
 
 
 def save_atomically(state: Mapping[str, Any], path: Path) -> None:
-    """Write a state beside ``path``, then rename the file, so that ``path`` is always complete."""
+    """Write a state beside ``path``, then rename the file, so that ``path`` is always complete.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    partial.replace(path)
+    try:
+        torch.save(state, partial)
+        partial.replace(path)
+    except (RuntimeError, OSError) as error:  # torch turns some of the system's errors into its own
+        partial.unlink(missing_ok=True)
+        raise OSError(f"the checkpoint {path} cannot be written; is the disk full?") from error
 
 
 @torch.inference_mode()

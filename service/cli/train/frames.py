@@ -14,6 +14,7 @@ from torch import Tensor
 from tubelet.models.spec import Preprocessing, Sampling
 from tubelet.models.training.augmentation import Augmentation, augment, make_targets, mix
 from tubelet.models.training.fine_tuning import seed_of
+from tubelet.models.training.probes import few_threads
 from tubelet.models.training.processes import own_share
 from tubelet.models.training.samples import Batch, Sample
 from tubelet.models.video_model import VideoModel
@@ -101,9 +102,12 @@ class FrameFeed:
             found: dict[int, Tensor] = {}
             while waiting is not None and waiting.id in numbers:
                 units, seed = torch.from_numpy(waiting.units), seed_of(seeds[waiting.id], _AUGMENTED)
-                found[numbers[waiting.id]] = augment(units, self.augmentation, seed)
+                with few_threads(0):  # the decode workers need the other cores
+                    found[numbers[waiting.id]] = augment(units, self.augmentation, seed)
                 waiting = next(samples, None)
-            yield self._batch(found, len(whole[step]), seed_of(SEED, epoch, step))
+            with few_threads(0):
+                batch = self._batch(found, len(whole[step]), seed_of(SEED, epoch, step))
+            yield batch
 
     def _batch(self, found: dict[int, Tensor], total: int, seed: int) -> Batch:
         """Make a batch of the windows that were found, by the numbers of their clips."""

@@ -72,6 +72,18 @@ def test_mixed_windows_have_mixed_targets() -> None:
     assert torch.equal(mixed.targets[2], targets[2])
 
 
+def test_pixels_are_mixed_as_numbers_are() -> None:
+    rng = np.random.default_rng(0)
+    units = torch.from_numpy(rng.integers(0, 256, (4, 2, 1, 6, 6, 3), np.uint8))
+    labels = torch.arange(4) % 2
+    targets = make_targets(labels, torch.ones(2))
+    for seed in range(6):
+        mixed = mix(Batch(units, labels, targets=targets), seed).units
+        wanted = mix(Batch(units.float(), labels, targets=targets), seed).units
+        assert mixed.dtype == torch.uint8
+        assert (mixed.float() - wanted).abs().max() < 2
+
+
 def test_drop_path_leaves_branches_out_in_training_alone() -> None:
     model = build("vit")
     units = torch.randint(0, 256, (16, 1, 32, 32, 3), dtype=torch.uint8)

@@ -1,6 +1,8 @@
 """Runs of training: exact resuming, the best epoch, limits, losses that are not finite."""
 
 import math
+import resource
+import signal
 from collections.abc import Generator
 from pathlib import Path
 from pickle import UnpicklingError
@@ -24,7 +26,7 @@ from tubelet.models.training.fine_tuning import (
 )
 from tubelet.models.training.layer_rates import parameter_groups
 from tubelet.models.training.samples import Batch
-from tubelet.models.training.trainer import Diverged, Recipe, Trainer
+from tubelet.models.training.trainer import Diverged, Recipe, Trainer, save_atomically
 
 CLIPS, WIDTH, SIZE = 22, 8, 4
 RECIPE = Recipe(steps=1, batch_size=SIZE, learning_rate=0.02, warmup_steps=3, dtype=torch.float32)
@@ -149,6 +151,24 @@ def test_a_damaged_checkpoint_is_no_start(tmp_path: Path) -> None:
     (tmp_path / "run" / LAST).write_bytes(b"PK damaged")
     with pytest.raises((RuntimeError, UnpicklingError)):
         run.resume()
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path) -> None:
+    run = start(tmp_path / "run", Silent(7))
+    with pytest.raises(Interrupted):
+        run.run()
+    kept = (tmp_path / "run" / LAST).read_bytes()
+    _, hard = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match=r"the checkpoint .*last\.pt cannot be written; is the disk full\?"):
+            save_atomically(run.trainer.state(), tmp_path / "run" / LAST)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert (tmp_path / "run" / LAST).read_bytes() == kept
+    assert {file.name for file in (tmp_path / "run").iterdir()} == {BEST, LAST}
 
 
 def test_a_loss_at_that_of_a_guess_is_noticed() -> None:
