@@ -1,6 +1,7 @@
 """The arguments of ``tubelet explain``."""
 
 import asyncio
+import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,7 +27,7 @@ def explain(
             "--label",
             metavar="L[,L2]",
             help="Explain this label everywhere; with L2, what speaks for L rather than L2. "
-            "Default: the best label of each segment.",
+            "Default: the best label of each segment. Quotes keep a comma: '\"tench, Tinca tinca\"'.",
         ),
     ] = None,
     method: Annotated[
@@ -82,9 +83,14 @@ def explain(
 
 
 def _texts(text: str | None, flag: str) -> tuple[str, ...]:
-    """Split a list at its commas."""
-    parts = tuple(part.strip() for part in text.split(",")) if text is not None else ()
-    if not all(parts):
+    """Split a list at its commas, but those in double quotes."""
+    if text is None:
+        return ()
+    try:
+        parts = tuple(part.strip() for part in next(csv.reader([text], skipinitialspace=True, strict=True)))
+    except csv.Error:
+        parts = ()
+    if not parts or not all(parts):
         raise typer.BadParameter(f"{flag} must be a list such as a,b; found {text!r}")
     return parts
 
