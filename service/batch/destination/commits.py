@@ -123,7 +123,9 @@ class ShardCommits:
         return not self.done and not self.failed
 
     def read(self) -> None:
-        """Read what was committed."""
+        """Read what was committed; what was read before is forgotten."""
+        for known in (self.done, self.failed, self._commit_of_failed, self._parts):
+            known.clear()
         for commit in read_commits(self._store, self.folder):
             self.done.update(commit.done)
             self.failed.update(commit.failed)

@@ -17,6 +17,7 @@ from tubelet.service.batch.destination.lock import ShardLock
 from tubelet.service.batch.destination.owner import Owner
 from tubelet.service.batch.destination.part_files import part_file
 from tubelet.service.batch.destination.store import open_store
+from tubelet.service.batch.outage import SourceOutage
 from tubelet.service.batch.plan import BatchPlan
 from tubelet.service.batch.progress import BatchProgress
 from tubelet.service.batch.run import CommitPolicy, RowWriter, run_batch
@@ -26,6 +27,7 @@ from tubelet.service.cli.batch.display import BatchDisplay
 from tubelet.service.cli.batch.report import write_report
 from tubelet.service.cli.runs.interruption import cancel_on_ctrl_c
 from tubelet.service.config.config import Config
+from tubelet.service.errors import NoDevice
 from tubelet.service.metrics import Metrics
 from tubelet.service.server.listening import resolve
 from tubelet.service.server.monitoring import Readiness, State, open_monitoring
@@ -112,7 +114,7 @@ async def run(source: str, out: str, plan: BatchPlan, asked: BatchOptions, confi
                 try:
                     async with display.shown():
                         await run_batch(todo, classifier, writer, progress, asked.jobs)
-                except CancelledError:
+                except (CancelledError, NoDevice, SourceOutage):
                     display.end(is_interrupted=True)
                     raise
             commits.remove_leftovers()

@@ -62,6 +62,17 @@ def test_an_answer_replaces_the_row_of_a_failure_and_no_other(tmp_path: Path) ->
     assert part_files(tmp_path) == named_parts(tmp_path)
 
 
+def test_reading_again_forgets_what_was_replaced_meanwhile(tmp_path: Path) -> None:
+    resumed(tmp_path).commit([failed(1)])
+    waiting = shard_commits(FolderStore(tmp_path))
+    waiting.read()
+    resumed(tmp_path).commit([classified(1)])
+    waiting.read()
+    waiting.take()
+    assert (waiting.done, waiting.failed) == ({item(1).id}, {})
+    assert part_files(tmp_path) == named_parts(tmp_path)
+
+
 def test_parts_without_a_commit_do_not_count_and_are_removed(tmp_path: Path) -> None:
     first = resumed(tmp_path)
     first.commit([classified(1)])

@@ -16,7 +16,17 @@ from tests.support.batches import committed_rows, doubled, named_parts, part_fil
 from tests.support.cli_process import TUBELET
 from tests.support.sample_clip import panning_clip
 from tests.support.terminal import CTRL_C, terminal
+from tubelet.service.batch.destination.commits import ShardCommits
+from tubelet.service.batch.destination.layout import Layout, prepare
+from tubelet.service.batch.destination.owner import Owner
+from tubelet.service.batch.destination.part_files import part_file
+from tubelet.service.batch.destination.store import FolderStore
+from tubelet.service.batch.plan import make_plan
+from tubelet.service.batch.rows import BatchFailure, Cost, failure_rows
+from tubelet.service.batch.source.items import Shard, file_item
 from tubelet.service.cli.app import app
+from tubelet.service.config.config import load_config
+from tubelet.service.types.request import Options
 
 _CLIPS = 3
 
@@ -152,6 +162,30 @@ def test_another_model_is_added_and_failures_are_asked_again(videos: Path, tmp_p
     assert (again["videos"], again["failed"]) == (1, 1)
     assert len(committed_rows(dest, "videos")) == 4
     assert part_files(dest) == named_parts(dest) != before
+
+
+def test_only_failures_that_say_so_are_asked_again_by_themselves(videos: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "rows"
+    plan = make_plan(Options(), load_config(), embeddings=False)
+    store = FolderStore(dest)
+    prepare(store, plan, Layout(1, "parquet"), may_add=False)
+    part, owner = part_file("parquet"), Owner.this_process()
+    commits = ShardCommits(store, plan.folder, Shard().name, owner, part, ".parquet")
+    commits.read()
+    commits.take()
+    failures = {
+        "0.mp4": BatchFailure("RESOURCE_EXHAUSTED", "STORAGE_FULL", "full", may_retry=True),
+        "1.mp4": BatchFailure("INVALID_ARGUMENT", "CORRUPT_VIDEO", "damaged"),
+    }
+    commits.commit(
+        [
+            failure_rows(file_item(str(videos / name)), plan, failure, Cost())
+            for name, failure in failures.items()
+        ]
+    )
+    assert batch(f"{videos}/[01].mp4", "--out", str(dest), "--resume", "--json")["classified"] == 1
+    found = {row["uri"].rpartition("/")[2]: row["reason"] for row in committed_rows(dest, "videos")}
+    assert found == {"0.mp4": "", "1.mp4": "CORRUPT_VIDEO"}
 
 
 def test_a_limit_takes_some_of_a_shuffled_order(videos: Path, tmp_path: Path) -> None:
