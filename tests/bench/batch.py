@@ -1,11 +1,11 @@
 """Measures ``tubelet batch`` beside a server that 16 clients keep busy: same model, weights and clips.
 
-    python -m tests.bench.batch ../shared/videos/real [--pairs 15] [--seconds 6]
+    python -m tests.bench.batch ../shared/videos/real [--pairs 15] [--seconds 6] [--control]
 
 The model is that of ``tests.bench.load``, without an embedding cache. Both take the clips in one shuffled
 order, 16 at a time. In each round both have their turn, forwards and backwards. Batch writes its rows to a
 folder and commits them; the time of its start, in which it loads the model, does not count, nor does the
-server's. The control is batch against itself, in the same rounds.
+server's. The control is batch against itself.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack
 from itertools import count
 from pathlib import Path
@@ -33,7 +33,7 @@ from tubelet.service.batch.plan import BatchPlan, make_plan
 from tubelet.service.batch.progress import BatchProgress
 from tubelet.service.batch.run import CommitPolicy, RowWriter, run_batch
 from tubelet.service.batch.source.items import Item, file_item
-from tubelet.service.config.config import Config, load_config
+from tubelet.service.config.config import load_config
 from tubelet.service.metrics import Metrics
 
 _JOBS = 16
@@ -66,36 +66,35 @@ async def run_for(
         return progress.committed / (time.monotonic() - start_s)
 
 
-async def measure(clips: Sequence[Path], store: Path, pairs: int, seconds: float) -> list[tuple[float, ...]]:
-    """Return for each round the videos a second of batch, of the server, and of batch again."""
-    settings = {"store": store, "default": MODEL}
-    config = load_config(models=settings, engine={"cache_bytes": 0})
-    rounds: list[tuple[float, ...]] = []
+async def measure(
+    clips: Sequence[Path], store: Path, pairs: int, seconds: float, *, control: bool
+) -> AsyncIterator[tuple[float, float]]:
+    """Yield for each round the videos a second of batch, and of the server; as ``control``, of batch."""
+    config = load_config(models={"store": store, "default": MODEL}, engine={"cache_bytes": 0})
+    plan = make_plan(WHOLE, config, embeddings=False)
     async with AsyncExitStack() as stack:
-        target = stack.enter_context(tubelet(store))
-        plan = _plan(config)
         classifier = await stack.enter_async_context(open_batch_classifier(config, plan, _JOBS, Metrics()))
 
         async def batch() -> float:
             """Measure batch once."""
             return await run_for(seconds, clips, classifier, plan)
 
-        async def server() -> float:
-            """Measure the server once."""
-            return (await asyncio.to_thread(drive, target, list(clips), seconds, clients=_JOBS)).rate
+        other = batch
+        if not control:
+            target = stack.enter_context(tubelet(store))
 
-        turns = (batch, server, batch)
-        for each in turns[:2]:  # to warm up
+            async def other() -> float:
+                """Measure the server once."""
+                return (await asyncio.to_thread(drive, target, list(clips), seconds, clients=_JOBS)).rate
+
+        for each in (batch, other):  # to warm up
             await each()
         for number in range(pairs):
-            rates = [await each() for each in turns[:: 1 if number % 2 == 0 else -1]]
-            rounds.append(tuple(rates[:: 1 if number % 2 == 0 else -1]))
-    return rounds
-
-
-def _plan(config: Config) -> BatchPlan:
-    """Return the plan that asks for what ``tests.bench.load`` asks."""
-    return make_plan(WHOLE, config, embeddings=False)
+            if number % 2 == 0:
+                yield await batch(), await other()
+            else:
+                rate = await other()
+                yield await batch(), rate
 
 
 def main() -> None:
@@ -103,18 +102,27 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--pairs", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=6.0)
+    parser.add_argument("--control", action="store_true")
     arguments = parser.parse_args()
     clips = sorted(path for path in arguments.folder.rglob("*") if path.is_file())
+    console = Console(width=140)
+    other = "batch again" if arguments.control else "server"
+    rounds: list[tuple[float, float]] = []
+
+    async def run(store: Path) -> None:
+        """Measure, and print each round."""
+        pairs, seconds, control = arguments.pairs, arguments.seconds, arguments.control
+        async for rates in measure(clips, store, pairs, seconds, control=control):
+            rounds.append(rates)
+            console.print(f"batch {rates[0]:.2f}, {other} {rates[1]:.2f} videos/s")
+
     with tempfile.TemporaryDirectory() as folder:
         write_model(Path(folder))
-        rounds = asyncio.run(measure(clips, Path(folder), arguments.pairs, arguments.seconds))
-    first, server, second = zip(*rounds, strict=True)
-    console = Console(width=140)
-    for name, rates in {"batch": first, "server, 16 clients": server, "batch again": second}.items():
-        console.print(f"{name}: {statistics.median(rates):.2f} videos/s")
-    for name, others in {"batch / server": server, "control": second}.items():
-        ratio, low, high = median_interval([a / b for a, b in zip(first, others, strict=True)])
-        console.print(f"{name}: {ratio:.3f} ({low:.3f} to {high:.3f}), {len(rounds)} rounds")
+        asyncio.run(run(Path(folder)))
+    for name, rates in zip(("batch", other), zip(*rounds, strict=True), strict=True):
+        console.print(f"{name}: median {statistics.median(rates):.2f} videos/s")
+    ratio, low, high = median_interval([first / second for first, second in rounds])
+    console.print(f"batch / {other}: {ratio:.3f} ({low:.3f} to {high:.3f}), {len(rounds)} rounds")
 
 
 if __name__ == "__main__":
