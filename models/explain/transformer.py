@@ -110,7 +110,7 @@ def as_transformer(model: VideoModel) -> Transformer | None:
     match model:
         case ViT() | ChannelStack():
             spatial = _encoder(model.spatial, model.tokenise)
-        case Factorised():
+        case Factorised(pooling=None):
             spatial = _encoder(model.spatial, model.tokenise)
             temporal = _encoder(model.temporal, model.adapt)
         case Joint(spacetime=Encoder() as encoder):

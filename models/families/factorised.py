@@ -17,8 +17,10 @@ from tubelet.models.families.layers import (
     Encoder,
     TransformerDims,
     TubeletEmbed,
+    UnitPool,
     count_patches,
     initialise,
+    pool_units,
 )
 from tubelet.models.spec import Preprocessing
 from tubelet.models.video_model import VideoModel
@@ -29,6 +31,8 @@ class FactorisedDims(TransformerDims):
     """Sizes of a factorised encoder; ``tubelet_size`` is (t, height, width) in frames and pixels.
 
     ``adapter_dim`` is the width of an adapter between the stages (Gowda et al., arXiv 2306.04822), if any.
+    With ``pool``, the vector of a window is made of its units' embeddings, without the temporal transformer,
+    whose weights stay for later training.
     """
 
     tubelet_size: tuple[int, int, int]
@@ -41,6 +45,7 @@ class FactorisedDims(TransformerDims):
     norm_eps: float = NORM_EPS
     act: Activation = "gelu"
     adapter_dim: int | None = None
+    pool: UnitPool | None = None
 
 
 class Factorised(VideoModel):
@@ -54,7 +59,8 @@ class Factorised(VideoModel):
         self.spatial = Encoder(patches, dims.spatial_depth, dims.block)
         self.adapter = None if dims.adapter_dim is None else Adapter(width, dims.adapter_dim)
         self.temporal = Encoder(dims.units_per_window, dims.temporal_depth, dims.block)
-        self.head = nn.Linear(width, num_classes)
+        self.pooling: UnitPool | None = dims.pool
+        self.head = nn.Linear(2 * width if dims.pool == "mean_and_change" else width, num_classes)
         self.tokens_per_unit = patches + 1
         initialise(self)
 
@@ -66,6 +72,8 @@ class Factorised(VideoModel):
         return self.spatial.cls(self.tokenise(units))
 
     def pool(self, windows: Tensor) -> Tensor:
+        if self.pooling is not None:
+            return pool_units(windows, self.pooling)
         return self.temporal.cls(self.adapt(windows))
 
     def adapt(self, windows: Tensor) -> Tensor:

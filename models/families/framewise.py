@@ -6,12 +6,19 @@ embedding, E width of a window's vector, K classes.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
-from torch import Tensor, cat, nn
+from torch import Tensor, nn
 
 from tubelet.models.families.deferred_head import drop_layer
-from tubelet.models.families.layers import NORM_EPS, Activation, Encoder, TransformerDims, initialise
+from tubelet.models.families.layers import (
+    NORM_EPS,
+    Activation,
+    Encoder,
+    TransformerDims,
+    UnitPool,
+    initialise,
+    pool_units,
+)
 from tubelet.models.families.timm import TimmDims, TimmEncoder
 from tubelet.models.families.torchvision import TorchvisionDims, TorchvisionModel, head_of
 from tubelet.models.families.vit import ViT, ViTDims
@@ -19,8 +26,6 @@ from tubelet.models.spec import Preprocessing
 from tubelet.models.video_model import VideoModel
 
 ImageDims = ViTDims | TorchvisionDims | TimmDims
-Pool = Literal["mean", "mean_and_change"]
-"""``mean_and_change``: the mean over units, and the mean absolute change from a unit to the next, E = 2 D."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +52,7 @@ class FramewiseDims:
     torchvision: TorchvisionDims | None = None
     timm: TimmDims | None = None
     temporal: TemporalDims | None = None
-    pool: Pool = "mean"
+    pool: UnitPool = "mean"
 
     def __post_init__(self) -> None:
         if self.temporal is not None and self.pool != "mean":
@@ -73,7 +78,7 @@ class Framewise(VideoModel):
     def __init__(self, dims: FramewiseDims, preprocessing: Preprocessing, num_classes: int) -> None:
         super().__init__(preprocessing)
         self.image, width = _image_encoder(dims.image, preprocessing)
-        self.pooling = dims.pool
+        self.pooling: UnitPool = dims.pool
         self.adapter = self.temporal = None
         if (temporal := dims.temporal) is not None:
             self.adapter = nn.Linear(width, temporal.embed_dim)
@@ -92,11 +97,7 @@ class Framewise(VideoModel):
     def pool(self, windows: Tensor) -> Tensor:
         if self.temporal is not None and self.adapter is not None:
             return self.temporal.cls(self.adapter(windows))
-        mean = windows.mean(dim=1)
-        if self.pooling == "mean":
-            return mean
-        steps = max(1, windows.shape[1] - 1)  # a single unit does not change
-        return cat((mean, windows.diff(dim=1).abs().sum(dim=1) / steps), dim=1)
+        return pool_units(windows, self.pooling)
 
 
 def _image_encoder(dims: ImageDims, preprocessing: Preprocessing) -> tuple[VideoModel, int]:

@@ -24,7 +24,11 @@ def probe_dims(dims: Dims) -> dict[str, Dims]:
     """
     match dims:
         case FactorisedDims():
-            return {"temporal transformer": dims}
+            return {
+                "temporal transformer": replace(dims, pool=None),
+                "mean": replace(dims, pool="mean"),
+                "mean and change": replace(dims, pool="mean_and_change"),
+            }
         case FramewiseDims(temporal=None):
             image = dims
         case ViTDims():

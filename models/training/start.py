@@ -35,7 +35,9 @@ def temporal_dims(dims: Dims, units_per_window: int) -> Dims:
     """
     match dims:
         case FactorisedDims():
-            return replace(dims, adapter_dim=dims.adapter_dim or max(1, dims.embed_dim // _ADAPTER_SHARE))
+            return replace(
+                dims, pool=None, adapter_dim=dims.adapter_dim or max(1, dims.embed_dim // _ADAPTER_SHARE)
+            )
         case FramewiseDims(temporal=TemporalDims()):
             return dims
     try:
@@ -52,7 +54,7 @@ def temporal_dims(dims: Dims, units_per_window: int) -> Dims:
 def full_dims(dims: Dims, units_per_window: int) -> Dims:
     """Return the sizes of a model to train all of: an image model gets a temporal transformer."""
     if isinstance(dims, FactorisedDims):
-        return dims
+        return replace(dims, pool=None)
     try:
         return temporal_dims(dims, units_per_window)
     except CannotTrain:

@@ -103,7 +103,8 @@ def _train_on_base(
         }
     else:
         sampling = _window_sampling(base, table)
-        name = next(iter(models))  # the others need units
+        pool = getattr(base.dims, "pool", "mean")  # image models have the mean
+        name = next(name for name, dims in candidates.items() if getattr(dims, "pool", "mean") == pool)
         vectors = {name: _tensors(table)}
     for name, each in vectors.items():
         width = models[name].get_submodule("head").get_parameter("weight").shape[1]
