@@ -36,6 +36,7 @@ BASE = "efficientnet-lite0"
 COMMANDS = {
     "tubelet: probe": ("--from", BASE),
     "tubelet: temporal": ("--from", BASE, "--level", "temporal", "--epochs", "60"),
+    "tubelet: r2plus1d from scratch": ("--from", "none", "--family", "r2plus1d", "--epochs", "4"),
     "tubelet: probe on camera-motion": ("--from", "camera-motion"),
     "tubelet: temporal on camera-motion": (
         "--from",
@@ -87,13 +88,18 @@ def main() -> None:
 
 def result_file(out: Path, name: str, fold: int) -> Path:
     """Return the file of a contestant's answers for a fold."""
-    return out / "answers" / name.replace(": ", "-").replace(" ", "-") / f"{fold}.json"
+    return out / "answers" / file_name(name) / f"{fold}.json"
+
+
+def file_name(name: str) -> str:
+    """Return a contestant's name as a file's, and as a model's."""
+    return name.replace(": ", "-").replace(" ", "-")
 
 
 def run(name: str, clips: Sequence[Clip], is_test: np.ndarray, out: Path, budget_s: float) -> Result:
     """Train a contestant on the clips that are not ``is_test``, and let it answer for those that are."""
     if name in COMMANDS:
-        return run_tubelet(COMMANDS[name], clips, is_test, out)
+        return run_tubelet(name, clips, is_test, out)
     labels = sorted({clip.label for clip in clips})
     train = [clip for clip, held_out in zip(clips, is_test, strict=True) if not held_out]
     test = [clip for clip, held_out in zip(clips, is_test, strict=True) if held_out]
@@ -110,9 +116,9 @@ def run(name: str, clips: Sequence[Clip], is_test: np.ndarray, out: Path, budget
     return Result(rows, time.monotonic() - wall, time.process_time() - used)
 
 
-def run_tubelet(options: Sequence[str], clips: Sequence[Clip], is_test: np.ndarray, out: Path) -> Result:
+def run_tubelet(name: str, clips: Sequence[Clip], is_test: np.ndarray, out: Path) -> Result:
     """Train by the command, then classify the clips of the test with what it stored."""
-    data = out / "fold.csv"
+    data, model = out / f"{file_name(name)}.csv", file_name(name)
     with data.open("w", newline="") as file:
         lines = csv.writer(file)
         lines.writerow(("path", "label", "group", "split"))
@@ -123,10 +129,10 @@ def run_tubelet(options: Sequence[str], clips: Sequence[Clip], is_test: np.ndarr
     if not (store / BASE).exists():
         _tubelet(store, "models", "import", BASE)
     wall, used = time.monotonic(), _children_s()
-    _tubelet(store, "train", str(data), "--name", "fold", "--replace", *options)
+    _tubelet(store, "train", str(data), "--name", model, "--replace", *COMMANDS[name])
     seconds = time.monotonic() - wall, _children_s() - used
     videos = [clip.video for clip, held_out in zip(clips, is_test, strict=True) if held_out]
-    answers = _tubelet(store, "classify", "--json", "--top-k", "100", "--model", "fold", *videos)
+    answers = _tubelet(store, "classify", "--json", "--top-k", "100", "--model", model, *videos)
     scores = {}
     for line in answers.splitlines():
         answer = json.loads(line)
