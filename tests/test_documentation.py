@@ -50,8 +50,8 @@ RUN_ELSEWHERE = {
     "tubelet models export camera-motion --onnx camera-motion.onnx": "tests/cli/models/test_exporting.py::"
     "test_an_exported_model_has_the_logits_of_its_folder",
     "tubelet train clips --name mine": "tests/cli/train/test_train.py::test_a_trained_model_classifies_clips",
-    "tubelet train clips --compare probe,temporal,probe@camera-motion --out compared": "tests/cli/train/"
-    "test_comparison.py::test_ways_are_measured_on_the_same_unknown_scenes",
+    "tubelet train clips --compare probe,temporal,r2plus1d,torchvision:r3d_18 --out compared": "tests/cli/"
+    "train/test_comparison.py::test_a_cnn_and_a_transformer_are_compared",
     "tubelet classify clip.mp4 --model mine": "tests/cli/train/test_train.py::"
     "test_a_trained_model_classifies_clips",
     "tubelet batch videos --out rows": "tests/cli/batch/test_batch.py::test_rows_are_what_classify_answers",

@@ -91,7 +91,7 @@ def train(
         typer.Option(
             metavar="A,B,C",
             help="Train in each of these ways, each part of the scenes left out in turn, print a table, and "
-            "store no model: LEVEL or LEVEL@MODEL.",
+            "store no model: LEVEL, LEVEL@MODEL, or from random weights FAMILY[:VARIANT].",
         ),
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite the version if it exists.")] = False,

@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 from tubelet.models.errors import CannotTrain
 from tubelet.models.spec import Sampling
 from tubelet.models.training.probe_fit import mean_by_clip
+from tubelet.models.training.scratch import SCRATCH_FAMILIES
 from tubelet.models.video_model import VideoModel
 from tubelet.service.cli.evaluation.dataset import InvalidDataset
 from tubelet.service.cli.evaluation.page import save_page
 from tubelet.service.cli.runs.output_paths import check_paths
+from tubelet.service.cli.train.base import NONE
 from tubelet.service.cli.train.checked_clips import Checked, notes, usable_labels
 from tubelet.service.cli.train.clips import read_clips
 from tubelet.service.cli.train.compared import (
@@ -38,25 +40,31 @@ from tubelet.service.cli.train.run import train_level
 from tubelet.service.cli.train.scene_clusters import scene_folds
 from tubelet.service.cli.train.schedule import open_level
 from tubelet.service.cli.train.tuning import TrainingInterrupted
+from tubelet.service.cli.train.vector_table import has_vectors
 from tubelet.service.config.config import Config
 from tubelet.service.types.model_ref import ModelRef
 
 _TIMED_RUNS = 3  # of a window, after one that is not timed
 
-_LEVELS: dict[str, Level] = {"probe": "probe", "temporal": "temporal"}
+_LEVELS: dict[str, Level] = {"probe": "probe", "temporal": "temporal", "full": "full"}
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One way to train: ``level`` on ``base``, None for the default."""
+    """One way to train: ``level`` on ``base``, or a ``family`` from random weights.
+
+    ``base`` None is that of the request. ``variant`` is the name of one of torchvision's models.
+    """
 
     name: str
     level: Level
     base: ModelRef | None = None
+    family: str = ""
+    variant: str = ""
 
 
 def parse_ways(text: str) -> tuple[Way, ...]:
-    """Parse ``LEVEL`` and ``LEVEL@MODEL[:VERSION]``, separated by commas.
+    """Parse ``LEVEL``, ``LEVEL@MODEL[:VERSION]`` and ``FAMILY[:VARIANT]``, separated by commas.
 
     Raises:
         CannotTrain: fewer than two are named, one is named twice, or one is none of these.
@@ -72,13 +80,16 @@ def parse_ways(text: str) -> tuple[Way, ...]:
 def _parse_way(name: str) -> Way:
     """Parse the name of one way to train."""
     wanted, _, model = name.partition("@")
-    level = _LEVELS.get(wanted)
-    if level is None:
-        raise CannotTrain(
-            f"--compare: {name!r} is no level ({', '.join(_LEVELS)}; LEVEL@MODEL chooses what it starts from)"
-        )
-    base, _, version = model.partition(":")
-    return Way(name, level, ModelRef(base, version) if base else None)
+    if level := _LEVELS.get(wanted):
+        base, _, version = model.partition(":")
+        return Way(name, level, ModelRef(base, version) if base else None)
+    family, _, variant = name.partition(":")
+    if family in SCRATCH_FAMILIES:
+        return Way(name, "full", ModelRef(NONE, ""), family, variant)
+    raise CannotTrain(
+        f"--compare: {name!r} is no level ({', '.join(_LEVELS)}; LEVEL@MODEL chooses what it starts from) "
+        f"and no family to train from random weights ({', '.join(SCRATCH_FAMILIES)})"
+    )
 
 
 def compare_trainings(request: Request, ways: Sequence[Way], config: Config, *, as_json: bool) -> None:
@@ -94,6 +105,8 @@ def compare_trainings(request: Request, ways: Sequence[Way], config: Config, *, 
     """
     if request.out is not None:
         check_paths([request.out / COMPARISON])
+    if has_vectors(request.data):
+        raise CannotTrain(f"{request.data} has embeddings: --compare trains on videos")
     clips = tuple(clip for clip in read_clips(request.data) if not clip.is_test)
     if any(clip.is_multilabel for clip in clips):
         raise InvalidDataset(f"{request.data} has several labels of a clip, divided by ';': no --compare")
@@ -129,7 +142,8 @@ def compare_trainings(request: Request, ways: Sequence[Way], config: Config, *, 
 
 def _request_of(way: Way, request: Request) -> Request:
     """Return the request of one way to train; a probe has no epochs."""
-    own = replace(request, level=way.level, base=way.base)
+    base = request.base if way.base is None else way.base
+    own = replace(request, level=way.level, base=base, family=way.family, variant=way.variant)
     return replace(own, epochs=None, minutes=None) if way.level == "probe" else own
 
 

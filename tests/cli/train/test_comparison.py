@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -25,9 +27,16 @@ def table(done: Result) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-def test_ways_are_levels_on_models() -> None:
-    found = parse_ways("probe, temporal@mine:2")
-    assert found == (Way("probe", "probe"), Way("temporal@mine:2", "temporal", ModelRef("mine", "2")))
+def test_ways_are_levels_on_models_and_families() -> None:
+    found = parse_ways("probe, temporal@mine:2,full,r2plus1d,torchvision:r3d_18")
+    none = ModelRef("none", "")
+    assert found == (
+        Way("probe", "probe"),
+        Way("temporal@mine:2", "temporal", ModelRef("mine", "2")),
+        Way("full", "full"),
+        Way("r2plus1d", "full", none, "r2plus1d"),
+        Way("torchvision:r3d_18", "full", none, "torchvision", "r3d_18"),
+    )
 
 
 @pytest.mark.parametrize(
@@ -35,7 +44,7 @@ def test_ways_are_levels_on_models() -> None:
     [
         ("probe", "names two ways to train or more, separated by commas; found 'probe'"),
         ("probe,probe", "--compare names probe twice"),
-        ("probe,resnet", r"'resnet' is no level \(probe, temporal; LEVEL@MODEL"),
+        ("probe,resnet", r"'resnet' is no level \(probe, temporal, full; .*\) and no family .*r2plus1d"),
     ],
 )
 def test_what_is_no_way_to_train_is_said(text: str, says: str) -> None:
@@ -102,9 +111,25 @@ def test_too_few_scenes_are_said_before_anything_is_trained(clips: Path, store: 
     assert "embedding with" not in done.stderr
 
 
+@pytest.mark.slow
+def test_a_cnn_and_a_transformer_are_compared(clips: Path, store: Path) -> None:
+    done = compare(clips, "--compare", "factorised,r2plus1d", "--epochs", "1", "--json")
+    parameters = {row["name"]: row["parameters"] for row in table(done)["trainings"]}
+    assert 0 < parameters["r2plus1d"] < parameters["factorised"]
+
+
 def test_levels_that_take_epochs_are_compared_with_those_that_take_none(clips: Path, store: Path) -> None:
     said = table(compare(clips, "--compare", "probe,temporal", "--epochs", "1", "--json"))
     assert {row["name"] for row in said["trainings"]} == {"probe", "temporal"}
+
+
+def test_a_table_of_embeddings_is_refused(store: Path, tmp_path: Path) -> None:
+    vectors = pa.array([[0.0, 1.0], [1.0, 0.0]], pa.list_(pa.float32()))
+    rows = {"video": ["a", "b"], "label": ["x", "y"], "vector": vectors}
+    pq.write_table(pa.table(rows), tmp_path / "vectors.parquet")
+    done = compare(tmp_path / "vectors.parquet", "--compare", PROBES)
+    assert done.exit_code == 1
+    assert "has embeddings: --compare trains on videos" in done.stderr
 
 
 @pytest.mark.parametrize(
