@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -207,6 +207,13 @@ def evaluate(
             metavar="FILE", dir_okay=False, help="Write the report as one HTML page, with pictures."
         ),
     ] = None,
+    only: Annotated[
+        Literal["test", "unseen"] | None,
+        typer.Option(
+            metavar="test|unseen",
+            help="Only the clips of the split test, or only those that the model was not trained on.",
+        ),
+    ] = None,
     compare: Annotated[
         tuple[Path, Path] | None,
         typer.Option(metavar="A B", help="Compare the evaluations in two folders, on their common videos."),
@@ -215,7 +222,7 @@ def evaluate(
     """Measure a model's accuracy on labelled videos. Run it again to continue. Exit status 1: all failed."""
     if compare is not None:
         asked = {"--model": model, "--version": version, "--clips": clips, "--crops": crops}
-        asked |= {"DATA": data, "--server": server, "--out": out, "--config": config}
+        asked |= {"DATA": data, "--server": server, "--out": out, "--config": config, "--only": only}
         check_exclusive({"--compare": True}, {flag: bool(value) for flag, value in asked.items()})
         from tubelet.service.cli.evaluation.comparison_output import print_comparison
 
@@ -234,7 +241,7 @@ def evaluate(
     with report_errors(as_json=as_json):
         settings = load_config(config, client=client)
         output = EvaluationOutput(out, as_json, html)
-        asyncio.run(run_evaluation(data, options, output, server, settings))
+        asyncio.run(run_evaluation(data, options, output, server, settings, only))
 
 
 app.command(

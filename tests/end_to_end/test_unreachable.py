@@ -130,14 +130,14 @@ async def test_answers_before_the_server_was_lost_are_kept(served: Served, tmp_p
     clip.write_bytes(panning_clip(1.0))
     os.mkfifo(waiting)
     held = os.open(waiting, os.O_RDWR)  # so that its readers wait for more
-    videos = [str(waiting), str(clip), str(clip), str(waiting)]
+    videos = [(str(each), Options()) for each in (waiting, clip, clip, waiting)]
     answered = {"name": "tubelet_requests_total", "method": "ClassifyStreaming", "code": "OK"}
     before = served.metric(**answered)
     answers: list[Answer] = []
 
     async def ask_them(target: str) -> None:
         async with open_remote(target) as classify_video:
-            async for _, item in run_as_completed(classify_video, videos, Options(), 4):
+            async for _, item in run_as_completed(classify_video, videos, 4):
                 if isinstance(item, Classification | Failure):
                     answers.append(item)
 
@@ -158,7 +158,7 @@ async def test_video_is_sent_once_more_after_a_lost_connection(served: Served, t
     async def answer(breaks: int) -> tuple[Answer, int]:
         async with wire_to(served.server.port, breaks) as wire, open_remote(wire.target) as classify_video:
             *_, (_, found) = [
-                each async for each in run_as_completed(classify_video, [str(clip)], Options(), 1)
+                each async for each in run_as_completed(classify_video, [(str(clip), Options())], 1)
             ]
             assert isinstance(found, Classification | Failure)
             return found, wire.connections

@@ -125,9 +125,9 @@ async def classify_all(
                     classify_video = await stack.enter_async_context(open_classifier(server, config, options))
                 if not _is_piped(output):
                     await stack.enter_async_context(run.region.shown())
-                videos = [sources[number].name for number in run.numbers]
+                videos = [(sources[number].name, options) for number in run.numbers]
                 items = await stack.enter_async_context(
-                    aclosing(run_as_completed(classify_video, videos, options, jobs))
+                    aclosing(run_as_completed(classify_video, videos, jobs))
                 )
                 try:
                     async with run.pages or nullcontext():

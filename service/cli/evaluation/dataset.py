@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from io import StringIO
 from pathlib import Path
+from typing import TypeVar
 
 from tubelet.service.cli.evaluation.parquet_list import PARQUET, UnreadableTable, parquet_rows
 from tubelet.service.types.uri import is_uri
@@ -56,9 +57,10 @@ def read_labelled(data: Path) -> tuple[LabelledVideo, ...]:
     return videos
 
 
-def with_model_labels(
-    videos: Sequence[LabelledVideo], model: str, labels: tuple[str, ...]
-) -> tuple[LabelledVideo, ...]:
+_Video = TypeVar("_Video", bound=LabelledVideo)
+
+
+def with_model_labels(videos: Sequence[_Video], model: str, labels: tuple[str, ...]) -> tuple[_Video, ...]:
     """Return the videos with labels of the model; if all labels are numbers, they count classes from 0.
 
     Raises:

@@ -13,8 +13,6 @@ from rich.console import Console
 
 from tubelet.service.cli.evaluation.dataset import (
     InvalidDataset,
-    LabelledVideo,
-    read_labelled,
     with_model_labels,
 )
 from tubelet.service.cli.evaluation.evaluation_output import (
@@ -24,7 +22,14 @@ from tubelet.service.cli.evaluation.evaluation_output import (
 from tubelet.service.cli.evaluation.outcomes import TOP_K, Outcome, outcome_line, read_outcome
 from tubelet.service.cli.evaluation.page import by_importance
 from tubelet.service.cli.evaluation.report import make_report
-from tubelet.service.cli.evaluation.report_text import multi_label_note
+from tubelet.service.cli.evaluation.report_text import multi_label_note, seen_note
+from tubelet.service.cli.evaluation.selection import (
+    Only,
+    options_of,
+    seen_in_training,
+    select,
+    training_clips,
+)
 from tubelet.service.cli.runs.live_region import LiveRegion
 from tubelet.service.cli.runs.output_paths import check_paths
 from tubelet.service.cli.runs.progress import RunProgress
@@ -36,6 +41,7 @@ from tubelet.service.cli.runs.runner import (
     open_classifier,
     run_as_completed,
 )
+from tubelet.service.cli.train.clips import Clip, read_any_clips
 from tubelet.service.config.config import Config
 from tubelet.service.report.text import decodable
 from tubelet.service.types.request import MAX_TOP_K, Options, Views
@@ -85,14 +91,19 @@ class _RunStats:
 
 
 async def run_evaluation(
-    data: Path, requested: Options, output: EvaluationOutput, server: str | None, config: Config
+    data: Path,
+    requested: Options,
+    output: EvaluationOutput,
+    server: str | None,
+    config: Config,
+    only: Only | None = None,
 ) -> None:
     """Measure the requested model, version and windowing on labelled videos, and print a report.
 
     The folder gets results.jsonl (every answer), report.json and confusion.png.
 
     Raises:
-        InvalidDataset: the data cannot be read, or its labels are not the model's.
+        InvalidDataset: the data cannot be read, its labels are not the model's, or ``only`` leaves no clip.
         ResultsMismatch, ResultsInUse: the folder holds results of other options or data, or another run is
             writing to it.
         OSError: a file cannot be written; the answers so far are kept.
@@ -103,14 +114,22 @@ async def run_evaluation(
     """
     if output.html is not None:
         check_paths([output.html])
-    videos = [replace(video, name=decodable(video.name)) for video in read_labelled(data)]
+    clips = read_any_clips(data)
     model = await find_model(server, config, requested.model, requested.version)
     if len(model.labels) == 1:
         raise InvalidDataset(
             f"{model.name} has only one label, {model.labels[0]!r}, which comes first in every answer: "
             "no answer could be wrong"
         )
-    videos = with_model_labels(videos, model.name, model.labels)
+    notes = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    seen = None
+    if (trained_on := training_clips(server, config, model)) is not None:
+        with notes.status("looking for clips that the model was trained on"):
+            seen = seen_in_training(clips, trained_on)
+    videos = with_model_labels(select(clips, only, seen), model.name, model.labels)
+    num_seen = None if seen is None else sum(video.name in seen for video in videos)
+    if num_seen:
+        notes.print(seen_note(num_seen, len(videos), model.name))
     options = Options(
         model.name,
         model.version,
@@ -119,11 +138,10 @@ async def run_evaluation(
         thumbnails=0 if output.html is None else 1,
     )
     out = output.out or Path(f"evaluation-{model.name}-{model.version}")
-    settings = _settings(data, options)
+    settings = _settings(data, options, only)
     # The average precision of a multi-label model's classes needs the scores of all labels.
     is_multi_label = model.activation is Activation.SIGMOID
     index_of = {label: index for index, label in enumerate(model.labels)} if is_multi_label else {}
-    notes = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     with open_results(out / "results.jsonl", settings, partial(read_outcome, index_of=index_of)) as results:
         if done := sum(video.name in results.done for video in videos):
             notes.print(f"resumed: {done} of {len(videos)} videos are done already, in {out}")
@@ -143,12 +161,13 @@ async def run_evaluation(
     report = make_report(outcomes, model.labels)
     if is_multi_label:
         notes.print(multi_label_note(model.name, report))
-    run = settings | {"activation": model.activation.value} | stats.json()
+    told = {"activation": model.activation.value, "seen_in_training": num_seen}
+    run = settings | told | stats.json()
     print_report(report, outcomes, run, replace(output, out=out))
 
 
 async def _classify_missing(
-    videos: Sequence[LabelledVideo],
+    videos: Sequence[Clip],
     options: Options,
     results: ResultsLog[Outcome],
     server: str | None,
@@ -164,7 +183,7 @@ async def _classify_missing(
 
 
 async def _classify(
-    videos: Sequence[LabelledVideo],
+    videos: Sequence[Clip],
     options: Options,
     results: ResultsLog[Outcome],
     server: str | None,
@@ -180,7 +199,8 @@ async def _classify(
         with console.status("connecting" if server else "loading the model, starting decode workers"):
             classify_video = await stack.enter_async_context(open_classifier(server, config, options))
         await stack.enter_async_context(LiveRegion(console, lambda: progress).shown())
-        items = run_as_completed(classify_video, [each.video for each in videos], options, _JOBS)
+        requests = [(each.video, options_of(each, options)) for each in videos]
+        items = run_as_completed(classify_video, requests, _JOBS)
         async for number, item in await stack.enter_async_context(aclosing(items)):
             video = videos[number]
             if not isinstance(item, Classification | Failure):
@@ -189,7 +209,7 @@ async def _classify(
             progress.end(number, item)
             if isinstance(item, Classification):
                 results.add(outcome_line(video, item, with_thumbnail=options.thumbnails > 0))
-            elif item.reason == "MALFORMED_OPTION":
+            elif item.reason == "MALFORMED_OPTION" and video.range_s is None:  # else the part is at fault
                 raise EvaluationAborted(f"evaluation stopped at {video.name}: {item.message}")
             else:
                 stats.failures[video.name] = item
@@ -197,7 +217,7 @@ async def _classify(
     return stats
 
 
-def _lacking_thumbnails(videos: Sequence[LabelledVideo], results: ResultsLog[Outcome]) -> list[LabelledVideo]:
+def _lacking_thumbnails(videos: Sequence[Clip], results: ResultsLog[Outcome]) -> list[Clip]:
     """Return the videos that a page shows first, and that were classified without a thumbnail."""
     shown = by_importance(list(results.done.values()))[:_MAX_LATE_THUMBNAILS]
     names = {outcome.video for outcome in shown if outcome.thumbnail is None}
@@ -211,13 +231,14 @@ def _top_k(model: ModelInfo) -> int:
     return TOP_K
 
 
-def _settings(data: Path, options: Options) -> dict[str, Any]:
+def _settings(data: Path, options: Options, only: Only | None) -> dict[str, Any]:
     """Return the settings that must be equal in all runs of one evaluation."""
     views = options.windowing if isinstance(options.windowing, Views) else None
-    return {
+    settings = {
         "model": options.model,
         "version": options.version,
         "data": decodable(str(data.resolve())),
         "clips": views and views.clips,
         "crops": views and views.crops,
     }
+    return settings | ({} if only is None else {"only": only})

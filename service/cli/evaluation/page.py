@@ -5,7 +5,7 @@ A page is bounded: it holds a limited number of clips and of bytes of thumbnails
 
 from base64 import b64encode
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import count
 from math import isnan
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 from tubelet.service.cli.evaluation.measures import BINS, Calibration, wilson_interval
 from tubelet.service.cli.evaluation.outcomes import Outcome
 from tubelet.service.cli.evaluation.report import Report, surest_mistakes
-from tubelet.service.cli.evaluation.report_text import multi_label_note, windowing_text
+from tubelet.service.cli.evaluation.report_text import multi_label_note, seen_note, windowing_text
 from tubelet.service.report.own_files import write_own
 from tubelet.service.report.page import render_page
 from tubelet.service.report.text import printable
@@ -38,17 +38,24 @@ def evaluation_page(report: Report, outcomes: Sequence[Outcome], run: Mapping[st
 
     ``run`` has the settings of the run, the model's activation, the speed, and the videos that were skipped.
     """
-    is_multi_label = run["activation"] == Activation.SIGMOID.value
     return render_page(
         "evaluation.html",
         SCRIPTS,
         title=f"{run['model']} {run['version']}",
         windowing=windowing_text(run),
         run=run,
-        note=multi_label_note(run["model"], report) if is_multi_label else "",
+        notes=list(_notes(report, run)),
         failures=_by_reason(run["skipped"]),
         **answers_of(report, outcomes, "video", "results.jsonl"),
     )
+
+
+def _notes(report: Report, run: Mapping[str, Any]) -> Iterator[str]:
+    """Yield sentences on what the figures mean."""
+    if run["activation"] == Activation.SIGMOID.value:
+        yield multi_label_note(run["model"], report)
+    if seen := run.get("seen_in_training"):
+        yield seen_note(seen, report.videos, run["model"])
 
 
 def answers_of(report: Report, outcomes: Sequence[Outcome], item: str, listed_in: str) -> dict[str, Any]:

@@ -55,6 +55,14 @@ def comparison_text(found: Comparison) -> str:
     return "\n".join(lines)
 
 
+def seen_note(seen: int, videos: int, model: str) -> str:
+    """Say how many of the evaluated videos a model was trained on."""
+    return (
+        f"{seen} of {videos} clips were in the training of {model}: the figures flatter it; --only unseen "
+        "leaves them out"
+    )
+
+
 def multi_label_note(model: str, report: Report) -> str:
     """Say what the figures of a multi-label model mean."""
     note = (

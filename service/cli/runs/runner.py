@@ -160,13 +160,13 @@ async def find_model(server: str | None, config: Config, name: str, version: str
 
 
 async def run_as_completed(
-    classify_video: ClassifyVideo, videos: Sequence[str], options: Options, jobs: int
+    classify_video: ClassifyVideo, videos: Sequence[tuple[str, Options]], jobs: int
 ) -> AsyncGenerator[tuple[int, Started | Event | Answer], None]:
     """Classify ``videos``, ``jobs`` at a time; yield items, each with the index of its video.
 
-    A video's items are ``Started``, its events and its answer; answers come as they are ready. If a video is
-    retried, its metadata comes again. One failure does not stop other videos. A slow consumer slows the
-    videos down.
+    Each video has options of its own. A video's items are ``Started``, its events and its answer; answers
+    come as they are ready. If a video is retried, its metadata comes again. One failure does not stop other
+    videos. A slow consumer slows the videos down.
 
     Raises:
         ServerError, BadToken: no server answers any more, or lets us in; answers until then were yielded.
@@ -182,7 +182,7 @@ async def run_as_completed(
 
         await items.put((number, Started()))
         try:
-            await items.put((number, await _classify_one(classify_video, videos[number], options, forward)))
+            await items.put((number, await _classify_one(classify_video, *videos[number], forward)))
         except Exception as error:
             await items.put((number, error))
 

@@ -16,9 +16,6 @@ from tubelet.service.cli.train.new_model import Answers, Trained
 from tubelet.service.cli.train.survey import Survey
 from tubelet.service.types.result import Label
 
-CLIPS = "clips.jsonl"
-"""The file of a model's folder that has a line for each clip that the model was trained or tested on."""
-
 
 def clip_outcomes(
     logits: Tensor, clips: Tensor, labels: Sequence[str], survey: Survey, *, is_multilabel: bool = False
@@ -43,14 +40,17 @@ def clip_lines(checked: Checked, trained: Trained) -> str:
     """Return the text of ``clips.jsonl``: each clip's content hash, label, scene and split, and its answer.
 
     The answers are those for unknown scenes, by models trained without the clip's part of the scenes; those
-    of the test split are the stored model's.
+    of the test split are the stored model's. The split is train, test, or held_out from training all along.
     """
     answers = [each for each in (trained.held_out, trained.test) if each is not None]
     predicted = {outcome.video: outcome for each in answers for outcome in _outcomes(each, checked, trained)}
+    # A probe is trained again on all clips, after parts of them were left out in turn.
+    held_out = set() if trained.recipe.level == "probe" else set(trained.held_out.clips.tolist())
     lines = []
     for number in trained.used:
         clip = checked.survey.clips[number]
         line = _clip_line(clip, checked.survey.digests[clip.video], int(checked.scenes[number]))
+        line["split"] = "test" if clip.is_test else "held_out" if number in held_out else "train"
         if (outcome := predicted.get(clip.name)) is not None:
             line["labels"] = [{"label": each.name, "score": each.score} for each in outcome.predicted]
         lines.append(json.dumps(line, ensure_ascii=False))
@@ -76,5 +76,4 @@ def _clip_line(clip: Clip, digest: str, scene: int) -> dict[str, object]:
         "blake3": digest,
         "range_s": clip.range_s,
         "scene": scene,
-        "split": "test" if clip.is_test else "train",
     }

@@ -55,8 +55,23 @@ def read_clips(data: Path) -> tuple[Clip, ...]:
     has a semicolon, all its clips have any number of labels, divided by semicolons.
 
     Raises:
-        InvalidDataset: the data cannot be read; a value is not allowed; a video is at a URI; a clip or a
-            group is in training and in the test; parts of a video overlap and have different labels.
+        InvalidDataset: a video is at a URI, or as ``read_any_clips``.
+    """
+    clips = read_any_clips(data)
+    for clip in clips:
+        if is_uri(clip.video):
+            raise InvalidDataset(
+                f"{data} names the URI {clip.video}: training reads files, download it first"
+            )
+    return clips
+
+
+def read_any_clips(data: Path) -> tuple[Clip, ...]:
+    """Read clips as ``read_clips``, of files and URIs.
+
+    Raises:
+        InvalidDataset: the data cannot be read; a value is not allowed; a clip or a group is in training and
+            in the test; parts of a video overlap and have different labels.
     """
     if data.is_dir():
         clips = tuple(Clip(decodable(each.name), each.video, each.label) for each in read_labelled(data))
@@ -154,10 +169,6 @@ def _range(where: str, start: str, end: str) -> tuple[float, float] | None:
 def check_text(file: Path, clips: tuple[Clip, ...]) -> None:
     """Refuse what cannot be the path of a file, and labels that are missing or cannot be printed."""
     for clip in clips:
-        if is_uri(clip.video):
-            raise InvalidDataset(
-                f"{file} names the URI {clip.video}: training reads files, download it first"
-            )
         if "\0" in clip.video:
             raise InvalidDataset(f"{file} names {clip.name!r}, which is no path of a file")
         if not clip.label and not clip.is_multilabel:

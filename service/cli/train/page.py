@@ -4,8 +4,9 @@ from pathlib import Path
 
 from tubelet.service.cli.evaluation.page import SCRIPTS, answers_of, curve_of
 from tubelet.service.cli.evaluation.report import make_report
+from tubelet.service.cli.evaluation.selection import TRAINING_CLIPS
 from tubelet.service.cli.train.checked_clips import Checked
-from tubelet.service.cli.train.clip_answers import CLIPS, clip_outcomes
+from tubelet.service.cli.train.clip_answers import clip_outcomes
 from tubelet.service.cli.train.data_page import data_of
 from tubelet.service.cli.train.new_model import Trained
 from tubelet.service.cli.train.probe_report import Report
@@ -36,5 +37,5 @@ def training_page(data: Path, checked: Checked, trained: Trained, report: Report
         run=report,
         before=before.calibration,
         curve_before=curve_of(before.calibration),
-        **answers_of(make_report(outcomes, labels), outcomes, "clip", CLIPS),
+        **answers_of(make_report(outcomes, labels), outcomes, "clip", TRAINING_CLIPS),
     )

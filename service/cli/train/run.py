@@ -7,8 +7,9 @@ from pathlib import Path
 from tubelet.models.errors import CannotTrain
 from tubelet.models.training.processes import process_group, rank
 from tubelet.service.cli.evaluation.page import save_page
+from tubelet.service.cli.evaluation.selection import TRAINING_CLIPS
 from tubelet.service.cli.train.checked_clips import notes
-from tubelet.service.cli.train.clip_answers import CLIPS, clip_lines
+from tubelet.service.cli.train.clip_answers import clip_lines
 from tubelet.service.cli.train.full_level import train_full
 from tubelet.service.cli.train.made_report import make_report
 from tubelet.service.cli.train.new_model import Request, Trained, store_model
@@ -70,7 +71,7 @@ def train_level(prepared: Prepared, run: Run | None, config: Config) -> Trained:
 
 def _store(request: Request, folder: Path, prepared: Prepared, trained: Trained, report: Report) -> None:
     """Write the page and the model's folder."""
-    texts = {CLIPS: clip_lines(prepared.checked, trained)}
+    texts = {TRAINING_CLIPS: clip_lines(prepared.checked, trained)}
     if report.page:
         page = training_page(request.data, prepared.checked, trained, report)
         if request.out is None:

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tubelet.service.cli.train.clip_answers import CLIPS, clip_lines
+from tubelet.service.cli.evaluation.selection import TRAINING_CLIPS
+from tubelet.service.cli.train.clip_answers import clip_lines
 from tubelet.service.cli.train.head_folder import write_head
 from tubelet.service.cli.train.head_report import HeadReport, head_card, head_json, head_lines
 from tubelet.service.cli.train.made_report import figures_of, make_report, thresholds_of
@@ -28,7 +29,7 @@ def train_vectors(request: Request, config: Config, *, as_json: bool) -> None:
     else:
         prepared, trained = made
         report = make_report(request, config, prepared, trained)
-        texts = {CLIPS: clip_lines(prepared.checked, trained)}
+        texts = {TRAINING_CLIPS: clip_lines(prepared.checked, trained)}
         store_model(
             request.folder(config), report.spec, trained.dims, trained.model, model_card(report), texts
         )

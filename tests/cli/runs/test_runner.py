@@ -18,10 +18,10 @@ async def _classify(video: str, _: Options, emit: Emit) -> Classification:
 
 
 async def test_unexpected_error_fails_its_video_alone_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    videos = ["good.mp4", "odd.mp4", "good.mp4"]
+    videos = [(name, Options()) for name in ("good.mp4", "odd.mp4", "good.mp4")]
     answers = {
         number: item
-        async for number, item in run_as_completed(_classify, videos, Options(), 1)
+        async for number, item in run_as_completed(_classify, videos, 1)
         if isinstance(item, Classification | Failure)
     }
     failure = answers.pop(1)

@@ -90,6 +90,25 @@ def test_parts_of_one_file_a_test_split_and_bad_videos(clips: Path, store: Path,
     assert any("before the part ends at 3 s" in reason for reason in said["left_out"].values())
     assert any("before the part starts at 9 s" in reason for reason in said["left_out"].values())
 
+    # The same list is evaluated: its parts, and only those that training did not see.
+    evaluate = ["evaluate", str(tmp_path / "clips.csv"), "--model", "parts", "--out", str(tmp_path / "out")]
+    unseen = CliRunner().invoke(app, [*evaluate, "--only", "unseen", "--json"])
+    found = report(unseen)
+    assert (found["videos"], found["only"], found["seen_in_training"]) == (3, "unseen", 0)
+    assert len(found["skipped"]) == 3
+    trained = (Path(said["folder"]) / "clips.jsonl").read_text().splitlines()
+    kept = [each for each in map(json.loads, trained) if each["split"] == "test"]
+    answers = {each["video"]: each["labels"][0] for each in kept}
+    results = (tmp_path / "out" / "results.jsonl").read_text().splitlines()[1:]
+    again = {each["video"]: each["labels"][0] for each in map(json.loads, results)}
+    assert again.keys() > answers.keys()
+    for name, answer in answers.items():
+        assert again[name]["label"] == answer["label"]
+        assert again[name]["score"] == pytest.approx(answer["score"], abs=0.02)
+    everything = CliRunner().invoke(app, [*evaluate[:-1], str(tmp_path / "all"), "--json"])
+    assert report(everything)["seen_in_training"] == 2 * (SCENES - 1)
+    assert "8 of 14 clips were in the training of parts: the figures flatter it" in everything.stderr
+
 
 @pytest.mark.parametrize(
     ("arguments", "status", "says"),
