@@ -1,0 +1,64 @@
+"""The curves of a training's page: loss and accuracy by epoch.
+
+A chart is 300 pixels wide and high; its template draws it around.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_SIDE = 300
+_TICKS = 5
+
+
+def epoch_charts(details: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the charts of loss and accuracy by epoch; none for a level without epochs."""
+    history = details.get("history", ())
+    if not history:
+        return []
+    epochs, best = [each["epoch"] for each in history], details["best_epoch"]
+    charts = []
+    for name, title in (("loss", "Loss"), ("accuracy", "Accuracy")):
+        lines = [
+            ("training", [each[name] for each in history]),
+            ("validation", [each[f"validation_{name}"] for each in history]),
+        ]
+        values = filter(math.isfinite, (*lines[0][1], *lines[1][1]))
+        top = 1.0 if name == "accuracy" else max(values, default=0.0) or 1.0
+        charts.append(
+            {
+                "title": title,
+                "x_title": "epoch",
+                "x_ticks": _ticks(max(epochs)),
+                "y_ticks": [
+                    {"at": _SIDE - _SIDE * tick / (_TICKS - 1), "text": f"{top * tick / (_TICKS - 1):.3g}"}
+                    for tick in range(_TICKS)
+                ],
+                "mark": _x(best, max(epochs)) if best else None,
+                "lines": [
+                    {"name": label, "points": _points(epochs, values, max(epochs), top)}
+                    for label, values in lines
+                ],
+            }
+        )
+    return charts
+
+
+def _x(epoch: int, last: int) -> float:
+    """Return where an epoch is; the first one is at 1, or in the middle if it is the only one."""
+    return _SIDE / 2 if last <= 1 else _SIDE * (epoch - 1) / (last - 1)
+
+
+def _points(epochs: Sequence[int], values: Sequence[float], last: int, top: float) -> str:
+    """Return the corners of a line, in SVG's form; values that are no numbers are left out."""
+    return " ".join(
+        f"{_x(epoch, last):.1f},{_SIDE * (1 - value / top):.1f}"
+        for epoch, value in zip(epochs, values, strict=True)
+        if math.isfinite(value)
+    )
+
+
+def _ticks(last: int) -> list[dict[str, Any]]:
+    """Return at most five whole numbers from 1 to ``last``."""
+    step = max(1, math.ceil((last - 1) / (_TICKS - 1)))
+    return [{"at": _x(epoch, last), "text": str(epoch)} for epoch in range(1, last + 1, step)]
