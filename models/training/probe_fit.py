@@ -41,15 +41,16 @@ def choose(data: ProbeData) -> Choice:
         return choose_linear(data.vectors, data.labels, data.num_classes, data.folds, DECAYS)
 
 
-def estimate(data: ProbeData) -> tuple[Tensor, Tensor]:
+def estimate(data: ProbeData, kept: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return each window's logits, (W, K), by a probe that does not know its fold: calibrated, and as fitted.
 
     Vectors, decay and temperature are chosen on the other folds alone, so that the choice is measured, too.
+    Only the windows ``kept``, (W,) bool, are trained on; None stands for all.
     """
     calibrated, fitted = (torch.zeros(len(data.labels), data.num_classes) for _ in range(2))
     for fold in data.folds.unique():
         inside = data.folds == fold
-        others = data.part(~inside)
+        others = data.part(~inside if kept is None else ~inside & kept)
         choice = choose(others)
         probe = fit_linear(others.vectors[choice.vectors], others.labels, data.num_classes, choice.decay)
         fitted[inside] = probe(data.vectors[choice.vectors][inside].float())

@@ -86,6 +86,12 @@ def train(
             "user's state.",
         ),
     ] = None,
+    curve: Annotated[
+        bool,
+        typer.Option(
+            "--curve", help="Also measure probes on 25, 50 and 75 % of the clips: does more data help?"
+        ),
+    ] = False,
     compare: Annotated[
         str | None,
         typer.Option(
@@ -126,6 +132,7 @@ def train(
             out=out,
             resume=resume,
             precision=precision,
+            curve=curve,
         )
         if compare is None:
             train_model(request, load_config(config), as_json=as_json)

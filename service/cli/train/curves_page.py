@@ -1,4 +1,4 @@
-"""The curves of a training's page: loss and accuracy by epoch.
+"""The curves of a training's page: loss and accuracy by epoch, and accuracy by the number of clips.
 
 A chart is 300 pixels wide and high; its template draws it around.
 """
@@ -6,6 +6,8 @@ A chart is 300 pixels wide and high; its template draws it around.
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from tubelet.service.cli.train.learning_curve import CurvePoint
 
 _SIDE = 300
 _TICKS = 5
@@ -35,6 +37,7 @@ def epoch_charts(details: Mapping[str, Any]) -> list[dict[str, Any]]:
                     for tick in range(_TICKS)
                 ],
                 "mark": _x(best, max(epochs)) if best else None,
+                "dots": [],
                 "lines": [
                     {"name": label, "points": _points(epochs, values, max(epochs), top)}
                     for label, values in lines
@@ -42,6 +45,36 @@ def epoch_charts(details: Mapping[str, Any]) -> list[dict[str, Any]]:
             }
         )
     return charts
+
+
+def share_chart(curve: Sequence[CurvePoint]) -> dict[str, Any] | None:
+    """Return the chart of the accuracy by the number of clips; None without points."""
+    if not curve:
+        return None
+    most = max(point.clips for point in curve)
+    dots = [
+        {
+            "x": _SIDE * point.clips / most,
+            "y": _SIDE * (1 - point.accuracy),
+            "low": _SIDE * (1 - point.interval[0]),
+            "high": _SIDE * (1 - point.interval[1]),
+            "title": f"{point.clips} clips: {point.accuracy:.3f}",
+        }
+        for point in curve
+    ]
+    return {
+        "x_title": "clips trained on",
+        "x_ticks": [
+            {"at": dot["x"], "text": str(point.clips)} for dot, point in zip(dots, curve, strict=True)
+        ],
+        "y_ticks": [
+            {"at": _SIDE - _SIDE * tick / (_TICKS - 1), "text": f"{tick / (_TICKS - 1):g}"}
+            for tick in range(_TICKS)
+        ],
+        "mark": None,
+        "lines": [{"name": "accuracy", "points": " ".join(f"{dot['x']:.1f},{dot['y']:.1f}" for dot in dots)}],
+        "dots": dots,
+    }
 
 
 def _x(epoch: int, last: int) -> float:

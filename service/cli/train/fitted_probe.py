@@ -16,6 +16,7 @@ from tubelet.models.training.probes import fit_linear, in_other_folds
 from tubelet.service.cli.train.checked_clips import notes
 from tubelet.service.cli.train.clips import Clip
 from tubelet.service.cli.train.division import FOLDS
+from tubelet.service.cli.train.learning_curve import CurvePoint, learning_curve
 from tubelet.service.cli.train.new_model import Answers, Recipe
 from tubelet.service.cli.train.scene_clusters import scene_folds
 from tubelet.service.cli.train.temperature import useful_temperature
@@ -40,9 +41,17 @@ class FittedProbe:
 
 
 def fit_probe(
-    clips: Mapping[int, Clip], scenes: NDArray[np.int64], labels: Sequence[str], vectors: Vectors
+    clips: Mapping[int, Clip],
+    scenes: NDArray[np.int64],
+    labels: Sequence[str],
+    vectors: Vectors,
+    *,
+    with_curve: bool = False,
 ) -> FittedProbe:
-    """Choose and fit a probe on the ``vectors`` of ``clips``, which have numbers; ``scenes`` is by number."""
+    """Choose and fit a probe on the ``vectors`` of ``clips``, which have numbers; ``scenes`` is by number.
+
+    ``with_curve`` also measures probes that are trained on shares of the clips.
+    """
     data, test = (_data(clips, scenes, labels, vectors, is_test=is_test) for is_test in (False, True))
     with notes.status("training probes, with each part of the scenes left out in turn"):
         held_out = _held_out(data)
@@ -56,9 +65,16 @@ def fit_probe(
         measured_on=f"scenes that it does not know ({folds} parts in turn)",
         details={"vectors": choice.vectors, "decay": choice.decay, "folds": folds},
         warnings=warnings,
+        curve=_curve(data, scenes) if with_curve else (),
     )
     answers = _test_answers(layer, test, choice.vectors, temperature)
     return FittedProbe(choice.vectors, layer, temperature, recipe, held_out, answers)
+
+
+def _curve(data: ProbeData, scenes: NDArray[np.int64]) -> tuple[CurvePoint, ...]:
+    """Measure probes on growing shares of the clips."""
+    with notes.status("training probes on shares of the clips"):
+        return learning_curve(data, scenes)
 
 
 def _held_out(data: ProbeData) -> Answers:

@@ -19,6 +19,7 @@ from tubelet.models.spec import Accuracy, ModelSpec, Provenance, Sampling
 from tubelet.models.training.augmentation import Mirroring
 from tubelet.models.video_model import VideoModel
 from tubelet.service.cli.train.base import Base, Untrained
+from tubelet.service.cli.train.learning_curve import CurvePoint
 from tubelet.service.config.config import Config
 from tubelet.service.types.model_ref import ModelRef
 
@@ -52,6 +53,7 @@ class Request:
     mirroring: Mirroring = "auto"
     out: Path | None = None
     resume: bool = False
+    curve: bool = False  # whether the accuracy on shares of the data is measured, too
     family: str = ""
     variant: str = ""
     precision: float | None = None  # of the thresholds to find
@@ -86,6 +88,7 @@ class Recipe:
     measured_on: str
     details: Mapping[str, Any] = field(repr=False)
     warnings: tuple[str, ...] = ()
+    curve: tuple[CurvePoint, ...] = ()  # if it was asked for
 
 
 @dataclass(frozen=True, slots=True)

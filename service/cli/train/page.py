@@ -7,7 +7,7 @@ from tubelet.service.cli.evaluation.report import make_report
 from tubelet.service.cli.evaluation.selection import TRAINING_CLIPS
 from tubelet.service.cli.train.checked_clips import Checked
 from tubelet.service.cli.train.clip_answers import clip_outcomes
-from tubelet.service.cli.train.curves_page import epoch_charts
+from tubelet.service.cli.train.curves_page import epoch_charts, share_chart
 from tubelet.service.cli.train.data_page import data_of
 from tubelet.service.cli.train.new_model import Trained
 from tubelet.service.cli.train.probe_report import Report
@@ -37,6 +37,7 @@ def training_page(data: Path, checked: Checked, trained: Trained, report: Report
         found=data_of(checked),
         run=report,
         charts=epoch_charts(report.recipe.details),
+        shares=share_chart(report.recipe.curve),
         before=before.calibration,
         curve_before=curve_of(before.calibration),
         **answers_of(make_report(outcomes, labels), outcomes, "clip", TRAINING_CLIPS),

@@ -43,6 +43,7 @@ class Prepared:
     base: Base
     checked: Checked
     sampling: Sampling
+    with_curve: bool = False  # whether a probe is measured on shares of the clips, too
 
     def label_clips(self, used: Sequence[int]) -> tuple[str, ...]:
         """Return the labels to train of the clips with the numbers ``used``, sorted.
@@ -67,13 +68,27 @@ def prepare(request: Request, config: Config) -> Prepared:
     if request.out is not None:
         check_paths([request.out / PAGE])
     clips = read_clips(request.data)
+    check_curve(request, clips)
     base = choose_base(request, config)
     check_name(request, base, clips, request.folder(config))
     checked = check_data(clips, config)
     if request.out is not None and not clips[0].is_multilabel:
         save_page(request.out / PAGE, checks_page(f"{request.name} {request.version}", request.data, checked))
     usable_labels(checked.survey.clips, checked.scenes)
-    return Prepared(base, checked, window_sampling(base, checked.survey.lengths_s, request.window_s))
+    sampling = window_sampling(base, checked.survey.lengths_s, request.window_s)
+    return Prepared(base, checked, sampling, request.curve)
+
+
+def check_curve(request: Request, clips: Sequence[Clip]) -> None:
+    """Refuse ``--curve`` where it cannot be measured.
+
+    Raises:
+        CannotTrain: the level is no probe, or clips have several labels.
+    """
+    if request.curve and request.level != "probe":
+        raise CannotTrain(f"--curve trains a probe several times; found the level {request.level}")
+    if request.curve and clips[0].is_multilabel:
+        raise CannotTrain("--curve measures the accuracy of clips with one label each; these have several")
 
 
 def choose_base(request: Request, config: Config) -> Base:

@@ -53,7 +53,7 @@ def train_probe(prepared: Prepared, config: Config) -> Trained:
         name: {number: pooled(model, windows[clip.name]) for number, clip in clips.items()}
         for name, model in models.items()
     }
-    probe = fit_probe(clips, checked.scenes, labels, vectors)
+    probe = fit_probe(clips, checked.scenes, labels, vectors, with_curve=prepared.with_curve)
     model = models[probe.vectors]
     set_head_(model, probe.layer, probe.temperature)
     return Trained(

@@ -147,6 +147,11 @@ def figure_lines(
         *(f"note: {warning}" for warning in recipe.warnings),
         *_measured_lines(figures, recipe.measured_on),
         *([] if test is None else _measured_lines(test, "the test split")),
+        *(
+            f"trained on {point.share:.0%} of the clips, {point.clips}: {point.accuracy:.3f} "
+            f"({_span(point.interval)})"
+            for point in recipe.curve
+        ),
     ]
 
 

@@ -26,7 +26,7 @@ from tubelet.service.cli.train.data_checks import Finding, check_labels
 from tubelet.service.cli.train.fitted_probe import FittedProbe, Vectors, fit_probe
 from tubelet.service.cli.train.head_folder import check_head_folder
 from tubelet.service.cli.train.new_model import Request, Trained
-from tubelet.service.cli.train.prepare import Prepared, check_name
+from tubelet.service.cli.train.prepare import Prepared, check_curve, check_name
 from tubelet.service.cli.train.probe_level import pooled
 from tubelet.service.cli.train.probe_report import check_lines
 from tubelet.service.cli.train.survey import Survey
@@ -68,6 +68,7 @@ def train_on_vectors(
             "leave out --from, --window and --level"
         )
     table = read_vectors(request.data)
+    check_curve(request, table.clips)
     checked = _checked(table)
     for line in check_lines({}, checked.findings):
         notes.print(printable(line))
@@ -78,14 +79,19 @@ def train_on_vectors(
         notes.print(printable(f"note: {why}: the head alone is stored, in {head_folder}"))
         vectors = _clip_vectors(table)
         return HeadAlone(
-            fit_probe(dict(enumerate(table.clips)), checked.scenes, labels, vectors), labels, checked, why
+            fit_probe(
+                dict(enumerate(table.clips)), checked.scenes, labels, vectors, with_curve=request.curve
+            ),
+            labels,
+            checked,
+            why,
         )
     check_name(request, base, table.clips, request.folder(config))
-    return _train_on_base(base, table, checked, labels)
+    return _train_on_base(base, table, checked, labels, with_curve=request.curve)
 
 
 def _train_on_base(
-    base: Entry, table: VectorTable, checked: Checked, labels: tuple[str, ...]
+    base: Entry, table: VectorTable, checked: Checked, labels: tuple[str, ...], *, with_curve: bool
 ) -> tuple[Prepared, Trained]:
     """Train a probe that is a head of ``base``."""
     assert table.maker is not None
@@ -112,7 +118,8 @@ def _train_on_base(
             raise InvalidDataset(
                 f"vectors have {each[0].shape[1]} numbers, those of {base.spec.name} {width}"
             )
-    probe = fit_probe(dict(enumerate(table.clips)), checked.scenes, labels, vectors)
+    clips = dict(enumerate(table.clips))
+    probe = fit_probe(clips, checked.scenes, labels, vectors, with_curve=with_curve)
     model = models[probe.vectors]
     set_head_(model, probe.layer, probe.temperature)
     trained = Trained(
