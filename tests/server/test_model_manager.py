@@ -83,6 +83,7 @@ def _queues(serving: Serving) -> set[str]:
         for metric in found
         if metric.name.startswith("tubelet_queued_")
         for sample in metric.samples
+        if "model" in sample.labels  # explanations wait in one queue, whatever their model
     }
 
 
