@@ -16,6 +16,7 @@ from tubelet.service.types.explanation import (
     ExplainMethod,
     ExplainOptions,
     SegmentMap,
+    to_labels,
 )
 from tubelet.service.types.request import Options
 from tubelet.service.types.result import Classification, Event
@@ -76,10 +77,11 @@ def explain(
 
     Raises:
         TubeletError: the video cannot be explained; ``reason`` is that of a server.
+        TypeError: ``labels`` are not strings, or a number is no whole one.
         OSError: the file cannot be read.
         RuntimeError: the process was forked after a call of its parent.
     """
-    asked = ExplainOptions(method, tuple(labels), best, against, layer, head)
+    asked = ExplainOptions(method, to_labels(labels), best, against, layer, head)
     classified = Options(model=model, **options)
     maps: list[SegmentMap] = []
 

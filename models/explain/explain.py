@@ -100,8 +100,10 @@ def check(question: Question, spec: ModelSpec, transformer: Transformer | None, 
     if label is not None and label == against:
         wanted = "name two labels that differ"
         raise CannotExplain("SAME_LABEL", f"label {label!r} is compared with itself: {wanted}")
-    if method != "attention" and (question.layer, question.head, question.query) != (None, None, None):
-        message = f"a layer, head or query belongs to method attention, not to {method}"
+    numbers = {"layer": question.layer, "head": question.head, "query": question.query}
+    named = [name for name, number in numbers.items() if number is not None]
+    if method != "attention" and named:
+        message = f"method {method} takes no {' or '.join(named)}: only attention does"
         raise CannotExplain("NOT_FOR_METHOD", message)
     if transformer is not None:
         _check_numbers(question, spec, transformer, units)

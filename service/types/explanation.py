@@ -3,8 +3,9 @@
 U time steps, R rows and C columns of a map.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal, get_args
 
 import numpy as np
@@ -22,7 +23,11 @@ MAX_EXPLAINED = 20  # labels in each segment
 
 @dataclass(frozen=True, slots=True)
 class ExplainOptions:
-    """What to explain of each segment, and how; which segments there are is said by ``Options``."""
+    """What to explain of each segment, and how; which segments there are is said by ``Options``.
+
+    Raises:
+        TypeError: ``labels`` are not strings, or a number is no whole one; the message is a sentence.
+    """
 
     method: ExplainMethod = "relevance"
     """``relevance`` and ``occlusion`` explain labels; ``rollout`` and ``attention`` depend on none."""
@@ -36,6 +41,40 @@ class ExplainOptions:
     """The layer of ``attention``, from 0. None: the last one that attends to patches."""
     head: int | None = None
     """The head of ``attention``, from 0. None: the mean over heads."""
+
+    def __post_init__(self) -> None:
+        to_labels(self.labels)
+        _check_whole("best", self.best)
+        for name, number in (("layer", self.layer), ("head", self.head)):
+            if number is not None:
+                _check_whole(name, number)
+
+
+def to_labels(labels: Iterable[str]) -> tuple[str, ...]:
+    """Return ``labels`` as a tuple.
+
+    Raises:
+        TypeError: they are one string, whose letters would be taken for labels, or not strings.
+    """
+    if isinstance(labels, str):
+        raise TypeError(f"labels is the string {labels!r}; it must be a list or tuple, such as ({labels!r},)")
+    if not isinstance(labels, Iterable):
+        raise TypeError(f"labels is {labels!r}; it must be a list or tuple of strings")
+    found = tuple(labels)
+    for each in found:
+        if not isinstance(each, str):
+            raise TypeError(f"labels holds {each!r}; all must be strings")
+    return found
+
+
+def _check_whole(name: str, number: object) -> None:
+    """Check that ``number``, the value of ``name``, is a whole number: Python's or numpy's.
+
+    Raises:
+        TypeError: it is not.
+    """
+    if isinstance(number, bool) or not isinstance(number, Integral):
+        raise TypeError(f"{name} is {number!r}; it must be a whole number")
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ _METHODS: dict[ExplainMethod, explanation_pb2.ExplainMethod] = {
     "occlusion": explanation_pb2.EXPLAIN_METHOD_OCCLUSION,
 }
 _ON_THE_WIRE = np.dtype("<f4")
+_MOST = 2**31 - 1  # that an int32 of a message holds
 
 
 def explain_options_to_proto(
@@ -49,8 +50,11 @@ def explain_options_to_proto(
     """
     if asked.method not in _METHODS:
         raise ValueError(f"method is {asked.method!r}; it must be one of {', '.join(EXPLAIN_METHODS)}")
-    if asked.best < 1:
-        raise ValueError(f"best is {asked.best}; it must be at least 1")
+    if not 1 <= asked.best <= _MOST:
+        raise ValueError(f"best is {asked.best}; it must be 1 to {_MOST}")
+    for field, number in (("layer", asked.layer), ("head", asked.head)):
+        if number is not None and abs(number) > _MOST:
+            raise ValueError(f"{field} is {number}; it must be at most {_MOST}")
     return explanation_pb2.ExplainOptions(
         classification=options_to_proto(options, uri),
         method=_METHODS[asked.method],

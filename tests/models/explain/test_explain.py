@@ -193,13 +193,13 @@ def refusals() -> Iterator[tuple[str, Question, str, str]]:
         "joint",
         Question("rollout", layer=1),
         "NOT_FOR_METHOD",
-        "a layer, head or query belongs to method attention, not to rollout",
+        "method rollout takes no layer: only attention does",
     )
     yield (
         "joint",
         Question("occlusion", LABELS[0], head=1),
         "NOT_FOR_METHOD",
-        "a layer, head or query belongs to method attention, not to occlusion",
+        "method occlusion takes no head: only attention does",
     )
     yield (
         "factorised",
