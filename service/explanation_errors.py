@@ -1,15 +1,27 @@
 """The errors of explanations that a client can get, with their gRPC codes and stable reasons.
 
-ClientError
-├── NotExplainable      INVALID_ARGUMENT     the model does not answer the question; a reason for each case
-├── NothingToExplain    INVALID_ARGUMENT     no segment has a label whose score reaches the threshold
-└── VideoTooLarge
-    ├── MapTooLarge     FAILED_PRECONDITION  the map of a segment has more bytes than a message may hold
-    └── SegmentTooLong  FAILED_PRECONDITION  the frames of a segment take more memory than is allowed
+TubeletError
+├── CopyNotLoaded           FAILED_PRECONDITION  the model cannot be loaded a second time
+└── ClientError
+    ├── NotExplainable      INVALID_ARGUMENT     the model does not answer the question; a reason each
+    ├── NothingToExplain    INVALID_ARGUMENT     no segment has a label whose score reaches the threshold
+    └── VideoTooLarge
+        ├── MapTooLarge     FAILED_PRECONDITION  the map of a segment has more bytes than a message may hold
+        └── SegmentTooLong  FAILED_PRECONDITION  the frames of a segment take more memory than is allowed
 """
 
+import grpc
+
 from tubelet.models.errors import ExplainReason
-from tubelet.service.errors import ClientError, VideoTooLarge
+from tubelet.service.errors import ClientError, TubeletError, VideoTooLarge
+
+
+class CopyNotLoaded(TubeletError):
+    """The server cannot load its model a second time, which explanations need; its log says why."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "BROKEN_MODEL"
+    before_work = True
 
 
 class NotExplainable(ClientError):

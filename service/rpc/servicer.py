@@ -17,6 +17,7 @@ from tubelet.service.pipeline.request import Request
 from tubelet.service.rpc.access import check_model, check_uri, guard_model, limit_priority
 from tubelet.service.rpc.admission import Admission, Caller
 from tubelet.service.rpc.calls import Call, Calls
+from tubelet.service.rpc.copy_errors import copy_errors
 from tubelet.service.rpc.embeddings import EmbeddingsOfAnswer
 from tubelet.service.rpc.request_stream import (
     Context,
@@ -162,7 +163,7 @@ class Servicer(VideoClassifierServicer):
 
             async def explain(video: Video, request: Request) -> Classification:
                 """Explain, if not too many videos are being explained."""
-                with self._admission.admit_explanation():
+                with self._admission.admit_explanation(), copy_errors(request.model.spec):
                     return await self._pipeline.explain(video, request, what, call.note_metadata(emit))
 
             return asked.classification, explain

@@ -4,12 +4,14 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 
+from tests.support.model_serving import write
 from tests.support.running_server import Served, serving, wait_until
 from tubelet.models.repository.repository import ModelStore
 from tubelet.service.client import AsyncClient, Client
@@ -135,6 +137,13 @@ def test_an_unknown_method_is_refused(served: Served) -> None:
         explain_options_to_proto(ExplainOptions("magic"), Options())  # pyright: ignore[reportArgumentType]
 
 
+@pytest.mark.parametrize("field", ["layer", "head", "best"])
+def test_a_number_that_no_message_holds_is_named(client: Client, field: str) -> None:
+    huge: dict[str, Any] = {field: 2**40}
+    with pytest.raises(ValueError, match=rf"^{field} is 1099511627776; it must be "):
+        client.explain(SAMPLE, ExplainOptions("attention", **huge), FIRST)
+
+
 def test_metrics_and_the_log_say_what_happened(
     served: Served, client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -206,6 +215,23 @@ async def test_neither_explaining_nor_classifying_changes_the_other(served: Serv
     for answer in classified:
         scores = [label.score for label in answer.labels]
         np.testing.assert_allclose(scores, [label.score for label in plain.labels], atol=1e-3)
+
+
+def test_a_model_that_cannot_be_loaded_a_second_time(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path, "1")
+    with (
+        serving(models={"store": str(tmp_path), "default": "tiny"}) as served,
+        Client(served.target, retries=False) as client,
+    ):
+        (tmp_path / "tiny" / "1" / "weights.safetensors").unlink()
+        with pytest.raises(ServerError, match="cannot load model tiny 1 a second time") as caught:
+            client.explain(SAMPLE, options=FIRST)
+        assert client.classify(SAMPLE, FIRST).segments
+    assert (caught.value.code, caught.value.reason) == ("FAILED_PRECONDITION", "BROKEN_MODEL")
+    assert str(tmp_path) not in caught.value.message
+    assert "weights.safetensors" in caplog.text
 
 
 def test_long_maps_are_one_message(client: Client) -> None:
