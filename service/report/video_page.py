@@ -65,6 +65,7 @@ def render_video_page(
         downloads=[_download_data(each) for each in downloads],
         maps=page_maps(tracks) if tracks else None,
         method_notes=METHOD_NOTES,
+        maps_are_cut=any(track.is_cut for track in tracks),
     )
 
 

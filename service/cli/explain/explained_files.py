@@ -1,8 +1,10 @@
 """The files of ``tubelet explain``: the page, the video, the picture of all heads and the arrays."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from tubelet.service.cli.explain.overlay_video import MapPainter
 from tubelet.service.cli.explain.questions import ExplainedRun, tracks_of
@@ -14,6 +16,7 @@ from tubelet.service.report.maps.head_sheet import WindowHeads, head_sheet
 from tubelet.service.report.maps.map_file import write_maps
 from tubelet.service.report.maps.tracks import MapTrack
 from tubelet.service.report.own_files import replacing, write_own
+from tubelet.service.report.text import printable
 from tubelet.service.report.video_page import PlayableVideo, render_video_page
 
 PAGE, VIDEO, HEADS, MAPS = "report.html", "overlay.mp4", "heads.png", "maps.npz"
@@ -44,9 +47,12 @@ class ExplainedFiles:
         """Check, before the work, that no file would be replaced that tubelet did not write.
 
         Raises:
-            OSError: one would; the message is a sentence.
+            OSError: one would, or no file can be written; the message is a sentence.
         """
         check_paths(self.folder / name for name in _NAMES)
+        folder = next(each for each in (self.folder, *self.folder.absolute().parents) if each.is_dir())
+        with _naming(self.folder), TemporaryFile(dir=folder):
+            pass
 
     async def write(
         self, video: str, runs: Sequence[ExplainedRun], heads: WindowHeads | None, say: Callable[[str], None]
@@ -58,7 +64,8 @@ class ExplainedFiles:
         """
         say("writing files")
         arrays = {} if heads is None else heads.arrays()
-        write_maps(self.folder / MAPS, video, [run.answer for run in runs], arrays)
+        with _naming(self.folder / MAPS):
+            write_maps(self.folder / MAPS, video, [run.answer for run in runs], arrays)
         self._done(MAPS)
         if heads is None:
             (self.folder / HEADS).unlink(missing_ok=True)
@@ -91,15 +98,29 @@ class ExplainedFiles:
             text = page(await videos.make(video, int(room_bytes / _BASE64_GROWTH)), [])
         except NotPlayable as error:
             text = page(None, [f"The page has pictures only: {error}."])
-        write_own(self.folder / PAGE, text)
+        with _naming(self.folder / PAGE):
+            write_own(self.folder / PAGE, text)
         self._done(PAGE)
 
     def _write(self, name: str, content: bytes) -> None:
         """Write a file."""
-        with replacing(self.folder / name) as file:
+        with _naming(self.folder / name), replacing(self.folder / name) as file:
             file.write(content)
         self._done(name)
 
     def _done(self, name: str) -> None:
         """Note that a file is written."""
         self.written.append(self.folder / name)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Name ``path`` in an error.
+
+    Raises:
+        OSError: it cannot be written; the message is a sentence.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise OSError(f"cannot write {printable(str(path))}: {error.strerror or error}") from error

@@ -7,7 +7,7 @@ from tubelet.service.cli.explain.explained_files import ExplainedFiles
 from tubelet.service.cli.explain.questions import ExplainedRun
 from tubelet.service.cli.output import metadata_text, notes_text
 from tubelet.service.report.maps.page_data import METHOD_NOTES, explained
-from tubelet.service.report.maps.summary import MapSummary, summarise
+from tubelet.service.report.maps.summary import MapSummary, steps_inside, summarise
 from tubelet.service.report.text import decodable, printable, span_text
 from tubelet.service.types.explanation import SegmentMap
 from tubelet.service.types.video import NS_PER_S
@@ -117,7 +117,7 @@ def _summary_json(summary: MapSummary) -> dict[str, Any]:
 
 
 def _notes(runs: Sequence[ExplainedRun], files: ExplainedFiles) -> list[str]:
-    """Return sentences about what is missing."""
+    """Return sentences about what is missing, or may surprise."""
     maps = [found for run in runs for found in run.answer.maps]
     notes = list(files.notes)
     if left_out := sum(found.steps_left_out for found in maps):
@@ -125,6 +125,11 @@ def _notes(runs: Sequence[ExplainedRun], files: ExplainedFiles) -> list[str]:
         notes.append(
             f"occlusion had no runs left for {left_out} of {steps} time steps: their share is spread evenly "
             "over the picture"
+        )
+    if not all(steps_inside(found).all() for found in maps):
+        notes.append(
+            "the model's windows are longer than the segments, so that a map may have its mass in seconds "
+            "before or after its segment"
         )
     return notes
 

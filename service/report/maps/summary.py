@@ -54,6 +54,14 @@ def summarise(found: SegmentMap) -> MapSummary | None:
     )
 
 
+def steps_inside(found: SegmentMap) -> np.ndarray:
+    """Return which steps of a map lie in its segment, at least in part: (U,) bool.
+
+    Others are there where the model's windows are longer than segments.
+    """
+    return (found.end_ns > found.segment.start_ns) & (found.start_ns < found.segment.end_ns)
+
+
 def _by_ninth(patches: np.ndarray, seen: Rectangle) -> np.ndarray:
     """Sum patches by the ninth of the shown picture that their middle is in: (R, C) -> (9,)."""
     rows, columns = patches.shape

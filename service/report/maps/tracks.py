@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from tubelet.service.report.maps.heat import Scale, full_scale
+from tubelet.service.report.maps.summary import steps_inside
 from tubelet.service.types.explanation import MapQuestion, SegmentMap
 from tubelet.service.types.video import Rectangle
 
@@ -34,6 +35,8 @@ class MapTrack:
     """(M,) float32: the share of the whole segment's map, of which a step is a part."""
     labels: tuple[str, ...] = field(repr=False)
     """(M,): the label that each step explains; empty where it is none, or the same two for all."""
+    is_cut: bool
+    """Whether steps of a segment's map are left out, since they lie outside the segment."""
 
     @property
     def most(self) -> float:
@@ -64,6 +67,7 @@ def map_track(maps: Sequence[SegmentMap], question: MapQuestion) -> MapTrack:
         maps[0].rectangle,
         *(np.concatenate(column) for column in zip(*(part[:4] for part in parts), strict=True)),
         labels=tuple(label for part in parts for label in part[4]),
+        is_cut=not all(steps_inside(each).all() for each in maps),
     )
 
 
@@ -83,7 +87,7 @@ def difference(first: MapTrack, second: MapTrack) -> MapTrack:
 def _steps_of(found: SegmentMap) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, list[str]]:
     """Return the steps of a segment that are shown: starts, ends, patches, shares on no patch, labels."""
     start_ns, end_ns = found.segment.start_ns, found.segment.end_ns
-    shown = (found.end_ns > start_ns) & (found.start_ns < end_ns)
+    shown = steps_inside(found)
     starts, ends = found.start_ns[shown], found.end_ns[shown]
     if not len(starts):
         empty = np.empty(0, np.int64)

@@ -76,6 +76,7 @@ def test_a_second_run_replaces_the_files_and_prints_where_the_maps_are(video: Pa
     row = r"  0:00:00\.0 - 0:00:01\.0  pan_right 0\.\d\d  [\d.]+-[\d.]+ s +\d+ % of picture  .* \d+ %"
     assert re.fullmatch(row, lines[3])
     assert "Rollout depends on no label: it shows what the model looks at, not why it answers so." in lines
+    assert lines[-2].startswith("the model's windows are longer than the segments, so that a map may have")
     assert "Also on the page: attention layer 0 head 1, attention layer 3 head 1" in lines
     assert lines[-1] == f"written to {out}: maps.npz, heads.png, report.html, overlay.mp4"
     assert (out / "notes.txt").read_text() == "mine"
@@ -134,6 +135,11 @@ def test_questions_without_an_answer(
 ) -> None:
     assert sentence in refused(explain(video, "--out", tmp_path / "out", *arguments))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_named_before_the_work(video: Path) -> None:
+    found = explain(video, "--out", "/proc/nope", "--model", "gaze")
+    assert refused(found) == "cannot write /proc/nope: No such file or directory"
 
 
 @pytest.mark.parametrize("name", ["-", "https://example.com/clip.mp4"])

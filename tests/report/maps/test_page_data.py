@@ -47,6 +47,12 @@ def test_a_page_holds_each_track_with_its_maps() -> None:
     assert (colours == scale_colours("shares")).all()
 
 
+def test_a_page_says_where_maps_are_longer_than_their_segments() -> None:
+    whole = map_track([segment_map(0, 2, steps=4)], MapQuestion("relevance"))
+    assert "windows are longer than the segments" not in mapped(whole)
+    assert "windows are longer than the segments" in mapped(whole, track())
+
+
 def test_a_difference_names_its_two_sides() -> None:
     tracks = [track(question=MapQuestion("relevance", one, other)) for one, other in (("a", "b"), ("b", "a"))]
     (held,) = embedded(mapped(difference(*tracks)), "maps")["tracks"]
