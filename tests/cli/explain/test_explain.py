@@ -85,6 +85,7 @@ def test_a_second_run_replaces_the_files_and_prints_where_the_maps_are(video: Pa
     assert chosen[1:] == [("attention", "0", "1"), ("attention", "3", "1")]
 
 
+@pytest.mark.slow
 def test_two_labels_are_shown_as_a_difference(video: Path, tmp_path: Path) -> None:
     found = explain(video, "--out", tmp_path / "out", "--label", "pan_right, static")
     assert found.exit_code == 0, found.output
@@ -120,7 +121,7 @@ def test_a_file_that_tubelet_did_not_write_is_kept(video: Path, tmp_path: Path, 
         (("--layer", "1"), "--layer and --head need --method attention"),
         (("--method", "attention", "--head", "x"), "--head must be whole numbers such as 0,3; found 'x'"),
         (("--model", "gaze"), "no model 'gaze' in the store"),
-        (("--label", "gaze"), "camera-motion has no label 'gaze'"),
+        pytest.param(("--label", "gaze"), "camera-motion has no label 'gaze'", marks=pytest.mark.slow),
         pytest.param(
             ("--label", "static,static"), "label 'static' is compared with itself", marks=pytest.mark.slow
         ),
@@ -157,6 +158,7 @@ def test_what_is_no_video_is_refused(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["text.mp4"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_it_with_a_sentence(tmp_path: Path) -> None:
     with terminal("explain", str(SAMPLE_CLIP), "--out", str(tmp_path / "out"), columns=120) as shown:
         shown.wait_for("relevance: explained up to 0:00:0")
