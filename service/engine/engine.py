@@ -62,8 +62,9 @@ class Engine:
             keep_freed_memory()
         contention = CpuContention(usable_cores(), on_cores)
         self._executor = Executor(metrics, map(str, self._devices), on_device_lost, contention)
-        wait_for_turn = self._executor.wait_until_nothing_queued
-        self._explainer = Explainer(wait_for_turn, self._devices[0])
+        device = self._devices[0]
+        wait_for_turn = partial(self._executor.wait_until_spare, on_core=device.type == "cpu")
+        self._explainer = Explainer(wait_for_turn, device)
         self._copies: dict[ServedModel, UnpackedCopy] = {}  # loaded once something is explained
         metrics.queued_explanations.set_function(lambda: self._explainer.queued)
         self._cache = _cache(config, metrics)

@@ -54,7 +54,7 @@ class Executor:
         alike = self._scheduler.contention.devices in (frozenset(), self._scheduler.devices)
         self._threads_to_wake = 1 if alike else len(self._scheduler.devices)
         self._condition = threading.Condition(lock := threading.RLock())
-        self._nothing_queued = threading.Condition(lock)
+        self._spare = threading.Condition(lock)
         self._stopping = False
         self._loop: asyncio.AbstractEventLoop
         self._threads: list[threading.Thread] = []
@@ -75,7 +75,7 @@ class Executor:
         with self._condition:
             self._stopping = True
             self._condition.notify_all()
-            self._nothing_queued.notify_all()
+            self._spare.notify_all()
         for thread in self._threads:
             await asyncio.to_thread(thread.join)
 
@@ -90,11 +90,19 @@ class Executor:
         with self._condition:
             return self._scheduler.is_idle
 
-    def wait_until_nothing_queued(self) -> bool:
-        """Block until nothing waits for a device; return False once the executor stops."""
+    def wait_until_spare(self, *, on_core: bool) -> bool:
+        """Block until nothing waits for a device; return False once the executor stops.
+
+        What runs ``on_core`` also waits until less than half of the cores are in use: cores share memory,
+        caches and often arithmetic units, so that it would slow down those in use.
+        """
         with self._condition:
-            self._nothing_queued.wait_for(lambda: self._stopping or not self._scheduler.has_queued)
+            self._spare.wait_for(lambda: self._stopping or self._is_spare(on_core))
             return not self._stopping
+
+    def _is_spare(self, on_core: bool) -> bool:
+        """Return whether nothing else needs the device or core. The caller holds the lock."""
+        return not self._scheduler.has_queued and (not on_core or self._scheduler.contention.has_half_spare)
 
     def queued(self) -> dict[tuple[str, str], int]:
         """Return how many items wait for each (stage, model name)."""
@@ -126,6 +134,7 @@ class Executor:
             freed = self._scheduler.contention.decoding_cores - cores
             self._scheduler.contention.decoding_cores = cores
             self._condition.notify(max(0, freed))
+            self._spare.notify_all()
 
     def _run(self, device: str) -> None:
         """Compute batches on ``device`` until the executor stops or the device is lost. It blocks."""
@@ -153,7 +162,7 @@ class Executor:
         """Return the next batch for ``device`` if it is active. The caller holds the lock."""
         batch = self._scheduler.next_batch(device, monotonic()) if self._is_active(device) else None
         if not self._scheduler.has_queued:
-            self._nothing_queued.notify_all()
+            self._spare.notify_all()
         return batch
 
     def _start(self, batch: Batch, device: str) -> _Running | None:
@@ -215,7 +224,7 @@ class Executor:
             for batch in self._scheduler.pop_unrunnable():
                 self._on_loop(_fail, batch, _no_device(batch.queue))
             self._condition.notify_all()
-            self._nothing_queued.notify_all()
+            self._spare.notify_all()
 
     def _report_lost_device(self, device: str) -> None:
         """Report a lost device to the metrics and to ``on_device_lost``."""

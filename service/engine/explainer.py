@@ -1,4 +1,4 @@
-"""The explainer: explains windows layer by layer on its own thread, while nothing waits for a device."""
+"""The explainer: explains windows in small steps on its own thread, while others leave the device free."""
 
 import asyncio
 import os
@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from tubelet.service.engine.small_steps import Interrupted, SmallSteps
 from tubelet.service.engine.stage_queue import Item
 from tubelet.service.fair_queue import FairQueue, Flow
 
@@ -23,8 +24,9 @@ _NICENESS = 19  # the lowest priority of a thread: others that wake up take its 
 class Explainer:
     """Computes the steps of one item after another, those of all videos in a fair order, on ``device``.
 
-    Before each step it calls ``wait_for_turn``, which blocks while anything else is queued, and returns False
-    once the engine stops. Its thread has the lowest priority: what classifies meanwhile takes its core.
+    Before each step it calls ``wait_for_turn``, which blocks while others need the device, and returns False
+    once the engine stops. A step is a layer; on a CPU, a few milliseconds of it. Its thread has the lowest
+    priority: what classifies meanwhile takes its core.
     """
 
     def __init__(self, wait_for_turn: Callable[[], bool], device: torch.device) -> None:
@@ -79,16 +81,26 @@ class Explainer:
     def _compute(self, item: Item[Work, Any]) -> None:
         """Compute an item step by step; give it the result, or the error that concerns it alone."""
         ended: StopIteration | Exception | None = None
-        steps, spent_s = item.payload(), 0.0
-        while ended is None and not item.result.cancelled() and self._wait_for_turn():
+        steps, begun, waited_s = item.payload(), monotonic(), 0.0
+
+        def go_on() -> bool:
+            nonlocal waited_s
             start = monotonic()
+            has_turn = not item.result.cancelled() and self._wait_for_turn()
+            waited_s += monotonic() - start
+            return has_turn
+
+        while ended is None and go_on():
             try:
-                next(steps)
+                with SmallSteps(go_on) if self.device.type == "cpu" else nullcontext():
+                    next(steps)
                 if self.device.type == "cuda":
                     torch.cuda.current_stream(self.device).synchronize()
+            except Interrupted:
+                break
             except Exception as end:
                 ended = end
-            spent_s += monotonic() - start
+        spent_s = monotonic() - begun - waited_s
         self._loop.call_soon_threadsafe(_end, item, ended, spent_s)
 
 

@@ -41,6 +41,11 @@ class CpuContention:
         """Whether neither decoders nor devices use a core."""
         return not self.decoding_cores and not self._computing
 
+    @property
+    def has_half_spare(self) -> bool:
+        """Whether decoders and devices use less than half of the cores."""
+        return 2 * (self.decoding_cores + len(self._computing)) < self._cores
+
     def is_saturated_for(self, device: str) -> bool:
         """Return whether decoders and other batches occupy all cores, so that ``device`` has none."""
         return device in self.devices and self.decoding_cores + len(self._computing) >= self._cores

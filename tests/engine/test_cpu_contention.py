@@ -135,6 +135,19 @@ async def test_a_batch_starts_when_decoders_free_a_core() -> None:
     assert len(gate.batches) == 1
 
 
+async def test_what_goes_last_waits_for_half_of_the_cores() -> None:
+    async with Executor(Metrics(), contention=CpuContention(4, DEVICES)) as executor:
+        executor.set_decoding_cores(2)
+        on_core = asyncio.create_task(asyncio.to_thread(executor.wait_until_spare, on_core=True))
+        assert await asyncio.to_thread(executor.wait_until_spare, on_core=False)
+        assert not on_core.done()
+        executor.set_decoding_cores(1)
+        assert await on_core
+        executor.set_decoding_cores(4)
+        stopped = asyncio.create_task(asyncio.to_thread(executor.wait_until_spare, on_core=True))
+    assert not await stopped
+
+
 async def test_a_queue_is_flushed_in_time_without_any_event() -> None:
     gate = Gate()
     gate.open.release()
