@@ -9,11 +9,8 @@ further files         of a training: its page, and the clips that it used; a mod
 
 import hashlib
 import json
-import shutil
-import tempfile
 import tomllib
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
@@ -27,6 +24,7 @@ from tubelet.models.errors import BrokenModel, MissingExtra
 from tubelet.models.families.plugins import PluginDims, plugin_dims
 from tubelet.models.families.registry import DIMS, Dims, build_model, build_on_meta, describe_mismatch
 from tubelet.models.repository.fingerprint import fingerprint, fixed_clip_logits
+from tubelet.models.repository.partial_folder import partial_folder
 from tubelet.models.repository.publish import publish_folder
 from tubelet.models.repository.toml_schema import parse_table, parse_value, value_at
 from tubelet.models.runtime.host_memory import free_bytes
@@ -164,9 +162,7 @@ def write_folder(
         BrokenModel: the written folder cannot be read.
         OSError, safetensors.SafetensorError: the files cannot be written.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with partial_folder(folder) as partial:
         partial.chmod(0o755)
         save_file(_state(model), partial / WEIGHTS)
         (partial / WEIGHTS).chmod(0o644)
@@ -183,10 +179,6 @@ def write_folder(
         ]:
             raise ValueError(f"{', '.join(lost)} would be read with other values")
         publish_folder(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        with suppress(OSError):  # it is not empty: it holds this folder, or others
-            folder.parent.rmdir()
 
 
 def _dims(family: str, table: object) -> Dims:

@@ -26,7 +26,7 @@ def epoch_charts(details: Mapping[str, Any]) -> list[dict[str, Any]]:
             ("validation", [each[f"validation_{name}"] for each in history]),
         ]
         values = filter(math.isfinite, (*lines[0][1], *lines[1][1]))
-        top = 1.0 if name == "accuracy" else max(values, default=0.0) or 1.0
+        top = 1.0 if name == "accuracy" else _round_top(max(values, default=1.0))
         charts.append(
             {
                 "title": title,
@@ -75,6 +75,14 @@ def share_chart(curve: Sequence[CurvePoint]) -> dict[str, Any] | None:
         "lines": [{"name": "accuracy", "points": " ".join(f"{dot['x']:.1f},{dot['y']:.1f}" for dot in dots)}],
         "dots": dots,
     }
+
+
+def _round_top(value: float) -> float:
+    """Return the least number from ``value`` on that is 1, 2, 4 or 8 times a power of ten."""
+    if value <= 0:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(top for top in (power, 2 * power, 4 * power, 8 * power, 10 * power) if top >= value)
 
 
 def _x(epoch: int, last: int) -> float:

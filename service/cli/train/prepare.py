@@ -25,6 +25,7 @@ from tubelet.service.cli.train.clips import Clip, read_clips, sort_labels
 from tubelet.service.cli.train.new_model import Level, Request, new_spec
 from tubelet.service.cli.train.page import PAGE, checks_page
 from tubelet.service.cli.train.probe_report import check_lines
+from tubelet.service.cli.train.run_folder import check_folder
 from tubelet.service.config.config import Config
 from tubelet.service.report.text import printable
 
@@ -61,12 +62,14 @@ def prepare(request: Request, config: Config) -> Prepared:
     Raises:
         InvalidDataset: the data cannot be read, or no model can be trained on it.
         CannotTrain: the name is taken or not allowed, the base has no spatial stage to use, the window is
-            outside of its limits, or the store cannot be written.
+            outside of its limits, the store cannot be written, or the folder has files of something else.
         OSError: the page cannot be written.
         UnknownModel: the store does not have the base.
     """
     if request.out is not None:
         check_paths([request.out / PAGE])
+        if request.level != "probe":
+            check_folder(request.out)
     clips = read_clips(request.data)
     check_curve(request, clips)
     base = choose_base(request, config)

@@ -26,7 +26,7 @@ _MAX_LISTED = 8  # findings of the data, as text; JSON has all
 class Figures:
     """What a probe is worth on clips that it does not know; ``ece`` is the expected calibration error.
 
-    ``recalls`` has the share of each label's clips that are right, None where there are no clips of it.
+    ``recalls`` has the share of each label's clips that are right, None where none of its clips is measured.
     """
 
     clips: int
@@ -215,10 +215,25 @@ def model_card(report: Report) -> str:
         "",
         "## Limits",
         "",
+        *map(_item, _limits(report)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _limits(report: Report) -> list[str]:
+    """Return what the model and its figures do not tell."""
+    sampling, picture = report.spec.sampling, report.spec.preprocessing
+    answer = "one of its labels" if report.spec.activation == "softmax" else "a score of each label alone"
+    return [
+        f"A video of something else gets {answer}, too: nothing was taught what none of them looks like.",
+        f"It sees {picture.width}x{picture.height} pixels, and {sampling.frames_per_window} frames of a "
+        f"window of {sampling.min_window_s:g} to {sampling.max_window_s:g} s; what is smaller or quicker is "
+        "lost.",
+        f"The figures are of {report.scenes} scenes of one data set; other cameras, places and light were "
+        "not measured, and neither was how the scores are calibrated there.",
         "Scenes are groups that the data names, else clips with like pictures: two recordings of one place "
         "may count as two scenes. Intervals take clips as independent; clips of one scene are not.",
     ]
-    return "\n".join(lines) + "\n"
 
 
 def _item(line: str) -> str:
@@ -244,7 +259,7 @@ def _accuracy(figures: Figures) -> str:
 
 def _share(recall: float | None) -> str:
     """Format the share of a label's clips that are right."""
-    return "no clips" if recall is None else f"{recall:.3f}"
+    return "none of its clips is measured" if recall is None else f"{recall:.3f}"
 
 
 def _span(interval: Interval) -> str:

@@ -67,8 +67,7 @@ def open_run(folder: Path, plan: Mapping[str, Any], request: Request) -> None:
     if request.resume:
         _check_resumable(folder, known, plan)
         return
-    if known is None and folder.exists() and any(file.name != PAGE for file in folder.iterdir()):
-        raise CannotTrain(f"{folder} has files that are no training's: give another --out")
+    check_folder(folder)
     if known is not None and not known.get(_FINISHED) and (folder / LAST).exists() and not request.replace:
         raise CannotTrain(
             f"{folder} has an unfinished training: give --resume to go on with it, or --replace to start anew"
@@ -78,6 +77,19 @@ def open_run(folder: Path, plan: Mapping[str, Any], request: Request) -> None:
         for old in (LAST, BEST, LOG):
             (folder / old).unlink(missing_ok=True)
         _write(file, plan)
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder for checkpoints that has files of something else.
+
+    Raises:
+        CannotTrain: it has.
+        OSError: it is no folder, or it cannot be read.
+    """
+    if not folder.exists() or _read(folder / PLAN) is not None:
+        return
+    if any(file.name != PAGE for file in folder.iterdir()):
+        raise CannotTrain(f"{folder} has files that are no training's: give another --out")
 
 
 def data_digest(clips: Sequence[Clip], digests: Mapping[str, str]) -> str:

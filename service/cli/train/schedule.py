@@ -55,7 +55,8 @@ def open_level(request: Request, prepared: Prepared, folder: Path, started_s: fl
     schedule = SCHEDULES[request.level]
     minutes = None if request.epochs else request.minutes or schedule.minutes
     epochs = request.epochs or schedule.epochs
-    limit = f"{epochs} epochs" if minutes is None else f"at most {epochs} epochs or {minutes:g} minutes"
+    count = "1 epoch" if epochs == 1 else f"{epochs} epochs"
+    limit = count if minutes is None else f"at most {count} or {minutes:g} minutes"
     notes.print(
         f"level {request.level}: {limit}, fewer if {schedule.patience} epochs bring nothing; kept in {out}"
     )

@@ -187,10 +187,11 @@ def _warnings(progress: Progress, num_classes: int) -> tuple[str, ...]:
 
 def _recipe(run: Run, division: Division, recipe: Hyperparameters, progress: Progress, head: str) -> Recipe:
     """Describe how a run trained."""
+    epochs = "1 epoch" if progress.epoch == 1 else f"{progress.epoch} epochs"
     best = f"number {progress.best_epoch} was the best" if progress.best_epoch else "none beat the start"
     how = (
         f"{head}; AdamW with learning rate {recipe.learning_rate:g} and weight decay "
-        f"{recipe.weight_decay:g}, {recipe.batch_size} clips a step, {progress.epoch} epochs of which "
+        f"{recipe.weight_decay:g}, {recipe.batch_size} clips a step, {epochs} of which "
         f"{best} on {len(division.validation)} validation clips"
     )
     details = {
