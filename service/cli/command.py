@@ -6,19 +6,26 @@ import sys
 from importlib.util import find_spec
 
 _REQUIRED = ("typer", "rich", "pydantic_settings", "torch", "torchvision", "av")
+_INTERRUPTED = 130  # as shells report a process that SIGINT killed
 
 
 def main() -> None:
-    """Run the command; if its libraries are missing, say in one line which extra installs them."""
+    """Run the command; if its libraries are missing, say in one line which extra installs them.
+
+    Ctrl-C while it starts ends it with a word, too.
+    """
     if missing := [name for name in _REQUIRED if find_spec(name) is None]:
         sys.exit(
             f"tubelet: only the Python client is installed ({', '.join(missing)} missing); "
             "pip install 'tubelet[serve]' adds the command and the server"
         )
-    from tubelet.service.cli.app import app
-
     try:
+        from tubelet.service.cli.app import app
+
         app()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(_INTERRUPTED)
     except SystemExit as ended:
         _exit_if_threads_run(ended.code)
         raise
