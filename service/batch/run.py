@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 from time import monotonic
+from typing import Any
 
 from tubelet.service.batch.classifier import BatchClassifier
 from tubelet.service.batch.destination.commits import ShardCommits
@@ -104,21 +105,18 @@ async def run_batch(
                 await writer.add(passed)
 
     working = [asyncio.create_task(work()) for _ in range(jobs)]
+    all_work = asyncio.gather(*working)  # the first error ends it
     timer = asyncio.create_task(writer.commit_in_time())
     try:
-        ended, _ = await asyncio.wait([_all(working), timer], return_when=asyncio.FIRST_COMPLETED)
+        ended, _ = await asyncio.wait([all_work, timer], return_when=asyncio.FIRST_COMPLETED)
         for each in ended:
             await each
         for rows in guard.rest():
             progress.end(rows)
             await writer.add(rows)
     finally:
-        for each in (*working, timer):
+        running: list[asyncio.Future[Any]] = [all_work, *working, timer]
+        for each in running:
             each.cancel()
-        await asyncio.gather(*working, timer, return_exceptions=True)
+        await asyncio.gather(*running, return_exceptions=True)
         await writer.commit()
-
-
-def _all(tasks: Iterable[asyncio.Task[None]]) -> asyncio.Future[list[None]]:
-    """Return a future of all tasks, which the first error ends."""
-    return asyncio.gather(*tasks)

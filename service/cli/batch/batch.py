@@ -100,7 +100,7 @@ async def run(source: str, out: str, plan: BatchPlan, asked: BatchOptions, confi
             todo = _todo(items, commits, asked)
             progress = BatchProgress(len(todo))
             display = BatchDisplay(notes, progress, out, as_json=asked.as_json)
-            display.begin(items, commits)
+            display.begin(items, todo, commits)
             if todo:
                 metrics = Metrics()
                 if asked.metrics_port is not None:

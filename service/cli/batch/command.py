@@ -77,9 +77,7 @@ def batch(
     jobs: Annotated[int, typer.Option(min=1, metavar="N", help="Videos to classify at the same time.")] = 16,
     commit_every: Annotated[
         float,
-        typer.Option(
-            min=1, max=3600, metavar="SECONDS", help="Longest time until rows are safe in DEST; default: 60."
-        ),
+        typer.Option(min=1, max=3600, metavar="SECONDS", help="Longest time until rows are safe in DEST."),
     ] = 60.0,
     metrics_port: Annotated[
         int | None,

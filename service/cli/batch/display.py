@@ -28,14 +28,20 @@ class BatchDisplay:
         self._out = out
         self._as_json = as_json
 
-    def begin(self, items: Sequence[Item], commits: ShardCommits) -> None:
-        """Say how many videos have rows already."""
+    def begin(self, items: Sequence[Item], todo: Sequence[Item], commits: ShardCommits) -> None:
+        """Say how many videos have rows already, and which of those that failed are asked again."""
         ids = {item.id for item in items}
         done = len(ids & commits.done)
-        failed = len(ids & commits.failed.keys())
+        failed = ids & commits.failed.keys()
+        again = len(failed & {item.id for item in todo})
         if done or failed:
-            note = f", and {failed} failed (--retry-failed asks again)" if failed else ""
-            self._notes.print(f"resumed: {done} of {len(items)} videos are classified{note}, in {self._out}")
+            left = len(failed) - again
+            notes = [
+                *([f"{left} failed before (--retry-failed asks again)"] if left else []),
+                *([f"{again} failed before and are asked again"] if again else []),
+            ]
+            classified = f"resumed: {done} of {len(items)} videos are classified in {self._out}"
+            self._notes.print("; ".join((classified, *notes)))
 
     @asynccontextmanager
     async def shown(self) -> AsyncIterator[None]:
@@ -56,6 +62,9 @@ class BatchDisplay:
         if self._as_json:
             content = {"out": self._out, "interrupted": is_interrupted} | progress.json()
             print(json.dumps(content), flush=True)
+        if not progress.total:
+            self._notes.print(f"nothing to do: every video has its row in {self._out}")
+            return
         counts = [
             f"{progress.classified} classified",
             *([_failures_text(progress)] if progress.failed else []),

@@ -55,7 +55,7 @@ def _figures(summary: BatchSummary, progress: BatchProgress) -> dict[str, str]:
         "Device time": _seconds_text(summary.device_s),
     }
     if progress.ended:
-        figures["Last run"] = f"{progress.videos_per_s:.3g} videos/s"
+        figures["Videos/s, last run"] = f"{progress.videos_per_s:.3g}"
     return figures
 
 
