@@ -60,9 +60,9 @@ def test_errors_of_a_store_are_sentences(config: FetchConfig) -> None:
         OSError, match=r"cannot write s3://nothing/rows/x: The specified bucket does not exist"
     ):
         open_store("s3://nothing/rows", config).put("x", b"")
-    gone = FetchConfig(
-        options={"s3": {"endpoint_url": "http://127.0.0.1:1", "key": "key", "secret": "secret"}}
-    )
+    where = {"endpoint_url": "http://127.0.0.1:1", "key": "key", "secret": "secret"}
+    once = {"config_kwargs": {"retries": {"total_max_attempts": 1}}}
+    gone = FetchConfig(options={"s3": where | once})
     with pytest.raises(OSError, match=r"cannot write s3://corpus/rows/x: Could not connect"):
         open_store("s3://corpus/rows", gone).put("x", b"")
     with pytest.raises(UnusableDestination, match=r"https://host/rows cannot be written; name a folder"):
