@@ -169,7 +169,7 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], type[TubeletError], str, str
     ({}, {"labels": ("static",), "against": "static"}, NotExplainable, "SAME_LABEL", "itself"),
     ({}, {"method": "attention", "layer": 99}, NotExplainable, "LAYER_OUT_OF_RANGE", "no layer 99"),
     ({}, {"method": "attention", "head": -1}, NotExplainable, "HEAD_OUT_OF_RANGE", "no head -1"),
-    ({}, {"layer": 0}, NotExplainable, "NOT_FOR_METHOD", "belongs to method attention"),
+    ({}, {"layer": 0}, NotExplainable, "NOT_FOR_METHOD", "takes no layer: only attention does"),
     ({}, {"method": "rollout", "labels": ("static",)}, NotExplainable, "NOT_FOR_METHOD", "labels belong to"),
     ({}, {"method": "magic"}, MalformedOption, "MALFORMED_OPTION", "'magic'"),
     ({}, {"labels": ("static",) * 21}, MalformedOption, "MALFORMED_OPTION", "1 to 20"),
