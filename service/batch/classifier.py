@@ -75,7 +75,7 @@ class BatchClassifier:
     async def _rows(self, item: Item) -> VideoRows:
         """Return the rows of a video, of several attempts if they may help."""
         started, devices = monotonic(), list[float]()
-        read_bytes, failure = 0, BatchFailure("INVALID_ARGUMENT", "FILE_NOT_READABLE", item.problem or "")
+        read_bytes, failure = 0, BatchFailure("INVALID_ARGUMENT", item.reason, item.problem or "")
         attempt = 0
         while item.problem is None and attempt < _ATTEMPTS:
             attempt += 1

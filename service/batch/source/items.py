@@ -30,6 +30,7 @@ class Item:
     etag: str = ""
     ranges_ns: Ranges = ()
     problem: str | None = None
+    reason: str = "FILE_NOT_READABLE"  # of the problem, if there is one
 
 
 def item_id(uri: str, etag: str, ranges_ns: Ranges = ()) -> str:

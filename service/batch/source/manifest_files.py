@@ -24,6 +24,7 @@ MANIFESTS = (".parquet", ".csv", ".jsonl", ".ndjson")
 """The suffixes of manifests."""
 COLUMNS = ("uri", "id", "ranges", "etag")
 
+_REASON = "BROKEN_ROW"
 _MAX_ID = 512  # characters
 _MAX_S = 1e9  # about thirty years; in nanoseconds, more does not fit into 64 bits
 _RANGE_TEXT = re.compile(r"\s*([0-9.]+)\s*-\s*([0-9.]+)\s*")
@@ -58,13 +59,14 @@ def _item(file: Path, base: str, number: int, row: Mapping[str, Any] | UnusableR
     """Return the video of a row."""
     place = f"{base or file.absolute().parent.as_uri()}/{quote(file.name)}#{number}"
     if isinstance(row, UnusableRow):
-        return Item(item_id(place, ""), place, problem=f"{file.name}, row {number}: {row}")
+        return Item(item_id(place, ""), place, problem=f"{file.name}, row {number}: {row}", reason=_REASON)
     text = {name: _text(row.get(name)) for name in ("uri", "id", "etag")}
     try:
         return _checked_item(file, base, text, row.get("ranges"))
     except ValueError as error:
         name = text["id"][:_MAX_ID] or item_id(place, "")
-        return Item(name, text["uri"] or place, problem=f"{file.name}, row {number}: {error}")
+        problem = f"{file.name}, row {number}: {error}"
+        return Item(name, text["uri"] or place, problem=problem, reason=_REASON)
 
 
 def _checked_item(file: Path, base: str, text: Mapping[str, str], ranges: Any) -> Item:

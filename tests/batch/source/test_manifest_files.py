@@ -98,6 +98,7 @@ def test_one_broken_row_spoils_no_other(tmp_path: Path, row: str, says: str) -> 
     assert [each.problem is None for each in items] == [True, False, True]
     with pytest.raises(AssertionError, match=says):
         raise AssertionError(items[1].problem)
+    assert items[1].reason == "BROKEN_ROW"
     assert items[1].id == list(read_manifest(tmp_path / "l.jsonl"))[1].id
 
 
