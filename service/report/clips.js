@@ -30,7 +30,8 @@ function card(clip, lines) {
     picture.alt = "";
     picture.decoding = "async";
   }
-  return make("li", "card", picture, ...lines, named(clip.name, "clip muted"));
+  const name = make("span", "clip path muted", named(clip.name));
+  return make("li", "card", picture, ...lines, name);
 }
 
 // Shows the clips in the element in place of what it holds; describe(clip) returns the lines of a card.

@@ -225,7 +225,7 @@ def _limits(report: Report) -> list[str]:
     sampling, picture = report.spec.sampling, report.spec.preprocessing
     answer = "one of its labels" if report.spec.activation == "softmax" else "a score of each label alone"
     return [
-        f"A video of something else gets {answer}, too: nothing was taught what none of them looks like.",
+        f"A video of something else gets {answer}, too: all clips of the training had a label.",
         f"It sees {picture.width}x{picture.height} pixels, and {sampling.frames_per_window} frames of a "
         f"window of {sampling.min_window_s:g} to {sampling.max_window_s:g} s; what is smaller or quicker is "
         "lost.",

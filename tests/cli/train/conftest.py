@@ -28,11 +28,17 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def embeddings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cache of embeddings, which the tests share: each model embeds the clips once."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty store of models, an empty cache, and no trainings."""
+def store(tmp_path: Path, embeddings: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty store of models, the cache of embeddings, and no trainings."""
     monkeypatch.setenv("TUBELET_MODELS__STORE", str(tmp_path / "store"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(embeddings))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("TUBELET_DECODE__WORKERS", "2")
     return tmp_path / "store"

@@ -118,6 +118,7 @@ def test_a_cnn_and_a_transformer_are_compared(clips: Path, store: Path) -> None:
     assert 0 < parameters["r2plus1d"] < parameters["factorised"]
 
 
+@pytest.mark.slow
 def test_levels_that_take_epochs_are_compared_with_those_that_take_none(clips: Path, store: Path) -> None:
     said = table(compare(clips, "--compare", "probe,temporal", "--epochs", "1", "--json"))
     assert {row["name"] for row in said["trainings"]} == {"probe", "temporal"}

@@ -67,6 +67,7 @@ def test_temporal_trains_a_model_that_serves(clips: Path, store: Path, tmp_path:
     assert "is finished: leave out --resume" in again.stderr
 
 
+@pytest.mark.slow
 def test_a_killed_training_resumes_to_the_same_weights(clips: Path, store: Path, tmp_path: Path) -> None:
     options = ("--level", "temporal", "--epochs", "40", "--from", "camera-motion")
     report(train(clips, "--name", "whole", *options, "--json"))

@@ -43,6 +43,7 @@ def test_a_trained_model_classifies_clips(clips: Path, store: Path, tmp_path: Pa
     assert entry.spec.provenance is not None
     assert entry.spec.provenance.source == "tubelet train, probe on camera-motion 1.1.0"
     assert "Temperature: " in (entry.folder / "CARD.md").read_text()
+    assert "It sees 48x48 pixels, and 16 frames of a window" in (entry.folder / "CARD.md").read_text()
     assert said["page"] == str(entry.folder / "report.html")
     assert "Accuracy on unknown scenes" in (entry.folder / "report.html").read_text()
     kept = [json.loads(line) for line in (entry.folder / "clips.jsonl").read_text().splitlines()]
@@ -193,9 +194,14 @@ def test_a_full_disk_leaves_nothing_of_a_model(tmp_path: Path) -> None:
 
 
 def test_embeddings_that_cannot_be_kept_stop_nothing(
-    clips: Path, store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    clips: Path,
+    store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     (tmp_path / "cache").write_text("no folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     done = train(clips, "--name", "m", "--from", "camera-motion")
     assert done.exit_code == 0, done.stderr
     assert caplog.text.count("embeddings are not kept") == 1

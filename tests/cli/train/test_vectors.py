@@ -73,7 +73,7 @@ def test_a_head_on_vectors_made_elsewhere(tmp_path: Path, store: Path) -> None:
     assert "kept has no head.safetensors, so that --replace would remove something else" in other.stderr
 
 
-@pytest.mark.parametrize("level", ["unit", "window"])
+@pytest.mark.parametrize("level", ["unit", pytest.param("window", marks=pytest.mark.slow)])
 def test_a_model_of_vectors_answers_as_one_of_videos(
     clips: Path, store: Path, tmp_path: Path, level: str
 ) -> None:
