@@ -1,9 +1,11 @@
 """Clips to train on, and where the models go."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.support.sample_clip import town
 from tests.support.videos import render
@@ -42,3 +44,13 @@ def store(tmp_path: Path, embeddings: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("TUBELET_DECODE__WORKERS", "2")
     return tmp_path / "store"
+
+
+@pytest.fixture
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One thread, here and in processes that a test starts: other threads round otherwise."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -27,9 +27,7 @@ PIXELS = Preprocessing(32, 32, "crop", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 SAMPLING = Sampling(2, 2, window_s=1.0, stride_s=0.5, min_window_s=0.5, max_window_s=2.0)
 
 
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def feed(clips: Path, *broken: Path) -> FrameFeed:

@@ -16,10 +16,7 @@ from tests.support.cli_process import TUBELET
 from tubelet.models.repository.repository import ModelStore
 from tubelet.service.cli.app import app
 
-
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def train(*arguments: str | Path) -> Result:
