@@ -27,8 +27,8 @@ import torch
 
 from tests.bench.plain_scripts import SCRIPTS, Fold, Footage
 from tubelet.service.cli.evaluation.measures import difference_interval
-from tubelet.service.cli.train.clips import Clip, read_clips
-from tubelet.service.cli.train.scene_clusters import scene_folds
+from tubelet.service.cli.train.data.clips import Clip, read_clips
+from tubelet.service.cli.train.data.scene_clusters import scene_folds
 
 FOLDS = 5
 BASE = "efficientnet-lite0"

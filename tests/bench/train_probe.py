@@ -22,12 +22,12 @@ from tubelet.models.runtime.precision import choose_dtype
 from tubelet.models.training.probe_fit import ProbeData, estimate, mean_by_clip
 from tubelet.models.training.probe_model import build_probe, probe_dims
 from tubelet.service.cli.evaluation.measures import difference_interval, wilson_interval
-from tubelet.service.cli.train.checked_clips import check_clips
-from tubelet.service.cli.train.clips import read_clips
-from tubelet.service.cli.train.embeddings import Embedder
+from tubelet.service.cli.train.data.checked_clips import check_clips
+from tubelet.service.cli.train.data.clips import read_clips
+from tubelet.service.cli.train.data.scene_clusters import scene_folds
+from tubelet.service.cli.train.levels.embeddings import Embedder
+from tubelet.service.cli.train.levels.probe import default_cache
 from tubelet.service.cli.train.prepare import window_sampling
-from tubelet.service.cli.train.probe_level import default_cache
-from tubelet.service.cli.train.scene_clusters import scene_folds
 from tubelet.service.config.config import load_config
 
 STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0)

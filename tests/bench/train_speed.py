@@ -24,10 +24,10 @@ from tubelet.models.training.probe_fit import ProbeData, choose
 from tubelet.models.training.probe_model import build_probe, probe_dims
 from tubelet.models.training.start import TemporalStage, build_from, full_dims, temporal_dims, trains_in_bf16
 from tubelet.models.training.trainer import Recipe, Trainer
-from tubelet.service.cli.train.clips import Clip, read_clips
-from tubelet.service.cli.train.frames import FrameFeed, Reader
+from tubelet.service.cli.train.data.clips import Clip, read_clips
+from tubelet.service.cli.train.levels.frames import FrameFeed, Reader
+from tubelet.service.cli.train.levels.temporal import EmbeddingFeed
 from tubelet.service.cli.train.prepare import window_sampling
-from tubelet.service.cli.train.temporal_level import EmbeddingFeed
 from tubelet.service.config.config import load_config
 
 CLASSES = 2

@@ -41,7 +41,7 @@ from tubelet.service.cli.runs.runner import (
     open_classifier,
     run_as_completed,
 )
-from tubelet.service.cli.train.clips import Clip, read_any_clips
+from tubelet.service.cli.train.data.clips import Clip, read_any_clips
 from tubelet.service.config.config import Config
 from tubelet.service.report.text import decodable
 from tubelet.service.types.request import MAX_TOP_K, Options, Views

@@ -11,7 +11,7 @@ from blake3 import blake3
 
 from tubelet.service.cli.evaluation.dataset import InvalidDataset
 from tubelet.service.cli.runs.runner import ModelInfo
-from tubelet.service.cli.train.clips import Clip
+from tubelet.service.cli.train.data.clips import Clip
 from tubelet.service.config.config import Config
 from tubelet.service.types.request import Options
 from tubelet.service.types.uri import is_uri

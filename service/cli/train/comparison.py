@@ -24,23 +24,23 @@ from tubelet.service.cli.evaluation.dataset import InvalidDataset
 from tubelet.service.cli.evaluation.page import save_page
 from tubelet.service.cli.runs.output_paths import check_paths
 from tubelet.service.cli.train.base import NONE
-from tubelet.service.cli.train.checked_clips import Checked, notes, usable_labels
-from tubelet.service.cli.train.clips import read_clips
-from tubelet.service.cli.train.compared import (
+from tubelet.service.cli.train.data.checked_clips import Checked, notes, usable_labels
+from tubelet.service.cli.train.data.clips import read_clips
+from tubelet.service.cli.train.data.division import FOLDS
+from tubelet.service.cli.train.data.scene_clusters import scene_folds
+from tubelet.service.cli.train.levels.schedule import open_level
+from tubelet.service.cli.train.levels.tuning import TrainingInterrupted
+from tubelet.service.cli.train.new_model import Answers, Level, Request
+from tubelet.service.cli.train.prepare import Prepared, check_data, choose_base, window_sampling
+from tubelet.service.cli.train.report.compared import (
     COMPARISON,
     Compared,
     comparison_lines,
     comparison_page,
     comparison_rows,
 )
-from tubelet.service.cli.train.division import FOLDS
-from tubelet.service.cli.train.new_model import Answers, Level, Request
-from tubelet.service.cli.train.prepare import Prepared, check_data, choose_base, window_sampling
 from tubelet.service.cli.train.run import train_level
-from tubelet.service.cli.train.scene_clusters import scene_folds
-from tubelet.service.cli.train.schedule import open_level
-from tubelet.service.cli.train.tuning import TrainingInterrupted
-from tubelet.service.cli.train.vector_table import has_vectors
+from tubelet.service.cli.train.vectors.vector_table import has_vectors
 from tubelet.service.config.config import Config
 from tubelet.service.types.model_ref import ModelRef
 

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 from tubelet.models.spec import Accuracy, ModelSpec
 from tubelet.service.cli.train.base import base_text
-from tubelet.service.cli.train.multilabel_figures import MultilabelFigures, measure_labels
 from tubelet.service.cli.train.new_model import Answers, Request, Trained, new_spec
-from tubelet.service.cli.train.page import PAGE
 from tubelet.service.cli.train.prepare import Prepared
-from tubelet.service.cli.train.probe_report import Figures, Report, count_labels, measure_classes
-from tubelet.service.cli.train.thresholds import Threshold, find_thresholds
+from tubelet.service.cli.train.report.multilabel_figures import MultilabelFigures, measure_labels
+from tubelet.service.cli.train.report.page import PAGE
+from tubelet.service.cli.train.report.probe_report import Figures, Report, count_labels, measure_classes
+from tubelet.service.cli.train.report.thresholds import Threshold, find_thresholds
 from tubelet.service.config.config import Config
 
 

@@ -20,12 +20,12 @@ from tubelet.service.cli.evaluation.dataset import InvalidDataset
 from tubelet.service.cli.evaluation.page import save_page
 from tubelet.service.cli.runs.output_paths import check_paths
 from tubelet.service.cli.train.base import NONE, Base, untrained
-from tubelet.service.cli.train.checked_clips import Checked, check_clips, notes, usable_labels
-from tubelet.service.cli.train.clips import Clip, read_clips, sort_labels
+from tubelet.service.cli.train.data.checked_clips import Checked, check_clips, notes, usable_labels
+from tubelet.service.cli.train.data.clips import Clip, read_clips, sort_labels
+from tubelet.service.cli.train.levels.run_folder import check_folder
 from tubelet.service.cli.train.new_model import Level, Request, new_spec
-from tubelet.service.cli.train.page import PAGE, checks_page
-from tubelet.service.cli.train.probe_report import check_lines
-from tubelet.service.cli.train.run_folder import check_folder
+from tubelet.service.cli.train.report.page import PAGE, checks_page
+from tubelet.service.cli.train.report.probe_report import check_lines
 from tubelet.service.config.config import Config
 from tubelet.service.report.text import printable
 

@@ -8,21 +8,21 @@ from tubelet.models.errors import CannotTrain
 from tubelet.models.training.processes import process_group, rank
 from tubelet.service.cli.evaluation.page import save_page
 from tubelet.service.cli.evaluation.selection import TRAINING_CLIPS
-from tubelet.service.cli.train.checked_clips import notes
-from tubelet.service.cli.train.clip_answers import clip_lines
-from tubelet.service.cli.train.full_level import train_full
+from tubelet.service.cli.train.data.checked_clips import notes
+from tubelet.service.cli.train.levels.full import train_full
+from tubelet.service.cli.train.levels.probe import train_probe
+from tubelet.service.cli.train.levels.run_folder import finish_run, name_lock
+from tubelet.service.cli.train.levels.schedule import open_level
+from tubelet.service.cli.train.levels.temporal import train_temporal
+from tubelet.service.cli.train.levels.tuning import Run
 from tubelet.service.cli.train.made_report import make_report
 from tubelet.service.cli.train.new_model import Request, Trained, store_model
-from tubelet.service.cli.train.page import PAGE, training_page
 from tubelet.service.cli.train.prepare import Prepared, prepare
-from tubelet.service.cli.train.probe_level import train_probe
-from tubelet.service.cli.train.probe_report import Report, model_card, report_json, report_lines
-from tubelet.service.cli.train.run_folder import finish_run, name_lock
-from tubelet.service.cli.train.schedule import open_level
-from tubelet.service.cli.train.temporal_level import train_temporal
-from tubelet.service.cli.train.tuning import Run
-from tubelet.service.cli.train.vector_run import train_vectors
-from tubelet.service.cli.train.vector_table import has_vectors
+from tubelet.service.cli.train.report.clip_answers import clip_lines
+from tubelet.service.cli.train.report.page import PAGE, training_page
+from tubelet.service.cli.train.report.probe_report import Report, model_card, report_json, report_lines
+from tubelet.service.cli.train.vectors.vector_run import train_vectors
+from tubelet.service.cli.train.vectors.vector_table import has_vectors
 from tubelet.service.config.config import Config
 from tubelet.service.report.text import printable
 

@@ -8,7 +8,7 @@ from blake3 import blake3
 
 from tubelet.service.cli.evaluation.dataset import InvalidDataset
 from tubelet.service.cli.evaluation.selection import options_of, seen_in_training, select
-from tubelet.service.cli.train.clips import Clip, read_any_clips
+from tubelet.service.cli.train.data.clips import Clip, read_any_clips
 from tubelet.service.types.request import Options
 from tubelet.service.types.video import NS_PER_S
 

@@ -8,7 +8,7 @@ import pyarrow.parquet
 import pytest
 
 from tubelet.service.cli.evaluation.dataset import InvalidDataset
-from tubelet.service.cli.train.clips import Clip, read_clips, sort_labels
+from tubelet.service.cli.train.data.clips import Clip, read_clips, sort_labels
 
 
 def listed(tmp_path: Path, text: str) -> Path:

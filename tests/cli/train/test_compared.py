@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 from scipy.stats import bootstrap
 
 from tests.support.browser import DESKTOP, PHONE, chromium, needs_chromium, opened, overflow
-from tubelet.service.cli.train.compared import (
+from tubelet.service.cli.train.report.compared import (
     Compared,
     comparison_lines,
     comparison_page,

@@ -2,7 +2,7 @@
 
 import math
 
-from tubelet.service.cli.train.curves_page import epoch_charts
+from tubelet.service.cli.train.report.curves_page import epoch_charts
 
 
 def epoch(number: int, loss: float, accuracy: float) -> dict[str, float]:

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from tubelet.service.cli.train.clips import Clip
-from tubelet.service.cli.train.data_checks import RARE, check_labels, check_test_split, find_duplicates
+from tubelet.service.cli.train.data.clips import Clip
+from tubelet.service.cli.train.data.data_checks import RARE, check_labels, check_test_split, find_duplicates
 
 
 def clip(name: str, label: str, range_s: tuple[float, float] | None = None) -> Clip:

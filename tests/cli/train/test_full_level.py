@@ -19,8 +19,8 @@ from tubelet.models.spec import Preprocessing, Sampling
 from tubelet.models.training.augmentation import Augmentation
 from tubelet.models.training.start import trains_in_bf16
 from tubelet.service.cli.train.base import untrained
-from tubelet.service.cli.train.clips import Clip
-from tubelet.service.cli.train.frames import FrameFeed, Reader
+from tubelet.service.cli.train.data.clips import Clip
+from tubelet.service.cli.train.levels.frames import FrameFeed, Reader
 from tubelet.service.config.config import DecodeConfig
 
 PIXELS = Preprocessing(32, 32, "crop", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from tubelet.models.training.probe_fit import ProbeData, estimate, mean_by_clip
-from tubelet.service.cli.train.curves_page import share_chart
 from tubelet.service.cli.train.learning_curve import SHARES, first_clips, learning_curve
+from tubelet.service.cli.train.report.curves_page import share_chart
 
 
 def data(clips: int) -> tuple[ProbeData, np.ndarray]:

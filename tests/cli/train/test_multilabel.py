@@ -14,9 +14,9 @@ from tubelet.models.repository.repository import ModelStore
 from tubelet.models.training.calibration import fit_temperature
 from tubelet.models.training.probes import fit_linear
 from tubelet.service.cli.app import app
-from tubelet.service.cli.train.multilabel_figures import measure_labels
 from tubelet.service.cli.train.new_model import Answers
-from tubelet.service.cli.train.thresholds import find_thresholds
+from tubelet.service.cli.train.report.multilabel_figures import measure_labels
+from tubelet.service.cli.train.report.thresholds import find_thresholds
 
 NAMES = ("run", "jump", "wave", "never")
 

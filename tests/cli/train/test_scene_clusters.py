@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from tubelet.service.cli.train.scene_clusters import (
+from tubelet.service.cli.train.data.scene_clusters import (
     background_accuracy,
     find_scenes,
     median_pictures,

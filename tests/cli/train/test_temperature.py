@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from tubelet.models.training.calibration import LIMITS, fit_temperature
+from tubelet.service.cli.train.levels.temperature import useful_temperature
 from tubelet.service.cli.train.new_model import Answers
-from tubelet.service.cli.train.temperature import useful_temperature
 
 LABELS = torch.tensor([0, 0, 1, 1])
 

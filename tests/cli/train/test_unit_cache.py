@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tubelet.service.cli.train.unit_cache import UnitCache
+from tubelet.service.cli.train.levels.unit_cache import UnitCache
 
 UNITS = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tubelet.models.spec import Preprocessing
 from tubelet.service.cli.evaluation.dataset import LabelledVideo
-from tubelet.service.cli.train.clips import Clip
+from tubelet.service.cli.train.data.clips import Clip
 from tubelet.service.cli.training.feed import read_samples
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.errors import ClientError

@@ -15,9 +15,9 @@ from PIL import Image
 
 from tubelet.service.cli.evaluation.measures import wilson_interval
 from tubelet.service.cli.evaluation.page import shorten
-from tubelet.service.cli.train.checked_clips import Checked
-from tubelet.service.cli.train.data_checks import Finding
-from tubelet.service.cli.train.survey import Survey
+from tubelet.service.cli.train.data.checked_clips import Checked
+from tubelet.service.cli.train.data.data_checks import Finding
+from tubelet.service.cli.train.data.survey import Survey
 
 MAX_FINDINGS, MAX_LEFT_OUT, MAX_TILES = 60, 200, 72
 _PICTURES = 4  # of a finding

@@ -10,8 +10,8 @@ import numpy as np
 
 from tubelet.models.training.probe_fit import mean_by_clip
 from tubelet.service.cli.evaluation.measures import Interval, wilson_interval
-from tubelet.service.cli.train.multilabel_figures import clip_scores
 from tubelet.service.cli.train.new_model import Answers
+from tubelet.service.cli.train.report.multilabel_figures import clip_scores
 
 
 @dataclass(frozen=True, slots=True)

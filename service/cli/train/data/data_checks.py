@@ -11,7 +11,7 @@ import numpy as np
 from einops import reduce
 from numpy.typing import NDArray
 
-from tubelet.service.cli.train.clips import Clip
+from tubelet.service.cli.train.data.clips import Clip
 
 RARE = 10
 """Clips below which a label is rare: its accuracy can't be told from chance."""

@@ -13,13 +13,13 @@ from tubelet.models.training.start import full_dims, trains_in_bf16
 from tubelet.models.training.trainer import Recipe, Trainer
 from tubelet.models.video_model import VideoModel
 from tubelet.service.cli.train.base import Untrained
-from tubelet.service.cli.train.division import Division, divide
-from tubelet.service.cli.train.frames import FrameFeed, Reader, frame_logits
+from tubelet.service.cli.train.data.division import Division, divide
+from tubelet.service.cli.train.levels.frames import FrameFeed, Reader, frame_logits
+from tubelet.service.cli.train.levels.probe import embed_clips, training_dtype
+from tubelet.service.cli.train.levels.starting import start_model
+from tubelet.service.cli.train.levels.tuning import Material, Run, complete, tune
 from tubelet.service.cli.train.new_model import Trained
 from tubelet.service.cli.train.prepare import Prepared
-from tubelet.service.cli.train.probe_level import embed_clips, training_dtype
-from tubelet.service.cli.train.starting import start_model
-from tubelet.service.cli.train.tuning import Material, Run, complete, tune
 from tubelet.service.config.config import Config
 
 _BATCH = 8

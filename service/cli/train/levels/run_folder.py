@@ -13,9 +13,9 @@ from platformdirs import user_state_path
 from tubelet.models.errors import CannotTrain
 from tubelet.models.training.fine_tuning import BEST, LAST
 from tubelet.models.training.processes import rank
-from tubelet.service.cli.train.clips import Clip
+from tubelet.service.cli.train.data.clips import Clip
 from tubelet.service.cli.train.new_model import Request
-from tubelet.service.cli.train.page import PAGE
+from tubelet.service.cli.train.report.page import PAGE
 
 PLAN, LOG = "training.json", "epochs.jsonl"
 _FINISHED = "finished"

@@ -15,10 +15,10 @@ from tubelet.models.training.probes import fit_linear
 from tubelet.models.training.start import build_from, head_parameters, set_principal_
 from tubelet.models.video_model import VideoModel
 from tubelet.service.cli.train.base import Untrained
-from tubelet.service.cli.train.division import FOLDS
+from tubelet.service.cli.train.data.division import FOLDS
+from tubelet.service.cli.train.data.scene_clusters import scene_folds
+from tubelet.service.cli.train.levels.tuning import SEED
 from tubelet.service.cli.train.prepare import Prepared
-from tubelet.service.cli.train.scene_clusters import scene_folds
-from tubelet.service.cli.train.tuning import SEED
 
 _MOST_UNITS = 20_000  # of which principal components are computed
 

@@ -5,12 +5,12 @@ from pathlib import Path
 from tubelet.service.cli.evaluation.page import SCRIPTS, answers_of, curve_of
 from tubelet.service.cli.evaluation.report import make_report
 from tubelet.service.cli.evaluation.selection import TRAINING_CLIPS
-from tubelet.service.cli.train.checked_clips import Checked
-from tubelet.service.cli.train.clip_answers import clip_outcomes
-from tubelet.service.cli.train.curves_page import epoch_charts, share_chart
-from tubelet.service.cli.train.data_page import data_of
+from tubelet.service.cli.train.data.checked_clips import Checked
 from tubelet.service.cli.train.new_model import Trained
-from tubelet.service.cli.train.probe_report import Report
+from tubelet.service.cli.train.report.clip_answers import clip_outcomes
+from tubelet.service.cli.train.report.curves_page import epoch_charts, share_chart
+from tubelet.service.cli.train.report.data_page import data_of
+from tubelet.service.cli.train.report.probe_report import Report
 from tubelet.service.report.page import render_page
 
 PAGE = "report.html"

@@ -11,15 +11,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from tubelet.service.cli.evaluation.dataset import InvalidDataset
-from tubelet.service.cli.train.clips import Clip, sort_labels
-from tubelet.service.cli.train.data_checks import (
+from tubelet.service.cli.train.data.clips import Clip, sort_labels
+from tubelet.service.cli.train.data.data_checks import (
     Finding,
     check_labels,
     check_test_split,
     find_duplicates,
 )
-from tubelet.service.cli.train.scene_clusters import background_accuracy, find_scenes, median_pictures
-from tubelet.service.cli.train.survey import Survey, survey_clips
+from tubelet.service.cli.train.data.scene_clusters import background_accuracy, find_scenes, median_pictures
+from tubelet.service.cli.train.data.survey import Survey, survey_clips
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.report.text import printable
 

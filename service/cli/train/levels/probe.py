@@ -16,14 +16,14 @@ from tubelet.models.training.probe_model import build_probe, probe_dims, set_hea
 from tubelet.models.video_model import VideoModel
 from tubelet.service.cli.evaluation.dataset import LabelledVideo
 from tubelet.service.cli.train.base import Untrained
-from tubelet.service.cli.train.checked_clips import notes, progress
-from tubelet.service.cli.train.clips import Clip
-from tubelet.service.cli.train.embeddings import Embedder, View
-from tubelet.service.cli.train.fitted_probe import fit_probe
+from tubelet.service.cli.train.data.checked_clips import notes, progress
+from tubelet.service.cli.train.data.clips import Clip
+from tubelet.service.cli.train.levels.embeddings import Embedder, View
+from tubelet.service.cli.train.levels.fitted_probe import fit_probe
+from tubelet.service.cli.train.levels.unit_cache import UnitCache
 from tubelet.service.cli.train.new_model import Trained
 from tubelet.service.cli.train.prepare import Prepared
-from tubelet.service.cli.train.probe_report import check_lines
-from tubelet.service.cli.train.unit_cache import UnitCache
+from tubelet.service.cli.train.report.probe_report import check_lines
 from tubelet.service.config.config import Config
 from tubelet.service.report.text import printable
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from unicodedata import category
 
 from tubelet.service.cli.evaluation.dataset import InvalidDataset, LabelledVideo, read_labelled
-from tubelet.service.cli.train.clip_lists import clip_rows, labels_after_paths
+from tubelet.service.cli.train.data.clip_lists import clip_rows, labels_after_paths
 from tubelet.service.report.text import decodable, printable
 from tubelet.service.types.uri import is_uri
 

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from tubelet.models.training.probe_fit import ProbeData, choose, estimate
 from tubelet.models.training.probes import fit_linear, in_other_folds
-from tubelet.service.cli.train.checked_clips import notes
-from tubelet.service.cli.train.clips import Clip
-from tubelet.service.cli.train.division import FOLDS
+from tubelet.service.cli.train.data.checked_clips import notes
+from tubelet.service.cli.train.data.clips import Clip
+from tubelet.service.cli.train.data.division import FOLDS
+from tubelet.service.cli.train.data.scene_clusters import scene_folds
 from tubelet.service.cli.train.learning_curve import CurvePoint, learning_curve
+from tubelet.service.cli.train.levels.temperature import useful_temperature
 from tubelet.service.cli.train.new_model import Answers, Recipe
-from tubelet.service.cli.train.scene_clusters import scene_folds
-from tubelet.service.cli.train.temperature import useful_temperature
 
 Vectors = Mapping[str, Mapping[int, Tensor]]
 """The vectors of the windows of each clip, (W, E), by the name of the vectors and the number of the clip."""

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from tubelet.service.cli.evaluation.selection import TRAINING_CLIPS
-from tubelet.service.cli.train.clip_answers import clip_lines
-from tubelet.service.cli.train.head_folder import write_head
-from tubelet.service.cli.train.head_report import HeadReport, head_card, head_json, head_lines
 from tubelet.service.cli.train.made_report import figures_of, make_report, thresholds_of
 from tubelet.service.cli.train.new_model import Request, store_model
-from tubelet.service.cli.train.probe_report import model_card, report_json, report_lines
-from tubelet.service.cli.train.vector_level import HeadAlone, train_on_vectors
+from tubelet.service.cli.train.report.clip_answers import clip_lines
+from tubelet.service.cli.train.report.probe_report import model_card, report_json, report_lines
+from tubelet.service.cli.train.vectors.head_folder import write_head
+from tubelet.service.cli.train.vectors.head_report import HeadReport, head_card, head_json, head_lines
+from tubelet.service.cli.train.vectors.vector_level import HeadAlone, train_on_vectors
 from tubelet.service.config.config import Config
 from tubelet.service.report.text import printable
 

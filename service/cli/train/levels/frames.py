@@ -18,9 +18,9 @@ from tubelet.models.training.probes import few_threads
 from tubelet.models.training.processes import own_share
 from tubelet.models.training.samples import Batch, Sample
 from tubelet.models.video_model import VideoModel
-from tubelet.service.cli.train.clips import Clip
-from tubelet.service.cli.train.embeddings import View, plan_clip, plan_views
-from tubelet.service.cli.train.tuning import SEED
+from tubelet.service.cli.train.data.clips import Clip
+from tubelet.service.cli.train.levels.embeddings import View, plan_clip, plan_views
+from tubelet.service.cli.train.levels.tuning import SEED
 from tubelet.service.cli.training.feed import read_samples
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.types.plan import Plan

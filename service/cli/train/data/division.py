@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from itertools import permutations
 
 from tubelet.service.cli.evaluation.dataset import InvalidDataset
-from tubelet.service.cli.train.checked_clips import Checked
-from tubelet.service.cli.train.scene_clusters import scene_folds
+from tubelet.service.cli.train.data.checked_clips import Checked
+from tubelet.service.cli.train.data.scene_clusters import scene_folds
 
 FOLDS = 5
 """Parts into which scenes are divided, if there are so many."""

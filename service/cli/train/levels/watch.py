@@ -13,7 +13,7 @@ from rich.progress import Progress as Bar
 
 from tubelet.models.training.fine_tuning import EpochFigures, Progress
 from tubelet.models.training.processes import rank
-from tubelet.service.cli.train.checked_clips import notes
+from tubelet.service.cli.train.data.checked_clips import notes
 
 
 class TrainingWatch:

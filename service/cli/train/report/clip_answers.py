@@ -10,10 +10,10 @@ from torch import Tensor
 
 from tubelet.models.training.probe_fit import mean_by_clip
 from tubelet.service.cli.evaluation.outcomes import TOP_K, Outcome
-from tubelet.service.cli.train.checked_clips import Checked
-from tubelet.service.cli.train.clips import Clip
+from tubelet.service.cli.train.data.checked_clips import Checked
+from tubelet.service.cli.train.data.clips import Clip
+from tubelet.service.cli.train.data.survey import Survey
 from tubelet.service.cli.train.new_model import Answers, Trained
-from tubelet.service.cli.train.survey import Survey
 from tubelet.service.types.result import Label
 
 

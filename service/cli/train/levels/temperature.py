@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from tubelet.models.training.calibration import LIMITS
 from tubelet.service.cli.train.new_model import Answers
-from tubelet.service.cli.train.probe_report import clip_ece
+from tubelet.service.cli.train.report.probe_report import clip_ece
 
 _NEAR = 1.001  # times a limit counts as the limit
 

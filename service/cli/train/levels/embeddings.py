@@ -16,10 +16,10 @@ from tubelet.models.repository.model_folder import Entry
 from tubelet.models.runtime.onednn import pack
 from tubelet.models.spec import Preprocessing, Sampling
 from tubelet.service.cli.evaluation.dataset import LabelledVideo
-from tubelet.service.cli.train.checked_clips import notes
-from tubelet.service.cli.train.clips import Clip
-from tubelet.service.cli.train.survey import part_of
-from tubelet.service.cli.train.unit_cache import UnitCache
+from tubelet.service.cli.train.data.checked_clips import notes
+from tubelet.service.cli.train.data.clips import Clip
+from tubelet.service.cli.train.data.survey import part_of
+from tubelet.service.cli.train.levels.unit_cache import UnitCache
 from tubelet.service.cli.training.feed import plan_part, read_samples
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.types.plan import Plan, SamplingGrid

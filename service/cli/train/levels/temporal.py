@@ -19,13 +19,13 @@ from tubelet.models.training.processes import own_share
 from tubelet.models.training.samples import Batch
 from tubelet.models.training.start import TemporalStage, temporal_dims
 from tubelet.models.training.trainer import Recipe, Trainer
-from tubelet.service.cli.train.division import divide
-from tubelet.service.cli.train.embeddings import View
+from tubelet.service.cli.train.data.division import divide
+from tubelet.service.cli.train.levels.embeddings import View
+from tubelet.service.cli.train.levels.probe import embed_clips
+from tubelet.service.cli.train.levels.starting import start_model
+from tubelet.service.cli.train.levels.tuning import SEED, Material, Run, complete, tune
 from tubelet.service.cli.train.new_model import Trained
 from tubelet.service.cli.train.prepare import Prepared
-from tubelet.service.cli.train.probe_level import embed_clips
-from tubelet.service.cli.train.starting import start_model
-from tubelet.service.cli.train.tuning import SEED, Material, Run, complete, tune
 from tubelet.service.config.config import Config
 
 VIEWS = (View(0.8, 0.0, "start"), View(0.9, 0.5, "centre", is_mirrored=True), View(0.8, 1.0, "end"))

@@ -4,11 +4,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tubelet.service.cli.train.head_folder import LABELS, WEIGHTS
-from tubelet.service.cli.train.multilabel_figures import MultilabelFigures
-from tubelet.service.cli.train.probe_report import Figures, count_labels, figure_lines
-from tubelet.service.cli.train.thresholds import Threshold, threshold_lines
-from tubelet.service.cli.train.vector_level import HeadAlone
+from tubelet.service.cli.train.report.multilabel_figures import MultilabelFigures
+from tubelet.service.cli.train.report.probe_report import Figures, count_labels, figure_lines
+from tubelet.service.cli.train.report.thresholds import Threshold, threshold_lines
+from tubelet.service.cli.train.vectors.head_folder import LABELS, WEIGHTS
+from tubelet.service.cli.train.vectors.vector_level import HeadAlone
 
 _USE = {
     "the vector": "the vector of a clip",

@@ -21,16 +21,16 @@ from tubelet.models.repository.repository import ZOO, ModelStore
 from tubelet.models.spec import Sampling
 from tubelet.models.training.probe_model import build_probe, probe_dims, set_head_
 from tubelet.service.cli.evaluation.dataset import InvalidDataset
-from tubelet.service.cli.train.checked_clips import Checked, notes, usable_labels
-from tubelet.service.cli.train.data_checks import Finding, check_labels
-from tubelet.service.cli.train.fitted_probe import FittedProbe, Vectors, fit_probe
-from tubelet.service.cli.train.head_folder import check_head_folder
+from tubelet.service.cli.train.data.checked_clips import Checked, notes, usable_labels
+from tubelet.service.cli.train.data.data_checks import Finding, check_labels
+from tubelet.service.cli.train.data.survey import Survey
+from tubelet.service.cli.train.levels.fitted_probe import FittedProbe, Vectors, fit_probe
+from tubelet.service.cli.train.levels.probe import pooled
 from tubelet.service.cli.train.new_model import Request, Trained
 from tubelet.service.cli.train.prepare import Prepared, check_curve, check_name
-from tubelet.service.cli.train.probe_level import pooled
-from tubelet.service.cli.train.probe_report import check_lines
-from tubelet.service.cli.train.survey import Survey
-from tubelet.service.cli.train.vector_table import VectorTable, read_vectors
+from tubelet.service.cli.train.report.probe_report import check_lines
+from tubelet.service.cli.train.vectors.head_folder import check_head_folder
+from tubelet.service.cli.train.vectors.vector_table import VectorTable, read_vectors
 from tubelet.service.config.config import Config
 from tubelet.service.report.text import printable
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tubelet.models.errors import MissingExtra
 from tubelet.service.cli.evaluation.dataset import InvalidDataset
 from tubelet.service.cli.evaluation.parquet_list import PARQUET, UnreadableTable, parquet_rows
-from tubelet.service.cli.train.clips import (
+from tubelet.service.cli.train.data.clips import (
     DIVIDER,
     TEST,
     Clip,

@@ -6,11 +6,11 @@ from typing import NamedTuple
 from tubelet.models.errors import CannotTrain
 from tubelet.models.training.augmentation import labels_with_direction
 from tubelet.service.cli.train.base import base_text
-from tubelet.service.cli.train.checked_clips import notes
+from tubelet.service.cli.train.data.checked_clips import notes
+from tubelet.service.cli.train.levels.run_folder import data_digest, default_folder, open_run
+from tubelet.service.cli.train.levels.tuning import Run
 from tubelet.service.cli.train.new_model import Level, Request
 from tubelet.service.cli.train.prepare import Prepared
-from tubelet.service.cli.train.run_folder import data_digest, default_folder, open_run
-from tubelet.service.cli.train.tuning import Run
 
 _MOST_NAMED = 5  # labels in a note
 

@@ -24,12 +24,12 @@ from tubelet.models.training.start import head_parameters
 from tubelet.models.training.trainer import Diverged, Trainer
 from tubelet.models.training.trainer import Recipe as Hyperparameters
 from tubelet.models.video_model import VideoModel
-from tubelet.service.cli.train.checked_clips import notes
-from tubelet.service.cli.train.division import Division
+from tubelet.service.cli.train.data.checked_clips import notes
+from tubelet.service.cli.train.data.division import Division
+from tubelet.service.cli.train.levels.run_folder import LOG
+from tubelet.service.cli.train.levels.temperature import useful_temperature
+from tubelet.service.cli.train.levels.watch import watch_training
 from tubelet.service.cli.train.new_model import Answers, Level, Recipe, Trained
-from tubelet.service.cli.train.run_folder import LOG
-from tubelet.service.cli.train.temperature import useful_temperature
-from tubelet.service.cli.train.watch import watch_training
 
 SEED = 20261130
 Logits = Callable[[nn.Module, Sequence[int]], tuple[Tensor, Tensor, Tensor]]

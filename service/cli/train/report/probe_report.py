@@ -14,10 +14,14 @@ from torch import Tensor
 from tubelet.models.spec import ModelSpec
 from tubelet.models.training.probe_fit import mean_by_clip
 from tubelet.service.cli.evaluation.measures import Interval, calibration, wilson_interval
-from tubelet.service.cli.train.data_checks import Finding
-from tubelet.service.cli.train.multilabel_figures import MultilabelFigures, clip_scores, multilabel_lines
+from tubelet.service.cli.train.data.data_checks import Finding
 from tubelet.service.cli.train.new_model import Recipe
-from tubelet.service.cli.train.thresholds import Threshold, threshold_lines
+from tubelet.service.cli.train.report.multilabel_figures import (
+    MultilabelFigures,
+    clip_scores,
+    multilabel_lines,
+)
+from tubelet.service.cli.train.report.thresholds import Threshold, threshold_lines
 
 _MAX_LISTED = 8  # findings of the data, as text; JSON has all
 

@@ -1,0 +1,1 @@
+"""What a training says: figures, text, JSON, card and page."""

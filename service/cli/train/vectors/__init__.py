@@ -1,0 +1,1 @@
+"""Training on a file of embeddings, without any video."""
