@@ -14,6 +14,7 @@ from tubelet.models.errors import CannotTrain
 from tubelet.models.training.fine_tuning import BEST, LAST
 from tubelet.models.training.processes import rank
 from tubelet.service.cli.train.data.clips import Clip
+from tubelet.service.cli.train.levels.events import remove_events
 from tubelet.service.cli.train.new_model import Request
 from tubelet.service.cli.train.report.page import PAGE
 
@@ -76,6 +77,7 @@ def open_run(folder: Path, plan: Mapping[str, Any], request: Request) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for old in (LAST, BEST, LOG):
             (folder / old).unlink(missing_ok=True)
+        remove_events(folder)
         _write(file, plan)
 
 

@@ -2,7 +2,7 @@
 
 import json
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -14,13 +14,18 @@ from rich.progress import Progress as Bar
 from tubelet.models.training.fine_tuning import EpochFigures, Progress
 from tubelet.models.training.processes import rank
 from tubelet.service.cli.train.data.checked_clips import notes
+from tubelet.service.cli.train.levels.events import events_in
 
 
 class TrainingWatch:
-    """Shows loss, accuracy, speed and time left; writes a line of JSON for each epoch to ``log``."""
+    """Shows loss, accuracy, speed and time left; writes a line of JSON for each epoch to ``log``.
 
-    def __init__(self, bar: Bar, clips: int, log: Path) -> None:
+    ``add_event`` gets the figures of each epoch, too.
+    """
+
+    def __init__(self, bar: Bar, clips: int, log: Path, add_event: Callable[[EpochFigures], None]) -> None:
         self._bar, self._clips, self._log = bar, clips, log
+        self._add_event = add_event
         self._task: TaskID = bar.add_task("training", total=1.0)
         self._is_stopping = False
 
@@ -45,6 +50,7 @@ class TrainingWatch:
         if rank() == 0:
             with self._log.open("a") as log:
                 log.write(json.dumps(asdict(figures)) + "\n")
+            self._add_event(figures)
 
     def should_stop(self) -> bool:
         return self._is_stopping
@@ -68,8 +74,11 @@ class TrainingWatch:
 @contextmanager
 def watch_training(clips: int, log: Path) -> Iterator[TrainingWatch]:
     """Show a training of ``clips`` clips an epoch, and let Ctrl-C and SIGTERM end it after a step."""
-    with Bar(BarColumn(), TextColumn("{task.description}"), console=notes, transient=True) as bar:
-        watch = TrainingWatch(bar, clips, log)
+    with (
+        events_in(log.parent) as add_event,
+        Bar(BarColumn(), TextColumn("{task.description}"), console=notes, transient=True) as bar,
+    ):
+        watch = TrainingWatch(bar, clips, log, add_event)
         before = {number: signal.signal(number, watch.stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield watch
