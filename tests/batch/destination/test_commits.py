@@ -1,10 +1,11 @@
 """Commits of a shard: what counts, what a killed run leaves, who may write."""
 
+import itertools
 import multiprocessing
 import os
 import random
 import signal
-import time
+import sys
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,9 @@ def test_a_commit_whose_answer_was_lost_is_not_an_error(tmp_path: Path) -> None:
     assert ids(committed_rows(tmp_path, "videos")) == [item(1).id]
 
 
+_FILE_OPERATIONS = 50  # two commits have about half as many
+
+
 @pytest.mark.parametrize(
     ("videos", "wanted_kills"), [(45, 12), pytest.param(600, 200, marks=pytest.mark.slow)]
 )
@@ -137,14 +141,14 @@ def test_a_run_that_is_killed_at_any_moment_loses_and_doubles_nothing(
         todo = [number for number in range(videos) if item(number).id not in before.done]
         if not todo:
             break
-        child = multiprocessing.get_context("fork").Process(target=_commit_all, args=(tmp_path, todo))
+        kill_at = random.randint(1, _FILE_OPERATIONS) if kills < wanted_kills else None
+        child = multiprocessing.get_context("fork").Process(
+            target=_commit_all, args=(tmp_path, todo, kill_at)
+        )
         child.start()
-        if kills < wanted_kills:
-            time.sleep(random.uniform(0, 0.06))
-            assert child.pid is not None
-            os.kill(child.pid, signal.SIGKILL)
-            kills += 1
         child.join()
+        assert child.exitcode == (0 if kill_at is None else -signal.SIGKILL)
+        kills += kill_at is not None
         assert not doubled(committed_rows(tmp_path, "videos"))
     assert kills == wanted_kills
     rows = committed_rows(tmp_path, "videos")
@@ -155,11 +159,27 @@ def test_a_run_that_is_killed_at_any_moment_loses_and_doubles_nothing(
     assert part_files(tmp_path) == named_parts(tmp_path)
 
 
-def _commit_all(dest: Path, todo: list[int]) -> None:
-    """Commit three videos at a time; each fails first, and is answered again with the next ones."""
+def _commit_all(dest: Path, todo: list[int], kill_at: int | None) -> None:
+    """Commit three videos at a time; each fails first, and is answered again in a second commit.
+
+    The process is killed before the ``kill_at``-th operation on files.
+    """
     commits = shard_commits(FolderStore(dest))
     commits.read()
+    if kill_at is not None:
+        _kill_before(kill_at)
     commits.take()
     for start in range(0, len(todo), 3):
         commits.commit([failed(number) for number in todo[start : start + 3]])
         commits.commit([classified(number) for number in todo[start : start + 3]])
+
+
+def _kill_before(operation: int) -> None:
+    """Kill this process, as SIGKILL does, before its ``operation``-th operation on files from now on."""
+    numbers = itertools.count(1)
+
+    def watch(event: str, _arguments: tuple[object, ...]) -> None:
+        if (event == "open" or event.startswith("os.")) and next(numbers) == operation:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
