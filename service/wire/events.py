@@ -27,6 +27,11 @@ def with_embeddings(events: Sequence[Event]) -> Classification:
     return replace(answer, embeddings=join([event for event in events if isinstance(event, Embeddings)]))
 
 
+def unknown_event(kind: str | None) -> ValueError:
+    """Return the error of an event of a kind that this client does not know."""
+    return ValueError(f"the server sent an event of an unknown kind: {kind}; the client may be too old")
+
+
 def event_from_proto(response: pb.ClassifyStreamingResponse) -> Event:
     """Convert a message of ``ClassifyStreaming`` to its event.
 
@@ -45,6 +50,4 @@ def event_from_proto(response: pb.ClassifyStreamingResponse) -> Event:
         case "embeddings":
             return embeddings_from_proto(response.embeddings)
         case unknown:
-            raise ValueError(
-                f"the server sent an event of an unknown kind: {unknown}; the client may be too old"
-            )
+            raise unknown_event(unknown)

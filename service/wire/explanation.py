@@ -24,6 +24,7 @@ from tubelet.service.wire.answer import (
     segment_from_proto,
     segment_to_proto,
 )
+from tubelet.service.wire.events import unknown_event
 from tubelet.service.wire.options import options_to_proto
 from tubelet.service.wire.status import ServerError
 from tubelet.service.wire.times import to_ns_array
@@ -109,9 +110,7 @@ def explain_event_from_proto(response: pb.ExplainResponse) -> ExplainEvent | Cla
         case "classification":
             return classification_from_proto(response.classification)
         case unknown:
-            raise ValueError(
-                f"the server sent an event of an unknown kind: {unknown}; the client may be too old"
-            )
+            raise unknown_event(unknown)
 
 
 def explained_video(events: list[ExplainEvent | Classification]) -> ExplainedVideo:
