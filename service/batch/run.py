@@ -7,6 +7,7 @@ from time import monotonic
 from typing import Any
 
 from tubelet.service.batch.classifier import BatchClassifier
+from tubelet.service.batch.destination.commit_log import CommitLog
 from tubelet.service.batch.destination.commits import ShardCommits
 from tubelet.service.batch.outage import OutageGuard
 from tubelet.service.batch.plan import BatchPlan
@@ -32,7 +33,11 @@ class RowWriter:
     """
 
     def __init__(
-        self, commits: ShardCommits, plan: BatchPlan, progress: BatchProgress, policy: CommitPolicy
+        self,
+        commits: ShardCommits | CommitLog,
+        plan: BatchPlan,
+        progress: BatchProgress,
+        policy: CommitPolicy,
     ) -> None:
         self._commits = commits
         self._columns = (*SEGMENTS, EMBEDDING) if plan.has_embeddings else SEGMENTS
@@ -82,6 +87,43 @@ class RowWriter:
             self._progress.committed += len(rows)
 
 
+class VideoRun:
+    """Classifies videos one by one, and hands their rows to ``writer``, but for those of an outage.
+
+    Many calls of ``run`` may be under way at a time.
+    """
+
+    def __init__(self, classifier: BatchClassifier, writer: RowWriter, progress: BatchProgress) -> None:
+        self._classifier = classifier
+        self._writer = writer
+        self._progress = progress
+        self._guard = OutageGuard(classifier.classify)
+
+    async def run(self, item: Item) -> list[VideoRows]:
+        """Classify a video; return the rows of the videos that have ended so, of which it may be none.
+
+        Raises:
+            NoDevice, SourceOutage, ShardTaken, OSError: no further video can be classified, or committed.
+        """
+        self._progress.begin()
+        try:
+            rows = await self._classifier.classify(item)
+        finally:
+            self._progress.in_progress -= 1
+        return await self._end(await self._guard.passed(item, rows))
+
+    async def rest(self) -> list[VideoRows]:
+        """Return the rows of the videos that were held back, after the last one."""
+        return await self._end(self._guard.rest())
+
+    async def _end(self, ended: list[VideoRows]) -> list[VideoRows]:
+        """Count videos that have ended, and hand on their rows, which are returned."""
+        for rows in ended:
+            self._progress.end(rows)
+            await self._writer.add(rows)
+        return ended
+
+
 async def run_batch(
     items: Iterable[Item], classifier: BatchClassifier, writer: RowWriter, progress: BatchProgress, jobs: int
 ) -> None:
@@ -90,19 +132,12 @@ async def run_batch(
     Raises:
         NoDevice, SourceOutage, ShardTaken, OSError: no further video can be classified, or committed.
     """
-    waiting, guard = iter(items), OutageGuard(classifier.classify)
+    waiting, videos = iter(items), VideoRun(classifier, writer, progress)
 
     async def work() -> None:
         """Classify one video after another."""
         for item in waiting:
-            progress.begin()
-            try:
-                rows = await classifier.classify(item)
-            finally:
-                progress.in_progress -= 1
-            for passed in await guard.passed(item, rows):
-                progress.end(passed)
-                await writer.add(passed)
+            await videos.run(item)
 
     working = [asyncio.create_task(work()) for _ in range(jobs)]
     all_work = asyncio.gather(*working)  # the first error ends it
@@ -111,9 +146,7 @@ async def run_batch(
         ended, _ = await asyncio.wait([all_work, timer], return_when=asyncio.FIRST_COMPLETED)
         for each in ended:
             await each
-        for rows in guard.rest():
-            progress.end(rows)
-            await writer.add(rows)
+        await videos.rest()
     finally:
         running: list[asyncio.Future[Any]] = [all_work, *working, timer]
         for each in running:

@@ -129,7 +129,7 @@ def user_errors() -> Iterator[ErrorRow]:
         yield kind, "INVALID_ARGUMENT", "INVALID_CONFIGURATION", 1
     yield NoDeviceLeft, "UNAVAILABLE", "NO_DEVICE", 1
 
-    from tubelet.service.batch.destination.commits import ShardTaken
+    from tubelet.service.batch.destination.commit_log import ShardTaken
     from tubelet.service.batch.destination.layout import DestinationMismatch
     from tubelet.service.batch.destination.lock import ShardInUse
     from tubelet.service.batch.destination.store import UnusableDestination

@@ -19,6 +19,7 @@ from tubelet.service.types.result import Classification, Label, Segment
 from tubelet.service.types.video import NS_PER_S, VideoMetadata
 
 PLAN = BatchPlan("0123456789abcdef", Options("some-model", "1"))
+SHARD = "shard-00000-of-00001"
 METADATA = VideoMetadata("mov,mp4", "h264", 320, 240, 25.0, 50, 2 * NS_PER_S, 1000)
 
 
@@ -42,7 +43,7 @@ def failed(number: int, *, may_retry: bool = False) -> VideoRows:
     return failure_rows(item(number), PLAN, failure, Cost())
 
 
-def shard_commits(store: Store, shard: str = "shard-00000-of-00001") -> ShardCommits:
+def shard_commits(store: Store, shard: str = SHARD) -> ShardCommits:
     """A new run's commits to a shard."""
     return ShardCommits(store, PLAN.folder, shard, Owner.this_process(), part_file("parquet"), ".parquet")
 

@@ -12,7 +12,10 @@ import psutil
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """A run of a batch, and the process that it is; ``machine`` also tells containers apart."""
+    """A writer of a run of a batch, and the process that it is; ``machine`` also tells containers apart.
+
+    ``run`` is the name of the run, or of one of several writers in it: RUN.WRITER.
+    """
 
     run: str
     host: str
@@ -21,10 +24,10 @@ class Owner:
     started: float
 
     @classmethod
-    def this_process(cls) -> "Owner":
-        """Return the owner that stands for a new run of this process."""
+    def this_process(cls, writer: str | None = None) -> "Owner":
+        """Return the owner that stands for a new run of this process, or for the ``writer`` of one."""
         return cls(
-            uuid4().hex[:12],
+            writer or uuid4().hex[:12],
             socket.gethostname(),
             os.getpid(),
             _machine(),
@@ -44,6 +47,11 @@ class Owner:
     def json(self) -> dict[str, Any]:
         """The owner as JSON."""
         return asdict(self)
+
+    @property
+    def group(self) -> str:
+        """The name of the run, which all its writers share."""
+        return self.run.partition(".")[0]
 
     @property
     def is_gone(self) -> bool:

@@ -4,7 +4,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from tubelet.service.batch.destination.commits import Commit, read_commits, shards_of
+from tubelet.service.batch.destination.commit import Commit
+from tubelet.service.batch.destination.commits import read_commits, shards_of
 from tubelet.service.batch.destination.layout import DestinationMismatch, read_layout, read_plans
 from tubelet.service.batch.destination.part_files import PartFile, part_file
 from tubelet.service.batch.destination.store import Store

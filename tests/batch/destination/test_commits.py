@@ -6,11 +6,14 @@ import os
 import random
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.support.batches import (
+    PLAN,
+    SHARD,
     classified,
     committed_rows,
     doubled,
@@ -20,7 +23,10 @@ from tests.support.batches import (
     part_files,
     shard_commits,
 )
-from tubelet.service.batch.destination.commits import ShardCommits, ShardTaken
+from tubelet.service.batch.destination.commit_log import CommitLog, ShardFiles, ShardTaken
+from tubelet.service.batch.destination.commits import ShardCommits
+from tubelet.service.batch.destination.owner import Owner
+from tubelet.service.batch.destination.part_files import part_file
 from tubelet.service.batch.destination.store import FolderStore
 from tubelet.service.batch.rows import Row
 
@@ -123,6 +129,78 @@ def test_a_commit_whose_answer_was_lost_is_not_an_error(tmp_path: Path) -> None:
     commits.take()
     commits.commit([classified(1)])
     assert ids(committed_rows(tmp_path, "videos")) == [item(1).id]
+
+
+def writers(dest: Path, count: int) -> tuple[ShardCommits, list[CommitLog]]:
+    """A run that has taken the shard of ``dest``, and further writers of it."""
+    run = resumed(dest)
+    files = ShardFiles(FolderStore(dest), PLAN.folder, SHARD, part_file("parquet"), ".parquet")
+    names = (f"{run.owner.run}.{number}" for number in range(count))
+    return run, [CommitLog(files, Owner.this_process(name), run.position) for name in names]
+
+
+def test_writers_of_one_run_commit_in_turns_and_at_once(tmp_path: Path) -> None:
+    run, (first, second) = writers(tmp_path, 2)
+    first.commit([classified(1)])
+    second.commit([classified(2)])  # under a number that the first one has taken
+
+    def commit_some(log: CommitLog, first_number: int) -> None:
+        """Commit eight videos, one by one."""
+        for number in range(first_number, first_number + 8):
+            log.commit([classified(number)])
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(commit_some, (first, second), (10, 18)))
+    run.follow()
+    wanted = sorted(item(number).id for number in (1, 2, *range(10, 26)))
+    assert sorted(run.done) == ids(committed_rows(tmp_path, "videos")) == wanted
+    assert run.answered == 18
+    assert resumed(tmp_path).done == run.done
+
+
+def test_failures_of_one_commit_that_two_writers_answer_have_one_row_each(tmp_path: Path) -> None:
+    resumed(tmp_path).commit([failed(1), failed(2), classified(3), failed(4)])
+    run, (first, second) = writers(tmp_path, 2)
+    first.commit([classified(1)])
+    second.commit([classified(2)])  # it would have kept the row of 1 as it was
+    rows = {row["id"]: row["code"] for row in committed_rows(tmp_path, "videos")}
+    assert [rows[item(number).id] for number in (1, 2, 3, 4)] == ["OK", "OK", "OK", "INVALID_ARGUMENT"]
+    assert not doubled(committed_rows(tmp_path, "videos"))
+    assert len(committed_rows(tmp_path, "segments")) == 6
+    run.follow()
+    assert (len(run.done), list(run.failed), run.answered) == (3, [item(4).id], 2)
+    run.remove_leftovers()
+    assert part_files(tmp_path) == named_parts(tmp_path)
+
+
+def test_a_writer_that_is_shut_out_commits_no_more_and_leaves_no_part(tmp_path: Path) -> None:
+    run, (first, second) = writers(tmp_path, 2)
+    first.commit([classified(1)])
+    second.commit([classified(2)])
+    run.shut_out(f"{run.owner.run}.0")
+    assert run.done == {item(1).id, item(2).id}
+    second.commit([classified(3)])
+    with pytest.raises(ShardTaken):
+        first.commit([classified(4)])
+    assert part_files(tmp_path) == named_parts(tmp_path)
+    assert not run.is_taken()
+    resumed(tmp_path)
+    assert run.is_taken()
+    with pytest.raises(ShardTaken):
+        second.commit([classified(5)])
+    assert ids(committed_rows(tmp_path, "videos")) == sorted(item(number).id for number in (1, 2, 3))
+
+
+def test_a_run_takes_over_while_writers_of_the_one_before_commit(tmp_path: Path) -> None:
+    _, (writer,) = writers(tmp_path, 1)
+    later = shard_commits(FolderStore(tmp_path))
+    later.read()
+    writer.commit([classified(1)])
+    later.take()
+    assert later.done == {item(1).id}
+    with pytest.raises(ShardTaken):
+        writer.commit([classified(2)])
+    assert part_files(tmp_path) == named_parts(tmp_path)
 
 
 _FILE_OPERATIONS = 50  # two commits have about half as many

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.batches import PLAN, classified, item, shard_commits
 from tests.support.object_stores import gs_server, s3_server
-from tubelet.service.batch.destination.commits import ShardTaken
+from tubelet.service.batch.destination.commit_log import ShardTaken
 from tubelet.service.batch.destination.layout import DestinationMismatch, Layout, prepare
 from tubelet.service.batch.destination.store import Store, UnusableDestination, open_store
 from tubelet.service.config.config import FetchConfig
