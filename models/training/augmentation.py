@@ -68,8 +68,14 @@ def augment(units: Tensor, how: Augmentation, seed: int) -> Tensor:
 
 
 def make_targets(labels: Tensor, weights: Tensor) -> Tensor:
-    """Return smoothed labels times the weight of their class: (B,), (K,) -> (B, K)."""
+    """Return smoothed labels times the weight of their class: (B,), (K,) -> (B, K).
+
+    Independent labels, (B, K), are not smoothed, so that scores stay as frequent as labels are. Their targets
+    are the weights of having each one and of not having it: -> (B, K, 2).
+    """
     count = len(weights)
+    if labels.ndim == 2:
+        return torch.stack((labels, 1 - labels), dim=-1) * weights[:, None].float()
     smoothed = F.one_hot(labels, count) * (1 - SMOOTHING) + SMOOTHING / count
     return (smoothed * weights[labels][:, None]).float()
 

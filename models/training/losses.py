@@ -1,13 +1,17 @@
-"""Training losses: the label, and the optical flow that the simulation knows.
+"""Training losses: labels, and the optical flow that the simulation knows.
 
 B windows, S units in a window, t frames in a unit, T = S t, P tokens, D embedding width, K classes.
 The flow heads give every token a target, which one label a window cannot; they are dropped after training.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+
+from tubelet.models.training.probes import class_weights
 
 FLOW_UNIT = 1 / 128
 """Flow in sides of the picture (half a pixel of 64); smaller flows count linearly, larger by logarithm."""
@@ -55,10 +59,44 @@ def compress(flow: Tensor) -> Tensor:
 def label_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the cross entropy: (B, K), and the labels (B,), or the weight of each label (B, K) -> a scalar.
 
-    Labels are smoothed; weights are taken as they are.
+    Labels are smoothed; weights are taken as they are. Weights of independent labels are those of having each
+    one and of not having it, (B, K, 2), and the loss is the mean of the binary cross entropies.
     """
+    if labels.ndim == 3:
+        has, lacks = labels.unbind(-1)
+        return -(has * F.logsigmoid(logits) + lacks * F.logsigmoid(-logits)).mean()
     smoothing = 0.0 if labels.is_floating_point() else LABEL_SMOOTHING
     return F.cross_entropy(logits, labels, label_smoothing=smoothing)
+
+
+def label_accuracy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the share of windows whose class has the highest logit: (B, K), (B,) -> a scalar.
+
+    Of independent labels, (B, K), it is F1 at a score of 0.5 over all of them; 1 if none is there or found.
+    """
+    if labels.ndim == 1:
+        return (logits.argmax(dim=1) == labels).float().mean()
+    said, is_true = logits >= 0, labels > 0
+    total = said.sum() + is_true.sum()
+    return 2 * (said & is_true).sum() / total if total else torch.ones(())
+
+
+def loss_weights(labels: Tensor, num_classes: int) -> Tensor:
+    """Return the weight of each label in the loss, so that rare ones count as much: (N,), or (N, K) -> (K,).
+
+    Classes together weigh the same. The loss of an independent label is divided by that of always saying how
+    frequent it is, and multiplied by ln 2, that of a label which half of the windows have.
+    """
+    if labels.ndim == 1:
+        return class_weights(labels, num_classes)
+    shares = frequencies(labels)
+    entropies = F.binary_cross_entropy(shares, shares, reduction="none")
+    return math.log(2) / entropies
+
+
+def frequencies(labels: Tensor) -> Tensor:
+    """Return how frequent each independent label is, by the rule of succession: (N, K) -> (K,) in (0, 1)."""
+    return (labels.double().sum(dim=0) + 1) / (len(labels) + 2)
 
 
 def _centres(count: int) -> Tensor:

@@ -63,3 +63,13 @@ def mean_by_clip(logits: Tensor, clips: Tensor) -> tuple[Tensor, Tensor]:
     numbers, inverse = clips.unique(return_inverse=True)
     total = torch.zeros(len(numbers), logits.shape[1]).index_add_(0, inverse, logits)
     return total / torch.bincount(inverse)[:, None], numbers
+
+
+def labels_by_clip(labels: Tensor, clips: Tensor) -> Tensor:
+    """Return the labels of each clip, whose windows have the same: (W,) or (W, K), (W,) -> (C,) or (C, K).
+
+    Clips are in the order of ``mean_by_clip``.
+    """
+    numbers, inverse = clips.unique(return_inverse=True)
+    last = torch.zeros(len(numbers), dtype=torch.int64).scatter_(0, inverse, torch.arange(len(clips)))
+    return labels[last]

@@ -27,10 +27,12 @@ class Sample(NamedTuple):
 class Batch:
     """A batch: ``units`` (B, S, t, H, W, C) uint8, ``labels`` (B,) int64, ``flow`` (B, T - 1, 4) float32.
 
-    ``flow`` is the motion of the content from each frame to the next, see ``camera_path.Path.flow``; None
-    where it is not known. ``targets`` (B, K) float32 are the weights of all labels in the loss, where they
-    are mixed or balanced. ``total`` is the number of windows of the batch in all processes, None in a single
-    one. Where embeddings are trained on, ``units`` are (B, S, D) float32.
+    ``labels`` are (B, K) of 0 and 1 where they are independent of each other. ``flow`` is the motion of the
+    content from each frame to the next, see ``camera_path.Path.flow``; None where it is not known.
+    ``targets`` (B, K) float32 are the weights of all labels in the loss, where they are mixed or balanced; of
+    independent labels those of having each one and of not having it, (B, K, 2). ``total`` is the number of
+    windows of the batch in all processes, None in a single one. Where embeddings are trained on, ``units``
+    are (B, S, D) float32.
     """
 
     units: Tensor

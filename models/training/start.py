@@ -19,6 +19,7 @@ from tubelet.models.families.registry import Dims, build_model, build_on_meta
 from tubelet.models.families.torchvision import TorchvisionDims
 from tubelet.models.families.vit import ViTDims
 from tubelet.models.spec import Preprocessing
+from tubelet.models.training.losses import frequencies
 from tubelet.models.training.probe_model import probe_dims
 from tubelet.models.video_model import VideoModel
 
@@ -171,3 +172,14 @@ def head_parameters(model: VideoModel) -> tuple[Tensor, Tensor] | None:
     if isinstance(weight, Tensor) and isinstance(bias, Tensor):
         return weight, bias
     return None
+
+
+@torch.no_grad()
+def set_frequencies_(model: VideoModel, labels: Tensor) -> None:
+    """Let a random model of independent labels start with scores as frequent as ``labels``, (N, K), are.
+
+    Otherwise its first epochs would only learn that most labels are absent (arXiv 1708.02002, section 3.3).
+    Heads that are no linear layer stay random.
+    """
+    if (parameters := head_parameters(model)) is not None:
+        parameters[1].copy_(frequencies(labels).logit())

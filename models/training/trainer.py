@@ -21,7 +21,7 @@ from tubelet.models.families.channel_stack import ChannelStack
 from tubelet.models.families.factorised import Factorised
 from tubelet.models.families.vit import ViT
 from tubelet.models.training.layer_rates import parameter_groups
-from tubelet.models.training.losses import FLOW_WEIGHT, FlowHeads, label_loss
+from tubelet.models.training.losses import FLOW_WEIGHT, FlowHeads, label_accuracy, label_loss
 from tubelet.models.training.processes import sum_, sum_gradients_
 from tubelet.models.training.samples import Batch
 from tubelet.models.video_model import VideoModel
@@ -100,7 +100,7 @@ class Trainer(Generic[ModelT]):
                     self.save(checkpoint)
 
     def train_step(self, batch: Batch) -> tuple[float, float, float]:
-        """Train one step on ``batch``; return the label loss, the flow loss and the top-1 accuracy.
+        """Train one step on ``batch``; return the label loss, the flow loss and the accuracy.
 
         With several processes, each has a part of the batch, perhaps none of it; figures are of the whole.
 
@@ -117,9 +117,9 @@ class Trainer(Generic[ModelT]):
         figures = torch.zeros(4, dtype=torch.float64)
         loss: Tensor | None = None
         if count:
-            label, flow, top1 = self._losses(batch)
+            label, flow, accuracy = self._losses(batch)
             loss = (label + FLOW_WEIGHT * flow) * (count / (batch.total or count))
-            values = [label.item(), flow.item(), top1.item(), 1.0]
+            values = [label.item(), flow.item(), accuracy.item(), 1.0]
             figures = torch.tensor(values, dtype=torch.float64) * count
         sum_(figures)
         if not figures.isfinite().all():
@@ -133,11 +133,11 @@ class Trainer(Generic[ModelT]):
         self.optimiser.step()
         self.step += 1
         self._update_average()
-        label_figure, flow_figure, top1_figure, _ = (figures / figures[3].clamp(min=1)).tolist()
-        return label_figure, flow_figure, top1_figure
+        label_figure, flow_figure, accuracy_figure, _ = (figures / figures[3].clamp(min=1)).tolist()
+        return label_figure, flow_figure, accuracy_figure
 
     def _losses(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute the label loss, the flow loss and the top-1 accuracy of a batch."""
+        """Compute the label loss, the flow loss and the accuracy of a batch, of independent labels F1."""
         # On the CPU, the backward pass of flash attention over few tokens is slower than plain products.
         dtype = self.recipe.dtype
         autocast = torch.autocast(batch.units.device.type, dtype, enabled=dtype != torch.float32)
@@ -147,8 +147,7 @@ class Trainer(Generic[ModelT]):
         flow = torch.zeros(())
         if self.heads is not None and batch.flow is not None and tokens is not None:
             flow = self.heads.loss(tokens, batch.flow)
-        top1 = (logits.argmax(dim=1) == batch.labels).float().mean()
-        return label, flow, top1
+        return label, flow, label_accuracy(logits, batch.labels)
 
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """Compute logits (B, K) and, in families that can have flow heads, tokens (B S, 1 + P, D)."""

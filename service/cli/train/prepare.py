@@ -203,10 +203,6 @@ def check_name(request: Request, base: Base, clips: Sequence[Clip], folder: Path
         InvalidDataset: all clips have one label.
     """
     labels = tuple(sort_labels(label for clip in clips for label in clip.labels))
-    if clips[0].is_multilabel and request.level != "probe":
-        raise InvalidDataset(
-            f"{request.data} has several labels of a clip, divided by ';', which --level probe trains alone"
-        )
     if len(labels) < 2 and not clips[0].is_multilabel:
         raise InvalidDataset(f"all clips have the label {clips[0].label!r}: at least two labels are needed")
     if request.name in {spec.name for spec in ModelStore(ZOO).specs()}:

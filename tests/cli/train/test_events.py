@@ -18,7 +18,7 @@ def test_tensorboard_reads_the_figures_of_all_epochs(tmp_path: Path) -> None:
     other = tmp_path / "epochs.jsonl"
     other.write_text("")
     losses = [0.75, 0.5, 0.25]
-    with events_in(tmp_path) as add:
+    with events_in(tmp_path, "accuracy") as add:
         for epoch, loss in enumerate(losses, 1):
             add(EpochFigures(epoch, loss, 0.5, loss / 2, 0.625, 10.0))
     events = EventAccumulator(str(tmp_path))

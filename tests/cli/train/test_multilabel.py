@@ -92,14 +92,42 @@ def test_the_temperature_of_independent_labels(temperature: float) -> None:
     assert fit_temperature(true * temperature, labels) == pytest.approx(temperature, rel=0.05)
 
 
-def test_a_model_of_independent_labels_is_served(clips: Path, store: Path, tmp_path: Path) -> None:
+def several_labels(clips: Path, folder: Path) -> Path:
+    """List clips of which half have two labels, and the others none."""
     lines = ["path,label"]
     for scene in range(5):
         lines += [f"{clips}/pans/{scene}.mp4,moves; pans", f"{clips}/stands/{scene}.mp4,"]
-    (tmp_path / "clips.csv").write_text("\n".join(lines))
-    arguments = ["train", str(tmp_path / "clips.csv"), "--name", "several", "--from", "camera-motion"]
-    refused = CliRunner().invoke(app, [*arguments, "--level", "temporal"])
-    assert (refused.exit_code, "which --level probe trains alone" in refused.stderr) == (2, True)
+    (folder / "clips.csv").write_text("\n".join(lines))
+    return folder / "clips.csv"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--level", "temporal", "--from", "camera-motion", "--epochs", "2"),
+        pytest.param(("--level", "full", "--from", "camera-motion", "--epochs", "1"), marks=pytest.mark.slow),
+        ("--from", "none", "--family", "r2plus1d", "--epochs", "1"),
+    ],
+)
+def test_independent_labels_at_levels_with_epochs(
+    clips: Path, store: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    listed = several_labels(clips, tmp_path)
+    arguments = ["train", str(listed), "--name", "several", *options, "--precision", "0.5", "--json"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert "F1" in done.stderr
+    assert {"f1", "validation_f1"} <= said["history"][0].keys()
+    assert said["figures"].keys() >= {"mean_average_precision", "f1", "ece_before"}
+    assert said["thresholds"].keys() == {"moves", "pans"}
+    spec = ModelStore(store).find("several").spec
+    assert (spec.activation, spec.labels) == ("sigmoid", ("moves", "pans"))
+
+
+def test_a_model_of_independent_labels_is_served(clips: Path, store: Path, tmp_path: Path) -> None:
+    listed = several_labels(clips, tmp_path)
+    arguments = ["train", str(listed), "--name", "several", "--from", "camera-motion"]
     done = CliRunner().invoke(app, [*arguments, "--precision", "0.9", "--json"])
     assert done.exit_code == 0, done.stderr
     said = json.loads(done.stdout)

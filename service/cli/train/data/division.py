@@ -37,13 +37,13 @@ def divide(checked: Checked, used: Sequence[int]) -> Division:
     rest = [number for number in used if not clips[number].is_test]
     scenes = checked.scenes[rest].tolist()
     count = min(FOLDS, len(set(scenes)))
-    folds = scene_folds(scenes, [clips[number].label for number in rest], count)
+    folds = scene_folds(scenes, [clips[number].labels for number in rest], count)
     parts = [tuple(rest[index] for index in (folds == fold).nonzero()[0]) for fold in range(count)]
-    labels = {clips[number].label for number in rest}
+    labels = {label for number in rest for label in clips[number].labels}
     for validation, measured in permutations(parts, 2):
         held_out = {*validation, *(() if test else measured)}
         train = tuple(number for number in rest if number not in held_out)
-        if {clips[number].label for number in train} == labels:
+        if {label for number in train for label in clips[number].labels} == labels:
             measured_on = "the test split" if test else f"one of {count} parts of the scenes, held out"
             return Division(train, validation, test or measured, measured_on, bool(test))
     raise InvalidDataset(

@@ -12,10 +12,11 @@ _NAMES = "events.out.tfevents.*"  # as TensorBoard finds them
 
 
 @contextmanager
-def events_in(folder: Path) -> Iterator[Callable[[EpochFigures], None]]:
+def events_in(folder: Path, measure: str) -> Iterator[Callable[[EpochFigures], None]]:
     """Open an event file in ``folder``, and yield what adds the figures of an epoch.
 
-    Without TensorBoard, and in all but the first of several processes, nothing is written.
+    ``measure`` names their accuracy. Without TensorBoard, and in all but the first of several processes,
+    nothing is written.
     """
     if rank() != 0 or find_spec("tensorboard") is None:
         yield lambda figures: None
@@ -28,8 +29,8 @@ def events_in(folder: Path) -> Iterator[Callable[[EpochFigures], None]]:
             values = {
                 "loss/training": figures.loss,
                 "loss/validation": figures.validation_loss,
-                "accuracy/training": figures.accuracy,
-                "accuracy/validation": figures.validation_accuracy,
+                f"{measure}/training": figures.accuracy,
+                f"{measure}/validation": figures.validation_accuracy,
                 "clips a second": figures.clips_per_s,
             }
             for name, value in values.items():

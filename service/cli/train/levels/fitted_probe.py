@@ -19,6 +19,7 @@ from tubelet.service.cli.train.data.division import FOLDS
 from tubelet.service.cli.train.data.scene_clusters import scene_folds
 from tubelet.service.cli.train.learning_curve import CurvePoint, learning_curve
 from tubelet.service.cli.train.levels.temperature import useful_temperature
+from tubelet.service.cli.train.levels.true_labels import true_labels
 from tubelet.service.cli.train.new_model import Answers, Recipe
 
 Vectors = Mapping[str, Mapping[int, Tensor]]
@@ -107,18 +108,11 @@ def _data(
             name: torch.cat([each[number] for number in chosen]) if chosen else torch.zeros(0, 1)
             for name, each in vectors.items()
         },
-        _labels([clips[number] for number in chosen], labels).repeat_interleave(repeats, dim=0),
+        true_labels([clips[number] for number in chosen], labels).repeat_interleave(repeats, dim=0),
         of_windows(chosen),
         of_windows(folds.tolist()),
         len(labels),
     )
-
-
-def _labels(clips: Sequence[Clip], labels: Sequence[str]) -> Tensor:
-    """Return the class of each clip, (C,), or whether it has each label, (C, K), in a multi-label list."""
-    if not any(clip.is_multilabel for clip in clips):
-        return torch.tensor([labels.index(clip.label) for clip in clips], dtype=torch.int64)
-    return torch.tensor([[float(label in clip.labels) for label in labels] for clip in clips])
 
 
 @torch.inference_mode()

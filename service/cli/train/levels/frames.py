@@ -66,7 +66,8 @@ class Reader:
 class FrameFeed:
     """The training clips, of which an epoch has one window each, augmented.
 
-    ``labels`` are the indices of the clips' labels, ``weights`` (K,) those of the labels in the loss.
+    ``labels`` are the clips' classes, (C,), or whether they have each label, (C, K); ``weights`` (K,) are
+    those of the labels in the loss.
     """
 
     training: Sequence[Clip] = field(repr=False)

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from tubelet.models.families.registry import Dims
 from tubelet.models.training.augmentation import Augmentation, set_drop_path_
-from tubelet.models.training.probes import class_weights
-from tubelet.models.training.start import full_dims, trains_in_bf16
+from tubelet.models.training.losses import loss_weights
+from tubelet.models.training.start import full_dims, set_frequencies_, trains_in_bf16
 from tubelet.models.training.trainer import Recipe, Trainer
 from tubelet.models.video_model import VideoModel
 from tubelet.service.cli.train.base import Untrained
@@ -17,6 +17,7 @@ from tubelet.service.cli.train.data.division import Division, divide
 from tubelet.service.cli.train.levels.frames import FrameFeed, Reader, frame_logits
 from tubelet.service.cli.train.levels.probe import embed_clips, training_dtype
 from tubelet.service.cli.train.levels.starting import start_model
+from tubelet.service.cli.train.levels.true_labels import true_labels
 from tubelet.service.cli.train.levels.tuning import Material, Run, complete, tune
 from tubelet.service.cli.train.new_model import Trained
 from tubelet.service.cli.train.prepare import Prepared
@@ -45,15 +46,17 @@ def train_full(prepared: Prepared, run: Run, config: Config) -> Trained:
     if not isinstance(base, Untrained):
         dims = full_dims(base.dims, prepared.sampling.units_per_window)
     reader = Reader(prepared.sampling, base.spec.preprocessing, config.decode)
-    indices = torch.tensor([labels.index(clip.label) if clip.label in labels else -1 for clip in clips])
-    own = indices[list(division.train)]
+    truth = true_labels(clips, labels)
+    own = truth[list(division.train)]
     model = _start(prepared, dims, division, labels, config)
+    if isinstance(base, Untrained) and own.ndim == 2:
+        set_frequencies_(model, own)
     dtype = training_dtype(config) if trains_in_bf16(model) else torch.float32
     how = Augmentation(mirror=run.is_mirrored)
     feed = FrameFeed(
         [clips[number] for number in division.train],
         own,
-        class_weights(own, len(labels)),
+        loss_weights(own, len(labels)),
         reader,
         how,
         _BATCH,
@@ -62,12 +65,14 @@ def train_full(prepared: Prepared, run: Run, config: Config) -> Trained:
     def logits(model: nn.Module, numbers: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         assert isinstance(model, VideoModel)
         found, of_clip = frame_logits(model, reader, clips, numbers, dtype)
-        return found, indices[of_clip], of_clip
+        return found, truth[of_clip], of_clip
 
     recipe = _FROM_SCRATCH if isinstance(base, Untrained) else _TUNING
     trainer = Trainer(model, None, replace(recipe, dtype=dtype, warmup_steps=max(1, feed.steps // 2)))
     set_drop_path_(trainer.model, how.drop_path)
-    tuned = tune(run, Material(division, feed, logits, len(labels)), trainer, "all of the model")
+    tuned = tune(
+        run, Material(division, feed, logits, len(labels), own.ndim == 2), trainer, "all of the model"
+    )
     return complete(tuned, trainer.average, dims, labels, used)
 
 

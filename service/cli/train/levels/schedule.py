@@ -66,7 +66,9 @@ def open_level(request: Request, prepared: Prepared, folder: Path, started_s: fl
 
 def _is_mirrored(request: Request, prepared: Prepared) -> bool:
     """Return whether windows may be mirrored, and say so where labels forbid it."""
-    directed = labels_with_direction(sorted({clip.label for clip in prepared.checked.survey.clips}))
+    directed = labels_with_direction(
+        sorted({label for clip in prepared.checked.survey.clips for label in clip.labels})
+    )
     if directed and request.mirroring == "auto":
         named = ", ".join(map(repr, directed[:_MOST_NAMED]))
         notes.print(

@@ -17,6 +17,7 @@ from tubelet.models.video_model import VideoModel
 from tubelet.service.cli.train.base import Untrained
 from tubelet.service.cli.train.data.division import FOLDS
 from tubelet.service.cli.train.data.scene_clusters import scene_folds
+from tubelet.service.cli.train.levels.true_labels import true_labels
 from tubelet.service.cli.train.levels.tuning import SEED
 from tubelet.service.cli.train.prepare import Prepared
 
@@ -56,8 +57,8 @@ def _fit_head_(
         return
     numbers, clips = list(windows), prepared.checked.survey.clips
     scenes = prepared.checked.scenes[numbers].tolist()
-    names = [clips[number].label for number in numbers]
-    folds = scene_folds(scenes, names, min(FOLDS, len(set(scenes))))
+    chosen = [clips[number] for number in numbers]
+    folds = scene_folds(scenes, [clip.labels for clip in chosen], min(FOLDS, len(set(scenes))))
     repeats = torch.tensor([len(windows[number]) for number in numbers])
 
     def of_windows(values: Sequence[int]) -> Tensor:
@@ -65,7 +66,7 @@ def _fit_head_(
 
     data = ProbeData(
         {"vectors": torch.cat([model.pool(windows[number]) for number in numbers])},
-        of_windows([labels.index(name) for name in names]),
+        true_labels(chosen, labels).repeat_interleave(repeats, dim=0),
         of_windows(numbers),
         of_windows(folds.tolist()),
         len(labels),

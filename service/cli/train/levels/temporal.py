@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tubelet.models.training.augmentation import make_targets, mix
 from tubelet.models.training.fine_tuning import seed_of
-from tubelet.models.training.probes import class_weights
+from tubelet.models.training.losses import loss_weights
 from tubelet.models.training.processes import own_share
 from tubelet.models.training.samples import Batch
 from tubelet.models.training.start import TemporalStage, temporal_dims
@@ -23,6 +23,7 @@ from tubelet.service.cli.train.data.division import divide
 from tubelet.service.cli.train.levels.embeddings import View
 from tubelet.service.cli.train.levels.probe import embed_clips
 from tubelet.service.cli.train.levels.starting import start_model
+from tubelet.service.cli.train.levels.true_labels import true_labels
 from tubelet.service.cli.train.levels.tuning import SEED, Material, Run, complete, tune
 from tubelet.service.cli.train.new_model import Trained
 from tubelet.service.cli.train.prepare import Prepared
@@ -39,7 +40,8 @@ RECIPE = Recipe(
 class EmbeddingFeed:
     """The windows and views (V, S, D) of each training clip, of which an epoch has one.
 
-    ``labels`` (C,) are the indices of the clips' labels, ``weights`` (K,) those of the labels in the loss.
+    ``labels`` are the clips' classes, (C,), or whether they have each label, (C, K); ``weights`` (K,) are
+    those of the labels in the loss.
     """
 
     windows: Sequence[Tensor] = field(repr=False)
@@ -89,11 +91,12 @@ def train_temporal(prepared: Prepared, run: Run, config: Config) -> Trained:
     model = start_model(prepared, dims, {number: windows[number] for number in division.train}, labels)
     views = tuple(view for view in VIEWS if run.is_mirrored or not view.is_mirrored)
     viewed = embed_clips(prepared, config, [clips[number] for number in division.train], views)
-    indices = torch.tensor([labels.index(clip.label) if clip.label in labels else -1 for clip in clips])
+    truth = true_labels(clips, labels)
+    own = truth[list(division.train)]
     feed = EmbeddingFeed(
         [_with_views(windows[number], viewed.get(clips[number].name)) for number in division.train],
-        indices[list(division.train)],
-        class_weights(indices[list(division.train)], len(labels)),
+        own,
+        loss_weights(own, len(labels)),
         RECIPE.batch_size,
     )
 
@@ -102,11 +105,11 @@ def train_temporal(prepared: Prepared, run: Run, config: Config) -> Trained:
         repeats = torch.tensor([len(windows[number]) for number in numbers])
         answers = torch.cat([stage(windows[number]) for number in numbers])
         clip_numbers = torch.tensor(numbers).repeat_interleave(repeats)
-        return answers.clone(), indices[clip_numbers], clip_numbers
+        return answers.clone(), truth[clip_numbers], clip_numbers
 
     trainer = Trainer(TemporalStage(model), None, RECIPE)
     head = f"a temporal transformer and a head on a frozen spatial stage, {len(views)} more looks at a clip"
-    tuned = tune(run, Material(division, feed, logits, len(labels)), trainer, head)
+    tuned = tune(run, Material(division, feed, logits, len(labels), own.ndim == 2), trainer, head)
     trainer.average.give_to_(model)
     return complete(tuned, model, dims, labels, used)
 

@@ -5,7 +5,7 @@ W windows, C clips, K classes.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from tubelet.models.errors import CannotTrain, TrainingInterrupted
 from tubelet.models.families.registry import Dims
+from tubelet.models.training.augmentation import make_targets
 from tubelet.models.training.calibration import fit_temperature
 from tubelet.models.training.fine_tuning import Feed, FineTuning, Interrupted, Limits, Progress, is_stuck
-from tubelet.models.training.probe_fit import mean_by_clip
-from tubelet.models.training.probes import class_weights
+from tubelet.models.training.losses import label_accuracy, label_loss, loss_weights
+from tubelet.models.training.probe_fit import labels_by_clip, mean_by_clip
 from tubelet.models.training.start import head_parameters
 from tubelet.models.training.trainer import Diverged, Trainer
 from tubelet.models.training.trainer import Recipe as Hyperparameters
@@ -28,12 +29,15 @@ from tubelet.service.cli.train.data.checked_clips import notes
 from tubelet.service.cli.train.data.division import Division
 from tubelet.service.cli.train.levels.run_folder import LOG
 from tubelet.service.cli.train.levels.temperature import useful_temperature
-from tubelet.service.cli.train.levels.watch import watch_training
+from tubelet.service.cli.train.levels.watch import Measure, epoch_json, watch_training
 from tubelet.service.cli.train.new_model import Answers, Level, Recipe, Trained
 
 SEED = 20261130
 Logits = Callable[[nn.Module, Sequence[int]], tuple[Tensor, Tensor, Tensor]]
-"""Computes the logits (W, K) of the windows of clips by their numbers, with their labels and clips, (W,)."""
+"""Computes the logits (W, K) of the windows of clips by their numbers, with their labels and clips, (W,).
+
+Independent labels are (W, K).
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,12 @@ class Material:
     feed: Feed
     logits: Logits
     num_classes: int
+    is_multilabel: bool = False
+
+    @property
+    def measure(self) -> Measure:
+        """What an epoch's accuracy is."""
+        return "F1" if self.is_multilabel else "accuracy"
 
 
 def tune(run: Run, material: Material, trainer: Trainer[Any], head: str) -> Tuned:
@@ -93,7 +103,7 @@ def tune(run: Run, material: Material, trainer: Trainer[Any], head: str) -> Tune
     def validate(model: nn.Module) -> tuple[float, float]:
         return _loss_and_accuracy(*logits(model, division.validation), num_classes)
 
-    with watch_training(feed.clips, run.folder / LOG) as watch:
+    with watch_training(feed.clips, run.folder / LOG, material.measure) as watch:
         tuning = FineTuning(trainer, feed, validate, run.limits, run.folder, watch)
         if run.is_resumed:
             _resume(tuning, run.folder)
@@ -110,8 +120,8 @@ def tune(run: Run, material: Material, trainer: Trainer[Any], head: str) -> Tune
             ) from None
     temperature, warnings = _temperature(*logits(trainer.average, division.validation))
     fitted, labels, clips = logits(trainer.average, division.measured)
-    warnings = (*_warnings(progress, num_classes), *warnings)
-    recipe = _recipe(run, division, trainer.recipe, progress, head)
+    warnings = (*_warnings(progress, material), *warnings)
+    recipe = _recipe(run, material, trainer.recipe, progress, head)
     answers = Answers(fitted / temperature, fitted, labels, clips)
     return Tuned(temperature, answers, division.has_test, replace(recipe, warnings=warnings))
 
@@ -161,32 +171,37 @@ def _resume(tuning: FineTuning, folder: Path) -> None:
 def _loss_and_accuracy(
     logits: Tensor, labels: Tensor, clips: Tensor, num_classes: int
 ) -> tuple[float, float]:
-    """Return the class-balanced cross entropy and the accuracy of clips: (W, K), (W,), (W,)."""
-    of_clip = {int(clip): int(label) for clip, label in zip(clips, labels, strict=True)}
-    means, numbers = mean_by_clip(logits, clips)
-    truth = torch.tensor([of_clip[int(number)] for number in numbers])
-    balance = class_weights(truth, num_classes)[truth].float()
-    loss = (balance * F.cross_entropy(means, truth, reduction="none")).mean().item()
-    return loss, (means.argmax(dim=1) == truth).float().mean().item()
+    """Return the balanced cross entropy and the accuracy of clips, of independent labels F1: (W, K), (W,)."""
+    means, _ = mean_by_clip(logits, clips)
+    truth = labels_by_clip(labels, clips)
+    weights = loss_weights(truth, num_classes)
+    if truth.ndim == 2:
+        loss = label_loss(means, make_targets(truth, weights)).item()
+    else:
+        loss = (weights[truth].float() * F.cross_entropy(means, truth, reduction="none")).mean().item()
+    return loss, label_accuracy(means, truth).item()
 
 
-def _warnings(progress: Progress, num_classes: int) -> tuple[str, ...]:
+def _warnings(progress: Progress, material: Material) -> tuple[str, ...]:
     """Return what is suspicious about a run."""
     warnings = []
     if progress.diverged:
         warnings.append(
             f"{progress.diverged}: training stopped there; the model is that of epoch {progress.best_epoch}"
         )
-    if is_stuck(progress, num_classes):
+    count = 2 if material.is_multilabel else material.num_classes
+    if is_stuck(progress, count):
+        guess = "how frequent labels are" if material.is_multilabel else f"a guess among {count} labels"
         warnings.append(
-            f"the loss stayed at that of a guess among {num_classes} labels, ln {num_classes}: nothing was "
-            "learned; look at the labels, give more clips, or another base"
+            f"the loss stayed at that of {guess}, ln {count}: nothing was learned; look at the labels, give "
+            "more clips, or another base"
         )
     return tuple(warnings)
 
 
-def _recipe(run: Run, division: Division, recipe: Hyperparameters, progress: Progress, head: str) -> Recipe:
+def _recipe(run: Run, material: Material, recipe: Hyperparameters, progress: Progress, head: str) -> Recipe:
     """Describe how a run trained."""
+    division = material.division
     epochs = "1 epoch" if progress.epoch == 1 else f"{progress.epoch} epochs"
     best = f"number {progress.best_epoch} was the best" if progress.best_epoch else "none beat the start"
     how = (
@@ -197,7 +212,7 @@ def _recipe(run: Run, division: Division, recipe: Hyperparameters, progress: Pro
     details = {
         "epochs": progress.epoch,
         "best_epoch": progress.best_epoch,
-        "history": [asdict(each) for each in progress.figures],
+        "history": [epoch_json(each, material.measure) for each in progress.figures],
         "out": str(run.folder),
         "train_clips": len(division.train),
         "validation_clips": len(division.validation),

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
+from typing import Any, Literal
 
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
@@ -16,6 +17,9 @@ from tubelet.models.training.processes import rank
 from tubelet.service.cli.train.data.checked_clips import notes
 from tubelet.service.cli.train.levels.events import events_in
 
+Measure = Literal["accuracy", "F1"]
+"""What the accuracy of an epoch is: of independent labels, F1."""
+
 
 class TrainingWatch:
     """Shows loss, accuracy, speed and time left; writes a line of JSON for each epoch to ``log``.
@@ -23,8 +27,16 @@ class TrainingWatch:
     ``add_event`` gets the figures of each epoch, too.
     """
 
-    def __init__(self, bar: Bar, clips: int, log: Path, add_event: Callable[[EpochFigures], None]) -> None:
+    def __init__(
+        self,
+        bar: Bar,
+        clips: int,
+        log: Path,
+        measure: Measure,
+        add_event: Callable[[EpochFigures], None],
+    ) -> None:
         self._bar, self._clips, self._log = bar, clips, log
+        self._measure: Measure = measure
         self._add_event = add_event
         self._task: TaskID = bar.add_task("training", total=1.0)
         self._is_stopping = False
@@ -36,20 +48,21 @@ class TrainingWatch:
         self._bar.update(
             self._task,
             completed=(progress.epoch + share) / total,
-            description=f"epoch {progress.epoch + 1}{_of(progress)}: loss {loss:.3f}, accuracy {right:.2f}, "
-            f"{clips_per_s:.1f} clips/s{self._left(progress, share, clips_per_s)}",
+            description=f"epoch {progress.epoch + 1}{_of(progress)}: loss {loss:.3f}, "
+            f"{self._measure} {right:.2f}, {clips_per_s:.1f} clips/s"
+            f"{self._left(progress, share, clips_per_s)}",
         )
 
     def on_epoch(self, figures: EpochFigures, progress: Progress) -> None:
         notes.print(
-            f"epoch {figures.epoch}{_of(progress)}: loss {figures.loss:.3f}, accuracy "
-            f"{figures.accuracy:.2f}; validation loss {figures.validation_loss:.3f}, accuracy "
+            f"epoch {figures.epoch}{_of(progress)}: loss {figures.loss:.3f}, {self._measure} "
+            f"{figures.accuracy:.2f}; validation loss {figures.validation_loss:.3f}, {self._measure} "
             f"{figures.validation_accuracy:.2f}; "
             f"{figures.clips_per_s:.1f} clips/s{self._left(progress, 0, figures.clips_per_s)}"
         )
         if rank() == 0:
             with self._log.open("a") as log:
-                log.write(json.dumps(asdict(figures)) + "\n")
+                log.write(json.dumps(epoch_json(figures, self._measure)) + "\n")
             self._add_event(figures)
 
     def should_stop(self) -> bool:
@@ -72,19 +85,24 @@ class TrainingWatch:
 
 
 @contextmanager
-def watch_training(clips: int, log: Path) -> Iterator[TrainingWatch]:
+def watch_training(clips: int, log: Path, measure: Measure) -> Iterator[TrainingWatch]:
     """Show a training of ``clips`` clips an epoch, and let Ctrl-C and SIGTERM end it after a step."""
     with (
-        events_in(log.parent) as add_event,
+        events_in(log.parent, measure) as add_event,
         Bar(BarColumn(), TextColumn("{task.description}"), console=notes, transient=True) as bar,
     ):
-        watch = TrainingWatch(bar, clips, log, add_event)
+        watch = TrainingWatch(bar, clips, log, measure, add_event)
         before = {number: signal.signal(number, watch.stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield watch
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def epoch_json(figures: EpochFigures, measure: Measure) -> dict[str, Any]:
+    """Return the object of an epoch, with its accuracy under the name of what it is."""
+    return {name.replace("accuracy", measure.lower()): value for name, value in asdict(figures).items()}
 
 
 def _of(progress: Progress) -> str:

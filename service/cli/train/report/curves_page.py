@@ -20,16 +20,17 @@ def epoch_charts(details: Mapping[str, Any]) -> list[dict[str, Any]]:
         return []
     epochs, best = [each["epoch"] for each in history], details["best_epoch"]
     charts = []
-    for name, title in (("loss", "Loss"), ("accuracy", "Accuracy")):
+    measure = "f1" if "f1" in history[0] else "accuracy"
+    for name in ("loss", measure):
         lines = [
             ("training", [each[name] for each in history]),
             ("validation", [each[f"validation_{name}"] for each in history]),
         ]
         values = filter(math.isfinite, (*lines[0][1], *lines[1][1]))
-        top = 1.0 if name == "accuracy" else _round_top(max(values, default=1.0))
+        top = 1.0 if name == measure else _round_top(max(values, default=1.0))
         charts.append(
             {
-                "title": title,
+                "title": name.capitalize(),
                 "x_title": "epoch",
                 "x_ticks": _ticks(max(epochs)),
                 "y_ticks": [

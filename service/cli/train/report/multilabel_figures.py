@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from tubelet.models.training.probe_fit import mean_by_clip
+from tubelet.models.training.probe_fit import labels_by_clip, mean_by_clip
 from tubelet.service.cli.evaluation.measures import (
     LEVEL,
     RESAMPLES,
@@ -78,8 +78,7 @@ def measure_labels(
 def clip_scores(logits: Tensor, labels: Tensor, clips: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Return the scores of each clip's labels, and whether it has them: (W, K), (W, K), (W,) -> (C, K)."""
     means, _ = mean_by_clip(logits, clips)
-    truth, _ = mean_by_clip(labels.float(), clips)  # all windows of a clip have its labels
-    return _sigmoid(means), truth.numpy() > _HALF
+    return _sigmoid(means), labels_by_clip(labels, clips).numpy() > 0
 
 
 def multilabel_lines(figures: MultilabelFigures, measured_on: str) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from tubelet.models.spec import ModelSpec
-from tubelet.models.training.probe_fit import mean_by_clip
+from tubelet.models.training.probe_fit import labels_by_clip, mean_by_clip
 from tubelet.service.cli.evaluation.measures import Interval, calibration, wilson_interval
 from tubelet.service.cli.train.data.data_checks import Finding
 from tubelet.service.cli.train.new_model import Recipe
@@ -78,10 +78,9 @@ def measure_classes(
     calibrated: Tensor, fitted: Tensor, labels: Tensor, clips: Tensor, names: Sequence[str]
 ) -> Figures:
     """Compute the figures of logits, (W, K), with and without temperature, for labels and clips, (W,)."""
-    of_clip = {int(clip): int(label) for clip, label in zip(clips, labels, strict=True)}
-    logits, numbers = mean_by_clip(calibrated, clips)
+    logits, _ = mean_by_clip(calibrated, clips)
     before, _ = mean_by_clip(fitted, clips)
-    truth = np.array([of_clip[int(number)] for number in numbers])
+    truth = labels_by_clip(labels, clips).numpy()
     is_right = logits.argmax(dim=1).numpy() == truth
     recalls = {
         name: float(is_right[truth == number].mean()) if (truth == number).any() else None
@@ -106,9 +105,8 @@ def clip_ece(logits: Tensor, labels: Tensor, clips: Tensor) -> float:
     if labels.ndim == 2:
         scores, has = clip_scores(logits, labels, clips)
         return calibration(scores.ravel(), has.ravel()).ece
-    of_clip = {int(clip): int(label) for clip, label in zip(clips, labels, strict=True)}
-    means, numbers = mean_by_clip(logits, clips)
-    return calibration(*_scores(means, np.array([of_clip[int(number)] for number in numbers]))).ece
+    means, _ = mean_by_clip(logits, clips)
+    return calibration(*_scores(means, labels_by_clip(labels, clips).numpy())).ece
 
 
 def report_json(report: Report) -> dict[str, Any]:

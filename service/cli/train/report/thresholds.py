@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tubelet.models.training.probe_fit import mean_by_clip
+from tubelet.models.training.probe_fit import labels_by_clip, mean_by_clip
 from tubelet.service.cli.evaluation.measures import Interval, wilson_interval
 from tubelet.service.cli.train.new_model import Answers
 from tubelet.service.cli.train.report.multilabel_figures import clip_scores
@@ -35,9 +35,8 @@ def find_thresholds(answers: Answers, names: Sequence[str], precision: float) ->
         said = np.ones_like(truth)
     else:
         means, _ = mean_by_clip(answers.calibrated, answers.clips)
-        classes, _ = mean_by_clip(answers.labels[:, None].float(), answers.clips)
         scores = means.double().softmax(dim=1).numpy()
-        truth = classes.round().long().numpy() == np.arange(len(names))
+        truth = labels_by_clip(answers.labels, answers.clips)[:, None].numpy() == np.arange(len(names))
         said = scores.argmax(axis=1)[:, None] == np.arange(len(names))
     return {
         name: _best(scores[:, number], truth[:, number], said[:, number], precision)
