@@ -1,13 +1,15 @@
 """Training in processes that ``torchrun`` started: each has a part of a batch; gradients are summed."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from tubelet.models.costs import Cost
 
 Item = TypeVar("Item")
 
@@ -44,6 +46,19 @@ def sum_(values: Tensor) -> None:
     """Replace values on the CPU by their sum over all processes."""
     if size() > 1:
         dist.all_reduce(values)
+
+
+def sum_costs(phases: Mapping[str, Cost]) -> dict[str, Cost]:
+    """Return the costs of phases, which all processes went through, summed over them.
+
+    Joules are process 0's: the others on its machine read the same counters.
+    """
+    seconds = torch.tensor([(cost.processor_s, cost.workers_s) for cost in phases.values()]).double()
+    sum_(seconds)
+    summed = zip(phases.items(), seconds.tolist(), strict=True)
+    return {
+        phase: Cost(processor_s, workers_s, cost.joules) for (phase, cost), (processor_s, workers_s) in summed
+    }
 
 
 def sum_gradients_(model: nn.Module) -> None:

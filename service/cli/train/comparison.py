@@ -12,14 +12,11 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from tubelet.models.errors import CannotTrain
-from tubelet.models.spec import Sampling
 from tubelet.models.training.probe_fit import mean_by_clip
 from tubelet.models.training.scratch import SCRATCH_FAMILIES
-from tubelet.models.video_model import VideoModel
 from tubelet.service.cli.evaluation.dataset import InvalidDataset
 from tubelet.service.cli.evaluation.page import save_page
 from tubelet.service.cli.runs.output_paths import check_paths
@@ -30,6 +27,7 @@ from tubelet.service.cli.train.data.division import FOLDS
 from tubelet.service.cli.train.data.scene_clusters import scene_folds
 from tubelet.service.cli.train.levels.schedule import open_level
 from tubelet.service.cli.train.levels.tuning import TrainingInterrupted
+from tubelet.service.cli.train.made_report import processor_s_per_clip
 from tubelet.service.cli.train.new_model import Answers, Level, Request
 from tubelet.service.cli.train.prepare import Prepared, check_data, choose_base, window_sampling
 from tubelet.service.cli.train.report.compared import (
@@ -43,8 +41,6 @@ from tubelet.service.cli.train.run import train_level
 from tubelet.service.cli.train.vectors.vector_table import has_vectors
 from tubelet.service.config.config import Config
 from tubelet.service.types.model_ref import ModelRef
-
-_TIMED_RUNS = 3  # of a window, after one that is not timed
 
 _LEVELS: dict[str, Level] = {"probe": "probe", "temporal": "temporal", "full": "full"}
 
@@ -192,8 +188,7 @@ def _measure(request: Request, prepared: Prepared, folds: NDArray[np.int64], con
         assert trained.test is not None
         is_right |= _right(trained.test)
         parameters = sum(each.numel() for each in trained.model.parameters())
-        windows = len(trained.test.labels) / len(trained.test.clips.unique())
-        processor_s = windows * _window_processor_s(trained.model, prepared.sampling)
+        processor_s = processor_s_per_clip(trained.model, prepared.sampling, trained.test)
     return _Measured(is_right, tuple(seconds), parameters, processor_s)
 
 
@@ -210,18 +205,3 @@ def _right(answers: Answers) -> dict[int, bool]:
     truth = dict(zip(answers.clips.tolist(), answers.labels.tolist(), strict=True))
     found = means.argmax(dim=1).tolist()
     return {number: truth[number] == label for number, label in zip(numbers.tolist(), found, strict=True)}
-
-
-@torch.inference_mode()
-def _window_processor_s(model: VideoModel, sampling: Sampling) -> float:
-    """Return the processor time of classifying a window in float32, seconds, the median of a few runs."""
-    size = (model.preprocessing.height, model.preprocessing.width, 3)
-    shape = (1, sampling.units_per_window, sampling.frames_per_unit, *size)
-    window = torch.randint(0, 256, shape, dtype=torch.uint8)
-    model.eval()(window)
-    seconds = []
-    for _ in range(_TIMED_RUNS):
-        started = time.process_time()
-        model(window)
-        seconds.append(time.process_time() - started)
-    return median(seconds)

@@ -1,8 +1,11 @@
 """The report of a trained model, made of what the checks found and what a level hands over."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
-from tubelet.models.spec import Accuracy, ModelSpec
+from tubelet.models.costs import Cost, window_processor_s
+from tubelet.models.spec import Accuracy, ModelSpec, Sampling
+from tubelet.models.video_model import VideoModel
 from tubelet.service.cli.train.base import base_text
 from tubelet.service.cli.train.new_model import Answers, Request, Trained, new_spec
 from tubelet.service.cli.train.prepare import Prepared
@@ -13,8 +16,13 @@ from tubelet.service.cli.train.report.thresholds import Threshold, find_threshol
 from tubelet.service.config.config import Config
 
 
-def make_report(request: Request, config: Config, prepared: Prepared, trained: Trained) -> Report:
-    """Measure a trained model on the scenes that it does not know, and gather all that is said of it."""
+def make_report(
+    request: Request, config: Config, prepared: Prepared, trained: Trained, costs: Mapping[str, Cost]
+) -> Report:
+    """Measure a trained model on the scenes that it does not know, and gather all that is said of it.
+
+    ``costs`` are those of the training's phases.
+    """
     base, checked = prepared.base, prepared.checked
     figures, clips = figures_of(trained.held_out, trained.labels), checked.survey.clips
     has_page = checked.background is not None and isinstance(figures, Figures)
@@ -36,6 +44,8 @@ def make_report(request: Request, config: Config, prepared: Prepared, trained: T
         clips=len(trained.used),
         thresholds=thresholds_of(request, trained.held_out, trained.labels),
         precision=request.precision,
+        costs=costs,
+        clip_processor_s=processor_s_per_clip(trained.model, prepared.sampling, trained.held_out),
     )
 
 
@@ -53,6 +63,15 @@ def _spec(
         f"{figures.clips} clips, 95 % interval {low:.3f} to {high:.3f}",
     )
     return new_spec(request, prepared.base, trained.labels, prepared.sampling, trained.dims, accuracy)
+
+
+def processor_s_per_clip(model: VideoModel, sampling: Sampling, answers: Answers) -> float:
+    """Return the processor time of the model for the windows of a clip in float32, seconds; without decoding.
+
+    ``answers`` has as many windows of each clip as a server would answer for.
+    """
+    windows = len(answers.labels) / len(answers.clips.unique())
+    return windows * window_processor_s(model, sampling)
 
 
 def thresholds_of(request: Request, answers: Answers, labels: tuple[str, ...]) -> dict[str, Threshold | None]:

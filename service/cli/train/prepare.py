@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
 from tubelet.models.checkpoints.efficientnet_lite import SOURCE as EFFICIENTNET_LITE
+from tubelet.models.costs import PhaseCosts
 from tubelet.models.errors import CannotTrain, UnknownModel
 from tubelet.models.families.framewise import FramewiseDims
 from tubelet.models.families.registry import Dims
@@ -39,12 +40,16 @@ _CAMERA_MOTION_KNOWS = (
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What a level trains on: the base, the checked clips with their scenes, and the sampling of windows."""
+    """What a level trains on: the base, the checked clips with their scenes, and the sampling of windows.
+
+    ``costs`` get what its phases cost.
+    """
 
     base: Base
     checked: Checked
     sampling: Sampling
     with_curve: bool = False  # whether a probe is measured on shares of the clips, too
+    costs: PhaseCosts = field(default_factory=PhaseCosts, repr=False)
 
     def label_clips(self, used: Sequence[int]) -> tuple[str, ...]:
         """Return the labels to train of the clips with the numbers ``used``, sorted.
@@ -56,8 +61,10 @@ class Prepared:
         return usable_labels([clips[number] for number in used], self.checked.scenes[list(used)])
 
 
-def prepare(request: Request, config: Config) -> Prepared:
+def prepare(request: Request, config: Config, costs: PhaseCosts) -> Prepared:
     """Read and check the data before anything is trained, and say what stands out.
+
+    The level adds to ``costs``.
 
     Raises:
         InvalidDataset: the data cannot be read, or no model can be trained on it.
@@ -79,7 +86,7 @@ def prepare(request: Request, config: Config) -> Prepared:
         save_page(request.out / PAGE, checks_page(f"{request.name} {request.version}", request.data, checked))
     usable_labels(checked.survey.clips, checked.scenes)
     sampling = window_sampling(base, checked.survey.lengths_s, request.window_s)
-    return Prepared(base, checked, sampling, request.curve)
+    return Prepared(base, checked, sampling, request.curve, costs)
 
 
 def check_curve(request: Request, clips: Sequence[Clip]) -> None:

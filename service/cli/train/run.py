@@ -2,16 +2,18 @@
 
 import json
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
+from tubelet.models.costs import PhaseCosts
 from tubelet.models.errors import CannotTrain
-from tubelet.models.training.processes import process_group, rank
+from tubelet.models.training.processes import process_group, rank, sum_costs
 from tubelet.service.cli.evaluation.page import save_page
 from tubelet.service.cli.evaluation.selection import TRAINING_CLIPS
 from tubelet.service.cli.train.data.checked_clips import notes
 from tubelet.service.cli.train.levels.full import train_full
 from tubelet.service.cli.train.levels.probe import train_probe
-from tubelet.service.cli.train.levels.run_folder import finish_run, name_lock
+from tubelet.service.cli.train.levels.run_folder import COSTS, finish_run, name_lock
 from tubelet.service.cli.train.levels.schedule import open_level
 from tubelet.service.cli.train.levels.temporal import train_temporal
 from tubelet.service.cli.train.levels.tuning import Run
@@ -45,12 +47,16 @@ def train_model(request: Request, config: Config, *, as_json: bool) -> None:
     started_s, folder = time.monotonic(), request.folder(config)
     with process_group(), name_lock(request, folder):
         notes.quiet = rank() > 0
-        prepared = prepare(request, config)
+        costs = PhaseCosts()
+        with costs.measure("checks"):
+            prepared = prepare(request, config, costs)
         run = open_level(request, prepared, folder, started_s)
-        trained = train_level(prepared, run, config)
+        with nullcontext() if run is None or rank() > 0 else costs.kept_in(run.folder / COSTS):
+            trained = train_level(prepared, run, config)
+        spent = sum_costs(costs.phases)
         if rank() > 0:
             return
-        report = make_report(request, config, prepared, trained)
+        report = make_report(request, config, prepared, trained, spent)
         _store(request, folder, prepared, trained, report)
         if run is not None:
             finish_run(run.folder)
@@ -62,11 +68,12 @@ def train_model(request: Request, config: Config, *, as_json: bool) -> None:
 
 def train_level(prepared: Prepared, run: Run | None, config: Config) -> Trained:
     """Train the level of ``run``; a probe, which takes seconds, where it is None."""
-    if run is None:
-        return train_probe(prepared, config)
-    if run.level == "full":
-        return train_full(prepared, run, config)
-    return train_temporal(prepared, run, config)
+    with prepared.costs.measure("training"):
+        if run is None:
+            return train_probe(prepared, config)
+        if run.level == "full":
+            return train_full(prepared, run, config)
+        return train_temporal(prepared, run, config)
 
 
 def _store(request: Request, folder: Path, prepared: Prepared, trained: Trained, report: Report) -> None:

@@ -103,6 +103,8 @@ def test_ctrl_c_keeps_what_was_done(clips: Path, store: Path, tmp_path: Path) ->
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "the same command with --resume goes on" in said
+    kept = json.loads((out / "costs.json").read_text())  # to which a resumed run adds
+    assert kept["training"]["processor_s"] > 0
     assert not store.exists()
 
 

@@ -83,3 +83,5 @@ def test_page_shows_data_and_result(
         expect(page.locator("#left-out td").first).to_have_text("broken.mp4")
         expect(page.locator(".commands")).to_contain_text("tubelet classify clip.mp4 --model moves")
         expect(page.locator("svg.chart")).to_have_count(2)
+        phases = page.locator("#costs tbody tr").all_inner_texts()
+        assert [phase.split("\t")[0].strip() for phase in phases] == list(said["costs"])

@@ -44,6 +44,12 @@ def test_a_trained_model_classifies_clips(clips: Path, store: Path, tmp_path: Pa
     assert entry.spec.provenance.source == "tubelet train, probe on camera-motion 1.1.0"
     assert "Temperature: " in (entry.folder / "CARD.md").read_text()
     assert "It sees 48x48 pixels, and 16 frames of a window" in (entry.folder / "CARD.md").read_text()
+    assert set(said["costs"]) == {"checks", "embedding", "training"}
+    for cost in said["costs"].values():
+        assert cost["processor_s"] > cost["workers_s"] >= 0
+    assert said["costs"]["checks"]["workers_s"] > 0, "clips are decoded in workers"
+    assert said["clip_processor_s"] > 0
+    assert "- processor time: checks " in (entry.folder / "CARD.md").read_text()
     assert said["page"] == str(entry.folder / "report.html")
     assert "Accuracy on unknown scenes" in (entry.folder / "report.html").read_text()
     kept = [json.loads(line) for line in (entry.folder / "clips.jsonl").read_text().splitlines()]
@@ -66,6 +72,7 @@ def test_a_trained_model_classifies_clips(clips: Path, store: Path, tmp_path: Pa
     again = train(clips, "--name", "moves", "--replace")
     assert again.exit_code == 0
     assert "tubelet classify clip.mp4 --model moves" in again.stdout
+    assert "processor time: checks " in again.stdout
 
 
 def test_parts_of_one_file_a_test_split_and_bad_videos(clips: Path, store: Path, tmp_path: Path) -> None:

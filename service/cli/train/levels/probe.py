@@ -88,7 +88,8 @@ def embed_clips(
         survey.left_out.update(left_out)
         notes.print(*map(printable, check_lines(left_out, ())))
 
-    with progress(f"embedding with {embedder.base.spec.name}", len(clips)) as advance:
+    shown = progress(f"embedding with {embedder.base.spec.name}", len(clips))
+    with prepared.costs.measure("embedding"), shown as advance:
         return embedder.embed(clips, survey.digests, config.decode, advance, leave_out)
 
 

@@ -18,7 +18,7 @@ from tubelet.service.cli.train.levels.events import remove_events
 from tubelet.service.cli.train.new_model import Request
 from tubelet.service.cli.train.report.page import PAGE
 
-PLAN, LOG = "training.json", "epochs.jsonl"
+PLAN, LOG, COSTS = "training.json", "epochs.jsonl", "costs.json"
 _FINISHED = "finished"
 
 
@@ -75,7 +75,7 @@ def open_run(folder: Path, plan: Mapping[str, Any], request: Request) -> None:
         )
     if rank() == 0:
         folder.mkdir(parents=True, exist_ok=True)
-        for old in (LAST, BEST, LOG):
+        for old in (LAST, BEST, LOG, COSTS):
             (folder / old).unlink(missing_ok=True)
         remove_events(folder)
         _write(file, plan)

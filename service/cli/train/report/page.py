@@ -36,6 +36,7 @@ def training_page(data: Path, checked: Checked, trained: Trained, report: Report
         source=str(data),
         found=data_of(checked),
         run=report,
+        devices=sorted({device for cost in report.costs.values() for device in cost.joules}),
         charts=epoch_charts(report.recipe.details),
         shares=share_chart(report.recipe.curve),
         before=before.calibration,

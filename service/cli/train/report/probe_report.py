@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from tubelet.models.costs import Cost
 from tubelet.models.spec import ModelSpec
 from tubelet.models.training.probe_fit import labels_by_clip, mean_by_clip
 from tubelet.service.cli.evaluation.measures import Interval, calibration, wilson_interval
 from tubelet.service.cli.train.data.data_checks import Finding
 from tubelet.service.cli.train.new_model import Recipe
+from tubelet.service.cli.train.report.cost_lines import card_cost_lines, cost_lines
 from tubelet.service.cli.train.report.multilabel_figures import (
     MultilabelFigures,
     clip_scores,
@@ -70,6 +72,8 @@ class Report:
     figures: Figures | MultilabelFigures
     test: Figures | MultilabelFigures | None
     clips: int
+    costs: Mapping[str, Cost]  # of the training's phases
+    clip_processor_s: float  # of the model, for the windows of a clip
     thresholds: dict[str, Threshold | None] = field(default_factory=dict)  # for ``precision``
     precision: float | None = None
 
@@ -130,6 +134,7 @@ def report_lines(report: Report) -> list[str]:
         f"base: {report.base}",
         *figure_lines(report.recipe, report.temperature, report.figures, report.test),
         *threshold_lines(report.thresholds, report.precision or 1),
+        *cost_lines(report.costs, report.clip_processor_s),
         f"wrote {report.spec.name} {report.spec.version} to {report.folder}",
         *([f"the page is {report.page}"] if report.page else []),
         f"  tubelet classify clip.mp4 --model {report.spec.name}",
@@ -214,6 +219,10 @@ def model_card(report: Report) -> str:
         *map(_item, _measured_lines(report.figures, report.recipe.measured_on)),
         *([] if report.test is None else map(_item, _measured_lines(report.test, "the test split"))),
         *map(_item, threshold_lines(report.thresholds, report.precision or 1)),
+        "",
+        "## Costs",
+        "",
+        *map(_item, card_cost_lines(report.costs, report.clip_processor_s)),
         "",
         "## Limits",
         "",

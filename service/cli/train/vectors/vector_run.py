@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tubelet.models.costs import PhaseCosts
 from tubelet.service.cli.evaluation.selection import TRAINING_CLIPS
 from tubelet.service.cli.train.made_report import figures_of, make_report, thresholds_of
 from tubelet.service.cli.train.new_model import Request, store_model
@@ -23,12 +24,14 @@ def train_vectors(request: Request, config: Config, *, as_json: bool) -> None:
         InvalidDataset, CannotTrain, BrokenModel, MissingExtra: as ``train_on_vectors``.
     """
     head_folder = request.out or Path(f"head-{request.name}-{request.version}")
-    made = train_on_vectors(request, config, head_folder)
+    costs = PhaseCosts()
+    with costs.measure("training"):
+        made = train_on_vectors(request, config, head_folder)
     if isinstance(made, HeadAlone):
         lines, content = _write_head(request, made, head_folder)
     else:
         prepared, trained = made
-        report = make_report(request, config, prepared, trained)
+        report = make_report(request, config, prepared, trained, costs.phases)
         texts = {TRAINING_CLIPS: clip_lines(prepared.checked, trained)}
         store_model(
             request.folder(config), report.spec, trained.dims, trained.model, model_card(report), texts

@@ -1,0 +1,118 @@
+"""The cost of work: processor time as a child tells it, and energy as zeus reads it from files."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import zeus.device.cpu
+from zeus.device.cpu import rapl
+
+from tubelet.models.costs import ASSUMED_WATTS, Cost, PhaseCosts, energy_counters, estimated_joules, read_cost
+
+_BUSY = """
+import sys, time
+while time.process_time() < 0.3: pass
+print(time.process_time(), flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def powercap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Counters in files as the kernel shows them: a processor with memory, and the whole platform."""
+    root = tmp_path / "intel-rapl"
+    zones = {"intel-rapl:0": "package-0", "intel-rapl:0/intel-rapl:0:0": "dram", "intel-rapl:1": "psys"}
+    for zone, name in zones.items():
+        (root / zone).mkdir(parents=True)
+        (root / zone / "name").write_text(f"{name}\n")
+        (root / zone / "energy_uj").write_text("5000000\n")
+        (root / zone / "max_energy_range_uj").write_text("262143328850\n")
+    monkeypatch.setattr(rapl, "RAPL_DIR", str(root))
+    monkeypatch.setattr(zeus.device.cpu, "_cpus", None)
+    caches = (rapl.rapl_is_available, energy_counters)
+    for each in caches:
+        each.cache_clear()
+    yield root
+    for each in caches:
+        each.cache_clear()
+
+
+def test_workers_count_while_they_run_and_after_they_were_waited_for() -> None:
+    start = read_cost()
+    with subprocess.Popen(
+        [sys.executable, "-c", _BUSY], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout is not None
+        told_s = float(child.stdout.readline())
+        running = read_cost().since(start)
+        child.communicate("")
+    ended = read_cost().since(start)
+    tick_s = 0.02  # psutil counts in ticks of 10 ms, user and system apart
+    for cost in (running, ended):
+        assert told_s - tick_s <= cost.workers_s <= told_s + 0.2  # its start and end count, too
+        assert cost.processor_s > cost.workers_s
+
+
+def test_a_phase_within_another_counts_once() -> None:
+    costs, whole = PhaseCosts(), read_cost()
+    with costs.measure("outer"):
+        _use(0.05)
+        with costs.measure("inner"):
+            _use(0.2)
+    spent_s = read_cost().since(whole).processor_s
+    assert costs.phases["inner"].processor_s >= 0.2
+    assert 0.05 <= costs.phases["outer"].processor_s < 0.2
+    assert costs.total.processor_s <= spent_s
+
+
+def test_costs_of_a_run_that_is_resumed_add_up(tmp_path: Path) -> None:
+    file, first, second = tmp_path / "costs.json", PhaseCosts(), PhaseCosts()
+    with suppress(KeyboardInterrupt), first.kept_in(file), first.measure("training"):
+        _use(0.05)
+        raise KeyboardInterrupt
+    with second.kept_in(file), second.measure("training"):
+        _use(0.05)
+    kept = json.loads(file.read_text())["training"]
+    assert kept["processor_s"] == second.total.processor_s >= first.total.processor_s + 0.05
+    file.write_text("[]")
+    with PhaseCosts().kept_in(file):  # of something else: nothing to add
+        pass
+    assert json.loads(file.read_text()) == {}
+
+
+def test_energy_is_read_from_the_counters_of_the_kernel(powercap: Path) -> None:
+    start = read_cost()
+    assert start.joules == {"cpu:0": 5.0, "dram:0": 5.0}  # the platform has both in it
+    (powercap / "intel-rapl:0" / "energy_uj").write_text("7500000\n")
+    (powercap / "intel-rapl:0" / "intel-rapl:0:0" / "energy_uj").write_text("5250000\n")
+    assert read_cost().since(start).joules == {"cpu:0": 2.5, "dram:0": 0.25}
+
+
+def test_energy_is_never_guessed(tmp_path: Path, powercap: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a counter, or with none that this user may read, there are no joules."""
+    for zone in ("intel-rapl:0", "intel-rapl:1"):
+        (powercap / zone / "energy_uj").unlink()
+    assert energy_counters() is None
+    assert read_cost().joules == {}
+    monkeypatch.setattr(rapl, "RAPL_DIR", str(tmp_path / "none"))
+    for each in (rapl.rapl_is_available, energy_counters):
+        each.cache_clear()
+    assert energy_counters() is None
+    assert estimated_joules(10) == 10 * ASSUMED_WATTS
+
+
+def test_costs_add_up_by_device() -> None:
+    both = Cost(2, 1, {"cpu:0": 3}) + Cost(1, 0, {"cpu:0": 1, "cuda:0": 7})
+    assert both == Cost(3, 1, {"cpu:0": 4, "cuda:0": 7})
+    assert both.since(Cost(1, 1, {"cpu:0": 1})) == Cost(2, 0, {"cpu:0": 3})  # since no reading of cuda:0
+
+
+def _use(seconds: float) -> None:
+    """Use processor time."""
+    end = read_cost().processor_s + seconds
+    while read_cost().processor_s < end:
+        pass
