@@ -77,6 +77,27 @@ def calibration(scores: np.ndarray, is_right: np.ndarray) -> Calibration:
     return Calibration(counts, mean_scores, accuracies, ece, interval, float(np.quantile(calibrated, LEVEL)))
 
 
+def grouped_calibration_error(
+    scores: np.ndarray, is_right: np.ndarray, groups: np.ndarray
+) -> tuple[float, Interval]:
+    """Return the expected calibration error of scores, (n,), and its basic bootstrap interval over groups.
+
+    ``groups`` (n,) has the group of each score, such as the clip of a window: groups are resampled as a
+    whole, since the answers of one group are not independent of each other.
+    """
+    bins = np.searchsorted(np.linspace(0, 1, BINS + 1)[1:-1], scores)
+    _, own = np.unique(groups, return_inverse=True)
+    sizes = np.bincount(own)
+    gaps = np.zeros((len(sizes), BINS))  # the sum of a group's distances in each bin
+    np.add.at(gaps, (own, bins), is_right - scores)
+    ece = float(np.abs(gaps.sum(axis=0)).sum() / len(scores))
+    random = np.random.default_rng(_SEED)
+    drawn = random.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), RESAMPLES)
+    resampled = np.abs(drawn @ gaps).sum(axis=1) / (drawn @ sizes)
+    lower, upper = np.quantile(resampled, _TAILS)
+    return ece, (max(0.0, 2 * ece - float(upper)), max(0.0, 2 * ece - float(lower)))
+
+
 def average_precision(scores: np.ndarray, is_positive: np.ndarray) -> float:
     """Return the average precision of a class's scores, (n,), on videos that have it, (n,) bool, or not.
 

@@ -11,6 +11,7 @@ from tubelet.service.cli.evaluation.measures import (
     average_precision,
     calibration,
     difference_interval,
+    grouped_calibration_error,
     mcnemar_p,
     wilson_interval,
 )
@@ -70,6 +71,27 @@ def test_ece_interval_covers_the_true_error() -> None:
         low, high = calibration(scores, random.random(1000) < np.maximum(scores - 0.1, 0)).ece_interval
         inside += low <= 0.1 <= high
     assert inside >= 32  # 90 of 100 in a longer simulation; 32 of 40 would be 3 standard deviations less
+
+
+def test_the_interval_over_groups_is_scipys_basic_bootstrap_over_groups() -> None:
+    scores, is_right = predictions(300, 0.1)
+    groups = np.arange(300) // 3 * 7
+    ece, interval = grouped_calibration_error(scores, is_right, groups)
+    assert ece == pytest.approx(calibration(scores, is_right).ece)
+
+    def error(chosen: np.ndarray) -> float:
+        rows = (3 * chosen[:, None] + np.arange(3)).ravel()
+        return calibration(scores[rows], is_right[rows]).ece
+
+    judged = bootstrap((np.arange(100),), error, method="basic", vectorized=False, n_resamples=200, rng=1)
+    assert interval == pytest.approx(tuple(judged.confidence_interval), abs=0.02)
+
+
+def test_windows_that_repeat_their_clip_make_its_interval_no_narrower() -> None:
+    scores, is_right = predictions(200, 0.1)
+    _, clips = grouped_calibration_error(scores, is_right, np.arange(200))
+    _, windows = grouped_calibration_error(scores.repeat(9), is_right.repeat(9), np.arange(200).repeat(9))
+    assert windows == pytest.approx(clips)
 
 
 @pytest.mark.parametrize("overconfidence", [0.0, 0.2])

@@ -36,6 +36,9 @@ def test_a_trained_model_classifies_clips(clips: Path, store: Path, tmp_path: Pa
     assert said["figures"]["accuracy"] >= 0.9
     low, high = said["figures"]["interval"]
     assert low < said["figures"]["accuracy"] <= high
+    for error in ("ece", "ece_before", "window_ece", "window_ece_before"):
+        low, high = said["figures"][f"{error}_interval"]
+        assert 0 <= low <= high <= 1
     assert said["window_s"] == pytest.approx(FRAMES / 10, abs=0.05)
 
     entry = ModelStore(store).find("moves")
@@ -43,6 +46,11 @@ def test_a_trained_model_classifies_clips(clips: Path, store: Path, tmp_path: Pa
     assert entry.spec.provenance is not None
     assert entry.spec.provenance.source == "tubelet train, probe on camera-motion 1.1.0"
     assert "Temperature: " in (entry.folder / "CARD.md").read_text()
+    errors = said["figures"]
+    before = f"{errors['window_ece_before']:.3f} ("
+    assert f"of windows: {errors['window_ece']:.3f} (" in (entry.folder / "CARD.md").read_text()
+    assert f"before the temperature {before}" in (entry.folder / "CARD.md").read_text()
+    assert before in (entry.folder / "report.html").read_text()
     assert "It sees 48x48 pixels, and 16 frames of a window" in (entry.folder / "CARD.md").read_text()
     assert set(said["costs"]) == {"checks", "embedding", "training"}
     for cost in said["costs"].values():

@@ -4,7 +4,7 @@ W windows, C clips, K labels.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from torch import Tensor
@@ -15,14 +15,18 @@ from tubelet.service.cli.evaluation.measures import (
     RESAMPLES,
     Interval,
     average_precision,
-    calibration,
+)
+from tubelet.service.cli.train.report.calibration_errors import (
+    CalibrationErrors,
+    error_lines,
+    measure_errors,
 )
 
 _HALF = 0.5  # from this score on, a clip is said to have a label
 
 
 @dataclass(frozen=True, slots=True)
-class MultilabelFigures:
+class MultilabelFigures(CalibrationErrors):
     """Mean average precision over labels, F1 at a score of 0.5, and the calibration error of all scores.
 
     Labels that no clip has, or all have, have no average precision and no F1: None. ``f1`` is over all scores
@@ -35,11 +39,6 @@ class MultilabelFigures:
     average_precisions: dict[str, float | None]
     f1: float
     f1s: dict[str, float | None]
-    ece: float
-    ece_interval: Interval
-    ece_before: float  # without the temperature
-    window_ece: float
-    window_ece_before: float
 
 
 def measure_labels(
@@ -58,8 +57,14 @@ def measure_labels(
         for number, name in enumerate(names)
     }
     known = [each for each in precisions.values() if each is not None]
-    measured = calibration(scores.ravel(), truth.ravel())
     windows = labels.numpy().astype(bool).ravel()
+    errors = measure_errors(
+        (before.ravel(), truth.ravel()),
+        (scores.ravel(), truth.ravel()),
+        (_sigmoid(fitted).ravel(), windows),
+        (_sigmoid(calibrated).ravel(), windows),
+        clips.numpy().repeat(labels.shape[1]),
+    )
     return MultilabelFigures(
         clips=len(truth),
         mean_average_precision=float(np.mean(known)) if known else 0.0,
@@ -67,11 +72,7 @@ def measure_labels(
         average_precisions=precisions,
         f1=_f1(scores.ravel(), truth.ravel()),
         f1s=f1s,
-        ece=measured.ece,
-        ece_interval=measured.ece_interval,
-        ece_before=calibration(before.ravel(), truth.ravel()).ece,
-        window_ece=calibration(_sigmoid(calibrated).ravel(), windows).ece,
-        window_ece_before=calibration(_sigmoid(fitted).ravel(), windows).ece,
+        **asdict(errors),
     )
 
 
@@ -89,9 +90,7 @@ def multilabel_lines(figures: MultilabelFigures, measured_on: str) -> list[str]:
         f"on {measured_on}: mean average precision {figures.mean_average_precision:.3f} ({low:.3f} to "
         f"{high:.3f}, 95 %), F1 {figures.f1:.3f} at a score of 0.5, {figures.clips} clips",
         *(f"  {name}: {_pair(precision, figures.f1s[name])}" for name, precision in precisions),
-        f"calibration error of clips {figures.ece:.3f} ({figures.ece_interval[0]:.3f} to "
-        f"{figures.ece_interval[1]:.3f}), {figures.ece_before:.3f} before; of windows "
-        f"{figures.window_ece:.3f}, {figures.window_ece_before:.3f} before",
+        *error_lines(figures),
     ]
 
 

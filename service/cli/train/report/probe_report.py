@@ -17,6 +17,12 @@ from tubelet.models.training.probe_fit import labels_by_clip, mean_by_clip
 from tubelet.service.cli.evaluation.measures import Interval, calibration, wilson_interval
 from tubelet.service.cli.train.data.data_checks import Finding
 from tubelet.service.cli.train.new_model import Recipe
+from tubelet.service.cli.train.report.calibration_errors import (
+    CalibrationErrors,
+    error_lines,
+    measure_errors,
+    span,
+)
 from tubelet.service.cli.train.report.cost_lines import card_cost_lines, cost_lines
 from tubelet.service.cli.train.report.multilabel_figures import (
     MultilabelFigures,
@@ -29,8 +35,8 @@ _MAX_LISTED = 8  # findings of the data, as text; JSON has all
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
-    """What a probe is worth on clips that it does not know; ``ece`` is the expected calibration error.
+class Figures(CalibrationErrors):
+    """What a probe is worth on clips that it does not know.
 
     ``recalls`` has the share of each label's clips that are right, None where none of its clips is measured.
     """
@@ -39,11 +45,6 @@ class Figures:
     accuracy: float
     interval: Interval
     recalls: dict[str, float | None]
-    ece: float
-    ece_interval: Interval
-    ece_before: float  # without the temperature
-    window_ece: float
-    window_ece_before: float
 
 
 _UNCHANGED = {
@@ -90,17 +91,19 @@ def measure_classes(
         name: float(is_right[truth == number].mean()) if (truth == number).any() else None
         for number, name in enumerate(names)
     }
-    measured = calibration(*_scores(logits, truth))
+    errors = measure_errors(
+        _scores(before, truth),
+        _scores(logits, truth),
+        _scores(fitted, labels.numpy()),
+        _scores(calibrated, labels.numpy()),
+        clips.numpy(),
+    )
     return Figures(
         clips=len(truth),
         accuracy=float(is_right.mean()),
         interval=wilson_interval(int(is_right.sum()), len(truth)),
         recalls=recalls,
-        ece=measured.ece,
-        ece_interval=measured.ece_interval,
-        ece_before=calibration(*_scores(before, truth)).ece,
-        window_ece=calibration(*_scores(calibrated, labels.numpy())).ece,
-        window_ece_before=calibration(*_scores(fitted, labels.numpy())).ece,
+        **asdict(errors),
     )
 
 
@@ -156,7 +159,7 @@ def figure_lines(
         *([] if test is None else _measured_lines(test, "the test split")),
         *(
             f"trained on {point.share:.0%} of the clips, {point.clips}: {point.accuracy:.3f} "
-            f"({_span(point.interval)})"
+            f"({span(point.interval)})"
             for point in recipe.curve
         ),
     ]
@@ -169,9 +172,7 @@ def _measured_lines(figures: Figures | MultilabelFigures, measured_on: str) -> l
     return [
         f"on {measured_on}: {_accuracy(figures)}",
         *(f"  {name}: {_share(recall)}" for name, recall in figures.recalls.items()),
-        f"calibration error of clips {figures.ece:.3f} ({_span(figures.ece_interval)}), "
-        f"{figures.ece_before:.3f} before; of windows {figures.window_ece:.3f}, "
-        f"{figures.window_ece_before:.3f} before",
+        *error_lines(figures),
     ]
 
 
@@ -265,14 +266,9 @@ def _scores(logits: Tensor, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _accuracy(figures: Figures) -> str:
     """Format an accuracy with its interval."""
-    return f"{figures.accuracy:.3f} of {figures.clips} clips ({_span(figures.interval)}, 95 %)"
+    return f"{figures.accuracy:.3f} of {figures.clips} clips ({span(figures.interval)}, 95 %)"
 
 
 def _share(recall: float | None) -> str:
     """Format the share of a label's clips that are right."""
     return "none of its clips is measured" if recall is None else f"{recall:.3f}"
-
-
-def _span(interval: Interval) -> str:
-    """Format an interval."""
-    return f"{interval[0]:.3f} to {interval[1]:.3f}"
