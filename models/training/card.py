@@ -95,8 +95,8 @@ def spec_and_card(
         batch_size=task.recipe.batch_size,
         windows=windows,
         learning_rate=task.recipe.learning_rate,
-        legs=_legs(task.recipe.first_leg),
-        second_leg=_second_leg(task.recipe.first_leg),
+        legs=_legs(task.recipe.earlier_legs),
+        second_leg=_second_leg(task.recipe.earlier_legs),
         classes=_class_table(own),
         verdict=_verdict(own),
         confusion=_confusion_table(own["2"]),
@@ -106,21 +106,29 @@ def spec_and_card(
     return spec, card
 
 
-def _second_leg(first_leg: int | None) -> str:
-    """Return the card's sentence on why there was a second leg, or that nothing was tuned."""
-    if first_leg is None:
+def _second_leg(earlier_legs: tuple[int, ...]) -> str:
+    """Return the card's sentence on why there was more than one leg, or that nothing was tuned."""
+    if not earlier_legs:
         return "Nothing was tuned on the held-out scenes."
     return (
-        f"The second leg was decided on after the figures at step\n{first_leg} were seen to miss a target; "
-        "it began with a fresh optimiser from the running average."
+        f"Each leg after the first was decided on after the figures at\n{_steps(earlier_legs)} were seen to "
+        "miss a target; it began with a fresh optimiser from the running average."
     )
 
 
-def _legs(first_leg: int | None) -> str:
-    """Return the card's sentence on two legs; empty for one."""
-    if first_leg is None:
+def _legs(earlier_legs: tuple[int, ...]) -> str:
+    """Return the card's sentence on more than one leg; empty for one."""
+    if not earlier_legs:
         return ""
-    return f"\nTwo such legs were run, each with a warm-up; the first ended at step {first_leg}."
+    return (
+        f"\n{len(earlier_legs) + 1} such legs were run, each with a warm-up; the earlier ended at "
+        f"{_steps(earlier_legs)}."
+    )
+
+
+def _steps(ends: tuple[int, ...]) -> str:
+    """Return the names of steps in a sentence."""
+    return f"step {ends[0]}" if len(ends) == 1 else "steps " + " and ".join(map(str, ends))
 
 
 def dataset_name(name: str) -> str:

@@ -56,16 +56,17 @@ def compress(flow: Tensor) -> Tensor:
     return flow.sign() * torch.log1p(flow.abs() / FLOW_UNIT)
 
 
-def label_loss(logits: Tensor, labels: Tensor) -> Tensor:
+def label_loss(logits: Tensor, labels: Tensor, smoothing: float = LABEL_SMOOTHING) -> Tensor:
     """Return the cross entropy: (B, K), and the labels (B,), or the weight of each label (B, K) -> a scalar.
 
-    Labels are smoothed; weights are taken as they are. Weights of independent labels are those of having each
-    one and of not having it, (B, K, 2), and the loss is the mean of the binary cross entropies.
+    Labels are smoothed by ``smoothing``; weights are taken as they are. Weights of independent labels are
+    those of having each one and of not having it, (B, K, 2); the loss is the mean of the binary cross
+    entropies.
     """
     if labels.ndim == 3:
         has, lacks = labels.unbind(-1)
         return -(has * F.logsigmoid(logits) + lacks * F.logsigmoid(-logits)).mean()
-    smoothing = 0.0 if labels.is_floating_point() else LABEL_SMOOTHING
+    smoothing = 0.0 if labels.is_floating_point() else smoothing
     return F.cross_entropy(logits, labels, label_smoothing=smoothing)
 
 

@@ -7,6 +7,7 @@ from tubelet.models.families.factorised import Factorised, FactorisedDims
 from tubelet.models.families.vit import ViT, ViTDims
 from tubelet.models.spec import Family, Preprocessing, Sampling
 from tubelet.models.training.simulation.camera_path import LABELS
+from tubelet.models.training.simulation.foreground import PLAIN, Foreground
 from tubelet.models.training.trainer import Recipe, Trainable
 
 PREPROCESSING = Preprocessing(48, 48, "crop", mean=(0.45, 0.45, 0.45), std=(0.25, 0.25, 0.25))
@@ -16,7 +17,11 @@ SEED = 20260101
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A model to train: its name in the zoo, sizes, sampling and recipe."""
+    """A model to train: its name in the zoo, sizes, sampling and recipe.
+
+    In training, ``foreground`` is what moves before the simulated camera, and ``screens`` is how many drawn
+    screens it films beside the sources. The test set has a plain foreground and no screens.
+    """
 
     name: str
     description: str
@@ -24,6 +29,8 @@ class Task:
     sampling: Sampling
     dims: FactorisedDims | ChannelStackDims | ViTDims
     recipe: Recipe
+    foreground: Foreground = PLAIN
+    screens: int = 0
 
     def build(self) -> Trainable:
         """Build the model with random weights."""
@@ -58,7 +65,7 @@ TASKS: dict[Family, Task] = {
             num_heads=5,
             mlp_dim=480,
         ),
-        recipe=Recipe(steps=9200, first_leg=5200),
+        recipe=Recipe(steps=9200, earlier_legs=(5200,)),
     ),
     "channel_stack": Task(
         name="camera-motion-stack",

@@ -21,29 +21,34 @@ from tubelet.models.families.channel_stack import ChannelStack
 from tubelet.models.families.factorised import Factorised
 from tubelet.models.families.vit import ViT
 from tubelet.models.training.layer_rates import parameter_groups
-from tubelet.models.training.losses import FLOW_WEIGHT, FlowHeads, label_accuracy, label_loss
+from tubelet.models.training.losses import (
+    FLOW_WEIGHT,
+    LABEL_SMOOTHING,
+    FlowHeads,
+    label_accuracy,
+    label_loss,
+)
 from tubelet.models.training.processes import sum_, sum_gradients_
 from tubelet.models.training.samples import Batch
 from tubelet.models.video_model import VideoModel
-
-DECAY_SHARE = 0.3
-"""Share of a leg, at its end, in which the learning rate falls. Before, it is constant, so that a running
-leg can be made longer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """The hyperparameters of a run: AdamW, learning rate schedule, weight average, gradient clipping.
 
-    A leg is one cycle of the learning rate: warm-up, constant, decay.
+    A leg is one cycle of the learning rate: warm-up, constant, decay. While it is constant, a running leg can
+    be made longer.
     """
 
     steps: int  # optimiser steps of all legs
-    first_leg: int | None = None  # steps of the first leg, if there is a second one
+    earlier_legs: tuple[int, ...] = ()  # the steps at which the legs before the last one ended
     batch_size: int = 32
     learning_rate: float = 8e-4
     weight_decay: float = 0.05
     warmup_steps: int = 100
+    decay_share: float = 0.3  # share of a leg, at its end, in which the learning rate falls
+    label_smoothing: float = LABEL_SMOOTHING
     average_decay: float = 0.999  # of the moving average of weights, a step
     clip_norm: float = 1.0  # largest norm of the gradient
     dtype: torch.dtype = torch.bfloat16
@@ -75,11 +80,11 @@ class Trainer(Generic[ModelT]):
         self.optimiser = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), weight_decay=decay)
         self.step = 0
 
-    def start_second_leg(self, weights: Mapping[str, Tensor]) -> None:
-        """Start the second leg from the ``weights`` of the first, with a new optimiser and new flow heads."""
+    def start_last_leg(self, weights: Mapping[str, Tensor]) -> None:
+        """Start the last leg from the ``weights`` of the one before, with a new optimiser and flow heads."""
         self.model.load_state_dict(weights)
         self.average.load_state_dict(weights)
-        self.step = self.recipe.first_leg or 0
+        self.step = max(self.recipe.earlier_legs, default=0)
 
     def fit(self, batches: Iterable[Batch], checkpoint: Path, log: Path) -> None:
         """Train to the recipe's last step; write ``checkpoint`` regularly, and a line a step to ``log``.
@@ -143,7 +148,8 @@ class Trainer(Generic[ModelT]):
         autocast = torch.autocast(batch.units.device.type, dtype, enabled=dtype != torch.float32)
         with autocast, sdpa_kernel(SDPBackend.MATH):
             logits, tokens = self._forward(batch)
-        label = label_loss(logits, batch.labels if batch.targets is None else batch.targets)
+        wanted = batch.labels if batch.targets is None else batch.targets
+        label = label_loss(logits, wanted, self.recipe.label_smoothing)
         flow = torch.zeros(())
         if self.heads is not None and batch.flow is not None and tokens is not None:
             flow = self.heads.loss(tokens, batch.flow)
@@ -224,10 +230,10 @@ def _schedule(step: int, recipe: Recipe) -> float:
 
     Each leg has a linear warm-up, a constant part, and half a cosine down to 1 %.
     """
-    first_leg = recipe.first_leg or 0
-    start, end = (0, first_leg) if step < first_leg else (first_leg, recipe.steps)
+    start = max((end for end in recipe.earlier_legs if end <= step), default=0)
+    end = min((end for end in recipe.earlier_legs if end > step), default=recipe.steps)
     if step < start + recipe.warmup_steps:
         return (step - start + 1) / recipe.warmup_steps
-    decay_steps = max(1, round(DECAY_SHARE * (end - start)))
+    decay_steps = max(1, round(recipe.decay_share * (end - start)))
     progress = max(0.0, (step - (end - decay_steps)) / decay_steps)
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))

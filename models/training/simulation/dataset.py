@@ -17,20 +17,20 @@ from tubelet.models.spec import Sampling
 from tubelet.models.training.samples import Batch, as_units
 from tubelet.models.training.simulation.camera_path import LABELS, Path, simulate
 from tubelet.models.training.simulation.degradations import degrade
+from tubelet.models.training.simulation.foreground import PLAIN, Foreground, draw_object
 from tubelet.models.training.simulation.render import SHRINK, place_in_source, render_view
 from tubelet.models.training.simulation.sources import RATE_HZ, Source
 from tubelet.models.training.simulation.symmetries import mirrored
 
 WINDOW_S = (0.8, 4.2)  # length of a window, seconds, log-uniform: a little more than the service allows
 MOVING_SHARE = 0.5  # share of the windows over sources with moving objects
-OBJECT_SHARE = 0.35  # share of the windows with an object from another source, which moves by itself
-OBJECT_RADIUS = (0.06, 0.22)  # radius of that object, sides of the picture
 
 
 class SimulatedMoves(Dataset[Batch]):
     """Simulated camera moves. Batch ``i`` of a seed is always the same: a run can resume at any step.
 
-    Frames have ``size`` x ``size`` pixels. A window has the units of ``sampling``.
+    Frames have ``size`` x ``size`` pixels. A window has the units of ``sampling``. ``foreground`` says what
+    moves before the camera.
     """
 
     def __init__(
@@ -42,11 +42,13 @@ class SimulatedMoves(Dataset[Batch]):
         seed: int,
         batches: int,
         batch_size: int = 32,
+        foreground: Foreground = PLAIN,
     ) -> None:
         self.stills = [source for source in sources if not source.moving]
         self.movies = [source for source in sources if source.moving]
         self.sampling, self.size = sampling, size
         self.seed, self.batches, self.batch_size = seed, batches, batch_size
+        self.foreground = foreground
 
     def __len__(self) -> int:
         return self.batches
@@ -74,25 +76,31 @@ class SimulatedMoves(Dataset[Batch]):
         """Render a window with the move ``label``: -> pixels (T, 3, H, W) in 0..1, flow (T - 1, 4)."""
         window_s = float(np.exp(rng.uniform(*np.log(WINDOW_S))))
         while True:
-            source = self.draw_source(rng)
+            source = self.draw_source(rng, label)
             path = simulate(label, window_s, self.sampling.frames_per_window, rng)
             clip = self.film(source, path, rng)
             if clip is not None:
                 return clip, path.flow()
             window_s = max(window_s * SHRINK, WINDOW_S[0])
 
-    def draw_source(self, rng: Generator) -> Source:
-        """Draw a source at random, one that moves in ``MOVING_SHARE`` of the windows."""
-        moving = self.movies and (not self.stills or rng.random() < MOVING_SHARE)
+    def draw_source(self, rng: Generator, label: str = "") -> Source:
+        """Draw a source at random, for a window with the move ``label``.
+
+        It moves in ``MOVING_SHARE`` of the windows, or as the foreground says for static ones.
+        """
+        share = self.foreground.static_movie_share if label == "static" else None
+        share = MOVING_SHARE if share is None else share
+        moving = self.movies and (not self.stills or rng.random() < share)
         pool = self.movies if moving else self.stills
         return pool[rng.integers(len(pool))]
 
     def film(
-        self, source: Source, path: Path, rng: Generator, object_share: float = OBJECT_SHARE
+        self, source: Source, path: Path, rng: Generator, object_share: float | None = None
     ) -> Tensor | None:
         """Render what a camera sees of a source: -> (T, 3, H, W) in 0..1; None if its path does not fit.
 
-        ``object_share`` is the probability that an object of another source passes by.
+        ``object_share`` is the probability that an object of another source passes by, if it is not to be the
+        foreground's.
         """
         frames = self._source_frames(source, path, rng)
         height, width = frames.shape[1:3]
@@ -100,8 +108,8 @@ class SimulatedMoves(Dataset[Batch]):
         if affine is None:
             return None
         clip = render_view(frames, affine, self.size)
-        if rng.random() < object_share:
-            self._add_object(clip, path, rng)
+        if rng.random() < (self.foreground.object_share if object_share is None else object_share):
+            self._add_objects(clip, path, rng)
         return clip
 
     def _source_frames(self, source: Source, path: Path, rng: Generator) -> NDArray[np.uint8]:
@@ -119,22 +127,9 @@ class SimulatedMoves(Dataset[Batch]):
             frames = frames[:, :, ::-1]
         return frames[:, ::-1] if rng.random() < 0.15 else frames
 
-    def _add_object(self, clip: Tensor, path: Path, rng: Generator) -> None:
-        """Draw a round piece of another source into ``clip``, moving on a straight line of its own."""
-        pool = self.stills or self.movies
-        picture = pool[rng.integers(len(pool))].read()[0]
+    def _add_objects(self, clip: Tensor, path: Path, rng: Generator) -> None:
+        """Draw pieces of other sources into ``clip``, which move by themselves."""
+        pool, look = self.stills or self.movies, self.foreground
         part = path.times_s / max(float(path.times_s[-1]), 1e-6)
-        way = rng.uniform(-0.8, 0.8, size=2)
-        centre = rng.uniform(-0.5, 0.5, size=2) + way * (part[:, None] - 0.5)
-        radius = rng.uniform(*OBJECT_RADIUS, size=2)
-        scale = rng.uniform(SHRINK, 1.6) * self.size
-        middle = np.array(picture.shape[1::-1]) / 2
-        affine = np.tile(np.array(((scale, 0.0, 0.0), (0.0, scale, 0.0))), (len(part), 1, 1))
-        affine[:, :, 2] = middle - scale * centre
-        affine[:, :, 2] += rng.uniform(-0.2, 0.2, size=2) * middle
-        texture = render_view(picture[None], affine, self.size)
-        axis = (np.arange(self.size) + 0.5) / self.size - 0.5
-        far = ((axis[None, None] - centre[:, 0, None, None]) / radius[0]) ** 2
-        far = far + ((axis[None, :, None] - centre[:, 1, None, None]) / radius[1]) ** 2
-        mask = torch.from_numpy(np.clip(3 * (1.15 - far), 0, 1)).float()[:, None]
-        clip.lerp_(texture, mask)
+        for _ in range(1 if look.objects_max == 1 else rng.integers(1, look.objects_max + 1)):
+            draw_object(clip, pool[rng.integers(len(pool))].read()[0], part, look, rng)

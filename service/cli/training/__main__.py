@@ -23,6 +23,7 @@ from tubelet.models.training.recipes import PATCH, PREPROCESSING, SEED, TASKS, T
 from tubelet.models.training.samples import make_batches
 from tubelet.models.training.simulation.camera_path import LABELS
 from tubelet.models.training.simulation.dataset import SimulatedMoves
+from tubelet.models.training.simulation.screens import draw_screens
 from tubelet.models.training.trainer import Recipe, Trainable, Trainer, confusion
 from tubelet.service.cli.errors import report_errors
 from tubelet.service.cli.evaluation.dataset import read_labelled, with_model_labels
@@ -65,7 +66,8 @@ def train(
     runs: Runs = Path("runs"),
     steps: Annotated[int | None, typer.Option(min=1, help="optimiser steps, instead of the recipe's")] = None,
     start_from: Annotated[
-        Path | None, _Folder(help="model store with a model that went through the recipe's first leg")
+        Path | None,
+        _Folder(help="model store with a model that went through all legs of the recipe but the last"),
     ] = None,
 ) -> None:
     """Train a camera-motion model; an interrupted run resumes from its last checkpoint."""
@@ -80,14 +82,16 @@ def train(
         _resume(trainer, folder / "checkpoint.pt")
         typer.echo(f"resuming from step {trainer.step} of {recipe.steps}, from {folder / 'checkpoint.pt'}")
     elif start_from is not None:
-        trainer.start_second_leg(ModelStore(start_from).find(task.name).load().state_dict())
+        trainer.start_last_leg(ModelStore(start_from).find(task.name).load().state_dict())
     moves = SimulatedMoves(
-        load_sources(videos, runs / "sources", load_config().decode, test=False),
+        load_sources(videos, runs / "sources", load_config().decode, test=False)
+        + draw_screens(task.screens, SEED),
         task.sampling,
         PREPROCESSING.width,
         seed=SEED,
         batches=recipe.steps,
         batch_size=recipe.batch_size,
+        foreground=task.foreground,
     )
     batches = DataLoader(moves, batch_size=None, sampler=range(trainer.step, recipe.steps), num_workers=1)
     trainer.fit(batches, folder / "checkpoint.pt", folder / "log.tsv")

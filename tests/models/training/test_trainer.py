@@ -103,6 +103,49 @@ def test_steps_lower_the_loss_of_a_batch_seen_again(sources: list[Source]) -> No
     assert losses[-1] < 0.7 * losses[0]
 
 
+def test_the_last_leg_starts_from_the_weights_of_the_one_before() -> None:
+    recipe = replace(RECIPE, steps=30, earlier_legs=(4, 10))
+    weights = {name: torch.full_like(each, 0.5) for name, each in trainer().model.state_dict().items()}
+    last = trainer(recipe)
+    last.start_last_leg(weights)
+    assert last.step == 10
+    for model in (last.model, last.average):
+        assert all(torch.equal(each, weights[name]) for name, each in model.state_dict().items())
+
+
+def test_each_leg_warms_up_and_falls_in_its_last_part(sources: list[Source]) -> None:
+    recipe = replace(
+        RECIPE, steps=26, earlier_legs=(6, 16), warmup_steps=2, decay_share=0.5, learning_rate=1.0
+    )
+    batch, rates = simulated(sources)[0], []
+    tiny = trainer(recipe)
+    for _ in range(recipe.steps):
+        weights = {name: each.clone() for name, each in tiny.trained.state_dict().items()}
+        tiny.train_step(batch)
+        tiny.trained.load_state_dict(weights)  # such large steps would diverge
+        rates.append(tiny.optimiser.param_groups[0]["lr"])
+    for start, end in ((0, 6), (6, 16), (16, 26)):
+        leg = rates[start:end]
+        middle = len(leg) // 2
+        assert leg[:2] == [0.5, 1.0]
+        assert set(leg[1:middle]) == {1.0}
+        assert all(later < earlier for earlier, later in zip(leg[middle:], leg[middle + 1 :], strict=False))
+        assert leg[-1] < 0.3
+
+
+def test_the_loss_of_labels_is_smoothed_as_the_recipe_says(sources: list[Source]) -> None:
+    batch = simulated(sources)[0]
+    sharp, smooth = (
+        trainer(replace(RECIPE, label_smoothing=share)).train_step(batch)[0] for share in (0.0, 0.3)
+    )
+    logits = trainer().model(batch.units)
+    for found, share in ((sharp, 0.0), (smooth, 0.3)):
+        chances = logits.log_softmax(dim=1)
+        own = chances[torch.arange(len(batch.labels)), batch.labels]
+        wanted = -((1 - share) * own + share * chances.mean(dim=1)).mean()
+        assert found == pytest.approx(wanted.item(), abs=1e-4)
+
+
 def test_labels_alone_train_without_a_flow(sources: list[Source]) -> None:
     batch = replace(simulated(sources)[0], flow=None)
     tiny = trainer(replace(RECIPE, steps=100, learning_rate=2e-3))
