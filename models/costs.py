@@ -57,6 +57,11 @@ class Cost:
         }
         return Cost(self.processor_s - before.processor_s, self.workers_s - before.workers_s, joules)
 
+    def shared_by(self, count: int) -> "Cost":
+        """Return the cost of each of ``count`` equal pieces of work."""
+        joules = {device: joules / count for device, joules in self.joules.items()}
+        return Cost(self.processor_s / count, self.workers_s / count, joules)
+
 
 def read_cost() -> Cost:
     """Read what this process has cost up to now: the difference of two readings is that of the work between.

@@ -24,6 +24,7 @@ from tubelet.service.scraped_metrics import (
     connections,
     decoder_memory,
     decoder_seconds,
+    energy,
     queue_lengths,
 )
 from tubelet.service.types.video import Protection, Stage
@@ -199,6 +200,10 @@ class Metrics:
     def count_decoder_seconds(self, busy_s: Callable[[], float]) -> None:
         """Read the time that decode workers have worked at every scrape."""
         self.registry.register(Scraped(partial(decoder_seconds, busy_s)))
+
+    def watch_energy(self, read: Callable[[], Mapping[str, float]]) -> None:
+        """Read the joules of each device at every scrape, and count those from now on."""
+        self.registry.register(Scraped(partial(energy, read, read())))
 
     def watch_queues(self, lengths: Callable[[], Mapping[tuple[str, str], int]]) -> Callable[[], None]:
         """Read queue lengths, by stage and model, at every scrape; return the function that stops it."""

@@ -29,6 +29,21 @@ def decoder_seconds(busy_s: Callable[[], float]) -> Iterator[Metric]:
     )
 
 
+def energy(read: Callable[[], Mapping[str, float]], start: Mapping[str, float]) -> Iterator[Metric]:
+    """Yield the counter of the joules of each device after the reading ``start``."""
+    family = CounterMetricFamily(
+        "tubelet_energy_joules",
+        "Energy of a device since the server was ready, whatever computes on it: cuda:N, cpu:N (a processor "
+        "package) and dram:N (its memory). Only where the extra energy is installed and the counter can be "
+        "read.",
+        labels=["device"],
+    )
+    for device, joules in read().items():
+        if device in start:
+            family.add_metric([device], joules - start[device])
+    yield family
+
+
 def connections(count: Callable[[], Mapping[str, int]], limit: int) -> Iterator[Metric]:
     """Yield the gauges of the connections to each port of gRPC, and of their limit."""
     found = GaugeMetricFamily(

@@ -12,15 +12,19 @@ import grpc
 import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.energy import rapl_counters
 from tests.support.listening import needs_ipv6
-from tests.support.running_server import Served, serving, wait_until
+from tests.support.running_server import Served, serving, sum_of_samples, wait_until
 from tests.support.sample_clip import panning_clip
 from tests.support.videos import assert_decodes_correctly
+from tubelet.models.costs import energy_counters
 from tubelet.service.client import Client, ServerError
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.decode.pool.pool import DecodePool
+from tubelet.service.metrics import Metrics
 from tubelet.service.process_memory import read_memory
 
 _COUNT = ("_total", "_count", "_sum", "_bucket")
@@ -146,3 +150,27 @@ def test_memory_is_rss_where_pss_cannot_be_read(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "rss\n"
+
+
+def test_energy_is_counted_from_the_counters_of_the_kernel(tmp_path: Path) -> None:
+    metrics = Metrics()
+    with rapl_counters(tmp_path) as root:
+        counters = energy_counters()
+        assert counters is not None
+        metrics.watch_energy(counters.read)
+        (root / "intel-rapl:0" / "energy_uj").write_text("6500000\n")
+        page = generate_latest(metrics.registry).decode()
+    assert sum_of_samples(page, "tubelet_energy_joules_total", {"device": "cpu:0"}) == 1.5
+    assert sum_of_samples(page, "tubelet_energy_joules_total", {}) == 1.5
+
+
+def test_no_energy_is_shown_where_none_is_measured(fresh: Served) -> None:
+    assert ("tubelet_energy_joules" in counts(fresh)) == (energy_counters() is not None)
+
+
+@pytest.mark.slow
+def test_a_server_counts_energy_where_it_is_measured(tmp_path: Path) -> None:
+    with rapl_counters(tmp_path) as root, serving() as served:
+        assert served.metric("tubelet_energy_joules_total", device="cpu:0") == 0
+        (root / "intel-rapl:0" / "energy_uj").write_text("6500000\n")
+        assert served.metric("tubelet_energy_joules_total", device="cpu:0") == 1.5

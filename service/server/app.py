@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
+from tubelet.models.costs import energy_counters
 from tubelet.models.errors import MissingExtra
 from tubelet.service.config.config import Config, ServerConfig
 from tubelet.service.config.jwt import JwtConfig
@@ -147,6 +148,8 @@ async def open_server(config: Config) -> AsyncIterator[RunningServer]:
         await _warm_up(stages.pipeline)
         await stages.decoders.reset_busy_time()
         metrics.count_decoder_seconds(lambda: stages.decoders.busy_s)
+        if (counters := await asyncio.to_thread(energy_counters)) is not None:
+            metrics.watch_energy(counters.read)
         readiness.state = State.READY
         await health.set_ready(ready=True)
         where = f"gRPC on port {port}{'' if mtls_port is None else f', mTLS on port {mtls_port}'}"

@@ -8,10 +8,18 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-import zeus.device.cpu
-from zeus.device.cpu import rapl
 
-from tubelet.models.costs import ASSUMED_WATTS, Cost, PhaseCosts, energy_counters, estimated_joules, read_cost
+from tests.support.energy import rapl_counters
+from tubelet.models.costs import (
+    ASSUMED_WATTS,
+    Cost,
+    PhaseCosts,
+    energy_counters,
+    estimated_energy,
+    estimated_joules,
+    measured_energy,
+    read_cost,
+)
 
 _BUSY = """
 import sys, time
@@ -22,23 +30,9 @@ sys.stdin.read()
 
 
 @pytest.fixture
-def powercap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Counters in files as the kernel shows them: a processor with memory, and the whole platform."""
-    root = tmp_path / "intel-rapl"
-    zones = {"intel-rapl:0": "package-0", "intel-rapl:0/intel-rapl:0:0": "dram", "intel-rapl:1": "psys"}
-    for zone, name in zones.items():
-        (root / zone).mkdir(parents=True)
-        (root / zone / "name").write_text(f"{name}\n")
-        (root / zone / "energy_uj").write_text("5000000\n")
-        (root / zone / "max_energy_range_uj").write_text("262143328850\n")
-    monkeypatch.setattr(rapl, "RAPL_DIR", str(root))
-    monkeypatch.setattr(zeus.device.cpu, "_cpus", None)
-    caches = (rapl.rapl_is_available, energy_counters)
-    for each in caches:
-        each.cache_clear()
-    yield root
-    for each in caches:
-        each.cache_clear()
+def powercap(tmp_path: Path) -> Iterator[Path]:
+    with rapl_counters(tmp_path) as root:
+        yield root
 
 
 def test_workers_count_while_they_run_and_after_they_were_waited_for() -> None:
@@ -92,22 +86,19 @@ def test_energy_is_read_from_the_counters_of_the_kernel(powercap: Path) -> None:
     assert read_cost().since(start).joules == {"cpu:0": 2.5, "dram:0": 0.25}
 
 
-def test_energy_is_never_guessed(tmp_path: Path, powercap: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a counter, or with none that this user may read, there are no joules."""
-    for zone in ("intel-rapl:0", "intel-rapl:1"):
-        (powercap / zone / "energy_uj").unlink()
+def test_without_counters_there_are_no_joules(powercap: Path) -> None:
+    (powercap / "intel-rapl:0" / "energy_uj").unlink()
     assert energy_counters() is None
     assert read_cost().joules == {}
-    monkeypatch.setattr(rapl, "RAPL_DIR", str(tmp_path / "none"))
-    for each in (rapl.rapl_is_available, energy_counters):
-        each.cache_clear()
-    assert energy_counters() is None
     assert estimated_joules(10) == 10 * ASSUMED_WATTS
+    assert estimated_energy(300).startswith("about 3.6 kJ, an estimate: 12 W for a busy core")
 
 
 def test_costs_add_up_by_device() -> None:
     both = Cost(2, 1, {"cpu:0": 3}) + Cost(1, 0, {"cpu:0": 1, "cuda:0": 7})
     assert both == Cost(3, 1, {"cpu:0": 4, "cuda:0": 7})
+    assert both.shared_by(2) == Cost(1.5, 0.5, {"cpu:0": 2, "cuda:0": 3.5})
+    assert measured_energy(both) == "4 J of cpu:0, 7 J of cuda:0"
     assert both.since(Cost(1, 1, {"cpu:0": 1})) == Cost(2, 0, {"cpu:0": 3})  # since no reading of cuda:0
 
 

@@ -65,6 +65,7 @@ def declared_metrics() -> list[DeclaredMetric]:
     metrics = Metrics()
     metrics.watch_decoders(lambda: 0, frozenset, tuple)
     metrics.count_decoder_seconds(lambda: 0.0)
+    metrics.watch_energy(lambda: {"cuda:0": 0.0})
     metrics.watch_connections(lambda: {"[::]:8500": 0}, 0)
     metrics.watch_queues(lambda: {("encode", "m"): 0, ("classify", "m"): 0})
     labels = {

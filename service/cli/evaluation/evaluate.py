@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
+from tubelet.models.costs import Cost, read_cost
 from tubelet.service.cli.evaluation.dataset import (
     InvalidDataset,
     with_model_labels,
@@ -61,10 +62,14 @@ class AllVideosFailed(Exception):
 
 @dataclass(slots=True)
 class _RunStats:
-    """What this run did, without earlier runs that it continues: videos classified, and failures."""
+    """What this run did, without earlier runs that it continues: videos classified, and failures.
+
+    ``cost`` is that of classifying them in this process; None if a server did.
+    """
 
     classified: int = 0
     seconds: float = 0.0
+    cost: Cost | None = None
     failures: dict[str, Failure] = field(default_factory=dict)
     without_picture: dict[str, Failure] = field(default_factory=dict)  # answered by an earlier run
 
@@ -73,11 +78,17 @@ class _RunStats:
         """The videos classified in a second; None if there were none."""
         return self.classified / self.seconds if self.classified else None
 
+    @property
+    def cost_per_video(self) -> Cost | None:
+        """The cost of a video that was classified; None if there were none, or a server did."""
+        return self.cost and self.cost.shared_by(self.classified) if self.classified else None
+
     def json(self) -> dict[str, Any]:
-        """Return the speed and the failures as an object for report.json."""
+        """Return the speed, the cost and the failures as an object for report.json."""
         reasons = Counter(each.reason or each.code for each in self.failures.values())
         return {
             "videos_per_s": self.videos_per_s,
+            "cost_per_video": self.cost_per_video and asdict(self.cost_per_video),
             "failures": dict(reasons.most_common()),
             "skipped": [{"video": name, **asdict(failure)} for name, failure in self.failures.items()],
         }
@@ -200,6 +211,7 @@ async def _classify(
             classify_video = await stack.enter_async_context(open_classifier(server, config, options))
         await stack.enter_async_context(LiveRegion(console, lambda: progress).shown())
         requests = [(each.video, options_of(each, options)) for each in videos]
+        start = None if server else read_cost()
         items = run_as_completed(classify_video, requests, _JOBS)
         async for number, item in await stack.enter_async_context(aclosing(items)):
             video = videos[number]
@@ -214,6 +226,7 @@ async def _classify(
             else:
                 stats.failures[video.name] = item
         stats.classified, stats.seconds = progress.classified, progress.elapsed_s
+        stats.cost = start and read_cost().since(start)
     return stats
 
 

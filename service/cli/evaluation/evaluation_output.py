@@ -10,7 +10,7 @@ from tubelet.service.cli.evaluation.confusion_matrix import draw_confusion
 from tubelet.service.cli.evaluation.outcomes import Outcome
 from tubelet.service.cli.evaluation.page import evaluation_page, save_page
 from tubelet.service.cli.evaluation.report import Report, report_json
-from tubelet.service.cli.evaluation.report_text import report_text, title
+from tubelet.service.cli.evaluation.report_text import cost_text, report_text, title
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,8 @@ def print_report(
         print(json.dumps(content, ensure_ascii=False))
     else:
         print(f"{_first_line(report, run)}\n\n{report_text(report)}\n")
+        if cost := cost_text(run):
+            print(cost)
         print(f"report.json, confusion.png and results.jsonl are in {output.out}")
     if output.html is not None:
         save_page(output.html, evaluation_page(report, outcomes, run))

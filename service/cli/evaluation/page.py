@@ -14,7 +14,7 @@ from typing import Any
 from tubelet.service.cli.evaluation.measures import BINS, Calibration, wilson_interval
 from tubelet.service.cli.evaluation.outcomes import Outcome
 from tubelet.service.cli.evaluation.report import Report, surest_mistakes
-from tubelet.service.cli.evaluation.report_text import multi_label_note, seen_note, windowing_text
+from tubelet.service.cli.evaluation.report_text import cost_text, multi_label_note, seen_note, windowing_text
 from tubelet.service.report.own_files import write_own
 from tubelet.service.report.page import render_page
 from tubelet.service.report.text import printable
@@ -43,6 +43,7 @@ def evaluation_page(report: Report, outcomes: Sequence[Outcome], run: Mapping[st
         SCRIPTS,
         title=f"{run['model']} {run['version']}",
         windowing=windowing_text(run),
+        cost=cost_text(run),
         run=run,
         notes=list(_notes(report, run)),
         failures=_by_reason(run["skipped"]),

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from tubelet.models.costs import Cost, measured_energy
 from tubelet.service.cli.evaluation.comparison import Comparison
 from tubelet.service.cli.evaluation.measures import BINS, Interval
 from tubelet.service.cli.evaluation.outcomes import Outcome
@@ -72,6 +73,17 @@ def multi_label_note(model: str, report: Report) -> str:
     if report.mean_average_precision is not None:
         return f"{note}; mAP is the mean over classes of how well the class's own videos come first"
     return f"{note}; there is no mAP, because some results lack the scores of all labels"
+
+
+def cost_text(run: Mapping[str, Any]) -> str:
+    """Format what a video cost, as far as it was measured; "" if a server did the work."""
+    if (found := run["cost_per_video"]) is None:
+        return ""
+    cost = Cost(**found)
+    energy = measured_energy(cost)
+    return f"{cost.processor_s:.3g} s of processor time a video, {cost.workers_s:.3g} s of it decoding" + (
+        f"; {energy} a video" if energy else ""
+    )
 
 
 def title(settings: Mapping[str, Any]) -> str:

@@ -60,6 +60,7 @@ def test_evaluate_folder_of_class_folders(served: Served, data: Path, tmp_path: 
     ]
     assert report["confusion"] == {"labels": ["pan_right", "tilt_up"], "counts": [[2, 0], [1, 0]]}
     assert report["videos_per_s"] > 0
+    assert report["cost_per_video"] is None, "the server's cost is not that of this process"
     (skipped,) = report["skipped"]
     assert (skipped["video"], skipped["reason"]) == ("pan_right/bad.mp4", "NOT_A_VIDEO")
     assert report["failures"] == {"NOT_A_VIDEO": 1}

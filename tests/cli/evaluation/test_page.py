@@ -32,6 +32,7 @@ RUN: dict[str, Any] = {
     "clips": 2,
     "crops": 3,
     "videos_per_s": 3.5,
+    "cost_per_video": {"processor_s": 0.25, "workers_s": 0.2, "joules": {"cpu:0": 1500.0}},
     "skipped": SKIPPED,
 }
 HOSTILE = (
