@@ -4,19 +4,21 @@ RandAugment: Cubuk et al., arXiv 1909.13719. Random erasing: Zhong et al., arXiv
 al., arXiv 1710.09412. Drop path: Huang et al., arXiv 1603.09382. B windows, S units, K classes, T frames.
 """
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 from torchvision.ops import stochastic_depth
 
 from tubelet.models.families.layers import Attention, Mlp
+from tubelet.models.training.rand_augment import FILL, Operation, apply, draw_operation
 from tubelet.models.training.samples import Batch
 
 Mirroring = Literal["auto", "on", "off"]
@@ -27,6 +29,9 @@ MIXUP = 0.2
 """Parameter of the beta distribution that mixes two windows of a pair."""
 SMOOTHING = 0.05
 """Share of a label's weight that is divided among all labels."""
+_ERASED_AREA = (0.02, 0.33)  # of the picture
+_FLATTEST, _TALLEST = math.log(0.3), math.log(3.3)  # logarithms of height over width
+_ERASE_TRIES = 10  # at a rectangle that is smaller than the picture
 _DIRECTIONS = re.compile(
     r"(left|right)(wards?|hand|y)?|west|east|c?cw|(counter|anti)?clockwise|(fore|back)hand"
 )
@@ -52,19 +57,32 @@ def labels_with_direction(labels: Iterable[str]) -> list[str]:
 
 
 def augment(units: Tensor, how: Augmentation, seed: int) -> Tensor:
-    """Change all frames of a window alike, as ``seed`` decides: (S, t, H, W, C) uint8 -> the same shape."""
-    from torchvision.transforms import RandAugment, RandomErasing
+    """Change all frames of a window alike, as ``seed`` decides: (S, t, H, W, C) uint8 -> the same shape.
 
-    # torchvision draws from torch's global generator.
-    torch.manual_seed(seed)
-    frames = rearrange(units, "s t h w c -> (s t) c h w")
-    if how.mirror and torch.rand(()) < 0.5:
-        frames = frames.flip(-1)
-    if how.rand_augment:
-        frames = RandAugment(num_ops=1, magnitude=9, fill=[127.0] * 3)(frames)
-    if how.erase:
-        frames = RandomErasing(p=ERASED, value=127)(frames)
-    return rearrange(frames, "(s t) c h w -> s t h w c", t=units.shape[1]).contiguous()
+    The result may share memory with ``units``.
+    """
+    draw = np.random.default_rng(seed)
+    is_mirrored = bool(draw.integers(2)) and how.mirror
+    operation = draw_operation(draw) if how.rand_augment else Operation("identity", 1)
+    frames = apply(units.flatten(0, 1), operation, is_mirrored=is_mirrored)
+    if how.erase and draw.random() < ERASED:
+        frames = _erase(frames, draw)
+    return frames.view(units.shape)
+
+
+def _erase(frames: Tensor, draw: np.random.Generator) -> Tensor:
+    """Fill a random rectangle with grey, the same one in all frames: (F, H, W, C) -> the same shape."""
+    height, width = frames.shape[1:3]
+    for _ in range(_ERASE_TRIES):
+        area = height * width * draw.uniform(*_ERASED_AREA)
+        aspect = math.exp(draw.uniform(_FLATTEST, _TALLEST))
+        rows, columns = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if rows < height and columns < width:
+            top, left = draw.integers(height - rows + 1), draw.integers(width - columns + 1)
+            erased = frames.clone()
+            erased[:, top : top + rows, left : left + columns] = FILL
+            return erased
+    return frames
 
 
 def make_targets(labels: Tensor, weights: Tensor) -> Tensor:
@@ -80,28 +98,35 @@ def make_targets(labels: Tensor, weights: Tensor) -> Tensor:
     return (smoothed * weights[labels][:, None]).float()
 
 
-def mix(batch: Batch, seed: int) -> Batch:
+def mix_(batch: Batch, seed: int) -> Batch:
     """Mix windows 0 and 1, 2 and 3, and so on, with their targets; the larger share keeps its label.
 
-    A last window without a partner stays as it is.
+    The units of ``batch`` may be overwritten. A last window without a partner stays as it is.
     """
     assert batch.targets is not None
-    torch.manual_seed(seed)
-    share = float(torch.distributions.Beta(MIXUP, MIXUP).sample())
-    share = max(share, 1 - share)
+    share = np.random.default_rng(seed).beta(MIXUP, MIXUP)
+    other = min(share, 1 - share)
     paired = len(batch.labels) // 2 * 2
     partner = torch.arange(len(batch.labels))
     partner[:paired] ^= 1
-    targets = batch.targets.lerp(batch.targets[partner], 1 - share)
+    targets = batch.targets.lerp(batch.targets[partner], other)
     if batch.units.is_floating_point():
-        return replace(batch, units=batch.units.lerp(batch.units[partner], 1 - share), targets=targets)
-    # In 256ths of 16-bit integers, which are several times as fast as floats; at most 255 x 128 fits.
-    units, weight = batch.units.clone(), round(256 * (1 - share))
-    even, odd = batch.units[0:paired:2].short(), batch.units[1:paired:2].short()
-    change = (odd - even).mul_(weight).bitwise_right_shift_(8)
-    units[0:paired:2] = (even + change).to(torch.uint8)
-    units[1:paired:2] = (odd - change).to(torch.uint8)
-    return replace(batch, units=units, targets=targets)
+        return replace(batch, units=batch.units.lerp(batch.units[partner], other), targets=targets)
+    if weight := round(256 * other):
+        for even in range(0, paired, 2):
+            for one, two in zip(batch.units[even], batch.units[even + 1], strict=True):
+                _mix_bytes_(one, two, weight)
+    return replace(batch, targets=targets)
+
+
+def _mix_bytes_(one: Tensor, two: Tensor, weight: int) -> None:
+    """Give each of two tensors of uint8 ``weight`` 256ths of the other; the weight is at most 128.
+
+    Integers of 16 bits, in which 255 x 128 fits, are several times as fast as floats.
+    """
+    change = (two.short() - one.short()).mul_(weight).bitwise_right_shift_(8).to(torch.uint8)
+    one += change  # modulo 256, as the change is
+    two -= change
 
 
 def set_drop_path_(model: nn.Module, rate: float) -> None:

@@ -10,7 +10,7 @@ from tubelet.models.training.augmentation import (
     augment,
     labels_with_direction,
     make_targets,
-    mix,
+    mix_,
     set_drop_path_,
 )
 from tubelet.models.training.samples import Batch
@@ -62,7 +62,7 @@ def test_mixed_windows_have_mixed_targets() -> None:
     targets = make_targets(labels, weights)
     assert torch.allclose(targets.sum(dim=1), weights.float()[labels])
     units = torch.tensor([[0.0], [1.0], [5.0]])
-    mixed = mix(Batch(units, labels, targets=targets), seed=4)
+    mixed = mix_(Batch(units, labels, targets=targets), seed=4)
     share = 1 - mixed.units[0, 0]
     assert 0.5 <= share < 1
     assert mixed.units[1, 0] == pytest.approx(share)
@@ -78,8 +78,8 @@ def test_pixels_are_mixed_as_numbers_are() -> None:
     labels = torch.arange(4) % 2
     targets = make_targets(labels, torch.ones(2))
     for seed in range(6):
-        mixed = mix(Batch(units, labels, targets=targets), seed).units
-        wanted = mix(Batch(units.float(), labels, targets=targets), seed).units
+        mixed = mix_(Batch(units.clone(), labels, targets=targets), seed).units
+        wanted = mix_(Batch(units.float(), labels, targets=targets), seed).units
         assert mixed.dtype == torch.uint8
         assert (mixed.float() - wanted).abs().max() < 2
 

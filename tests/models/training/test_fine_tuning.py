@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from tubelet.models.training.augmentation import make_targets, mix
+from tubelet.models.training.augmentation import make_targets, mix_
 from tubelet.models.training.fine_tuning import (
     BEST,
     LAST,
@@ -51,7 +51,7 @@ class Points:
             if epoch == self.spoilt_epoch and step == 2:
                 units[0, 0] = math.nan
             targets = make_targets(self.labels[own], torch.ones(2))
-            yield mix(Batch(units, self.labels[own], targets=targets), seed_of(epoch, step))
+            yield mix_(Batch(units, self.labels[own], targets=targets), seed_of(epoch, step))
 
     def validate(self, model: nn.Module) -> tuple[float, float]:
         with torch.no_grad():

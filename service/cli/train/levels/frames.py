@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tubelet.models.spec import Preprocessing, Sampling
-from tubelet.models.training.augmentation import Augmentation, augment, make_targets, mix
+from tubelet.models.training.augmentation import Augmentation, augment, make_targets, mix_
 from tubelet.models.training.fine_tuning import seed_of
 from tubelet.models.training.probes import few_threads
 from tubelet.models.training.processes import own_share
@@ -115,7 +115,7 @@ class FrameFeed:
         units = torch.stack(list(found.values())) if found else torch.zeros(0)
         labels = self.labels[list(found)]
         batch = Batch(units, labels, targets=make_targets(labels, self.weights), total=total)
-        return mix(batch, seed) if self.augmentation.mixup else batch
+        return mix_(batch, seed) if self.augmentation.mixup else batch
 
 
 @torch.inference_mode()

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tubelet.models.training.augmentation import make_targets, mix
+from tubelet.models.training.augmentation import make_targets, mix_
 from tubelet.models.training.fine_tuning import seed_of
 from tubelet.models.training.losses import loss_weights
 from tubelet.models.training.processes import own_share
@@ -69,7 +69,7 @@ class EmbeddingFeed:
             units = torch.stack(picked) if picked else torch.zeros(0)
             labels = self.labels[own]
             made = Batch(units, labels, targets=make_targets(labels, self.weights), total=len(batch))
-            yield mix(made, seed_of(SEED, epoch, step))
+            yield mix_(made, seed_of(SEED, epoch, step))
 
 
 def train_temporal(prepared: Prepared, run: Run, config: Config) -> Trained:
