@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tubelet.models.spec import Accuracy, ModelSpec, Preprocessing
+from tubelet.models.costs import Cost, estimated_energy, measured_energy, window_processor_s
+from tubelet.models.spec import Accuracy, ModelSpec
 from tubelet.models.training.recipes import TASKS, Task
 from tubelet.models.training.simulation.camera_path import (
     LABELS,
@@ -14,7 +15,7 @@ from tubelet.models.training.simulation.camera_path import (
     MIN_SHIFT,
     MIN_ZOOM,
 )
-from tubelet.models.training.trainer import Trainable
+from tubelet.models.training.trainer import Trainable, Trainer
 
 TEMPLATE = Path(__file__).with_name("card.md")
 LICENCE = "Apache-2.0"
@@ -46,17 +47,13 @@ class Figures:
 
 
 def spec_and_card(
-    task: Task,
-    preprocessing: Preprocessing,
-    version: str,
-    model: Trainable,
-    step: int,
-    measured: dict[str, dict[str, Figures]],
+    task: Task, version: str, trainer: Trainer[Trainable], measured: dict[str, dict[str, Figures]]
 ) -> tuple[ModelSpec, str]:
-    """Return the spec and the card of a trained model.
+    """Return the spec and the card of the model that ``trainer`` trained.
 
     ``measured`` maps a model's name to its figures by test set: "simulated", or the seconds of a window.
     """
+    model, step, preprocessing = trainer.average, trainer.step, trainer.average.preprocessing
     own = measured[task.name]
     spec = ModelSpec(
         name=task.name,
@@ -101,9 +98,26 @@ def spec_and_card(
         verdict=_verdict(own),
         confusion=_confusion_table(own["2"]),
         comparison=_comparison(measured),
+        costs=_costs(task, model, trainer.cost),
         licence=LICENCE,
     )
     return spec, card
+
+
+def _costs(task: Task, model: Trainable, training: Cost | None) -> str:
+    """Return the card's list of costs: of the training, if all its runs kept it, and of a window."""
+    lines = []
+    if training is not None:
+        what = "Training, the last leg" if task.recipe.earlier_legs else "Training"
+        lines += [
+            f"- {what}: {training.processor_s:,.0f} s of processor time, {training.workers_s:,.0f} s of it "
+            "to simulate windows in a worker",
+            f"- Its energy: {measured_energy(training) or estimated_energy(training.processor_s)}",
+        ]
+    window_s = window_processor_s(model, task.sampling)
+    return "\n".join(
+        [*lines, f"- A window: {window_s * 1000:.3g} ms of processor time in float32, when published"]
+    )
 
 
 def _second_leg(earlier_legs: tuple[int, ...]) -> str:

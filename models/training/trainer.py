@@ -6,7 +6,7 @@ B windows, S units in a window, K classes.
 import copy
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from tubelet.models.costs import Cost, read_cost
 from tubelet.models.families.channel_stack import ChannelStack
 from tubelet.models.families.factorised import Factorised
 from tubelet.models.families.vit import ViT
@@ -68,7 +69,8 @@ ModelT = TypeVar("ModelT", bound=nn.Module)
 class Trainer(Generic[ModelT]):
     """A model in training with its flow heads, its optimiser and the moving average of its weights.
 
-    ``average`` is the model that is evaluated and published.
+    ``average`` is the model that is evaluated and published. ``cost`` is that of ``fit``, up to the
+    checkpoint and over all runs; None if one of them did not keep it.
     """
 
     def __init__(self, model: ModelT, heads: FlowHeads | None, recipe: Recipe) -> None:
@@ -79,6 +81,7 @@ class Trainer(Generic[ModelT]):
         groups = parameter_groups(self.trained, recipe.first_layer_share)
         self.optimiser = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), weight_decay=decay)
         self.step = 0
+        self.cost: Cost | None = Cost()
 
     def start_last_leg(self, weights: Mapping[str, Tensor]) -> None:
         """Start the last leg from the ``weights`` of the one before, with a new optimiser and flow heads."""
@@ -91,6 +94,7 @@ class Trainer(Generic[ModelT]):
 
         ``batches`` begin with that of the present step.
         """
+        start, before = read_cost(), self.cost
         with (
             Progress("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bar,
             log.open("a", buffering=1) as lines,
@@ -102,6 +106,7 @@ class Trainer(Generic[ModelT]):
                 description = "loss {:.3f} flow {:.3f} top-1 {:.2f}".format(*figures)
                 bar.update(task, completed=self.step, description=description)
                 if self.step % self.recipe.checkpoint_steps == 0 or self.step == self.recipe.steps:
+                    self.cost = before and before + read_cost().since(start)
                     self.save(checkpoint)
 
     def train_step(self, batch: Batch) -> tuple[float, float, float]:
@@ -178,6 +183,7 @@ class Trainer(Generic[ModelT]):
             "trained": self.trained.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
+            "cost": self.cost and asdict(self.cost),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -186,6 +192,7 @@ class Trainer(Generic[ModelT]):
         self.trained.load_state_dict(state["trained"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
+        self.cost = Cost(**cost) if (cost := state.get("cost")) else None
 
     @torch.no_grad()
     def _update_average(self) -> None:

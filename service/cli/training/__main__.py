@@ -131,7 +131,7 @@ def evaluate(
     """Measure a trained model on held-out scenes, with simulated moves and moves rendered by ffmpeg."""
     torch.set_num_threads(1)
     task, config = TASKS[family], load_config().decode
-    model, _ = _trained(task, runs)
+    model = _trained(task, runs).average
     moves = SimulatedMoves(
         load_sources(videos, runs / "sources", config, test=True),
         task.sampling,
@@ -160,7 +160,7 @@ def publish(
 ) -> None:
     """Write a trained and measured model into the zoo, with its card."""
     task = TASKS[family]
-    model, step = _trained(task, runs)
+    trainer = _trained(task, runs)
     measured = {}
     for other in TASKS.values():
         file = runs / other.name / "figures.json"
@@ -169,10 +169,10 @@ def publish(
     if task.name not in measured:
         raise typer.BadParameter(f"{task.name} has not been measured in {runs}: evaluate it first")
     try:
-        spec, card = spec_and_card(task, PREPROCESSING, version, model, step, measured)
+        spec, card = spec_and_card(task, version, trainer, measured)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
-    write_folder(zoo / spec.name, spec, task.dims, model, card)
+    write_folder(zoo / spec.name, spec, task.dims, trainer.average, card)
     typer.echo(zoo / spec.name)
 
 
@@ -197,14 +197,14 @@ def _resume(trainer: Trainer[Any], checkpoint: Path) -> None:
         raise typer.BadParameter(f"{checkpoint} is damaged, or of another recipe: remove it") from error
 
 
-def _trained(task: Task, runs: Path) -> tuple[Trainable, int]:
-    """Return the averaged model of a run's last checkpoint, and its step."""
+def _trained(task: Task, runs: Path) -> Trainer[Trainable]:
+    """Return the trainer of a run's last checkpoint."""
     checkpoint = runs / task.name / "checkpoint.pt"
     if not checkpoint.is_file():
         raise typer.BadParameter(f"there is no {checkpoint}: {task.name} has not been trained in {runs}")
     trainer = _trainer(task, task.recipe)
     _resume(trainer, checkpoint)
-    return trainer.average, trainer.step
+    return trainer
 
 
 if __name__ == "__main__":

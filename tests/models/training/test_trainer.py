@@ -97,6 +97,22 @@ def test_a_resumed_run_ends_with_the_same_weights(sources: list[Source], tmp_pat
     assert (tmp_path / "part.tsv").read_text().splitlines() == lines[3:]
 
 
+def test_a_resumed_run_adds_to_the_cost(sources: list[Source], tmp_path: Path) -> None:
+    data, first, second = simulated(sources), trainer(replace(RECIPE, steps=3)), trainer()
+    first.fit(data, tmp_path / "run.pt", tmp_path / "run.tsv")
+    second.resume(tmp_path / "run.pt")
+    assert first.cost is not None
+    assert second.cost == first.cost
+    assert first.cost.processor_s > 0
+    second.fit(data[3:], tmp_path / "run.pt", tmp_path / "run.tsv")
+    assert second.cost is not None
+    assert second.cost.processor_s > first.cost.processor_s
+    before_costs_were_kept = {name: each for name, each in second.state().items() if name != "cost"}
+    second.restore(before_costs_were_kept)
+    second.fit(data[3:], tmp_path / "run.pt", tmp_path / "run.tsv")
+    assert second.cost is None
+
+
 def test_steps_lower_the_loss_of_a_batch_seen_again(sources: list[Source]) -> None:
     batch, tiny = simulated(sources)[0], trainer(replace(RECIPE, steps=100, learning_rate=2e-3))
     losses = [tiny.train_step(batch)[0] for _ in range(40)]
