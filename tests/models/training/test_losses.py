@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import f1_score
 
-from tubelet.models.training.augmentation import make_targets, mix
+from tubelet.models.training.augmentation import make_targets, mix_
 from tubelet.models.training.losses import frequencies, label_accuracy, label_loss, loss_weights
 from tubelet.models.training.probes import class_weights
 from tubelet.models.training.samples import Batch
@@ -28,7 +28,7 @@ def test_independent_labels_have_the_binary_cross_entropy() -> None:
 def test_mixed_windows_have_the_loss_of_mixed_labels() -> None:
     units, logits, weights = torch.randn(6, 2, 4), torch.randn(6, 3), torch.tensor([1.0, 2.0, 5.0])
     labels = LABELS[:6]
-    mixed = mix(Batch(units, labels, targets=make_targets(labels, weights)), seed=3)
+    mixed = mix_(Batch(units, labels, targets=make_targets(labels, weights)), seed=3)
     share = ((mixed.units - units)[0, 0, 0] / (units[1] - units[0])[0, 0]).item()
     soft = labels.lerp(labels[[1, 0, 3, 2, 5, 4]], share)
     assert mixed.targets is not None
