@@ -1,7 +1,10 @@
-"""The initialisation of small transformers that are trained from random weights."""
+"""The start of small models from random weights: transformers' weights, statistics of batch norms."""
+
+from typing import Any
 
 import torch
 from torch import Generator, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from tubelet.models.families.channel_stack import ChannelStack
 from tubelet.models.families.divided import Divided
@@ -46,3 +49,26 @@ def initialise_small_(model: VideoModel, generator: Generator) -> None:
         sine_positions_(model.spatial, rows, columns)
     if isinstance(model, Factorised):
         sine_positions_(model.temporal, 1, model.temporal.pos_embed.shape[1] - 1)
+
+
+def average_first_statistics_(model: nn.Module) -> None:
+    """Let batch norms average their first batches equally, until a moving average has as many.
+
+    A moving average alone would hold on to the mean of 0 and the variance of 1 that it started with: for the
+    first dozens of steps, the model would answer with statistics that none of its layers has.
+    """
+    for module in model.modules():
+        if isinstance(module, _BatchNorm) and module.momentum is not None:
+            module.register_forward_pre_hook(_FirstAverage(module.momentum))
+
+
+class _FirstAverage:
+    """A hook that sets the ``momentum`` of a batch norm by the batches that it has seen."""
+
+    def __init__(self, momentum: float) -> None:
+        self.momentum = momentum
+
+    def __call__(self, module: nn.Module, _: tuple[Any, ...]) -> None:
+        assert isinstance(module, _BatchNorm)
+        if module.training and module.num_batches_tracked is not None:
+            module.momentum = max(self.momentum, 1 / (1 + int(module.num_batches_tracked)))

@@ -8,7 +8,7 @@ from tubelet.models.families.registry import DIMS, Dims, build_model
 from tubelet.models.repository.model_folder import Entry
 from tubelet.models.spec import ModelSpec
 from tubelet.models.training.scratch import scratch
-from tubelet.models.training.small_models import initialise_small_
+from tubelet.models.training.small_models import average_first_statistics_, initialise_small_
 from tubelet.models.video_model import VideoModel
 
 SEED = 20261130
@@ -29,6 +29,7 @@ class Untrained:
         torch.manual_seed(SEED)
         model = build_model(self.dims, self.spec.preprocessing, num_classes)
         initialise_small_(model, torch.Generator().manual_seed(SEED))
+        average_first_statistics_(model)
         return model
 
 

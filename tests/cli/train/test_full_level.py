@@ -9,15 +9,18 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
 from tests.cli.train.conftest import SCENES
 from tests.cli.train.test_levels import assert_same_weights, report, train
 from tests.support.cli_process import TUBELET
 from tests.support.models import build
+from tubelet.models.checkpoints.onnx_export import TOLERANCE
 from tubelet.models.repository.repository import ZOO, ModelStore
 from tubelet.models.spec import Preprocessing, Sampling
 from tubelet.models.training.augmentation import Augmentation
 from tubelet.models.training.start import trains_in_bf16
+from tubelet.service.cli.app import app
 from tubelet.service.cli.train.base import untrained
 from tubelet.service.cli.train.data.clips import Clip
 from tubelet.service.cli.train.levels.frames import FrameFeed, Reader
@@ -91,6 +94,49 @@ def test_a_small_model_starts_from_random_weights_and_resumes(
     report(train(clips, "--name", "part", *options, "--out", out, "--resume", "--json"))
     assert_same_weights(store, "whole", "part")
     assert json.loads((out / "training.json").read_text())["finished"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "start",
+    [
+        ("--from", "none", "--family", "torchvision", "--variant", "r3d_18"),
+        ("--from", "none", "--family", "r2plus1d"),
+        ("--from", "camera-motion", "--level", "full"),
+    ],
+    ids=lambda start: start[-1],
+)
+def test_a_model_that_was_killed_twice_in_training_serves(
+    clips: Path, store: Path, tmp_path: Path, start: tuple[str, ...]
+) -> None:
+    out, options = tmp_path / "run", (*start, "--epochs", "3")
+    report(train(clips, "--name", "whole", *options, "--json"))
+    command = [TUBELET, "train", str(clips), "--name", "part", *options, "--out", str(out)]
+    for resume in ((), ("--resume",)):
+        written = (out / "last.pt").stat().st_mtime_ns if resume else None
+        killed = subprocess.Popen([*command, *resume], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while killed.poll() is None and written == _written_ns(out / "last.pt"):
+            time.sleep(0.01)
+        killed.kill()
+        assert killed.wait() == -signal.SIGKILL
+        assert not (store / "part").exists()
+    report(train(clips, "--name", "part", *options, "--out", out, "--resume", "--json"))
+    assert_same_weights(store, "whole", "part")
+    assert (out / "report.html").is_file()
+
+    video = str(clips / "pans" / "0.mp4")
+    answer = CliRunner().invoke(app, ["classify", video, "--model", "part", "--json"])
+    scores = {each["label"]: each["score"] for each in json.loads(answer.stdout)["labels"]}
+    assert scores.keys() == {"pans", "stands"}
+    assert sum(scores.values()) == pytest.approx(1, abs=1e-3)
+    file = tmp_path / "part.onnx"
+    exported = CliRunner().invoke(app, ["models", "export", "part", "--onnx", str(file), "--json"])
+    assert json.loads(exported.stdout)["apart"] <= TOLERANCE, exported.stderr
+
+
+def _written_ns(file: Path) -> int | None:
+    """Return when a file was written; None if it is not there."""
+    return file.stat().st_mtime_ns if file.exists() else None
 
 
 @pytest.mark.parametrize(
