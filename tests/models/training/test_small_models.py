@@ -14,7 +14,8 @@ def test_batch_norms_average_their_first_batches_then_move() -> None:
     first, moving = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
     average_first_statistics_(first)
     for number, batch in enumerate(batches):
-        first(batch), moving(batch)
+        first(batch)
+        moving(batch)
         if number < 10:
             seen = torch.stack([each.mean(dim=0) for each in batches[: number + 1]])
             torch.testing.assert_close(first.running_mean, seen.mean(dim=0))
@@ -33,7 +34,8 @@ def test_a_copy_goes_on_from_its_own_statistics() -> None:
     other = copy.deepcopy(model)
     other.load_state_dict(model.state_dict())
     batch = torch.randn(8, 2)
-    model(batch), other(batch)
+    model(batch)
+    other(batch)
     assert all(torch.equal(one, two) for one, two in zip(model.buffers(), other.buffers(), strict=True))
     other.eval()(batch)
     assert other[0].num_batches_tracked == 2
