@@ -1,23 +1,20 @@
-"""Augmentation of windows in training: mirroring, RandAugment, random erasing, mixup, drop path.
+"""Augmentation of windows in training: mirroring, RandAugment, random erasing, mixup.
 
 RandAugment: Cubuk et al., arXiv 1909.13719. Random erasing: Zhong et al., arXiv 1708.04896. Mixup: Zhang et
-al., arXiv 1710.09412. Drop path: Huang et al., arXiv 1603.09382. B windows, S units, K classes, T frames.
+al., arXiv 1710.09412. B windows, S units, K classes, T frames.
 """
 
 import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torchvision.ops import stochastic_depth
+from torch import Tensor
 
-from tubelet.models.families.layers import Attention, Mlp
 from tubelet.models.training.rand_augment import FILL, Operation, apply, draw_operation
 from tubelet.models.training.samples import Batch
 
@@ -127,23 +124,3 @@ def _mix_bytes_(one: Tensor, two: Tensor, weight: int) -> None:
     change = (two.short() - one.short()).mul_(weight).bitwise_right_shift_(8).to(torch.uint8)
     one += change  # modulo 256, as the change is
     two -= change
-
-
-def set_drop_path_(model: nn.Module, rate: float) -> None:
-    """Let residual branches be left out in training, with rates that grow with depth up to ``rate``.
-
-    Branches are those of tubelet's transformer blocks and timm's; torchvision's models have their own rates.
-    """
-    branches = [
-        module
-        for name, module in model.named_modules()
-        if isinstance(module, Attention | Mlp)
-        or (name.endswith("drop_path") and isinstance(module, nn.Identity))
-    ]
-    for number, module in enumerate(branches):
-        module.register_forward_hook(partial(_drop, rate * (number + 1) / len(branches)))
-
-
-def _drop(rate: float, module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> Tensor:
-    """Replace a branch's output by zero for a share of the rows, and scale up the others."""
-    return stochastic_depth(output, rate, "row", module.training)

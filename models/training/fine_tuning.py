@@ -189,7 +189,7 @@ class FineTuning:
     def _train_step(self, batch: Batch) -> None:
         """Train on one batch, and add its figures to those of the epoch."""
         progress = self.progress
-        torch.manual_seed(self.trainer.step)  # drop path and dropout draw from it
+        torch.manual_seed(self.trainer.step)  # dropout of the families that have it draws from it
         loss, _, right = self.trainer.train_step(batch)
         count = batch.total or len(batch.labels)
         progress.batches += 1

@@ -31,8 +31,8 @@ class Batch:
     content from each frame to the next, see ``camera_path.Path.flow``; None where it is not known.
     ``targets`` (B, K) float32 are the weights of all labels in the loss, where they are mixed or balanced; of
     independent labels those of having each one and of not having it, (B, K, 2). ``total`` is the number of
-    windows of the batch in all processes, None in a single one. Where embeddings are trained on, ``units``
-    are (B, S, D) float32.
+    windows of the batch in all processes, None in a single one; ``places`` are those of these windows among
+    them, None where all are here. Where embeddings are trained on, ``units`` are (B, S, D) float32.
     """
 
     units: Tensor
@@ -40,6 +40,7 @@ class Batch:
     flow: Tensor | None = None
     targets: Tensor | None = None
     total: int | None = None
+    places: tuple[int, ...] | None = None
 
 
 def make_batches(samples: Iterable[Sample], labels: Sequence[str], size: int) -> Iterator[Batch]:

@@ -21,6 +21,7 @@ from tubelet.models.costs import Cost, read_cost
 from tubelet.models.families.channel_stack import ChannelStack
 from tubelet.models.families.factorised import Factorised
 from tubelet.models.families.vit import ViT
+from tubelet.models.training.drop_path import drawn_rows
 from tubelet.models.training.layer_rates import parameter_groups
 from tubelet.models.training.losses import (
     FLOW_WEIGHT,
@@ -127,7 +128,8 @@ class Trainer(Generic[ModelT]):
         figures = torch.zeros(4, dtype=torch.float64)
         loss: Tensor | None = None
         if count:
-            label, flow, accuracy = self._losses(batch)
+            with drawn_rows(self.step, batch):
+                label, flow, accuracy = self._losses(batch)
             loss = (label + FLOW_WEIGHT * flow) * (count / (batch.total or count))
             values = [label.item(), flow.item(), accuracy.item(), 1.0]
             figures = torch.tensor(values, dtype=torch.float64) * count

@@ -19,7 +19,8 @@ from rich.table import Table
 from tests.bench.costs import median_interval
 from tubelet.models.repository.model_folder import Entry
 from tubelet.models.repository.repository import ZOO, ModelStore
-from tubelet.models.training.augmentation import Augmentation, set_drop_path_
+from tubelet.models.training.augmentation import Augmentation
+from tubelet.models.training.drop_path import set_drop_path_
 from tubelet.models.training.probe_fit import ProbeData, choose
 from tubelet.models.training.probe_model import build_probe, probe_dims
 from tubelet.models.training.start import TemporalStage, build_from, full_dims, temporal_dims, trains_in_bf16

@@ -4,14 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.models import build
 from tubelet.models.training.augmentation import (
     Augmentation,
     augment,
     labels_with_direction,
     make_targets,
     mix_,
-    set_drop_path_,
 )
 from tubelet.models.training.samples import Batch
 
@@ -82,15 +80,3 @@ def test_pixels_are_mixed_as_numbers_are() -> None:
         wanted = mix_(Batch(units.float(), labels, targets=targets), seed).units
         assert mixed.dtype == torch.uint8
         assert (mixed.float() - wanted).abs().max() < 2
-
-
-def test_drop_path_leaves_branches_out_in_training_alone() -> None:
-    model = build("vit")
-    units = torch.randint(0, 256, (16, 1, 32, 32, 3), dtype=torch.uint8)
-    with torch.no_grad():
-        before = model.encode(units)
-        set_drop_path_(model, 0.9)
-        assert torch.equal(model.encode(units), before)
-        torch.manual_seed(0)
-        model.train()
-        assert not torch.allclose(model.encode(units), before)

@@ -107,14 +107,16 @@ class FrameFeed:
                     found[numbers[waiting.id]] = augment(units, self.augmentation, seed)
                 waiting = next(samples, None)
             with few_threads(0):
-                batch = self._batch(found, len(whole[step]), seed_of(SEED, epoch, step))
+                batch = self._batch(found, whole[step], seed_of(SEED, epoch, step))
             yield batch
 
-    def _batch(self, found: dict[int, Tensor], total: int, seed: int) -> Batch:
-        """Make a batch of the windows that were found, by the numbers of their clips."""
+    def _batch(self, found: dict[int, Tensor], whole: Sequence[int], seed: int) -> Batch:
+        """Make this process's part of a ``whole`` batch, of the windows that were found by clip."""
         units = torch.stack(list(found.values())) if found else torch.zeros(0)
         labels = self.labels[list(found)]
-        batch = Batch(units, labels, targets=make_targets(labels, self.weights), total=total)
+        places = tuple(whole.index(number) for number in found)
+        targets = make_targets(labels, self.weights)
+        batch = Batch(units, labels, targets=targets, total=len(whole), places=places)
         return mix_(batch, seed) if self.augmentation.mixup else batch
 
 

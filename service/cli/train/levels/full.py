@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from tubelet.models.families.registry import Dims
-from tubelet.models.training.augmentation import Augmentation, set_drop_path_
+from tubelet.models.training.augmentation import Augmentation
+from tubelet.models.training.drop_path import set_drop_path_
 from tubelet.models.training.losses import loss_weights
 from tubelet.models.training.start import full_dims, set_frequencies_, trains_in_bf16
 from tubelet.models.training.trainer import Recipe, Trainer
