@@ -124,6 +124,11 @@ def read_evaluation(path: Path) -> SavedEvaluation:
         raise InvalidComparison(f"{file} does not hold the answers of an evaluation; {_NEEDED}") from None
     if not outcomes:
         raise InvalidComparison(f"{file} has no answers yet; {_NEEDED}")
+    if settings.get("several_labels"):
+        raise InvalidComparison(
+            f"{file} is of clips with several labels: --compare counts which videos are right, which needs "
+            "one label each"
+        )
     return SavedEvaluation(settings, outcomes)
 
 

@@ -60,13 +60,21 @@ def read_labelled(data: Path) -> tuple[LabelledVideo, ...]:
 _Video = TypeVar("_Video", bound=LabelledVideo)
 
 
-def with_model_labels(videos: Sequence[_Video], model: str, labels: tuple[str, ...]) -> tuple[_Video, ...]:
+def with_model_labels(
+    videos: Sequence[_Video], model: str, labels: tuple[str, ...], divider: str | None = None
+) -> tuple[_Video, ...]:
     """Return the videos with labels of the model; if all labels are numbers, they count classes from 0.
+
+    With a ``divider``, a video has any number of labels, with it between them.
 
     Raises:
         InvalidDataset: the model does not have all labels.
     """
-    named = {video.label for video in videos}
+
+    def several(label: str) -> list[str]:
+        return [label] if divider is None else [each for each in label.split(divider) if each]
+
+    named = {label for video in videos for label in several(video.label)}
     unknown = sorted(named - set(labels))
     if unknown and all(label.isascii() and label.isdigit() for label in named):
         highest = max(map(int, named))
@@ -74,7 +82,10 @@ def with_model_labels(videos: Sequence[_Video], model: str, labels: tuple[str, .
             raise InvalidDataset(
                 f"the data has class {highest}, but {model} has the classes 0 to {len(labels) - 1}"
             )
-        return tuple(replace(video, label=labels[int(video.label)]) for video in videos)
+        join = (divider or "").join
+        return tuple(
+            replace(video, label=join(labels[int(each)] for each in several(video.label))) for video in videos
+        )
     if unknown:
         wrong = ", ".join(_describe_unknown(label, labels) for label in unknown)
         shown = ", ".join(labels[:_MAX_LABELS_LISTED])

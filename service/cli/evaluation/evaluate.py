@@ -20,6 +20,7 @@ from tubelet.service.cli.evaluation.evaluation_output import (
     EvaluationOutput,
     print_report,
 )
+from tubelet.service.cli.evaluation.multilabel.label_evaluation import check_multilabel, print_label_report
 from tubelet.service.cli.evaluation.outcomes import TOP_K, Outcome, outcome_line, read_outcome
 from tubelet.service.cli.evaluation.page import by_importance
 from tubelet.service.cli.evaluation.report import make_report
@@ -42,7 +43,7 @@ from tubelet.service.cli.runs.runner import (
     open_classifier,
     run_as_completed,
 )
-from tubelet.service.cli.train.data.clips import Clip, read_any_clips
+from tubelet.service.cli.train.data.clips import DIVIDER, Clip, read_any_clips
 from tubelet.service.config.config import Config
 from tubelet.service.report.text import decodable
 from tubelet.service.types.request import MAX_TOP_K, Options, Views
@@ -127,7 +128,7 @@ async def run_evaluation(
         check_paths([output.html])
     clips = read_any_clips(data)
     model = await find_model(server, config, requested.model, requested.version)
-    if len(model.labels) == 1:
+    if len(model.labels) == 1 and not any(clip.is_multilabel for clip in clips):
         raise InvalidDataset(
             f"{model.name} has only one label, {model.labels[0]!r}, which comes first in every answer: "
             "no answer could be wrong"
@@ -137,7 +138,12 @@ async def run_evaluation(
     if (trained_on := training_clips(server, config, model)) is not None:
         with notes.status("looking for clips that the model was trained on"):
             seen = seen_in_training(clips, trained_on)
-    videos = with_model_labels(select(clips, only, seen), model.name, model.labels)
+    several = any(clip.is_multilabel for clip in clips)
+    if several:
+        independent = model.activation is Activation.SIGMOID
+        check_multilabel(model.name, model.labels, is_independent=independent, most=MAX_TOP_K)
+    chosen = select(clips, only, seen)
+    videos = with_model_labels(chosen, model.name, model.labels, DIVIDER if several else None)
     num_seen = None if seen is None else sum(video.name in seen for video in videos)
     if num_seen:
         notes.print(seen_note(num_seen, len(videos), model.name))
@@ -149,7 +155,7 @@ async def run_evaluation(
         thumbnails=0 if output.html is None else 1,
     )
     out = output.out or Path(f"evaluation-{model.name}-{model.version}")
-    settings = _settings(data, options, only)
+    settings = _settings(data, options, only) | ({"several_labels": True} if several else {})
     # The average precision of a multi-label model's classes needs the scores of all labels.
     is_multi_label = model.activation is Activation.SIGMOID
     index_of = {label: index for index, label in enumerate(model.labels)} if is_multi_label else {}
@@ -169,12 +175,16 @@ async def run_evaluation(
     ]
     if not outcomes:
         raise AllVideosFailed(f"no video could be classified: all {len(videos)} failed")
+    told = {"activation": model.activation.value, "seen_in_training": num_seen}
+    run = settings | told | stats.json()
+    output = replace(output, out=out)
+    if several:
+        print_label_report(outcomes, model.labels, DIVIDER, run, output)
+        return
     report = make_report(outcomes, model.labels)
     if is_multi_label:
         notes.print(multi_label_note(model.name, report))
-    told = {"activation": model.activation.value, "seen_in_training": num_seen}
-    run = settings | told | stats.json()
-    print_report(report, outcomes, run, replace(output, out=out))
+    print_report(report, outcomes, run, output)
 
 
 async def _classify_missing(

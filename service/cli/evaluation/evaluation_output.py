@@ -39,7 +39,7 @@ def print_report(
     if output.as_json:
         print(json.dumps(content, ensure_ascii=False))
     else:
-        print(f"{_first_line(report, run)}\n\n{report_text(report)}\n")
+        print(f"{first_line(report.videos, run)}\n\n{report_text(report)}\n")
         if cost := cost_text(run):
             print(cost)
         print(f"report.json, confusion.png and results.jsonl are in {output.out}")
@@ -49,9 +49,9 @@ def print_report(
             print(f"the page is {output.html}")
 
 
-def _first_line(report: Report, run: dict[str, Any]) -> str:
+def first_line(videos: int, run: dict[str, Any]) -> str:
     """Format the settings of a run, how many videos it classified and skipped, and its speed."""
     rate = "" if run["videos_per_s"] is None else f", {run['videos_per_s']:.2f} videos/s"
     reasons = ", ".join(f"{count} {reason}" for reason, count in run["failures"].items())
     skipped = f"{len(run['skipped'])} skipped" + (f" ({reasons})" if reasons else "")
-    return f"{title(run)}: {report.videos} videos, {skipped}{rate}"
+    return f"{title(run)}: {videos} videos, {skipped}{rate}"

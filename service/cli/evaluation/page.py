@@ -46,7 +46,7 @@ def evaluation_page(report: Report, outcomes: Sequence[Outcome], run: Mapping[st
         cost=cost_text(run),
         run=run,
         notes=list(_notes(report, run)),
-        failures=_by_reason(run["skipped"]),
+        failures=by_reason(run["skipped"]),
         **answers_of(report, outcomes, "video", "results.jsonl"),
     )
 
@@ -204,7 +204,7 @@ def curve_of(found: Calibration) -> list[dict[str, Any]]:
     ]
 
 
-def _by_reason(failures: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def by_reason(failures: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Group failures by their reason, the most frequent reason first."""
     reasons = Counter(each["reason"] or each["code"] for each in failures)
     return [

@@ -21,6 +21,7 @@ Only = Literal["test", "unseen"]
 """``test``: the clips of the split test. ``unseen``: those whose content the model was not trained on."""
 TRAINING_CLIPS = "clips.jsonl"
 """The file of a trained model's folder that has a line for each clip of its training and its test split."""
+_SEEN = ("train", "validation")  # the splits that decided a model
 _OPEN_END_S = 1e9  # an end after that of any video
 
 
@@ -48,7 +49,7 @@ def seen_in_training(clips: Sequence[Clip], trained_on: Path) -> frozenset[str]:
     """
     try:
         lines = [json.loads(line) for line in trained_on.read_text("utf-8").splitlines()]
-        parts = [(each["blake3"], each["range_s"]) for each in lines if each["split"] == "train"]
+        parts = [(each["blake3"], each["range_s"]) for each in lines if each["split"] in _SEEN]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InvalidDataset(f"{trained_on} cannot be read: {error}") from None
     digests: dict[str, str] = {}

@@ -5,17 +5,21 @@ W windows, C clips, K classes.
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TimeElapsedColumn
 
 from tubelet.models.errors import CannotTrain
-from tubelet.models.training.probe_fit import mean_by_clip
+from tubelet.models.training.probe_fit import labels_by_clip, mean_by_clip
 from tubelet.models.training.scratch import SCRATCH_FAMILIES
 from tubelet.service.cli.evaluation.dataset import InvalidDataset
 from tubelet.service.cli.evaluation.page import save_page
@@ -28,11 +32,13 @@ from tubelet.service.cli.train.data.scene_clusters import scene_folds
 from tubelet.service.cli.train.levels.schedule import open_level
 from tubelet.service.cli.train.levels.tuning import TrainingInterrupted
 from tubelet.service.cli.train.made_report import processor_s_per_clip
-from tubelet.service.cli.train.new_model import Answers, Level, Request
+from tubelet.service.cli.train.new_model import Answers, Level, Recipe, Request
 from tubelet.service.cli.train.prepare import Prepared, check_data, choose_base, window_sampling
 from tubelet.service.cli.train.report.compared import (
     COMPARISON,
+    ClassAnswers,
     Compared,
+    LabelAnswers,
     comparison_lines,
     comparison_page,
     comparison_rows,
@@ -40,6 +46,7 @@ from tubelet.service.cli.train.report.compared import (
 from tubelet.service.cli.train.run import train_level
 from tubelet.service.cli.train.vectors.vector_table import has_vectors
 from tubelet.service.config.config import Config
+from tubelet.service.report.text import printable
 from tubelet.service.types.model_ref import ModelRef
 
 _LEVELS: dict[str, Level] = {"probe": "probe", "temporal": "temporal", "full": "full"}
@@ -104,23 +111,21 @@ def compare_trainings(request: Request, ways: Sequence[Way], config: Config, *, 
     if has_vectors(request.data):
         raise CannotTrain(f"{request.data} has embeddings: --compare trains on videos")
     clips = tuple(clip for clip in read_clips(request.data) if not clip.is_test)
-    if any(clip.is_multilabel for clip in clips):
-        raise InvalidDataset(f"{request.data} has several labels of a clip, divided by ';': no --compare")
     requests = [_request_of(way, request) for way in ways]
     bases = [choose_base(own, config) for own in requests]
     checked = check_data(clips, config)
     folds, count = _folds(checked)
     measured = []
     for way, own, base in zip(ways, requests, bases, strict=True):
-        notes.print(f"{way.name}: {count} trainings, each without one part of the scenes")
         sampling = window_sampling(base, checked.survey.lengths_s, own.window_s)
-        measured.append(_measure(own, Prepared(base, checked, sampling), folds, config))
-    common = sorted(set.intersection(*(set(each.is_right) for each in measured)))
+        with _shown(way.name, count) as on_fold:
+            measured.append(_measure(own, Prepared(base, checked, sampling), folds, config, on_fold))
+    common = sorted(set.intersection(*(set(each.answers) for each in measured)))
     rows = comparison_rows(
         [
             Compared(
                 way.name,
-                np.array([each.is_right[number] for number in common]),
+                _gather(each.answers, common),
                 median(each.seconds),
                 each.parameters,
                 each.processor_s,
@@ -149,7 +154,7 @@ def _folds(checked: Checked) -> tuple[NDArray[np.int64], int]:
     Raises:
         InvalidDataset: without one of the parts, no model can be trained.
     """
-    labels = [clip.label for clip in checked.survey.clips]
+    labels = [clip.labels for clip in checked.survey.clips]
     count = min(FOLDS, len(set(checked.scenes.tolist())))
     folds = scene_folds(checked.scenes.tolist(), labels, count)
     for fold in range(count):
@@ -162,17 +167,29 @@ def _folds(checked: Checked) -> tuple[NDArray[np.int64], int]:
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """What the trainings of one way gave: whether each clip is right, by its number, and the costs."""
+    """What the trainings of one way gave: the answer for each clip, by its number, and the costs.
 
-    is_right: dict[int, bool]
+    An answer is whether the clip is right, (1,), or has its scores and which labels it has, (2, K).
+    """
+
+    answers: dict[int, NDArray[np.float64]]
     seconds: tuple[float, ...]
     parameters: int
     processor_s: float  # of a clip
 
 
-def _measure(request: Request, prepared: Prepared, folds: NDArray[np.int64], config: Config) -> _Measured:
-    """Train without each part of the scenes, and answer for the clips of that part."""
-    is_right: dict[int, bool] = {}
+def _measure(
+    request: Request,
+    prepared: Prepared,
+    folds: NDArray[np.int64],
+    config: Config,
+    on_fold: Callable[[str], None],
+) -> _Measured:
+    """Train without each part of the scenes, and answer for the clips of that part.
+
+    ``on_fold`` gets a line on each training.
+    """
+    answers: dict[int, NDArray[np.float64]] = {}
     seconds, parameters, processor_s = [], 0, 0.0
     for fold in range(int(folds.max()) + 1):
         started = time.monotonic()
@@ -186,10 +203,12 @@ def _measure(request: Request, prepared: Prepared, folds: NDArray[np.int64], con
                 raise CannotTrain("interrupted: a comparison stores nothing, and starts anew") from None
         seconds.append(time.monotonic() - started)
         assert trained.test is not None
-        is_right |= _right(trained.test)
+        own_answers = _answers(trained.test)
+        answers |= own_answers
+        on_fold(_fold_line(fold, own_answers, trained.recipe, seconds[-1]))
         parameters = sum(each.numel() for each in trained.model.parameters())
         processor_s = processor_s_per_clip(trained.model, prepared.sampling, trained.test)
-    return _Measured(is_right, tuple(seconds), parameters, processor_s)
+    return _Measured(answers, tuple(seconds), parameters, processor_s)
 
 
 def _with_test(checked: Checked, is_test: NDArray[np.bool_]) -> Checked:
@@ -199,9 +218,48 @@ def _with_test(checked: Checked, is_test: NDArray[np.bool_]) -> Checked:
     return replace(checked, survey=replace(checked.survey, clips=marked))
 
 
-def _right(answers: Answers) -> dict[int, bool]:
-    """Return whether the mean of each clip's windows is right, by the number of the clip."""
+def _answers(answers: Answers) -> dict[int, NDArray[np.float64]]:
+    """Return the answer for each clip, the mean of its windows, by the number of the clip."""
     means, numbers = mean_by_clip(answers.calibrated, answers.clips)
-    truth = dict(zip(answers.clips.tolist(), answers.labels.tolist(), strict=True))
-    found = means.argmax(dim=1).tolist()
-    return {number: truth[number] == label for number, label in zip(numbers.tolist(), found, strict=True)}
+    truth = labels_by_clip(answers.labels, answers.clips)
+    if truth.ndim == 2:
+        found = torch.stack((means.double().sigmoid(), truth.double()), dim=1)
+    else:
+        found = (means.argmax(dim=1) == truth)[:, None].double()
+    return dict(zip(numbers.tolist(), found.numpy(), strict=True))
+
+
+def _gather(answers: dict[int, NDArray[np.float64]], clips: Sequence[int]) -> ClassAnswers | LabelAnswers:
+    """Return the answers for the clips with these numbers."""
+    found = np.stack([answers[number] for number in clips])
+    return ClassAnswers(found[:, 0] > 0) if found.ndim == 2 else LabelAnswers(found[:, 0], found[:, 1] > 0)
+
+
+def _fold_line(fold: int, answers: dict[int, NDArray[np.float64]], recipe: Recipe, seconds: float) -> str:
+    """Format what a training without one part of the scenes gave."""
+    found = _gather(answers, sorted(answers))
+    epochs = recipe.details.get("epochs")
+    after = "" if epochs is None else f", epochs {epochs}"
+    return f"part {fold + 1}: {found.measure} {found.value:.3f} of {len(found)} clips{after}, {seconds:.1f} s"
+
+
+@contextmanager
+def _shown(name: str, count: int) -> Iterator[Callable[[str], None]]:
+    """Show a bar of the ``count`` trainings of a way; what is yielded prints the line of one.
+
+    What a training says itself is not shown.
+    """
+    console, before = Console(stderr=True, highlight=False, markup=False, soft_wrap=True), notes.quiet
+    columns = (SpinnerColumn(), "{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    notes.quiet = True
+    try:
+        with Progress(*columns, console=console, transient=True) as bar:
+            task = bar.add_task(f"training {name}, each time without one part of the scenes", total=count)
+
+            def on_fold(line: str) -> None:
+                console.print(printable(f"{name}, {line}"))
+                bar.advance(task)
+
+            yield on_fold
+    finally:
+        notes.quiet = before

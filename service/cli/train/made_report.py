@@ -25,11 +25,10 @@ def make_report(
     """
     base, checked = prepared.base, prepared.checked
     figures, clips = figures_of(trained.held_out, trained.labels), checked.survey.clips
-    has_page = checked.background is not None and isinstance(figures, Figures)
     return Report(
         spec=_spec(request, prepared, trained, figures),
         folder=str(request.folder(config)),
-        page=str((request.out or request.folder(config)) / PAGE) if has_page else "",
+        page=str((request.out or request.folder(config)) / PAGE) if checked.background else "",
         base=base_text(base),
         labels=count_labels([label for number in trained.used for label in clips[number].labels]),
         left_out=checked.survey.left_out,

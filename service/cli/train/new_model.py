@@ -95,7 +95,8 @@ class Recipe:
 class Trained:
     """What a level hands over: the model, its sizes and labels, and its answers for unknown scenes.
 
-    The temperature is in the model's head already. ``used`` has the numbers of the clips that were read.
+    The temperature is in the model's head already. ``used`` has the numbers of the clips that were read,
+    ``validation`` of those that chose the epoch and the temperature.
     """
 
     model: VideoModel = field(repr=False)
@@ -106,6 +107,7 @@ class Trained:
     recipe: Recipe
     held_out: Answers
     test: Answers | None  # of the test split, if the data has one
+    validation: tuple[int, ...] = field(default=(), repr=False)
 
 
 def new_spec(

@@ -78,27 +78,25 @@ def prepare(request: Request, config: Config, costs: PhaseCosts) -> Prepared:
         if request.level != "probe":
             check_folder(request.out)
     clips = read_clips(request.data)
-    check_curve(request, clips)
+    check_curve(request)
     base = choose_base(request, config)
     check_name(request, base, clips, request.folder(config))
     checked = check_data(clips, config)
-    if request.out is not None and not clips[0].is_multilabel:
+    if request.out is not None:
         save_page(request.out / PAGE, checks_page(f"{request.name} {request.version}", request.data, checked))
     usable_labels(checked.survey.clips, checked.scenes)
     sampling = window_sampling(base, checked.survey.lengths_s, request.window_s)
     return Prepared(base, checked, sampling, request.curve, costs)
 
 
-def check_curve(request: Request, clips: Sequence[Clip]) -> None:
-    """Refuse ``--curve`` where it cannot be measured.
+def check_curve(request: Request) -> None:
+    """Refuse ``--curve`` where no probe is trained.
 
     Raises:
-        CannotTrain: the level is no probe, or clips have several labels.
+        CannotTrain: it is so.
     """
     if request.curve and request.level != "probe":
         raise CannotTrain(f"--curve trains a probe several times; found the level {request.level}")
-    if request.curve and clips[0].is_multilabel:
-        raise CannotTrain("--curve measures the accuracy of clips with one label each; these have several")
 
 
 def choose_base(request: Request, config: Config) -> Base:

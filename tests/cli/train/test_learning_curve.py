@@ -28,9 +28,9 @@ def test_the_last_point_is_the_accuracy_of_all_clips() -> None:
     assert [point.share for point in curve] == list(SHARES)
     assert [point.clips for point in curve] == [16, 32, 48, 64]  # of 80, of which a fifth is left out
     means, numbers = mean_by_clip(estimate(given)[0], given.clips)
-    assert curve[-1].accuracy == (means.argmax(dim=1) == numbers % 2).float().mean().item()
-    assert curve[-1].accuracy > 0.7
-    assert all(point.interval[0] < point.accuracy < point.interval[1] for point in curve)
+    assert curve[-1].value == (means.argmax(dim=1) == numbers % 2).float().mean().item()
+    assert curve[-1].value > 0.7
+    assert all(point.interval[0] < point.value < point.interval[1] for point in curve)
     chart = share_chart(curve)
     assert chart is not None
     assert [round(dot["x"]) for dot in chart["dots"]] == [75, 150, 225, 300]

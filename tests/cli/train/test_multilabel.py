@@ -131,11 +131,23 @@ def test_a_model_of_independent_labels_is_served(clips: Path, store: Path, tmp_p
     done = CliRunner().invoke(app, [*arguments, "--precision", "0.9", "--json"])
     assert done.exit_code == 0, done.stderr
     said = json.loads(done.stdout)
-    assert (said["clips"], said["labels"], said["page"]) == (10, {"moves": 5, "pans": 5}, "")
+    assert (said["clips"], said["labels"]) == (10, {"moves": 5, "pans": 5})
+    assert "mAP on unknown scenes" in Path(said["page"]).read_text()
     assert said["figures"]["mean_average_precision"] > 0.9
     assert said["thresholds"]["pans"]["precision"] >= 0.9
     spec = ModelStore(store).find("several").spec
     assert (spec.activation, spec.labels, spec.accuracy) == ("sigmoid", ("moves", "pans"), ())
+    page = tmp_path / "page.html"
+    evaluate = ["evaluate", str(listed), "--model", "several", "--out", str(tmp_path / "out"), "--json"]
+    measured = CliRunner().invoke(app, [*evaluate, "--html", str(page)])
+    assert measured.exit_code == 0, measured.stderr
+    found = json.loads(measured.stdout)
+    assert (found["videos"], found["seen_in_training"]) == (10, 10)
+    assert found["mean_average_precision"] > 0.9
+    assert [(each["label"], each["videos"]) for each in found["classes"]] == [("moves", 5), ("pans", 5)]
+    assert "mean over the labels" in page.read_text()
+    refused = CliRunner().invoke(app, ["evaluate", str(listed), "--model", "camera-motion"])
+    assert (refused.exit_code, "gives each clip one" in refused.stderr) == (2, True)
     for name, low, high in (("pans", 0.5, 1.0), ("stands", 0.0, 0.5)):
         answer = CliRunner().invoke(
             app, ["classify", f"{clips}/{name}/0.mp4", "--model", "several", "--json"]

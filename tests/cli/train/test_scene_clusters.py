@@ -66,13 +66,21 @@ def test_a_background_that_tells_labels_is_seen(rooms_tell_labels: bool, wanted:
     alike = [ROOMS[0], 0.9 * ROOMS[0], ROOMS[2], 0.9 * ROOMS[2]]
     pictures = np.stack([(alike[room] + copy).astype(np.float32) for room in range(4) for copy in range(2)])
     scenes = [room for room in range(4) for _ in range(2)]
-    labels = ["abab"[room] if rooms_tell_labels else "aabb"[room] for room in scenes]
+    labels = [("abab"[room] if rooms_tell_labels else "aabb"[room],) for room in scenes]
     found = (background_accuracy(pictures, labels, scenes), background_accuracy(pictures, labels, None))
     assert found == wanted
 
 
 def test_without_another_scene_nothing_is_right() -> None:
-    assert background_accuracy(np.stack([filmed(0), filmed(0)]), ["a", "a"], [0, 0]) == 0
+    assert background_accuracy(np.stack([filmed(0), filmed(0)]), [("a",), ("a",)], [0, 0]) == 0
+
+
+def test_the_background_of_clips_with_several_labels_counts_by_overlap() -> None:
+    pictures = np.stack([filmed(0), filmed(0)])
+    assert background_accuracy(pictures, [("a", "b"), ("b", "c")], None) == pytest.approx(1 / 3)
+    assert background_accuracy(pictures, [("a", "b"), ("b", "a")], None) == 1
+    assert background_accuracy(pictures, [(), ()], None) == 1
+    assert background_accuracy(pictures, [(), ("a",)], None) == 0
 
 
 def test_clips_with_several_labels_and_with_none_are_spread_over_folds() -> None:

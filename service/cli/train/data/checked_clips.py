@@ -57,7 +57,7 @@ def check_clips(clips: Sequence[Clip], config: DecodeConfig) -> Checked:
         raise InvalidDataset(f"none of the {len(clips)} clips can be decoded; {printable(name)}: {reason}")
     pictures = median_pictures(survey.thumbnails)
     scenes = find_scenes(pictures, [clip.group for clip in survey.clips])
-    labels = [clip.label for clip in survey.clips]
+    labels = [clip.labels for clip in survey.clips]
     findings = (
         *check_labels(survey.clips, scenes.tolist()),
         *check_test_split(survey.clips, scenes.tolist()),

@@ -80,7 +80,11 @@ def find_duplicates(
             twin = clips[int(other)]
             is_equal = digests[clip.video] == digests[twin.video] and clip.range_s == twin.range_s
             how = "the same content" if is_equal else "nearly the same pictures"
-            labels = "" if clip.label == twin.label else f", but the labels {clip.label!r} and {twin.label!r}"
+            labels = (
+                ""
+                if set(clip.labels) == set(twin.labels)
+                else f", but the labels {clip.label!r} and {twin.label!r}"
+            )
             findings.append(
                 Finding(f"{clip.name} and {twin.name} have {how}{labels}", (clip.name, twin.name))
             )

@@ -77,23 +77,30 @@ def scene_folds(
 
 
 def background_accuracy(
-    pictures: NDArray[np.float32], labels: Sequence[str], apart: Sequence[int] | None
+    pictures: NDArray[np.float32], labels: Sequence[tuple[str, ...]], apart: Sequence[int] | None
 ) -> float:
     """Return the share of clips whose nearest other picture has their label; 0 if there is no other.
 
+    Where clips have any number of labels, it is the mean overlap: labels of both clips, of those of either.
     With ``apart``, the scene of each clip, only pictures of other scenes count. Where the accuracy is much
     higher without, a split by clip would measure how well a model recognises scenes.
     """
     flat = pictures.reshape(len(pictures), -1)
     squares = (flat**2).sum(axis=1)
     numbers = np.arange(len(flat)) if apart is None else np.asarray(apart)
-    right = 0
+    right = 0.0
     for clip in range(len(flat)):
         distances = squares - 2 * flat @ flat[clip]
         distances[numbers == numbers[clip]] = np.inf
         nearest = int(distances.argmin())
-        right += bool(np.isfinite(distances[nearest])) and labels[nearest] == labels[clip]
+        if np.isfinite(distances[nearest]):
+            right += _overlap(set(labels[nearest]), set(labels[clip]))
     return right / len(flat)
+
+
+def _overlap(one: set[str], other: set[str]) -> float:
+    """Return how many labels two clips share, of those that either has; 1 if none has any."""
+    return len(one & other) / len(one | other) if one | other else 1.0
 
 
 def _normalised(pictures: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -46,7 +46,7 @@ class Tuned:
 
     temperature: float
     measured: Answers
-    has_test: bool
+    division: Division
     recipe: Recipe
 
 
@@ -123,7 +123,7 @@ def tune(run: Run, material: Material, trainer: Trainer[Any], head: str) -> Tune
     warnings = (*_warnings(progress, material), *warnings)
     recipe = _recipe(run, material, trainer.recipe, progress, head)
     answers = Answers(fitted / temperature, fitted, labels, clips)
-    return Tuned(temperature, answers, division.has_test, replace(recipe, warnings=warnings))
+    return Tuned(temperature, answers, division, replace(recipe, warnings=warnings))
 
 
 def complete(
@@ -146,7 +146,8 @@ def complete(
         temperature=temperature,
         recipe=tuned.recipe,
         held_out=measured,
-        test=measured if tuned.has_test else None,
+        test=measured if tuned.division.has_test else None,
+        validation=tuned.division.validation,
     )
 
 

@@ -40,17 +40,19 @@ def clip_lines(checked: Checked, trained: Trained) -> str:
     """Return the text of ``clips.jsonl``: each clip's content hash, label, scene and split, and its answer.
 
     The answers are those for unknown scenes, by models trained without the clip's part of the scenes; those
-    of the test split are the stored model's. The split is train, test, or held_out from training all along.
+    of the test split are the stored model's. The split is train, validation (which chose the epoch and the
+    temperature), test, or held_out from training all along.
     """
     answers = [each for each in (trained.held_out, trained.test) if each is not None]
     predicted = {outcome.video: outcome for each in answers for outcome in _outcomes(each, checked, trained)}
     # A probe is trained again on all clips, after parts of them were left out in turn.
-    held_out = set() if trained.recipe.level == "probe" else set(trained.held_out.clips.tolist())
+    held_out = [] if trained.recipe.level == "probe" else trained.held_out.clips.tolist()
+    split_of = dict.fromkeys(held_out, "held_out") | dict.fromkeys(trained.validation, "validation")
     lines = []
     for number in trained.used:
         clip = checked.survey.clips[number]
         line = _clip_line(clip, checked.survey.digests[clip.video], int(checked.scenes[number]))
-        line["split"] = "test" if clip.is_test else "held_out" if number in held_out else "train"
+        line["split"] = "test" if clip.is_test else split_of.get(number, "train")
         if (outcome := predicted.get(clip.name)) is not None:
             line["labels"] = [{"label": each.name, "score": each.score} for each in outcome.predicted]
         lines.append(json.dumps(line, ensure_ascii=False))

@@ -49,22 +49,26 @@ def epoch_charts(details: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def share_chart(curve: Sequence[CurvePoint]) -> dict[str, Any] | None:
-    """Return the chart of the accuracy by the number of clips; None without points."""
+    """Return the chart of the accuracy (or mean average precision) by the number of clips.
+
+    None without points.
+    """
     if not curve:
         return None
     most = max(point.clips for point in curve)
     dots = [
         {
             "x": _SIDE * point.clips / most,
-            "y": _SIDE * (1 - point.accuracy),
+            "y": _SIDE * (1 - point.value),
             "low": _SIDE * (1 - point.interval[0]),
             "high": _SIDE * (1 - point.interval[1]),
-            "title": f"{point.clips} clips: {point.accuracy:.3f}",
+            "title": f"{point.clips} clips: {point.value:.3f}",
         }
         for point in curve
     ]
     return {
         "x_title": "clips trained on",
+        "y_title": curve[0].measure,
         "x_ticks": [
             {"at": dot["x"], "text": str(point.clips)} for dot, point in zip(dots, curve, strict=True)
         ],
@@ -73,7 +77,9 @@ def share_chart(curve: Sequence[CurvePoint]) -> dict[str, Any] | None:
             for tick in range(_TICKS)
         ],
         "mark": None,
-        "lines": [{"name": "accuracy", "points": " ".join(f"{dot['x']:.1f},{dot['y']:.1f}" for dot in dots)}],
+        "lines": [
+            {"name": curve[0].measure, "points": " ".join(f"{dot['x']:.1f},{dot['y']:.1f}" for dot in dots)}
+        ],
         "dots": dots,
     }
 

@@ -23,23 +23,26 @@ MAX_FINDINGS, MAX_LEFT_OUT, MAX_TILES = 60, 200, 72
 _PICTURES = 4  # of a finding
 _LEAK = 0.1  # of accuracy by clip above that with scenes kept apart, from which it is called a leak
 _JPEG_QUALITY = 80
+_NO_LABEL = "(none)"
 
 
 def data_of(checked: Checked) -> dict[str, Any]:
     """Return the values that the template shows of the data."""
     survey, scenes = checked.survey, checked.scenes.tolist()
-    counts = Counter(clip.label for clip in survey.clips)
+    counts = Counter(label for clip in survey.clips for label in clip.labels)
     assert checked.background is not None, "data without pictures has no page"
     total, (apart, together) = len(survey.clips), checked.background
+    several = survey.clips[0].is_multilabel
     tiles = _tiles(survey, scenes)
     return {
         "clips": total,
+        "is_multilabel": several,
         "scenes": len(set(scenes)),
         "test_clips": sum(clip.is_test for clip in survey.clips),
         "labels": _label_rows(survey, scenes),
-        "apart": _share(apart, total),
-        "together": _share(together, total),
-        "most_frequent": _share(max(counts.values()) / total, total),
+        "apart": _share(apart, total, is_overlap=several),
+        "together": _share(together, total, is_overlap=several),
+        "most_frequent": _share(max(counts.values(), default=0) / total, total),
         "has_leak": together - apart > _LEAK,
         "findings": [_finding(each, survey) for each in checked.findings[:MAX_FINDINGS]],
         "more_findings": max(0, len(checked.findings) - MAX_FINDINGS),
@@ -52,19 +55,21 @@ def data_of(checked: Checked) -> dict[str, Any]:
     }
 
 
-def _share(value: float, total: int) -> dict[str, Any]:
-    """Return a share of ``total`` clips with its interval."""
-    return {"value": value, "interval": wilson_interval(round(value * total), total)}
+def _share(value: float, total: int, *, is_overlap: bool = False) -> dict[str, Any]:
+    """Return a share of ``total`` clips with its interval; a mean overlap of labels has none."""
+    interval = None if is_overlap else wilson_interval(round(value * total), total)
+    return {"value": value, "interval": interval}
 
 
 def _label_rows(survey: Survey, scenes: Sequence[int]) -> list[dict[str, Any]]:
     """Return the clips, test clips, scenes and seconds of each label, those with most clips first."""
     of_label: defaultdict[str, list[int]] = defaultdict(list)
     for number, clip in enumerate(survey.clips):
-        of_label[clip.label].append(number)
+        for label in clip.labels or ("",):
+            of_label[label].append(number)
     rows = [
         {
-            "label": shorten(label),
+            "label": shorten(label) or _NO_LABEL,
             "clips": len(numbers),
             "test_clips": sum(survey.clips[each].is_test for each in numbers),
             "scenes": len({scenes[each] for each in numbers}),
@@ -96,7 +101,7 @@ def _tiles(survey: Survey, scenes: Sequence[int]) -> list[dict[str, Any]]:
     return [
         {
             "scene": scene + 1,
-            "label": shorten(label),
+            "label": shorten(label) or _NO_LABEL,
             "clips": len(numbers),
             "picture": _median_jpeg(survey.thumbnails[numbers]) if place < MAX_TILES else "",
         }

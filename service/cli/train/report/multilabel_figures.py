@@ -10,19 +10,13 @@ import numpy as np
 from torch import Tensor
 
 from tubelet.models.training.probe_fit import labels_by_clip, mean_by_clip
-from tubelet.service.cli.evaluation.measures import (
-    LEVEL,
-    RESAMPLES,
-    Interval,
-    average_precision,
-)
+from tubelet.service.cli.evaluation.measures import Interval
+from tubelet.service.cli.evaluation.multilabel.label_report import make_label_report
 from tubelet.service.cli.train.report.calibration_errors import (
     CalibrationErrors,
     error_lines,
     measure_errors,
 )
-
-_HALF = 0.5  # from this score on, a clip is said to have a label
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +41,7 @@ def measure_labels(
     """Compute the figures of logits, (W, K), with and without temperature; labels (W, K), clips (W,)."""
     scores, truth = clip_scores(calibrated, labels, clips)
     before, _ = clip_scores(fitted, labels, clips)
-    told = _told(truth)
-    precisions = {
-        name: average_precision(scores[:, number], truth[:, number]) if told[number] else None
-        for number, name in enumerate(names)
-    }
-    f1s = {
-        name: _f1(scores[:, number], truth[:, number]) if told[number] else None
-        for number, name in enumerate(names)
-    }
-    known = [each for each in precisions.values() if each is not None]
+    report = make_label_report(scores, truth, names)
     windows = labels.numpy().astype(bool).ravel()
     errors = measure_errors(
         (before.ravel(), truth.ravel()),
@@ -66,12 +51,12 @@ def measure_labels(
         clips.numpy().repeat(labels.shape[1]),
     )
     return MultilabelFigures(
-        clips=len(truth),
-        mean_average_precision=float(np.mean(known)) if known else 0.0,
-        interval=_mean_ap_interval(scores, truth),
-        average_precisions=precisions,
-        f1=_f1(scores.ravel(), truth.ravel()),
-        f1s=f1s,
+        clips=report.clips,
+        mean_average_precision=report.mean_average_precision,
+        interval=report.interval,
+        average_precisions={each.label: each.average_precision for each in report.labels},
+        f1=report.f1,
+        f1s={each.label: each.f1 for each in report.labels},
         **asdict(errors),
     )
 
@@ -104,30 +89,3 @@ def _pair(precision: float | None, f1: float | None) -> str:
 def _sigmoid(logits: Tensor) -> np.ndarray:
     """Return the scores of logits."""
     return logits.double().sigmoid().numpy()
-
-
-def _told(truth: np.ndarray) -> np.ndarray:
-    """Return whether some clips have each label and others do not: (C, K) -> (K,) bool."""
-    return np.asarray(truth.any(axis=0) & ~truth.all(axis=0))
-
-
-def _f1(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Return the harmonic mean of precision and recall at a score of 0.5; 0 where nothing is found."""
-    said = scores >= _HALF
-    total = said.sum() + truth.sum()
-    return float(2 * (said & truth).sum() / total) if total else 0.0
-
-
-def _mean_ap_interval(scores: np.ndarray, truth: np.ndarray) -> Interval:
-    """Return the percentile bootstrap interval of the mean average precision, over clips."""
-    random, found = np.random.default_rng(0), []
-    for _ in range(RESAMPLES):
-        chosen = random.integers(0, len(truth), len(truth))
-        part, has = scores[chosen], truth[chosen]
-        told = np.flatnonzero(_told(has))
-        if len(told):
-            found.append(np.mean([average_precision(part[:, each], has[:, each]) for each in told]))
-    if not found:
-        return 0.0, 1.0
-    low, high = np.quantile(found, (0.5 - LEVEL / 2, 0.5 + LEVEL / 2))
-    return float(low), float(high)

@@ -126,7 +126,8 @@ def report_json(report: Report) -> dict[str, Any]:
         "version": report.spec.version,
         "window_s": report.spec.sampling.window_s,
     }
-    return model | recipe.pop("details") | recipe | content
+    curve = [point.json() for point in report.recipe.curve]
+    return model | recipe.pop("details") | recipe | {"curve": curve} | content
 
 
 def report_lines(report: Report) -> list[str]:
@@ -158,7 +159,7 @@ def figure_lines(
         *_measured_lines(figures, recipe.measured_on),
         *([] if test is None else _measured_lines(test, "the test split")),
         *(
-            f"trained on {point.share:.0%} of the clips, {point.clips}: {point.accuracy:.3f} "
+            f"trained on {point.share:.0%} of the clips, {point.clips}: {point.measure} {point.value:.3f} "
             f"({span(point.interval)})"
             for point in recipe.curve
         ),
@@ -192,10 +193,11 @@ def _count_lines(report: Report) -> list[str]:
     frequent = f"the most frequent label {max(report.labels.values()) / total:.2f}"
     if report.background_apart is None:
         return [f"{total} clips: {counts}", f"{report.scenes} scenes; {frequent}"]
+    right = "right" if isinstance(report.figures, Figures) else "of labels in common"
     return [
         f"{total} clips: {counts}",
         f"{report.scenes} scenes; the background alone (the nearest median picture) has "
-        f"{report.background_apart:.2f} right with scenes kept apart, {report.background_together:.2f} by "
+        f"{report.background_apart:.2f} {right} with scenes kept apart, {report.background_together:.2f} by "
         f"clip; {frequent}",
     ]
 

@@ -64,6 +64,7 @@ def head_json(made: HeadAlone, report: HeadReport, folder: Path) -> dict[str, An
         | recipe.pop("details")
         | recipe
         | {
+            "curve": [point.json() for point in made.probe.recipe.curve],
             "labels": _counts(made),
             "clips": len(made.checked.survey.clips),
             "scenes": len(set(made.checked.scenes.tolist())),

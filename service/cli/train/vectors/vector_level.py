@@ -68,7 +68,7 @@ def train_on_vectors(
             "leave out --from, --window and --level"
         )
     table = read_vectors(request.data)
-    check_curve(request, table.clips)
+    check_curve(request)
     checked = _checked(table)
     for line in check_lines({}, checked.findings):
         notes.print(printable(line))
