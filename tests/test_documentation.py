@@ -56,6 +56,10 @@ RUN_ELSEWHERE = {
     "test_a_trained_model_classifies_clips",
     "tubelet batch videos --out rows": "tests/cli/batch/test_batch.py::test_rows_are_what_classify_answers",
     "tubelet batch --list rows": "tests/cli/batch/test_batch.py::test_the_list_names_what_is_committed",
+    "tubelet batch s3://corpus/videos --out s3://corpus/rows --resume --ray 10.1.0.7:6379": (
+        "tests/cli/batch/test_batch_on_ray.py::"
+        "test_whatever_is_killed_every_video_has_one_row_as_in_one_process"
+    ),
     "tubelet serve": "tests/cli/test_serve.py::test_serve_answers_and_drains_on_sigterm",
     "tubelet classify -r videos --embeddings all.parquet --embedding-level unit --only-embeddings": (
         "tests/cli/classify/test_embeddings_file.py::test_only_vectors_print_no_labels"

@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tubelet.service.batch.ray.dataset import classify_dataset
     from tubelet.service.client import AsyncClient, Client, ServerError
     from tubelet.service.in_process import classify, explain
     from tubelet.service.types.embeddings import EmbeddingLevel, Embeddings
@@ -19,6 +20,7 @@ _HOMES = {
     "Client": "tubelet.service.client",
     "ServerError": "tubelet.service.client",
     "classify": "tubelet.service.in_process",
+    "classify_dataset": "tubelet.service.batch.ray.dataset",
     "explain": "tubelet.service.in_process",
     "EmbeddingLevel": "tubelet.service.types.embeddings",
     "Embeddings": "tubelet.service.types.embeddings",
@@ -60,6 +62,7 @@ __all__ = [
     "Views",
     "WholeVideo",
     "classify",
+    "classify_dataset",
     "explain",
     "ranges_of_seconds",
 ]
@@ -72,7 +75,8 @@ def __getattr__(name: str) -> Any:
     try:
         value = getattr(importlib.import_module(_HOMES[name]), name)
     except ModuleNotFoundError as error:
-        needs = f"tubelet.{name} needs {error.name}, which is not installed: pip install 'tubelet[serve]'"
+        extra = "ray" if str(error.name).partition(".")[0] in ("ray", "pyarrow") else "serve"
+        needs = f"tubelet.{name} needs {error.name}, which is not installed: pip install 'tubelet[{extra}]'"
         raise ModuleNotFoundError(needs, name=error.name) from error
     globals()[name] = value
     return value

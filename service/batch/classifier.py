@@ -19,7 +19,7 @@ from tubelet.service.pipeline.request import Request
 from tubelet.service.server.local import LocalPipeline, parse_uri_option
 from tubelet.service.types.embeddings import Embeddings, join
 from tubelet.service.types.meter import Meter
-from tubelet.service.types.result import Event
+from tubelet.service.types.result import Classification, Event
 from tubelet.service.types.uri import Uri
 
 _METHOD = "batch"  # in metrics, where a server has the RPC
@@ -55,24 +55,23 @@ class BatchClassifier:
         self._plan = plan
         self._metrics = metrics
 
-    async def classify(self, item: Item) -> VideoRows:
+    async def classify(self, item: Item, content: bytes | None = None) -> VideoRows:
         """Return the rows of a video, and count it; what goes wrong with it is in its row.
+
+        ``content`` are the bytes of its file, if they are here already.
 
         Raises:
             NoDevice: no device is left, so that all videos would fail.
         """
         self._metrics.videos_in_flight.inc()
         try:
-            rows = await self._rows(item)
+            rows = await self._rows(item, content)
         finally:
             self._metrics.videos_in_flight.dec()
-        model = self._plan.options.model
-        self._metrics.requests.labels(_METHOD, model, rows.video["code"]).inc()
-        if rows.failure is not None:
-            self._metrics.failed.labels(rows.failure.reason, model).inc()
+        count_video(self._metrics, rows)
         return rows
 
-    async def _rows(self, item: Item) -> VideoRows:
+    async def _rows(self, item: Item, content: bytes | None) -> VideoRows:
         """Return the rows of a video, of several attempts if they may help."""
         started, devices = monotonic(), list[float]()
         read_bytes, failure = 0, BatchFailure("INVALID_ARGUMENT", item.reason, item.problem or "")
@@ -83,7 +82,14 @@ class BatchClassifier:
                 replace(self._plan.options, ranges_ns=item.ranges_ns), Meter(count_device_s=devices.append)
             )
             try:
-                return await self._answer(item, request, started, attempt, devices)
+                if content is None:
+                    answer, etag = await self._answer_uri(item, request)
+                else:
+                    answer, etag = await self._answer(_chunks(content), request), ""
+                cost = Cost(
+                    request.timings.arrived.bytes, sum(devices), monotonic() - started, max(attempt, 1)
+                )
+                return answer_rows(item, self._plan, answer, etag, cost)
             except NoDevice:
                 raise
             except TubeletError as error:
@@ -102,12 +108,21 @@ class BatchClassifier:
         cost = Cost(read_bytes, sum(devices), monotonic() - started, max(attempt, 1))
         return failure_rows(item, self._plan, failure, cost)
 
-    async def _answer(
-        self, item: Item, request: Request, started: float, attempt: int, devices: list[float]
-    ) -> VideoRows:
-        """Classify a video once."""
+    async def _answer_uri(self, item: Item, request: Request) -> tuple[Classification, str]:
+        """Classify the video at a URI once, and return its version, too.
+
+        Raises:
+            UriChanged: it is not the version that was found.
+        """
         uri = parse_uri_option(item.uri)
         _check_version(item, uri, _etag(uri) or item.etag)
+        answer = await self._answer(uri, request)
+        etag = _etag(uri) or request.timings.arrived.etag or item.etag
+        _check_version(item, uri, etag)
+        return answer, etag
+
+    async def _answer(self, video: AsyncIterator[bytes] | Uri, request: Request) -> Classification:
+        """Classify a video once."""
         parts: list[Embeddings] = []
 
         async def keep(event: Event) -> None:
@@ -115,12 +130,20 @@ class BatchClassifier:
             if isinstance(event, Embeddings):
                 parts.append(event)
 
-        answer = replace(await self._pipeline.answer(uri, request, keep), embeddings=join(parts))
-        arrived = request.timings.arrived
-        etag = _etag(uri) or arrived.etag or item.etag
-        _check_version(item, uri, etag)
-        cost = Cost(arrived.bytes, sum(devices), monotonic() - started, attempt)
-        return answer_rows(item, self._plan, answer, etag, cost)
+        return replace(await self._pipeline.answer(video, request, keep), embeddings=join(parts))
+
+
+async def _chunks(content: bytes) -> AsyncIterator[bytes]:
+    """Yield the bytes of a file."""
+    yield content
+
+
+def count_video(metrics: Metrics, rows: VideoRows) -> None:
+    """Count a video that has ended, as a server counts a call."""
+    model = rows.video["model"]
+    metrics.requests.labels(_METHOD, model, rows.video["code"]).inc()
+    if rows.failure is not None:
+        metrics.failed.labels(rows.failure.reason, model).inc()
 
 
 def _etag(uri: Uri) -> str:

@@ -17,6 +17,8 @@ class BatchProgress:
         self.failures: Counter[str] = Counter()
         self.committed = 0
         self.in_progress = 0
+        self.redone = 0  # videos of processes that died, which others began again
+        self.lost_actors = 0
         self.read_bytes = 0
         self.device_s = 0.0
         self.video_s = 0.0
@@ -63,6 +65,23 @@ class BatchProgress:
         self.device_s += rows.video["device_s"]
         self.video_s += rows.video.get("duration_s", 0.0)
 
+    def end_unheard(self, reason: str | None) -> None:
+        """Count a video of another process, of which no more is known than why it failed, if it did."""
+        if reason is None:
+            self.classified += 1
+        else:
+            self.failures[reason] += 1
+
+    def take_back(self, rows: VideoRows) -> None:
+        """Take back a video that had ended, whose rows were lost."""
+        if rows.failure is None:
+            self.classified -= 1
+        else:
+            self.failures[rows.failure.reason] -= 1
+        self.read_bytes -= rows.video["read_bytes"]
+        self.device_s -= rows.video["device_s"]
+        self.video_s -= rows.video.get("duration_s", 0.0)
+
     def json(self) -> dict[str, Any]:
         """Return the counts as JSON."""
         left = self.remaining_s()
@@ -70,8 +89,10 @@ class BatchProgress:
             "videos": self.total,
             "classified": self.classified,
             "failed": self.failed,
-            "failures": dict(self.failures.most_common()),
+            "failures": dict((+self.failures).most_common()),
             "committed": self.committed,
+            "redone": self.redone,
+            "lost_actors": self.lost_actors,
             "elapsed_s": round(self.elapsed_s, 3),
             "videos_per_s": round(self.videos_per_s, 3),
             "remaining_s": None if left is None else round(left, 1),

@@ -134,6 +134,7 @@ def user_errors() -> Iterator[ErrorRow]:
     from tubelet.service.batch.destination.lock import ShardInUse
     from tubelet.service.batch.destination.store import UnusableDestination
     from tubelet.service.batch.outage import SourceOutage
+    from tubelet.service.batch.ray.errors import ActorFailed, ClusterUnreachable
     from tubelet.service.batch.source.items import UnusableSource
     from tubelet.service.cli.batch.batch import NotResumed
     from tubelet.service.errors import MalformedOption, NoDevice
@@ -143,6 +144,8 @@ def user_errors() -> Iterator[ErrorRow]:
     yield DestinationMismatch, "FAILED_PRECONDITION", "DESTINATION_MISMATCH", 2
     yield UnusableDestination, "INVALID_ARGUMENT", "INVALID_DESTINATION", 2
     yield SourceOutage, "UNAVAILABLE", "SOURCE_OUTAGE", 1
+    yield ClusterUnreachable, "UNAVAILABLE", "CLUSTER_UNREACHABLE", 1
+    yield ActorFailed, "UNAVAILABLE", "ACTOR_FAILED", 1
     yield ShardInUse, "FAILED_PRECONDITION", "SHARD_IN_USE", 2
     yield ShardTaken, "ABORTED", "SHARD_TAKEN", 1
     yield MalformedOption, "INVALID_ARGUMENT", "MALFORMED_OPTION", 2

@@ -8,6 +8,9 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from tubelet.service.config.renamed import RENAMED_FLAGS
 
+OPTIONAL_ADDRESS = "--ray"
+"""The option whose value may be left out, which typer does not offer; it is then empty."""
+
 
 class Commands(typer.Typer):
     """A group of commands with readable help pages, which ``-h`` shows, too."""
@@ -36,6 +39,8 @@ class _Command(TyperCommand):
         for old, new in RENAMED_FLAGS.items():
             if new in own and any(arg.partition("=")[0] == old for arg in args):
                 raise typer.BadParameter(f"{old} was renamed to {new}", ctx)
+        if OPTIONAL_ADDRESS in own:
+            args = _with_empty_address(args)
         return super().parse_args(ctx, args)
 
     def get_params(self, ctx: Any) -> list[Any]:
@@ -45,6 +50,15 @@ class _Command(TyperCommand):
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Write VIDEO... instead of {VIDEO}...: typer puts required arguments in braces."""
         return [piece.replace("{", "").replace("}", "") for piece in super().collect_usage_pieces(ctx)]
+
+
+def _with_empty_address(args: list[str]) -> list[str]:
+    """Return the arguments with an empty address where ``OPTIONAL_ADDRESS`` has none behind it."""
+    following = [*args[1:], "-"]
+    return [
+        f"{each}=" if each == OPTIONAL_ADDRESS and after.startswith("-") else each
+        for each, after in zip(args, following, strict=True)
+    ]
 
 
 class _Group(TyperGroup):

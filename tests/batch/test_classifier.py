@@ -51,6 +51,17 @@ async def classifier(config: Config, plan: BatchPlan, metrics: Metrics) -> Async
         yield opened
 
 
+async def test_the_bytes_of_a_file_give_the_rows_of_the_file(
+    classifier: BatchClassifier, video: Path
+) -> None:
+    item = file_item(str(video))
+    there, here = await classifier.classify(item), await classifier.classify(item, video.read_bytes())
+    assert [row["labels"] for row in here.segments] == [row["labels"] for row in there.segments]
+    assert (here.video["frames"], here.video["etag"]) == (there.video["frames"], "")
+    broken = await classifier.classify(item, b"no video")
+    assert broken.video["reason"] == "NOT_A_VIDEO"
+
+
 async def test_segments_have_the_mean_of_the_vectors_of_their_windows(
     classifier: BatchClassifier, video: Path
 ) -> None:

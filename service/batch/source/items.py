@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -31,6 +32,7 @@ class Item:
     ranges_ns: Ranges = ()
     problem: str | None = None
     reason: str = "FILE_NOT_READABLE"  # of the problem, if there is one
+    size_bytes: int = 0  # 0: not known
 
 
 def item_id(uri: str, etag: str, ranges_ns: Ranges = ()) -> str:
@@ -43,10 +45,13 @@ def file_item(path: str, ranges_ns: Ranges = (), name: str | None = None) -> Ite
     """Return the item of a file on this machine; ``name`` is its id, if it has one already."""
     uri = Path(os.path.abspath(path)).as_uri()
     etag = file_etag(path)
-    return Item(name or item_id(uri, etag, ranges_ns), uri, etag, ranges_ns)
+    size_bytes = int(etag.partition("-")[0] or "0", 16)
+    return Item(name or item_id(uri, etag, ranges_ns), uri, etag, ranges_ns, size_bytes=size_bytes)
 
 
-def uri_item(text: str, etag: str = "", ranges_ns: Ranges = (), name: str | None = None) -> Item:
+def uri_item(
+    text: str, etag: str = "", ranges_ns: Ranges = (), name: str | None = None, size_bytes: int = 0
+) -> Item:
     """Return the item at a URI of another machine; ``name`` is its id, if it has one already.
 
     A URI that cannot be read becomes a problem.
@@ -55,7 +60,12 @@ def uri_item(text: str, etag: str = "", ranges_ns: Ranges = (), name: str | None
         uri = parse_uri(text).url
     except ValueError as error:
         return Item(name or item_id(text, etag, ranges_ns), text, etag, ranges_ns, f"{text}: {error}")
-    return Item(name or item_id(uri, etag, ranges_ns), uri, etag, ranges_ns)
+    return Item(name or item_id(uri, etag, ranges_ns), uri, etag, ranges_ns, size_bytes=size_bytes)
+
+
+def longest_first(items: Iterable[Item]) -> list[Item]:
+    """Return the items by the size of their files, which stands for their length; unknown ones are last."""
+    return sorted(items, key=lambda item: -item.size_bytes)
 
 
 def file_etag(path: str | bytes) -> str:

@@ -117,7 +117,8 @@ def _object_items(uri: Uri, config: FetchConfig) -> Iterator[Item]:
             for info in sorted(files.values(), key=itemgetter("name")):
                 if info["name"].rpartition(".")[2].lower() in VIDEO_EXTENSIONS:
                     etag = str(info["ETag" if uri.scheme == "s3" else "generation"])
-                    yield uri_item(f"{uri.scheme}://{quote(info['name'], _SAFE)}", etag)
+                    name = f"{uri.scheme}://{quote(info['name'], _SAFE)}"
+                    yield uri_item(name, etag, size_bytes=int(info["size"] or 0))
 
 
 @contextmanager

@@ -5,14 +5,12 @@ import signal
 from asyncio import CancelledError
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 
 import typer
 from rich.console import Console
 
-from tubelet.service.batch.classifier import open_batch_classifier
 from tubelet.service.batch.destination.commits import ShardCommits
-from tubelet.service.batch.destination.layout import Layout, prepare
+from tubelet.service.batch.destination.layout import prepare
 from tubelet.service.batch.destination.lock import ShardLock
 from tubelet.service.batch.destination.owner import Owner
 from tubelet.service.batch.destination.part_files import part_file
@@ -20,11 +18,19 @@ from tubelet.service.batch.destination.store import open_store
 from tubelet.service.batch.outage import SourceOutage
 from tubelet.service.batch.plan import BatchPlan
 from tubelet.service.batch.progress import BatchProgress
-from tubelet.service.batch.run import CommitPolicy, RowWriter, run_batch
+from tubelet.service.batch.ray.errors import ActorFailed
 from tubelet.service.batch.source.items import Item, Shard
 from tubelet.service.batch.source.sources import check_allowed, chosen_items, find_items, source_prefixes
 from tubelet.service.cli.batch.display import BatchDisplay
 from tubelet.service.cli.batch.report import write_report
+from tubelet.service.cli.batch.work import (
+    BatchOptions,
+    BegunRun,
+    check_ray,
+    everywhere,
+    work_here,
+    work_on_ray,
+)
 from tubelet.service.cli.runs.interruption import cancel_on_ctrl_c
 from tubelet.service.config.config import Config
 from tubelet.service.errors import NoDevice
@@ -35,23 +41,6 @@ from tubelet.service.server.monitoring import Readiness, State, open_monitoring
 
 class NotResumed(Exception):
     """The destination has rows of an earlier run, and ``--resume`` was not given."""
-
-
-@dataclass(frozen=True, slots=True)
-class BatchOptions:
-    """How a run of a batch goes; the plan says what is asked of each video."""
-
-    layout: Layout
-    shard: Shard
-    may_add: bool
-    may_resume: bool
-    retry_failed: bool
-    limit: int | None
-    seed: int | None  # None: in the order of the source
-    jobs: int
-    commit_every_s: float
-    metrics_port: int | None  # None: no metrics are served
-    as_json: bool
 
 
 def parse_shard(text: str | None) -> Shard:
@@ -78,10 +67,13 @@ async def run(source: str, out: str, plan: BatchPlan, asked: BatchOptions, confi
         OSError: the destination cannot be written; what was committed stays.
         MalformedOption, UnknownModel, ...: the model cannot be used, or not with these options.
         NoDevice, SourceOutage: no device is left, or no URI can be read; what was done is committed.
+        MissingExtra, ClusterUnreachable, ActorFailed: Ray is not installed, or cannot be used.
     """
     notes = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     store, owner = open_store(out, config.fetch), Owner.this_process()
     part = part_file(asked.layout.part_format)
+    if asked.ray is not None:
+        check_ray()
     with cancel_on_ctrl_c(signal.SIGTERM) as interruption:
         async with AsyncExitStack() as stack:
             with notes.status("finding the videos"):
@@ -106,15 +98,15 @@ async def run(source: str, out: str, plan: BatchPlan, asked: BatchOptions, confi
                 if asked.metrics_port is not None:
                     port = await stack.enter_async_context(_serving(metrics, asked.metrics_port, config))
                     notes.print(f"metrics on port {port}")
-                with notes.status("loading the model, starting decode workers"):
-                    opened = open_batch_classifier(config, plan, asked.jobs, metrics)
-                    classifier = await stack.enter_async_context(opened)
-                policy = CommitPolicy(seconds=asked.commit_every_s)
-                writer = RowWriter(commits, plan, progress, policy)
+                begun = BegunRun(commits, plan, progress, metrics, notes)
+                opened = work_here(begun, asked, config)
+                if asked.ray is not None:
+                    opened = work_on_ray(begun, everywhere(out), asked, asked.ray, config)
+                work = await stack.enter_async_context(opened)
                 try:
                     async with display.shown():
-                        await run_batch(todo, classifier, writer, progress, asked.jobs)
-                except (CancelledError, NoDevice, SourceOutage):
+                        await work(todo)
+                except (CancelledError, NoDevice, SourceOutage, ActorFailed):
                     display.end(is_interrupted=True)
                     raise
             commits.remove_leftovers()

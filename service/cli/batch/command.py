@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from tubelet.service.cli.errors import report_errors
+from tubelet.service.cli.help import OPTIONAL_ADDRESS
 from tubelet.service.cli.options import (
     Clips,
     ConfigFile,
@@ -75,6 +76,26 @@ def batch(
         int, typer.Option(metavar="N", help="With --shuffle: the order; the same N, the same order.")
     ] = 0,
     jobs: Annotated[int, typer.Option(min=1, metavar="N", help="Videos to classify at the same time.")] = 16,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            OPTIONAL_ADDRESS,
+            metavar="[ADDRESS]",
+            help="Classify on a Ray cluster: of HOST:PORT, or without it of RAY_ADDRESS or this machine.",
+        ),
+    ] = None,
+    actors: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="With --ray: most actors, of --jobs videos each; as many as have room."
+        ),
+    ] = None,
+    actor_cpus: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="With --ray: CPUs of an actor; those of a node, or its share of a GPU."
+        ),
+    ] = None,
     commit_every: Annotated[
         float,
         typer.Option(min=1, max=3600, metavar="SECONDS", help="Longest time until rows are safe in DEST."),
@@ -117,6 +138,8 @@ def batch(
         raise typer.BadParameter("name SOURCE, the videos, and --out DEST, where their rows go")
     if retry_failed and not resume:
         raise typer.BadParameter("--retry-failed needs --resume")
+    if ray is None and (actors is not None or actor_cpus is not None):
+        raise typer.BadParameter("--actors and --actor-cpus need --ray")
     windows = windowing(window, stride, clips, crops, whole_video=whole_video)
     ref = model_ref(model, version)
     options = Options(
@@ -125,7 +148,8 @@ def batch(
     with report_errors(as_json=as_json):
         from tubelet.service.batch.destination.layout import Layout
         from tubelet.service.batch.plan import make_plan
-        from tubelet.service.cli.batch.batch import BatchOptions, parse_shard, run
+        from tubelet.service.cli.batch.batch import parse_shard, run
+        from tubelet.service.cli.batch.work import BatchOptions, RayOptions
 
         settings = load_config(config)
         part = parse_shard(shard)
@@ -140,6 +164,7 @@ def batch(
             jobs=jobs,
             commit_every_s=commit_every,
             metrics_port=metrics_port,
+            ray=None if ray is None else RayOptions(ray, actors, actor_cpus),
             as_json=as_json,
         )
         plan = make_plan(options, settings, embeddings=embeddings)
