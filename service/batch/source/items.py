@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 
@@ -32,7 +32,7 @@ class Item:
     ranges_ns: Ranges = ()
     problem: str | None = None
     reason: str = "FILE_NOT_READABLE"  # of the problem, if there is one
-    size_bytes: int = 0  # 0: not known
+    size_bytes: int = field(default=0, compare=False)  # 0: not known
 
 
 def item_id(uri: str, etag: str, ranges_ns: Ranges = ()) -> str:
