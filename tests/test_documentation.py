@@ -79,6 +79,7 @@ NOT_RUN = {
     "tubelet evaluate kinetics/val --model NAME --clips 10 --crops 3": "needs a data set",
     "tubelet evaluate --compare evaluation-a evaluation-b": "needs two evaluations",
     "python -m tubelet.service.cli.training camera-motion --videos DIR": TIME,
+    "python -m tubelet.service.cli.training study --videos DIR": TIME,
     "python -m tests.bench.camera_moves --videos DIR --out runs/moves-test": TIME,
     "python -m tubelet.service.cli.training evaluate --videos DIR --clips runs/moves-test": TIME,
     "python -m tubelet.service.cli.training moving-objects --family factorised": TIME,

@@ -4,5 +4,6 @@
 For camera motion, ``simulation.sources`` chooses what to film, ``simulation.camera_path`` simulates a camera
 path and its label, ``simulation.render`` renders the view along the path, ``simulation.degradations`` and
 ``simulation.symmetries`` augment it, and ``simulation.dataset`` makes batches. ``recipes`` and ``card``
-describe the models. The commands are those of ``tubelet.service.cli.training``.
+describe the models; ``study`` compares small ones by the data that they are trained on. The commands are
+those of ``tubelet.service.cli.training``.
 """

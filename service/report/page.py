@@ -35,6 +35,11 @@ def render_page(template: str, scripts: Sequence[str] = (), **values: object) ->
     return _environment().get_template(template).render(**parts, **values)
 
 
+def render_svg(template: str, **values: object) -> str:
+    """Fill in ``template``, which is a whole SVG document, with ``values``; they are escaped."""
+    return _environment().get_template(template).render(**values)
+
+
 @cache
 def _environment() -> Environment:
     """Return the templates of this package."""

@@ -8,6 +8,8 @@ python -m tubelet.service.cli.training evaluate --videos DIR --clips runs/moves-
     measure
 python -m tubelet.service.cli.training publish
     write weights and card into the zoo
+python -m tubelet.service.cli.training study --videos DIR
+    measure what small models are worth by the data that they are trained on; run again to resume
 
 ``feed`` reads clips in sandboxed workers, ``scene_split`` divides them by scene, ``sources`` keeps what the
 simulated camera films. ``tubelet.models.training`` trains on that.

@@ -24,11 +24,13 @@ from tubelet.models.training.samples import make_batches
 from tubelet.models.training.simulation.camera_path import LABELS
 from tubelet.models.training.simulation.dataset import SimulatedMoves
 from tubelet.models.training.simulation.screens import draw_screens
+from tubelet.models.training.study.design import Design, with_sizes
 from tubelet.models.training.trainer import Recipe, Trainable, Trainer, confusion
 from tubelet.service.cli.errors import report_errors
 from tubelet.service.cli.evaluation.dataset import read_labelled, with_model_labels
 from tubelet.service.cli.training.feed import plan_windows, read_samples
 from tubelet.service.cli.training.sources import load_sources
+from tubelet.service.cli.training.study import run_study, usable_cores
 from tubelet.service.config.config import load_config
 
 WINDOWS_S = (1.0, 2.0, 4.0)  # lengths of windows to evaluate, seconds
@@ -118,6 +120,34 @@ def train_moving_objects(
     remaining = DataLoader(batches, batch_size=None, sampler=range(trainer.step, steps))
     trainer.fit(remaining, folder / "checkpoint.pt", folder / "log.tsv")
     typer.echo(f"trained up to step {trainer.step}, in {folder / 'checkpoint.pt'}")
+
+
+@app.command()
+def study(
+    videos: Videos,
+    out: Annotated[Path, typer.Option(file_okay=False, help="folder for all that the study writes")] = Path(
+        "runs/study"
+    ),
+    steps: Annotated[int, typer.Option(min=1, help="optimiser steps of each run")] = Design().steps,
+    size: Annotated[
+        list[int] | None, typer.Option(min=1, help="number of training windows; may be repeated")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="runs at a time, one core each; default: all cores")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print an object for each run that ends")] = False,
+) -> None:
+    """Measure accuracy by the number of training windows, of a CNN and of transformers; resumes."""
+    torch.set_num_threads(1)
+    design = replace(Design(), steps=steps)
+    with report_errors(as_json=as_json):
+        run_study(
+            videos,
+            out,
+            with_sizes(design, tuple(size)) if size else design,
+            workers or usable_cores(),
+            as_json=as_json,
+        )
 
 
 @app.command()

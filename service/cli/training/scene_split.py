@@ -23,6 +23,7 @@ SAME_SCENE = (
     (r"testsrc", "testsrc"),
 )
 TEST_SHARE = 0.2  # of the scenes, held out for tests
+VALIDATION_SHARE = 0.15  # of the other scenes, where a validation split is wanted
 
 
 def scene_of(path: Path, root: Path) -> str:
@@ -44,5 +45,15 @@ def scene_of(path: Path, root: Path) -> str:
 
 def is_test(scene: str) -> bool:
     """Return whether a scene is held out. Its name alone decides, so that new clips do not move others."""
+    return _share(scene, 0) < TEST_SHARE
+
+
+def is_validation(scene: str) -> bool:
+    """Return whether a scene is for validation, of the scenes that are not held out for tests."""
+    return not is_test(scene) and _share(scene, 4) < VALIDATION_SHARE
+
+
+def _share(scene: str, first: int) -> float:
+    """Return a number in 0..1 made of four bytes of the hash of a scene's name, from byte ``first``."""
     digest = hashlib.sha256(scene.encode()).digest()
-    return int.from_bytes(digest[:4], "big") < TEST_SHARE * 2**32
+    return int.from_bytes(digest[first : first + 4], "big") / 2**32

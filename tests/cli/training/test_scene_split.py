@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tubelet.service.cli.training.scene_split import is_test, scene_of
+from tubelet.service.cli.training.scene_split import is_test, is_validation, scene_of
 
 
 def test_scenes_fall_on_one_side_of_the_split(tmp_path: Path) -> None:
@@ -29,3 +29,10 @@ def test_scenes_of_a_scenes_file_are_kept_together(tmp_path: Path) -> None:
         scene_of(tmp_path / "set" / clip, tmp_path) for clip in ("fight/a.mp4", "calm/b.mp4", "calm/c.mp4")
     )
     assert a == b != c
+
+
+def test_scenes_for_validation_are_none_of_those_for_tests() -> None:
+    scenes = [f"scene-{number}" for number in range(4000)]
+    validation = [scene for scene in scenes if is_validation(scene)]
+    assert not any(map(is_test, validation))
+    assert 0.10 < len(validation) / len(scenes) < 0.14  # 15 % of the four fifths that are not for tests
