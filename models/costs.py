@@ -12,14 +12,14 @@ from time import process_time
 from typing import TYPE_CHECKING
 
 import psutil
-import torch
 
 from tubelet.models.spec import Sampling
-from tubelet.models.video_model import VideoModel
 
 if TYPE_CHECKING:
     from zeus.device.cpu.common import CPUs
     from zeus.device.gpu.common import GPUs
+
+    from tubelet.models.video_model import VideoModel
 
 ASSUMED_WATTS = 12.0
 """Power of a busy core, for estimates: what Green Algorithms takes for a processor that it does not know
@@ -77,18 +77,20 @@ def read_cost() -> Cost:
     return Cost(_used_s(resource.RUSAGE_SELF) + workers_s, workers_s, joules)
 
 
-@torch.inference_mode()
-def window_processor_s(model: VideoModel, sampling: Sampling) -> float:
+def window_processor_s(model: "VideoModel", sampling: Sampling) -> float:
     """Measure the processor time of classifying a window in float32, seconds: the median of a few runs."""
+    import torch  # here, since commands that ask a server read costs without it
+
     size = (model.preprocessing.height, model.preprocessing.width, 3)
     shape = (1, sampling.units_per_window, sampling.frames_per_unit, *size)
     window = torch.randint(0, 256, shape, dtype=torch.uint8)
-    model.eval()(window)
     seconds = []
-    for _ in range(_TIMED_RUNS):
-        started = process_time()
-        model(window)
-        seconds.append(process_time() - started)
+    with torch.inference_mode():
+        model.eval()(window)
+        for _ in range(_TIMED_RUNS):
+            started = process_time()
+            model(window)
+            seconds.append(process_time() - started)
     return median(seconds)
 
 
