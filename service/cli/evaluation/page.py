@@ -212,7 +212,7 @@ def by_reason(failures: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "reason": reason,
             "videos": videos,
             "named": [
-                {"video": shorten(each["video"]), "message": shorten(each["message"])}
+                (shorten(each["video"]), shorten(each["message"]))
                 for each in failures
                 if (each["reason"] or each["code"]) == reason
             ][:_FAILURES],

@@ -1,13 +1,12 @@
 """The end of ``tubelet evaluate`` on clips with any number of labels: the report, its files, its page."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from tubelet.service.cli.evaluation.dataset import InvalidDataset
-from tubelet.service.cli.evaluation.evaluation_output import EvaluationOutput, first_line
+from tubelet.service.cli.evaluation.evaluation_output import EvaluationOutput, print_evaluation
 from tubelet.service.cli.evaluation.multilabel.label_page import label_parts
 from tubelet.service.cli.evaluation.multilabel.label_report import (
     LabelReport,
@@ -18,7 +17,7 @@ from tubelet.service.cli.evaluation.multilabel.label_report import (
     make_label_report,
 )
 from tubelet.service.cli.evaluation.outcomes import Outcome
-from tubelet.service.cli.evaluation.page import by_reason, save_page
+from tubelet.service.cli.evaluation.page import by_reason
 from tubelet.service.cli.evaluation.report_text import cost_text, seen_note, windowing_text
 from tubelet.service.report.page import render_page
 
@@ -56,22 +55,15 @@ def print_label_report(
         InvalidDataset: an answer lacks scores.
         OSError: a file cannot be written.
     """
-    assert output.out is not None
     scores, truth = _arrays(outcomes, labels, divider)
     report = make_label_report(scores, truth, labels)
-    content = run | label_report_json(report)
-    (output.out / "report.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    if output.as_json:
-        print(json.dumps(content, ensure_ascii=False))
-    else:
-        print(f"{first_line(report.clips, run)}\n\n{label_report_text(report)}\n")
-        if cost := cost_text(run):
-            print(cost)
-        print(f"report.json and results.jsonl are in {output.out}")
-    if output.html is not None:
-        save_page(output.html, _page(report, scores, truth, outcomes, run))
-        if not output.as_json:
-            print(f"the page is {output.html}")
+    print_evaluation(
+        run | label_report_json(report),
+        label_report_text(report),
+        "report.json and results.jsonl",
+        lambda: _page(report, scores, truth, outcomes, run),
+        output,
+    )
 
 
 def _arrays(outcomes: Sequence[Outcome], labels: tuple[str, ...], divider: str) -> tuple[Scores, Truth]:
