@@ -1,9 +1,11 @@
 """Where the videos of a batch are classified: in this process, or by actors on a Ray cluster."""
 
+import importlib
 import importlib.util
 import os
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 
@@ -84,9 +86,17 @@ def everywhere(out: str) -> str:
 
 
 def check_ray() -> None:
-    """Raise MissingExtra unless Ray is installed."""
+    """Raise MissingExtra unless Ray can be imported."""
     if importlib.util.find_spec("ray") is None:
         raise MissingExtra("--ray needs a library: pip install 'tubelet[ray]'")
+    try:
+        with redirect_stdout(sys.stderr):  # what Ray imports may print
+            importlib.import_module("ray")
+    except (ImportError, KeyError, OSError) as error:
+        raise MissingExtra(
+            f"Ray cannot be imported: {type(error).__name__}: {error}. If the name is libamd_smi.so: "
+            "'pip uninstall amdsmi' helps, which only AMD's GPUs need"
+        ) from error
 
 
 @asynccontextmanager
