@@ -14,6 +14,8 @@ from tubelet.service.wire.status import ServerError
 _MAX_TRIES = {CONNECTION_LOST: 2, StorageFull.reason: 3}
 # Without a timeout of the caller, the longest pause for a reason. A quota of a day may take hours to be free.
 _MAX_PAUSES_S = {QuotaExceeded.reason: 60.0}
+# The pause after a lost connection, seconds. A call made at once may still be given to it, and be lost, too.
+_RECONNECT_S = 0.1
 _JITTER = 1.5  # largest factor that lengthens a pause, so that rejected calls do not return together
 
 
@@ -40,7 +42,8 @@ class Retries:
         is_last = (
             error.retry_after_s is None if max_tries is None else self._failed[error.reason] >= max_tries
         )
-        pause_s = (error.retry_after_s or 0) * random.uniform(1, _JITTER)
+        least_s = _RECONNECT_S if error.reason == CONNECTION_LOST else 0
+        pause_s = (error.retry_after_s or least_s) * random.uniform(1, _JITTER)
         left_s = self.timeout_s
         if left_s is None:
             is_too_long = (error.retry_after_s or 0) > _MAX_PAUSES_S.get(error.reason, inf)

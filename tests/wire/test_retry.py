@@ -35,3 +35,10 @@ def test_a_client_waits_for_hours_only_if_its_caller_says_so(
         return
     assert retry_after_s is not None
     assert retry_after_s <= retries.pause_s(failed) <= 1.5 * retry_after_s
+
+
+def test_a_client_reconnects_once_after_a_pause() -> None:
+    retries, failed = Retries(), error("CONNECTION_LOST", None)
+    assert 0.1 <= retries.pause_s(failed) <= 0.15
+    with pytest.raises(ServerError):
+        retries.pause_s(failed)
