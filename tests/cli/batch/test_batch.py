@@ -276,16 +276,18 @@ def test_killed_again_and_again_every_video_has_one_row(videos: Path, tmp_path: 
     command = [TUBELET, "batch", str(manifest), "--out", str(dest), "--resume", "--commit-every", "1"]
     kills = 0
     while True:
+        parts = named_parts if kills % 2 else part_files  # after a commit, or before it
+        before = parts(dest)
         run = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        try:
-            assert run.wait(timeout=7 + 0.37 * kills if kills < _KILLS else None) == 0
+        while kills < _KILLS and run.poll() is None and parts(dest) <= before:
+            time.sleep(0.02)
+        if kills == _KILLS or run.poll() is not None:
+            assert run.wait() == 0
             break
-        except subprocess.TimeoutExpired:
-            run.kill()
-            run.wait()
-            kills += 1
+        run.kill()
+        run.wait()
+        kills += 1
         assert not doubled(committed_rows(dest, "videos"))
-        time.sleep(0.1)
     rows = committed_rows(dest, "videos")
     assert kills >= 3
     assert sorted(row["id"] for row in rows) == sorted(["bad", *(clip["id"] for clip in clips)])
