@@ -4,6 +4,7 @@ python -m tubelet.service.batch.ray.end_actors
 """
 
 from collections.abc import Iterable
+from contextlib import suppress
 
 import psutil
 
@@ -26,7 +27,8 @@ def end_actors(actors: Iterable[psutil.Process]) -> None:
     """Send SIGTERM to actors, and wait until they have ended."""
     ending = list(actors)
     for process in ending:
-        process.terminate()
+        with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+            process.terminate()
     psutil.wait_procs(ending, timeout=_COMMIT_S)
 
 

@@ -8,9 +8,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from typer.testing import CliRunner
 
@@ -124,21 +126,22 @@ def assert_same(dest: Path, here: dict[str, dict[str, Any]]) -> None:
 def test_whatever_is_killed_every_video_has_one_row_as_in_one_process(
     cluster: RayCluster, videos: Path, here: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:
-    """Actors are killed at random times, most by SIGKILL; SIGTERM lets them commit what is done."""
+    """A random actor is killed as a part appears, mostly by SIGKILL; SIGTERM lets it commit what is done."""
     random.seed(5)
-    run = start(cluster, videos, tmp_path / "rows", "--jobs", "4", "--commit-every", "1")
-    kills = 0
+    dest = tmp_path / "rows"
+    run = start(cluster, videos, dest, "--jobs", "4", "--commit-every", "1")
+    kills, before = 0, part_files(dest)
     while run.poll() is None:
-        actors = cluster.actors()
-        if actors and kills < _KILLS:
-            time.sleep(random.uniform(0.5, 6))
-            chosen = random.choice(actors)
-            if kills % 4 == 3:
-                end_actors([chosen])
-            else:
+        time.sleep(0.02)
+        if kills == _KILLS or part_files(dest) <= before or not (actors := cluster.actors()):
+            continue
+        chosen = random.choice(actors)
+        if kills % 4 == 3:
+            end_actors([chosen])
+        else:
+            with suppress(psutil.NoSuchProcess):
                 chosen.kill()
-            kills += 1
-        time.sleep(0.2)
+        kills, before = kills + 1, part_files(dest)
     out, err = run.communicate()
     assert run.returncode == 0, err
     said = json.loads(out)
