@@ -112,4 +112,5 @@ def test_image_and_policy_are_those_of_the_project() -> None:
     (port,) = container()["ports"]
     assert str(port["containerPort"]) == arguments()[arguments().index("--metrics-port") + 1]
     (home,) = re.findall(r"^ENV HOME=(.*)$", containerfile(), re.M)
-    assert mounted(container(), spec()["template"]["spec"], home)
+    _mount, volume = mounted(container(), spec()["template"]["spec"], home)
+    assert "emptyDir" in volume
