@@ -29,6 +29,7 @@ from tubelet.service.cli.train.data.clips import Clip, read_clips
 from tubelet.service.cli.train.levels.frames import FrameFeed, Reader
 from tubelet.service.cli.train.levels.temporal import EmbeddingFeed
 from tubelet.service.cli.train.prepare import window_sampling
+from tubelet.service.cli.training.feed import start_decoders
 from tubelet.service.config.config import load_config
 
 CLASSES = 2
@@ -50,18 +51,19 @@ def main() -> None:
     base = ModelStore(ZOO, config.models.store).find(arguments.base)
     clips = read_clips(arguments.data)[: arguments.clips]
     sampling = window_sampling(base, [WINDOW_S], None)
-    feed = FrameFeed(
-        training=clips,
-        labels=torch.arange(len(clips)) % CLASSES,
-        weights=torch.ones(CLASSES),
-        reader=Reader(sampling, base.spec.preprocessing, config.decode),
-        augmentation=Augmentation(),
-        batch_size=BATCH,
-    )
-    if arguments.only != "levels":
-        measure_decoding(feed, clips, arguments.rounds)
-    if arguments.only != "decode":
-        measure_levels(feed, base)
+    with start_decoders(config.decode) as decoders:
+        feed = FrameFeed(
+            training=clips,
+            labels=torch.arange(len(clips)) % CLASSES,
+            weights=torch.ones(CLASSES),
+            reader=Reader(sampling, base.spec.preprocessing, decoders),
+            augmentation=Augmentation(),
+            batch_size=BATCH,
+        )
+        if arguments.only != "levels":
+            measure_decoding(feed, clips, arguments.rounds)
+        if arguments.only != "decode":
+            measure_levels(feed, base)
 
 
 def measure_decoding(feed: FrameFeed, clips: tuple[Clip, ...], rounds: int) -> None:

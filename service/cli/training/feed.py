@@ -7,10 +7,10 @@ import asyncio
 import logging
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from threading import Thread
 from typing import TypeVar
@@ -51,24 +51,73 @@ def read_samples(
     config: DecodeConfig,
     on_failure: OnFailure = warn_of_failure,
     on_picture: OnPicture | None = None,
-    ahead: int = 0,
 ) -> Iterator[Sample]:
     """Yield the windows of each video, in order; as many videos are decoded at a time as there are workers.
-
-    ``ahead`` more videos are decoded before their windows are asked for, so that workers are busy meanwhile.
 
     A video that cannot be decoded, or not within the limits of ``config``, is left out, and ``on_failure`` is
     called. One that is damaged in part is used as in serving, and a warning says so. Pictures are made only
     for ``on_picture``.
     """
-    decoded = _decode_in_order(videos, planner, config, on_failure, on_picture, ahead)
+    with start_decoders(config) as decoders:
+        yield from decoders.read(videos, planner, on_failure, on_picture)
 
-    async def next_video() -> list[Sample] | None:
-        return await anext(decoded, None)
+
+@dataclass(frozen=True, slots=True)
+class Decoders:
+    """Decode workers, on an event loop of its own thread, that read any number of lists of videos."""
+
+    pool: DecodePool
+    loop: asyncio.AbstractEventLoop
+    count: int
+
+    def read(
+        self,
+        videos: Iterable[_Video],
+        planner: Planner[_Video],
+        on_failure: OnFailure = warn_of_failure,
+        on_picture: OnPicture | None = None,
+        ahead: int = 0,
+    ) -> Generator[Sample]:
+        """Yield the windows of each video as ``read_samples`` does; closing it stops what is being decoded.
+
+        ``ahead`` more videos than there are workers are decoded before their windows are asked for, so that
+        workers are busy meanwhile.
+        """
+        waiting = (
+            (
+                video,
+                asyncio.run_coroutine_threadsafe(_decode(self.pool, video, planner, on_picture), self.loop),
+            )
+            for video in videos
+        )
+        running = deque(islice(waiting, self.count + ahead))
+        try:
+            while running:
+                video, decoding = running[0]
+                samples = []
+                try:
+                    samples = decoding.result()
+                except (TubeletError, OSError) as error:
+                    on_failure(video, error)
+                running.popleft()
+                running.extend(islice(waiting, 1))
+                yield from samples
+        finally:
+            for _, decoding in running:
+                decoding.cancel()
+
+
+@contextmanager
+def start_decoders(config: DecodeConfig) -> Iterator[Decoders]:
+    """Start decode workers, which end with the context."""
+    pools = _open_pool(config)
+
+    async def start() -> DecodePool:
+        return await anext(pools)
 
     with _event_loop() as loop:
-        while (samples := asyncio.run_coroutine_threadsafe(next_video(), loop).result()) is not None:
-            yield from samples
+        pool = asyncio.run_coroutine_threadsafe(start(), loop).result()
+        yield Decoders(pool, loop, config.workers)
 
 
 def plan_windows(
@@ -118,29 +167,10 @@ def _event_loop() -> Iterator[asyncio.AbstractEventLoop]:
         thread.join()
 
 
-async def _decode_in_order(
-    videos: Iterable[_Video],
-    planner: Planner[_Video],
-    config: DecodeConfig,
-    on_failure: OnFailure,
-    on_picture: OnPicture | None,
-    ahead: int,
-) -> AsyncIterator[list[Sample]]:
-    """Decode videos in parallel, and yield each one's samples in order; one that fails has none."""
-    async with DecodePool(config) as decoders:
-        waiting = (
-            (video, asyncio.create_task(_decode(decoders, video, planner, on_picture))) for video in videos
-        )
-        running = deque(islice(waiting, config.workers + ahead))
-        while running:
-            video, decoding = running.popleft()
-            samples = []
-            try:
-                samples = await decoding
-            except (TubeletError, OSError) as error:
-                on_failure(video, error)
-            running.extend(islice(waiting, 1))
-            yield samples
+async def _open_pool(config: DecodeConfig) -> AsyncIterator[DecodePool]:
+    """Yield a pool, which ends with the generator."""
+    async with DecodePool(config) as pool:
+        yield pool
 
 
 async def _decode(

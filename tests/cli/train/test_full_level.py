@@ -4,6 +4,8 @@ import json
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,7 @@ from tubelet.service.cli.app import app
 from tubelet.service.cli.train.base import untrained
 from tubelet.service.cli.train.data.clips import Clip
 from tubelet.service.cli.train.levels.frames import FrameFeed, Reader
+from tubelet.service.cli.training.feed import start_decoders
 from tubelet.service.config.config import DecodeConfig
 
 PIXELS = Preprocessing(32, 32, "crop", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -33,27 +36,27 @@ SAMPLING = Sampling(2, 2, window_s=1.0, stride_s=0.5, min_window_s=0.5, max_wind
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def feed(clips: Path, *broken: Path) -> FrameFeed:
+@contextmanager
+def feed(clips: Path, *broken: Path) -> Iterator[FrameFeed]:
     videos = [*sorted(clips.glob("*/*.mp4"))[:5], *broken]
     named = [Clip(video.name + video.parent.name, str(video), video.parent.name) for video in videos]
     labels = torch.arange(len(videos)) % 2
-    reader = Reader(SAMPLING, PIXELS, DecodeConfig(workers=2))
-    return FrameFeed(named, labels, torch.ones(2), reader, Augmentation(), 2)
+    with start_decoders(DecodeConfig(workers=2)) as decoders:
+        reader = Reader(SAMPLING, PIXELS, decoders)
+        yield FrameFeed(named, labels, torch.ones(2), reader, Augmentation(), 2)
 
 
 def test_an_epoch_depends_on_its_number_alone(clips: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.mp4").write_text("no video")
-    frames = feed(clips, tmp_path / "bad.mp4")
-    first = list(frames.batches(0, 0))
+    with feed(clips, tmp_path / "bad.mp4") as frames:
+        first, rest, other = (list(frames.batches(*start)) for start in ((0, 0), (0, 1), (1, 0)))
     assert frames.steps == len(first) == 3
     assert [batch.total for batch in first] == [2, 2, 2]
     assert sum(len(batch.labels) for batch in first) == 5, "the broken one is missing"
     assert all(batch.units.shape[1:] == (2, 2, 32, 32, 3) for batch in first)
-    rest = list(frames.batches(0, 1))
     assert [torch.equal(one.units, other.units) for one, other in zip(first[1:], rest, strict=True)] == [
         True
     ] * 2
-    other = list(frames.batches(1, 0))
     assert not all(
         one.units.shape == two.units.shape and torch.equal(one.units, two.units)
         for one, two in zip(first, other, strict=True)

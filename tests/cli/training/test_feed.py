@@ -1,6 +1,7 @@
 """What training reads of videos: the right frames of each, in order, whatever is wrong with some of them."""
 
 import logging
+from contextlib import suppress
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -14,7 +15,7 @@ from tests.support.videos import numbered_picture, read_number, render, shared_c
 from tubelet.models.spec import Preprocessing, Sampling
 from tubelet.models.training.samples import make_batches
 from tubelet.service.cli.evaluation.dataset import LabelledVideo
-from tubelet.service.cli.training.feed import plan_windows, read_samples
+from tubelet.service.cli.training.feed import plan_windows, read_samples, start_decoders
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.pipeline.planner import make_plan
 from tubelet.service.types.plan import Plan, SamplingGrid
@@ -133,6 +134,22 @@ def test_workers_end_with_the_feed(clips: list[Path]) -> None:
     next(feed)
     assert worker_pids()
     feed.close()  # pyright: ignore[reportAttributeAccessIssue]
+    assert not worker_pids()
+
+
+def test_workers_are_started_once_for_many_lists(clips: list[Path]) -> None:
+    listed = [video(clip) for clip in clips]
+    with suppress(KeyboardInterrupt), start_decoders(CONFIG) as decoders:
+        workers = worker_pids()
+        assert len(workers) == CONFIG.workers
+        whole = [sample.units for sample in decoders.read(listed, PLANNER)]
+        begun = decoders.read(listed * 20, PLANNER, ahead=10)
+        next(begun)
+        begun.close()
+        again = [sample.units for sample in decoders.read(listed, PLANNER)]
+        assert np.array_equal(whole, again)
+        assert worker_pids() == workers
+        raise KeyboardInterrupt
     assert not worker_pids()
 
 

@@ -3,7 +3,8 @@
 B windows in a batch, S units in a window, t frames in a unit, W windows of all clips, K classes.
 """
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -21,8 +22,7 @@ from tubelet.models.video_model import VideoModel
 from tubelet.service.cli.train.data.clips import Clip
 from tubelet.service.cli.train.levels.embeddings import View, plan_clip, plan_views
 from tubelet.service.cli.train.levels.tuning import SEED
-from tubelet.service.cli.training.feed import read_samples
-from tubelet.service.config.config import DecodeConfig
+from tubelet.service.cli.training.feed import Decoders
 from tubelet.service.types.plan import Plan
 from tubelet.service.types.video import CROPS, VideoMetadata
 
@@ -33,23 +33,22 @@ _AUGMENTED = 1  # distinguishes seeds
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Reads windows of ``sampling`` and ``preprocessing`` from clips, within the limits of ``config``."""
+    """Reads windows of ``sampling`` and ``preprocessing`` from clips that ``decoders`` decode."""
 
     sampling: Sampling
     preprocessing: Preprocessing
-    config: DecodeConfig
+    decoders: Decoders
 
-    def windows(self, clips: Sequence[Clip]) -> Iterator[Sample]:
+    def windows(self, clips: Sequence[Clip]) -> Generator[Sample]:
         """Yield all windows of clips, as in serving."""
-        planner = partial(plan_clip, self.sampling, self.preprocessing)
-        return read_samples(clips, planner, self.config)
+        return self.decoders.read(clips, partial(plan_clip, self.sampling, self.preprocessing))
 
-    def random_windows(self, clips: Sequence[Clip], seeds: dict[str, int], ahead: int) -> Iterator[Sample]:
+    def random_windows(self, clips: Sequence[Clip], seeds: dict[str, int], ahead: int) -> Generator[Sample]:
         """Yield a window of each clip, with the time and the part of the picture that its seed decides.
 
         ``ahead`` more clips than workers are decoded before they are asked for.
         """
-        return read_samples(clips, partial(self._plan, seeds), self.config, ahead=ahead)
+        return self.decoders.read(clips, partial(self._plan, seeds), ahead=ahead)
 
     def _plan(self, seeds: dict[str, int], clip: Clip, metadata: VideoMetadata) -> tuple[Plan, Preprocessing]:
         draw = np.random.default_rng(seeds[clip.name])
@@ -96,19 +95,19 @@ class FrameFeed:
         own = [own_share(batch, together=2) for batch in whole]
         wanted = [self.training[number] for batch in own[first:] for number in batch]
         seeds = {clip.name: seed_of(SEED, epoch, number) for number, clip in enumerate(self.training)}
-        samples = self.reader.random_windows(wanted, seeds, self.batch_size)
-        waiting = next(samples, None)
-        for step in range(first, self.steps):
-            numbers = {self.training[number].name: number for number in own[step]}
-            found: dict[int, Tensor] = {}
-            while waiting is not None and waiting.id in numbers:
-                units, seed = torch.from_numpy(waiting.units), seed_of(seeds[waiting.id], _AUGMENTED)
-                with few_threads(0):  # the decode workers need the other cores
-                    found[numbers[waiting.id]] = augment(units, self.augmentation, seed)
-                waiting = next(samples, None)
-            with few_threads(0):
-                batch = self._batch(found, whole[step], seed_of(SEED, epoch, step))
-            yield batch
+        with closing(self.reader.random_windows(wanted, seeds, self.batch_size)) as samples:
+            waiting = next(samples, None)
+            for step in range(first, self.steps):
+                numbers = {self.training[number].name: number for number in own[step]}
+                found: dict[int, Tensor] = {}
+                while waiting is not None and waiting.id in numbers:
+                    units, seed = torch.from_numpy(waiting.units), seed_of(seeds[waiting.id], _AUGMENTED)
+                    with few_threads(0):  # the decode workers need the other cores
+                        found[numbers[waiting.id]] = augment(units, self.augmentation, seed)
+                    waiting = next(samples, None)
+                with few_threads(0):
+                    batch = self._batch(found, whole[step], seed_of(SEED, epoch, step))
+                yield batch
 
     def _batch(self, found: dict[int, Tensor], whole: Sequence[int], seed: int) -> Batch:
         """Make this process's part of a ``whole`` batch, of the windows that were found by clip."""

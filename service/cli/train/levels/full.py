@@ -22,6 +22,7 @@ from tubelet.service.cli.train.levels.true_labels import true_labels
 from tubelet.service.cli.train.levels.tuning import Material, Run, complete, tune
 from tubelet.service.cli.train.new_model import Trained
 from tubelet.service.cli.train.prepare import Prepared
+from tubelet.service.cli.training.feed import start_decoders
 from tubelet.service.config.config import Config
 
 _BATCH = 8
@@ -46,7 +47,6 @@ def train_full(prepared: Prepared, run: Run, config: Config) -> Trained:
     dims = base.dims
     if not isinstance(base, Untrained):
         dims = full_dims(base.dims, prepared.sampling.units_per_window)
-    reader = Reader(prepared.sampling, base.spec.preprocessing, config.decode)
     truth = true_labels(clips, labels)
     own = truth[list(division.train)]
     model = _start(prepared, dims, division, labels, config)
@@ -54,26 +54,27 @@ def train_full(prepared: Prepared, run: Run, config: Config) -> Trained:
         set_frequencies_(model, own)
     dtype = training_dtype(config) if trains_in_bf16(model) else torch.float32
     how = Augmentation(mirror=run.is_mirrored)
-    feed = FrameFeed(
-        [clips[number] for number in division.train],
-        own,
-        loss_weights(own, len(labels)),
-        reader,
-        how,
-        _BATCH,
-    )
-
-    def logits(model: nn.Module, numbers: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        assert isinstance(model, VideoModel)
-        found, of_clip = frame_logits(model, reader, clips, numbers, dtype)
-        return found, truth[of_clip], of_clip
-
     recipe = _FROM_SCRATCH if isinstance(base, Untrained) else _TUNING
-    trainer = Trainer(model, None, replace(recipe, dtype=dtype, warmup_steps=max(1, feed.steps // 2)))
-    set_drop_path_(trainer.model, how.drop_path)
-    tuned = tune(
-        run, Material(division, feed, logits, len(labels), own.ndim == 2), trainer, "all of the model"
-    )
+    with start_decoders(config.decode) as decoders:
+        reader = Reader(prepared.sampling, base.spec.preprocessing, decoders)
+        feed = FrameFeed(
+            [clips[number] for number in division.train],
+            own,
+            loss_weights(own, len(labels)),
+            reader,
+            how,
+            _BATCH,
+        )
+
+        def logits(model: nn.Module, numbers: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+            assert isinstance(model, VideoModel)
+            found, of_clip = frame_logits(model, reader, clips, numbers, dtype)
+            return found, truth[of_clip], of_clip
+
+        trainer = Trainer(model, None, replace(recipe, dtype=dtype, warmup_steps=max(1, feed.steps // 2)))
+        set_drop_path_(trainer.model, how.drop_path)
+        material = Material(division, feed, logits, len(labels), own.ndim == 2)
+        tuned = tune(run, material, trainer, "all of the model")
     return complete(tuned, trainer.average, dims, labels, used)
 
 
