@@ -214,6 +214,12 @@ def evaluate(
             help="Only the clips of the split test, or only those that the model was not trained on.",
         ),
     ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Names for labels that are numbers: a line for each class, from 0."
+        ),
+    ] = None,
     compare: Annotated[
         tuple[Path, Path] | None,
         typer.Option(metavar="A B", help="Compare the evaluations in two folders, on their common videos."),
@@ -223,6 +229,7 @@ def evaluate(
     if compare is not None:
         asked = {"--model": model, "--version": version, "--clips": clips, "--crops": crops}
         asked |= {"DATA": data, "--server": server, "--out": out, "--config": config, "--only": only}
+        asked |= {"--labels": labels}
         check_exclusive({"--compare": True}, {flag: bool(value) for flag, value in asked.items()})
         from tubelet.service.cli.evaluation.comparison_output import print_comparison
 
@@ -233,6 +240,7 @@ def evaluate(
         raise typer.BadParameter("DATA is missing: labelled videos to classify; or --compare A B")
     from tubelet.service.cli.evaluation.evaluate import run_evaluation
     from tubelet.service.cli.evaluation.evaluation_output import EvaluationOutput
+    from tubelet.service.cli.evaluation.selection import Labelled
     from tubelet.service.types.request import Options, Sliding
 
     ref = model_ref(model, version)
@@ -241,7 +249,7 @@ def evaluate(
     with report_errors(as_json=as_json):
         settings = load_config(config, client=client)
         output = EvaluationOutput(out, as_json, html)
-        asyncio.run(run_evaluation(data, options, output, server, settings, only))
+        asyncio.run(run_evaluation(Labelled(data, only, labels), options, output, server, settings))
 
 
 app.command(

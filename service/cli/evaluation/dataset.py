@@ -2,6 +2,7 @@
 
 import csv
 import re
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -38,8 +39,9 @@ def read_labelled(data: Path) -> tuple[LabelledVideo, ...]:
     """Read the videos of a folder, with a folder for each class, or of a list.
 
     A list may be a Parquet file with the columns ``path`` and ``label``, or text. A line of text has a path,
-    relative to the list, or a URI, and the label. They are separated by a comma, and further columns are
-    ignored; or by space, and the label is the last word. The first line may be the header ``path,label``.
+    relative to the list, or a URI, and the label. They are separated by a comma, tab or semicolon, and more
+    columns are ignored; or by space, and the label is the last word. The first line may be the header
+    ``path,label``.
 
     Raises:
         InvalidDataset: there are no videos, the data cannot be read, or it names a path twice.
@@ -129,19 +131,18 @@ def _read_table(file: Path) -> Iterator[tuple[str, str]]:
 
 def _read_text(file: Path) -> Iterator[tuple[str, str]]:
     """Yield path and label of each line of a text file."""
+    text = list_text(file)
     try:
-        text = file.read_bytes().decode("utf-8-sig")
+        delimiter = _delimiter(file, text)
         rows = (
-            _read_space_separated(text)
-            if _is_space_separated(text)
-            else list(csv.reader(StringIO(text, newline="")))
+            list(csv.reader(StringIO(text, newline=""), delimiter=delimiter))
+            if delimiter
+            else _read_space_separated(text)
         )
-    except OSError as error:
-        raise InvalidDataset(f"{file} cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
+    except csv.Error as error:
         raise InvalidDataset(f"{file} is neither a folder nor a list: {error}") from None
     for number, row in enumerate(rows, 1):
-        if not row:
+        if not any(map(str.strip, row)):
             continue
         if len(row) < 2:
             raise InvalidDataset(f"{file}, line {number}: must be path,label; found {row[0]!r}")
@@ -151,14 +152,44 @@ def _read_text(file: Path) -> Iterator[tuple[str, str]]:
         yield name, label
 
 
-def _is_space_separated(text: str) -> bool:
-    """Return whether paths and labels are separated by space: paths may have commas, and labels spaces."""
+def list_text(file: Path) -> str:
+    """Return the text of a list, in UTF-8, or in UTF-16 with its mark at the start, as Excel writes it.
+
+    Raises:
+        InvalidDataset: it cannot be read, or is no such text.
+    """
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise InvalidDataset(f"{file} cannot be read: {error.strerror}") from None
+    encoding = "utf-16" if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise InvalidDataset(
+            f"{file} is neither a folder nor a list in UTF-8: found the byte 0x{content[error.start]:02x} at "
+            f"{error.start}; if it is a list, save it as UTF-8"
+        ) from None
+
+
+def _delimiter(file: Path, text: str) -> str:
+    """Return what separates the paths and labels of a list: a comma, tab or semicolon; "" is space.
+
+    Paths may have commas, and labels spaces. A semicolon separates where each line has one, and what is
+    before it is a file; otherwise it divides labels.
+    """
     lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if lines and all(line.count("\t") == 1 for line in lines):
+        return "\t"
     with_comma = sum("," in line for line in lines)
-    if with_comma == 0:
-        return any(_SPACE_SEPARATED.fullmatch(line) for line in lines)
+    if with_comma == 0 and lines and all(line.count(";") == 1 for line in lines):
+        first = lines[-1].partition(";")[0].strip().strip('"')
+        return ";" if (file.parent / first).is_file() else ""
     found = [_SPACE_SEPARATED.fullmatch(line) for line in lines]
-    return with_comma < len(lines) and all(each is not None and each[2].isdigit() for each in found)
+    if with_comma == 0:
+        return "" if any(found) else ","
+    are_numbers = all(each is not None and each[2].isdigit() for each in found)
+    return "" if with_comma < len(lines) and are_numbers else ","
 
 
 def _read_space_separated(text: str) -> Iterator[list[str]]:

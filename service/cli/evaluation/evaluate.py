@@ -26,7 +26,7 @@ from tubelet.service.cli.evaluation.page import by_importance
 from tubelet.service.cli.evaluation.report import make_report
 from tubelet.service.cli.evaluation.report_text import multi_label_note, seen_note
 from tubelet.service.cli.evaluation.selection import (
-    Only,
+    Labelled,
     options_of,
     seen_in_training,
     select,
@@ -44,6 +44,7 @@ from tubelet.service.cli.runs.runner import (
     run_as_completed,
 )
 from tubelet.service.cli.train.data.clips import DIVIDER, Clip, read_any_clips
+from tubelet.service.cli.train.data.label_names import name_labels
 from tubelet.service.config.config import Config
 from tubelet.service.report.text import decodable
 from tubelet.service.types.request import MAX_TOP_K, Options, Views
@@ -103,19 +104,18 @@ class _RunStats:
 
 
 async def run_evaluation(
-    data: Path,
+    labelled: Labelled,
     requested: Options,
     output: EvaluationOutput,
     server: str | None,
     config: Config,
-    only: Only | None = None,
 ) -> None:
     """Measure the requested model, version and windowing on labelled videos, and print a report.
 
     The folder gets results.jsonl (every answer), report.json and confusion.png.
 
     Raises:
-        InvalidDataset: the data cannot be read, its labels are not the model's, or ``only`` leaves no clip.
+        InvalidDataset: the data cannot be read, its labels are not the model's, or none of it is left.
         ResultsMismatch, ResultsInUse: the folder holds results of other options or data, or another run is
             writing to it.
         OSError: a file cannot be written; the answers so far are kept.
@@ -126,7 +126,7 @@ async def run_evaluation(
     """
     if output.html is not None:
         check_paths([output.html])
-    clips = read_any_clips(data)
+    clips = name_labels(read_any_clips(labelled.data), labelled.labels)
     model = await find_model(server, config, requested.model, requested.version)
     if len(model.labels) == 1 and not any(clip.is_multilabel for clip in clips):
         raise InvalidDataset(
@@ -142,7 +142,7 @@ async def run_evaluation(
     if several:
         independent = model.activation is Activation.SIGMOID
         check_multilabel(model.name, model.labels, is_independent=independent, most=MAX_TOP_K)
-    chosen = select(clips, only, seen)
+    chosen = select(clips, labelled.only, seen)
     videos = with_model_labels(chosen, model.name, model.labels, DIVIDER if several else None)
     num_seen = None if seen is None else sum(video.name in seen for video in videos)
     if num_seen:
@@ -155,7 +155,7 @@ async def run_evaluation(
         thumbnails=0 if output.html is None else 1,
     )
     out = output.out or Path(f"evaluation-{model.name}-{model.version}")
-    settings = _settings(data, options, only) | ({"several_labels": True} if several else {})
+    settings = _settings(labelled, options) | ({"several_labels": True} if several else {})
     # The average precision of a multi-label model's classes needs the scores of all labels.
     is_multi_label = model.activation is Activation.SIGMOID
     index_of = {label: index for index, label in enumerate(model.labels)} if is_multi_label else {}
@@ -254,14 +254,14 @@ def _top_k(model: ModelInfo) -> int:
     return TOP_K
 
 
-def _settings(data: Path, options: Options, only: Only | None) -> dict[str, Any]:
+def _settings(labelled: Labelled, options: Options) -> dict[str, Any]:
     """Return the settings that must be equal in all runs of one evaluation."""
     views = options.windowing if isinstance(options.windowing, Views) else None
     settings = {
         "model": options.model,
         "version": options.version,
-        "data": decodable(str(data.resolve())),
+        "data": decodable(str(labelled.data.resolve())),
         "clips": views and views.clips,
         "crops": views and views.crops,
     }
-    return settings | ({} if only is None else {"only": only})
+    return settings | ({} if labelled.only is None else {"only": labelled.only})

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +21,20 @@ Only = Literal["test", "unseen"]
 """``test``: the clips of the split test. ``unseen``: those whose content the model was not trained on."""
 TRAINING_CLIPS = "clips.jsonl"
 """The file of a trained model's folder that has a line for each clip of its training and its test split."""
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """The labelled data to evaluate on, or the part ``only`` of it.
+
+    ``labels`` is a file with the names of classes, if the data has numbers.
+    """
+
+    data: Path
+    only: Only | None = None
+    labels: Path | None = None
+
+
 _SEEN = ("train", "validation")  # the splits that decided a model
 _OPEN_END_S = 1e9  # an end after that of any video
 

@@ -78,6 +78,13 @@ def train(
             help="Find the score from which on each label is right this often, such as 0.9.",
         ),
     ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Names for labels that are numbers: a line for each class, from 0, or its number and name.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -133,6 +140,7 @@ def train(
             resume=resume,
             precision=precision,
             curve=curve,
+            labels=labels,
         )
         if compare is None:
             train_model(request, load_config(config), as_json=as_json)

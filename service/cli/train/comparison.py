@@ -28,6 +28,7 @@ from tubelet.service.cli.train.base import NONE
 from tubelet.service.cli.train.data.checked_clips import Checked, notes, usable_labels
 from tubelet.service.cli.train.data.clips import read_clips
 from tubelet.service.cli.train.data.division import FOLDS
+from tubelet.service.cli.train.data.label_names import name_labels
 from tubelet.service.cli.train.data.scene_clusters import scene_folds
 from tubelet.service.cli.train.levels.schedule import open_level
 from tubelet.service.cli.train.levels.tuning import TrainingInterrupted
@@ -110,7 +111,8 @@ def compare_trainings(request: Request, ways: Sequence[Way], config: Config, *, 
         check_paths([request.out / COMPARISON])
     if has_vectors(request.data):
         raise CannotTrain(f"{request.data} has embeddings: --compare trains on videos")
-    clips = tuple(clip for clip in read_clips(request.data) if not clip.is_test)
+    clips = name_labels(read_clips(request.data), request.labels)
+    clips = tuple(clip for clip in clips if not clip.is_test)
     requests = [_request_of(way, request) for way in ways]
     bases = [choose_base(own, config) for own in requests]
     checked = check_data(clips, config)

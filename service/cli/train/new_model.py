@@ -57,6 +57,7 @@ class Request:
     family: str = ""
     variant: str = ""
     precision: float | None = None  # of the thresholds to find
+    labels: Path | None = None  # a file with the names of classes, if the data has numbers
 
     def folder(self, config: Config) -> Path:
         """Return the folder of the new model."""

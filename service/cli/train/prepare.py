@@ -22,7 +22,8 @@ from tubelet.service.cli.evaluation.page import save_page
 from tubelet.service.cli.runs.output_paths import check_paths
 from tubelet.service.cli.train.base import NONE, Base, untrained
 from tubelet.service.cli.train.data.checked_clips import Checked, check_clips, notes, usable_labels
-from tubelet.service.cli.train.data.clips import Clip, read_clips, sort_labels
+from tubelet.service.cli.train.data.clips import Clip, labels_of, read_clips
+from tubelet.service.cli.train.data.label_names import name_labels
 from tubelet.service.cli.train.levels.run_folder import check_folder
 from tubelet.service.cli.train.new_model import Level, Request, new_spec
 from tubelet.service.cli.train.report.page import PAGE, checks_page
@@ -77,7 +78,7 @@ def prepare(request: Request, config: Config, costs: PhaseCosts) -> Prepared:
         check_paths([request.out / PAGE])
         if request.level != "probe":
             check_folder(request.out)
-    clips = read_clips(request.data)
+    clips = name_labels(read_clips(request.data), request.labels)
     check_curve(request)
     base = choose_base(request, config)
     check_name(request, base, clips, request.folder(config))
@@ -207,7 +208,7 @@ def check_name(request: Request, base: Base, clips: Sequence[Clip], folder: Path
             store cannot be written.
         InvalidDataset: all clips have one label.
     """
-    labels = tuple(sort_labels(label for clip in clips for label in clip.labels))
+    labels = tuple(labels_of(clips))
     if len(labels) < 2 and not clips[0].is_multilabel:
         raise InvalidDataset(f"all clips have the label {clips[0].label!r}: at least two labels are needed")
     if request.name in {spec.name for spec in ModelStore(ZOO).specs()}:

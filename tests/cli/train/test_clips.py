@@ -1,5 +1,6 @@
 """The clips that training reads: class folders, lists, and CSVs with parts, groups and splits."""
 
+import json
 import os
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import pyarrow.parquet
 import pytest
 
 from tubelet.service.cli.evaluation.dataset import InvalidDataset
-from tubelet.service.cli.train.data.clips import Clip, read_clips, sort_labels
+from tubelet.service.cli.train.data.clips import Clip, labels_of, read_clips, sort_labels
+from tubelet.service.cli.train.data.label_names import name_labels
 
 
 def listed(tmp_path: Path, text: str) -> Path:
@@ -91,6 +93,8 @@ def test_parts_of_long_videos_have_names_of_their_own(tmp_path: Path) -> None:
 def test_a_header_without_paths_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidDataset, match="the header has no column path; it has name, label, group"):
         read_clips(listed(tmp_path, "name,label,group\n1.mp4,a,b\n"))
+    with pytest.raises(InvalidDataset, match="the header has no column path; it has clip, label"):
+        read_clips(listed(tmp_path, "clip,label\n1.mp4,a\n"))
 
 
 def test_a_parquet_file_has_the_same_columns(tmp_path: Path) -> None:
@@ -160,6 +164,79 @@ def test_a_folder_whose_name_is_no_utf8_is_refused(tmp_path: Path) -> None:
         read_clips(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "label,path,note\na,1.mp4,x\nb,2.mp4,y\n",
+        "filename,class\n1.mp4,a\n2.mp4,b\n",
+        "1.mp4;a\n2.mp4;b\n",
+        "1.mp4\ta\n\n2.mp4\tb\n",
+        "1.mp4,a\n   \n2.mp4 , b \n , \n",
+        '{"video": "1.mp4", "label": "a", "labels": []}\n\n{"video": "2.mp4", "label": "b"}\n',
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_lists_that_other_programs_write(tmp_path: Path, text: str, encoding: str) -> None:
+    for name in ("1.mp4", "2.mp4"):
+        (tmp_path / name).touch()
+    file = tmp_path / ("list.jsonl" if text.startswith("{") else "list.csv")
+    file.write_bytes(text.encode(encoding))
+    assert [(each.name, each.label) for each in read_clips(file)] == [("1.mp4", "a"), ("2.mp4", "b")]
+
+
+def test_the_clips_of_a_training_are_a_list(tmp_path: Path) -> None:
+    """Scenes, parts and splits stay: what was held out is the test split."""
+    lines = [
+        {"video": "1.mp4", "path": "1.mp4", "label": "a", "range_s": None, "scene": 0, "split": "train"},
+        {"video": "2.mp4 0-2.5 s", "path": "2.mp4", "label": "b", "range_s": [0, 2.5], "scene": 1},
+        {"video": "3.mp4", "path": "3.mp4", "label": "b", "range_s": None, "scene": 2, "split": "held_out"},
+    ]
+    (tmp_path / "clips.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert read_clips(tmp_path / "clips.jsonl") == (
+        Clip("1.mp4", str(tmp_path / "1.mp4"), "a", "0"),
+        Clip("2.mp4 0-2.5 s", str(tmp_path / "2.mp4"), "b", "1", False, (0, 2.5)),
+        Clip("3.mp4", str(tmp_path / "3.mp4"), "b", "2", is_test=True),
+    )
+    (tmp_path / "clips.jsonl").write_text('{"video": "1.mp4", "label": "a"}\n[1]\n')
+    with pytest.raises(
+        InvalidDataset, match=r"line 2: an object with path and label is wanted; found '\[1\]'"
+    ):
+        read_clips(tmp_path / "clips.jsonl")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "run\nstand still\njump\n",
+        "\ufeff2 jump\r\n0 run\r\n1 stand still\r\n",
+        "0:run\n2;jump\n1, stand still",
+    ],
+)
+def test_numbers_get_names(tmp_path: Path, text: str) -> None:
+    (tmp_path / "names.txt").write_bytes(text.encode())
+    clips = name_labels(read_clips(listed(tmp_path, "1.mp4 2\n2.mp4 1\n3.mp4 2\n")), tmp_path / "names.txt")
+    assert [each.label for each in clips] == ["jump", "stand still", "jump"]
+    assert labels_of(clips) == ["stand still", "jump"], "in the order of numbers"
+    several = name_labels(read_clips(listed(tmp_path, "path,label\n1.mp4,2;0\n")), tmp_path / "names.txt")
+    assert several[0].labels == ("jump", "run")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a\nb\n", "names.txt has no class '2', which is the label of 1.mp4: it has 2 classes, 0 to 1"),
+        ("a\n\nb\n", "names.txt, line 2: is empty, but each line names a class"),
+        ("a\nb\na\n", "names.txt, line 3: the class 2, 'a', is there twice"),
+        ("0 a\n0 b\n", "names.txt, line 2: the class 0, 'b', is there twice"),
+        ("\n", "names.txt is empty: a line with a name for each class is wanted"),
+    ],
+)
+def test_wrong_names_of_numbers(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "names.txt").write_text(text)
+    with pytest.raises(InvalidDataset, match=says):
+        name_labels(read_clips(listed(tmp_path, "1.mp4 2\n")), tmp_path / "names.txt")
+
+
 def test_a_clip_without_a_label_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidDataset, match=r"1\.mp4 has no label"):
         read_clips(listed(tmp_path, "1.mp4,\n2.mp4,b\n"))
@@ -187,6 +264,10 @@ def test_numbers_after_paths(tmp_path: Path) -> None:
     ]
     with pytest.raises(InvalidDataset, match="they may be frames and label, or two labels"):
         read_clips(listed(tmp_path, "1.mp4 300 1\n2 3.mp4 250 0\n"))
+    with pytest.raises(
+        InvalidDataset, match="such as none/4 300 1, and there are no such files: tubelet reads"
+    ):
+        read_clips(listed(tmp_path, "none/4 300 1\nnone/5 250 0\n"))
     with pytest.raises(InvalidDataset, match="frames is a folder, followed by numbers: tubelet reads videos"):
         read_clips(listed(tmp_path, "frames 300 1\n1.mp4 0\n"))
 

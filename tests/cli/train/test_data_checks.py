@@ -52,4 +52,6 @@ def test_scenes_of_the_test_split_that_training_knows_are_found() -> None:
 def test_labels_that_are_numbers_are_said() -> None:
     clips = [clip(f"{label}{number}", label) for label in ("0", "12") for number in range(RARE)]
     (found,) = check_labels(clips, range(len(clips)))
-    assert found.sentence == "all labels are numbers, and the model will answer with numbers"
+    assert found.sentence.startswith(
+        "all labels are numbers, and the model will answer with numbers: --labels"
+    )

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from tubelet.service.cli.evaluation.dataset import InvalidDataset
-from tubelet.service.cli.train.data.clips import Clip, sort_labels
+from tubelet.service.cli.train.data.clips import Clip, labels_of
 from tubelet.service.cli.train.data.data_checks import (
     Finding,
     check_labels,
@@ -79,7 +79,7 @@ def usable_labels(clips: Sequence[Clip], scenes: NDArray[np.int64]) -> tuple[str
     trained = [number for number, clip in enumerate(clips) if not clip.is_test]
     if not trained:
         raise InvalidDataset("all clips that can be decoded are in the test split: none is left to train on")
-    labels = sort_labels(label for number in trained for label in clips[number].labels)
+    labels = labels_of(clips[number] for number in trained)
     wanted = 1 if clips[0].is_multilabel else 2
     if len(labels) < wanted:
         raise InvalidDataset(

@@ -1,17 +1,32 @@
 """Lists of clips as rows: CSVs and Parquet files with more columns, and paths followed by class numbers."""
 
 import csv
-from collections.abc import Iterable
+import json
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
-from tubelet.service.cli.evaluation.dataset import InvalidDataset, LabelledVideo
+from tubelet.service.cli.evaluation.dataset import InvalidDataset, LabelledVideo, list_text
 from tubelet.service.cli.evaluation.parquet_list import PARQUET, UnreadableTable, parquet_rows
 
-_PATH_NAMES = ("path", "file", "video")
+_NAMES = {
+    "path": ("path", "file", "video", "filename", "video_path"),
+    "label": ("label", "class"),
+    "start": ("start", "start_s"),
+    "end": ("end", "end_s"),
+    "group": ("group", "scene"),
+    "split": ("split",),
+}
+"""The names that each column may have; the first one that is there counts."""
+_PLAIN = tuple((path, "label") for path in ("path", "file", "video"))  # headers of lists without more columns
 _OPTIONAL = ("start", "end", "group", "split")
 _DELIMITERS = (",", ";", "\t")
+_JSON_LINES = ".jsonl"
+_MAX_NAMED = 12  # columns in an error
+_TWO_WORDS = re.compile(r".*\S\s+\d+")  # a path and a number
 
 Rows = list[tuple[int, dict[str, str]]]
 """The number of each line, and its values by the names of the columns, in lower case."""
@@ -19,6 +34,8 @@ Rows = list[tuple[int, dict[str, str]]]
 
 def clip_rows(file: Path) -> Rows | None:
     """Return the lines of a list with more columns than path and label; None for other lists.
+
+    Columns get the names of ``_NAMES``, whatever the file calls them.
 
     Raises:
         InvalidDataset: it cannot be read, or has no column of paths; a line has more values than the header.
@@ -29,16 +46,70 @@ def clip_rows(file: Path) -> Rows | None:
             table = list(enumerate(parquet_rows(file), 1))
         except (OSError, UnreadableTable):
             return None  # whoever reads lists without these columns says why
+    elif file.suffix.lower() == _JSON_LINES:
+        table = _json_rows(file)
     else:
         delimiter, table = _csv_rows(file)
     header = list(table[0][1]) if table else []
-    is_plain = delimiter == "," and not set(header) & set(_OPTIONAL)
-    if "label" not in header or is_plain:
+    names = {
+        wanted: next((each for each in known if each in header), None) for wanted, known in _NAMES.items()
+    }
+    if names["label"] is None or (delimiter == "," and _is_plain(header)):
         return None
-    path = next((name for name in _PATH_NAMES if name in header), None)
-    if path is None:
-        raise InvalidDataset(f"{file}: the header has no column path; it has {', '.join(header)}")
-    return [(number, row | {"path": row[path]}) for number, row in table if any(row.values())]
+    if names["path"] is None:
+        if header and (file.parent / header[0]).is_file():
+            return None  # the first line is no header
+        named = ", ".join(header[:_MAX_NAMED]) + (", ..." if len(header) > _MAX_NAMED else "")
+        raise InvalidDataset(f"{file}: the header has no column path; it has {named}")
+    found = {wanted: name for wanted, name in names.items() if name is not None}
+    return [
+        (number, {wanted: row[name] for wanted, name in found.items()})
+        for number, row in table
+        if any(row.values())
+    ]
+
+
+def _is_plain(header: list[str]) -> bool:
+    """Return whether a list has no more columns that count than path and label."""
+    return tuple(header[:2]) in _PLAIN and not any(set(_NAMES[each]) & set(header) for each in _OPTIONAL)
+
+
+def _json_rows(file: Path) -> Rows:
+    """Return the lines of a file with an object on each, such as the ``clips.jsonl`` of a model.
+
+    The range of a clip gives start and end; clips that were held out from training are the test split.
+
+    Raises:
+        InvalidDataset: it cannot be read, or a line is no object.
+    """
+    rows: Rows = []
+    for number, line in enumerate(list_text(file).splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line)
+        except ValueError:
+            values = None
+        if not isinstance(values, dict) or not {"label"} < set(values):
+            raise InvalidDataset(
+                f"{file}, line {number}: an object with path and label is wanted; found {line[:60]!r}"
+            )
+        rows.append((number, _json_row(values)))
+    empty = dict.fromkeys((name for _, row in rows for name in row), "")
+    return [(number, empty | row) for number, row in rows]
+
+
+def _json_row(values: dict[str, Any]) -> dict[str, str]:
+    """Return the values of a line as text, under the names of columns."""
+    start, end = values.pop("range_s", None) or (None, None)
+    row = {"start": start, "end": end} | {name.lower(): value for name, value in values.items()}
+    if row.get("split") == "held_out":
+        row["split"] = "test"
+    return {
+        name: "" if value is None else str(value)
+        for name, value in row.items()
+        if not isinstance(value, (list, dict))
+    }
 
 
 def _csv_rows(file: Path) -> tuple[str, Rows]:
@@ -46,19 +117,17 @@ def _csv_rows(file: Path) -> tuple[str, Rows]:
 
     Spreadsheets also write semicolons or tabs between values: the header tells.
     """
+    text = list_text(file)
     try:
-        text = file.read_bytes().decode("utf-8-sig")
         first = text.partition("\n")[0]
         delimiter = max(_DELIMITERS, key=first.count)
         lines = csv.reader(StringIO(text, newline=""), delimiter=delimiter)
         header = [name.strip().lower() for name in next(lines, [])]
         empty = dict.fromkeys(header, "")
         rows = [(lines.line_num, [each.strip() for each in row]) for row in lines]
-    except OSError as error:
-        raise InvalidDataset(f"{file} cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
+    except csv.Error as error:
         raise InvalidDataset(f"{file} is neither a folder nor a list: {error}") from None
-    if "label" in header:
+    if set(_NAMES["label"]) & set(header) and set(_NAMES["path"]) & set(header):
         for number, row in rows:
             if any(row[len(header) :]):
                 raise InvalidDataset(
@@ -80,8 +149,10 @@ def labels_after_paths(
     Raises:
         InvalidDataset: the lines may mean two things, or name folders of frames.
     """
-    found = [_numbers_after_path(file, video) for video in videos]
+    listed = tuple(videos)
+    found = [_numbers_after_path(file, video) for video in listed]
     if not any(numbers for _, numbers in found):
+        _check_frame_folders(file, listed)
         return tuple(video for video, _ in found)
     for video, numbers in found:
         if numbers and Path(video.video).is_dir():
@@ -93,12 +164,30 @@ def labels_after_paths(
         video, numbers = found[0]
         raise InvalidDataset(
             f"{file}: each line has two numbers, such as {numbers[0]} {video.label} after {video.name}: they "
-            "may be frames and label, or two labels; write path,label as the first line, and "
+            "may be frames and label, or two labels; write a CSV, with path,label as the first line, and "
             f"{divider!r} between labels"
         )
     return tuple(
         replace(video, label=divider.join(dict.fromkeys((*numbers, video.label)))) for video, numbers in found
     )
+
+
+def _check_frame_folders(file: Path, videos: Sequence[LabelledVideo]) -> None:
+    """Refuse a list with two numbers on each line after paths that do not exist.
+
+    Raises:
+        InvalidDataset: it is one.
+    """
+    first = next(iter(videos))
+    if all(
+        _TWO_WORDS.fullmatch(each.name) and each.label.isdigit() and not Path(each.video).exists()
+        for each in videos
+    ):
+        raise InvalidDataset(
+            f"{file}: each line has two numbers, such as {first.name} {first.label}, and there are no such "
+            "files: tubelet reads videos, no folders of frames; write a CSV of videos with path,label as the "
+            "first line"
+        )
 
 
 def _numbers_after_path(file: Path, video: LabelledVideo) -> tuple[LabelledVideo, list[str]]:

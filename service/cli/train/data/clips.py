@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -33,18 +33,25 @@ class Clip(LabelledVideo):
     """A labelled video, or the part ``range_s`` of one.
 
     ``group`` is its scene, "" where the data does not say; ``is_test`` holds it out of training. In a list
-    ``is_multilabel``, ``label`` has any number of labels, divided by ``DIVIDER``.
+    ``is_multilabel``, ``label`` has any number of labels, divided by ``DIVIDER``. ``label_order`` has the
+    labels of all classes in the order of their numbers, if a file names them.
     """
 
     group: str = ""
     is_test: bool = False
     range_s: tuple[float, float] | None = None
     is_multilabel: bool = False
+    label_order: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def labels(self) -> tuple[str, ...]:
         """All labels of the clip: one, or any number of them in a multi-label list."""
         return tuple(filter(None, self.label.split(DIVIDER))) if self.is_multilabel else (self.label,)
+
+    @property
+    def path(self) -> str:
+        """The path of the video as in the data."""
+        return self.name.removesuffix(_range_text(self.range_s))
 
 
 def read_clips(data: Path) -> tuple[Clip, ...]:
@@ -81,6 +88,16 @@ def read_any_clips(data: Path) -> tuple[Clip, ...]:
     check_splits(data, clips)
     _check_parts(data, clips)
     return clips
+
+
+def labels_of(clips: Iterable[Clip]) -> list[str]:
+    """Return the distinct labels of clips: in the order of classes where a file names them, else sorted."""
+    distinct: set[str] = set()
+    order: tuple[str, ...] = ()
+    for clip in clips:
+        distinct.update(clip.labels)
+        order = clip.label_order
+    return [label for label in order if label in distinct] if order else sort_labels(distinct)
 
 
 def sort_labels(labels: Iterable[str]) -> list[str]:
@@ -134,11 +151,16 @@ def _clip(where: str, folder: Path, row: Mapping[str, str], is_multilabel: bool)
         raise InvalidDataset(f"{where}: a path and a label are wanted; found {path!r} and {label!r}")
     split = split_of(where, row.get("split", ""))
     range_s = _range(where, row.get("start", ""), row.get("end", ""))
-    name = path if range_s is None else f"{path} {range_s[0]:.12g}-{range_s[1]:.12g} s"
+    name = path + _range_text(range_s)
     video = path if is_uri(path) else os.path.normpath(folder / path)
     group = row.get("group", "") or ("" if range_s is None else path)
     label = clean_label(label, is_multilabel)
     return Clip(decodable(name), video, label, group, split == TEST, range_s, is_multilabel)
+
+
+def _range_text(range_s: tuple[float, float] | None) -> str:
+    """Return what is added to the path of a video to name a part of it."""
+    return "" if range_s is None else f" {range_s[0]:.12g}-{range_s[1]:.12g} s"
 
 
 def split_of(where: str, text: str) -> str:

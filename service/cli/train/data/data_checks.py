@@ -18,6 +18,7 @@ RARE = 10
 NEAR = 3.0
 """Mean difference of all pixels of two clips' thumbnails, of 255, below which they are near duplicates."""
 
+_NUMBERS = "all labels are numbers, and the model will answer with numbers: --labels FILE gives them names"
 _CELL = 8  # pixels along a side of a cell
 
 
@@ -39,7 +40,7 @@ def check_labels(clips: Sequence[Clip], scenes: Iterable[int]) -> list[Finding]:
             spellings[" ".join(label.lower().replace("_", " ").split())].add(label)
             numbers[label].append(number)
     if all(label.isascii() and label.isdigit() for label in numbers):
-        findings.append(Finding("all labels are numbers, and the model will answer with numbers"))
+        findings.append(Finding(_NUMBERS))
     for same in spellings.values():
         if len(same) > 1:
             named = " and ".join(map(repr, sorted(same)))

@@ -4,6 +4,7 @@ W windows, C clips, K classes.
 """
 
 import json
+import math
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -71,11 +72,13 @@ def _outcomes(answers: Answers, checked: Checked, trained: Trained) -> list[Outc
 
 
 def _clip_line(clip: Clip, digest: str, scene: int) -> dict[str, object]:
-    """Return what is known of a clip."""
+    """Return what is known of a clip; the open end of a part is None."""
+    part = clip.range_s and [each if math.isfinite(each) else None for each in clip.range_s]
     return {
         "video": clip.name,
+        "path": clip.path,
         "label": clip.label,
         "blake3": digest,
-        "range_s": clip.range_s,
+        "range_s": part,
         "scene": scene,
     }

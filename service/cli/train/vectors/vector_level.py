@@ -5,7 +5,7 @@ W windows, S units in a window, D width of a vector.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -23,6 +23,7 @@ from tubelet.models.training.probe_model import build_probe, probe_dims, set_hea
 from tubelet.service.cli.evaluation.dataset import InvalidDataset
 from tubelet.service.cli.train.data.checked_clips import Checked, notes, usable_labels
 from tubelet.service.cli.train.data.data_checks import Finding, check_labels
+from tubelet.service.cli.train.data.label_names import name_labels
 from tubelet.service.cli.train.data.survey import Survey
 from tubelet.service.cli.train.levels.fitted_probe import FittedProbe, Vectors, fit_probe
 from tubelet.service.cli.train.levels.probe import pooled
@@ -68,6 +69,7 @@ def train_on_vectors(
             "leave out --from, --window and --level"
         )
     table = read_vectors(request.data)
+    table = replace(table, clips=name_labels(table.clips, request.labels))
     check_curve(request)
     checked = _checked(table)
     for line in check_lines({}, checked.findings):
