@@ -17,11 +17,10 @@ from tubelet.models.families.layers import (
     Encoder,
     TransformerDims,
     TubeletEmbed,
-    UnitPool,
     count_patches,
     initialise,
-    pool_units,
 )
+from tubelet.models.families.unit_pooling import UnitPool, unit_pooling
 from tubelet.models.spec import Preprocessing
 from tubelet.models.video_model import VideoModel
 
@@ -59,8 +58,8 @@ class Factorised(VideoModel):
         self.spatial = Encoder(patches, dims.spatial_depth, dims.block)
         self.adapter = None if dims.adapter_dim is None else Adapter(width, dims.adapter_dim)
         self.temporal = Encoder(dims.units_per_window, dims.temporal_depth, dims.block)
-        self.pooling: UnitPool | None = dims.pool
-        self.head = nn.Linear(2 * width if dims.pool == "mean_and_change" else width, num_classes)
+        self.pooling = None if dims.pool is None else unit_pooling(dims.pool, width)
+        self.head = nn.Linear(width if self.pooling is None else self.pooling.width, num_classes)
         self.tokens_per_unit = patches + 1
         initialise(self)
 
@@ -73,7 +72,7 @@ class Factorised(VideoModel):
 
     def pool(self, windows: Tensor) -> Tensor:
         if self.pooling is not None:
-            return pool_units(windows, self.pooling)
+            return self.pooling(windows)
         return self.temporal.cls(self.adapt(windows))
 
     def adapt(self, windows: Tensor) -> Tensor:

@@ -15,12 +15,11 @@ from tubelet.models.families.layers import (
     Activation,
     Encoder,
     TransformerDims,
-    UnitPool,
     initialise,
-    pool_units,
 )
 from tubelet.models.families.timm import TimmDims, TimmEncoder
 from tubelet.models.families.torchvision import TorchvisionDims, TorchvisionModel, head_of
+from tubelet.models.families.unit_pooling import UnitPool, unit_pooling
 from tubelet.models.families.vit import ViT, ViTDims
 from tubelet.models.spec import Preprocessing
 from tubelet.models.video_model import VideoModel
@@ -70,7 +69,7 @@ class FramewiseDims:
 
 
 class Framewise(VideoModel):
-    """An image model as the spatial stage, and a temporal transformer or the mean over units after it.
+    """An image model as the spatial stage, and a temporal transformer or a pooling of units after it.
 
     An adapter, a linear layer, brings embeddings to the width of the transformer.
     """
@@ -78,7 +77,7 @@ class Framewise(VideoModel):
     def __init__(self, dims: FramewiseDims, preprocessing: Preprocessing, num_classes: int) -> None:
         super().__init__(preprocessing)
         self.image, width = _image_encoder(dims.image, preprocessing)
-        self.pooling: UnitPool = dims.pool
+        self.pooling = unit_pooling(dims.pool, width)
         self.adapter = self.temporal = None
         if (temporal := dims.temporal) is not None:
             self.adapter = nn.Linear(width, temporal.embed_dim)
@@ -86,7 +85,9 @@ class Framewise(VideoModel):
             initialise(self.adapter)
             initialise(self.temporal)
             width = temporal.embed_dim
-        self.head = nn.Linear(width if dims.pool == "mean" else 2 * width, num_classes)
+        else:
+            width = self.pooling.width
+        self.head = nn.Linear(width, num_classes)
         initialise(self.head)
         self.tokens_per_unit = self.image.tokens_per_unit
         self.supports_cuda_graphs = self.image.supports_cuda_graphs
@@ -97,7 +98,7 @@ class Framewise(VideoModel):
     def pool(self, windows: Tensor) -> Tensor:
         if self.temporal is not None and self.adapter is not None:
             return self.temporal.cls(self.adapter(windows))
-        return pool_units(windows, self.pooling)
+        return self.pooling(windows)
 
 
 def _image_encoder(dims: ImageDims, preprocessing: Preprocessing) -> tuple[VideoModel, int]:

@@ -24,9 +24,6 @@ MAX_DEPTH = 1000
 _ACTIVATIONS = {"gelu": F.gelu, "gelu_tanh": partial(F.gelu, approximate="tanh")}
 
 
-UnitPool = Literal["mean", "mean_and_change"]
-"""``mean_and_change``: the mean over units, and the mean absolute change from a unit to the next, E = 2 D."""
-
 PatchSize = int | tuple[int, int]
 """Size of a patch, pixels: the side of a square patch, or (height, width)."""
 
@@ -46,15 +43,6 @@ def count_patches(height: int, width: int, patch_size: PatchSize) -> int:
     if height % p or width % q:
         raise ValueError(f"patches of {p} x {q} pixels do not fill a picture of {height} x {width}")
     return (height // p) * (width // q)
-
-
-def pool_units(windows: Tensor, how: UnitPool) -> Tensor:
-    """Make one vector of the embeddings of a window's units: (B, S, D) -> (B, D) or (B, 2 D)."""
-    mean = windows.mean(dim=1)
-    if how == "mean":
-        return mean
-    steps = max(1, windows.shape[1] - 1)  # a single unit does not change
-    return cat((mean, windows.diff(dim=1).abs().sum(dim=1) / steps), dim=1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,22 +3,36 @@
 C clips, W windows of all clips, S units in a window, D width of a unit's embedding, K classes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from tubelet.models.training.probes import Choice, choose_linear, few_threads, fit_linear
+from tubelet.models.families.unit_pooling import AttentivePool, AttentivePooling
+from tubelet.models.training.attentive_probe import STRIDE, AttentiveProbe, Units, train_attentive
+from tubelet.models.training.probes import (
+    Choice,
+    calibrated_choice,
+    few_threads,
+    fit_linear,
+    held_out_losses,
+    rank_linear,
+)
 
 DECAYS = (0.03, 0.3, 3.0, 30.0)
+ATTENTIVE: dict[str, AttentivePool] = {"mean": "attentive", "mean and change": "attentive_with_change"}
+"""What an attentive probe attends to, by the vectors of the linear probe that it starts as."""
+_FEWEST_SCENES = 12  # that tell how much of a difference is chance
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeData:
     """The vectors of windows, (W, E) by name, and of each window its label, its clip and its fold, (W,).
 
-    Labels are classes, or (W, K) of 0 and 1 where a window has several.
+    Labels are classes, or (W, K) of 0 and 1 where a window has several. Attentive probes need ``units``, and
+    ``scenes`` (W,).
     """
 
     vectors: Mapping[str, Tensor] = field(repr=False)
@@ -26,25 +40,94 @@ class ProbeData:
     clips: Tensor
     folds: Tensor
     num_classes: int
+    units: Units | None = None
+    scenes: Tensor | None = None
 
     def part(self, chosen: Tensor) -> "ProbeData":
         """Return the windows that are ``chosen``, (W,) bool."""
-        vectors = {name: each[chosen] for name, each in self.vectors.items()}
         return ProbeData(
-            vectors, self.labels[chosen], self.clips[chosen], self.folds[chosen], self.num_classes
+            {name: each[chosen] for name, each in self.vectors.items()},
+            self.labels[chosen],
+            self.clips[chosen],
+            self.folds[chosen],
+            self.num_classes,
+            None if self.units is None else self.units.part(chosen),
+            None if self.scenes is None else self.scenes[chosen],
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The losses of the best linear and the best attentive probe for the same windows, in cross-validation.
+
+    ``standard_error`` is that of the difference, over scenes.
+    """
+
+    linear: float
+    attentive: float
+    standard_error: float
+
+    @property
+    def is_gain(self) -> bool:
+        """Whether the attentive probe is better by more than the standard error."""
+        return self.linear - self.attentive > self.standard_error
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A trained probe: a head on the vectors of a name, or on units that a ``pooling`` attends to."""
+
+    vectors: str
+    head: nn.Linear = field(repr=False)
+    pooling: AttentivePooling | None = field(default=None, repr=False)
+
+    @torch.no_grad()
+    def logits(self, data: ProbeData) -> Tensor:
+        """Classify windows: -> (W, K)."""
+        if self.pooling is None:
+            return self.head(data.vectors[self.vectors].float())
+        assert data.units is not None
+        return AttentiveProbe(self.pooling, self.head)(data.units)
+
+
 def choose(data: ProbeData) -> Choice:
-    """Choose vectors and decay by cross-validation over the folds of ``data``."""
-    with few_threads(max(each.numel() for each in data.vectors.values())):
-        return choose_linear(data.vectors, data.labels, data.num_classes, data.folds, DECAYS)
+    """Choose a probe by cross-validation over the folds of ``data``; see ``compare``."""
+    return compare(data)[0]
+
+
+def compare(data: ProbeData) -> tuple[Choice, Comparison | None]:
+    """Choose the best linear probe, or an attentive one that is better by more than the standard error.
+
+    The comparison is None where there are no units to attend to, or too few scenes to tell a difference.
+    """
+    with few_threads(_numbers(data)):
+        ranked = rank_linear(data.vectors, data.labels, data.num_classes, data.folds, DECAYS)
+        if data.units is None or data.scenes is None or len(data.scenes.unique()) < _FEWEST_SCENES:
+            return ranked[0], None
+        # For each name of vectors, the best decay comes first.
+        starts = {each.vectors: each for each in reversed(ranked) if each.vectors in ATTENTIVE}
+        attentive = min(_attentive_choices(data, starts.values()), key=lambda each: each.loss)
+    found = Comparison(
+        ranked[0].loss, attentive.loss, _standard_error(data, data.scenes, (ranked[0], attentive))
+    )
+    return attentive if found.is_gain else ranked[0], found
+
+
+def fit(data: ProbeData, choice: Choice) -> Probe:
+    """Train the chosen probe on all of ``data``."""
+    with few_threads(_numbers(data)):
+        vectors = data.vectors[choice.vectors]
+        layer = fit_linear(vectors, data.labels, data.num_classes, choice.decay)
+        if not choice.steps:
+            return Probe(choice.vectors, layer)
+        trained = next(islice(_trained(data, layer, choice), choice.steps // STRIDE - 1, None))
+        return Probe(choice.vectors, trained.head, trained.pooling)
 
 
 def estimate(data: ProbeData, kept: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return each window's logits, (W, K), by a probe that does not know its fold: calibrated, and as fitted.
 
-    Vectors, decay and temperature are chosen on the other folds alone, so that the choice is measured, too.
+    The probe and its temperature are chosen on the other folds alone, so that the choice is measured, too.
     Only the windows ``kept``, (W,) bool, are trained on; None stands for all.
     """
     calibrated, fitted = (torch.zeros(len(data.labels), data.num_classes) for _ in range(2))
@@ -52,10 +135,49 @@ def estimate(data: ProbeData, kept: Tensor | None = None) -> tuple[Tensor, Tenso
         inside = data.folds == fold
         others = data.part(~inside if kept is None else ~inside & kept)
         choice = choose(others)
-        probe = fit_linear(others.vectors[choice.vectors], others.labels, data.num_classes, choice.decay)
-        fitted[inside] = probe(data.vectors[choice.vectors][inside].float())
+        fitted[inside] = fit(others, choice).logits(data.part(inside))
         calibrated[inside] = fitted[inside] / choice.temperature
     return calibrated, fitted
+
+
+def _attentive_choices(data: ProbeData, starts: Iterable[Choice]) -> Iterator[Choice]:
+    """Yield attentive probes that start as linear ones, with the logits of probes without each fold."""
+    for start in starts:
+        curves: list[list[Tensor]] = []
+        for fold in data.folds.unique():
+            inside = data.folds == fold
+            others, held_out = data.part(~inside), data.part(inside).units
+            assert held_out is not None
+            layer = fit_linear(others.vectors[start.vectors], others.labels, data.num_classes, start.decay)
+            curves.append([probe(held_out) for probe in _trained(others, layer, start)])
+        for number, parts in enumerate(zip(*curves, strict=True), 1):
+            logits = torch.zeros(len(data.labels), data.num_classes)
+            for fold, part in zip(data.folds.unique(), parts, strict=True):
+                logits[data.folds == fold] = part
+            steps = number * STRIDE
+            yield calibrated_choice(start.vectors, start.decay, logits, data.labels, data.folds, steps)
+
+
+def _trained(data: ProbeData, layer: nn.Linear, choice: Choice) -> Iterator[AttentiveProbe]:
+    """Yield the attentive probes that start as the linear probe ``layer``."""
+    assert data.units is not None
+    vectors, pool = data.vectors[choice.vectors].float(), ATTENTIVE[choice.vectors]
+    return train_attentive(data.units, vectors, data.labels, layer, pool)
+
+
+def _standard_error(data: ProbeData, scenes: Tensor, choices: tuple[Choice, Choice]) -> float:
+    """Return the standard error of the difference of two losses; windows of a scene go together."""
+    first, second = (
+        held_out_losses(each.logits / each.temperature, data.labels, data.folds) for each in choices
+    )
+    numbers, inverse = scenes.unique(return_inverse=True)
+    sums = torch.zeros(len(numbers), dtype=torch.float64).index_add_(0, inverse, (first - second).double())
+    return float(sums.std() * len(numbers) ** 0.5 / len(data.labels))
+
+
+def _numbers(data: ProbeData) -> int:
+    """Return how many numbers the features of all windows have."""
+    return max(each.numel() for each in data.vectors.values())
 
 
 def mean_by_clip(logits: Tensor, clips: Tensor) -> tuple[Tensor, Tensor]:

@@ -96,11 +96,12 @@ def fit_linear(vectors: Tensor, labels: Tensor, num_classes: int, decay: float) 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The best of several linear probes: the name of its vectors, and its ``decay``.
+    """The best of several probes: a linear one, on the vectors of a name with a ``decay``.
 
-    ``logits`` (N, K) are of windows by probes that were trained without their fold. ``temperature`` is fitted
-    on them, and ``loss`` is their cross entropy at it, with all classes of equal weight. Windows whose label
-    only their own fold has do not count for these two.
+    With ``steps``, it is an attentive one that starts as the linear one. ``logits`` (N, K) are of windows by
+    probes that were trained without their fold. ``temperature`` is fitted on them, and ``loss`` is their
+    cross entropy at it, with all classes of equal weight. Windows whose label only their own fold has do not
+    count for these two.
     """
 
     vectors: str
@@ -108,26 +109,38 @@ class Choice:
     temperature: float
     loss: float
     logits: Tensor = field(repr=False)
+    steps: int = 0
 
 
-def choose_linear(
+def rank_linear(
     vectors: Mapping[str, Tensor], labels: Tensor, num_classes: int, folds: Tensor, decays: tuple[float, ...]
-) -> Choice:
-    """Choose the vectors, (N, E) by name, and the decay with the smallest loss in cross-validation.
+) -> list[Choice]:
+    """Rank vectors, (N, E) by name, and decays by the loss in cross-validation, the best first.
 
     ``folds`` (N,) int64 numbers the part of each window; windows of one scene must be in one part.
     """
-    balance = window_weights(labels, num_classes)
-    known = in_other_folds(labels, folds)
     choices = []
     for name, features in vectors.items():
         for decay in decays:
             logits = held_out_logits(features, labels, num_classes, folds, decay)
-            temperature = fit_temperature(logits[known], labels[known]) if known.any() else 1.0
-            errors = window_errors(logits / temperature, labels)
-            loss = (balance * errors)[known].sum().item() / len(labels)
-            choices.append(Choice(name, decay, temperature, loss, logits))
-    return min(choices, key=lambda each: each.loss)
+            choices.append(calibrated_choice(name, decay, logits, labels, folds))
+    return sorted(choices, key=lambda each: each.loss)
+
+
+def calibrated_choice(
+    vectors: str, decay: float, logits: Tensor, labels: Tensor, folds: Tensor, steps: int = 0
+) -> Choice:
+    """Return a choice with the temperature and the loss of its held-out ``logits``, (N, K)."""
+    known = in_other_folds(labels, folds)
+    temperature = fit_temperature(logits[known], labels[known]) if known.any() else 1.0
+    loss = held_out_losses(logits / temperature, labels, folds).sum().item() / len(labels)
+    return Choice(vectors, decay, temperature, loss, logits, steps)
+
+
+def held_out_losses(logits: Tensor, labels: Tensor, folds: Tensor) -> Tensor:
+    """Return the weighted cross entropy of each window, (N,); 0 where only its own fold has its label."""
+    balance = window_weights(labels, logits.shape[1])
+    return balance * window_errors(logits, labels) * in_other_folds(labels, folds)
 
 
 def in_other_folds(labels: Tensor, folds: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from tubelet.models.families.registry import DIMS, Dims
 from tubelet.models.repository.model_folder import write_folder
 from tubelet.models.spec import Accuracy, ModelSpec, Provenance, Sampling
 from tubelet.models.training.augmentation import Mirroring
+from tubelet.models.training.probe_fit import ATTENTIVE
 from tubelet.models.video_model import VideoModel
 from tubelet.service.cli.train.base import Base, Untrained
 from tubelet.service.cli.train.learning_curve import CurvePoint
@@ -89,6 +90,7 @@ class Recipe:
     measured_on: str
     details: Mapping[str, Any] = field(repr=False)
     warnings: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()  # for what was chosen
     curve: tuple[CurvePoint, ...] = ()  # if it was asked for
 
 
@@ -121,11 +123,13 @@ def new_spec(
     """
     name = "random weights" if isinstance(base, Untrained) else base.spec.name
     version = "" if isinstance(base, Untrained) else f" {base.spec.version}"
+    is_attentive = request.level == "probe" and getattr(dims, "pool", None) in ATTENTIVE.values()
+    trained = "an attentive probe on" if is_attentive else _TRAINED[request.level]
     return ModelSpec(
         name=request.name,
         version=request.version,
         family=next(family for family, kind in DIMS.items() if isinstance(dims, kind)),
-        description=f"{len(labels)} labels of {request.data.name}, {_TRAINED[request.level]} {name}.",
+        description=f"{len(labels)} labels of {request.data.name}, {trained} {name}.",
         licence=base.spec.licence,
         labels=labels,
         sampling=sampling,

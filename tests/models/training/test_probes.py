@@ -13,8 +13,8 @@ from tubelet.models.families.registry import Dims, build_model
 from tubelet.models.families.torchvision import TorchvisionDims
 from tubelet.models.families.vit import ViTDims
 from tubelet.models.training.calibration import LIMITS, fit_temperature
-from tubelet.models.training.probe_fit import ProbeData, choose, estimate, mean_by_clip
-from tubelet.models.training.probe_model import build_probe, probe_dims, set_head_
+from tubelet.models.training.probe_fit import Probe, ProbeData, choose, estimate, mean_by_clip
+from tubelet.models.training.probe_model import build_probe, probe_dims, set_probe_
 from tubelet.models.training.probes import class_weights, fit_linear, held_out_logits, in_other_folds
 
 
@@ -146,7 +146,7 @@ def test_a_probe_embeds_as_its_base_and_has_the_new_head(name: str) -> None:
         pooled = model.pool(windows)
         assert pooled.shape[1] == windows.shape[2] * (2 if vectors == "mean and change" else 1)
         layer = torch.nn.Linear(pooled.shape[1], 2)
-        set_head_(model, layer, 2.5)
+        set_probe_(model, Probe(vectors, layer), 2.5)
         torch.testing.assert_close(model.classify(windows), layer(pooled) / 2.5)
 
 

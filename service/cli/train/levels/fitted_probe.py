@@ -1,18 +1,20 @@
-"""A linear probe on the vectors of clips: chosen, measured on scenes left out in turn, and calibrated.
+"""A probe on the vectors or units of clips: chosen, measured on scenes left out in turn, and calibrated.
 
-W windows, E width of a window's vector, K classes.
+W windows, S units in a window, D width of a unit's embedding, E width of a window's vector, K classes.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from tubelet.models.training.probe_fit import ProbeData, choose, estimate
-from tubelet.models.training.probes import fit_linear, in_other_folds
+from tubelet.models.training.attentive_probe import join_units
+from tubelet.models.training.probe_fit import Comparison, Probe, ProbeData, compare, estimate, fit
+from tubelet.models.training.probes import Choice, in_other_folds
 from tubelet.service.cli.train.data.checked_clips import notes
 from tubelet.service.cli.train.data.clips import Clip
 from tubelet.service.cli.train.data.division import FOLDS
@@ -22,19 +24,27 @@ from tubelet.service.cli.train.levels.temperature import useful_temperature
 from tubelet.service.cli.train.levels.true_labels import true_labels
 from tubelet.service.cli.train.new_model import Answers, Recipe
 
+ATTENDED = {"mean": "units", "mean and change": "units and their change"}
+"""What an attentive probe attends to in words, by the vectors of the linear probe that it starts as."""
 Vectors = Mapping[str, Mapping[int, Tensor]]
 """The vectors of the windows of each clip, (W, E), by the name of the vectors and the number of the clip."""
+UnitsOfClips = Mapping[int, Tensor]
+"""The units of the windows of each clip, (W, S, D), by the number of the clip."""
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What a probe may be trained on; without ``units``, it is a linear one."""
+
+    vectors: Vectors = field(repr=False)
+    units: UnitsOfClips | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class FittedProbe:
-    """The chosen probe: the name of its ``vectors``, its layer (..., E) -> (..., K), and its answers.
+    """The chosen probe and its answers; its logits are to be divided by ``temperature``."""
 
-    The layer's logits are to be divided by ``temperature``.
-    """
-
-    vectors: str
-    layer: nn.Linear = field(repr=False)
+    probe: Probe
     temperature: float
     recipe: Recipe
     held_out: Answers
@@ -45,31 +55,66 @@ def fit_probe(
     clips: Mapping[int, Clip],
     scenes: NDArray[np.int64],
     labels: Sequence[str],
-    vectors: Vectors,
+    features: Features,
     *,
     with_curve: bool = False,
 ) -> FittedProbe:
-    """Choose and fit a probe on the ``vectors`` of ``clips``, which have numbers; ``scenes`` is by number.
+    """Choose and fit a probe on the ``features`` of ``clips``, which have numbers; ``scenes`` is by number.
 
     ``with_curve`` also measures probes that are trained on shares of the clips.
     """
-    data, test = (_data(clips, scenes, labels, vectors, is_test=is_test) for is_test in (False, True))
+    data, test = (_data(clips, scenes, labels, features, is_test=is_test) for is_test in (False, True))
     with notes.status("training probes, with each part of the scenes left out in turn"):
         held_out = _held_out(data)
-        choice = choose(data)
-        layer = fit_linear(data.vectors[choice.vectors], data.labels, len(labels), choice.decay)
+        choice, comparison = compare(data)
+        probe = fit(data, choice)
     temperature, held_out, warnings = useful_temperature(choice.temperature, held_out)
     folds = len(data.folds.unique())
     recipe = Recipe(
         level="probe",
-        head=f"a linear probe on {choice.vectors}, weight decay {choice.decay:g}",
+        head=_describe(choice),
         measured_on=f"scenes that it does not know ({folds} parts in turn)",
-        details={"vectors": choice.vectors, "decay": choice.decay, "folds": folds},
+        details=_details(choice, comparison) | {"folds": folds},
         warnings=warnings,
+        reasons=() if comparison is None else (_reason(comparison),),
         curve=_curve(data, scenes) if with_curve else (),
     )
-    answers = _test_answers(layer, test, choice.vectors, temperature)
-    return FittedProbe(choice.vectors, layer, temperature, recipe, held_out, answers)
+    return FittedProbe(probe, temperature, recipe, held_out, _test_answers(probe, test, temperature))
+
+
+def _describe(choice: Choice) -> str:
+    """Say in words what a probe is."""
+    linear = f"linear probe on {choice.vectors}, weight decay {choice.decay:g}"
+    if not choice.steps:
+        return f"a {linear}"
+    seen = ATTENDED[choice.vectors]
+    return f"an attentive probe on {seen}, {choice.steps} steps from a {linear}"
+
+
+def _details(choice: Choice, comparison: Comparison | None) -> dict[str, Any]:
+    """Return for machines what a probe is, and what it was compared with."""
+    compared = None if comparison is None else asdict(comparison)
+    return {
+        "probe": "attentive" if choice.steps else "linear",
+        "vectors": choice.vectors,
+        "decay": choice.decay,
+        "steps": choice.steps,
+        "probes_compared": compared,
+    }
+
+
+def _reason(found: Comparison) -> str:
+    """Say why the probe is linear, or attentive."""
+    gain = found.linear - found.attentive
+    losses = (
+        f"its loss in cross-validation by scene is {found.attentive:.3f}, the linear one's {found.linear:.3f}"
+    )
+    if gain <= 0:
+        return f"the linear probe is taken, not the attentive one: {losses}"
+    noise = f"{gain:.3f} less, with a standard error of {found.standard_error:.3f}"
+    if found.is_gain:
+        return f"the attentive probe is taken: {losses}, {noise}"
+    return f"the linear probe is taken, not the attentive one: {losses}, {noise}, so perhaps by chance"
 
 
 def _curve(data: ProbeData, scenes: NDArray[np.int64]) -> tuple[CurvePoint, ...]:
@@ -89,15 +134,15 @@ def _data(
     clips: Mapping[int, Clip],
     scenes: NDArray[np.int64],
     labels: Sequence[str],
-    vectors: Vectors,
+    features: Features,
     *,
     is_test: bool,
 ) -> ProbeData:
-    """Return the vectors of the windows of the training clips, or of those of the test split."""
+    """Return the features of the windows of the training clips, or of those of the test split."""
     chosen = [number for number, clip in clips.items() if clip.is_test == is_test]
     count = min(FOLDS, len(set(scenes[chosen].tolist())))
     folds = scene_folds(scenes[chosen].tolist(), [clips[each].labels for each in chosen], count)
-    windows = next(iter(vectors.values()))
+    windows, units = next(iter(features.vectors.values())), features.units
     repeats = torch.tensor([len(windows[number]) for number in chosen], dtype=torch.int64)
 
     def of_windows(values: Sequence[int]) -> Tensor:
@@ -106,19 +151,20 @@ def _data(
     return ProbeData(
         {
             name: torch.cat([each[number] for number in chosen]) if chosen else torch.zeros(0, 1)
-            for name, each in vectors.items()
+            for name, each in features.vectors.items()
         },
         true_labels([clips[number] for number in chosen], labels).repeat_interleave(repeats, dim=0),
         of_windows(chosen),
         of_windows(folds.tolist()),
         len(labels),
+        join_units([units[number] for number in chosen]) if units and chosen else None,
+        of_windows(scenes[chosen].tolist()),
     )
 
 
-@torch.inference_mode()
-def _test_answers(layer: nn.Linear, test: ProbeData, vectors: str, temperature: float) -> Answers | None:
+def _test_answers(probe: Probe, test: ProbeData, temperature: float) -> Answers | None:
     """Return the answers of a probe for the test split; None if there is none."""
     if not len(test.labels):
         return None
-    logits = layer(test.vectors[vectors])
+    logits = probe.logits(test)
     return Answers(logits / temperature, logits, test.labels, test.clips)

@@ -1,9 +1,9 @@
-"""The level ``probe``: embed all units once, choose a linear probe on them, and put it into a model.
+"""The level ``probe``: embed all units once, choose a probe on them, and put it into a model.
 
 W windows, S units in a window, D width of a unit's embedding, E width of a window's vector.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from platformdirs import user_cache_path
 from torch import Tensor
 
+from tubelet.models.repository.model_folder import Entry
 from tubelet.models.runtime.precision import choose_dtype
-from tubelet.models.training.probe_model import build_probe, probe_dims, set_head_
-from tubelet.models.video_model import VideoModel
+from tubelet.models.training.probe_model import attentive_dims, build_probe, probe_dims, set_probe_
 from tubelet.service.cli.evaluation.dataset import LabelledVideo
 from tubelet.service.cli.train.base import Untrained
 from tubelet.service.cli.train.data.checked_clips import notes, progress
 from tubelet.service.cli.train.data.clips import Clip
 from tubelet.service.cli.train.levels.embeddings import Embedder, View
-from tubelet.service.cli.train.levels.fitted_probe import fit_probe
+from tubelet.service.cli.train.levels.fitted_probe import Features, FittedProbe, fit_probe
 from tubelet.service.cli.train.levels.unit_cache import UnitCache
 from tubelet.service.cli.train.new_model import Trained
 from tubelet.service.cli.train.prepare import Prepared
@@ -32,7 +32,7 @@ _CPU = torch.device("cpu")
 
 
 def train_probe(prepared: Prepared, config: Config) -> Trained:
-    """Train a linear probe on the frozen spatial stage of the base.
+    """Train a probe, linear or attentive, on the frozen spatial stage of the base.
 
     Raises:
         InvalidDataset: too few clips can be decoded.
@@ -40,38 +40,49 @@ def train_probe(prepared: Prepared, config: Config) -> Trained:
     """
     base, checked = prepared.base, prepared.checked
     assert not isinstance(base, Untrained)
-    windows = embed_clips(prepared, config, checked.survey.clips)
-    used = [number for number, clip in enumerate(checked.survey.clips) if clip.name in windows]
-    labels = prepared.label_clips(used)
-    state, candidates = base.load().state_dict(), probe_dims(base.dims)
-    models = {
-        name: build_probe(dims, base.dims, state, base.spec.preprocessing, len(labels))
-        for name, dims in candidates.items()
-    }
-    clips = {number: checked.survey.clips[number] for number in used}
-    vectors = {
-        name: {number: pooled(model, windows[clip.name]) for number, clip in clips.items()}
-        for name, model in models.items()
-    }
-    probe = fit_probe(clips, checked.scenes, labels, vectors, with_curve=prepared.with_curve)
-    model = models[probe.vectors]
-    set_head_(model, probe.layer, probe.temperature)
-    return Trained(
-        model=model,
-        dims=candidates[probe.vectors],
-        labels=labels,
-        used=tuple(used),
-        temperature=probe.temperature,
-        recipe=probe.recipe,
-        held_out=probe.held_out,
-        test=probe.test,
-    )
+    found = embed_clips(prepared, config, checked.survey.clips)
+    clips = {number: clip for number, clip in enumerate(checked.survey.clips) if clip.name in found}
+    labels = prepared.label_clips(tuple(clips))
+    windows = {number: torch.from_numpy(found[clip.name]) for number, clip in clips.items()}
+    features = probe_features(base, windows)
+    fitted = fit_probe(clips, checked.scenes, labels, features, with_curve=prepared.with_curve)
+    return trained_probe(base, fitted, labels, tuple(clips))
 
 
 @torch.inference_mode()
-def pooled(model: VideoModel, windows: NDArray[np.float32]) -> Tensor:
-    """Return the vectors of windows: (W, S, D) -> (W, E)."""
-    return model.pool(torch.from_numpy(windows))
+def probe_features(base: Entry, windows: Mapping[int, Tensor]) -> Features:
+    """Return what probes on ``base`` may be trained on, from the windows (W, S, D) of clips by number.
+
+    Raises:
+        CannotTrain, BrokenModel, MissingExtra: the base cannot be used.
+    """
+    state, preprocessing = base.load().state_dict(), base.spec.preprocessing
+    vectors = {}
+    for name, dims in probe_dims(base.dims).items():
+        model = build_probe(dims, base.dims, state, preprocessing, num_classes=1)
+        vectors[name] = {number: model.pool(each) for number, each in windows.items()}
+    has_several = any(each.shape[1] > 1 for each in windows.values())
+    return Features(vectors, windows if has_several else None)
+
+
+def trained_probe(
+    base: Entry, fitted: FittedProbe, labels: tuple[str, ...], used: tuple[int, ...]
+) -> Trained:
+    """Return the model of a probe on ``base``, with what is known of it."""
+    candidates = probe_dims(base.dims) if fitted.probe.pooling is None else attentive_dims(base.dims)
+    dims, state = candidates[fitted.probe.vectors], base.load().state_dict()
+    model = build_probe(dims, base.dims, state, base.spec.preprocessing, len(labels))
+    set_probe_(model, fitted.probe, fitted.temperature)
+    return Trained(
+        model=model,
+        dims=dims,
+        labels=labels,
+        used=used,
+        temperature=fitted.temperature,
+        recipe=fitted.recipe,
+        held_out=fitted.held_out,
+        test=fitted.test,
+    )
 
 
 def embed_clips(

@@ -155,6 +155,7 @@ def figure_lines(
     """Return the lines on what was trained, and what it is worth."""
     return [
         f"{recipe.level}: {recipe.head}, temperature {temperature:.3g}",
+        *recipe.reasons,
         *(f"note: {warning}" for warning in recipe.warnings),
         *_measured_lines(figures, recipe.measured_on),
         *([] if test is None else _measured_lines(test, "the test split")),
@@ -212,6 +213,7 @@ def model_card(report: Report) -> str:
         "",
         f"- Base: {report.base}, licence {spec.licence}; {_UNCHANGED[report.recipe.level]}",
         f"- Trained: {report.recipe.head}",
+        *(f"- Choice: {reason}" for reason in report.recipe.reasons),
         f"- Temperature: {report.temperature:.4g}, part of the head's weights",
         *(f"- Note: {warning}" for warning in report.recipe.warnings),
         f"- A window: {spec.sampling.frames_per_window} frames over {spec.sampling.window_s:g} s",

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import nn
 
 from tubelet.models.errors import CannotTrain
 from tubelet.models.repository.publish import publish_folder
+from tubelet.models.training.probe_fit import Probe
 
 WEIGHTS, LABELS, CARD = "head.safetensors", "labels.txt", "CARD.md"
 
@@ -30,9 +30,7 @@ def check_head_folder(folder: Path, *, replace: bool) -> None:
         raise CannotTrain(f"{parent} is no folder that can be written")
 
 
-def write_head(
-    folder: Path, layer: nn.Linear, temperature: float, labels: tuple[str, ...], card: str
-) -> None:
+def write_head(folder: Path, probe: Probe, temperature: float, labels: tuple[str, ...], card: str) -> None:
     """Write the folder of a head, completely or not at all; the temperature becomes part of the weights.
 
     Raises:
@@ -43,7 +41,10 @@ def write_head(
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
             partial.chmod(0o755)
-            weights = {"weight": layer.weight / temperature, "bias": layer.bias / temperature}
+            head = probe.head
+            weights = {"weight": head.weight / temperature, "bias": head.bias / temperature}
+            if probe.pooling is not None:
+                weights |= probe.pooling.state_dict()
             save_file(weights, partial / WEIGHTS)
             (partial / WEIGHTS).chmod(0o644)
             (partial / LABELS).write_text("".join(f"{label}\n" for label in labels), "utf-8")

@@ -15,6 +15,16 @@ _USE = {
     "mean": "the mean of a clip's vectors",
     "mean and change": "the mean of a clip's vectors, then the mean absolute change from one to the next",
 }
+_ATTEND = (
+    "t[i] = cos(pi * k * i / max(1, n - 1)), k = 1 to 4    # v: the n values of a clip, in the order of time",
+    "a = softmax(v @ query.T + t @ time.T, axis=0)",
+    "x = flatten(a.T @ v)",
+)
+_VALUES = {
+    "mean": "a value is a vector",
+    "mean and change": "a value is a vector, then its absolute change from the vector before, times "
+    "n / (n - 1), of the first vector 0",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,20 +42,29 @@ def head_lines(made: HeadAlone, report: HeadReport, folder: Path) -> list[str]:
     return [
         *_lines(made, report),
         f"wrote {WEIGHTS} and {LABELS} to {folder}",
-        f"  logits = x @ weight.T + bias, x: {_USE[made.probe.vectors]}",
+        *(f"  {line}" for line in _formula(made)),
     ]
+
+
+def _formula(made: HeadAlone) -> list[str]:
+    """Return the lines that say how to apply the head."""
+    probe = made.fitted.probe
+    if probe.pooling is None:
+        return [f"logits = x @ weight.T + bias    # x: {_USE[probe.vectors]}"]
+    return [*_ATTEND, f"logits = x @ weight.T + bias    # {_VALUES[probe.vectors]}"]
 
 
 def head_card(title: str, made: HeadAlone, report: HeadReport) -> str:
     """Return the text of CARD.md."""
-    scores = "sigmoid" if made.probe.held_out.labels.ndim == 2 else "softmax"
+    scores = "sigmoid" if made.fitted.held_out.labels.ndim == 2 else "softmax"
+    attends = "" if made.fitted.probe.pooling is None else ", query (2, V) and time (2, 4)"
     lines = [
         f"# {title}",
         "",
         f"A head without a model: {made.why}.",
-        f"{WEIGHTS} has weight (K, E) and bias (K), {LABELS} the K labels.",
+        f"{WEIGHTS} has weight (K, E) and bias (K){attends}, {LABELS} the K labels.",
         "",
-        f"    logits = x @ weight.T + bias    # x: {_USE[made.probe.vectors]}",
+        *(f"    {line}" for line in _formula(made)),
         f"    scores = {scores}(logits)        # the temperature is part of the weights",
         "",
         "## Data and figures",
@@ -58,18 +77,18 @@ def head_card(title: str, made: HeadAlone, report: HeadReport) -> str:
 
 def head_json(made: HeadAlone, report: HeadReport, folder: Path) -> dict[str, Any]:
     """Return the object that ``--json`` prints."""
-    recipe = asdict(made.probe.recipe)
+    recipe = asdict(made.fitted.recipe)
     return (
         {"model": None, "why": made.why, "folder": str(folder)}
         | recipe.pop("details")
         | recipe
         | {
-            "curve": [point.json() for point in made.probe.recipe.curve],
+            "curve": [point.json() for point in made.fitted.recipe.curve],
             "labels": _counts(made),
             "clips": len(made.checked.survey.clips),
             "scenes": len(set(made.checked.scenes.tolist())),
             "findings": [asdict(finding) for finding in made.checked.findings],
-            "temperature": made.probe.temperature,
+            "temperature": made.fitted.temperature,
         }
         | asdict(report)
     )
@@ -77,11 +96,11 @@ def head_json(made: HeadAlone, report: HeadReport, folder: Path) -> dict[str, An
 
 def _lines(made: HeadAlone, report: HeadReport) -> list[str]:
     """Return the lines on data and figures."""
-    probe, counts = made.probe, ", ".join(f"{name} {count}" for name, count in _counts(made).items())
+    fitted, counts = made.fitted, ", ".join(f"{name} {count}" for name, count in _counts(made).items())
     return [
         f"{len(made.checked.survey.clips)} clips: {counts}",
         f"{len(set(made.checked.scenes.tolist()))} scenes",
-        *figure_lines(probe.recipe, probe.temperature, report.figures, report.test),
+        *figure_lines(fitted.recipe, fitted.temperature, report.figures, report.test),
         *threshold_lines(report.thresholds, report.precision or 1),
     ]
 

@@ -4,7 +4,7 @@ W windows, S units in a window, D width of a vector.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -16,17 +16,19 @@ from torch import Tensor
 
 from tubelet.models.errors import CannotTrain
 from tubelet.models.families.factorised import FactorisedDims
+from tubelet.models.families.registry import Dims, build_on_meta
+from tubelet.models.families.unit_pooling import pool_units
 from tubelet.models.repository.model_folder import Entry
 from tubelet.models.repository.repository import ZOO, ModelStore
 from tubelet.models.spec import Sampling
-from tubelet.models.training.probe_model import build_probe, probe_dims, set_head_
+from tubelet.models.training.probe_model import probe_dims
 from tubelet.service.cli.evaluation.dataset import InvalidDataset
 from tubelet.service.cli.train.data.checked_clips import Checked, notes, usable_labels
 from tubelet.service.cli.train.data.data_checks import Finding, check_labels
 from tubelet.service.cli.train.data.label_names import name_labels
 from tubelet.service.cli.train.data.survey import Survey
-from tubelet.service.cli.train.levels.fitted_probe import FittedProbe, Vectors, fit_probe
-from tubelet.service.cli.train.levels.probe import pooled
+from tubelet.service.cli.train.levels.fitted_probe import Features, FittedProbe, fit_probe
+from tubelet.service.cli.train.levels.probe import probe_features, trained_probe
 from tubelet.service.cli.train.new_model import Request, Trained
 from tubelet.service.cli.train.prepare import Prepared, check_curve, check_name
 from tubelet.service.cli.train.report.probe_report import check_lines
@@ -46,7 +48,7 @@ _NO_GROUPS = (
 class HeadAlone:
     """A probe on vectors that no model of the store computes, and ``why``."""
 
-    probe: FittedProbe
+    fitted: FittedProbe
     labels: tuple[str, ...]
     checked: Checked
     why: str
@@ -79,15 +81,9 @@ def train_on_vectors(
     if base is None:
         check_head_folder(head_folder, replace=request.replace)
         notes.print(printable(f"note: {why}: the head alone is stored, in {head_folder}"))
-        vectors = _clip_vectors(table)
-        return HeadAlone(
-            fit_probe(
-                dict(enumerate(table.clips)), checked.scenes, labels, vectors, with_curve=request.curve
-            ),
-            labels,
-            checked,
-            why,
-        )
+        clips, features = dict(enumerate(table.clips)), _clip_features(table)
+        fitted = fit_probe(clips, checked.scenes, labels, features, with_curve=request.curve)
+        return HeadAlone(fitted, labels, checked, why)
     check_name(request, base, table.clips, request.folder(config))
     return _train_on_base(base, table, checked, labels, with_curve=request.curve)
 
@@ -97,44 +93,42 @@ def _train_on_base(
 ) -> tuple[Prepared, Trained]:
     """Train a probe that is a head of ``base``."""
     assert table.maker is not None
-    state, candidates = base.load().state_dict(), probe_dims(base.dims)
-    models = {
-        name: build_probe(dims, base.dims, state, base.spec.preprocessing, len(labels))
-        for name, dims in candidates.items()
-    }
     if table.maker.level == "unit":
         sampling = _unit_sampling(base, table)
-        windows = [_windows(table.vectors[clip.name], sampling.units_per_window) for clip in table.clips]
-        vectors: Vectors = {
-            name: {number: pooled(model, each) for number, each in enumerate(windows)}
-            for name, model in models.items()
+        windows = {
+            number: torch.from_numpy(_windows(table.vectors[clip.name], sampling.units_per_window))
+            for number, clip in enumerate(table.clips)
         }
+        _check_width(base, "mean", windows[0].shape[2])
+        features = probe_features(base, windows)
     else:
-        sampling = _window_sampling(base, table)
-        pool = getattr(base.dims, "pool", "mean")  # image models have the mean
-        name = next(name for name, dims in candidates.items() if getattr(dims, "pool", "mean") == pool)
-        vectors = {name: _tensors(table)}
-    for name, each in vectors.items():
-        width = models[name].get_submodule("head").get_parameter("weight").shape[1]
-        if each[0].shape[1] != width:
-            raise InvalidDataset(
-                f"vectors have {each[0].shape[1]} numbers, those of {base.spec.name} {width}"
-            )
+        sampling, tensors = _window_sampling(base, table), _tensors(table)
+        name = _vectors_of(base.dims)
+        assert name is not None  # _find_base refuses others
+        _check_width(base, name, tensors[0].shape[1])
+        features = Features({name: tensors})
     clips = dict(enumerate(table.clips))
-    probe = fit_probe(clips, checked.scenes, labels, vectors, with_curve=with_curve)
-    model = models[probe.vectors]
-    set_head_(model, probe.layer, probe.temperature)
-    trained = Trained(
-        model=model,
-        dims=candidates[probe.vectors],
-        labels=labels,
-        used=tuple(range(len(table.clips))),
-        temperature=probe.temperature,
-        recipe=probe.recipe,
-        held_out=probe.held_out,
-        test=probe.test,
-    )
-    return Prepared(base, checked, sampling), trained
+    fitted = fit_probe(clips, checked.scenes, labels, features, with_curve=with_curve)
+    return Prepared(base, checked, sampling), trained_probe(base, fitted, labels, tuple(clips))
+
+
+def _check_width(base: Entry, vectors: str, found: int) -> None:
+    """Refuse vectors of another width than those that a probe on ``base`` takes.
+
+    Raises:
+        InvalidDataset: the widths differ.
+    """
+    model = build_on_meta(probe_dims(base.dims)[vectors], base.spec.preprocessing, num_classes=1)
+    width = model.get_submodule("head").get_parameter("weight").shape[1]
+    if found != width:
+        raise InvalidDataset(f"vectors have {found} numbers, those of {base.spec.name} {width}")
+
+
+def _vectors_of(dims: Dims) -> str | None:
+    """Return the name of a model's window vectors among those that a linear probe may be on."""
+    pool = getattr(dims, "pool", "mean")  # image models have the mean
+    candidates = probe_dims(dims).items()
+    return next((name for name, sizes in candidates if getattr(sizes, "pool", "mean") == pool), None)
 
 
 def _checked(table: VectorTable) -> Checked:
@@ -169,7 +163,8 @@ def _find_base(table: VectorTable, config: Config) -> tuple[Entry | None, str]:
     if maker.level == "unit" and table.has_views:
         return None, "units of several views do not follow each other in time"
     try:
-        probe_dims(base.dims)
+        if maker.level != "unit" and _vectors_of(base.dims) is None:
+            return None, f"{named} attends to units: give vectors of the level unit"
     except CannotTrain as error:
         return None, str(error)
     return base, ""
@@ -227,15 +222,14 @@ def _tensors(table: VectorTable) -> Mapping[int, Tensor]:
     return {number: torch.from_numpy(table.vectors[clip.name]) for number, clip in enumerate(table.clips)}
 
 
-def _clip_vectors(table: VectorTable) -> Vectors:
-    """Return one vector a clip: the mean of its vectors, and with the mean change, if it has several."""
-    found: Sequence[Tensor] = list(_tensors(table).values())
-    means = {number: each.mean(dim=0, keepdim=True) for number, each in enumerate(found)}
-    if all(len(each) == 1 for each in found):
-        return {"the vector": means}
-    changes = {
-        number: each.diff(dim=0).abs().sum(dim=0, keepdim=True) / max(1, len(each) - 1)
-        for number, each in enumerate(found)
-    }
-    both = {number: torch.cat((mean, changes[number]), dim=1) for number, mean in means.items()}
-    return {"mean": means, "mean and change": both}
+def _clip_features(table: VectorTable) -> Features:
+    """Return one vector a clip: the mean of its vectors, and with the mean change, if it has several.
+
+    All of its vectors are what an attentive probe sees.
+    """
+    units = {number: each[None] for number, each in _tensors(table).items()}
+    means = {number: pool_units(each, "mean") for number, each in units.items()}
+    if all(each.shape[1] == 1 for each in units.values()):
+        return Features({"the vector": means})
+    both = {number: pool_units(each, "mean_and_change") for number, each in units.items()}
+    return Features({"mean": means, "mean and change": both}, units)

@@ -42,13 +42,13 @@ def train_vectors(request: Request, config: Config, *, as_json: bool) -> None:
 
 def _write_head(request: Request, made: HeadAlone, folder: Path) -> tuple[list[str], dict[str, Any]]:
     """Write the folder of a head alone; return the report as text and as JSON."""
-    probe = made.probe
+    fitted = made.fitted
     report = HeadReport(
-        figures=figures_of(probe.held_out, made.labels),
-        test=None if probe.test is None else figures_of(probe.test, made.labels),
-        thresholds=thresholds_of(request, probe.held_out, made.labels),
+        figures=figures_of(fitted.held_out, made.labels),
+        test=None if fitted.test is None else figures_of(fitted.test, made.labels),
+        thresholds=thresholds_of(request, fitted.held_out, made.labels),
         precision=request.precision,
     )
     card = head_card(f"{request.name} {request.version}", made, report)
-    write_head(folder, probe.layer, probe.temperature, made.labels, card)
+    write_head(folder, fitted.probe, fitted.temperature, made.labels, card)
     return head_lines(made, report, folder), head_json(made, report, folder)
