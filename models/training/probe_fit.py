@@ -3,8 +3,9 @@
 C clips, W windows of all clips, S units in a window, D width of a unit's embedding, K classes.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import torch
@@ -25,6 +26,7 @@ DECAYS = (0.03, 0.3, 3.0, 30.0)
 ATTENTIVE: dict[str, AttentivePool] = {"mean": "attentive", "mean and change": "attentive_with_change"}
 """What an attentive probe attends to, by the vectors of the linear probe that it starts as."""
 _FEWEST_SCENES = 12  # that tell how much of a difference is chance
+_PATIENCE = 3  # attentive probes that may be no better than an earlier one, before training ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,15 @@ class ProbeData:
     num_classes: int
     units: Units | None = None
     scenes: Tensor | None = None
+
+    @property
+    def has_enough_scenes(self) -> bool:
+        """Whether scenes tell how much of a difference of two probes is chance."""
+        return self.scenes is not None and len(self.scenes.unique()) >= _FEWEST_SCENES
+
+    def without_units(self) -> "ProbeData":
+        """Return the same windows for linear probes alone."""
+        return replace(self, units=None)
 
     def part(self, chosen: Tensor) -> "ProbeData":
         """Return the windows that are ``chosen``, (W,) bool."""
@@ -98,11 +109,11 @@ def choose(data: ProbeData) -> Choice:
 def compare(data: ProbeData) -> tuple[Choice, Comparison | None]:
     """Choose the best linear probe, or an attentive one that is better by more than the standard error.
 
-    The comparison is None where there are no units to attend to, or too few scenes to tell a difference.
+    The comparison is None where there are no units to attend to.
     """
     with few_threads(_numbers(data)):
         ranked = rank_linear(data.vectors, data.labels, data.num_classes, data.folds, DECAYS)
-        if data.units is None or data.scenes is None or len(data.scenes.unique()) < _FEWEST_SCENES:
+        if data.units is None or data.scenes is None:
             return ranked[0], None
         # For each name of vectors, the best decay comes first.
         starts = {each.vectors: each for each in reversed(ranked) if each.vectors in ATTENTIVE}
@@ -128,8 +139,11 @@ def estimate(data: ProbeData, kept: Tensor | None = None) -> tuple[Tensor, Tenso
     """Return each window's logits, (W, K), by a probe that does not know its fold: calibrated, and as fitted.
 
     The probe and its temperature are chosen on the other folds alone, so that the choice is measured, too.
-    Only the windows ``kept``, (W,) bool, are trained on; None stands for all.
+    Only the windows ``kept``, (W,) bool, are trained on; None stands for all. If these have too few scenes,
+    probes are linear.
     """
+    if not (data if kept is None else data.part(kept)).has_enough_scenes:
+        data = data.without_units()
     calibrated, fitted = (torch.zeros(len(data.labels), data.num_classes) for _ in range(2))
     for fold in data.folds.unique():
         inside = data.folds == fold
@@ -141,21 +155,35 @@ def estimate(data: ProbeData, kept: Tensor | None = None) -> tuple[Tensor, Tenso
 
 
 def _attentive_choices(data: ProbeData, starts: Iterable[Choice]) -> Iterator[Choice]:
-    """Yield attentive probes that start as linear ones, with the logits of probes without each fold."""
+    """Yield attentive probes that start as linear ones, with the logits of probes without each fold.
+
+    Training ends where ``_PATIENCE`` probes in a row were no better than an earlier one.
+    """
     for start in starts:
-        curves: list[list[Tensor]] = []
-        for fold in data.folds.unique():
-            inside = data.folds == fold
-            others, held_out = data.part(~inside), data.part(inside).units
-            assert held_out is not None
-            layer = fit_linear(others.vectors[start.vectors], others.labels, data.num_classes, start.decay)
-            curves.append([probe(held_out) for probe in _trained(others, layer, start)])
-        for number, parts in enumerate(zip(*curves, strict=True), 1):
-            logits = torch.zeros(len(data.labels), data.num_classes)
-            for fold, part in zip(data.folds.unique(), parts, strict=True):
-                logits[data.folds == fold] = part
+        best, waited = math.inf, 0
+        for number, logits in enumerate(_held_out_logits(data, start), 1):
             steps = number * STRIDE
-            yield calibrated_choice(start.vectors, start.decay, logits, data.labels, data.folds, steps)
+            choice = calibrated_choice(start.vectors, start.decay, logits, data.labels, data.folds, steps)
+            yield choice
+            best, waited = (choice.loss, 0) if choice.loss < best else (best, waited + 1)
+            if waited == _PATIENCE:
+                break
+
+
+def _held_out_logits(data: ProbeData, start: Choice) -> Iterator[Tensor]:
+    """Yield the logits (W, K) of attentive probes that were trained without each window's fold, by steps."""
+    trainings = []
+    for fold in data.folds.unique():
+        inside = data.folds == fold
+        others, held_out = data.part(~inside), data.part(inside).units
+        assert held_out is not None
+        layer = fit_linear(others.vectors[start.vectors], others.labels, data.num_classes, start.decay)
+        trainings.append((inside, held_out, _trained(others, layer, start)))
+    for probes in zip(*(probes for _, _, probes in trainings), strict=True):
+        logits = torch.zeros(len(data.labels), data.num_classes)
+        for (inside, held_out, _), probe in zip(trainings, probes, strict=True):
+            logits[inside] = probe(held_out)
+        yield logits
 
 
 def _trained(data: ProbeData, layer: nn.Linear, choice: Choice) -> Iterator[AttentiveProbe]:

@@ -66,7 +66,7 @@ def fit_probe(
     data, test = (_data(clips, scenes, labels, features, is_test=is_test) for is_test in (False, True))
     with notes.status("training probes, with each part of the scenes left out in turn"):
         held_out = _held_out(data)
-        choice, comparison = compare(data)
+        choice, comparison = compare(data if data.has_enough_scenes else data.without_units())
         probe = fit(data, choice)
     temperature, held_out, warnings = useful_temperature(choice.temperature, held_out)
     folds = len(data.folds.unique())
