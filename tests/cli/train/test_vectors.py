@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 
 from tubelet.models.repository.repository import ModelStore
 from tubelet.service.cli.app import app
+from tubelet.service.cli.train.vectors.vector_table import read_vectors
 
 WIDTH, CLIPS = 6, 24
 
@@ -130,12 +131,50 @@ def test_labels_by_row_make_parts_and_folders_make_labels(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("vector", pyarrow.list_(pyarrow.float64())),
+        ("embedding", pyarrow.list_(pyarrow.float16(), WIDTH)),
+        ("code", pyarrow.large_list(pyarrow.float32())),
+        ("vectors", pyarrow.list_(pyarrow.list_(pyarrow.float32()))),
+        ("Features", pyarrow.list_(pyarrow.list_(pyarrow.float32(), WIDTH), 2)),
+    ],
+)
+def test_a_vector_or_several_in_each_row(tmp_path: Path, name: str, kind: pyarrow.DataType) -> None:
+    file, vectors = made_elsewhere(tmp_path / "v.parquet")
+    table = pyarrow.parquet.read_table(file)
+    values = list(vectors.astype(np.float16 if kind.value_type == pyarrow.float16() else np.float32))
+    if pyarrow.types.is_floating(kind.value_type):
+        table = table.drop_columns("vector")
+    else:
+        values = [[list(each) for each in values[row : row + 2]] for row in range(0, 2 * CLIPS, 2)]
+        table = table.take(list(range(0, 2 * CLIPS, 2))).drop_columns("vector")
+    pyarrow.parquet.write_table(table.add_column(0, name, pyarrow.array(values, kind)), file)
+    found = read_vectors(file)
+    assert [each.name for each in found.clips] == [f"clip {number}" for number in range(CLIPS)]
+    for number, clip in enumerate(found.clips):
+        assert found.vectors[clip.name] == pytest.approx(vectors[2 * number : 2 * number + 2], rel=2e-3)
+
+
+def test_integers_are_numbers_and_rows_are_in_the_order_of_time(tmp_path: Path) -> None:
+    file, _ = made_elsewhere(
+        tmp_path / "v.parquet",
+        vector=[[number, 0] for number in range(2 * CLIPS)],
+        start=[-float(number) for number in range(2 * CLIPS)],
+    )
+    assert read_vectors(file).vectors["clip 1"].tolist() == [[3, 0], [2, 0]]
+
+
+@pytest.mark.parametrize(
     ("columns", "says"),
     [
-        ({"vector": [[1.0, 2.0]] * 47 + [[1.0]]}, "row 48: the vector has 1 numbers, the first one 2"),
-        ({"vector": [[1.0, 2.0]] * 47 + [None]}, "row 48: the vector has nan numbers, the first one 2"),
+        ({"vector": [[1.0, 2.0]] * 47 + [[1.0]]}, "row 48: a vector has 1 numbers, but the first one has 2"),
+        ({"vector": [[1.0, 2.0]] * 47 + [None]}, "row 48: the column vector has no vector"),
         ({"vector": [[1.0]] * 47 + [[float("nan")]]}, "row 48: the vector has numbers that are not finite"),
         ({"vector": [["x"]] * 48}, "the column vector has values of list<.*>; lists of numbers are wanted"),
+        ({"vector": [[[1.0]]] * 47 + [[]]}, "row 48: the column vector has no vector"),
+        ({"vector": [[[1.0], [2.0]]] * 47 + [[[1.0], []]]}, "row 48: the column vector has no vector"),
+        ({"start": ["0:10"] * 48}, "row 1: start is in seconds; found '0:10'"),
         ({"split": ["holdout"] * 48}, "clip 0: split must be one of train, val, validation, test"),
         ({"split": ["train", "test"] * 24}, "clip 0 has rows of several groups or splits"),
         ({"group": ["g"] * 48}, "the clips show 1 scene; at least 3 are needed"),

@@ -26,6 +26,7 @@ _OPTIONAL = ("start", "end", "group", "split")
 _DELIMITERS = (",", ";", "\t")
 _JSON_LINES = ".jsonl"
 _MAX_NAMED = 12  # columns in an error
+_OF_VECTORS = "; a file of embeddings has a column vector, with a list of numbers in each row"
 _TWO_WORDS = re.compile(r".*\S\s+\d+")  # a path and a number
 
 Rows = list[tuple[int, dict[str, str]]]
@@ -60,7 +61,8 @@ def clip_rows(file: Path) -> Rows | None:
         if header and (file.parent / header[0]).is_file():
             return None  # the first line is no header
         named = ", ".join(header[:_MAX_NAMED]) + (", ..." if len(header) > _MAX_NAMED else "")
-        raise InvalidDataset(f"{file}: the header has no column path; it has {named}")
+        hint = _OF_VECTORS if file.suffix.lower() == PARQUET else ""
+        raise InvalidDataset(f"{file}: the header has no column path; it has {named}{hint}")
     found = {wanted: name for wanted, name in names.items() if name is not None}
     return [
         (number, {wanted: row[name] for wanted, name in found.items()})

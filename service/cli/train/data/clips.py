@@ -194,7 +194,7 @@ def check_text(file: Path, clips: tuple[Clip, ...]) -> None:
         if "\0" in clip.video:
             raise InvalidDataset(f"{file} names {clip.name!r}, which is no path of a file")
         if not clip.label and not clip.is_multilabel:
-            raise InvalidDataset(f"{file}: {printable(clip.name)} has no label")
+            raise InvalidDataset(f"{file}: the clip {printable(clip.name)} has no label")
         if any(category(each) in _UNPRINTABLE for each in clip.label):
             raise InvalidDataset(
                 f"{file}: the label '{printable(clip.label)}' has characters that cannot be printed: a label "

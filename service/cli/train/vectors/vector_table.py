@@ -3,17 +3,16 @@
 N vectors of all clips, D numbers in each.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path, PurePath
 from statistics import median
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tubelet.models.errors import MissingExtra
 from tubelet.service.cli.evaluation.dataset import InvalidDataset
 from tubelet.service.cli.evaluation.parquet_list import PARQUET, UnreadableTable, parquet_rows
 from tubelet.service.cli.train.data.clips import (
@@ -25,9 +24,9 @@ from tubelet.service.cli.train.data.clips import (
     clean_label,
     split_of,
 )
+from tubelet.service.cli.train.vectors.vector_column import read_column, vector_column
 from tubelet.service.report.text import decodable
 
-_VECTOR_NAMES = ("vector", "embedding")
 _ID_NAMES = ("id", "video", "path", "file")
 _LENGTH_ONE = 2e-3  # from 1, at most, are lengths that were made 1, in float16 too
 
@@ -64,22 +63,14 @@ def has_vectors(data: Path) -> bool:
     """Whether ``data`` is a Parquet file with a column of vectors."""
     if data.suffix.lower() != PARQUET or not data.is_file():
         return False
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ModuleNotFoundError:
-        raise MissingExtra(f"{data} needs pyarrow: pip install 'tubelet[parquet]'") from None
-    try:
-        schema = pyarrow.parquet.read_schema(data)
-    except (OSError, pyarrow.ArrowException):
-        return False  # whoever reads lists says why
-    return any(each.name.strip().lower() in _VECTOR_NAMES for each in schema)
+    return vector_column(data) is not None
 
 
 def read_vectors(file: Path) -> VectorTable:
-    """Read a Parquet file with a row for each vector: id, label, group, split and vector.
+    """Read a Parquet file with a row for each vector, or for several: id, label, group, split and vector.
 
     Rows of one id are one clip; where their labels differ, rows that follow each other with one label are.
+    They follow each other in the order of their starts where the file has them, else as in the file.
     ``classify --embeddings`` writes video instead of id. Without a column label, the label is the folder that
     the video lies in.
 
@@ -88,7 +79,7 @@ def read_vectors(file: Path) -> VectorTable:
     """
     try:
         rows = parquet_rows(file)
-        vectors, level = _vectors(file)
+        vectors, row_numbers, level = read_column(file)
     except (OSError, UnreadableTable) as error:
         raise InvalidDataset(f"{file} cannot be read: {error}") from None
     if not rows:
@@ -97,9 +88,16 @@ def read_vectors(file: Path) -> VectorTable:
     if id_name is None:
         raise InvalidDataset(f"{file} has no column id; it has {', '.join(rows[0])}")
     rows = [
-        {**row, "id": row[id_name], "label": _label_of(f"{file}, row {number}", row, row[id_name])}
+        {
+            **row,
+            "id": row[id_name],
+            "label": _label_of(f"{file}, row {number}", row, row[id_name]),
+            "start_s": _seconds(f"{file}, row {number}", row, "start"),
+            "end_s": _seconds(f"{file}, row {number}", row, "end"),
+        }
         for number, row in enumerate(rows, 1)
     ]
+    rows = [rows[number] for number in row_numbers]
     is_multilabel = any(DIVIDER in row["label"] for row in rows)
     clips: list[Clip] = []
     found: dict[str, NDArray[np.float32]] = {}
@@ -121,36 +119,6 @@ def read_vectors(file: Path) -> VectorTable:
     )
 
 
-def _vectors(file: Path) -> tuple[NDArray[np.float32], str]:
-    """Return the vectors of all rows, (N, D), and their level, "" where the file does not say.
-
-    Raises:
-        OSError: the file cannot be read.
-        InvalidDataset: the vectors have no numbers, differ in length or are not finite.
-    """
-    import pyarrow.compute
-    import pyarrow.parquet
-
-    table = pyarrow.parquet.read_table(file)
-    name = next(each for each in table.column_names if each.strip().lower() in _VECTOR_NAMES)
-    column: Any = table.column(name)
-    kind = column.type
-    if not pyarrow.types.is_nested(kind) or not pyarrow.types.is_floating(getattr(kind, "value_type", kind)):
-        raise InvalidDataset(f"{file}: the column {name} has values of {kind}; lists of numbers are wanted")
-    lengths = pyarrow.compute.call_function("list_value_length", [column]).to_numpy()
-    if len(lengths) and (not np.isfinite(lengths).all() or lengths.min() != lengths.max() or not lengths[0]):
-        row = next(number for number, length in enumerate(lengths) if length != lengths[0] or not length)
-        raise InvalidDataset(
-            f"{file}, row {row + 1}: the vector has {lengths[row]:g} numbers, the first one {lengths[0]:g}"
-        )
-    numbers = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    vectors = numbers.astype(np.float32).reshape(len(table), -1)
-    if len(bad := np.flatnonzero(~np.isfinite(vectors).all(axis=1))):
-        raise InvalidDataset(f"{file}, row {bad[0] + 1}: the vector has numbers that are not finite")
-    level = (table.schema.metadata or {}).get(b"tubelet.level", b"").decode()
-    return vectors, level
-
-
 def _label_of(where: str, row: Row, name: str) -> str:
     """Return the label of a row.
 
@@ -166,12 +134,29 @@ def _label_of(where: str, row: Row, name: str) -> str:
     return label
 
 
+def _seconds(where: str, row: Row, name: str) -> str:
+    """Return the ``start`` or ``end`` of a row, seconds; "" where it has none.
+
+    Raises:
+        InvalidDataset: it is no number.
+    """
+    text = row.get(f"{name}_s") or row.get(name, "")
+    try:
+        if text and not math.isfinite(float(text)):
+            raise ValueError
+    except ValueError:
+        raise InvalidDataset(f"{where}: {name} is in seconds; found {text!r}") from None
+    return text
+
+
 def _runs(rows: Sequence[Row]) -> Iterator[tuple[list[int], bool]]:
     """Yield the numbers of each clip's rows, and whether the clip is a part of what its id names."""
     of_id: dict[str, list[int]] = {}
     for number, row in enumerate(rows):
         of_id.setdefault(row["id"], []).append(number)
     for numbers in of_id.values():
+        if all(rows[number]["start_s"] for number in numbers):
+            numbers.sort(key=lambda number: float(rows[number]["start_s"]))
         runs = [list(run) for _, run in groupby(numbers, key=lambda number: rows[number]["label"])]
         for run in runs:
             yield run, len(runs) > 1
@@ -183,7 +168,7 @@ def _name(rows: Sequence[Row], numbers: Sequence[int], *, is_part: bool) -> str:
     name = decodable(first["id"])
     if not is_part:
         return name
-    if first.get("start_s") and last.get("end_s"):
+    if first["start_s"] and last["end_s"]:
         return f"{name} {float(first['start_s']):.12g}-{float(last['end_s']):.12g} s"
     return f"{name}, rows {numbers[0] + 1} to {numbers[-1] + 1}"
 
@@ -201,7 +186,7 @@ def _clip(where: str, rows: Sequence[Row], is_part: bool, is_multilabel: bool) -
 
 def _step_s(rows: Sequence[Row]) -> float | None:
     """Return the median time range of a vector, seconds, if the rows have times."""
-    if not all(row.get("start_s") and row.get("end_s") for row in rows):
+    if not all(row["start_s"] and row["end_s"] for row in rows):
         return None
     return median(float(row["end_s"]) - float(row["start_s"]) for row in rows)
 
