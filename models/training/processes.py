@@ -1,4 +1,7 @@
-"""Training in processes that ``torchrun`` started: each has a part of a batch; gradients are summed."""
+"""Training in processes that ``torchrun`` started: each has a part of a batch; gradients are summed.
+
+Where another process has ended, what needs all of them raises CannotTrain.
+"""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,14 +13,20 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from tubelet.models.costs import Cost
+from tubelet.models.errors import CannotTrain
 
 Item = TypeVar("Item")
+
+
+def started(*, here: bool = False) -> int:
+    """Return the number of processes that ``torchrun`` started, or of those on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE" if here else "WORLD_SIZE", "1"))
 
 
 @contextmanager
 def process_group() -> Iterator[None]:
     """Connect the processes that ``torchrun`` started; a process that was started otherwise is alone."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+    if started() < 2:
         yield
         return
     dist.init_process_group("gloo")
@@ -45,7 +54,8 @@ def own_share(items: Sequence[Item], together: int = 1) -> list[Item]:
 def sum_(values: Tensor) -> None:
     """Replace values on the CPU by their sum over all processes."""
     if size() > 1:
-        dist.all_reduce(values)
+        with _all_processes():
+            dist.all_reduce(values)
 
 
 def sum_costs(phases: Mapping[str, Cost]) -> dict[str, Cost]:
@@ -69,15 +79,13 @@ def sum_gradients_(model: nn.Module) -> None:
         if parameter.requires_grad:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-            dist.all_reduce(parameter.grad)
+            sum_(parameter.grad)
 
 
 def from_first(value: float) -> float:
     """Return process 0's value, so that all processes decide the same."""
-    if size() == 1:
-        return value
     shared = torch.tensor([value], dtype=torch.float64)
-    dist.broadcast(shared, 0)
+    _share_(shared)
     return shared.item()
 
 
@@ -90,6 +98,21 @@ def any_process(flag: bool) -> bool:
 
 def share_statistics_(model: nn.Module) -> None:
     """Replace the statistics of batch norms by process 0's."""
+    for buffer in model.buffers():
+        _share_(buffer)
+
+
+def _share_(values: Tensor) -> None:
+    """Replace values on the CPU by process 0's."""
     if size() > 1:
-        for buffer in model.buffers():
-            dist.broadcast(buffer, 0)
+        with _all_processes():
+            dist.broadcast(values, 0)
+
+
+@contextmanager
+def _all_processes() -> Iterator[None]:
+    """Say in a sentence that another process has ended, which closes its connections."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise CannotTrain("another process of this training has ended; it says why") from error

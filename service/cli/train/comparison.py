@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from tubelet.models.errors import CannotTrain
 from tubelet.models.training.probe_fit import labels_by_clip, mean_by_clip
+from tubelet.models.training.processes import started
 from tubelet.models.training.scratch import SCRATCH_FAMILIES
 from tubelet.service.cli.evaluation.dataset import InvalidDataset
 from tubelet.service.cli.evaluation.page import save_page
@@ -107,6 +108,8 @@ def compare_trainings(request: Request, ways: Sequence[Way], config: Config, *, 
         OSError: the page cannot be written.
         UnknownModel, BrokenModel, MissingExtra: a base cannot be used.
     """
+    if started() > 1:
+        raise CannotTrain("--compare trains in one process: leave out torchrun")
     if request.out is not None:
         check_paths([request.out / COMPARISON])
     if has_vectors(request.data):

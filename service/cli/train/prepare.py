@@ -16,6 +16,7 @@ from tubelet.models.families.vit import ViTDims
 from tubelet.models.repository.repository import ZOO, ModelStore
 from tubelet.models.spec import Sampling
 from tubelet.models.training.probe_model import probe_dims
+from tubelet.models.training.processes import rank
 from tubelet.models.training.start import temporal_dims
 from tubelet.service.cli.evaluation.dataset import InvalidDataset
 from tubelet.service.cli.evaluation.page import save_page
@@ -83,7 +84,7 @@ def prepare(request: Request, config: Config, costs: PhaseCosts) -> Prepared:
     base = choose_base(request, config)
     check_name(request, base, clips, request.folder(config))
     checked = check_data(clips, config)
-    if request.out is not None:
+    if request.out is not None and rank() == 0:
         save_page(request.out / PAGE, checks_page(f"{request.name} {request.version}", request.data, checked))
     usable_labels(checked.survey.clips, checked.scenes)
     sampling = window_sampling(base, checked.survey.lengths_s, request.window_s)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tubelet.models.costs import PhaseCosts
 from tubelet.models.errors import CannotTrain
-from tubelet.models.training.processes import process_group, rank, sum_costs
+from tubelet.models.training.processes import process_group, rank, started, sum_costs
 from tubelet.service.cli.evaluation.page import save_page
 from tubelet.service.cli.evaluation.selection import TRAINING_CLIPS
 from tubelet.service.cli.train.data.checked_clips import notes
@@ -39,13 +39,26 @@ def train_model(request: Request, config: Config, *, as_json: bool) -> None:
         OSError: the page cannot be written.
         UnknownModel, BrokenModel, MissingExtra: the base cannot be used.
     """
-    if has_vectors(request.data):
-        if request.level != "probe" or request.family:
-            raise CannotTrain(f"{request.data} has embeddings: only a probe can be trained on them")
-        train_vectors(request, config, as_json=as_json)
-        return
+    if has_vectors(request.data) and (request.level != "probe" or request.family):
+        raise CannotTrain(f"{request.data} has embeddings: only a probe can be trained on them")
+    with process_group():
+        if has_vectors(request.data):
+            if rank() == 0:
+                train_vectors(request, config, as_json=as_json)
+            return
+        _train_on_videos(request, _own_part(config), as_json=as_json)
+
+
+def _own_part(config: Config) -> Config:
+    """Return the configuration of this process, which shares its machine's decode workers with others."""
+    workers = max(1, config.decode.workers // started(here=True))
+    return config.model_copy(update={"decode": config.decode.model_copy(update={"workers": workers})})
+
+
+def _train_on_videos(request: Request, config: Config, *, as_json: bool) -> None:
+    """Train a model on videos; process 0 writes it into the store, and prints what it is worth."""
     started_s, folder = time.monotonic(), request.folder(config)
-    with process_group(), name_lock(request, folder):
+    with name_lock(request, folder):
         notes.quiet = rank() > 0
         costs = PhaseCosts()
         with costs.measure("checks"):

@@ -59,10 +59,14 @@ def default_folder(request: Request, folder: Path) -> Path:
 def open_run(folder: Path, plan: Mapping[str, Any], request: Request) -> None:
     """Make the folder of a new training, or check that the one in ``folder`` is the one to go on with.
 
+    Only process 0 does.
+
     Raises:
         CannotTrain: there is nothing to resume, or something else; or an unfinished training would be lost.
         OSError: the folder cannot be written.
     """
+    if rank():
+        return
     file = folder / PLAN
     known = _read(file)
     if request.resume:
@@ -73,12 +77,11 @@ def open_run(folder: Path, plan: Mapping[str, Any], request: Request) -> None:
         raise CannotTrain(
             f"{folder} has an unfinished training: give --resume to go on with it, or --replace to start anew"
         )
-    if rank() == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        for old in (LAST, BEST, LOG, COSTS):
-            (folder / old).unlink(missing_ok=True)
-        remove_events(folder)
-        _write(file, plan)
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in (LAST, BEST, LOG, COSTS):
+        (folder / old).unlink(missing_ok=True)
+    remove_events(folder)
+    _write(file, plan)
 
 
 def check_folder(folder: Path) -> None:
