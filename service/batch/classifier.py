@@ -34,14 +34,20 @@ async def open_batch_classifier(
 ) -> AsyncIterator["BatchClassifier"]:
     """Start a pipeline with the plan's model for ``jobs`` videos at a time, and yield what classifies.
 
-    It reads all files of this machine that its user may read, and URIs that ``fetch.allow`` covers.
+    It reads all files of this machine that its user may read, and URIs that ``fetch.allow`` covers. All
+    decode workers share a long video once none else waits, unless the configuration says how many may.
 
     Raises:
         MalformedOption: the model does not answer with these options.
     """
     allow = (*config.fetch.allow, "file:///")
     fetch = config.fetch.model_copy(update={"allow": allow, "max_concurrent_videos": jobs})
-    async with LocalPipeline(config.model_copy(update={"fetch": fetch}), metrics) as pipeline:
+    decode = config.decode
+    if decode.workers_per_video is None:
+        decode = decode.model_copy(update={"workers_per_video": decode.workers})
+    async with LocalPipeline(
+        config.model_copy(update={"fetch": fetch, "decode": decode}), metrics
+    ) as pipeline:
         spec = (await pipeline.request(plan.options)).model.spec
         check_options(spec.sampling, spec.preprocessing, plan.options)
         yield BatchClassifier(pipeline, plan, metrics)

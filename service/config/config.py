@@ -187,6 +187,9 @@ class DecodeConfig(Table):
     max_long_videos: int = Field(default=8, ge=0)
     """Most workers at a time that stand in for those of long videos. Half of them are kept for identities
     that have no worker."""
+    workers_per_video: int | None = Field(default=None, ge=1)
+    """Most workers that decode parts of a long video, of a minute at least, while no other video waits for
+    them. Not set: 1, but all in `tubelet batch`."""
     max_videos_per_worker: int = Field(default=100, ge=1)
     """Videos after which a worker is replaced by a fresh one. At 1, no two videos share a process."""
     max_uploading_videos: int = Field(default=8, ge=0)

@@ -153,9 +153,10 @@ class BytesNeeded:
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """Metadata of the session's video."""
+    """Metadata of the session's video, and whether decoding can begin at any of its key frames, all known."""
 
     metadata: VideoMetadata
+    knows_key_frames: bool
     type: Literal["probed"] = "probed"
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from tubelet.service.ingest.readers import Ranged
 from tubelet.service.types.byte_ranges import ByteRanges
 from tubelet.service.types.meter import UNMETERED
 
+_MAX_READINGS = 16  # that are remembered
 _PAUSE_S = 0.1  # before the second attempt; doubled before each further one
 
 _log = logging.getLogger(__name__)
@@ -28,12 +30,20 @@ class _RangeFetch:
     task: "asyncio.Task[None]" = field(init=False)
 
 
+@dataclass(slots=True, eq=False)
+class _Reading:
+    """A sequential reading, which began at ``start`` and goes on at ``next``."""
+
+    start: int
+    next: int
+
+
 class RangedDownload:
     """A remote file whose ranges are fetched when they are waited for; a ``VideoFile`` of known size.
 
-    During sequential reading, as many bytes are fetched ahead as were read since the last jump, up to
-    ``read_ahead_bytes``. So at most half of all bytes are fetched in vain. ``count_bytes`` is called for each
-    piece that arrives; an error of it ends the download.
+    During sequential reading, of which several may go on at a time, as many bytes are fetched ahead as were
+    read since its start, up to ``read_ahead_bytes``. So at most half of all bytes are fetched in vain.
+    ``count_bytes`` is called for each piece that arrives; an error of it ends the download.
     """
 
     def __init__(
@@ -50,8 +60,7 @@ class RangedDownload:
         self._there = ByteRanges()
         self._runs: list[_RangeFetch] = []
         self._arrival = Arrival()
-        self._jumped_to = 0
-        self._expected = 0  # where a sequential reader continues
+        self._readings = deque([_Reading(0, 0)], _MAX_READINGS)
 
     @property
     def fd(self) -> int:
@@ -72,16 +81,15 @@ class RangedDownload:
             raise ValueError(f"no byte {start} in a file of {self.size_bytes} bytes")
         began = monotonic()
         try:
-            if not self._expected <= start <= self._expected + self._config.block_bytes:
-                self._jumped_to = start
+            reading = self._reading_at(start)
             end = min(end, self.size_bytes)
-            self._fetch_ahead(start, end)
+            self._fetch_ahead(start, end, start - reading.start)
             while (missing := self._there.contiguous_end(start)) < end:
-                await self._progress(missing, end)
+                await self._progress(missing, end, missing - reading.start)
         finally:
             self.waited_s += monotonic() - began
-        self._expected = self._there.contiguous_end(start)
-        return start, self._expected
+        reading.next = self._there.contiguous_end(start)
+        return start, reading.next
 
     async def whole(self) -> int:
         """Fetch all bytes; return the size of the file in bytes."""
@@ -91,7 +99,7 @@ class RangedDownload:
 
     def start(self) -> None:
         """Start to fetch the first bytes, which are always needed."""
-        self._fetch_ahead(0, 1)
+        self._fetch_ahead(0, 1, 0)
 
     async def stop(self) -> None:
         """Cancel all downloads and close the file."""
@@ -101,9 +109,20 @@ class RangedDownload:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._storage.close()
 
-    def _fetch_ahead(self, start: int, end: int) -> None:
-        """Fetch what is not yet scheduled of [start, end), and at least half of the bytes to read ahead."""
-        ahead = min(start - self._jumped_to, self._config.read_ahead_bytes)
+    def _reading_at(self, start: int) -> _Reading:
+        """Return the reading that goes on at ``start``, or a new one."""
+        for reading in reversed(self._readings):
+            if reading.next <= start <= reading.next + self._config.block_bytes:
+                return reading
+        self._readings.append(_Reading(start, start))
+        return self._readings[-1]
+
+    def _fetch_ahead(self, start: int, end: int, read: int) -> None:
+        """Fetch what is not yet scheduled of [start, end), and at least half of the bytes to read ahead.
+
+        ``read`` is the number of bytes that were read in a row before ``start``.
+        """
+        ahead = min(read, self._config.read_ahead_bytes)
         frontier = self._scheduled_end(start)
         if frontier < max(end, min(start + ahead // 2, self.size_bytes)):
             least = min(max(frontier + self._config.block_bytes, end), self.size_bytes)
@@ -135,11 +154,11 @@ class RangedDownload:
         run.task = asyncio.create_task(self._fetch(run))
         run.task.add_done_callback(_ignore_unawaited_error)
 
-    async def _progress(self, missing: int, end: int) -> None:
+    async def _progress(self, missing: int, end: int, read: int) -> None:
         """Wait for the next piece of the range that contains the byte ``missing``."""
         run = next((run for run in self._runs if run.offset <= missing < run.end), None)
         if run is None:
-            self._fetch_ahead(missing, end)
+            self._fetch_ahead(missing, end, read)
             return
         await self._arrival.wait(run.task)
 

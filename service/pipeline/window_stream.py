@@ -1,6 +1,8 @@
 """The window stream: decodes one video in a task, and yields its windows as the engine classifies them."""
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from time import monotonic
 
 from tubelet.service.config.config import DecodeConfig
@@ -9,11 +11,21 @@ from tubelet.service.decode.pool.session import DecodeSession
 from tubelet.service.engine.session import VideoSession
 from tubelet.service.errors import CorruptVideo
 from tubelet.service.pipeline.kept_frames import KeptFrames
+from tubelet.service.pipeline.plan_parts import LONG_NS, split_plan
 from tubelet.service.pipeline.planner import can_plan_before_end, make_plan, make_unbounded_plan
 from tubelet.service.pipeline.request import Request
+from tubelet.service.pipeline.split_decoding import SplitDecoding, SplitJob
 from tubelet.service.pipeline.unread_vectors import UnreadVectors
 from tubelet.service.pipeline.window_outputs import choose_outputs
-from tubelet.service.pipeline.windows import PlanCut, Planned, StartedWindow, WindowEvent, WindowStarter
+from tubelet.service.pipeline.windows import (
+    PlanCut,
+    Planned,
+    QueuedUnit,
+    StartedWindow,
+    WindowEvent,
+    WindowStarter,
+)
+from tubelet.service.types.plan import Plan
 from tubelet.service.types.video import NS_PER_S, DecodeSummary, VideoFile, VideoMetadata
 
 _YIELD_INTERVAL_S = 0.01  # the longest time without a yield to the event loop
@@ -22,8 +34,9 @@ _YIELD_INTERVAL_S = 0.01  # the longest time without a yield to the event loop
 class WindowStream:
     """The windows of one video as events, in the order of time; the summary of decoding is the last one.
 
-    A task decodes ahead of whoever iterates, in one worker. ``async with`` starts and stops it. ``frames``
-    keeps the pixels of units, if they are needed again.
+    A task decodes ahead of whoever iterates, in one worker; a long video, with ``config.workers_per_video``,
+    in several. ``async with`` starts and stops it. ``frames`` keeps the pixels of units, if they are needed
+    again.
     """
 
     def __init__(
@@ -40,6 +53,7 @@ class WindowStream:
         self._session = session
         self._decoders = decoders
         self._config = config
+        self._workers = config.workers_per_video or 1
         self._frames = frames
         self._events: asyncio.Queue[Planned | StartedWindow | PlanCut | DecodeSummary | None] = (
             asyncio.Queue()
@@ -89,12 +103,21 @@ class WindowStream:
                 timings.add("queue", monotonic() - asked)
                 with timings.time("probe"):
                     metadata = await decoder.probe(self._file, header_only=can_start)
+                    if can_start and self._may_split(metadata):
+                        metadata = await decoder.probe(self._file)  # parts begin at key frames
+                        can_start = False
                 planned = self._plan_unbounded(metadata) if can_start else self._plan(metadata)
                 with timings.time("decode"):
                     summary = await self._decode(decoder, planned)
             self._events.put_nowait(summary)
         finally:
             self._events.put_nowait(None)
+
+    def _may_split(self, metadata: VideoMetadata) -> bool:
+        """Whether several workers may decode parts of the video, whose bytes can be read in any order."""
+        is_split = self._workers > 1 and self._file.size_bytes is not None
+        is_whole = self._frames is not None or self._request.options.thumbnails > 0
+        return is_split and not is_whole and metadata.duration_ns >= LONG_NS
 
     def _plan(self, metadata: VideoMetadata) -> Planned:
         sampling = self._request.model.spec.sampling
@@ -136,20 +159,47 @@ class WindowStream:
         self._events.put_nowait(planned)
         compute = choose_outputs(self._request.options)
         windows = WindowStarter(planned.plan, self._session, compute, self._config.max_windows)
-        preprocessing, options = self._request.model.spec.preprocessing, self._request.options
         if self._frames is not None:
-            self._frames.use_plan(planned.plan, preprocessing)
-        units = decoder.decode(planned.plan, preprocessing, fast=options.fast, thumbnails=options.thumbnails)
+            self._frames.use_plan(planned.plan, self._request.model.spec.preprocessing)
+        split = self._split(decoder, planned)
         last_yield_at = monotonic()
-        async for unit in units:
+        async with aclosing(split.units(decoder) if split else self._units(decoder, planned.plan)) as units:
+            async for unit in units:
+                if (window := windows.add(unit)) is not None:
+                    await self._put(window)
+                if monotonic() - last_yield_at >= _YIELD_INTERVAL_S:  # a thousand units may be ready at once
+                    await asyncio.sleep(0)
+                    last_yield_at = monotonic()
+        end = split.end if split else decoder.end
+        assert end is not None  # decoding ended without an error
+        frames = self._request.timings.metrics.frames_decoded
+        frames.labels(self._request.model.spec.name).inc(end.frames_decoded)
+        return windows, end
+
+    async def _units(self, decoder: DecodeSession, plan: Plan) -> AsyncGenerator[QueuedUnit]:
+        """Decode the units of a plan by one worker, and yield them, queued in the engine."""
+        preprocessing, options = self._request.model.spec.preprocessing, self._request.options
+        async for unit in decoder.decode(
+            plan, preprocessing, fast=options.fast, thumbnails=options.thumbnails
+        ):
             if self._frames is not None:
                 await self._frames.keep(unit)
-            if (window := windows.add(unit)) is not None:
-                await self._put(window)
-            if monotonic() - last_yield_at >= _YIELD_INTERVAL_S:  # a thousand units may be ready at once
-                await asyncio.sleep(0)
-                last_yield_at = monotonic()
-        assert decoder.end is not None  # decoding ended without an error
-        frames = self._request.timings.metrics.frames_decoded
-        frames.labels(self._request.model.spec.name).inc(decoder.end.frames_decoded)
-        return windows, decoder.end
+            yield QueuedUnit(unit.grid, unit.unit, self._session.encode(unit))
+
+    def _split(self, decoder: DecodeSession, planned: Planned) -> SplitDecoding | None:
+        """Return what decodes a plan in parts by several workers; None if one worker decodes it."""
+        if not (self._may_split(planned.metadata) and decoder.knows_key_frames):
+            return None
+        parts = split_plan(planned.plan, self._workers)
+        if len(parts) == 1:
+            return None
+        job = SplitJob(
+            self._file,
+            planned.plan,
+            parts,
+            self._request.model.spec.preprocessing,
+            self._request.options.fast,
+            self._session.encode,
+            self._request.meter.identity,
+        )
+        return SplitDecoding(job, self._decoders, self._workers - 1)

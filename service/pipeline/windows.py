@@ -10,7 +10,7 @@ from tubelet.service.engine.session import VideoSession
 from tubelet.service.errors import VideoTooLarge
 from tubelet.service.pipeline.window_outputs import ComputeWindow, Vector
 from tubelet.service.types.plan import Plan
-from tubelet.service.types.video import DecodeSummary, UnitFrames, VideoMetadata
+from tubelet.service.types.video import DecodeSummary, VideoMetadata
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,15 @@ class Planned:
 
     metadata: VideoMetadata
     plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedUnit:
+    """A unit of a plan that is queued in the engine, and its future embedding (D,)."""
+
+    grid: int
+    unit: int
+    embedding: asyncio.Future[Embedding] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +90,13 @@ class WindowStarter:
         self._decoded_ns = 0
         self._recent_units: dict[int, _RecentUnits] = {}
 
-    def add(self, unit: UnitFrames) -> StartedWindow | None:
-        """Queue the next unit in the engine, and start and return the window that it completes, if any."""
+    def add(self, unit: QueuedUnit) -> StartedWindow | None:
+        """Take the next unit of its grid, and start and return the window that it completes, if any."""
         grid = self._plan.grids[unit.grid]
         if unit.grid not in self._recent_units:
             self._recent_units[unit.grid] = _RecentUnits(deque(maxlen=grid.units_per_window))
         self._decoded_ns += grid.window_ns // grid.units_per_window
-        self._recent_units[unit.grid].recent.append((unit.unit, self._session.encode(unit)))
+        self._recent_units[unit.grid].recent.append((unit.unit, unit.embedding))
         window = grid.window_ending_at(unit.unit)
         if window is None:
             return None

@@ -124,7 +124,7 @@ def test_invalid_message_is_rejected(body: bytes) -> None:
 )
 def test_invalid_metadata_is_rejected(field: str, value: object) -> None:
     for content in (
-        {"type": "probed", "metadata": {**asdict(METADATA), field: value}},
+        {"type": "probed", "knows_key_frames": True, "metadata": {**asdict(METADATA), field: value}},
         {
             "type": "end",
             "summary": {

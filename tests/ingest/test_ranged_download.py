@@ -85,6 +85,16 @@ async def test_sequential_reads_fetch_ahead_and_jumps_do_not() -> None:
         assert video.fetched_bytes < 60 * _BLOCK
 
 
+async def test_two_readers_fetch_ahead_each() -> None:
+    remote = Bytes(content(1000))
+    async with fetch(remote, _CONFIG, UploadConfig()) as video:
+        offsets = [0, 500 * _BLOCK]
+        while offsets[0] < 10 * _BLOCK:
+            offsets = [await check(video, remote, offset, offset + 1000) for offset in offsets]
+        assert len(remote.asked) <= 12
+        assert video.fetched_bytes <= 3 * (offsets[0] + offsets[1] - 500 * _BLOCK)
+
+
 async def test_read_ahead_is_limited() -> None:
     remote = Bytes(content(400))
     async with fetch(remote, _CONFIG, UploadConfig()) as video:

@@ -14,7 +14,7 @@ from tubelet.service.config.config import load_config
 from tubelet.service.decode.pool.session import DecodeSession
 from tubelet.service.metrics import Metrics
 from tubelet.service.pipeline import window_stream
-from tubelet.service.pipeline.windows import StartedWindow, WindowStarter
+from tubelet.service.pipeline.windows import QueuedUnit, StartedWindow, WindowStarter
 from tubelet.service.rpc.servicer import fill_message
 from tubelet.service.server.app import open_stages
 from tubelet.service.types.plan import Plan
@@ -77,7 +77,7 @@ async def test_event_loop_runs_while_units_are_queued(monkeypatch: pytest.Monkey
     queue = WindowStarter.add
     at: list[int] = []
 
-    def add(starter: WindowStarter, unit: UnitFrames) -> StartedWindow | None:
+    def add(starter: WindowStarter, unit: QueuedUnit) -> StartedWindow | None:
         at.append(turns[0])
         return queue(starter, unit)
 

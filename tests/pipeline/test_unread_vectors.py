@@ -13,12 +13,11 @@ from tubelet.service.decode.pool.session import DecodeSession
 from tubelet.service.metrics import Metrics
 from tubelet.service.pipeline import embeddings, window_stream
 from tubelet.service.pipeline.unread_vectors import UnreadVectors
-from tubelet.service.pipeline.windows import ClassifiedWindow, StartedWindow, WindowStarter
+from tubelet.service.pipeline.windows import ClassifiedWindow, QueuedUnit, StartedWindow, WindowStarter
 from tubelet.service.server.app import open_stages
 from tubelet.service.types.embeddings import EmbeddingLevel, Embeddings
 from tubelet.service.types.request import Options
 from tubelet.service.types.result import Event, ignore_event
-from tubelet.service.types.video import UnitFrames
 
 
 async def test_a_video_is_decoded_no_further_while_its_vectors_are_not_read(
@@ -30,7 +29,7 @@ async def test_a_video_is_decoded_no_further_while_its_vectors_are_not_read(
     queue = WindowStarter.add
     units, units_at_first_part = list[int](), list[int]()
 
-    def add(starter: WindowStarter, unit: UnitFrames) -> StartedWindow | None:
+    def add(starter: WindowStarter, unit: QueuedUnit) -> StartedWindow | None:
         units.append(unit.unit)
         return queue(starter, unit)
 

@@ -30,7 +30,7 @@ RESPONSES = [
     Ready((Protection.RLIMITS, Protection.SECCOMP)),
     Heartbeat(),
     BytesNeeded(0, 5),
-    Probed(METADATA),
+    Probed(METADATA, knows_key_frames=True),
     Rejected("CORRUPT_VIDEO", "broken", None, None),
     Rejected("VIDEO_TOO_LARGE", "too long", 5, 7.5),
     Unit(0, 1, 2),

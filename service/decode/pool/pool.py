@@ -28,7 +28,7 @@ class DecodePool:
     ``on_worker_failure`` is called with the cause for each worker that ends without being asked to.
     ``on_work`` is called with the number of working workers whenever that changes; a worker that waits for a
     video, for a video's bytes or for a free slot does not work. ``protections`` are those of the worker that
-    was started last.
+    was started last. Workers that no video waits for help with videos that others decode (``spare_session``).
 
     A worker that has decoded ``config.max_videos_per_worker`` videos is replaced. Workers of ``LongVideos``,
     and those that wait for an upload, have another one beside them.
@@ -51,6 +51,7 @@ class DecodePool:
         self._assigned: dict[WorkerProcess, Assignment] = {}
         self._waiting: FairQueue[asyncio.Future[WorkerProcess]] = FairQueue()
         self._waiting_identities: dict[asyncio.Future[WorkerProcess], str] = {}
+        self._spare_waiting: deque[tuple[asyncio.Future[WorkerProcess], str]] = deque()
         self._long_videos = LongVideos(config, self._on_long_video)
         self._tasks: set[asyncio.Task[None]] = set()
         self._past_busy_s = 0.0  # of processes that have exited
@@ -92,6 +93,11 @@ class DecodePool:
         """The process ids of the fork server and of all workers."""
         return (*self._spawner.process_ids, *(process.pid for process in tuple(self._processes)))
 
+    @property
+    def has_waiting(self) -> bool:
+        """Whether a video waits for a worker."""
+        return len(self._waiting) > 0
+
     async def reset_busy_time(self) -> None:
         """Wait until all workers have stopped their last videos, then count ``busy_s`` from zero."""
         await asyncio.gather(*self._tasks)
@@ -119,6 +125,22 @@ class DecodePool:
             finally:
                 self._in_background(self._release(process))
 
+    @asynccontextmanager
+    async def spare_session(self, identity: str = "") -> AsyncIterator[DecodeSession]:
+        """Wait for a worker that no video waits for, and hold it for the context.
+
+        It is for a part of a video of ``identity`` that another worker decodes. Leave it soon if a video
+        waits (``has_waiting``).
+        """
+        assigned: asyncio.Future[WorkerProcess] = asyncio.get_running_loop().create_future()
+        self._spare_waiting.append((assigned, identity))
+        self._assign_workers()
+        process = await self._result(assigned)
+        try:
+            yield DecodeSession(process)
+        finally:
+            self._in_background(self._release(process))
+
     # The pool observes its workers.
 
     def worker_failed(self, process: WorkerProcess, failure: WorkerFailure) -> None:
@@ -143,30 +165,45 @@ class DecodePool:
         self._waiting_identities[assigned] = flow.identity
         self._assign_workers()
         try:
-            return await assigned
+            return await self._result(assigned)
         except asyncio.CancelledError:
-            if assigned.done() and not assigned.cancelled():
-                self._in_background(self._release(assigned.result()))
-            else:
+            if assigned.cancelled():
                 self._waiting.drop(flow)
                 self._waiting_identities.pop(assigned, None)
                 self._watch_long_videos()  # this may have been the last video that waited
             raise
 
+    async def _result(self, assigned: "asyncio.Future[WorkerProcess]") -> WorkerProcess:
+        """Wait until a worker is assigned; if this is cancelled at that moment, give the worker back."""
+        try:
+            return await assigned
+        except asyncio.CancelledError:
+            if assigned.done() and not assigned.cancelled():
+                self._in_background(self._release(assigned.result()))
+            raise
+
     def _assign_workers(self) -> None:
-        """Assign free workers to the videos that wait."""
-        while self._free and len(self._waiting):
+        """Assign free workers to the videos that wait; if there are none, to parts of others."""
+        while self._free:
             process = self._free[0]
             if not process.is_alive:
                 self._free.popleft()
                 continue
-            assigned = self._waiting.take(monotonic(), self._mean_session_s / self._config.workers)
-            identity = self._waiting_identities.pop(assigned)
+            if (waiting := self._take_waiting()) is None:
+                break
+            assigned, identity = waiting
             if not assigned.cancelled():
                 self._free.popleft()
                 self._assigned[process] = Assignment(monotonic(), identity)
                 assigned.set_result(process)
         self._watch_long_videos()
+
+    def _take_waiting(self) -> "tuple[asyncio.Future[WorkerProcess], str] | None":
+        """Return what is to get the next free worker, and its identity; None if nothing waits for one."""
+        if self.has_waiting:
+            assigned = self._waiting.take(monotonic(), self._mean_session_s / self._config.workers)
+            return assigned, self._waiting_identities.pop(assigned)
+        return self._spare_waiting.popleft() if self._spare_waiting else None
 
     def _watch_long_videos(self) -> None:
         """Watch the assigned workers for long videos while any video waits for a worker."""

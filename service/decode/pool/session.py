@@ -19,18 +19,28 @@ class DecodeSession:
 
     def __init__(self, process: WorkerProcess) -> None:
         self._process = process
+        self._is_probed = False
         self.end: DecodeSummary | None = None
+
+    @property
+    def knows_key_frames(self) -> bool:
+        """Whether the probe has found all key frames, from each of which decoding gives the right frames."""
+        return self._process.knows_key_frames
 
     async def probe(self, file: VideoFile, *, header_only: bool = False) -> VideoMetadata:
         """Return the metadata of the video in ``file``, whose descriptor's offset is neither used nor moved.
 
         By default, the worker reads all packets first. With ``header_only``, it trusts the file's header and
-        waits for no more bytes than the header takes; use that with an unbounded plan.
+        waits for no more bytes than the header takes; use that with an unbounded plan. A second probe begins
+        anew, also in the middle of decoding.
 
         Raises:
             NotAVideo, UnsupportedVideo, NoVideoStream, CorruptVideo, VideoTooLarge, DecoderCrashed, or any
             error that ``file`` raises.
         """
+        if self._is_probed:
+            await self._process.end_session()
+        self._is_probed = True
         return await self._process.probe(file, header_only=header_only)
 
     async def decode(
@@ -58,14 +68,19 @@ class DecodeSession:
             while isinstance(found := await self._process.next_unit(), UnitFrames):
                 yield replace(found, grid=first + found.grid) if first else found
             ends.append(found)
-        self.end = DecodeSummary(
-            end_ns=min(end.end_ns for end in ends),
-            frames_decoded=sum(end.frames_decoded for end in ends),
-            warnings=tuple(dict.fromkeys(warning for end in ends for warning in end.warnings)),
-            metadata=ends[-1].metadata,
-            max_frame_offset_ns=max(end.max_frame_offset_ns for end in ends),
-            thumbnails=_in_order(thumbnail for end in ends for thumbnail in end.thumbnails),
-        )
+        self.end = join_summaries(ends)
+
+
+def join_summaries(ends: Sequence[DecodeSummary]) -> DecodeSummary:
+    """Return the summary of a plan whose parts were decoded one by one, from theirs."""
+    return DecodeSummary(
+        end_ns=min(end.end_ns for end in ends),
+        frames_decoded=sum(end.frames_decoded for end in ends),
+        warnings=tuple(dict.fromkeys(warning for end in ends for warning in end.warnings)),
+        metadata=ends[-1].metadata,
+        max_frame_offset_ns=max(end.max_frame_offset_ns for end in ends),
+        thumbnails=_in_order(thumbnail for end in ends for thumbnail in end.thumbnails),
+    )
 
 
 def _shares(number: int, weights: Sequence[int]) -> list[int]:

@@ -38,6 +38,7 @@ class WorkerProcess(asyncio.Protocol):
     def __init__(self, config: DecodeConfig, observer: WorkerObserver) -> None:
         self.config = config
         self.protections: frozenset[Protection] = frozenset()  # the sandbox layers that it has entered
+        self.knows_key_frames = False  # of its video, which it can decode from each of them
         self._state = WorkerState.STARTING
         self._observer = observer
         self._unpacker = protocol.Unpacker(protocol.MAX_RESPONSE_BYTES)
@@ -207,7 +208,8 @@ class WorkerProcess(asyncio.Protocol):
                 self.protections = frozenset(protections)
                 self._failure = WorkerFailure.CRASHED
                 self._finish(WorkerState.IDLE, response)
-            case WorkerState.PROBING, protocol.Probed(metadata):
+            case WorkerState.PROBING, protocol.Probed(metadata, knows_key_frames):
+                self.knows_key_frames = knows_key_frames
                 self._finish(WorkerState.OPEN, metadata)
             case WorkerState.DECODING, protocol.Unit(grid, unit, slot):
                 assert self._run is not None

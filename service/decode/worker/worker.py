@@ -228,7 +228,8 @@ class _Session:
     def _probe(self, find_track: Callable[[ByteSource, Limits, Callable[[], None]], Track]) -> None:
         """Probe the video with ``find_track``, and send its metadata."""
         self._track = find_track(self._source, self._limits, self.heartbeat)
-        self.send(protocol.Probed(self._track.metadata))
+        knows_key_frames = self._track.key_frames is not None and not self._track.is_header_only
+        self.send(protocol.Probed(self._track.metadata, knows_key_frames))
 
     def _decode(self, request: protocol.Decode) -> None:
         """Decode the plan of ``request`` into its shared memory, and send the end."""

@@ -71,7 +71,7 @@ async def spawner() -> AsyncIterator[Spawner]:
         (1, Unit(0, 0, 1)),
         (1, Unit(0, 1, 0)),
         (2, Unit(0, 1, 1)),
-        (1, Probed(METADATA)),
+        (1, Probed(METADATA, knows_key_frames=True)),
         (1, Ready(())),
         (1, Stopped()),
         (1, End(DecodeSummary(5, 1, (), METADATA))),
