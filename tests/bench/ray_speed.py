@@ -1,11 +1,16 @@
-"""Measures ``tubelet batch --ray`` beside ``tubelet batch``: same clips, model and cores, after their starts.
+"""Measures ``tubelet batch --ray`` beside ``tubelet batch`` and Ray Data: same clips, weights and cores.
 
-    python -m tests.bench.ray_speed FOLDER [--videos 400] [--pairs 15] [--control]
+    python -m tests.bench.ray_speed FOLDER [--videos 400] [--pairs 15] [--rounds FILE.jsonl] [--control]
+    python -m tests.bench.ray_speed FOLDER --kill
 
-Each round runs both commands over the clips of FOLDER, again and again up to so many videos; the order
-changes from round to round. Ray has one actor with the CPUs of this machine, on a cluster of its own that is
-there before. The time is from the first video that begins to the last commit, so loading the model does not
-count. There is no embedding cache. The control is ``tubelet batch`` against itself.
+Each round runs all of them over the clips of FOLDER, again and again up to so many videos; the order changes
+from round to round. Ray has the CPUs of this machine, on a cluster of its own that is there before; tubelet
+has one actor there. ``peers/ray_data.py`` says what Ray Data does. The time is from the first video that
+begins to the last commit, so loading the model does not count. There is no embedding cache. The control is
+``tubelet batch`` against itself. A run that is given ``--rounds`` adds its rounds to those in the file.
+
+With ``--kill``, each of those on Ray runs twice: once as it is, where the memory is sampled (PSS of its
+driver and of all processes of the cluster), and once with the process that has the model killed half-way.
 """
 
 import argparse
@@ -13,18 +18,42 @@ import json
 import os
 import statistics
 import subprocess
+import sys
 import tempfile
+import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import psutil
+import pyarrow.parquet
 from rich.console import Console
 
 from tests.bench.costs import median_interval
+from tests.support.batches import committed_rows
 from tests.support.cli_process import TUBELET
-from tests.support.ray_cluster import ENVIRONMENT, ray_cluster
+from tests.support.ray_cluster import ENVIRONMENT, RayCluster, ray_cluster
+from tubelet.models.repository.repository import ZOO
+from tubelet.service.process_memory import read_memory
 
 _JOBS = "16"
+_MODEL = "camera-motion"
+_SAMPLE_S = 1.0
+_TITLES = {"tubelet on Ray": "ray::BatchActor.run", "Ray Data": "ray::MapWorker(MapBatches(Classify))"}
+"""Of the process that has the model while it works, as Ray names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run on Ray did: its time and memory; rows that are lost and doubled, and work done again."""
+
+    elapsed_s: float
+    peak_pss_mb: float
+    lost_videos: int
+    doubled_rows: int
+    redone_videos: int
 
 
 def write_manifest(file: Path, clips: Sequence[Path], videos: int) -> None:
@@ -33,13 +62,92 @@ def write_manifest(file: Path, clips: Sequence[Path], videos: int) -> None:
     file.write_text("\n".join(map(json.dumps, rows)))
 
 
-def rate(manifest: Path, *options: str) -> float:
-    """Run the command, and return the videos that it classified in a second."""
+def command(name: str, manifest: Path, out: Path, address: str) -> list[str]:
+    """Return the command of a contender."""
+    if name == "Ray Data":
+        module = [sys.executable, "-m", "tests.bench.peers.ray_data"]
+        return [*module, address, str(manifest), str(out), str(ZOO), _MODEL]
+    own = [TUBELET, "batch", str(manifest), "--out", str(out), "--jobs", _JOBS, "--json"]
+    return [*own, "--ray", address] if name == "tubelet on Ray" else own
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of all contenders."""
+    return os.environ | ENVIRONMENT | {"TUBELET_ENGINE__CACHE_BYTES": "0", "TUBELET_MODELS__DEFAULT": _MODEL}
+
+
+def rate(name: str, manifest: Path, address: str) -> float:
+    """Run a contender, and return the videos that it classified in a second."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [TUBELET, "batch", str(manifest), "--out", f"{folder}/rows", "--jobs", _JOBS, "--json"]
-        environment = os.environ | ENVIRONMENT | {"TUBELET_ENGINE__CACHE_BYTES": "0"}
-        done = subprocess.run([*command, *options], env=environment, capture_output=True, check=True)
+        own = command(name, manifest, Path(folder) / "rows", address)
+        done = subprocess.run(own, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])["videos_per_s"]
+
+
+def worker(name: str, cluster: RayCluster) -> psutil.Process | None:
+    """Return the process that has the model, if it works."""
+    for process in cluster.holder.children(recursive=True):
+        try:
+            if process.cmdline()[:1] and process.cmdline()[0].startswith(_TITLES[name]):
+                return process
+        except psutil.Error:  # it has ended
+            continue
+    return None
+
+
+def watched(name: str, manifest: Path, cluster: RayCluster, kill_after_s: float | None) -> Outcome:
+    """Run a contender on Ray, and sample its memory; or kill the process with the model once."""
+    with tempfile.TemporaryDirectory() as folder:
+        out, peak, working_since = Path(folder) / "rows", 0, 0.0
+        own = command(name, manifest, out, cluster.address)
+        with subprocess.Popen(own, env=environment(), stdout=subprocess.PIPE, text=True) as run:
+            driver = psutil.Process(run.pid)
+            while run.poll() is None:
+                time.sleep(_SAMPLE_S if kill_after_s is None else 0.1)
+                if kill_after_s is None:
+                    tree = [driver, cluster.holder, *cluster.holder.children(recursive=True)]
+                    peak = max(peak, read_memory([process.pid for process in tree]).total_bytes)
+                elif (process := worker(name, cluster)) is not None:
+                    working_since = working_since or time.monotonic()
+                    if time.monotonic() - working_since >= kill_after_s:
+                        process.kill()
+                        kill_after_s = float("inf")
+            assert run.stdout is not None
+            said = json.loads(run.stdout.read().splitlines()[-1])
+        assert kill_after_s in (None, float("inf")), "nothing was killed"
+        wanted = {json.loads(line)["id"] for line in manifest.read_text().splitlines()}
+        if name == "Ray Data":
+            begun = (out / "begun.txt").read_text().splitlines()
+            rows = pyarrow.parquet.read_table(out / "rows").select(["id", "window"]).to_pylist()
+            counts = Counter((row["id"], row["window"]) for row in rows)
+            ids, redone = {row["id"] for row in rows}, len(begun) - len(wanted)
+        else:
+            counts = Counter(row["id"] for row in committed_rows(out, "videos"))
+            ids, redone = set(counts), said["redone"]
+    doubled = sum(count - 1 for count in counts.values())
+    return Outcome(said["elapsed_s"], peak / 1e6, len(wanted - ids), doubled, redone)
+
+
+def print_kills(manifest: Path, cluster: RayCluster, console: Console) -> None:
+    """Run each contender on Ray with and without a kill, and print what they did."""
+    idle = [cluster.holder, *cluster.holder.children(recursive=True)]
+    idle_mb = read_memory([process.pid for process in idle]).total_bytes / 1e6
+    console.print(f"the cluster alone: {idle_mb:.0f} MB")
+    for name in _TITLES:
+        whole = watched(name, manifest, cluster, None)
+        console.print(f"{name}: {json.dumps(asdict(whole))}")
+        killed = watched(name, manifest, cluster, whole.elapsed_s / 2)
+        console.print(f"{name}, one kill: {json.dumps(asdict(killed))}")
+
+
+def print_summary(names: Sequence[str], rounds: Sequence[dict[str, float]], console: Console) -> None:
+    """Print the median of each contender, and the ratios to ``tubelet batch``."""
+    for name in names:
+        console.print(f"{name}: median {statistics.median(each[name] for each in rounds):.2f} videos/s")
+    for name in names[1:]:
+        ratio, low, high = median_interval([each[name] / each[names[0]] for each in rounds])
+        console.print(f"{name} / {names[0]}: {ratio:.3f} ({low:.3f} to {high:.3f}), {len(rounds)} rounds")
 
 
 def main() -> None:
@@ -47,29 +155,33 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--videos", type=int, default=400)
     parser.add_argument("--pairs", type=int, default=15)
+    parser.add_argument("--rounds", type=Path)
     parser.add_argument("--control", action="store_true")
+    parser.add_argument("--kill", action="store_true")
     arguments = parser.parse_args()
     clips = sorted(path for path in arguments.folder.rglob("*") if path.is_file())
-    console, rounds = Console(width=140), list[tuple[float, float]]()
+    console = Console(width=140)
+    kept: Path | None = arguments.rounds
+    lines = kept.read_text().splitlines() if kept is not None and kept.exists() else []
+    rounds: list[dict[str, float]] = [json.loads(line) for line in lines]
+    names = ["batch", "batch again"] if arguments.control else ["batch", *_TITLES]
     with ExitStack() as stack:
         manifest = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "videos.jsonl"
         write_manifest(manifest, clips, arguments.videos)
-        name, options = "batch again", ()
+        address = ""
         if not arguments.control:
             cluster = stack.enter_context(ray_cluster(os.cpu_count() or 1))
-            name, options = "on Ray", ("--ray", cluster.address)
-        for number in range(arguments.pairs):
-            if number % 2 == 0:
-                other = rate(manifest, *options)
-                rounds.append((other, rate(manifest)))
-            else:
-                own = rate(manifest)
-                rounds.append((rate(manifest, *options), own))
-            console.print(f"{name} {rounds[-1][0]:.2f}, batch {rounds[-1][1]:.2f} videos/s")
-    for each, rates in zip((name, "batch"), zip(*rounds, strict=True), strict=True):
-        console.print(f"{each}: median {statistics.median(rates):.2f} videos/s")
-    ratio, low, high = median_interval([first / second for first, second in rounds])
-    console.print(f"{name} / batch: {ratio:.3f} ({low:.3f} to {high:.3f}), {len(rounds)} rounds")
+            address = cluster.address
+            if arguments.kill:
+                print_kills(manifest, cluster, console)
+                return
+        for _ in range(arguments.pairs):
+            order = names[:: 1 if len(rounds) % 2 == 0 else -1]
+            rounds.append({name: rate(name, manifest, address) for name in order})
+            console.print(", ".join(f"{name} {rounds[-1][name]:.2f}" for name in names), "videos/s")
+            if kept is not None:
+                kept.write_text("\n".join(map(json.dumps, rounds)))
+    print_summary(names, rounds, console)
 
 
 if __name__ == "__main__":
