@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tubelet.models.families.unit_pooling import AttentivePool, AttentivePooling
 from tubelet.models.training.attentive_probe import STRIDE, AttentiveProbe, Units, train_attentive
+from tubelet.models.training.loss_comparison import Comparison, compare_losses
 from tubelet.models.training.probes import (
     Choice,
     calibrated_choice,
@@ -68,23 +69,6 @@ class ProbeData:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """The losses of the best linear and the best attentive probe for the same windows, in cross-validation.
-
-    ``standard_error`` is that of the difference, over scenes.
-    """
-
-    linear: float
-    attentive: float
-    standard_error: float
-
-    @property
-    def is_gain(self) -> bool:
-        """Whether the attentive probe is better by more than the standard error."""
-        return self.linear - self.attentive > self.standard_error
-
-
-@dataclass(frozen=True, slots=True)
 class Probe:
     """A trained probe: a head on the vectors of a name, or on units that a ``pooling`` attends to."""
 
@@ -118,9 +102,11 @@ def compare(data: ProbeData) -> tuple[Choice, Comparison | None]:
         # For each name of vectors, the best decay comes first.
         starts = {each.vectors: each for each in reversed(ranked) if each.vectors in ATTENTIVE}
         attentive = min(_attentive_choices(data, starts.values()), key=lambda each: each.loss)
-    found = Comparison(
-        ranked[0].loss, attentive.loss, _standard_error(data, data.scenes, (ranked[0], attentive))
+    linear_losses, attentive_losses = (
+        held_out_losses(each.logits / each.temperature, data.labels, data.folds)
+        for each in (ranked[0], attentive)
     )
+    found = compare_losses(linear_losses, attentive_losses, data.scenes)
     return attentive if found.is_gain else ranked[0], found
 
 
@@ -191,16 +177,6 @@ def _trained(data: ProbeData, layer: nn.Linear, choice: Choice) -> Iterator[Atte
     assert data.units is not None
     vectors, pool = data.vectors[choice.vectors].float(), ATTENTIVE[choice.vectors]
     return train_attentive(data.units, vectors, data.labels, layer, pool)
-
-
-def _standard_error(data: ProbeData, scenes: Tensor, choices: tuple[Choice, Choice]) -> float:
-    """Return the standard error of the difference of two losses; windows of a scene go together."""
-    first, second = (
-        held_out_losses(each.logits / each.temperature, data.labels, data.folds) for each in choices
-    )
-    numbers, inverse = scenes.unique(return_inverse=True)
-    sums = torch.zeros(len(numbers), dtype=torch.float64).index_add_(0, inverse, (first - second).double())
-    return float(sums.std() * len(numbers) ** 0.5 / len(data.labels))
 
 
 def _numbers(data: ProbeData) -> int:

@@ -36,6 +36,7 @@ BASE = "efficientnet-lite0"
 COMMANDS = {
     "tubelet: probe": ("--from", BASE, "--level", "probe"),
     "tubelet: temporal": ("--from", BASE, "--level", "temporal", "--epochs", "60"),
+    "tubelet: the better of the two": ("--from", BASE, "--epochs", "60"),
     "tubelet: r2plus1d from scratch": ("--from", "none", "--family", "r2plus1d", "--epochs", "4"),
     "tubelet: full": ("--from", BASE, "--level", "full", "--epochs", "1"),
     "tubelet: full on camera-motion": ("--from", "camera-motion", "--level", "full", "--epochs", "8"),

@@ -35,8 +35,9 @@ def train(
         Literal["probe", "temporal", "full"] | None,
         typer.Option(
             metavar="probe|temporal|full",
-            help="What is trained: a new head on the frozen model (the default), its temporal stage, too, or "
-            "all of it.",
+            help="What is trained: a new head on the frozen model, its temporal stage, too, or all of it; "
+            "default: the first of these that the base allows, with --minutes or --epochs the better one of "
+            "probe and temporal.",
         ),
     ] = None,
     family: Annotated[
@@ -131,6 +132,7 @@ def train(
             window_s=window,
             replace=replace,
             level=level or ("full" if ref is not None and ref.name == "none" else "probe"),
+            chooses_level=level is None,
             family=family,
             variant=variant,
             epochs=epochs,

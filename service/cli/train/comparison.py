@@ -35,7 +35,7 @@ from tubelet.service.cli.train.levels.schedule import open_level
 from tubelet.service.cli.train.levels.tuning import TrainingInterrupted
 from tubelet.service.cli.train.made_report import processor_s_per_clip
 from tubelet.service.cli.train.new_model import Answers, Level, Recipe, Request
-from tubelet.service.cli.train.prepare import Prepared, check_data, choose_base, window_sampling
+from tubelet.service.cli.train.prepare import Prepared, check_base, check_data, find_base, window_sampling
 from tubelet.service.cli.train.report.compared import (
     COMPARISON,
     ClassAnswers,
@@ -117,7 +117,9 @@ def compare_trainings(request: Request, ways: Sequence[Way], config: Config, *, 
     clips = name_labels(read_clips(request.data), request.labels)
     clips = tuple(clip for clip in clips if not clip.is_test)
     requests = [_request_of(way, request) for way in ways]
-    bases = [choose_base(own, config) for own in requests]
+    bases = [find_base(own, config) for own in requests]
+    for own, base in zip(requests, bases, strict=True):
+        check_base(own.level, base)
     checked = check_data(clips, config)
     folds, count = _folds(checked)
     measured = []

@@ -39,7 +39,8 @@ class Request:
 
     ``out`` is the folder of the page and of the checkpoints; None: that of the model, and one in the user's
     state. ``resume`` goes on with the training in it. ``family`` and ``variant`` are those of a model that
-    starts from random weights, if ``base`` is none.
+    starts from random weights, if ``base`` is none. If the user named no level, it is chosen once the base is
+    known, for a ``reason``; a ``rival`` is then trained after it, and the better one is kept.
     """
 
     data: Path
@@ -49,6 +50,9 @@ class Request:
     window_s: float | None  # None: the clips' median length, within the limits of the base
     replace: bool
     level: Level = "probe"
+    chooses_level: bool = False  # whether another level may be trained than this one
+    rival: Level | None = None
+    reason: str = ""
     epochs: int | None = None
     minutes: float | None = None
     mirroring: Mirroring = "auto"
@@ -59,6 +63,11 @@ class Request:
     variant: str = ""
     precision: float | None = None  # of the thresholds to find
     labels: Path | None = None  # a file with the names of classes, if the data has numbers
+
+    @property
+    def last_level(self) -> Level:
+        """The level that is trained last."""
+        return self.rival or self.level
 
     def folder(self, config: Config) -> Path:
         """Return the folder of the new model."""
@@ -85,7 +94,7 @@ class Recipe:
     ``head`` says what was trained, ``measured_on`` which clips the figures are of.
     """
 
-    level: str
+    level: Level
     head: str
     measured_on: str
     details: Mapping[str, Any] = field(repr=False)
@@ -99,7 +108,7 @@ class Trained:
     """What a level hands over: the model, its sizes and labels, and its answers for unknown scenes.
 
     The temperature is in the model's head already. ``used`` has the numbers of the clips that were read,
-    ``validation`` of those that chose the epoch and the temperature.
+    ``validation`` of those that chose the epoch and the temperature, with the answers ``validated``.
     """
 
     model: VideoModel = field(repr=False)
@@ -111,6 +120,7 @@ class Trained:
     held_out: Answers
     test: Answers | None  # of the test split, if the data has one
     validation: tuple[int, ...] = field(default=(), repr=False)
+    validated: Answers | None = None
 
 
 def new_spec(

@@ -25,6 +25,7 @@ from tubelet.service.cli.train.base import NONE, Base, untrained
 from tubelet.service.cli.train.data.checked_clips import Checked, check_clips, notes, usable_labels
 from tubelet.service.cli.train.data.clips import Clip, labels_of, read_clips
 from tubelet.service.cli.train.data.label_names import name_labels
+from tubelet.service.cli.train.level_choice import choose_level
 from tubelet.service.cli.train.levels.run_folder import check_folder
 from tubelet.service.cli.train.new_model import Level, Request, new_spec
 from tubelet.service.cli.train.report.page import PAGE, checks_page
@@ -63,10 +64,10 @@ class Prepared:
         return usable_labels([clips[number] for number in used], self.checked.scenes[list(used)])
 
 
-def prepare(request: Request, config: Config, costs: PhaseCosts) -> Prepared:
-    """Read and check the data before anything is trained, and say what stands out.
+def prepare(request: Request, config: Config, costs: PhaseCosts) -> tuple[Request, Prepared]:
+    """Choose the level, read and check the data before anything is trained, and say what stands out.
 
-    The level adds to ``costs``.
+    The request is returned with its level. Training adds to ``costs``.
 
     Raises:
         InvalidDataset: the data cannot be read, or no model can be trained on it.
@@ -77,18 +78,20 @@ def prepare(request: Request, config: Config, costs: PhaseCosts) -> Prepared:
     """
     if request.out is not None:
         check_paths([request.out / PAGE])
-        if request.level != "probe":
-            check_folder(request.out)
     clips = name_labels(read_clips(request.data), request.labels)
+    base = find_base(request, config)
+    request = choose_level(request, base)
+    if request.out is not None and request.last_level != "probe":
+        check_folder(request.out)
     check_curve(request)
-    base = choose_base(request, config)
+    check_base(request.level, base)
     check_name(request, base, clips, request.folder(config))
     checked = check_data(clips, config)
     if request.out is not None and rank() == 0:
         save_page(request.out / PAGE, checks_page(f"{request.name} {request.version}", request.data, checked))
     usable_labels(checked.survey.clips, checked.scenes)
     sampling = window_sampling(base, checked.survey.lengths_s, request.window_s)
-    return Prepared(base, checked, sampling, request.curve, costs)
+    return request, Prepared(base, checked, sampling, request.curve, costs)
 
 
 def check_curve(request: Request) -> None:
@@ -97,20 +100,8 @@ def check_curve(request: Request) -> None:
     Raises:
         CannotTrain: it is so.
     """
-    if request.curve and request.level != "probe":
-        raise CannotTrain(f"--curve trains a probe several times; found the level {request.level}")
-
-
-def choose_base(request: Request, config: Config) -> Base:
-    """Find the model to start from.
-
-    Raises:
-        UnknownModel: the store does not have it.
-        CannotTrain: its family lacks what the level needs.
-    """
-    base = _find_base(request, config)
-    _check_base(request.level, base)
-    return base
+    if request.curve and request.last_level != "probe":
+        raise CannotTrain(f"--curve trains a probe several times; found the level {request.last_level}")
 
 
 def check_data(clips: Sequence[Clip], config: Config) -> Checked:
@@ -150,7 +141,7 @@ def window_sampling(base: Base, lengths_s: Sequence[float], window_s: float | No
     )
 
 
-def _check_base(level: Level, base: Base) -> None:
+def check_base(level: Level, base: Base) -> None:
     """Refuse a base that a level cannot train.
 
     Raises:
@@ -175,7 +166,7 @@ def _is_image_model(dims: Dims) -> bool:
     return False
 
 
-def _find_base(request: Request, config: Config) -> Base:
+def find_base(request: Request, config: Config) -> Base:
     """Find the model to start from.
 
     Raises:

@@ -3,14 +3,17 @@
 import json
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from tubelet.models.costs import PhaseCosts
 from tubelet.models.errors import CannotTrain
 from tubelet.models.training.processes import process_group, rank, started, sum_costs
+from tubelet.service.cli.evaluation.dataset import InvalidDataset
 from tubelet.service.cli.evaluation.page import save_page
 from tubelet.service.cli.evaluation.selection import TRAINING_CLIPS
 from tubelet.service.cli.train.data.checked_clips import notes
+from tubelet.service.cli.train.level_choice import explained, keep_better
 from tubelet.service.cli.train.levels.full import train_full
 from tubelet.service.cli.train.levels.probe import train_probe
 from tubelet.service.cli.train.levels.run_folder import COSTS, finish_run, name_lock
@@ -39,8 +42,12 @@ def train_model(request: Request, config: Config, *, as_json: bool) -> None:
         OSError: the page cannot be written.
         UnknownModel, BrokenModel, MissingExtra: the base cannot be used.
     """
-    if has_vectors(request.data) and (request.level != "probe" or request.family):
-        raise CannotTrain(f"{request.data} has embeddings: only a probe can be trained on them")
+    if has_vectors(request.data) and (
+        request.level != "probe" or request.family or request.epochs or request.minutes
+    ):
+        raise CannotTrain(
+            f"{request.data} has embeddings: only a probe can be trained on them, which has no epochs"
+        )
     with process_group():
         if has_vectors(request.data):
             if rank() == 0:
@@ -62,13 +69,14 @@ def _train_on_videos(request: Request, config: Config, *, as_json: bool) -> None
         notes.quiet = rank() > 0
         costs = PhaseCosts()
         with costs.measure("checks"):
-            prepared = prepare(request, config, costs)
+            request, prepared = prepare(request, config, costs)
         run = open_level(request, prepared, folder, started_s)
         with nullcontext() if run is None or rank() > 0 else costs.kept_in(run.folder / COSTS):
-            trained = train_level(prepared, run, config)
+            trained = _train(request, prepared, run, config)
         spent = sum_costs(costs.phases)
         if rank() > 0:
             return
+        request = replace(request, level=trained.recipe.level)
         report = make_report(request, config, prepared, trained, spent)
         _store(request, folder, prepared, trained, report)
         if run is not None:
@@ -77,6 +85,18 @@ def _train_on_videos(request: Request, config: Config, *, as_json: bool) -> None
         print(json.dumps(report_json(report), ensure_ascii=False))
     else:
         print("\n".join(map(printable, report_lines(report))))
+
+
+def _train(request: Request, prepared: Prepared, run: Run | None, config: Config) -> Trained:
+    """Train the level of a request, and perhaps its rival, of which the better one is returned."""
+    if request.rival is None:
+        return explained(train_level(prepared, run, config), request.reason)
+    probe = train_level(prepared, None, config)
+    try:
+        rival = train_level(prepared, run, config)
+    except InvalidDataset as error:  # too few scenes to choose an epoch on
+        return explained(probe, f"the level probe is taken, not the level {request.rival}: {error}")
+    return keep_better(probe, rival, prepared.checked.scenes)
 
 
 def train_level(prepared: Prepared, run: Run | None, config: Config) -> Trained:

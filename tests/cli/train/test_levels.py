@@ -113,7 +113,7 @@ def test_ctrl_c_keeps_what_was_done(clips: Path, store: Path, tmp_path: Path) ->
     [
         (("--level", "temporal", "--from", "camera-motion-stack"), "the level temporal needs an image model"),
         (("--level", "temporal", "--resume"), "to resume: leave out --resume, or give its --out"),
-        (("--epochs", "3"), "--level probe has no epochs"),
+        (("--level", "probe", "--epochs", "3"), "--level probe has no epochs"),
     ],
 )
 def test_what_does_not_fit_is_said(clips: Path, store: Path, arguments: tuple[str, ...], says: str) -> None:

@@ -133,7 +133,11 @@ def test_parts_of_one_file_a_test_split_and_bad_videos(clips: Path, store: Path,
         (("--name", "camera-motion"), 1, "camera-motion is the name of an embedded model"),
         (("--name", "a/b"), 1, "a model's name and version are letters, digits"),
         (("--name", "m", "--from", "nothing"), 1, "no model 'nothing' in the store"),
-        (("--name", "m", "--from", "camera-motion-stack"), 1, "a probe needs an image model"),
+        (
+            ("--name", "m", "--from", "camera-motion-stack", "--level", "probe"),
+            1,
+            "a probe needs an image model",
+        ),
         (
             ("--name", "m", "--window", "99"),
             1,

@@ -4,7 +4,7 @@ W windows, S units in a window, D width of a unit's embedding, E width of a wind
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tubelet.models.training.attentive_probe import join_units
-from tubelet.models.training.probe_fit import Comparison, Probe, ProbeData, compare, estimate, fit
+from tubelet.models.training.loss_comparison import Comparison
+from tubelet.models.training.probe_fit import Probe, ProbeData, compare, estimate, fit
 from tubelet.models.training.probes import Choice, in_other_folds
 from tubelet.service.cli.train.data.checked_clips import notes
 from tubelet.service.cli.train.data.clips import Clip
@@ -91,9 +92,15 @@ def _describe(choice: Choice) -> str:
     return f"an attentive probe on {seen}, {choice.steps} steps from a {linear}"
 
 
-def _details(choice: Choice, comparison: Comparison | None) -> dict[str, Any]:
-    """Return for machines what a probe is, and what it was compared with."""
-    compared = None if comparison is None else asdict(comparison)
+def _details(choice: Choice, found: Comparison | None) -> dict[str, Any]:
+    """Return for machines what a probe is, and the losses of the probes that it was chosen from."""
+    compared = None
+    if found is not None:
+        compared = {
+            "linear": found.simpler,
+            "attentive": found.richer,
+            "standard_error": found.standard_error,
+        }
     return {
         "probe": "attentive" if choice.steps else "linear",
         "vectors": choice.vectors,
@@ -105,16 +112,7 @@ def _details(choice: Choice, comparison: Comparison | None) -> dict[str, Any]:
 
 def _reason(found: Comparison) -> str:
     """Say why the probe is linear, or attentive."""
-    gain = found.linear - found.attentive
-    losses = (
-        f"its loss in cross-validation by scene is {found.attentive:.3f}, the linear one's {found.linear:.3f}"
-    )
-    if gain <= 0:
-        return f"the linear probe is taken, not the attentive one: {losses}"
-    noise = f"{gain:.3f} less, with a standard error of {found.standard_error:.3f}"
-    if found.is_gain:
-        return f"the attentive probe is taken: {losses}, {noise}"
-    return f"the linear probe is taken, not the attentive one: {losses}, {noise}, so perhaps by chance"
+    return found.sentence("the linear probe", "the attentive probe", "in cross-validation by scene")
 
 
 def _curve(data: ProbeData, scenes: NDArray[np.int64]) -> tuple[CurvePoint, ...]:

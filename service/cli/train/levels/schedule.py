@@ -35,7 +35,8 @@ def open_level(request: Request, prepared: Prepared, folder: Path, started_s: fl
         CannotTrain: the folder is of another training, or a probe is to be resumed or limited.
         OSError: it cannot be written.
     """
-    if request.level == "probe":
+    level = request.last_level
+    if level == "probe":
         if request.resume or request.epochs or request.minutes:
             raise CannotTrain("--level probe has no epochs: leave out --resume, --epochs and --minutes")
         return None
@@ -44,7 +45,7 @@ def open_level(request: Request, prepared: Prepared, folder: Path, started_s: fl
     out = request.out or default_folder(request, folder)
     plan = {
         "base": base_text(base),
-        "level": request.level,
+        "level": level if request.rival is None else f"{request.level} or {level}",
         "data": data_digest(checked.survey.clips, checked.survey.digests),
         "window": prepared.sampling.window_s,
         "mirroring": is_mirrored,
@@ -52,16 +53,14 @@ def open_level(request: Request, prepared: Prepared, folder: Path, started_s: fl
         "minutes": request.minutes,
     }
     open_run(out, plan, request)
-    schedule = SCHEDULES[request.level]
+    schedule = SCHEDULES[level]
     minutes = None if request.epochs else request.minutes or schedule.minutes
     epochs = request.epochs or schedule.epochs
     count = "1 epoch" if epochs == 1 else f"{epochs} epochs"
     limit = count if minutes is None else f"at most {count} or {minutes:g} minutes"
-    notes.print(
-        f"level {request.level}: {limit}, fewer if {schedule.patience} epochs bring nothing; kept in {out}"
-    )
+    notes.print(f"level {level}: {limit}, fewer if {schedule.patience} epochs bring nothing; kept in {out}")
     ends_s = None if minutes is None else started_s + 60 * minutes
-    return Run(request.level, out, epochs, schedule.patience, ends_s, is_mirrored, request.resume)
+    return Run(level, out, epochs, schedule.patience, ends_s, is_mirrored, request.resume)
 
 
 def _is_mirrored(request: Request, prepared: Prepared) -> bool:

@@ -46,6 +46,7 @@ class Tuned:
 
     temperature: float
     measured: Answers
+    validated: Answers
     division: Division
     recipe: Recipe
 
@@ -118,12 +119,16 @@ def tune(run: Run, material: Material, trainer: Trainer[Any], head: str) -> Tune
             raise CannotTrain(
                 f"{error}, and no epoch was better than the start: the model cannot be trained like this"
             ) from None
-    temperature, warnings = _temperature(*logits(trainer.average, division.validation))
-    fitted, labels, clips = logits(trainer.average, division.measured)
+    validation = logits(trainer.average, division.validation)
+    temperature, warnings = _temperature(*validation)
+    measured = logits(trainer.average, division.measured)
     warnings = (*_warnings(progress, material), *warnings)
     recipe = _recipe(run, material, trainer.recipe, progress, head)
-    answers = Answers(fitted / temperature, fitted, labels, clips)
-    return Tuned(temperature, answers, division, replace(recipe, warnings=warnings))
+    measured, validated = (
+        Answers(fitted / temperature, fitted, labels, clips)
+        for fitted, labels, clips in (measured, validation)
+    )
+    return Tuned(temperature, measured, validated, division, replace(recipe, warnings=warnings))
 
 
 def complete(
@@ -131,10 +136,11 @@ def complete(
 ) -> Trained:
     """Return what the level hands over: the temperature goes into the head of ``model``."""
     temperature = tuned.temperature
-    measured = tuned.measured
+    measured, validated = tuned.measured, tuned.validated
     with torch.no_grad():
         if (parameters := head_parameters(model)) is None:
-            temperature, measured = 1.0, replace(measured, calibrated=measured.fitted)
+            temperature = 1.0
+            measured, validated = (replace(each, calibrated=each.fitted) for each in (measured, validated))
         else:
             for parameter in parameters:
                 parameter.div_(temperature)
@@ -148,6 +154,7 @@ def complete(
         held_out=measured,
         test=measured if tuned.division.has_test else None,
         validation=tuned.division.validation,
+        validated=validated,
     )
 
 

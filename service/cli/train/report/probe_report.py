@@ -155,7 +155,7 @@ def figure_lines(
     """Return the lines on what was trained, and what it is worth."""
     return [
         f"{recipe.level}: {recipe.head}, temperature {temperature:.3g}",
-        *recipe.reasons,
+        *(f"  {reason}" for reason in recipe.reasons),
         *(f"note: {warning}" for warning in recipe.warnings),
         *_measured_lines(figures, recipe.measured_on),
         *([] if test is None else _measured_lines(test, "the test split")),
