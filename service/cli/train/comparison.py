@@ -26,7 +26,7 @@ from tubelet.service.cli.evaluation.dataset import InvalidDataset
 from tubelet.service.cli.evaluation.page import save_page
 from tubelet.service.cli.runs.output_paths import check_paths
 from tubelet.service.cli.train.base import NONE
-from tubelet.service.cli.train.data.checked_clips import Checked, notes, usable_labels
+from tubelet.service.cli.train.data.checked_clips import Checked, labels_to_train, notes, usable_labels
 from tubelet.service.cli.train.data.clips import read_clips
 from tubelet.service.cli.train.data.division import FOLDS
 from tubelet.service.cli.train.data.label_names import name_labels
@@ -35,7 +35,15 @@ from tubelet.service.cli.train.levels.schedule import open_level
 from tubelet.service.cli.train.levels.tuning import TrainingInterrupted
 from tubelet.service.cli.train.made_report import processor_s_per_clip
 from tubelet.service.cli.train.new_model import Answers, Level, Recipe, Request
-from tubelet.service.cli.train.prepare import Prepared, check_base, check_data, find_base, window_sampling
+from tubelet.service.cli.train.prepare import (
+    Prepared,
+    check_base,
+    check_data,
+    check_window,
+    find_base,
+    note_base,
+    window_sampling,
+)
 from tubelet.service.cli.train.report.compared import (
     COMPARISON,
     ClassAnswers,
@@ -118,8 +126,13 @@ def compare_trainings(request: Request, ways: Sequence[Way], config: Config, *, 
     clips = tuple(clip for clip in clips if not clip.is_test)
     requests = [_request_of(way, request) for way in ways]
     bases = [find_base(own, config) for own in requests]
+    labels_to_train(clips)
     for own, base in zip(requests, bases, strict=True):
         check_base(own.level, base)
+        check_window(base, own.window_s)
+    chosen = next((each for each in zip(requests, bases, strict=True) if each[0].base is None), None)
+    if chosen is not None:
+        note_base(*chosen)
     checked = check_data(clips, config)
     folds, count = _folds(checked)
     measured = []

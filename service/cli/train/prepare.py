@@ -18,15 +18,20 @@ from tubelet.models.spec import Sampling
 from tubelet.models.training.probe_model import probe_dims
 from tubelet.models.training.processes import rank
 from tubelet.models.training.start import temporal_dims
-from tubelet.service.cli.evaluation.dataset import InvalidDataset
 from tubelet.service.cli.evaluation.page import save_page
 from tubelet.service.cli.runs.output_paths import check_paths
 from tubelet.service.cli.train.base import NONE, Base, untrained
-from tubelet.service.cli.train.data.checked_clips import Checked, check_clips, notes, usable_labels
-from tubelet.service.cli.train.data.clips import Clip, labels_of, read_clips
+from tubelet.service.cli.train.data.checked_clips import (
+    Checked,
+    check_clips,
+    labels_to_train,
+    notes,
+    usable_labels,
+)
+from tubelet.service.cli.train.data.clips import Clip, read_clips
 from tubelet.service.cli.train.data.label_names import name_labels
 from tubelet.service.cli.train.level_choice import choose_level
-from tubelet.service.cli.train.levels.run_folder import check_folder
+from tubelet.service.cli.train.levels.run_folder import check_folder, check_started, default_folder
 from tubelet.service.cli.train.new_model import Level, Request, new_spec
 from tubelet.service.cli.train.report.page import PAGE, checks_page
 from tubelet.service.cli.train.report.probe_report import check_lines
@@ -72,7 +77,8 @@ def prepare(request: Request, config: Config, costs: PhaseCosts) -> tuple[Reques
     Raises:
         InvalidDataset: the data cannot be read, or no model can be trained on it.
         CannotTrain: the name is taken or not allowed, the base has no spatial stage to use, the window is
-            outside of its limits, the store cannot be written, or the folder has files of something else.
+            outside of its limits, the store cannot be written, the folder has files of something else, or
+            there is no training to resume.
         OSError: the page cannot be written.
         UnknownModel: the store does not have the base.
     """
@@ -81,11 +87,15 @@ def prepare(request: Request, config: Config, costs: PhaseCosts) -> tuple[Reques
     clips = name_labels(read_clips(request.data), request.labels)
     base = find_base(request, config)
     request = choose_level(request, base)
+    check_options(request)
     if request.out is not None and request.last_level != "probe":
         check_folder(request.out)
-    check_curve(request)
+    if request.resume and rank() == 0:
+        check_started(request.out or default_folder(request, request.folder(config)))
     check_base(request.level, base)
     check_name(request, base, clips, request.folder(config))
+    check_window(base, request.window_s)
+    note_base(request, base)
     checked = check_data(clips, config)
     if request.out is not None and rank() == 0:
         save_page(request.out / PAGE, checks_page(f"{request.name} {request.version}", request.data, checked))
@@ -94,12 +104,14 @@ def prepare(request: Request, config: Config, costs: PhaseCosts) -> tuple[Reques
     return request, Prepared(base, checked, sampling, request.curve, costs)
 
 
-def check_curve(request: Request) -> None:
-    """Refuse ``--curve`` where no probe is trained.
+def check_options(request: Request) -> None:
+    """Refuse options that do not go with the level.
 
     Raises:
         CannotTrain: it is so.
     """
+    if request.last_level == "probe" and (request.resume or request.epochs or request.minutes):
+        raise CannotTrain("--level probe has no epochs: leave out --resume, --epochs and --minutes")
     if request.curve and request.last_level != "probe":
         raise CannotTrain(f"--curve trains a probe several times; found the level {request.last_level}")
 
@@ -120,14 +132,11 @@ def window_sampling(base: Base, lengths_s: Sequence[float], window_s: float | No
     """Return the sampling of the new model: a window is as long as the median clip, within the base's limits.
 
     Raises:
-        CannotTrain: the wanted window is outside of the base's limits.
+        CannotTrain: as ``check_window``.
     """
+    check_window(base, window_s)
     was = base.spec.sampling
     low, high = was.min_window_s, was.max_window_s
-    if window_s is not None and not low <= window_s <= high:
-        raise CannotTrain(
-            f"--window must be {low:g} to {high:g} s with the base {base.spec.name}; found {window_s:g}"
-        )
     window = round(window_s or min(max(median(lengths_s), low), high), 2)
     units = _UNITS if _is_image_model(base.dims) else was.units_per_window
     return Sampling(
@@ -139,6 +148,25 @@ def window_sampling(base: Base, lengths_s: Sequence[float], window_s: float | No
         max_window_s=min(high, window * 2),
         position=was.position,
     )
+
+
+def check_window(base: Base, window_s: float | None) -> None:
+    """Refuse a length of windows, seconds, that the base does not take.
+
+    Raises:
+        CannotTrain: it is outside of the base's limits.
+    """
+    low, high = base.spec.sampling.min_window_s, base.spec.sampling.max_window_s
+    if window_s is not None and not low <= window_s <= high:
+        raise CannotTrain(
+            f"--window must be {low:g} to {high:g} s with the base {base.spec.name}; found {window_s:g}"
+        )
+
+
+def note_base(request: Request, base: Base) -> None:
+    """Say what the base knows if it was chosen for want of a better one."""
+    if request.base is None and base.spec.name == _CAMERA_MOTION:
+        notes.print(_CAMERA_MOTION_KNOWS)
 
 
 def check_base(level: Level, base: Base) -> None:
@@ -188,7 +216,6 @@ def find_base(request: Request, config: Config) -> Base:
     try:
         return store.find(EFFICIENTNET_LITE)
     except UnknownModel:
-        notes.print(_CAMERA_MOTION_KNOWS)
         return store.find(_CAMERA_MOTION)
 
 
@@ -198,11 +225,9 @@ def check_name(request: Request, base: Base, clips: Sequence[Clip], folder: Path
     Raises:
         CannotTrain: the name is taken, an embedded model's, or not allowed; a label is not one line; the
             store cannot be written.
-        InvalidDataset: all clips have one label.
+        InvalidDataset: as ``labels_to_train``.
     """
-    labels = tuple(labels_of(clips))
-    if len(labels) < 2 and not clips[0].is_multilabel:
-        raise InvalidDataset(f"all clips have the label {clips[0].label!r}: at least two labels are needed")
+    labels = tuple(labels_to_train(clips))
     if request.name in {spec.name for spec in ModelStore(ZOO).specs()}:
         raise CannotTrain(f"{request.name} is the name of an embedded model: choose another name")
     if folder.exists() and not request.replace:

@@ -45,8 +45,8 @@ def test_parts_groups_and_splits_whatever_the_line_ends(tmp_path: Path) -> None:
     )
     path = str(tmp_path / "1.mp4")
     assert read_clips(listed(tmp_path, text)) == (
-        Clip("1.mp4 0-2.5 s", path, "a", "1.mp4", False, (0, 2.5)),
-        Clip("1.mp4 2.5-inf s", path, "b", "1.mp4", False, (2.5, float("inf"))),
+        Clip("1.mp4 0-2.5 s", path, "a", "1.mp4", False, (0, 2.5), is_grouped_by_video=True),
+        Clip("1.mp4 2.5-inf s", path, "b", "1.mp4", False, (2.5, float("inf")), is_grouped_by_video=True),
         Clip("2.mp4", str(tmp_path / "2.mp4"), "a", "street", True, None),
     )
 
@@ -103,7 +103,15 @@ def test_a_parquet_file_has_the_same_columns(tmp_path: Path) -> None:
     )
     pyarrow.parquet.write_table(table, tmp_path / "clips.parquet")
     assert read_clips(tmp_path / "clips.parquet") == (
-        Clip("1.mp4 0.5-2 s", str(tmp_path / "1.mp4"), "a", "1.mp4", False, (0.5, 2.0)),
+        Clip(
+            "1.mp4 0.5-2 s",
+            str(tmp_path / "1.mp4"),
+            "a",
+            "1.mp4",
+            False,
+            (0.5, 2.0),
+            is_grouped_by_video=True,
+        ),
         Clip("2.mp4", str(tmp_path / "2.mp4"), "b"),
     )
     (tmp_path / "clips.parquet").write_bytes(b"no table")

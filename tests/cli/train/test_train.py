@@ -160,7 +160,7 @@ def test_data_that_no_model_can_be_trained_on(clips: Path, store: Path, tmp_path
     done = train(one, "--name", "m", "--from", "camera-motion")
     assert (done.exit_code, done.stderr) == (
         2,
-        "all clips have the label 'pans': at least two labels are needed\n",
+        "all clips have the label 'pans': at least 2 labels are needed\n",
     )
     for label in ("a", "b"):
         (one / label).mkdir()

@@ -15,16 +15,16 @@ from tubelet.service.cli.train.data.clips import Clip, labels_of
 from tubelet.service.cli.train.data.data_checks import (
     Finding,
     check_labels,
+    check_left_out,
+    check_scenes,
     check_test_split,
     find_duplicates,
 )
 from tubelet.service.cli.train.data.scene_clusters import background_accuracy, find_scenes, median_pictures
+from tubelet.service.cli.train.data.stretches import MIN_SCENES, with_stretches
 from tubelet.service.cli.train.data.survey import Survey, survey_clips
 from tubelet.service.config.config import DecodeConfig
 from tubelet.service.report.text import printable
-
-MIN_SCENES = 3
-"""Scenes that are needed: one to measure on, one to choose on, and one to train on."""
 
 notes = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 """What people read while a model is trained, on standard error."""
@@ -56,9 +56,14 @@ def check_clips(clips: Sequence[Clip], config: DecodeConfig) -> Checked:
         name, reason = next(iter(survey.left_out.items()))
         raise InvalidDataset(f"none of the {len(clips)} clips can be decoded; {printable(name)}: {reason}")
     pictures = median_pictures(survey.thumbnails)
-    scenes = find_scenes(pictures, [clip.group for clip in survey.clips])
+    scenes, stretched = with_stretches(
+        survey.clips, find_scenes(pictures, [clip.group for clip in survey.clips])
+    )
     labels = [clip.labels for clip in survey.clips]
     findings = (
+        *stretched,
+        *check_left_out(clips, survey.clips),
+        *check_scenes(survey.clips, scenes.tolist()),
         *check_labels(survey.clips, scenes.tolist()),
         *check_test_split(survey.clips, scenes.tolist()),
         *find_duplicates(survey.clips, survey.digests, survey.thumbnails),
@@ -74,25 +79,15 @@ def usable_labels(clips: Sequence[Clip], scenes: NDArray[np.int64]) -> tuple[str
     """Return the labels to train, sorted.
 
     Raises:
-        InvalidDataset: fewer than two labels are left, or too few scenes; a label is in the test split alone.
+        InvalidDataset: there are too few scenes, or as ``labels_to_train``.
     """
+    labels = labels_to_train(clips)
     trained = [number for number, clip in enumerate(clips) if not clip.is_test]
-    if not trained:
-        raise InvalidDataset("all clips that can be decoded are in the test split: none is left to train on")
-    labels = labels_of(clips[number] for number in trained)
-    wanted = 1 if clips[0].is_multilabel else 2
-    if len(labels) < wanted:
-        raise InvalidDataset(
-            f"the clips to train on that can be decoded have {_count(len(labels), 'label')}, and "
-            f"{_count(wanted, 'label')} at least are needed"
-            + (", beside those of the test split" if len(trained) < len(clips) else "")
-        )
-    if unknown := {label for clip in clips for label in clip.labels} - set(labels):
-        raise InvalidDataset(f"the label {min(unknown)!r} is in the test split alone")
     if (count := len(set(scenes[trained].tolist()))) < MIN_SCENES:
         raise InvalidDataset(
             f"the clips show {_count(count, 'scene')}; at least {MIN_SCENES} are needed, to train, choose "
-            "and measure on different ones. If there are more, name them in a column group"
+            "and measure on different ones. If there are more places, persons or recordings, name them in a "
+            "list with the columns path, label and group"
         )
     scenes_of: defaultdict[str, set[int]] = defaultdict(set)
     for number in trained:
@@ -101,9 +96,32 @@ def usable_labels(clips: Sequence[Clip], scenes: NDArray[np.int64]) -> tuple[str
     if all(len(found) < 2 for found in scenes_of.values()):
         raise InvalidDataset(
             "the clips of each label show one scene, so that no figure could tell labels from scenes: add "
-            "clips of other scenes, or name the scenes in a column group"
+            "clips of other scenes, or name the scenes in a list with a column group"
         )
     return tuple(labels)
+
+
+def labels_to_train(clips: Sequence[Clip]) -> list[str]:
+    """Return the labels of the clips to train on, sorted.
+
+    Raises:
+        InvalidDataset: they are fewer than two, or one of a multi-label list; a label is in the test split
+            alone.
+    """
+    trained = [clip for clip in clips if not clip.is_test]
+    if not trained:
+        raise InvalidDataset("all clips are in the test split: none is left to train on")
+    labels, wanted = labels_of(trained), 1 if clips[0].is_multilabel else 2
+    if len(labels) < wanted:
+        which = "all clips" if len(trained) == len(clips) else "all clips that are not in the test split"
+        have = f"the label {labels[0]!r}" if labels else "no label"
+        raise InvalidDataset(f"{which} have {have}: at least {_count(wanted, 'label')} are needed")
+    if unknown := {label for clip in clips for label in clip.labels} - set(labels):
+        raise InvalidDataset(
+            f"the label {min(unknown)!r} is in the test split alone: add clips of it to train on, or leave "
+            "it out"
+        )
+    return labels
 
 
 @contextmanager

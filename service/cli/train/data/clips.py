@@ -18,7 +18,8 @@ TEST = "test"
 DIVIDER = ";"
 """Divides the labels of a clip in a list."""
 
-_SPLITS = ("train", "val", "validation", TEST)
+VALIDATION = ("val", "validation")
+_SPLITS = ("train", *VALIDATION, TEST)
 _UNPRINTABLE = (
     "Cc",
     "Cs",
@@ -34,7 +35,8 @@ class Clip(LabelledVideo):
 
     ``group`` is its scene, "" where the data does not say; ``is_test`` holds it out of training. In a list
     ``is_multilabel``, ``label`` has any number of labels, divided by ``DIVIDER``. ``label_order`` has the
-    labels of all classes in the order of their numbers, if a file names them.
+    labels of all classes in the order of their numbers, if a file names them. ``is_grouped_by_video``: the
+    group is the video, since the data names none. ``is_validation`` is for levels that choose an epoch.
     """
 
     group: str = ""
@@ -42,6 +44,8 @@ class Clip(LabelledVideo):
     range_s: tuple[float, float] | None = None
     is_multilabel: bool = False
     label_order: tuple[str, ...] = field(default=(), repr=False)
+    is_grouped_by_video: bool = False
+    is_validation: bool = False
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -153,9 +157,18 @@ def _clip(where: str, folder: Path, row: Mapping[str, str], is_multilabel: bool)
     range_s = _range(where, row.get("start", ""), row.get("end", ""))
     name = path + _range_text(range_s)
     video = path if is_uri(path) else os.path.normpath(folder / path)
-    group = row.get("group", "") or ("" if range_s is None else path)
-    label = clean_label(label, is_multilabel)
-    return Clip(decodable(name), video, label, group, split == TEST, range_s, is_multilabel)
+    named = row.get("group", "")
+    return Clip(
+        decodable(name),
+        video,
+        clean_label(label, is_multilabel),
+        named or ("" if range_s is None else path),
+        split == TEST,
+        range_s,
+        is_multilabel,
+        is_grouped_by_video=not named and range_s is not None,
+        is_validation=split in VALIDATION,
+    )
 
 
 def _range_text(range_s: tuple[float, float] | None) -> str:
@@ -209,9 +222,9 @@ def check_splits(file: Path, clips: tuple[Clip, ...]) -> None:
     for clip in clips:
         for key, name in ((clip.group, clip.group), (clip.video, clip.name)):
             if key and splits.setdefault(key, clip.is_test) != clip.is_test:
-                raise InvalidDataset(
-                    f"{file}: {printable(names.get(key, name))} is both in training and in the test split"
-                )
+                also = "" if clip.range_s is None else "; all parts of a video are in one split"
+                known = printable(names.get(key, name))
+                raise InvalidDataset(f"{file}: {known} is both in training and in the test split{also}")
             names.setdefault(key, name)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import permutations
+from itertools import permutations, product
 
 from tubelet.service.cli.evaluation.dataset import InvalidDataset
 from tubelet.service.cli.train.data.checked_clips import Checked
@@ -26,8 +26,8 @@ class Division:
 def divide(checked: Checked, used: Sequence[int]) -> Division:
     """Divide the clips with the numbers ``used``.
 
-    The test split is measured on, if there is one, else a part of the scenes; another part is for
-    validation, and the rest is trained on.
+    The test split is measured on, if there is one, else a part of the scenes; the split for validation, or
+    another part, is for validation, and the rest is trained on.
 
     Raises:
         InvalidDataset: a label would have no clip to train on.
@@ -35,18 +35,21 @@ def divide(checked: Checked, used: Sequence[int]) -> Division:
     clips = checked.survey.clips
     test = tuple(number for number in used if clips[number].is_test)
     rest = [number for number in used if not clips[number].is_test]
-    scenes = checked.scenes[rest].tolist()
+    given = tuple(number for number in rest if clips[number].is_validation)
+    free = [number for number in rest if number not in given]
+    scenes = checked.scenes[free].tolist()
     count = min(FOLDS, len(set(scenes)))
-    folds = scene_folds(scenes, [clips[number].labels for number in rest], count)
-    parts = [tuple(rest[index] for index in (folds == fold).nonzero()[0]) for fold in range(count)]
+    folds = scene_folds(scenes, [clips[number].labels for number in free], count)
+    parts = [tuple(free[index] for index in (folds == fold).nonzero()[0]) for fold in range(count)]
     labels = {label for number in rest for label in clips[number].labels}
-    for validation, measured in permutations(parts, 2):
+    for validation, measured in product([given], parts) if given else permutations(parts, 2):
         held_out = {*validation, *(() if test else measured)}
         train = tuple(number for number in rest if number not in held_out)
         if {label for number in train for label in clips[number].labels} == labels:
             measured_on = "the test split" if test else f"one of {count} parts of the scenes, held out"
             return Division(train, validation, test or measured, measured_on, bool(test))
+    beside = ", beside those of the split val" if given else ""
     raise InvalidDataset(
         "with some scenes held out to choose and to measure on, a label has no clips to train on: each label "
-        "needs clips of two scenes or more; --level probe can do with fewer"
+        f"needs clips of two scenes or more{beside}; --level probe can do with fewer"
     )

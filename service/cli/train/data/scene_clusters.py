@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from tubelet.service.cli.train.data.disjoint_sets import DisjointSets
+
 SAME_SCENE = 0.88
 """From this correlation of their pictures' brightness on, two clips show one scene."""
 _BLOCK = 512  # clips that are compared with all others at a time
@@ -29,26 +31,19 @@ def find_scenes(pictures: NDArray[np.float32], groups: Sequence[str]) -> NDArray
     Clips of one group are one scene. Clips without a group, "", are one scene with all other such clips whose
     pictures correlate by ``SAME_SCENE`` or more, directly or by a chain of others.
     """
-    parents = list(range(len(groups)))
-
-    def root(clip: int) -> int:
-        while parents[clip] != clip:
-            parents[clip] = parents[parents[clip]]
-            clip = parents[clip]
-        return clip
-
+    sets = DisjointSets(len(groups))
     first: dict[str, int] = {}
     for clip, group in enumerate(groups):
         if group:
-            parents[root(clip)] = root(first.setdefault(group, clip))
+            sets.join(clip, first.setdefault(group, clip))
     free = np.flatnonzero([not group for group in groups])
     normalised = _normalised(pictures[free])
     for start in range(0, len(free), _BLOCK):
         alike = normalised[start : start + _BLOCK] @ normalised.T >= SAME_SCENE
         for one, other in zip(*np.nonzero(alike), strict=True):
-            parents[root(int(free[start + one]))] = root(int(free[other]))
+            sets.join(int(free[start + one]), int(free[other]))
     numbers: dict[int, int] = {}
-    return np.array([numbers.setdefault(root(clip), len(numbers)) for clip in range(len(groups))])
+    return np.array([numbers.setdefault(sets.root(clip), len(numbers)) for clip in range(len(groups))])
 
 
 def scene_folds(

@@ -67,11 +67,11 @@ def open_run(folder: Path, plan: Mapping[str, Any], request: Request) -> None:
     """
     if rank():
         return
+    if request.resume:
+        _check_resumable(folder, plan)
+        return
     file = folder / PLAN
     known = _read(file)
-    if request.resume:
-        _check_resumable(folder, known, plan)
-        return
     check_folder(folder)
     if known is not None and not known.get(_FINISHED) and (folder / LAST).exists() and not request.replace:
         raise CannotTrain(
@@ -98,12 +98,11 @@ def check_folder(folder: Path) -> None:
 
 
 def data_digest(clips: Sequence[Clip], digests: Mapping[str, str]) -> str:
-    """Return a digest of what is trained on: the content, part, label and scene of each clip."""
-    told = [
-        (digests[clip.video], clip.range_s, clip.label, clip.group, clip.is_test)
-        for clip in sorted(clips, key=lambda each: each.name)
-    ]
-    return blake3(repr(told).encode()).hexdigest()[:16]
+    """Return a digest of what is trained on: the content, part, label, scene and split of each clip."""
+    ordered = sorted(clips, key=lambda each: each.name)
+    told = [(digests[clip.video], clip.range_s, clip.label, clip.group, clip.is_test) for clip in ordered]
+    validation = [clip.name for clip in ordered if clip.is_validation]
+    return blake3(repr((told, validation) if validation else told).encode()).hexdigest()[:16]
 
 
 def finish_run(folder: Path) -> None:
@@ -111,14 +110,24 @@ def finish_run(folder: Path) -> None:
     _write(folder / PLAN, (_read(folder / PLAN) or {}) | {_FINISHED: True})
 
 
-def _check_resumable(folder: Path, known: dict[str, Any] | None, plan: Mapping[str, Any]) -> None:
-    """Refuse to go on with a training that is not there, or that was started with something else."""
-    if known is None:
+def check_started(folder: Path) -> dict[str, Any]:
+    """Return the plan of the training in ``folder`` that is to be resumed.
+
+    Raises:
+        CannotTrain: there is none, or it is finished.
+    """
+    if (known := _read(folder / PLAN)) is None:
         raise CannotTrain(
             f"there is no training in {folder} to resume: leave out --resume, or give its --out"
         )
     if known.get(_FINISHED):
         raise CannotTrain(f"the training in {folder} is finished: leave out --resume to start anew")
+    return known
+
+
+def _check_resumable(folder: Path, plan: Mapping[str, Any]) -> None:
+    """Refuse to go on with a training that is not there, or that was started with something else."""
+    known = check_started(folder)
     for name, value in plan.items():
         if known.get(name) != json.loads(json.dumps(value)):
             raise CannotTrain(

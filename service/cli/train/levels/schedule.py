@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from tubelet.models.errors import CannotTrain
 from tubelet.models.training.augmentation import labels_with_direction
 from tubelet.service.cli.train.base import base_text
 from tubelet.service.cli.train.data.checked_clips import notes
@@ -32,13 +31,11 @@ def open_level(request: Request, prepared: Prepared, folder: Path, started_s: fl
     ``folder`` is that of the model in the store, ``started_s`` when the command started (monotonic clock).
 
     Raises:
-        CannotTrain: the folder is of another training, or a probe is to be resumed or limited.
+        CannotTrain: the folder is of another training.
         OSError: it cannot be written.
     """
     level = request.last_level
     if level == "probe":
-        if request.resume or request.epochs or request.minutes:
-            raise CannotTrain("--level probe has no epochs: leave out --resume, --epochs and --minutes")
         return None
     checked, base = prepared.checked, prepared.base
     is_mirrored = _is_mirrored(request, prepared)

@@ -6,6 +6,7 @@ W windows, C clips, K classes.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,8 @@ from tubelet.service.cli.train.report.multilabel_figures import (
 )
 from tubelet.service.cli.train.report.thresholds import Threshold, threshold_lines
 
-_MAX_LISTED = 8  # findings of the data, as text; JSON has all
+_MAX_LISTED = 8  # findings, and clips that are left out, as text; JSON has all
+_MAX_REASONS = 3  # of more clips that are left out
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,8 +181,13 @@ def _measured_lines(figures: Figures | MultilabelFigures, measured_on: str) -> l
 
 
 def check_lines(left_out: Mapping[str, str], findings: Sequence[Finding]) -> list[str]:
-    """Return a line for each clip that is left out, and the lines on what stands out about the others."""
-    lines = [f"left out {name}: {reason}" for name, reason in left_out.items()]
+    """Return lines on the clips that are left out, and on what stands out about the others."""
+    lines = [f"left out {name}: {reason}" for name, reason in islice(left_out.items(), _MAX_LISTED)]
+    if len(left_out) > _MAX_LISTED:
+        reasons = Counter(list(left_out.values())[_MAX_LISTED:]).most_common()
+        shown = "; ".join(f"{reason} ({count})" for reason, count in reasons[:_MAX_REASONS])
+        others = "; and other reasons" if len(reasons) > _MAX_REASONS else ""
+        lines.append(f"left out {len(left_out) - _MAX_LISTED} more, --json names them all: {shown}{others}")
     lines += [f"note: {finding.sentence}" for finding in findings[:_MAX_LISTED]]
     if len(findings) > _MAX_LISTED:
         lines.append(f"note: {len(findings) - _MAX_LISTED} more; --json lists them all")

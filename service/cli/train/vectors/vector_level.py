@@ -26,11 +26,12 @@ from tubelet.service.cli.evaluation.dataset import InvalidDataset
 from tubelet.service.cli.train.data.checked_clips import Checked, notes, usable_labels
 from tubelet.service.cli.train.data.data_checks import Finding, check_labels
 from tubelet.service.cli.train.data.label_names import name_labels
+from tubelet.service.cli.train.data.stretches import with_stretches
 from tubelet.service.cli.train.data.survey import Survey
 from tubelet.service.cli.train.levels.fitted_probe import Features, FittedProbe, fit_probe
 from tubelet.service.cli.train.levels.probe import probe_features, trained_probe
 from tubelet.service.cli.train.new_model import Request, Trained
-from tubelet.service.cli.train.prepare import Prepared, check_curve, check_name
+from tubelet.service.cli.train.prepare import Prepared, check_name, check_options
 from tubelet.service.cli.train.report.probe_report import check_lines
 from tubelet.service.cli.train.vectors.head_folder import check_head_folder
 from tubelet.service.cli.train.vectors.vector_table import VectorTable, read_vectors
@@ -70,9 +71,9 @@ def train_on_vectors(
             "embeddings name their model, have windows already, and are enough for the level probe alone: "
             "leave out --from, --window and --level"
         )
+    check_options(request)
     table = read_vectors(request.data)
     table = replace(table, clips=name_labels(table.clips, request.labels))
-    check_curve(request)
     checked = _checked(table)
     for line in check_lines({}, checked.findings):
         notes.print(printable(line))
@@ -140,7 +141,8 @@ def _checked(table: VectorTable) -> Checked:
             for clip in table.clips
         ]
     )
-    findings = check_labels(table.clips, scenes.tolist())
+    scenes, stretched = with_stretches(table.clips, scenes)
+    findings = [*stretched, *check_labels(table.clips, scenes.tolist())]
     if not any(clip.group for clip in table.clips):
         findings.insert(0, Finding(_NO_GROUPS))
     lengths = tuple((table.step_s or 0.0) * len(table.vectors[clip.name]) for clip in table.clips)

@@ -179,9 +179,13 @@ def _clip(where: str, rows: Sequence[Row], is_part: bool, is_multilabel: bool) -
     if len(groups) > 1 or len(splits) > 1:
         raise InvalidDataset(f"{where} has rows of several groups or splits")
     is_test = split_of(where, splits.pop()) == TEST
-    group = groups.pop() or (decodable(rows[0]["id"]) if is_part else "")
+    named = groups.pop()
+    group = named or (decodable(rows[0]["id"]) if is_part else "")
     label = clean_label(rows[0]["label"], is_multilabel)
-    return Clip("", "", label, group, is_test, is_multilabel=is_multilabel)
+    is_grouped_by_video = is_part and not named
+    return Clip(
+        "", "", label, group, is_test, is_multilabel=is_multilabel, is_grouped_by_video=is_grouped_by_video
+    )
 
 
 def _step_s(rows: Sequence[Row]) -> float | None:
