@@ -7,7 +7,7 @@ from tubelet.models.families.factorised import Factorised, FactorisedDims
 from tubelet.models.families.vit import ViT, ViTDims
 from tubelet.models.spec import Family, Preprocessing, Sampling
 from tubelet.models.training.simulation.camera_path import LABELS
-from tubelet.models.training.simulation.foreground import PLAIN, Foreground
+from tubelet.models.training.simulation.foreground import BUSY, PLAIN, Foreground
 from tubelet.models.training.trainer import Recipe, Trainable
 
 PREPROCESSING = Preprocessing(48, 48, "crop", mean=(0.45, 0.45, 0.45), std=(0.25, 0.25, 0.25))
@@ -65,7 +65,15 @@ TASKS: dict[Family, Task] = {
             num_heads=5,
             mlp_dim=480,
         ),
-        recipe=Recipe(steps=9200, earlier_legs=(5200,)),
+        recipe=Recipe(
+            steps=14200,
+            earlier_legs=(5200, 9200),
+            learning_rate=5e-4,
+            decay_share=0.6,
+            label_smoothing=0.0,
+        ),
+        foreground=BUSY,
+        screens=32,
     ),
     "channel_stack": Task(
         name="camera-motion-stack",

@@ -61,7 +61,7 @@ async def test_an_answer_is_the_mean_of_the_logits_of_its_views(
         logits = entry.load()(torch.from_numpy(np.stack(seen))).double()
     expected = logits.mean(0).softmax(-1).numpy()
     off_alone = np.abs(logits.softmax(-1).numpy() - expected).max(axis=1)
-    assert off_alone.min() > 1e-3  # no view is so typical that it could be taken for the mean
+    assert off_alone.min() > 1.5e-4  # no view is so typical that it could be taken for the mean
 
     range_ns = (range_s[0] * NS_PER_S, range_s[1] * NS_PER_S)
     options = Options(model="camera-motion", top_k=10, windowing=views, ranges_ns=(range_ns,))

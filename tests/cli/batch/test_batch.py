@@ -113,7 +113,7 @@ def test_a_destination_is_continued_only_as_it_was_begun(videos: Path, done: Pat
     for flags, says in {
         ("--top-k", "2"): "has rows of other options: top_k 5, not 2",
         ("--window", "2"): "has rows of other options: windowing",
-        ("--model", "camera-motion-frame"): "has rows of camera-motion:1.1.0, not camera-motion-frame:",
+        ("--model", "camera-motion-frame"): "has rows of camera-motion:1.2.0, not camera-motion-frame:",
         ("--format", "csv"): "has parts in parquet; use --format parquet",
         ("--shard", "0/2"): "is written in 1 shards, not 2",
     }.items():

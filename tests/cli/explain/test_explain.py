@@ -70,10 +70,10 @@ def test_a_second_run_replaces_the_files_and_prints_where_the_maps_are(video: Pa
     found = explain(video, "--out", out, "--method", "rollout,attention", "--layer", "0,3", "--head", "1")
     assert found.exit_code == 0, found.output
     lines = found.stdout.splitlines()
-    assert lines[1] == "What camera-motion 1.1.0 looked at, by rollout: any label"
+    assert lines[1] == "What camera-motion 1.2.0 looked at, by rollout: any label"
     headings = re.split(" {2,}", lines[2].strip())
     assert headings == ["segment", "label", "half of it in", "half of it on", "strongest", "on no patch"]
-    row = r"  0:00:00\.0 - 0:00:01\.0  pan_right 0\.\d\d  [\d.]+-[\d.]+ s +\d+ % of picture  .* \d+ %"
+    row = r"  0:00:00\.0 - 0:00:01\.0  pan_right [01]\.\d\d  [\d.]+-[\d.]+ s +\d+ % of picture  .* \d+ %"
     assert re.fullmatch(row, lines[3])
     assert "Rollout depends on no label: it shows what the model looks at, not why it answers so." in lines
     assert lines[-2].startswith("the model's windows are longer than the segments, so that a map may have")

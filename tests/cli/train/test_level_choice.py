@@ -129,7 +129,7 @@ def test_with_epochs_both_levels_are_trained_and_resumed(clips: Path, store: Pat
     assert reason.startswith(f"the level {said['level']} is taken")
     entry = ModelStore(store).find("m")
     assert entry.spec.provenance is not None
-    assert entry.spec.provenance.source == f"tubelet train, {said['level']} on camera-motion 1.1.0"
+    assert entry.spec.provenance.source == f"tubelet train, {said['level']} on camera-motion 1.2.0"
     assert f"- Choice: {reason}" in (entry.folder / "CARD.md").read_text()
     assert reason[1:] in (out / "report.html").read_text()
 

@@ -51,7 +51,7 @@ def test_temporal_trains_a_model_that_serves(clips: Path, store: Path, tmp_path:
     assert {"best.pt", "last.pt", "training.json"} <= {file.name for file in Path(said["out"]).iterdir()}
     entry = ModelStore(store).find("moves")
     assert entry.spec.provenance is not None
-    assert entry.spec.provenance.source == "tubelet train, temporal on camera-motion 1.1.0"
+    assert entry.spec.provenance.source == "tubelet train, temporal on camera-motion 1.2.0"
     assert "3 epochs" in (entry.folder / "CARD.md").read_text()
     answer = CliRunner().invoke(
         app, ["classify", str(clips / "pans" / "0.mp4"), "--model", "moves", "--json"]
@@ -82,7 +82,7 @@ def test_a_killed_training_resumes_to_the_same_weights(clips: Path, store: Path,
     assert "has an unfinished training: give --resume to go on with it" in anew.stderr
     other = train(clips, "--name", "part", *options[:-1], "whole", "--out", out, "--resume")
     assert other.exit_code == 1
-    assert "was started with base camera-motion 1.1.0" in other.stderr
+    assert "was started with base camera-motion 1.2.0" in other.stderr
 
     resumed = train(clips, "--name", "part", *options, "--out", out, "--resume", "--json")
     assert "resumed after" in resumed.stderr

@@ -44,7 +44,7 @@ def test_a_trained_model_classifies_clips(clips: Path, store: Path, tmp_path: Pa
     entry = ModelStore(store).find("moves")
     assert entry.spec.labels == ("pans", "stands")
     assert entry.spec.provenance is not None
-    assert entry.spec.provenance.source == "tubelet train, probe on camera-motion 1.1.0"
+    assert entry.spec.provenance.source == "tubelet train, probe on camera-motion 1.2.0"
     assert "Temperature: " in (entry.folder / "CARD.md").read_text()
     errors = said["figures"]
     before = f"{errors['window_ece_before']:.3f} ("
