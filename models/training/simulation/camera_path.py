@@ -76,20 +76,48 @@ class Path:
         return np.stack((-right, -down, -np.diff(self.log_size), -np.diff(self.roll)), axis=-1)
 
 
+@dataclass(frozen=True, slots=True)
+class Motion:
+    """What a path is made of: ``move`` (4, T), in x, y, log_size and roll, and the hand's tremor beside it.
+
+    ``tremor`` (3, T), in x, y and roll, counts ``tremor_scale`` times; ``start_roll`` is the horizon's tilt.
+    """
+
+    times_s: NDArray[np.float64]
+    move: NDArray[np.float64]
+    tremor: NDArray[np.float64]
+    tremor_scale: float
+    start_roll: float
+
+    def path(self) -> Path:
+        """Return the path of this motion."""
+        x, y, zoom, roll = self.move
+        x, y = x + self.tremor_scale * self.tremor[0], y + self.tremor_scale * self.tremor[1]
+        roll = roll + self.tremor_scale * 0.5 * self.tremor[2]
+        cos, sin = np.cos(self.start_roll), np.sin(self.start_roll)
+        return Path(self.times_s, cos * x - sin * y, sin * x + cos * y, zoom, self.start_roll + roll)
+
+
 def simulate(label: str, window_s: float, frames: int, rng: Generator) -> Path:
     """Simulate a random path with the move ``label``, with ``frames`` frames sampled as the service does."""
+    return draw_motion(label, window_s, frames, rng).path()
+
+
+def draw_motion(label: str, window_s: float, frames: int, rng: Generator) -> Motion:
+    """Draw the motion of a random path with the move ``label``; a shake has no tremor beside it."""
     times = _sample_times(window_s, frames, rng)
-    scale = _tremor_scale(label, rng)
-    tremor_x, tremor_y, tremor_roll = (_wobble(times, TREMOR_HZ, rng) for _ in range(3))
-    if label == "shake":
-        x, y, zoom, roll = _shake(times, rng)
-    else:
-        x, y, zoom, roll = _moves(label, window_s, rng)[:, None] * _ease(times / window_s, rng)
-        x, y = x + scale * tremor_x, y + scale * tremor_y
-        roll = roll + scale * 0.5 * tremor_roll
+    scale = draw_tremor_scale(label, rng)
+    tremor = np.stack([_wobble(times, TREMOR_HZ, rng) for _ in range(3)])
+    move = draw_move(label, window_s, times, rng)
     start = rng.normal(0, START_ROLL) if rng.random() < 0.5 else 0.0
-    cos, sin = np.cos(start), np.sin(start)
-    return Path(times, cos * x - sin * y, sin * x + cos * y, zoom, start + roll)
+    return Motion(times, move, tremor, 0.0 if label == "shake" else scale, start)
+
+
+def draw_move(label: str, window_s: float, times: NDArray[np.float64], rng: Generator) -> NDArray[np.float64]:
+    """Draw the move ``label`` in x, y, log_size and roll at ``times``: (T,) -> (4, T)."""
+    if label == "shake":
+        return _shake(times, rng)
+    return _moves(label, window_s, rng)[:, None] * _ease(times / window_s, rng)
 
 
 def simulate_within(label: str, window_s: float, frames: int, moving: range, rng: Generator) -> Path:
@@ -144,7 +172,7 @@ def _moves(label: str, window_s: float, rng: Generator) -> NDArray[np.float64]:
     return whole
 
 
-def _tremor_scale(label: str, rng: Generator) -> float:
+def draw_tremor_scale(label: str, rng: Generator) -> float:
     """Draw the root mean square of the hand's tremor, sides."""
     if rng.random() < 0.4:
         return 0.0

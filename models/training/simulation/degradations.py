@@ -3,11 +3,17 @@
 B windows, T frames, H W pixels; pixels are 0..1.
 """
 
+from collections.abc import Callable, Sequence
+
 import torch
 from einops import rearrange
 from torch import Generator, Tensor
 
 DCT = 8  # side of a transform block, pixels
+NOISE_SHARE = 0.5  # of the clips
+NOISE_MAX = 0.05  # standard deviation
+
+Effect = Callable[[Tensor, Generator], Tensor]
 
 
 def degrade(clips: Tensor, generator: Generator) -> Tensor:
@@ -15,8 +21,26 @@ def degrade(clips: Tensor, generator: Generator) -> Tensor:
 
     All clips get other light; each of the other effects hits a share of the clips.
     """
+    return _apply((*_BEFORE_NOISE, (_noise, NOISE_SHARE), (_quantise, 0.35)), clips, generator)
+
+
+def degrade_before_noise(clips: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Do what ``degrade`` does before it adds noise; return the clips, and the strength of that noise: (B,).
+
+    With the same generator, both functions draw the same.
+    """
+    clips = _apply(_BEFORE_NOISE, clips, generator)
+    strength = torch.zeros(len(clips))
+    chosen = torch.rand(len(clips), generator=generator) < NOISE_SHARE
+    if chosen.any():
+        strength[chosen] = _noise_strength(int(chosen.sum()), generator).flatten()
+    return clips, strength
+
+
+def _apply(effects: Sequence[tuple[Effect, float]], clips: Tensor, generator: Generator) -> Tensor:
+    """Change the light of all clips, and apply each effect to a share of them."""
     clips = _light(clips, generator)
-    for effect, share in ((_blur, 0.35), (_letterbox, 0.1), (_logo, 0.15), (_noise, 0.5), (_quantise, 0.35)):
+    for effect, share in effects:
         chosen = torch.rand(len(clips), generator=generator) < share
         if chosen.any():
             clips[chosen] = effect(clips[chosen], generator)
@@ -89,8 +113,13 @@ def _logo(clips: Tensor, generator: Generator) -> Tensor:
 
 def _noise(clips: Tensor, generator: Generator) -> Tensor:
     """Add Gaussian noise, to each clip of another strength."""
-    strength = _uniform(0, 0.05, len(clips), generator)
+    strength = _noise_strength(len(clips), generator)
     return clips + strength * torch.randn(clips.shape, generator=generator)
+
+
+def _noise_strength(size: int, generator: Generator) -> Tensor:
+    """Draw the standard deviation of the noise of each of ``size`` clips: -> (size, 1, 1, 1, 1)."""
+    return _uniform(0, NOISE_MAX, size, generator)
 
 
 def _quantise(clips: Tensor, generator: Generator) -> Tensor:
@@ -110,3 +139,6 @@ def _quantise(clips: Tensor, generator: Generator) -> Tensor:
         c=3,
         h=clips.shape[3] // DCT,
     )
+
+
+_BEFORE_NOISE: tuple[tuple[Effect, float], ...] = ((_blur, 0.35), (_letterbox, 0.1), (_logo, 0.15))

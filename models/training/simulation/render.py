@@ -23,18 +23,37 @@ def place_in_source(path: Path, height: int, width: int, rng: Generator) -> NDAr
 
     Returns affine maps (T, 2, 3) from picture coordinates (-0.5..0.5) to source pixels.
     """
-    affine = path.affine()
-    reached = affine @ _CORNERS
-    low, high = reached.min(axis=(0, 2)), reached.max(axis=(0, 2))
-    room = np.array((width, height)) - 1.0
-    largest = float((room / (high - low)).min())
+    sides = view_sides(path, height, width)
+    if sides is None:
+        return None
+    side = np.exp(rng.uniform(*np.log(sides)))
+    return place(path, side, rng.uniform(0, 1, size=2), height, width)
+
+
+def view_sides(path: Path, height: int, width: int) -> tuple[float, float] | None:
+    """Return the least and the largest view at ``log_size`` 0, as sides in pixels; None if none fits."""
+    low, high = _reach(path.affine())
+    largest = float(((np.array((width, height)) - 1.0) / (high - low)).min())
     if largest * np.exp(path.log_size.min()) < 0.5 * SMALLEST_VIEW or largest < SMALLEST_VIEW:
         return None
-    side = np.exp(rng.uniform(np.log(max(SMALLEST_VIEW, 0.4 * largest)), np.log(largest)))
-    start = rng.uniform(0, 1, size=2) * (room - side * (high - low)) - side * low
+    return max(SMALLEST_VIEW, 0.4 * largest), largest
+
+
+def place(path: Path, side: float, part: NDArray[np.float64], height: int, width: int) -> NDArray[np.float64]:
+    """Place a path with views of ``side`` at a ``part`` (2,) 0..1 of the room left: -> (T, 2, 3)."""
+    affine = path.affine()
+    low, high = _reach(affine)
+    room = np.array((width, height)) - 1.0
+    start = part * (room - side * (high - low)) - side * low
     affine = affine * side
     affine[:, :, 2] += start
     return affine
+
+
+def _reach(affine: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the least and the largest x and y that a path's views show: (T, 2, 3) -> (2,), (2,)."""
+    reached = affine @ _CORNERS
+    return reached.min(axis=(0, 2)), reached.max(axis=(0, 2))
 
 
 def render_view(frames: NDArray[np.uint8], affine: NDArray[np.float64], size: int) -> Tensor:

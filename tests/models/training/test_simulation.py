@@ -21,6 +21,7 @@ from tubelet.models.training.simulation.camera_path import (
     simulate,
     simulate_within,
 )
+from tubelet.models.training.simulation.degradations import degrade, degrade_before_noise
 from tubelet.models.training.simulation.render import place_in_source, render_view
 from tubelet.models.training.simulation.symmetries import mirrored
 
@@ -215,3 +216,16 @@ def carries(clip: torch.Tensor, flow: torch.Tensor) -> float:
     back = torch.nn.functional.grid_sample(pictures[1:], points, align_corners=False)
     inside = (points.abs() < 0.95).all(dim=-1)[:, None]
     return float((((back - pictures[:-1]) ** 2) * inside).sum() / inside.sum())
+
+
+def test_windows_before_noise_are_those_that_get_noise() -> None:
+    grey = torch.full((64, 2, 3, 48, 48), 0.5)
+    before, strength = degrade_before_noise(grey.clone(), torch.Generator().manual_seed(5))
+    added = degrade(grey.clone(), torch.Generator().manual_seed(5)) - before
+    found = added.std(dim=(1, 2, 3, 4))
+    assert 16 < (strength > 0).sum() < 48
+    # About two thirds of the windows are not compressed, which would change them, too.
+    quiet, noisy = strength == 0, strength > 0.005
+    assert (found[quiet] == 0).float().mean() > 0.4
+    alike = (found[noisy] / strength[noisy]).sub(1).abs() < 0.05
+    assert alike.float().mean() > 0.4
