@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tests.cli.train.conftest import SCENES
+from tests.support.train_fields import documented
 from tubelet.models.errors import CannotTrain
 from tubelet.service.cli.app import app
 from tubelet.service.cli.train.comparison import Way, parse_ways
@@ -60,6 +61,7 @@ def test_ways_are_measured_on_the_same_unknown_scenes(clips: Path, store: Path, 
     assert not store.exists()
     rows = {row["name"]: row for row in said["trainings"]}
     for row in rows.values():
+        assert set(row) == documented("trainings", "one label a clip")
         assert row["clips"] == 2 * SCENES
         low, high = row["minus_best_interval"]
         assert low <= row["minus_best"] <= high

@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 from tests.support import stored_models
 from tests.support.models import CASES
+from tests.support.train_fields import documented
 from tubelet.models.repository.repository import ZOO, ModelStore
 from tubelet.service.cli.app import app
 from tubelet.service.cli.train.base import Base, untrained
@@ -123,6 +124,8 @@ def test_with_epochs_both_levels_are_trained_and_resumed(clips: Path, store: Pat
     assert "levels probe and temporal: " in done.stderr
     assert "level temporal: 2 epochs" in done.stderr
     compared = said["levels_compared"]
+    kind = "probes" if said["level"] == "probe" else "epochs"
+    assert set(said) == documented("object", "models", "two levels", kind)
     is_gain = compared["probe"] - compared["temporal"] > compared["standard_error"]
     assert said["level"] == ("temporal" if is_gain else "probe")
     reason = said["reasons"][0]

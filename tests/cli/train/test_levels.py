@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from tests.cli.train.conftest import SCENES
 from tests.support.cli_process import TUBELET
+from tests.support.train_fields import documented
 from tubelet.models.repository.repository import ModelStore
 from tubelet.service.cli.app import app
 
@@ -41,6 +42,7 @@ def assert_same_weights(store: Path, name: str, other: str) -> None:
 def test_temporal_trains_a_model_that_serves(clips: Path, store: Path, tmp_path: Path) -> None:
     done = train(clips, "--name", "moves", "--level", "temporal", "--epochs", "3", "--json")
     said = report(done)
+    assert set(said) == documented("object", "models", "epochs")
     assert said["level"] == "temporal"
     assert 1 <= said["epochs"] <= 3
     assert len(said["history"]) == said["epochs"]

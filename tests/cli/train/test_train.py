@@ -12,6 +12,7 @@ from blake3 import blake3
 from typer.testing import CliRunner, Result
 
 from tests.cli.train.conftest import FRAMES, SCENES
+from tests.support.train_fields import documented
 from tubelet.models.errors import CannotTrain
 from tubelet.models.repository.repository import ZOO, ModelStore
 from tubelet.service.cli.app import app
@@ -31,6 +32,8 @@ def test_a_trained_model_classifies_clips(clips: Path, store: Path, tmp_path: Pa
     done = train(clips, "--name", "moves", "--json")
     said = report(done)
     assert "camera-motion, which knows motion in 48 x 48 pixels and no objects" in done.stderr
+    assert set(said) == documented("object", "models", "probes")
+    assert set(said["figures"]) == documented("figures", "one label a clip")
     assert said["labels"] == {"pans": SCENES, "stands": SCENES}
     assert said["scenes"] >= SCENES
     assert said["figures"]["accuracy"] >= 0.9

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner, Result
 
+from tests.support.train_fields import documented
 from tubelet.models.repository.repository import ModelStore
 from tubelet.service.cli.app import app
 from tubelet.service.cli.train.vectors.vector_table import read_vectors
@@ -56,6 +57,7 @@ def test_a_head_on_vectors_made_elsewhere(tmp_path: Path, store: Path) -> None:
     assert "note: the file does not name one model that computed its vectors: the head alone is stored" in (
         done.stderr
     )
+    assert set(said) == documented("object", "heads", "probes")
     assert (said["labels"], said["scenes"], said["model"]) == ({"a": CLIPS // 2, "b": CLIPS // 2}, 8, None)
     assert said["figures"]["accuracy"] > 0.9
     assert not store.exists()
