@@ -5,7 +5,8 @@ B windows, S units in a window, K classes.
 
 import copy
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -21,6 +22,7 @@ from tubelet.models.costs import Cost, read_cost
 from tubelet.models.families.channel_stack import ChannelStack
 from tubelet.models.families.factorised import Factorised
 from tubelet.models.families.vit import ViT
+from tubelet.models.training.checkpointing import saved_bytes
 from tubelet.models.training.drop_path import drawn_rows
 from tubelet.models.training.layer_rates import parameter_groups
 from tubelet.models.training.losses import (
@@ -126,18 +128,18 @@ class Trainer(Generic[ModelT]):
         self.optimiser.zero_grad()
         count = len(batch.labels)
         figures = torch.zeros(4, dtype=torch.float64)
-        loss: Tensor | None = None
-        if count:
-            with drawn_rows(self.step, batch):
+        with self._computing(batch):
+            loss: Tensor | None = None
+            if count:
                 label, flow, accuracy = self._losses(batch)
-            loss = (label + FLOW_WEIGHT * flow) * (count / (batch.total or count))
-            values = [label.item(), flow.item(), accuracy.item(), 1.0]
-            figures = torch.tensor(values, dtype=torch.float64) * count
-        sum_(figures)
-        if not figures.isfinite().all():
-            raise Diverged(f"the loss of step {self.step + 1} is not a finite number")
-        if loss is not None:
-            loss.backward()
+                loss = (label + FLOW_WEIGHT * flow) * (count / (batch.total or count))
+                values = [label.item(), flow.item(), accuracy.item(), 1.0]
+                figures = torch.tensor(values, dtype=torch.float64) * count
+            sum_(figures)
+            if not figures.isfinite().all():
+                raise Diverged(f"the loss of step {self.step + 1} is not a finite number")
+            if loss is not None:
+                loss.backward()
         sum_gradients_(self.trained)
         norm = nn.utils.clip_grad_norm_(self.trained.parameters(), self.recipe.clip_norm)
         if not norm.isfinite():
@@ -148,12 +150,23 @@ class Trainer(Generic[ModelT]):
         label_figure, flow_figure, accuracy_figure, _ = (figures / figures[3].clamp(min=1)).tolist()
         return label_figure, flow_figure, accuracy_figure
 
+    def saved_bytes(self, batch: Batch) -> int:
+        """Return how many bytes a step on ``batch`` keeps for its backward pass."""
+        self.model.train()
+        with self._computing(batch), torch.random.fork_rng(devices=()):
+            return saved_bytes(self.model, lambda: self._losses(batch))
+
+    @contextmanager
+    def _computing(self, batch: Batch) -> Iterator[None]:
+        """Hold what the forward pass depends on, which the backward pass may compute again."""
+        # On the CPU, the backward pass of flash attention over few tokens is slower than plain products.
+        with drawn_rows(self.step, batch), sdpa_kernel(SDPBackend.MATH):
+            yield
+
     def _losses(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Compute the label loss, the flow loss and the accuracy of a batch, of independent labels F1."""
-        # On the CPU, the backward pass of flash attention over few tokens is slower than plain products.
         dtype = self.recipe.dtype
-        autocast = torch.autocast(batch.units.device.type, dtype, enabled=dtype != torch.float32)
-        with autocast, sdpa_kernel(SDPBackend.MATH):
+        with torch.autocast(batch.units.device.type, dtype, enabled=dtype != torch.float32):
             logits, tokens = self._forward(batch)
         wanted = batch.labels if batch.targets is None else batch.targets
         label = label_loss(logits, wanted, self.recipe.label_smoothing)

@@ -76,6 +76,18 @@ def test_all_of_a_model_is_trained_and_serves(clips: Path, store: Path) -> None:
         assert not torch.equal(before["patch_embed.proj.weight"], after["patch_embed.proj.weight"])
 
 
+def test_a_training_that_saves_memory_ends_with_the_same_weights(
+    clips: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("--from", "none", "--family", "factorised", "--epochs", "2", "--json")
+    whole = train(clips, "--name", "whole", *options)
+    monkeypatch.setattr("tubelet.service.cli.train.levels.full._LARGEST_SHARE", 0)
+    saving = train(clips, "--name", "saving", *options)
+    assert "are computed twice" not in whole.stderr
+    assert "GB are free: blocks keep their inputs alone, and are computed twice" in saving.stderr
+    assert_same_weights(store, "whole", "saving")
+
+
 def test_a_small_model_starts_from_random_weights_and_resumes(
     clips: Path, store: Path, tmp_path: Path
 ) -> None:

@@ -7,13 +7,18 @@ import torch
 from torch import Tensor, nn
 
 from tubelet.models.families.registry import Dims
-from tubelet.models.training.augmentation import Augmentation
+from tubelet.models.runtime.host_memory import free_bytes
+from tubelet.models.training.augmentation import Augmentation, make_targets
+from tubelet.models.training.checkpointing import checkpoint_blocks_
 from tubelet.models.training.drop_path import set_drop_path_
 from tubelet.models.training.losses import loss_weights
+from tubelet.models.training.processes import size, started
+from tubelet.models.training.samples import Batch
 from tubelet.models.training.start import full_dims, set_frequencies_, trains_in_bf16
 from tubelet.models.training.trainer import Recipe, Trainer
 from tubelet.models.video_model import VideoModel
 from tubelet.service.cli.train.base import Untrained
+from tubelet.service.cli.train.data.checked_clips import notes
 from tubelet.service.cli.train.data.division import Division, divide
 from tubelet.service.cli.train.levels.frames import FrameFeed, Reader, frame_logits
 from tubelet.service.cli.train.levels.probe import embed_clips, training_dtype
@@ -29,6 +34,8 @@ _BATCH = 8
 _TUNING = Recipe(steps=1, batch_size=_BATCH, learning_rate=2e-4, average_decay=0.98, first_layer_share=0.1)
 """Of a model that was trained before: its first layers change least."""
 _FROM_SCRATCH = Recipe(steps=1, batch_size=_BATCH, learning_rate=1e-3, average_decay=0.99)
+_LARGEST_SHARE = 0.7
+"""Share of the free memory that a step may keep for its backward pass."""
 
 
 def train_full(prepared: Prepared, run: Run, config: Config) -> Trained:
@@ -73,9 +80,29 @@ def train_full(prepared: Prepared, run: Run, config: Config) -> Trained:
 
         trainer = Trainer(model, None, replace(recipe, dtype=dtype, warmup_steps=max(1, feed.steps // 2)))
         set_drop_path_(trainer.model, how.drop_path)
+        _save_memory_(trainer, feed)
         material = Material(division, feed, logits, len(labels), own.ndim == 2)
         tuned = tune(run, material, trainer, "all of the model")
     return complete(tuned, trainer.average, dims, labels, used)
+
+
+def _save_memory_(trainer: Trainer[VideoModel], feed: FrameFeed) -> None:
+    """Let blocks be computed again in the backward pass if a step would keep too much of the free memory."""
+    sampling, pixels = feed.reader.sampling, feed.reader.preprocessing
+    units = torch.zeros(
+        (2, sampling.units_per_window, sampling.frames_per_unit, pixels.height, pixels.width, 3),
+        dtype=torch.uint8,
+    )
+    labels = feed.labels[[0, 0]]
+    two = Batch(units, labels, targets=make_targets(labels, feed.weights))
+    wanted = trainer.saved_bytes(two) * min(feed.batch_size, feed.clips) / 2 / size()
+    free = free_bytes() / started(here=True)
+    if wanted > _LARGEST_SHARE * free:
+        checkpoint_blocks_(trainer.model)
+        notes.print(
+            f"a step would keep {wanted / 1e9:.1f} GB for its backward pass, and {free / 1e9:.1f} GB are "
+            "free: blocks keep their inputs alone, and are computed twice"
+        )
 
 
 def _start(
