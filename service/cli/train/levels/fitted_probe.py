@@ -27,6 +27,12 @@ from tubelet.service.cli.train.new_model import Answers, Recipe
 
 ATTENDED = {"mean": "units", "mean and change": "units and their change"}
 """What an attentive probe attends to in words, by the vectors of the linear probe that it starts as."""
+_IN_WORDS = {
+    "mean": "the mean",
+    "mean and change": "the mean and the mean change",
+    "temporal transformer": "the vector of the temporal transformer",
+    "the vector": "the vector",
+}
 Vectors = Mapping[str, Mapping[int, Tensor]]
 """The vectors of the windows of each clip, (W, E), by the name of the vectors and the number of the clip."""
 UnitsOfClips = Mapping[int, Tensor]
@@ -85,7 +91,7 @@ def fit_probe(
 
 def _describe(choice: Choice) -> str:
     """Say in words what a probe is."""
-    linear = f"linear probe on {choice.vectors}, weight decay {choice.decay:g}"
+    linear = f"linear probe on {_IN_WORDS[choice.vectors]}, weight decay {choice.decay:g}"
     if not choice.steps:
         return f"a {linear}"
     seen = ATTENDED[choice.vectors]
