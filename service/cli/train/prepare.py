@@ -30,6 +30,7 @@ from tubelet.service.cli.train.data.checked_clips import (
 )
 from tubelet.service.cli.train.data.clips import Clip, read_clips
 from tubelet.service.cli.train.data.label_names import name_labels
+from tubelet.service.cli.train.disk_space import check_checkpoint_space, check_model_space
 from tubelet.service.cli.train.level_choice import choose_level
 from tubelet.service.cli.train.levels.run_folder import check_folder, check_started, default_folder
 from tubelet.service.cli.train.new_model import Level, Request, new_spec
@@ -95,6 +96,9 @@ def prepare(request: Request, config: Config, costs: PhaseCosts) -> tuple[Reques
     check_base(request.level, base)
     check_name(request, base, clips, request.folder(config))
     check_window(base, request.window_s)
+    check_model_space(request.folder(config), base)
+    if request.last_level == "full" and not request.resume:
+        check_checkpoint_space(request.out or default_folder(request, request.folder(config)), base)
     note_base(request, base)
     checked = check_data(clips, config)
     if request.out is not None and rank() == 0:
@@ -113,7 +117,10 @@ def check_options(request: Request) -> None:
     if request.last_level == "probe" and (request.resume or request.epochs or request.minutes):
         raise CannotTrain("--level probe has no epochs: leave out --resume, --epochs and --minutes")
     if request.curve and request.last_level != "probe":
-        raise CannotTrain(f"--curve trains a probe several times; found the level {request.last_level}")
+        raise CannotTrain(
+            f"--curve measures probes on shares of the clips; found the level {request.last_level}: give "
+            "--level probe, without --epochs and --minutes"
+        )
 
 
 def check_data(clips: Sequence[Clip], config: Config) -> Checked:

@@ -16,6 +16,7 @@ from tests.support.train_fields import documented
 from tubelet.models.errors import CannotTrain
 from tubelet.models.repository.repository import ZOO, ModelStore
 from tubelet.service.cli.app import app
+from tubelet.service.cli.train.disk_space import require_space
 from tubelet.service.cli.train.new_model import store_model
 
 
@@ -199,6 +200,15 @@ def test_a_store_that_cannot_be_written(clips: Path, store: Path) -> None:
         1,
         f"{store} is no folder that can be written; see models.store\n",
     )
+
+
+def test_a_disk_that_is_nearly_full_is_said_before_anything_is_trained(tmp_path: Path) -> None:
+    free = shutil.disk_usage(tmp_path).free
+    require_space(tmp_path / "store" / "m", free // 2, "the model", "models.store")
+    with pytest.raises(
+        CannotTrain, match=r"has \d+\.\d MiB free, and the model may need \d+\.\d MiB: free some"
+    ):
+        require_space(tmp_path / "store" / "m", 4 * free, "the model", "models.store")
 
 
 def test_a_full_disk_leaves_nothing_of_a_model(tmp_path: Path) -> None:
