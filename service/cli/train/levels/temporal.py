@@ -1,6 +1,8 @@
 """The level ``temporal``: the spatial stage is frozen, the temporal transformer learns from its embeddings.
 
-After Gowda et al., arXiv 2306.04822: an adapter, and a temporal transformer that does not start at random.
+As in Gowda et al., arXiv 2306.04822, an adapter stands before the temporal transformer, and that does not
+start at random. The weights that both start from are tubelet's own choice (``models/training/start.py``): the
+base's temporal transformer, or one that computes a mean.
 V windows and views of a clip, S units in a window, D width of a unit's embedding, C clips, K classes.
 """
 
