@@ -79,7 +79,7 @@ class BatchProgress:
         else:
             self.failures[rows.failure.reason] -= 1
         self.read_bytes -= rows.video["read_bytes"]
-        self.device_s -= rows.video["device_s"]
+        self.device_s = max(0.0, self.device_s - rows.video["device_s"])  # not -0.0, which sums may give
         self.video_s -= rows.video.get("duration_s", 0.0)
 
     def json(self) -> dict[str, Any]:

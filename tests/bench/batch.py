@@ -1,11 +1,11 @@
 """Measures ``tubelet batch`` beside a server that 16 clients keep busy: same model, weights and clips.
 
-    python -m tests.bench.batch ../shared/videos/real [--pairs 15] [--seconds 6] [--control]
+    python -m tests.bench.batch ../shared/videos/real [--rounds 15] [--seconds 6]
 
 The model is that of ``tests.bench.load``, without an embedding cache. Both take the clips in one shuffled
-order, 16 at a time. In each round both have their turn, forwards and backwards. Batch writes its rows to a
-folder and commits them; the time of its start, in which it loads the model, does not count, nor does the
-server's. The control is batch against itself.
+order, 16 at a time. In each round batch has a turn, then the server, then batch once more as the control; in
+every second round it is the other way round. Batch writes its rows to a folder and commits them; the time of
+its start, in which it loads the model, does not count, nor does the server's.
 """
 
 import argparse
@@ -67,9 +67,9 @@ async def run_for(
 
 
 async def measure(
-    clips: Sequence[Path], store: Path, pairs: int, seconds: float, *, control: bool
-) -> AsyncIterator[tuple[float, float]]:
-    """Yield for each round the videos a second of batch, and of the server; as ``control``, of batch."""
+    clips: Sequence[Path], store: Path, rounds: int, seconds: float
+) -> AsyncIterator[dict[str, float]]:
+    """Yield for each round the videos a second of batch, of the server, and of batch again."""
     config = load_config(models={"store": store, "default": MODEL}, engine={"cache_bytes": 0})
     plan = make_plan(WHOLE, config, embeddings=False)
     async with AsyncExitStack() as stack:
@@ -79,50 +79,44 @@ async def measure(
             """Measure batch once."""
             return await run_for(seconds, clips, classifier, plan)
 
-        other = batch
-        if not control:
-            target = stack.enter_context(tubelet(store))
+        target = stack.enter_context(tubelet(store))
 
-            async def other() -> float:
-                """Measure the server once."""
-                return (await asyncio.to_thread(drive, target, list(clips), seconds, clients=_JOBS)).rate
+        async def server() -> float:
+            """Measure the server once."""
+            return (await asyncio.to_thread(drive, target, list(clips), seconds, clients=_JOBS)).rate
 
-        for each in (batch, other):  # to warm up
+        for each in (batch, server):  # to warm up
             await each()
-        for number in range(pairs):
-            if number % 2 == 0:
-                yield await batch(), await other()
-            else:
-                rate = await other()
-                yield await batch(), rate
+        turns = {"batch": batch, "server": server, "batch again": batch}
+        for number in range(rounds):
+            order = list(turns)[:: 1 if number % 2 == 0 else -1]
+            yield {name: await turns[name]() for name in order}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--pairs", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=6.0)
-    parser.add_argument("--control", action="store_true")
     arguments = parser.parse_args()
     clips = sorted(path for path in arguments.folder.rglob("*") if path.is_file())
     console = Console(width=140)
-    other = "batch again" if arguments.control else "server"
-    rounds: list[tuple[float, float]] = []
+    rounds: list[dict[str, float]] = []
 
     async def run(store: Path) -> None:
         """Measure, and print each round."""
-        pairs, seconds, control = arguments.pairs, arguments.seconds, arguments.control
-        async for rates in measure(clips, store, pairs, seconds, control=control):
+        async for rates in measure(clips, store, arguments.rounds, arguments.seconds):
             rounds.append(rates)
-            console.print(f"batch {rates[0]:.2f}, {other} {rates[1]:.2f} videos/s")
+            console.print(", ".join(f"{name} {rate:.2f}" for name, rate in rates.items()), "videos/s")
 
     with tempfile.TemporaryDirectory() as folder:
         write_model(Path(folder))
         asyncio.run(run(Path(folder)))
-    for name, rates in zip(("batch", other), zip(*rounds, strict=True), strict=True):
-        console.print(f"{name}: median {statistics.median(rates):.2f} videos/s")
-    ratio, low, high = median_interval([first / second for first, second in rounds])
-    console.print(f"batch / {other}: {ratio:.3f} ({low:.3f} to {high:.3f}), {len(rounds)} rounds")
+    for name in rounds[0]:
+        console.print(f"{name}: median {statistics.median(each[name] for each in rounds):.2f} videos/s")
+    for name in ("server", "batch again"):
+        ratio, low, high = median_interval([each["batch"] / each[name] for each in rounds])
+        console.print(f"batch / {name}: {ratio:.3f} ({low:.3f} to {high:.3f}), {len(rounds)} rounds")
 
 
 if __name__ == "__main__":

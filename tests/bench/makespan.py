@@ -1,6 +1,6 @@
 """Measures how long ``tubelet batch`` takes for one long video among short ones, beside the ideal.
 
-    python -m tests.bench.makespan ../shared/videos/real [--minutes 120] [--videos 100] [--rounds 3]
+    python -m tests.bench.makespan FOLDER [--minutes 120] [--videos 100] [--rounds 3] [--places first,last]
 
 The long video is one of 640x360 with 30 frames a second, which repeats fifty seconds of real shots. The short
 ones are the clips of the folder, in turns. The long one is the first or the last of them, and is decoded by
@@ -62,6 +62,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=int, default=120)
     parser.add_argument("--videos", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--places", default="first,last")
     arguments = parser.parse_args()
     repeats = arguments.minutes * 60 // (SHOT_S * _SHOTS)
     clip = Clip(f"{arguments.minutes} min 360p", 640, 360, 800, 250, _SHOTS, repeats)
@@ -72,7 +73,8 @@ def main() -> None:
     console = Console(width=140)
     ratios: dict[tuple[str, str], list[float]] = {}
     for number in range(arguments.rounds):
-        for place, items in orders.items():
+        for place in arguments.places.split(","):
+            items = orders[place]
             names = list(_WORKERS)[:: 1 if number % 2 == 0 else -1]
             costs = {name: asyncio.run(measure(items, _WORKERS[name])) for name in names}
             ideal_s = costs["one worker"].cpu_s / usable_cores()

@@ -1,13 +1,13 @@
 """Measures ``tubelet batch --ray`` beside ``tubelet batch`` and Ray Data: same clips, weights and cores.
 
-    python -m tests.bench.ray_speed FOLDER [--videos 400] [--pairs 15] [--rounds FILE.jsonl] [--control]
+    python -m tests.bench.ray_speed FOLDER [--videos 400] [--rounds 15] [--keep FILE.jsonl]
     python -m tests.bench.ray_speed FOLDER --kill
 
 Each round runs all of them over the clips of FOLDER, again and again up to so many videos; the order changes
 from round to round. Ray has the CPUs of this machine, on a cluster of its own that is there before; tubelet
 has one actor there. ``peers/ray_data.py`` says what Ray Data does. The time is from the first video that
-begins to the last commit, so loading the model does not count. There is no embedding cache. The control is
-``tubelet batch`` against itself. A run that is given ``--rounds`` adds its rounds to those in the file.
+begins to the last commit, so loading the model does not count. There is no embedding cache. As the control,
+each round runs ``tubelet batch`` twice. With ``--keep``, the rounds are added to those in a file.
 
 With ``--kill``, each of those on Ray runs twice: once as it is, where the memory is sampled (PSS of its
 driver and of all processes of the cluster), and once with the process that has the model killed half-way.
@@ -41,7 +41,7 @@ from tubelet.service.process_memory import read_memory
 _JOBS = "16"
 _MODEL = "camera-motion"
 _SAMPLE_S = 1.0
-_TITLES = {"tubelet on Ray": "ray::BatchActor.run", "Ray Data": "ray::MapWorker(MapBatches(Classify))"}
+_TITLES = {"tubelet on Ray": "ray::BatchActor.run", "Ray Data": "ray::MapWorker(MapBatches(Classify)).submit"}
 """Of the process that has the model while it works, as Ray names it."""
 
 
@@ -54,6 +54,7 @@ class Outcome:
     lost_videos: int
     doubled_rows: int
     redone_videos: int
+    redone_windows: int | None  # None: tubelet computes all windows of its videos again, and no others
 
 
 def write_manifest(file: Path, clips: Sequence[Path], videos: int) -> None:
@@ -89,10 +90,11 @@ def worker(name: str, cluster: RayCluster) -> psutil.Process | None:
     """Return the process that has the model, if it works."""
     for process in cluster.holder.children(recursive=True):
         try:
-            if process.cmdline()[:1] and process.cmdline()[0].startswith(_TITLES[name]):
-                return process
+            title = process.cmdline()[:1]
         except psutil.Error:  # it has ended
             continue
+        if title and title[0].startswith(_TITLES[name]):
+            return process
     return None
 
 
@@ -122,11 +124,13 @@ def watched(name: str, manifest: Path, cluster: RayCluster, kill_after_s: float 
             rows = pyarrow.parquet.read_table(out / "rows").select(["id", "window"]).to_pylist()
             counts = Counter((row["id"], row["window"]) for row in rows)
             ids, redone = {row["id"] for row in rows}, len(begun) - len(wanted)
+            computed = sum(map(int, (out / "computed.txt").read_text().split()))
+            windows = computed - len(rows)
         else:
             counts = Counter(row["id"] for row in committed_rows(out, "videos"))
-            ids, redone = set(counts), said["redone"]
+            ids, redone, windows = set(counts), said["redone"], None
     doubled = sum(count - 1 for count in counts.values())
-    return Outcome(said["elapsed_s"], peak / 1e6, len(wanted - ids), doubled, redone)
+    return Outcome(said["elapsed_s"], peak / 1e6, len(wanted - ids), doubled, redone, windows)
 
 
 def print_kills(manifest: Path, cluster: RayCluster, console: Console) -> None:
@@ -154,30 +158,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--videos", type=int, default=400)
-    parser.add_argument("--pairs", type=int, default=15)
-    parser.add_argument("--rounds", type=Path)
-    parser.add_argument("--control", action="store_true")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--keep", type=Path)
     parser.add_argument("--kill", action="store_true")
     arguments = parser.parse_args()
     clips = sorted(path for path in arguments.folder.rglob("*") if path.is_file())
     console = Console(width=140)
-    kept: Path | None = arguments.rounds
+    kept: Path | None = arguments.keep
     lines = kept.read_text().splitlines() if kept is not None and kept.exists() else []
     rounds: list[dict[str, float]] = [json.loads(line) for line in lines]
-    names = ["batch", "batch again"] if arguments.control else ["batch", *_TITLES]
+    names = ["batch", *_TITLES, "batch again"]
     with ExitStack() as stack:
         manifest = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "videos.jsonl"
         write_manifest(manifest, clips, arguments.videos)
-        address = ""
-        if not arguments.control:
-            cluster = stack.enter_context(ray_cluster(os.cpu_count() or 1))
-            address = cluster.address
-            if arguments.kill:
-                print_kills(manifest, cluster, console)
-                return
-        for _ in range(arguments.pairs):
+        cluster = stack.enter_context(ray_cluster(os.cpu_count() or 1))
+        if arguments.kill:
+            print_kills(manifest, cluster, console)
+            return
+        for _ in range(arguments.rounds):
             order = names[:: 1 if len(rounds) % 2 == 0 else -1]
-            rounds.append({name: rate(name, manifest, address) for name in order})
+            rounds.append({name: rate(name, manifest, cluster.address) for name in order})
             console.print(", ".join(f"{name} {rounds[-1][name]:.2f}" for name in names), "videos/s")
             if kept is not None:
                 kept.write_text("\n".join(map(json.dumps, rounds)))

@@ -6,7 +6,7 @@ Videos become windows in tasks, and windows become labels in batches by an actor
 (``map_batches``): the guides "Working with Images" and "Offline Batch Inference" of Ray Data. A row has the
 frames of a window, at the size of the model, which costs less than rows of whole frames. It prints the rate
 as JSON, from the first video that begins to the last file that is written; the model is loaded before. In OUT
-are files of rows, and a line for each video that a task has begun.
+are files of rows, a line for each video that a task has begun, and one for each batch, with its windows.
 """
 
 import json
@@ -55,18 +55,22 @@ class Decode:
 class Classify:
     """Classifies batches of windows."""
 
-    def __init__(self, store: Path, model: str) -> None:
+    def __init__(self, store: Path, model: str, computed: Path) -> None:
         import torch
 
         from tests.bench.peers.work import Recogniser
 
         torch.set_num_threads(1)
         self._recogniser = Recogniser(store, model)
+        self._computed = computed
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Add the label of each window (B, S, t, H, W, C), and leave out its frames."""
         frames = batch.pop("frames")
-        return {**batch, "label": self._recogniser.logits(list(frames)).argmax(axis=1)}
+        labels = self._recogniser.logits(list(frames)).argmax(axis=1)
+        with self._computed.open("a") as file:
+            file.write(f"{len(labels)}\n")
+        return {**batch, "label": labels}
 
 
 def main() -> None:
@@ -82,7 +86,7 @@ def main() -> None:
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
     labelled = dataset.flat_map(Decode(spec, begun).__call__).map_batches(
         Classify,
-        fn_constructor_args=[Path(store), model],
+        fn_constructor_args=[Path(store), model, begun.with_name("computed.txt")],
         batch_size=BATCH,
         num_cpus=1,
         compute=ray.data.ActorPoolStrategy(size=1),
