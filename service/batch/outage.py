@@ -42,6 +42,16 @@ class OutageGuard:
         await self._check()
         return self.rest()
 
+    async def end(self) -> list[VideoRows]:
+        """Return what is held back after the last video, and may be written now.
+
+        Raises:
+            SourceOutage: it comes of an outage, as a video that could be read can be read no more.
+        """
+        if self._held and self._last_read is not None:
+            await self._check()
+        return self.rest()
+
     def rest(self) -> list[VideoRows]:
         """Return what is held back, which is to be written now."""
         held, self._held = self._held, []

@@ -113,8 +113,12 @@ class VideoRun:
         return await self._end(await self._guard.passed(item, rows))
 
     async def rest(self) -> list[VideoRows]:
-        """Return the rows of the videos that were held back, after the last one."""
-        return await self._end(self._guard.rest())
+        """Return the rows of the videos that were held back, after the last one.
+
+        Raises:
+            NoDevice, SourceOutage, ShardTaken, OSError: they have none, or cannot be committed.
+        """
+        return await self._end(await self._guard.end())
 
     async def _end(self, ended: list[VideoRows]) -> list[VideoRows]:
         """Count videos that have ended, and hand on their rows, which are returned."""

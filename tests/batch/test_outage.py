@@ -55,6 +55,22 @@ async def test_many_failures_are_rows_if_an_earlier_video_can_be_read_again() ->
     assert len(guard.rest()) == 10
 
 
+async def test_failures_at_the_end_are_rows_only_if_an_earlier_video_can_be_read_again() -> None:
+    for again, rows in ((answers, 3), (fails, 0)):
+        guard = OutageGuard(again)
+        assert await guard.passed(video(0), OK) == [OK]
+        assert await passed(guard, "URI_NOT_FOUND", 3) == 0
+        if rows:
+            assert len(await guard.end()) == rows
+        else:
+            with pytest.raises(SourceOutage, match="the last 3 videos at URIs could not be read"):
+                await guard.end()
+        assert await guard.end() == []
+    alone = OutageGuard(fails)  # no video could be read
+    assert await passed(alone, "FETCH_FAILED", 3) == 0
+    assert len(await alone.end()) == 3
+
+
 @pytest.mark.parametrize(("reason", "is_outage"), [("FETCH_FAILED", True), ("URI_NOT_FOUND", False)])
 async def test_without_an_earlier_video_only_failures_to_connect_are_an_outage(
     reason: str, is_outage: bool

@@ -1,11 +1,12 @@
 """Measures ``tubelet batch`` beside a server that 16 clients keep busy: same model, weights and clips.
 
-    python -m tests.bench.batch ../shared/videos/real [--rounds 15] [--seconds 6]
+    python -m tests.bench.batch ../shared/videos/real [--rounds 15] [--seconds 6] [--keep FILE.jsonl]
 
 The model is that of ``tests.bench.load``, without an embedding cache. Both take the clips in one shuffled
 order, 16 at a time. In each round batch has a turn, then the server, then batch once more as the control; in
 every second round it is the other way round. Batch writes its rows to a folder and commits them; the time of
-its start, in which it loads the model, does not count, nor does the server's.
+its start, in which it loads the model, does not count, nor does the server's. With ``--keep``, the rounds are
+added to those in a file.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tests.bench.costs import median_interval
+from tests.bench.costs import keep_rounds, kept_rounds, median_interval
 from tests.bench.load import drive, endlessly
 from tests.bench.targets import MODEL, WHOLE, tubelet, write_model
 from tubelet.service.batch.classifier import BatchClassifier, open_batch_classifier
@@ -98,15 +99,17 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=6.0)
+    parser.add_argument("--keep", type=Path)
     arguments = parser.parse_args()
     clips = sorted(path for path in arguments.folder.rglob("*") if path.is_file())
     console = Console(width=140)
-    rounds: list[dict[str, float]] = []
+    rounds = kept_rounds(arguments.keep)
 
     async def run(store: Path) -> None:
         """Measure, and print each round."""
         async for rates in measure(clips, store, arguments.rounds, arguments.seconds):
             rounds.append(rates)
+            keep_rounds(arguments.keep, rounds)
             console.print(", ".join(f"{name} {rate:.2f}" for name, rate in rates.items()), "videos/s")
 
     with tempfile.TemporaryDirectory() as folder:

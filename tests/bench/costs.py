@@ -1,5 +1,6 @@
 """Costs of work on a machine in shared use: wall time, processor time, and the share of other programs."""
 
+import json
 import math
 import resource
 import statistics
@@ -7,6 +8,7 @@ import time
 from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import psutil
@@ -50,6 +52,17 @@ def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
         outside += 1
     lowest = max(0, outside - 1)
     return statistics.median(ranked), ranked[lowest], ranked[-1 - lowest]
+
+
+def kept_rounds(file: Path | None) -> list[dict[str, float]]:
+    """Return the rounds that ``keep_rounds`` wrote to a file; none without a file."""
+    return [json.loads(line) for line in file.read_text().splitlines()] if file and file.exists() else []
+
+
+def keep_rounds(file: Path | None, rounds: Sequence[dict[str, float]]) -> None:
+    """Write rounds of a benchmark, what each contender did by its name, for a later run to go on."""
+    if file is not None:
+        file.write_text("\n".join(map(json.dumps, rounds)))
 
 
 class Others:

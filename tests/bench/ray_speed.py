@@ -31,7 +31,7 @@ import psutil
 import pyarrow.parquet
 from rich.console import Console
 
-from tests.bench.costs import median_interval
+from tests.bench.costs import keep_rounds, kept_rounds, median_interval
 from tests.support.batches import committed_rows
 from tests.support.cli_process import TUBELET
 from tests.support.ray_cluster import ENVIRONMENT, RayCluster, ray_cluster
@@ -164,9 +164,7 @@ def main() -> None:
     arguments = parser.parse_args()
     clips = sorted(path for path in arguments.folder.rglob("*") if path.is_file())
     console = Console(width=140)
-    kept: Path | None = arguments.keep
-    lines = kept.read_text().splitlines() if kept is not None and kept.exists() else []
-    rounds: list[dict[str, float]] = [json.loads(line) for line in lines]
+    rounds = kept_rounds(arguments.keep)
     names = ["batch", *_TITLES, "batch again"]
     with ExitStack() as stack:
         manifest = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "videos.jsonl"
@@ -179,8 +177,7 @@ def main() -> None:
             order = names[:: 1 if len(rounds) % 2 == 0 else -1]
             rounds.append({name: rate(name, manifest, cluster.address) for name in order})
             console.print(", ".join(f"{name} {rounds[-1][name]:.2f}" for name in names), "videos/s")
-            if kept is not None:
-                kept.write_text("\n".join(map(json.dumps, rounds)))
+            keep_rounds(arguments.keep, rounds)
     print_summary(names, rounds, console)
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet
@@ -10,7 +11,8 @@ import pytest
 from s3fs import S3FileSystem
 from typer.testing import CliRunner
 
-from tests.support.object_stores import s3_server
+from tests.support.batches import committed_rows
+from tests.support.object_stores import expiring_store, s3_server
 from tests.support.sample_clip import panning_clip
 from tubelet.service.cli.app import app
 
@@ -97,3 +99,28 @@ def test_prefixes_without_videos_or_buckets_are_refused(bucket: S3FileSystem) ->
     }.items():
         assert says in batch(source, "--out", "s3://corpus/never", status=2)["error"]["message"]
     assert not bucket.exists("corpus/never")
+
+
+def test_credentials_that_expire_in_the_middle_leave_no_rows_of_the_rest(
+    bucket: S3FileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(30):
+        bucket.pipe_file(f"corpus/many/{number:02}.mp4", panning_clip(1.0, (64, 48)))
+    own: dict[str, Any] = bucket.storage_options
+    command = ("s3://corpus/many", "--out", str(tmp_path / "rows"), "--jobs", "2", "--resume")
+    with expiring_store(own["endpoint_url"], 8) as store:
+        address = f"http://127.0.0.1:{store.server_port}"
+        options = {"key": own["key"], "secret": own["secret"], "endpoint_url": address}
+        monkeypatch.setenv("TUBELET_FETCH__OPTIONS", json.dumps({"s3": options}))
+        error = batch(*command, status=1)["error"]
+        assert error["reason"] == "SOURCE_OUTAGE"
+        assert "check network and credentials, then continue with --resume" in error["message"]
+        before = committed_rows(tmp_path / "rows", "videos")
+        assert 0 < len(before) <= 8
+        assert {row["code"] for row in before} == {"OK"}
+        store.left = 1000  # new credentials
+        said = batch(*command)
+    assert said["classified"] == 30 - len(before)
+    found = committed_rows(tmp_path / "rows", "videos")
+    assert sorted(row["uri"] for row in found) == [f"s3://corpus/many/{n:02}.mp4" for n in range(30)]
+    assert {row["code"] for row in found} == {"OK"}
