@@ -50,11 +50,11 @@ class _Forward(BaseHTTPRequestHandler):
     """Forwards requests that read."""
 
     protocol_version = "HTTP/1.1"
-    server: ExpiringStore
 
     def do_GET(self) -> None:
         """Read an object, or a list of them."""
-        if "list-type" not in self.path:
+        assert isinstance(self.server, ExpiringStore)
+        if self.command == "GET" and "list-type" not in self.path:
             self.server.left -= 1
         if self.server.left < 0:
             self._answer(400, {"Content-Type": "application/xml"}, _EXPIRED)
@@ -69,7 +69,6 @@ class _Forward(BaseHTTPRequestHandler):
 
     def do_HEAD(self) -> None:
         """Read the metadata of an object."""
-        self.server.left += 1  # counts with the object itself
         self.do_GET()
 
     def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
