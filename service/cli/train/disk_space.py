@@ -1,11 +1,16 @@
 """The free space that a training needs for checkpoints and for the model."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from errno import EDQUOT, ENOSPC
 from pathlib import Path
 
 from tubelet.models.errors import CannotTrain
 from tubelet.models.repository.model_folder import WEIGHTS
 from tubelet.service.cli.train.base import Base, Untrained
+from tubelet.service.cli.train.levels.run_folder import default_folder
+from tubelet.service.cli.train.new_model import Request
 
 _PAGE_BYTES = 4 << 20  # of the page and the other files of a model, about
 _STATES = 8
@@ -46,6 +51,26 @@ def require_space(folder: Path, needed_bytes: int, what: str, setting: str) -> N
             f"the disk of {folder} has {free_bytes / 2**20:.1f} MiB free, and {what} may need "
             f"{needed_bytes / 2**20:.1f} MiB: free some, or name another place with {setting}"
         )
+
+
+@contextmanager
+def full_disk_said(request: Request, folder: Path) -> Iterator[None]:
+    """Say where the disk is full, and what to do; ``folder`` is that of the model in the store.
+
+    Raises:
+        CannotTrain: it is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (ENOSPC, EDQUOT):
+            raise
+        resume = "" if request.last_level == "probe" else ", with --resume to go on after the last checkpoint"
+        out = request.out or default_folder(request, folder)
+        raise CannotTrain(
+            f"no space is left on the disk of {out} or of {folder}: "
+            f"free some, then run the same command again{resume}"
+        ) from error
 
 
 def _weights_bytes(base: Base) -> int:

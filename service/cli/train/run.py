@@ -13,6 +13,7 @@ from tubelet.service.cli.evaluation.dataset import InvalidDataset
 from tubelet.service.cli.evaluation.page import save_page
 from tubelet.service.cli.evaluation.selection import TRAINING_CLIPS
 from tubelet.service.cli.train.data.checked_clips import notes
+from tubelet.service.cli.train.disk_space import full_disk_said
 from tubelet.service.cli.train.level_choice import explained, keep_better
 from tubelet.service.cli.train.levels.full import train_full
 from tubelet.service.cli.train.levels.probe import train_probe
@@ -70,9 +71,10 @@ def _train_on_videos(request: Request, config: Config, *, as_json: bool) -> None
         costs = PhaseCosts()
         with costs.measure("checks"):
             request, prepared = prepare(request, config, costs)
-        run = open_level(request, prepared, folder, started_s)
-        with nullcontext() if run is None or rank() > 0 else costs.kept_in(run.folder / COSTS):
-            trained = _train(request, prepared, run, config)
+        with full_disk_said(request, folder):
+            run = open_level(request, prepared, folder, started_s)
+            with nullcontext() if run is None or rank() > 0 else costs.kept_in(run.folder / COSTS):
+                trained = _train(request, prepared, run, config)
         spent = sum_costs(costs.phases)
         if rank() > 0:
             return

@@ -16,8 +16,8 @@ from tests.support.train_fields import documented
 from tubelet.models.errors import CannotTrain
 from tubelet.models.repository.repository import ZOO, ModelStore
 from tubelet.service.cli.app import app
-from tubelet.service.cli.train.disk_space import require_space
-from tubelet.service.cli.train.new_model import store_model
+from tubelet.service.cli.train.disk_space import full_disk_said, require_space
+from tubelet.service.cli.train.new_model import Request, store_model
 
 
 def train(*arguments: str | Path) -> Result:
@@ -209,6 +209,15 @@ def test_a_disk_that_is_nearly_full_is_said_before_anything_is_trained(tmp_path:
         CannotTrain, match=r"has \d+\.\d MiB free, and the model may need \d+\.\d MiB: free some"
     ):
         require_space(tmp_path / "store" / "m", 4 * free, "the model", "models.store")
+
+
+def test_a_disk_that_gets_full_in_training_is_said(tmp_path: Path) -> None:
+    request = Request(tmp_path, "m", "1", None, None, replace=False, level="temporal", out=tmp_path / "out")
+    says = f"no space is left on the disk of {tmp_path}/out or of {tmp_path}/m: free some, then .* --resume"
+    with pytest.raises(CannotTrain, match=says), full_disk_said(request, tmp_path / "m"):
+        Path("/dev/full").write_text("x")
+    with pytest.raises(FileNotFoundError), full_disk_said(request, tmp_path / "m"):
+        (tmp_path / "none" / "x").write_text("x")
 
 
 def test_a_full_disk_leaves_nothing_of_a_model(tmp_path: Path) -> None:
