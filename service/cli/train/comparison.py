@@ -159,6 +159,8 @@ def compare_trainings(request: Request, ways: Sequence[Way], config: Config, *, 
         print(json.dumps({"folds": count, "trainings": rows}, ensure_ascii=False))
     else:
         print("\n".join(comparison_lines(rows)))
+        if request.out is not None:
+            print(f"the page is {request.out / COMPARISON}")
 
 
 def _request_of(way: Way, request: Request) -> Request:

@@ -20,6 +20,7 @@ from tubelet.service.cli.train.report.page import PAGE
 
 PLAN, LOG, COSTS = "training.json", "epochs.jsonl", "costs.json"
 _FINISHED = "finished"
+_DATA = "data"  # in a plan, a digest of what is trained on
 
 
 @contextmanager
@@ -130,9 +131,10 @@ def _check_resumable(folder: Path, plan: Mapping[str, Any]) -> None:
     known = check_started(folder)
     for name, value in plan.items():
         if known.get(name) != json.loads(json.dumps(value)):
+            was = "other data" if name == _DATA else f"{name} {known.get(name)}, now it is {value}"
             raise CannotTrain(
-                f"--resume: the training in {folder} was started with {name} {known.get(name)}, now it is "
-                f"{value}: give what it was started with, or --replace instead of --resume to start anew"
+                f"--resume: the training in {folder} was started with {was}: give what it was started with, "
+                "or --replace instead of --resume to start anew"
             )
 
 
