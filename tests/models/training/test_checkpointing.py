@@ -11,7 +11,7 @@ from tubelet.models.training.trainer import Recipe, Trainer
 from tubelet.models.video_model import VideoModel
 
 WINDOWS = 3
-QUICK = ("factorised", "r2plus1d")
+QUICK = ("r2plus1d",)  # which has batch norms
 
 
 def batch(case: str) -> Batch:
