@@ -124,7 +124,7 @@ def test_the_command_chooses_an_attentive_probe(store: Path, tmp_path: Path) -> 
     compared = said["probes_compared"]
     assert (said["probe"], said["figures"]["accuracy"] > 0.8) == ("attentive", True)
     assert compared["linear"] - compared["attentive"] > compared["standard_error"]
-    (reason,) = said["reasons"]
+    _, reason = said["reasons"]  # that of the level comes first
     assert reason.startswith("the attentive probe is taken, not the linear probe: ")
     entry = ModelStore(store).find("order")
     assert f"- Choice: {reason}" in (entry.folder / "CARD.md").read_text()
