@@ -18,10 +18,10 @@ def open_filesystem(uri: Uri, config: FetchConfig) -> Any:
         if uri.scheme == "s3":
             from s3fs import S3FileSystem
 
-            return S3FileSystem(**config.options.get("s3", {}), **own)
+            return S3FileSystem(**config.options.get("s3", {}) | own)
         from gcsfs.core import GCSFileSystem  # as for reading: the other client asks about buckets first
 
-        return GCSFileSystem(**config.options.get("gs", {}), **own)
+        return GCSFileSystem(**config.options.get("gs", {}) | own)
     except ModuleNotFoundError as error:
         raise MissingExtra(
             f"{uri.scheme} URIs need a library: pip install 'tubelet[{uri.scheme}]'"

@@ -23,7 +23,8 @@ NAMES = ("a clip.mp4", "deep/50 % + ü.mkv", "notes.mp4")
 def bucket() -> Iterator[S3FileSystem]:
     """A bucket with two videos, a file that is none, and a text."""
     with s3_server("corpus") as options, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TUBELET_FETCH__OPTIONS", json.dumps({"s3": options}))
+        overridden = {"use_listings_cache": True}  # lists would be old when a run is resumed
+        patch.setenv("TUBELET_FETCH__OPTIONS", json.dumps({"s3": options | overridden}))
         files = S3FileSystem(**options, skip_instance_cache=True, use_listings_cache=False)
         clip = panning_clip(2.0)
         for name, content in zip((*NAMES, "list.txt"), (clip, clip, b"no video", b"text"), strict=True):
