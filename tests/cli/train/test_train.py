@@ -116,7 +116,8 @@ def test_parts_of_one_file_a_test_split_and_bad_videos(clips: Path, store: Path,
     found = report(unseen)
     assert (found["videos"], found["only"], found["seen_in_training"]) == (3, "unseen", 0)
     assert len(found["skipped"]) == 3
-    assert found["cost_per_video"]["processor_s"] > found["cost_per_video"]["workers_s"] > 0
+    cost = found["cost_per_video"]
+    assert cost["processor_s"] > cost["workers_s"] >= 0, "three such short parts may take less than a tick"
     trained = (Path(said["folder"]) / "clips.jsonl").read_text().splitlines()
     kept = [each for each in map(json.loads, trained) if each["split"] == "test"]
     answers = {each["video"]: each["labels"][0] for each in kept}
