@@ -56,15 +56,3 @@ def test_the_example_family_is_quoted_as_it_is() -> None:
     (function,) = (block for block in BLOCKS["python"] if "def build(" in block)
     assert [line for line in entry_point.splitlines() if line not in source] == []
     assert function in source
-
-
-def test_links_lead_to_files_and_headings() -> None:
-    headings = {
-        re.sub(r"[^\w\- ]", "", title).lower().replace(" ", "-")
-        for title in re.findall(r"^#+ (.*)$", README, re.MULTILINE)
-    }
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if not link.startswith("https:")]
-    assert len(links) > 10
-    files = [link for link in links if not link.startswith("#")]
-    assert [link for link in files if not (ROOT / "models" / link).exists()] == []
-    assert {link[1:] for link in links if link.startswith("#")} - headings == set()

@@ -57,7 +57,7 @@ def test_files_of_one_video_agree_with_its_json(served: Served, folder: Path) ->
     ] == labels
     ((start, end, text),) = cues_by_ffmpeg(Path("new/out.srt"))
     assert (start, end, text.split()[0]) == (0.0, 2.0, answer["segments"][0]["labels"][0]["label"])
-    assert re.search(r"\n\n00:00:00.000 --> 00:00:02.000\npan_right 0\.", Path("new/out.VTT").read_text())
+    assert re.search(r"\n\n00:00:00.000 --> 00:00:02.000\npan_right [01]\.", Path("new/out.VTT").read_text())
 
 
 def test_files_of_several_videos_have_their_own_names(served: Served, folder: Path) -> None:
