@@ -188,7 +188,7 @@ class DecodeConfig(Table):
     """Most workers at a time that stand in for those of long videos. Half of them are kept for identities
     that have no worker."""
     workers_per_video: int | None = Field(default=None, ge=1)
-    """Most workers that decode parts of a long video, of a minute at least, while no other video waits for
+    """Most workers that decode parts of a long video, of ten minutes at least, while no other video waits for
     them. Not set: 1, but all in `tubelet batch`."""
     max_videos_per_worker: int = Field(default=100, ge=1)
     """Videos after which a worker is replaced by a fresh one. At 1, no two videos share a process."""

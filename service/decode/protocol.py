@@ -153,7 +153,10 @@ class BytesNeeded:
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """Metadata of the session's video, and whether decoding can begin at any of its key frames, all known."""
+    """Metadata of the session's video, and whether decoding can begin at any of its key frames.
+
+    All of these are known then, and they are not rare.
+    """
 
     metadata: VideoMetadata
     knows_key_frames: bool

@@ -11,7 +11,7 @@ from tubelet.service.types.video import NS_PER_S
 
 _SHORTEST_NS = 30 * NS_PER_S  # of a part: opening the file again and the frames before it cost less than 5 %
 _LONGEST_NS = 300 * NS_PER_S  # of a part, whose embeddings are kept until those before it are there
-LONG_NS = 2 * _SHORTEST_NS
+LONG_NS = 600 * NS_PER_S
 """The duration from which a video has parts."""
 
 

@@ -21,6 +21,7 @@ from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.decode.pool.session import DecodeSession
 from tubelet.service.errors import DecoderCrashed
 from tubelet.service.metrics import Metrics
+from tubelet.service.pipeline import window_stream
 from tubelet.service.pipeline.plan_parts import split_plan
 from tubelet.service.pipeline.split_decoding import SplitDecoding, SplitJob
 from tubelet.service.pipeline.windows import QueuedUnit
@@ -126,6 +127,14 @@ async def test_damage_gives_the_frames_and_warnings_of_one_worker(long_clip: Pat
     assert (by_two[1].warnings, by_two[1].end_ns) == (by_one[1].warnings, by_one[1].end_ns)
 
 
+async def test_a_video_with_few_key_frames_has_no_parts(tmp_path: Path) -> None:
+    clip = render(tmp_path / "clip.mp4", 130, rate=1, options={"g": "130", "sc_threshold": "0"})
+    async with DecodePool(_TWO) as pool, pool.session() as session:
+        with open_file(clip) as file:
+            await session.probe(file)
+        assert not session.knows_key_frames
+
+
 async def test_a_video_that_comes_gets_its_worker_before_a_part(long_clip: Path) -> None:
     order: list[str] = []
 
@@ -169,6 +178,7 @@ async def test_rows_of_a_long_video_are_those_of_one_worker(
 
     units = SplitDecoding.units
     monkeypatch.setattr(SplitDecoding, "units", note)
+    monkeypatch.setattr(window_stream, "LONG_NS", 60 * NS_PER_S)  # ten minutes would take long
     rows = [await _rows(long_clip, workers_per_video=workers) for workers in (1, None)]
     assert plans == [4]
     alone, split = ([(row["start_s"], row["end_s"]) for row in each.segments] for each in rows)

@@ -24,7 +24,7 @@ class DecodeSession:
 
     @property
     def knows_key_frames(self) -> bool:
-        """Whether the probe has found all key frames, from each of which decoding gives the right frames."""
+        """Whether the right frames come from any key frame on, all of which the probe has found, and many."""
         return self._process.knows_key_frames
 
     async def probe(self, file: VideoFile, *, header_only: bool = False) -> VideoMetadata:

@@ -22,6 +22,7 @@ import numpy as np
 from tubelet.service.decode import protocol
 from tubelet.service.decode.demux.byte_source import ByteSource
 from tubelet.service.decode.demux.hwaccel import accelerator
+from tubelet.service.decode.demux.packet_stats import KnownKeyFrames
 from tubelet.service.decode.frames.decoder import Job, decode
 from tubelet.service.decode.limits import Limits, too_large
 from tubelet.service.decode.pixels import resample, thumbnail
@@ -29,7 +30,9 @@ from tubelet.service.decode.prctl import set_process_name
 from tubelet.service.decode.probe.probe import Track, probe, probe_header
 from tubelet.service.decode.protocol import Request, Response, VideoRejected
 from tubelet.service.decode.worker import sandbox
+from tubelet.service.types.video import NS_PER_S
 
+_MAX_KEY_DISTANCE_NS = 20 * NS_PER_S  # on average, of parts that may begin at any key frame
 _DESCRIPTORS_PER_VIDEO = 3  # the video, the shared memory, and mmap's own copy of its descriptor
 
 
@@ -228,8 +231,13 @@ class _Session:
     def _probe(self, find_track: Callable[[ByteSource, Limits, Callable[[], None]], Track]) -> None:
         """Probe the video with ``find_track``, and send its metadata."""
         self._track = find_track(self._source, self._limits, self.heartbeat)
-        knows_key_frames = self._track.key_frames is not None and not self._track.is_header_only
-        self.send(protocol.Probed(self._track.metadata, knows_key_frames))
+        keys, metadata = self._track.key_frames, self._track.metadata
+        knows_key_frames = (
+            isinstance(keys, KnownKeyFrames)
+            and not self._track.is_header_only
+            and metadata.duration_ns <= _MAX_KEY_DISTANCE_NS * len(keys)
+        )
+        self.send(protocol.Probed(metadata, knows_key_frames))
 
     def _decode(self, request: protocol.Decode) -> None:
         """Decode the plan of ``request`` into its shared memory, and send the end."""
