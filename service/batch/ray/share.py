@@ -19,7 +19,10 @@ class ActorShare:
         return f"{self.cpus} CPU{'s' if self.cpus > 1 else ''}{gpus}"
 
     def settings(self, config: Config) -> dict[str, Any]:
-        """Return the settings of an actor, by their tables: those of ``config``, and what it leaves open."""
+        """Return the settings of an actor, by their tables: those of ``config``, and what it leaves open.
+
+        A store of models that nobody named and that does not exist stays open: named, it would be missed.
+        """
         engine, decode = config.engine, config.decode
         if engine.device == "auto" and not self.gpus:
             engine = engine.model_copy(update={"device": "cpu"})
@@ -27,7 +30,10 @@ class ActorShare:
             engine = engine.model_copy(update={"threads": self.cpus})
         if "workers" not in decode.model_fields_set:
             decode = decode.model_copy(update={"workers": self.cpus})
-        return config.model_copy(update={"engine": engine, "decode": decode}).model_dump()
+        settings = config.model_copy(update={"engine": engine, "decode": decode}).model_dump()
+        if "store" not in config.models.model_fields_set and not config.models.store.is_dir():
+            del settings["models"]["store"]
+        return settings
 
 
 def share_of_nodes(nodes: Sequence[Mapping[str, float]], cpus: int | None) -> tuple[ActorShare, int]:

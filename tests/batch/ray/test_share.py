@@ -1,5 +1,6 @@
 """The share of a node that an actor gets, and its settings."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,3 +45,17 @@ def test_an_actor_uses_its_share_unless_the_configuration_says_otherwise() -> No
     assert config.model_dump() == expected.model_dump()
     config = actor_config(ActorShare(3, 1), decode={"workers": 5}, engine={"threads": 1})
     assert (config.decode.workers, config.engine.threads, config.engine.device) == (5, 1, "auto")
+
+
+def test_a_default_store_of_models_that_does_not_exist_is_not_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TUBELET_MODELS__STORE")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert "store" not in actor_config(ActorShare(1)).models.model_fields_set
+    store = load_config().models.store
+    assert store.is_relative_to(tmp_path)
+    store.mkdir(parents=True)
+    assert "store" in actor_config(ActorShare(1)).models.model_fields_set
+    missing = actor_config(ActorShare(1), models={"store": str(tmp_path / "missing")})
+    assert missing.models.model_fields_set == set(load_config().models.model_dump())
