@@ -97,6 +97,12 @@ def test_a_header_without_paths_is_refused(tmp_path: Path) -> None:
         read_clips(listed(tmp_path, "clip,label\n1.mp4,a\n"))
 
 
+@pytest.mark.parametrize("header", ["path,lable", "lable,path", "path,class_name,group"])
+def test_a_header_without_labels_is_refused(tmp_path: Path, header: str) -> None:
+    with pytest.raises(InvalidDataset, match=f"no column label; it has {header.replace(',', ', ')}"):
+        read_clips(listed(tmp_path, f"{header}\n1.mp4,a,b\n"))
+
+
 def test_a_parquet_file_has_the_same_columns(tmp_path: Path) -> None:
     table = pyarrow.table(
         {"path": ["1.mp4", "2.mp4"], "label": ["a", "b"], "start": [0.5, None], "end": [2.0, None]}

@@ -39,7 +39,8 @@ def clip_rows(file: Path) -> Rows | None:
     Columns get the names of ``_NAMES``, whatever the file calls them.
 
     Raises:
-        InvalidDataset: it cannot be read, or has no column of paths; a line has more values than the header.
+        InvalidDataset: it cannot be read, or has only one of path and label; a line has more values than the
+            header.
     """
     delimiter = ","
     if file.suffix.lower() == PARQUET:
@@ -55,14 +56,15 @@ def clip_rows(file: Path) -> Rows | None:
     names = {
         wanted: next((each for each in known if each in header), None) for wanted, known in _NAMES.items()
     }
-    if names["label"] is None or (delimiter == "," and _is_plain(header)):
+    missing = [name for name in ("path", "label") if names[name] is None]
+    if len(missing) == 2 or (delimiter == "," and _is_plain(header)):
         return None
-    if names["path"] is None:
-        if header and (file.parent / header[0]).is_file():
+    if missing:
+        if (file.parent / header[0]).is_file():
             return None  # the first line is no header
         named = ", ".join(header[:_MAX_NAMED]) + (", ..." if len(header) > _MAX_NAMED else "")
         hint = _OF_VECTORS if file.suffix.lower() == PARQUET else ""
-        raise InvalidDataset(f"{file}: the header has no column path; it has {named}{hint}")
+        raise InvalidDataset(f"{file}: the header has no column {missing[0]}; it has {named}{hint}")
     found = {wanted: name for wanted, name in names.items() if name is not None}
     return [
         (number, {wanted: row[name] for wanted, name in found.items()})
