@@ -73,7 +73,7 @@ def calibration(scores: np.ndarray, is_right: np.ndarray) -> Calibration:
         resampled[number] = _ece(bins[chosen], gaps[chosen])
         calibrated[number] = _ece(bins, (random.random(len(gaps)) < scores) - scores)
     lower, upper = np.quantile(resampled, _TAILS)
-    interval = (max(0.0, 2 * ece - float(upper)), max(0.0, 2 * ece - float(lower)))
+    interval = _basic_interval(ece, float(lower), float(upper))
     return Calibration(counts, mean_scores, accuracies, ece, interval, float(np.quantile(calibrated, LEVEL)))
 
 
@@ -95,7 +95,7 @@ def grouped_calibration_error(
     drawn = random.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), RESAMPLES)
     resampled = np.abs(drawn @ gaps).sum(axis=1) / (drawn @ sizes)
     lower, upper = np.quantile(resampled, _TAILS)
-    return ece, (max(0.0, 2 * ece - float(upper)), max(0.0, 2 * ece - float(lower)))
+    return ece, _basic_interval(ece, float(lower), float(upper))
 
 
 def average_precision(scores: np.ndarray, is_positive: np.ndarray) -> float:
@@ -136,6 +136,11 @@ def mcnemar_p(gained: int, lost: int) -> float:
         term = term * (trials - number) // (number + 1)
         tail += term
     return min(1.0, 2 * tail / 2**trials)
+
+
+def _basic_interval(error: float, lower: float, upper: float) -> Interval:
+    """Return the basic bootstrap interval of a calibration error, whose resampled quantiles are given."""
+    return max(0.0, 2 * error - upper), min(1.0, max(0.0, 2 * error - lower))
 
 
 def _ece(bins: np.ndarray, gaps: np.ndarray) -> float:
