@@ -35,7 +35,7 @@ from tubelet.models.checkpoints.torchvision import (
 from tubelet.models.errors import BrokenModel, CannotImport
 from tubelet.models.families.huggingface import HfDims
 from tubelet.models.families.layers import patch_sides
-from tubelet.models.families.registry import DIMS, build_model, build_on_meta, describe_mismatch
+from tubelet.models.families.registry import build_model, build_on_meta, describe_mismatch, family_of
 from tubelet.models.families.torchvision import TorchvisionDims
 from tubelet.models.families.vit import ViTDims
 from tubelet.models.repository.model_folder import SPEC, write_folder
@@ -137,14 +137,14 @@ def store_model(
         )
     with explain_import_errors("the checkpoint"):
         outline = build_on_meta(foreign.dims, foreign.preprocessing, classes)
-        _check_parameters(outline, foreign.state, _family(foreign))
+        _check_parameters(outline, foreign.state, family_of(foreign.dims))
         model = build_model(foreign.dims, foreign.preprocessing, classes).eval()
         model.load_state_dict(_counters(model) | dict(foreign.state))
     try:
         spec = ModelSpec(
             name=name,
             version=version,
-            family=_family(foreign),
+            family=family_of(foreign.dims),
             description=foreign.description,
             licence=foreign.licence,
             labels=foreign.labels,
@@ -267,11 +267,6 @@ def _check_parameters(outline: VideoModel, state: Mapping[str, Tensor], family: 
     for name, value in state.items():
         if value.is_floating_point() and not value.isfinite().all():
             raise CannotImport(f"{name} holds numbers that are not finite")
-
-
-def _family(foreign: ForeignCheckpoint) -> Family:
-    """Return the family of a checkpoint's dims."""
-    return next(family for family, dims in DIMS.items() if isinstance(foreign.dims, dims))
 
 
 def _card(spec: ModelSpec) -> str:

@@ -43,6 +43,11 @@ DIMS: dict[Family, type[Dims]] = {
 }
 
 
+def family_of(dims: Dims) -> Family:
+    """Return the family whose sizes ``dims`` are."""
+    return next(family for family, kind in DIMS.items() if isinstance(dims, kind))
+
+
 def build_model(dims: Dims, preprocessing: Preprocessing, num_classes: int) -> VideoModel:
     """Build a model with random weights; the type of ``dims`` chooses the family."""
     match dims:

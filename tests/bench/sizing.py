@@ -30,7 +30,7 @@ import typer
 from tests.bench.costs import Others
 from tests.bench.targets import Target, tubelet
 from tubelet.models.checkpoints.importer import read_source, store_model
-from tubelet.models.families.registry import DIMS, build_model
+from tubelet.models.families.registry import build_model, family_of
 from tubelet.models.repository.model_folder import write_folder
 from tubelet.models.spec import ModelSpec, Sampling
 from tubelet.models.training.study.design import FRAMES, PREPROCESSING
@@ -53,7 +53,7 @@ def of_study(store: Path, name: str) -> None:
     spec = ModelSpec(
         name=name,
         version="1",
-        family=next(family for family, kind in DIMS.items() if isinstance(studied.dims, kind)),
+        family=family_of(studied.dims),
         description="random weights, to be timed",
         licence="MIT",
         labels=LABELS,

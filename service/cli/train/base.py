@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from tubelet.models.families.registry import DIMS, Dims, build_model
+from tubelet.models.families.registry import Dims, build_model, family_of
 from tubelet.models.repository.model_folder import Entry
 from tubelet.models.spec import ModelSpec
 from tubelet.models.training.scratch import scratch
@@ -46,7 +46,7 @@ def untrained(family: str, variant: str) -> Untrained:
     spec = ModelSpec(
         name=NONE,
         version="1",
-        family=next(name for name, kind in DIMS.items() if isinstance(found.dims, kind)),
+        family=family_of(found.dims),
         description="Random weights.",
         licence="that of its data",
         labels=("none",),

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from tubelet.models.errors import CannotTrain
-from tubelet.models.families.registry import DIMS, Dims
+from tubelet.models.families.registry import Dims, family_of
 from tubelet.models.repository.model_folder import write_folder
 from tubelet.models.spec import Accuracy, ModelSpec, Provenance, Sampling
 from tubelet.models.training.augmentation import Mirroring
@@ -138,7 +138,7 @@ def new_spec(
     return ModelSpec(
         name=request.name,
         version=request.version,
-        family=next(family for family, kind in DIMS.items() if isinstance(dims, kind)),
+        family=family_of(dims),
         description=f"{len(labels)} labels of {request.data.name}, {trained} {name}.",
         licence=base.spec.licence,
         labels=labels,

@@ -15,7 +15,7 @@ from tests.support.models import CASES, CLASSES, PREPROCESSING, build
 from tubelet.models.checkpoints import onnx_export
 from tubelet.models.checkpoints.onnx_export import TOLERANCE, export_onnx
 from tubelet.models.errors import CannotExport
-from tubelet.models.families.registry import DIMS
+from tubelet.models.families.registry import DIMS, family_of
 from tubelet.models.repository.model_folder import Entry, read_folder, write_folder
 from tubelet.models.repository.repository import ZOO, ModelStore
 from tubelet.models.spec import Family, ModelSpec, Sampling
@@ -29,7 +29,7 @@ def stored(case: str, folder: Path) -> Entry:
     spec = ModelSpec(
         name="small",
         version="1",
-        family=next(family for family, kind in DIMS.items() if isinstance(dims, kind)),
+        family=family_of(dims),
         description="random weights",
         licence="none",
         labels=tuple(f"läbel {number}" for number in range(CLASSES)),
