@@ -7,6 +7,7 @@ RuntimeError
 │   ├── UnsupportedPrecision    a model or device does not compute in the precision that is configured
 │   ├── CannotImport            a checkpoint is not imported
 │   ├── CannotTrain             a model is not trained
+│   │   ├── TrainingDiverged    the loss is not finite before the model got better
 │   │   └── TrainingInterrupted  the user stopped a training, which can be resumed
 │   ├── CannotExport            a model is not written in the format of another project
 │   ├── CannotRemove            a model's folder is not removed
@@ -44,6 +45,10 @@ class CannotImport(ModelError):
 
 class CannotTrain(ModelError):
     """A model is not trained; the message says what is wrong, and what to do."""
+
+
+class TrainingDiverged(CannotTrain):
+    """The loss is not finite before any epoch made the model better."""
 
 
 class TrainingInterrupted(CannotTrain):

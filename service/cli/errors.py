@@ -15,7 +15,9 @@ from tubelet.service.types.token import BadToken
 
 _errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
-_BROKEN_PIPE_STATUS = 128 + signal.SIGPIPE  # as shells report a process that SIGPIPE killed
+# As shells report a process that a signal killed.
+_BROKEN_PIPE_STATUS = 128 + signal.SIGPIPE
+INTERRUPTED = 128 + signal.SIGINT
 
 ErrorRow = tuple[type[Exception], str, str, int]
 """An error class, its code and reason (named as a server's errors are), and the command's exit status."""
@@ -23,7 +25,7 @@ ErrorRow = tuple[type[Exception], str, str, int]
 
 @contextmanager
 def report_errors(*, as_json: bool = False, say: Callable[[str], None] = _errors.print) -> Iterator[None]:
-    """Print an error that the user can fix as one sentence and exit; let any other error raise.
+    """Print an error that the user can fix, or Ctrl-C, as one sentence and exit; let any other error raise.
 
     ``say`` prints the sentence. With ``as_json``, print an object on standard output, too.
     """
@@ -36,6 +38,9 @@ def report_errors(*, as_json: bool = False, say: Callable[[str], None] = _errors
     except BrokenPipeError:  # the reader has gone, as with ``| head -1``
         _discard_output()
         raise typer.Exit(_BROKEN_PIPE_STATUS) from None
+    except KeyboardInterrupt:
+        say("interrupted")
+        raise typer.Exit(INTERRUPTED) from None
     except Exception as error:
         described, status = _describe(error)
         if not status:
@@ -120,7 +125,7 @@ def user_errors() -> Iterator[ErrorRow]:
     yield UnknownModel, "NOT_FOUND", "UNKNOWN_MODEL", 1
     yield BrokenModel, "FAILED_PRECONDITION", "BROKEN_MODEL", 1
     yield CannotImport, "INVALID_ARGUMENT", "CANNOT_IMPORT", 1
-    yield TrainingInterrupted, "ABORTED", "TRAINING_INTERRUPTED", 128 + signal.SIGINT
+    yield TrainingInterrupted, "ABORTED", "TRAINING_INTERRUPTED", INTERRUPTED
     yield CannotTrain, "FAILED_PRECONDITION", "CANNOT_TRAIN", 1
     yield CannotExport, "FAILED_PRECONDITION", "CANNOT_EXPORT", 1
     yield CannotRemove, "FAILED_PRECONDITION", "CANNOT_REMOVE", 1

@@ -1,4 +1,4 @@
-"""Times and names as text for people, in a terminal and on a page."""
+"""Times, names and counts as text for people, in a terminal and on a page."""
 
 import os
 
@@ -27,3 +27,9 @@ def clock(time_ns: int) -> str:
 def span_text(start_ns: int, end_ns: int) -> str:
     """Format a time range."""
     return f"{clock(start_ns)} - {clock(end_ns)}"
+
+
+def counted(number: float, noun: str) -> str:
+    """Return a number with its noun, such as 1 epoch or 2.5 minutes."""
+    text = str(number) if isinstance(number, int) else f"{number:g}"
+    return f"{text} {noun}" if number == 1 else f"{text} {noun}s"

@@ -5,11 +5,12 @@ import re
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from tubelet.models.repository.repository import ZOO
 from tubelet.service.cli.app import app
-from tubelet.service.cli.errors import user_errors
+from tubelet.service.cli.errors import report_errors, user_errors
 from tubelet.service.server.app import SAMPLE_CLIP
 
 DEPLOY = (Path(__file__).parents[2] / "deploy" / "README.md").read_text()
@@ -82,3 +83,10 @@ def test_deploy_page_names_all_reasons_of_commands() -> None:
     ours = {reason for _, _, reason, _ in user_errors()} - {"NO_DEVICE"}  # which only a server meets
     shared = {"UNKNOWN_MODEL", "MALFORMED_OPTION"}  # with the server, whose reasons are in README.md
     assert {reason for reason in ours - shared if f"`{reason}`" not in said} == set()
+
+
+def test_ctrl_c_is_a_word_and_the_status_of_shells() -> None:
+    said: list[str] = []
+    with pytest.raises(typer.Exit) as ended, report_errors(say=said.append):
+        raise KeyboardInterrupt
+    assert (ended.value.exit_code, said) == (130, ["interrupted"])

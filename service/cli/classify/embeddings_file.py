@@ -9,6 +9,7 @@ from typing import IO
 
 from tubelet.models.errors import MissingExtra
 from tubelet.service.cli.runs.runner import Answer, Failure, Started
+from tubelet.service.report.text import counted
 from tubelet.service.report.vector_files import WRITERS, UnequalVectors, VectorWriter
 from tubelet.service.types.embeddings import Embeddings
 from tubelet.service.types.result import Event
@@ -93,7 +94,7 @@ class EmbeddingsFile:
             self._writer.close()
             if self._rows:
                 self._part.replace(self._path)
-                what = f"{_count(self._rows, 'embedding')} of {_count(self._videos, 'video')}"
+                what = f"{counted(self._rows, 'embedding')} of {counted(self._videos, 'video')}"
                 self._say(f"{what} {'is' if self._rows == 1 else 'are'} in {self._path}")
         except OSError as error:
             self._report(f"cannot write {self._path}: {error.strerror or error}")
@@ -131,8 +132,3 @@ def _parts(kept: IO[bytes]) -> Iterator[Embeddings]:
             yield pickle.load(kept)
         except EOFError:
             return
-
-
-def _count(number: int, noun: str) -> str:
-    """Return a number with its noun."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -25,6 +25,7 @@ from tubelet.models.spec import OutputActivation
 from tubelet.service.cli.models.listing import open_store, spec_json
 from tubelet.service.config.config import Config, ModelsConfig
 from tubelet.service.engine.model_loader import choose_devices
+from tubelet.service.report.text import counted
 from tubelet.service.types.model_ref import ModelRef
 
 _errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
@@ -78,7 +79,7 @@ def import_model(
         report = {"untrained": foreign.untrained, "warnings": foreign.warnings}
         print(json.dumps({"folder": str(folder), **spec_json(spec), **report}))
     else:
-        count = "1 label" if len(spec.labels) == 1 else f"{len(spec.labels)} labels"
+        count = counted(len(spec.labels), "label")
         _out.print(f"{spec.name} {spec.version}: {spec.family}, {count}, in {folder}")
 
 

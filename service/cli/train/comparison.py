@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TimeElapsedColumn
 
-from tubelet.models.errors import CannotTrain
+from tubelet.models.errors import CannotTrain, TrainingInterrupted
 from tubelet.models.training.probe_fit import labels_by_clip, mean_by_clip
 from tubelet.models.training.processes import started
 from tubelet.models.training.scratch import SCRATCH_FAMILIES
@@ -27,12 +27,9 @@ from tubelet.service.cli.evaluation.page import save_page
 from tubelet.service.cli.runs.output_paths import check_paths
 from tubelet.service.cli.train.base import NONE
 from tubelet.service.cli.train.data.checked_clips import Checked, labels_to_train, notes, usable_labels
-from tubelet.service.cli.train.data.clips import read_clips
 from tubelet.service.cli.train.data.division import FOLDS
-from tubelet.service.cli.train.data.label_names import name_labels
 from tubelet.service.cli.train.data.scene_clusters import scene_folds
 from tubelet.service.cli.train.levels.schedule import open_level
-from tubelet.service.cli.train.levels.tuning import TrainingInterrupted
 from tubelet.service.cli.train.made_report import processor_s_per_clip
 from tubelet.service.cli.train.new_model import Answers, Level, Recipe, Request
 from tubelet.service.cli.train.prepare import (
@@ -42,6 +39,7 @@ from tubelet.service.cli.train.prepare import (
     check_window,
     find_base,
     note_base,
+    read_data,
     window_sampling,
 )
 from tubelet.service.cli.train.report.compared import (
@@ -122,8 +120,7 @@ def compare_trainings(request: Request, ways: Sequence[Way], config: Config, *, 
         check_paths([request.out / COMPARISON])
     if has_vectors(request.data):
         raise CannotTrain(f"{request.data} has embeddings: --compare trains on videos")
-    clips = name_labels(read_clips(request.data), request.labels)
-    clips = tuple(clip for clip in clips if not clip.is_test)
+    clips = tuple(clip for clip in read_data(request) if not clip.is_test)
     requests = [_request_of(way, request) for way in ways]
     bases = [find_base(own, config) for own in requests]
     labels_to_train(clips)

@@ -28,6 +28,7 @@ from tubelet.service.cli.train.data.checked_clips import (
     notes,
     usable_labels,
 )
+from tubelet.service.cli.train.data.clip_lists import KNOWN_COLUMNS, unread_columns
 from tubelet.service.cli.train.data.clips import Clip, read_clips
 from tubelet.service.cli.train.data.label_names import name_labels
 from tubelet.service.cli.train.disk_space import check_checkpoint_space, check_model_space
@@ -40,6 +41,7 @@ from tubelet.service.config.config import Config
 from tubelet.service.report.text import printable
 
 _UNITS = 16  # of a window of single frames
+_MAX_NAMED = 12  # columns in a note
 _CAMERA_MOTION = "camera-motion"
 _CAMERA_MOTION_KNOWS = (
     "the base is camera-motion, which knows motion in 48 x 48 pixels and no objects; "
@@ -85,7 +87,7 @@ def prepare(request: Request, config: Config, costs: PhaseCosts) -> tuple[Reques
     """
     if request.out is not None:
         check_paths([request.out / PAGE])
-    clips = name_labels(read_clips(request.data), request.labels)
+    clips = read_data(request)
     base = find_base(request, config)
     request = choose_level(request, base)
     check_options(request)
@@ -106,6 +108,19 @@ def prepare(request: Request, config: Config, costs: PhaseCosts) -> tuple[Reques
     usable_labels(checked.survey.clips, checked.scenes)
     sampling = window_sampling(base, checked.survey.lengths_s, request.window_s)
     return request, Prepared(base, checked, sampling, request.curve, costs)
+
+
+def read_data(request: Request) -> tuple[Clip, ...]:
+    """Read the clips of a request, with the names of their labels; columns without meaning are named.
+
+    Raises:
+        InvalidDataset: the data cannot be read.
+    """
+    clips = name_labels(read_clips(request.data), request.labels)
+    if unread := unread_columns(request.data):
+        named = ", ".join(unread[:_MAX_NAMED]) + (", ..." if len(unread) > _MAX_NAMED else "")
+        notes.print(printable(f"{request.data}: nothing is read from the columns {named}; {KNOWN_COLUMNS}"))
+    return clips
 
 
 def check_options(request: Request) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tubelet.models.costs import PhaseCosts
-from tubelet.models.errors import CannotTrain
+from tubelet.models.errors import CannotTrain, TrainingDiverged
 from tubelet.models.training.processes import process_group, rank, started, sum_costs
 from tubelet.service.cli.evaluation.dataset import InvalidDataset
 from tubelet.service.cli.evaluation.page import save_page
@@ -96,7 +96,10 @@ def _train(request: Request, prepared: Prepared, run: Run | None, config: Config
     probe = train_level(prepared, None, config)
     try:
         rival = train_level(prepared, run, config)
-    except InvalidDataset as error:  # too few scenes to choose an epoch on
+    except (
+        InvalidDataset,
+        TrainingDiverged,
+    ) as error:  # InvalidDataset: too few scenes to choose an epoch on
         return explained(probe, f"the level probe is taken, not the level {request.rival}: {error}")
     return keep_better(probe, rival, prepared.checked.scenes)
 

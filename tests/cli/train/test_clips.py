@@ -9,6 +9,7 @@ import pyarrow.parquet
 import pytest
 
 from tubelet.service.cli.evaluation.dataset import InvalidDataset
+from tubelet.service.cli.train.data.clip_lists import unread_columns
 from tubelet.service.cli.train.data.clips import Clip, labels_of, read_clips, sort_labels
 from tubelet.service.cli.train.data.label_names import name_labels
 
@@ -101,6 +102,25 @@ def test_a_header_without_paths_is_refused(tmp_path: Path) -> None:
 def test_a_header_without_labels_is_refused(tmp_path: Path, header: str) -> None:
     with pytest.raises(InvalidDataset, match=f"no column label; it has {header.replace(',', ', ')}"):
         read_clips(listed(tmp_path, f"{header}\n1.mp4,a,b\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "unread"),
+    [
+        ("path,label,begin,finish\n1.mp4,a,0,1\n", ("begin", "finish")),
+        ("path,label,start,end,group,split\n1.mp4,a,0,1,g,train\n", ()),
+        ("1.mp4,a,0,1\n", ()),
+        ("path;class;time_start;time_end;Who\n1.mp4;a;0;1;me\n", ("who",)),
+    ],
+)
+def test_columns_that_nothing_is_read_from(tmp_path: Path, text: str, unread: tuple[str, ...]) -> None:
+    assert unread_columns(listed(tmp_path, text)) == unread
+
+
+def test_columns_of_a_parquet_file_that_nothing_is_read_from(tmp_path: Path) -> None:
+    table = pyarrow.table({"path": ["1.mp4"], "label": ["a"], "begin": [0.5]})
+    pyarrow.parquet.write_table(table, tmp_path / "clips.parquet")
+    assert unread_columns(tmp_path / "clips.parquet") == ("begin",)
 
 
 def test_a_parquet_file_has_the_same_columns(tmp_path: Path) -> None:

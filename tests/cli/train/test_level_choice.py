@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 from tests.support import stored_models
 from tests.support.models import CASES
 from tests.support.train_fields import documented
+from tubelet.models.repository.model_folder import write_folder
 from tubelet.models.repository.repository import ZOO, ModelStore
 from tubelet.service.cli.app import app
 from tubelet.service.cli.train.base import Base, untrained
@@ -167,3 +168,27 @@ def test_too_few_scenes_for_the_rival_leave_the_probe(clips: Path, store: Path, 
     said = json.loads(done.stdout)
     assert said["level"] == "probe"
     assert said["reasons"][0].startswith("the level probe is taken, not the level temporal: with some scenes")
+
+
+def test_a_rival_that_diverges_leaves_the_probe(clips: Path, store: Path, tmp_path: Path) -> None:
+    entry = ModelStore().find("camera-motion")
+    model = entry.load()
+    with torch.no_grad():
+        model.temporal.norm.weight.mul_(
+            1e30
+        )  # the gradient of any head on it overflows; a probe knows units alone
+    spec = replace(entry.spec, name="sick", version="1", accuracy=())
+    write_folder(store / "sick" / "1", spec, entry.dims, model, "card")
+    options = ("--name", "m", "--from", "sick", "--epochs", "1", "--json")
+    done = train(clips, *options)
+    assert done.exit_code == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["level"] == "probe"
+    assert said["reasons"][0].startswith("the level probe is taken, not the level temporal: the ")
+    assert ModelStore(store).find("m").spec.labels == ("pans", "stands")
+
+
+def test_a_note_names_the_columns_that_nothing_is_read_from(clips: Path, store: Path, tmp_path: Path) -> None:
+    (tmp_path / "clips.csv").write_text(f"path,label,who\n{clips}/pans/0.mp4,pans,me\n")
+    done = train(tmp_path / "clips.csv", "--name", "m")
+    assert "nothing is read from the columns who; known are path, label, start, end, group" in done.stderr

@@ -15,7 +15,10 @@ from tests.cli.train.conftest import SCENES
 from tests.support.cli_process import TUBELET
 from tests.support.train_fields import documented
 from tubelet.models.repository.repository import ModelStore
+from tubelet.models.training.fine_tuning import EpochFigures, Progress
 from tubelet.service.cli.app import app
+from tubelet.service.cli.train.levels.tuning import Run, run_warnings
+from tubelet.service.cli.train.levels.watch import epoch_json
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -90,6 +93,35 @@ def test_a_killed_training_resumes_to_the_same_weights(clips: Path, store: Path,
     assert "resumed after" in resumed.stderr
     report(resumed)
     assert_same_weights(store, "whole", "part")
+
+
+@pytest.mark.parametrize(
+    ("ends_s", "epochs", "progress", "says"),
+    [
+        (1.0, 30, Progress(epoch=1), ("the time was enough for one epoch alone",)),
+        (1.0, 30, Progress(epoch=2), ()),
+        (None, 30, Progress(epoch=1), ()),
+        (1.0, 1, Progress(epoch=1), ()),
+        (
+            1.0,
+            30,
+            Progress(epoch=1, diverged="the loss is not finite"),
+            ("the loss is not finite: training",),
+        ),
+    ],
+)
+def test_what_is_suspicious(
+    ends_s: float | None, epochs: int, progress: Progress, says: tuple[str, ...]
+) -> None:
+    run = Run("temporal", Path("run"), epochs, 15, ends_s, is_mirrored=True, is_resumed=False)
+    said = run_warnings(run, progress, 2, is_multilabel=False)
+    assert len(said) == len(says)
+    assert all(each.startswith(start) for each, start in zip(said, says, strict=True))
+
+
+def test_an_epoch_without_a_finite_loss_is_json() -> None:
+    figures = EpochFigures(1, 0.5, 0.5, float("nan"), 0.5, 9.0)
+    assert json.dumps(epoch_json(figures, "accuracy"), allow_nan=False).count("null") == 1
 
 
 def test_ctrl_c_keeps_what_was_done(clips: Path, store: Path, tmp_path: Path) -> None:

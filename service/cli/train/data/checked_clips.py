@@ -24,7 +24,7 @@ from tubelet.service.cli.train.data.scene_clusters import background_accuracy, f
 from tubelet.service.cli.train.data.stretches import MIN_SCENES, with_stretches
 from tubelet.service.cli.train.data.survey import Survey, survey_clips
 from tubelet.service.config.config import DecodeConfig
-from tubelet.service.report.text import printable
+from tubelet.service.report.text import counted, printable
 
 notes = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 """What people read while a model is trained, on standard error."""
@@ -85,7 +85,7 @@ def usable_labels(clips: Sequence[Clip], scenes: NDArray[np.int64]) -> tuple[str
     trained = [number for number, clip in enumerate(clips) if not clip.is_test]
     if (count := len(set(scenes[trained].tolist()))) < MIN_SCENES:
         raise InvalidDataset(
-            f"the clips show {_count(count, 'scene')}; at least {MIN_SCENES} are needed, to train, choose "
+            f"the clips show {counted(count, 'scene')}; at least {MIN_SCENES} are needed, to train, choose "
             "and measure on different ones. If there are more places, persons or recordings, name them in a "
             "list with the columns path, label and group"
         )
@@ -115,7 +115,7 @@ def labels_to_train(clips: Sequence[Clip]) -> list[str]:
     if len(labels) < wanted:
         which = "all clips" if len(trained) == len(clips) else "all clips that are not in the test split"
         have = f"the label {labels[0]!r}" if labels else "no label"
-        raise InvalidDataset(f"{which} have {have}: at least {_count(wanted, 'label')} are needed")
+        raise InvalidDataset(f"{which} have {have}: at least {counted(wanted, 'label')} are needed")
     if unknown := {label for clip in clips for label in clip.labels} - set(labels):
         raise InvalidDataset(
             f"the label {min(unknown)!r} is in the test split alone: add clips of it to train on, or leave "
@@ -132,8 +132,3 @@ def progress(what: str, total: int) -> Iterator[Callable[[], None]]:
     ) as bar:
         task = bar.add_task(what, total=total)
         yield lambda: bar.advance(task)
-
-
-def _count(number: int, noun: str) -> str:
-    """Return a number with its noun."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -15,8 +15,8 @@ from tubelet.service.cli.evaluation.parquet_list import PARQUET, UnreadableTable
 _NAMES = {
     "path": ("path", "file", "video", "filename", "video_path"),
     "label": ("label", "class"),
-    "start": ("start", "start_s"),
-    "end": ("end", "end_s"),
+    "start": ("start", "start_s", "start_time", "time_start"),
+    "end": ("end", "end_s", "end_time", "time_end"),
     "group": ("group", "scene"),
     "split": ("split",),
 }
@@ -28,6 +28,8 @@ _JSON_LINES = ".jsonl"
 _MAX_NAMED = 12  # columns in an error
 _OF_VECTORS = "; a file of embeddings has a column vector, with a list of numbers in each row"
 _TWO_WORDS = re.compile(r".*\S\s+\d+")  # a path and a number
+
+KNOWN_COLUMNS = "known are path, label, start, end, group and split"
 
 Rows = list[tuple[int, dict[str, str]]]
 """The number of each line, and its values by the names of the columns, in lower case."""
@@ -71,6 +73,24 @@ def clip_rows(file: Path) -> Rows | None:
         for number, row in table
         if any(row.values())
     ]
+
+
+def unread_columns(file: Path) -> tuple[str, ...]:
+    """Return the columns of a CSV or Parquet file with a header that nothing is read from, in their order.
+
+    Objects of JSON lines have further fields as a rule, so that nothing is said of them.
+
+    Raises:
+        InvalidDataset: the file cannot be read.
+    """
+    suffix = file.suffix.lower()
+    if file.is_dir() or suffix == _JSON_LINES:
+        return ()
+    header = list(parquet_rows(file)[0]) if suffix == PARQUET else list(_csv_rows(file)[1][0][1])
+    read = [next((each for each in known if each in header), None) for known in _NAMES.values()]
+    if None in read[:2]:
+        return ()  # the first line is no header
+    return tuple(each for each in header if each and each not in read)
 
 
 def _is_plain(header: list[str]) -> bool:

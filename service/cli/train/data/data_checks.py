@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tubelet.service.cli.train.data.clips import Clip
 from tubelet.service.cli.train.data.disjoint_sets import DisjointSets
+from tubelet.service.report.text import counted
 
 RARE = 10
 """Clips below which a label is rare: its accuracy can't be told from chance."""
@@ -65,13 +66,13 @@ def _labels_of_one_scene(labels: Sequence[str], names: Mapping[str, tuple[str, .
     """Say that labels have clips of one scene each; ``names`` has the clips of each label."""
     if len(labels) > _MOST_SINGLE:
         sentence = (
-            f"{len(labels)} labels have clips of one scene each, {_counted(labels, names)}: they are "
+            f"{len(labels)} labels have clips of one scene each, {_with_counts(labels, names)}: they are "
             f"trained, but {_NO_FIGURE}, or leave the labels out"
         )
         return [Finding(sentence, tuple(clip for label in labels for clip in names[label]))]
     return [
         Finding(
-            f"label {label!r} has {_clips(len(names[label]))}, all of one scene: it is trained, but "
+            f"label {label!r} has {counted(len(names[label]), 'clip')}, all of one scene: it is trained, but "
             f"{_NO_FIGURE}, or leave the label out",
             names[label],
         )
@@ -82,14 +83,17 @@ def _labels_of_one_scene(labels: Sequence[str], names: Mapping[str, tuple[str, .
 def _rare_labels(labels: Sequence[str], names: Mapping[str, tuple[str, ...]]) -> list[Finding]:
     """Say that labels are rare; ``names`` has the clips of each label."""
     if len(labels) > _MOST_SINGLE:
-        sentence = f"{len(labels)} labels are rare, with fewer than {RARE} clips: {_counted(labels, names)}"
+        sentence = (
+            f"{len(labels)} labels are rare, with fewer than {RARE} clips: {_with_counts(labels, names)}"
+        )
         return [Finding(sentence, tuple(clip for label in labels for clip in names[label]))]
     return [
-        Finding(f"label {label!r} is rare: {_clips(len(names[label]))}", names[label]) for label in labels
+        Finding(f"label {label!r} is rare: {counted(len(names[label]), 'clip')}", names[label])
+        for label in labels
     ]
 
 
-def _counted(labels: Sequence[str], names: Mapping[str, tuple[str, ...]]) -> str:
+def _with_counts(labels: Sequence[str], names: Mapping[str, tuple[str, ...]]) -> str:
     """Name labels with their numbers of clips."""
     more = f" and {len(labels) - _MOST_NAMED} more" if len(labels) > _MOST_NAMED else ""
     return ", ".join(f"{label!r} ({len(names[label])})" for label in labels[:_MOST_NAMED]) + more
@@ -104,7 +108,10 @@ def check_left_out(clips: Sequence[Clip], kept: Sequence[Clip]) -> list[Finding]
     for label in sorted(lost):
         of_label = tuple(clip.name for clip in clips if label in clip.labels)
         findings.append(
-            Finding(f"label {label!r} is lost: none of its {_clips(len(of_label))} can be decoded", of_label)
+            Finding(
+                f"label {label!r} is lost: none of its {counted(len(of_label), 'clip')} can be decoded",
+                of_label,
+            )
         )
     return findings
 
@@ -119,8 +126,8 @@ def check_scenes(clips: Sequence[Clip], scenes: Iterable[int]) -> list[Finding]:
     if size <= _LARGE * total:
         return []
     sentence = (
-        f"one scene has {size} of {_clips(total)}, since their pictures are alike: if they show several "
-        "places, persons or recordings, name these in a list with a column group"
+        f"one scene has {size} of {counted(total, 'clip')}, since their pictures are alike: if they show "
+        "several places, persons or recordings, name these in a list with a column group"
     )
     return [Finding(sentence, tuple(clip.name for clip, scene in numbered if scene == largest))]
 
@@ -194,12 +201,7 @@ def check_test_split(clips: Sequence[Clip], scenes: Iterable[int]) -> list[Findi
     if not known:
         return []
     sentence = (
-        f"{_clips(len(known))} of the test split, {known[0]} for one, show scenes that are in training, too: "
-        "the figures of the test split flatter the model"
+        f"{counted(len(known), 'clip')} of the test split, {known[0]} for one, show scenes that are in "
+        "training, too: the figures of the test split flatter the model"
     )
     return [Finding(sentence, known)]
-
-
-def _clips(count: int) -> str:
-    """Format a number of clips."""
-    return f"{count} clip" if count == 1 else f"{count} clips"

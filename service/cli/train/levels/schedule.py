@@ -10,6 +10,7 @@ from tubelet.service.cli.train.levels.run_folder import data_digest, default_fol
 from tubelet.service.cli.train.levels.tuning import Run
 from tubelet.service.cli.train.new_model import Level, Request
 from tubelet.service.cli.train.prepare import Prepared
+from tubelet.service.report.text import counted
 
 _MOST_NAMED = 5  # labels in a note
 
@@ -53,9 +54,12 @@ def open_level(request: Request, prepared: Prepared, folder: Path, started_s: fl
     schedule = SCHEDULES[level]
     minutes = None if request.epochs else request.minutes or schedule.minutes
     epochs = request.epochs or schedule.epochs
-    count = "1 epoch" if epochs == 1 else f"{epochs} epochs"
-    limit = count if minutes is None else f"at most {count} or {minutes:g} minutes"
-    notes.print(f"level {level}: {limit}, fewer if {schedule.patience} epochs bring nothing; kept in {out}")
+    limit = counted(epochs, "epoch")
+    if minutes is not None:
+        limit = f"at most {limit} or {counted(minutes, 'minute')}"
+    if epochs > schedule.patience:
+        limit += f", fewer if {schedule.patience} epochs bring nothing"
+    notes.print(f"level {level}: {limit}; kept in {out}")
     ends_s = None if minutes is None else started_s + 60 * minutes
     return Run(level, out, epochs, schedule.patience, ends_s, is_mirrored, request.resume)
 

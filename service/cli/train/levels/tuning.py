@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tubelet.models.errors import CannotTrain, TrainingInterrupted
+from tubelet.models.errors import CannotTrain, TrainingDiverged, TrainingInterrupted
 from tubelet.models.families.registry import Dims
 from tubelet.models.training.augmentation import make_targets
 from tubelet.models.training.calibration import fit_temperature
@@ -31,6 +31,7 @@ from tubelet.service.cli.train.levels.run_folder import LOG
 from tubelet.service.cli.train.levels.temperature import useful_temperature
 from tubelet.service.cli.train.levels.watch import Measure, epoch_json, watch_training
 from tubelet.service.cli.train.new_model import Answers, Level, Recipe, Trained
+from tubelet.service.report.text import counted
 
 SEED = 20261130
 Logits = Callable[[nn.Module, Sequence[int]], tuple[Tensor, Tensor, Tensor]]
@@ -96,7 +97,8 @@ def tune(run: Run, material: Material, trainer: Trainer[Any], head: str) -> Tune
 
     Raises:
         TrainingInterrupted: the user stopped it.
-        CannotTrain: the loss is not finite from the start, or the checkpoint is damaged.
+        TrainingDiverged: the loss is not finite before any epoch made the model better.
+        CannotTrain: the checkpoint is damaged.
     """
     division, feed, logits = material.division, material.feed, material.logits
     num_classes = material.num_classes
@@ -116,13 +118,14 @@ def tune(run: Run, material: Material, trainer: Trainer[Any], head: str) -> Tune
                 "the same command with --resume goes on"
             ) from None
         except Diverged as error:
-            raise CannotTrain(
+            raise TrainingDiverged(
                 f"{error}, and no epoch was better than the start: the model cannot be trained like this"
             ) from None
     validation = logits(trainer.average, division.validation)
     temperature, warnings = _temperature(*validation)
     measured = logits(trainer.average, division.measured)
-    warnings = (*_warnings(progress, material), *warnings)
+    doubts = run_warnings(run, progress, num_classes, is_multilabel=material.is_multilabel)
+    warnings = (*doubts, *warnings)
     recipe = _recipe(run, material, trainer.recipe, progress, head)
     measured, validated = (
         Answers(fitted / temperature, fitted, labels, clips)
@@ -173,7 +176,10 @@ def _resume(tuning: FineTuning, folder: Path) -> None:
     except (RuntimeError, KeyError, TypeError, UnpicklingError) as error:
         raise CannotTrain(f"the checkpoint in {folder} is damaged: start anew with --replace") from error
     progress = tuning.progress
-    notes.print(f"resumed after {progress.epoch} epochs and {progress.batches} steps, from {folder}")
+    notes.print(
+        f"resumed after {counted(progress.epoch, 'epoch')} and {counted(progress.batches, 'step')}, "
+        f"from {folder}"
+    )
 
 
 def _loss_and_accuracy(
@@ -190,16 +196,18 @@ def _loss_and_accuracy(
     return loss, label_accuracy(means, truth).item()
 
 
-def _warnings(progress: Progress, material: Material) -> tuple[str, ...]:
+def run_warnings(run: Run, progress: Progress, num_classes: int, *, is_multilabel: bool) -> tuple[str, ...]:
     """Return what is suspicious about a run."""
     warnings = []
     if progress.diverged:
         warnings.append(
             f"{progress.diverged}: training stopped there; the model is that of epoch {progress.best_epoch}"
         )
-    count = 2 if material.is_multilabel else material.num_classes
+    elif run.ends_s is not None and progress.epoch == 1 < run.epochs:
+        warnings.append("the time was enough for one epoch alone: give more --minutes, or --epochs")
+    count = 2 if is_multilabel else num_classes
     if is_stuck(progress, count):
-        guess = "how frequent labels are" if material.is_multilabel else f"a guess among {count} labels"
+        guess = "how frequent labels are" if is_multilabel else f"a guess among {count} labels"
         warnings.append(
             f"the loss stayed at that of {guess}, ln {count}: nothing was learned; look at the labels, give "
             "more clips, or another base"
@@ -210,7 +218,7 @@ def _warnings(progress: Progress, material: Material) -> tuple[str, ...]:
 def _recipe(run: Run, material: Material, recipe: Hyperparameters, progress: Progress, head: str) -> Recipe:
     """Describe how a run trained."""
     division = material.division
-    epochs = "1 epoch" if progress.epoch == 1 else f"{progress.epoch} epochs"
+    epochs = counted(progress.epoch, "epoch")
     best = f"number {progress.best_epoch} was the best" if progress.best_epoch else "none beat the start"
     how = (
         f"{head}; AdamW with learning rate {recipe.learning_rate:g} and weight decay "

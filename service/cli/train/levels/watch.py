@@ -5,6 +5,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from math import isfinite
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -101,8 +102,11 @@ def watch_training(clips: int, log: Path, measure: Measure) -> Iterator[Training
 
 
 def epoch_json(figures: EpochFigures, measure: Measure) -> dict[str, Any]:
-    """Return the object of an epoch, with its accuracy under the name of what it is."""
-    return {name.replace("accuracy", measure.lower()): value for name, value in asdict(figures).items()}
+    """Return the object of an epoch; its accuracy has the name of what it is, null is no finite number."""
+    return {
+        name.replace("accuracy", measure.lower()): value if isfinite(value) else None
+        for name, value in asdict(figures).items()
+    }
 
 
 def _of(progress: Progress) -> str:
