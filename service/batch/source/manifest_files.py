@@ -99,10 +99,9 @@ def parse_ranges(value: Any) -> Ranges:
     """
     if value is None or value == "":
         return ()
-    if isinstance(value, str):
-        value = _pairs(value)
+    found = _pairs(value) if isinstance(value, str) else value
     try:
-        pairs = [(each["start"], each["end"]) if isinstance(each, dict) else tuple(each) for each in value]
+        pairs = [(each["start"], each["end"]) if isinstance(each, dict) else tuple(each) for each in found]
         ranges = tuple((_nanoseconds(start), _nanoseconds(end)) for start, end in pairs)
     except (TypeError, ValueError, LookupError):
         raise UnusableRow(f"ranges must be pairs of seconds, such as [[0, 2.5]]; found {value!r}") from None

@@ -27,6 +27,8 @@ from tubelet.service.cli.options import (
 )
 from tubelet.service.config.config import Config, load_config
 
+_OTHER_FORMATS = (".parquet", ".json", ".jsonl")  # that --export does not write
+
 
 def batch(
     source: Annotated[
@@ -129,6 +131,8 @@ def batch(
     if listed is not None:
         if source is not None or out is not None:
             raise typer.BadParameter("--list DEST takes neither SOURCE nor --out")
+        if export is not None and export.suffix.lower() in _OTHER_FORMATS:
+            raise typer.BadParameter(f"--export writes a CSV; found {export}: name a file .csv")
         with report_errors(as_json=as_json):
             _print_list(listed, export, load_config(config), as_json=as_json)
         return

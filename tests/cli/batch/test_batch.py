@@ -164,6 +164,12 @@ def test_the_segments_are_exported_as_classify_writes_them(
     assert [float(line[5]) for line in own] == pytest.approx([float(line[5]) for line in others], abs=0.02)
 
 
+def test_an_export_in_another_format_is_refused(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["batch", "--list", str(tmp_path), "--export", "rows.parquet"])
+    assert done.exit_code == 2
+    assert "--export writes a CSV; found rows.parquet" in done.stderr
+
+
 def test_another_model_is_added_and_failures_are_asked_again(videos: Path, tmp_path: Path) -> None:
     dest = tmp_path / "rows"
     command = (f"{videos}/[0n]*.mp4", "--out", str(dest), "--json", "--resume")
