@@ -69,6 +69,7 @@ NETWORK, PROGRAM, TIME = "needs the network", "needs a program that is not insta
 NOT_RUN = {
     "python3 -m venv .venv && . .venv/bin/activate": "changes the shell",
     "pip install -e '.[serve]'": NETWORK,
+    "pip install -e '.[serve,backbone]'": NETWORK,
     "python3 -m venv .venv && .venv/bin/pip install -e '.[test]'": NETWORK,
     "cp service/server/warmup.mp4 clip.mp4": "changes the working tree; example_clip copies the same file",
     'grpcurl -plaintext -d \'{"name":"camera-motion"}\' localhost:8500 '

@@ -14,7 +14,8 @@ def train(
     data: Annotated[
         Path,
         typer.Argument(
-            help="A folder with a folder for each label, or a list: path,label[,start,end][,group][,split]."
+            help="A folder with a folder for each label, a list (CSV, Parquet or JSON lines): "
+            "path,label[,start,end][,group][,split], or a Parquet file of embeddings."
         ),
     ],
     name: Annotated[
