@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 from tests.support import stored_models
 from tests.support.models import CASES
 from tests.support.train_fields import documented
+from tubelet.models.families.factorised import Factorised
 from tubelet.models.repository.model_folder import write_folder
 from tubelet.models.repository.repository import ZOO, ModelStore
 from tubelet.service.cli.app import app
@@ -173,6 +174,7 @@ def test_too_few_scenes_for_the_rival_leave_the_probe(clips: Path, store: Path, 
 def test_a_rival_that_diverges_leaves_the_probe(clips: Path, store: Path, tmp_path: Path) -> None:
     entry = ModelStore().find("camera-motion")
     model = entry.load()
+    assert isinstance(model, Factorised)
     with torch.no_grad():
         model.temporal.norm.weight.mul_(
             1e30
