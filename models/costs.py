@@ -107,14 +107,14 @@ def estimated_joules(processor_s: float) -> float:
 
 def measured_energy(cost: Cost) -> str:
     """Format the joules that were measured, by device; "" where none were."""
-    return ", ".join(f"{_joules(joules)} of {device}" for device, joules in cost.joules.items())
+    return ", ".join(f"{joules_text(joules)} of {device}" for device, joules in cost.joules.items())
 
 
 def estimated_energy(processor_s: float) -> str:
     """Format an estimate of the energy of processor time, with the power that it assumes."""
     return (
-        f"about {_joules(estimated_joules(processor_s))}, an estimate: {ASSUMED_WATTS:g} W for a busy core, "
-        "as Green Algorithms assumes for a processor that it does not know (doi 10.1002/advs.202100707)"
+        f"about {joules_text(estimated_joules(processor_s))}, an estimate: {ASSUMED_WATTS:g} W for a busy "
+        "core, as Green Algorithms assumes for a processor that it does not know (doi 10.1002/advs.202100707)"
     )
 
 
@@ -213,7 +213,7 @@ def energy_counters() -> EnergyCounters | None:
     return counters if counters.read() else None
 
 
-def _joules(joules: float) -> str:
+def joules_text(joules: float) -> str:
     """Format joules with three digits."""
     for size, unit in ((1e6, "MJ"), (1e3, "kJ")):
         if joules >= size:

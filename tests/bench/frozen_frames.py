@@ -27,6 +27,7 @@ from tests.bench.plain_scripts import Fold, Footage, FrameTransformer, ridge_of_
 from tests.bench.train_folds import FOLDS
 from tubelet.service.cli.train.data.clips import read_clips
 from tubelet.service.cli.train.data.scene_clusters import scene_folds
+from tubelet.service.report.line_picture import Line, LinePicture, Mark, draw_lines
 
 SHARES = (0.25, 0.5, 1.0)
 SEEDS = 3
@@ -120,7 +121,12 @@ def main() -> None:
         done += 1
         left_s = (time.monotonic() - started) / done * (len(runs) - number - 1)
         print(f"{head}, {share:.0%}, seed {seed}, fold {part}; at most {left_s:.0f} s left", flush=True)
-    print_table(arguments.out, [str(video) for video in videos], labels)
+    names_of = [str(video) for video in videos]
+    right = {each: read_right(arguments.out, *each, names_of, labels) for each in product(HEADS, SHARES)}
+    print_table(right)
+    picture = arguments.out / "accuracy-by-clips.svg"
+    picture.write_text(draw(right, len(clips), 1 / len(names)))
+    print(f"the picture is {picture}")
 
 
 def answer_file(out: Path, head: str, share: float, seed: int, part: int) -> Path:
@@ -139,9 +145,8 @@ def subset(labels: NDArray, is_train: NDArray, share: float, seed: int) -> NDArr
     return np.sort(np.concatenate(chosen))
 
 
-def print_table(out: Path, videos: Sequence[str], labels: NDArray) -> None:
+def print_table(right: dict[tuple[str, float], NDArray[np.float64]]) -> None:
     """Print the accuracy of each head at each share, and how much better it is than the mean."""
-    right = {(head, share): _right(out, head, share, videos, labels) for head in HEADS for share in SHARES}
     simplest = next(iter(HEADS))
     print("| head |" + "".join(f" {share:.0%} of the clips | minus the mean |" for share in SHARES))
     print("|---|" + "---:|---:|" * len(SHARES))
@@ -154,7 +159,28 @@ def print_table(out: Path, videos: Sequence[str], labels: NDArray) -> None:
         print(f"| {head} | {' | '.join(cells)} |")
 
 
-def _right(out: Path, head: str, share: float, videos: Sequence[str], labels: NDArray) -> NDArray[np.float64]:
+def draw(right: dict[tuple[str, float], NDArray[np.float64]], clips: int, chance: float) -> str:
+    """Draw the accuracies over the number of clips that a head learns from, as SVG."""
+    trained = clips * (FOLDS - 1) / FOLDS
+    lines = [
+        Line(
+            head,
+            tuple(
+                Mark(round(share * trained), right[head, share].mean(), *_interval(right[head, share]))
+                for share in SHARES
+            ),
+        )
+        for head in HEADS
+    ]
+    title = "Accuracy by clips: three heads on frozen frames"
+    return draw_lines(
+        LinePicture(title, "clips to learn from", "accuracy on unknown scenes", tuple(lines), chance)
+    )
+
+
+def read_right(
+    out: Path, head: str, share: float, videos: Sequence[str], labels: NDArray
+) -> NDArray[np.float64]:
     """Return the share of seeds with which each clip is answered right: (N,)."""
     of_seeds = []
     for seed in range(SEEDS):
@@ -166,10 +192,16 @@ def _right(out: Path, head: str, share: float, videos: Sequence[str], labels: ND
 
 
 def _with_interval(values: NDArray[np.float64], sign: str) -> str:
-    """Format the mean of the clips' values with its bootstrap interval."""
-    draw = np.random.default_rng(_SEED).integers(0, len(values), (_RESAMPLES, len(values)))
-    low, high = np.quantile(values[draw].mean(axis=1), (0.025, 0.975))
+    """Format the mean of the clips' values with its interval."""
+    low, high = _interval(values)
     return f"{values.mean():{sign}.3f} ({low:{sign}.3f} to {high:{sign}.3f})"
+
+
+def _interval(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the bootstrap interval of the mean of the clips' values."""
+    draw = np.random.default_rng(_SEED).integers(0, len(values), (_RESAMPLES, len(values)))
+    low, high = np.quantile(values[draw].mean(axis=1), (0.025, 0.975)).tolist()
+    return low, high
 
 
 if __name__ == "__main__":

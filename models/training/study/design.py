@@ -10,6 +10,7 @@ from tubelet.models.families.registry import Dims
 from tubelet.models.spec import Preprocessing
 
 FRAMES = 16  # of a window
+WINDOW_S = 2.0  # its length
 SIDE = 32  # pixels
 PREPROCESSING = Preprocessing(SIDE, SIDE, "crop", mean=(0.45, 0.45, 0.45), std=(0.25, 0.25, 0.25))
 HEADS = (1, 2, 5, 10)

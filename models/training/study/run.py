@@ -14,13 +14,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tubelet.models.costs import window_processor_s
 from tubelet.models.families.channel_stack import ChannelStack
 from tubelet.models.families.factorised import Factorised
 from tubelet.models.families.registry import build_model
+from tubelet.models.spec import Sampling
 from tubelet.models.training.init import sine_positions_
 from tubelet.models.training.samples import Batch
 from tubelet.models.training.simulation.camera_path import LABELS
-from tubelet.models.training.study.design import FRAMES, MODELS, PREPROCESSING, SIDE, Design, Run
+from tubelet.models.training.study.design import FRAMES, MODELS, PREPROCESSING, SIDE, WINDOW_S, Design, Run
 from tubelet.models.training.study.results import Result
 from tubelet.models.training.study.windows import Windows, read_windows
 from tubelet.models.training.trainer import Recipe, Trainer, save_atomically
@@ -147,6 +149,13 @@ def predict(model: VideoModel, name: str, windows: Windows) -> Tensor:
     frames = MODELS[name].frames_per_unit
     groups = np.array_split(np.arange(len(windows.labels)), -(-len(windows.labels) // _EVALUATED_TOGETHER))
     return torch.cat([model(windows.units(group, frames)).argmax(dim=1) for group in groups])
+
+
+def processor_s_per_window(model: str) -> float:
+    """Measure the processor time of classifying a window with a model of the study, seconds."""
+    frames = MODELS[model].frames_per_unit
+    sampling = Sampling(frames, FRAMES // frames, WINDOW_S, WINDOW_S, WINDOW_S, WINDOW_S)
+    return window_processor_s(build_model(MODELS[model].dims, PREPROCESSING, len(LABELS)), sampling)
 
 
 def seconds_per_step(model: str, design: Design, steps: int = 8) -> float:

@@ -12,14 +12,25 @@ from statistics import NormalDist, fmean
 import numpy as np
 from numpy.typing import NDArray
 
+from tubelet.models.costs import ASSUMED_WATTS, estimated_joules, joules_text
 from tubelet.models.training.simulation.camera_path import LABELS
-from tubelet.models.training.study.design import ARCHITECTURES, BY_HEADS, MODELS, Design, Run, plural_heads
+from tubelet.models.training.study.design import (
+    ARCHITECTURES,
+    BY_HEADS,
+    MODELS,
+    WINDOW_S,
+    Design,
+    Run,
+    plural_heads,
+)
 from tubelet.models.training.study.results import Result
+from tubelet.models.training.study.run import processor_s_per_window
 from tubelet.models.training.study.windows import read_windows
 from tubelet.service.cli.evaluation.measures import LEVEL, Interval, wilson_interval
 from tubelet.service.report.line_picture import Line, LinePicture, Mark, draw_lines
 
 CNN = "r2plus1d"
+_A_MINUTE = round(60 / WINDOW_S)  # windows
 _SIGMAS = NormalDist().inv_cdf(0.5 + LEVEL / 2)
 
 
@@ -154,8 +165,11 @@ def tables(results: dict[Run, Result], points: dict[tuple[str, int], Point], des
                     points,
                     lambda point: _difference_cell(points.get((one_head, point.windows)), point),
                 ),
-                "Processor time and learning rate:",
-                _costs(results, points, design),
+                f"Processor time and its energy, by an estimate of {ASSUMED_WATTS:g} W for a busy core; a "
+                f"minute of video is {_A_MINUTE} windows side by side:",
+                _costs(points),
+                "Accuracy on validation windows by learning rate, in the search for it:",
+                _rates(results, design),
             )
         )
         + "\n"
@@ -196,26 +210,36 @@ def _difference_cell(first: Point | None, second: Point) -> str:
     return f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
-def _costs(results: dict[Run, Result], points: dict[tuple[str, int], Point], design: Design) -> str:
-    """Return a table of each model's size and training time, and of the search for its learning rate."""
-    rates = [f"{rate:g}" for rate in design.rates]
-    rows = [["model", "parameters", "processor time of a run", *rates], ["---"] + ["---:"] * (2 + len(rates))]
+def _costs(points: dict[tuple[str, int], Point]) -> str:
+    """Return a table of each model's size, and what training it and classifying with it cost."""
+    head = ["model", "parameters", "a training", "energy", "a minute of video", "energy"]
+    rows = [head, ["---", *["---:"] * (len(head) - 1)]]
     for model in MODELS:
         runs = [point for (name, _), point in points.items() if name == model]
         if not runs:
             continue
-        searched = [
-            results.get(Run(model, design.search_windows, 0, rate)) if model in ARCHITECTURES else None
-            for rate in design.rates
-        ]
+        training_s = fmean(point.processor_s for point in runs)
+        minute_s = _A_MINUTE * processor_s_per_window(model)
         rows.append(
             [
                 _row_title(model),
                 f"{runs[0].parameters:,}",
-                f"{fmean(point.processor_s for point in runs):.0f} s",
-                *("" if result is None else f"{result.validation_accuracy:.3f}" for result in searched),
+                f"{training_s:.0f} s",
+                joules_text(estimated_joules(training_s)),
+                f"{minute_s:.3f} s",
+                joules_text(estimated_joules(minute_s)),
             ]
         )
+    return _markdown(rows)
+
+
+def _rates(results: dict[Run, Result], design: Design) -> str:
+    """Return a table of the search for the learning rate of each architecture."""
+    rows = [["model", *(f"{rate:g}" for rate in design.rates)], ["---", *["---:"] * len(design.rates)]]
+    for model in ARCHITECTURES:
+        found = [results.get(Run(model, design.search_windows, 0, rate)) for rate in design.rates]
+        cells = ("" if result is None else f"{result.validation_accuracy:.3f}" for result in found)
+        rows.append([_row_title(model), *cells])
     return _markdown(rows)
 
 

@@ -64,6 +64,10 @@ def test_a_report_shows_what_is_done_and_leaves_out_what_is_not(out: Path) -> No
     assert re.search(r"\| R\(2\+1\)D \(CNN\) \| 0\.750 \(\S+ to \S+\) \| 1\.000 \(\S+ to 1\.000\) \|", text)
     assert re.search(r"\| factorised transformer, 5 heads \| 0\.250 \(\S+ to \S+\) \|  \|", text)
     assert "| factorised transformer, 5 heads | -0.500 (" in text
+    cost = r"\| R\(2\+1\)D \(CNN\) \| 1,234 \| 60 s \| 720 J \| (\d\.\d+) s \| (\S+) J \|"
+    found = re.search(cost, text)
+    assert found is not None
+    assert float(found[2]) == pytest.approx(12 * float(found[1]), rel=0.05)
     picture = ElementTree.parse(out / "accuracy-by-data.svg").getroot()
     names = [each.text for each in picture.iter("{http://www.w3.org/2000/svg}title")]
     assert len(names) == 3
