@@ -79,8 +79,9 @@ def _train_on_videos(request: Request, config: Config, *, as_json: bool) -> None
         if rank() > 0:
             return
         request = replace(request, level=trained.recipe.level)
-        report = make_report(request, config, prepared, trained, spent)
-        _store(request, folder, prepared, trained, report)
+        with notes.status("measuring and writing the model"):
+            report = make_report(request, config, prepared, trained, spent)
+            _store(request, folder, prepared, trained, report)
         if run is not None:
             finish_run(run.folder)
     if as_json:
