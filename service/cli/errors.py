@@ -151,7 +151,7 @@ def user_errors() -> Iterator[ErrorRow]:
     yield SourceOutage, "UNAVAILABLE", "SOURCE_OUTAGE", 1
     yield ClusterUnreachable, "UNAVAILABLE", "CLUSTER_UNREACHABLE", 1
     yield ActorFailed, "UNAVAILABLE", "ACTOR_FAILED", 1
-    yield ShardInUse, "FAILED_PRECONDITION", "SHARD_IN_USE", 2
+    yield ShardInUse, "FAILED_PRECONDITION", "SHARD_IN_USE", 1
     yield ShardTaken, "ABORTED", "SHARD_TAKEN", 1
     yield MalformedOption, "INVALID_ARGUMENT", "MALFORMED_OPTION", 2
     yield NoDevice, "UNAVAILABLE", "NO_DEVICE", 1

@@ -85,6 +85,12 @@ def test_deploy_page_names_all_reasons_of_commands() -> None:
     assert {reason for reason in ours - shared if f"`{reason}`" not in said} == set()
 
 
+def test_a_shard_in_use_may_be_asked_again() -> None:
+    """Kubernetes ends the whole Job on status 2: its arguments are wrong."""
+    statuses = {reason: status for _, _, reason, status in user_errors()}
+    assert (statuses["SHARD_IN_USE"], statuses["DESTINATION_MISMATCH"]) == (1, 2)
+
+
 def test_ctrl_c_is_a_word_and_the_status_of_shells() -> None:
     said: list[str] = []
     with pytest.raises(typer.Exit) as ended, report_errors(say=said.append):
