@@ -62,12 +62,12 @@ class ShardCommits:
         for known in (self.done, self.failed, self._videos, self._segments):
             known.clear()
         commit_of_failed: dict[str, int] = {}
+        last = 0  # of the commits that were read: one that is created meanwhile must not be passed over
         for commit in read_commits(self._files.store, self._files.folder):
             self._remember(commit)
             commit_of_failed |= dict.fromkeys(commit.failed, commit.number)
+            last = commit.number  # the last one of all is replaced by none
         self.answered = 0
-        names = self._files.store.names(self._files.folder)
-        last = max((_number(name) for name in names if _is_commit(name)), default=0)
         start = LogPosition(last + 1, commit_of_failed)
         self._log = CommitLog(self._files, self.owner, start, self._remember)
 
@@ -143,8 +143,3 @@ def _is_commit(name: str) -> bool:
     """Return whether a file is a commit; the name of one that is being written begins with a dot."""
     file = name.rpartition("/")[2]
     return file.endswith(".json") and not file.startswith(".")
-
-
-def _number(name: str) -> int:
-    """Return the number of a commit, by the name of its file."""
-    return int(name.rpartition("/")[2].removesuffix(".json"))

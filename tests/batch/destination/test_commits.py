@@ -203,6 +203,26 @@ def test_a_run_takes_over_while_writers_of_the_one_before_commit(tmp_path: Path)
     assert part_files(tmp_path) == named_parts(tmp_path)
 
 
+def test_a_commit_that_is_created_while_a_later_run_reads_is_not_lost(tmp_path: Path) -> None:
+    earlier = resumed(tmp_path)
+    earlier.commit([classified(1)])
+
+    class CommitsMeanwhile(FolderStore):
+        """A store whose first file is read while the earlier run commits."""
+
+        def read(self, name: str) -> bytes:
+            if item(2).id not in earlier.done:
+                earlier.commit([classified(2)])
+            return super().read(name)
+
+    later = shard_commits(CommitsMeanwhile(tmp_path))
+    later.read()
+    later.take()
+    assert later.done == {item(1).id, item(2).id}
+    assert ids(list(later.video_rows())) == sorted(later.done)
+    assert part_files(tmp_path) == named_parts(tmp_path)
+
+
 _FILE_OPERATIONS = 50  # two commits have about half as many
 
 
