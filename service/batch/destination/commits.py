@@ -46,6 +46,7 @@ class ShardCommits:
         self._videos: dict[int, tuple[str, ...]] = {}  # the parts of the commits that count
         self._segments: set[str] = set()
         self._log = CommitLog(self._files, owner, LogPosition(), self._remember)
+        self._has_taken = False
 
     @property
     def is_new(self) -> bool:
@@ -86,6 +87,7 @@ class ShardCommits:
                 if found is None or not found.videos:
                     raise
                 self.read()  # the writers before still commit what they had begun
+        self._has_taken = True
         self.remove_leftovers()
 
     def follow(self) -> None:
@@ -109,8 +111,8 @@ class ShardCommits:
         return self._log.commit(videos, segment_columns)
 
     def is_taken(self) -> bool:
-        """Return whether another run has taken the shard over."""
-        return self._log.is_taken()
+        """Return whether another run has taken the shard over since this one took it; False before that."""
+        return self._has_taken and self._log.is_taken()
 
     def video_rows(self) -> Iterator[Row]:
         """Yield the rows of the table ``videos`` that were committed, by this run and by earlier ones."""

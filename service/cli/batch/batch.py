@@ -3,7 +3,7 @@
 import asyncio
 import signal
 from asyncio import CancelledError
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import typer
@@ -83,12 +83,12 @@ async def run(source: str, out: str, plan: BatchPlan, asked: BatchOptions, confi
             prepare(store, plan, asked.layout, may_add=asked.may_add)
             suffix = f".{asked.layout.part_format}"
             commits = ShardCommits(store, plan.folder, asked.shard.name, owner, part, suffix)
-            commits.read()
+            await asyncio.to_thread(commits.read)
             _check_resumed(commits, out, asked)
             name = f"{asked.shard.name}-{plan.key}"
             await stack.enter_async_context(ShardLock(store, name, owner, notes.print).hold(commits.is_taken))
-            commits.read()
-            commits.take()
+            await asyncio.to_thread(commits.read)  # the lock is renewed meanwhile
+            await _finish_in_thread(commits.take)
             todo = _todo(items, commits, asked)
             progress = BatchProgress(len(todo))
             display = BatchDisplay(notes, progress, out, as_json=asked.as_json)
@@ -109,12 +109,22 @@ async def run(source: str, out: str, plan: BatchPlan, asked: BatchOptions, confi
                 except (CancelledError, NoDevice, SourceOutage, ActorFailed):
                     display.end(is_interrupted=True)
                     raise
-            commits.remove_leftovers()
             display.end(is_interrupted=False)
+            await _finish_in_thread(commits.remove_leftovers)
             if todo:
-                name = write_report(store, commits, plan, asked.shard, progress)
+                name = await asyncio.to_thread(write_report, store, commits, plan, asked.shard, progress)
                 notes.print(f"the page of all rows is {store.name}/{name}")
     return interruption.status if interruption.happened else 0
+
+
+async def _finish_in_thread(work: Callable[[], None]) -> None:
+    """Do ``work`` in a thread, and let a cancellation wait for it: it must not go on without the lock."""
+    working = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        await asyncio.shield(working)
+    except CancelledError:
+        await asyncio.wait([working])
+        raise
 
 
 @asynccontextmanager
