@@ -81,7 +81,7 @@ class RowWriter:
                 return
             try:
                 await asyncio.to_thread(self._commits.commit, rows, self._columns)
-            except OSError:  # the next commit tries again
+            except OSError:  # the next commit tries again, or finds that these are committed
                 self._rows = rows + self._rows
                 raise
             self._progress.committed += len(rows)

@@ -9,6 +9,7 @@ and keeps the rest of its rows in a part of its own.
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -91,6 +92,7 @@ class CommitLog:
         self._next = start.number
         self._commit_of_failed = dict(start.commit_of_failed)
         self._on_commit = on_commit
+        self._unsure: tuple[int, set[str]] | None = None  # the commit that ended in an OSError; its videos
 
     @property
     def position(self) -> LogPosition:
@@ -132,8 +134,12 @@ class CommitLog:
 
         Raises:
             ShardTaken: another run has taken the shard over, or this writer is; nothing is committed.
-            OSError: the destination cannot be written; nothing was committed.
+            OSError: the destination cannot be written. The commit may be there all the same, so the next call
+                looks for it, and leaves its videos out.
         """
+        videos, found = self._not_committed(videos)
+        if found is not None and not videos:
+            return found
         drafts: list[_Draft] = []
 
         def draft() -> Commit:
@@ -147,8 +153,29 @@ class CommitLog:
         except ShardTaken:
             self._discard(drafts)
             raise
+        except OSError:
+            self._unsure = self._next, {each.id for each in videos}
+            raise
         self._discard(drafts[:-1])
         return created
+
+    def _not_committed(self, videos: Sequence[VideoRows]) -> tuple[Sequence[VideoRows], Commit | None]:
+        """Return those of ``videos`` that the last call has not committed, and the commit that it did create.
+
+        This comes before parts are written: they would have the names of that commit's own.
+
+        Raises:
+            ShardTaken: another run has taken the shard over, or this writer is shut out.
+        """
+        if self._unsure is None:
+            return videos, None
+        number, ids = self._unsure
+        self.follow()
+        found = self._files.read_commit(number)
+        self._unsure = None
+        if found is None or found.owner != self._owner:
+            return videos, None
+        return [each for each in videos if each.id not in ids], found
 
     def _replaced_by(self, videos: Sequence[VideoRows]) -> tuple[int, ...]:
         """Return the numbers of the commits that have ``videos`` as failed."""
@@ -201,9 +228,10 @@ class CommitLog:
         return [row for part in parts for row in part if row["id"] not in answered]
 
     def _discard(self, drafts: Sequence[_Draft]) -> None:
-        """Remove the parts of drafts that were not committed."""
+        """Remove the parts of drafts that were not committed; ``remove_leftovers`` removes what stays."""
         for name in (name for each in drafts for name in each.parts):
-            self._files.store.delete(name)
+            with suppress(OSError):
+                self._files.store.delete(name)
 
     def _create(self, make: Callable[[], Commit]) -> Commit:
         """Create the file of the next commit, which ``make`` returns; others may be added before it.
