@@ -14,7 +14,8 @@ from tubelet.service.batch.destination.store import Store
 from tubelet.service.batch.plan import BatchPlan
 from tubelet.service.batch.schema import SCHEMA_VERSION
 
-_BATCH, _PLANS = "_tubelet/batch.json", "_tubelet/plans"
+_OWN = "_tubelet/"
+_BATCH, _PLANS = f"{_OWN}batch.json", f"{_OWN}plans"
 
 
 class DestinationMismatch(Exception):
@@ -31,14 +32,15 @@ class Layout:
 
 
 def read_layout(store: Store) -> Layout | None:
-    """Return the layout of a destination; None: nothing is there.
+    """Return the layout of a destination; None: no batch was begun there.
 
     Raises:
         DestinationMismatch: it holds something else, or rows of another schema.
     """
     content = _read(store, _BATCH)
     if content is None:
-        if next(iter(store.names()), None) is not None:
+        # Files of _OWN may be of a run that begins at this moment.
+        if any(not name.startswith(_OWN) for name in store.names()):
             raise DestinationMismatch(
                 f"{store.name} has files, and none of a batch; name an empty folder, or a new one"
             )
@@ -56,7 +58,8 @@ def read_plans(store: Store) -> dict[str, dict[str, Any]]:
     """Return what each plan of a destination asked for, by the name of its folder."""
     found = {}
     for name in sorted(store.names(_PLANS)):
-        if (content := _read(store, name)) is not None and name.endswith(".json"):
+        # Another name is that of a file which a run is writing.
+        if name.endswith(".json") and (content := _read(store, name)) is not None:
             found[content["folder"]] = content
     return found
 
