@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from tubelet.models.errors import MissingExtra
 from tubelet.service.batch.source.items import Item, Ranges, UnusableSource, file_item, item_id, uri_item
+from tubelet.service.report.text import decodable
 from tubelet.service.types.uri import is_uri, parse_uri
 from tubelet.service.types.video import NS_PER_S
 
@@ -27,6 +28,7 @@ COLUMNS = ("uri", "id", "ranges", "etag")
 _REASON = "BROKEN_ROW"
 _MAX_ID = 512  # characters
 _MAX_S = 1e9  # about thirty years; in nanoseconds, more does not fit into 64 bits
+_SURROGATE = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # the others stand for bytes of a file name
 _RANGE_TEXT = re.compile(r"\s*([0-9.]+)\s*-\s*([0-9.]+)\s*")
 _BATCH_ROWS = 10_000  # of a Parquet file that are in memory at a time
 
@@ -60,7 +62,8 @@ def _item(file: Path, base: str, number: int, row: Mapping[str, Any] | UnusableR
     place = f"{base or file.absolute().parent.as_uri()}/{quote(file.name)}#{number}"
     if isinstance(row, UnusableRow):
         return Item(item_id(place, ""), place, problem=f"{file.name}, row {number}: {row}", reason=_REASON)
-    text = {name: _text(row.get(name)) for name in ("uri", "id", "etag")}
+    # A path keeps bytes that are not UTF-8; ids and versions are text in rows.
+    text = {"uri": _text(row.get("uri"))} | {name: decodable(_text(row.get(name))) for name in ("id", "etag")}
     try:
         return _checked_item(file, base, text, row.get("ranges"))
     except ValueError as error:
@@ -213,6 +216,8 @@ def _json_row(line: bytes) -> dict[str, Any] | UnusableRow:
         value = row.get(column)
         if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
             return UnusableRow(f"{column} must be text; found {value!r:.60}")
+        if _SURROGATE.search(str(value)):
+            return UnusableRow(f"{column} has half of a surrogate pair; found {value!r:.60}")
     return row
 
 

@@ -9,7 +9,10 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from tests.support.batches import PLAN, shard_commits
 from tubelet.models.errors import MissingExtra
+from tubelet.service.batch.destination.store import FolderStore
+from tubelet.service.batch.rows import BatchFailure, Cost, failure_rows
 from tubelet.service.batch.source.items import Item, UnusableSource, file_item
 from tubelet.service.batch.source.manifest_files import read_manifest
 from tubelet.service.types.video import NS_PER_S
@@ -65,6 +68,21 @@ def test_uris_are_kept_with_their_versions(tmp_path: Path) -> None:
     assert first.id != second.id
 
 
+def test_a_table_that_is_no_utf_8_has_paths_of_its_bytes_and_ids_of_text(tmp_path: Path) -> None:
+    file = tmp_path / "l.csv"
+    file.write_bytes("uri,id,etag\ncafé.mp4,Café 1,é\n".encode("cp1252"))
+    (tmp_path / "caf\udce9.mp4").write_bytes(b"1")
+    found = only(file)
+    assert found.etag == file_item(f"{tmp_path}/caf\udce9.mp4").etag
+    assert found.id == r"Caf\xe9 1"
+    assert only(text(tmp_path, "l.jsonl", json.dumps({"uri": "caf\udce9.mp4", "id": found.id}))) == found
+    file.write_bytes("uri,id,etag\ns3://b/1.mp4,Café 1,é\n".encode("cp1252"))
+    assert (only(file).id, only(file).etag) == (r"Caf\xe9 1", r"\xe9")
+    commits = shard_commits(FolderStore(tmp_path / "rows"))
+    commits.commit([failure_rows(only(file), PLAN, BatchFailure("NOT_FOUND", "URI_NOT_FOUND", ""), Cost())])
+    assert [row["id"] for row in commits.video_rows()] == [r"Caf\xe9 1"]
+
+
 def test_whole_numbers_may_be_ids(tmp_path: Path) -> None:
     assert [
         each.id for each in read_manifest(parquet(tmp_path, uri=["s3://b/1", "s3://b/2"], id=[7, 8]))
@@ -89,6 +107,8 @@ def test_whole_numbers_may_be_ids(tmp_path: Path) -> None:
         ('{"uri": "a", "ranges": "later"}', "row 2: ranges must be pairs of seconds"),
         ('{"uri": "a", "ranges": 5}', "row 2: ranges must be pairs of seconds"),
         ('{"uri": "a", "id": "' + "x" * 600 + '"}', "row 2: the id has 600 characters; the limit is 512"),
+        ('{"uri": "a", "id": "\\ud800"}', r"row 2: id has half of a surrogate pair; found '\\ud800'"),
+        ('{"uri": "\\udfff.mp4"}', r"row 2: uri has half of a surrogate pair; found '\\udfff.mp4'"),
         ("[1]", "row 2: it must be an object"),
         ("{torn", "row 2: it is not JSON"),
     ],
