@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from time import monotonic
-from urllib.parse import unquote_to_bytes
 
 from tubelet.service.batch.plan import BatchPlan
 from tubelet.service.batch.rows import BatchFailure, Cost, VideoRows, answer_rows, failure_rows
@@ -154,7 +153,7 @@ def count_video(metrics: Metrics, rows: VideoRows) -> None:
 
 def _etag(uri: Uri) -> str:
     """Return the present version of a file of this machine; "" for other URIs, and if there is none."""
-    return file_etag(unquote_to_bytes(uri.path)) if uri.scheme == "file" else ""
+    return file_etag(uri.local_path) if uri.scheme == "file" else ""
 
 
 def _check_version(item: Item, uri: Uri, etag: str) -> None:

@@ -5,7 +5,6 @@ import stat
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from urllib.parse import unquote_to_bytes
 
 from tubelet.service.errors import EmptyUpload, UriNotAllowed, UriNotFound
 from tubelet.service.types.uri import Prefix, Uri
@@ -31,7 +30,7 @@ class LocalFiles:
 
     def __init__(self, prefixes: Iterable[Prefix]) -> None:
         self._folders = [
-            os.path.realpath(prefix.uri.key) for prefix in prefixes if prefix.uri.scheme == "file"
+            os.path.realpath(prefix.uri.local_path) for prefix in prefixes if prefix.uri.scheme == "file"
         ]
 
     @asynccontextmanager
@@ -44,7 +43,7 @@ class LocalFiles:
             EmptyUpload: the file has no bytes.
         """
         try:
-            fd = self._open(os.fsdecode(unquote_to_bytes(uri.path)))  # a name may be no UTF-8
+            fd = self._open(uri.local_path)
         except OSError as error:
             raise UriNotFound("there is no such file, or this server may not read it") from error
         try:

@@ -4,11 +4,12 @@ A URI that two programs may read differently is refused, such as one with a user
 ``.`` or ``..`` in its path, encoded or not.
 """
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, cast
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, unquote_to_bytes
 
 Scheme = Literal["file", "http", "https", "s3", "gs"]
 SCHEMES: tuple[Scheme, ...] = ("file", "http", "https", "s3", "gs")
@@ -58,6 +59,11 @@ class Uri:
     def key(self) -> str:
         """The path, with percent-encoding decoded."""
         return unquote(self.path)
+
+    @property
+    def local_path(self) -> str:
+        """The path of the file that a file:// URI names; as in ``os.fsdecode``, it may be no UTF-8."""
+        return os.fsdecode(unquote_to_bytes(self.path))
 
 
 def parse_uri(text: str) -> Uri:

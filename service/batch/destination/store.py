@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import unquote_to_bytes
 from uuid import uuid4
 
 from tubelet.service.config.config import FetchConfig
@@ -138,7 +137,7 @@ def open_store(dest: str, config: FetchConfig) -> Store:
     except ValueError as error:
         raise UnusableDestination(f"{dest}: {error}") from None
     if uri.scheme == "file":
-        return FolderStore(Path(os.fsdecode(unquote_to_bytes(uri.path))))
+        return FolderStore(Path(uri.local_path))
     if uri.scheme not in ("s3", "gs"):
         raise UnusableDestination(
             f"{dest} cannot be written; name a folder, s3://BUCKET/PATH or gs://BUCKET/PATH"

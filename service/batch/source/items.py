@@ -68,7 +68,7 @@ def longest_first(items: Iterable[Item]) -> list[Item]:
     return sorted(items, key=lambda item: -item.size_bytes)
 
 
-def file_etag(path: str | bytes) -> str:
+def file_etag(path: str) -> str:
     """Return what tells the versions of a file apart: its size and the time of its last change; "" if none.
 
     No byte of the file is read.

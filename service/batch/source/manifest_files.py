@@ -10,7 +10,6 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from math import isfinite
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -88,7 +87,7 @@ def _checked_item(file: Path, base: str, text: Mapping[str, str], ranges: Any) -
         return file_item(os.path.join(file.parent, text["uri"]), wanted, text["id"] or None)
     uri = parse_uri(f"{base}/{quote(text['uri'].lstrip('/'))}" if is_path else text["uri"])
     if uri.scheme == "file":
-        return file_item(uri.key, wanted, text["id"] or None)
+        return file_item(uri.local_path, wanted, text["id"] or None)
     return uri_item(uri.url, text["etag"], wanted, text["id"] or None)
 
 
@@ -126,7 +125,7 @@ def _pairs(text: str) -> Any:
 
 def _nanoseconds(seconds: Any) -> int:
     """Convert a time in seconds to nanoseconds; raise ValueError or TypeError if it is none."""
-    if isinstance(seconds, bool) or not isfinite(seconds) or not 0 <= seconds <= _MAX_S:
+    if isinstance(seconds, bool) or not 0 <= seconds <= _MAX_S:
         raise ValueError
     return round(seconds * NS_PER_S)
 

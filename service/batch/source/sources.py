@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from urllib.parse import quote, unquote, unquote_to_bytes
+from urllib.parse import quote, unquote
 
+from tubelet.models.errors import MissingExtra
 from tubelet.service.batch.filesystems import open_filesystem
 from tubelet.service.batch.source.items import Item, Shard, UnusableSource, file_item, item_id, uri_item
 from tubelet.service.batch.source.manifest_files import MANIFESTS, read_manifest
@@ -91,7 +92,7 @@ def _items_at(source: str, config: FetchConfig) -> Iterator[Item]:
     except ValueError as error:
         raise UnusableSource(f"{source}: {error}") from None
     if uri.scheme == "file":
-        return find_items(os.fsdecode(unquote_to_bytes(uri.path)), config)
+        return find_items(uri.local_path, config)
     if uri.scheme not in ("s3", "gs"):
         raise UnusableSource(f"{uri} cannot be listed; name a manifest of its URIs")
     if uri.path.lower().endswith(MANIFESTS):
@@ -123,10 +124,10 @@ def _object_items(uri: Uri, config: FetchConfig) -> Iterator[Item]:
 
 @contextmanager
 def _listed(uri: Uri) -> Iterator[None]:
-    """Raise errors of an object store as UnusableSource."""
+    """Raise errors of an object store as UnusableSource; MissingExtra stays what it is."""
     try:
         yield
-    except (UnusableSource, GeneratorExit):
+    except (UnusableSource, MissingExtra, GeneratorExit):
         raise
     except FileNotFoundError:
         raise UnusableSource(f"there is nothing at {uri}") from None

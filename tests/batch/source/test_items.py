@@ -1,10 +1,12 @@
 """Ids of videos, and the shards that they belong to."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
+from tubelet.models.errors import MissingExtra
 from tubelet.service.batch.source.items import Item, Shard, UnusableSource, file_item, item_id
 from tubelet.service.batch.source.sources import chosen_items, find_items
 from tubelet.service.config.config import FetchConfig
@@ -91,4 +93,13 @@ def test_sources_without_videos_are_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UnusableSource, match=says):
+        list(find_items(source, FetchConfig()))
+
+
+@pytest.mark.parametrize("source", ["s3://bucket/videos", "s3://bucket/list.csv"])
+def test_a_bucket_without_the_library_for_it_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'tubelet\[s3\]'"):
         list(find_items(source, FetchConfig()))

@@ -83,6 +83,14 @@ def test_a_table_that_is_no_utf_8_has_paths_of_its_bytes_and_ids_of_text(tmp_pat
     assert [row["id"] for row in commits.video_rows()] == [r"Caf\xe9 1"]
 
 
+def test_the_uri_of_a_file_may_stand_for_bytes_that_are_no_utf_8(tmp_path: Path) -> None:
+    video = file_item(f"{tmp_path}/caf\udce9 %.mp4")
+    (tmp_path / "caf\udce9 %.mp4").write_bytes(b"1")
+    found = only(text(tmp_path, "l.csv", f"uri\n{video.uri}\n"))
+    assert found.uri == video.uri
+    assert found.etag.startswith("1-")
+
+
 def test_whole_numbers_may_be_ids(tmp_path: Path) -> None:
     assert [
         each.id for each in read_manifest(parquet(tmp_path, uri=["s3://b/1", "s3://b/2"], id=[7, 8]))
@@ -104,6 +112,9 @@ def test_whole_numbers_may_be_ids(tmp_path: Path) -> None:
         ('{"uri": "a", "ranges": [[2, 1]]}', r"end after its start; found \[\[2, 1\]\]"),
         ('{"uri": "a", "ranges": "2-1; 3-4"}', "row 2: a range must end after its start; found '2-1; 3-4'"),
         ('{"uri": "a", "ranges": [[-1, 1]]}', "row 2: ranges must be pairs of seconds"),
+        ('{"uri": "a", "ranges": [[1, 1' + "0" * 400 + "]]}", "row 2: ranges must be pairs of seconds"),
+        ('{"uri": "a", "ranges": [[0, NaN]]}', "row 2: ranges must be pairs of seconds"),
+        ('{"uri": "a", "ranges": [[0, Infinity]]}', "row 2: ranges must be pairs of seconds"),
         ('{"uri": "a", "ranges": "later"}', "row 2: ranges must be pairs of seconds"),
         ('{"uri": "a", "ranges": 5}', "row 2: ranges must be pairs of seconds"),
         ('{"uri": "a", "id": "' + "x" * 600 + '"}', "row 2: the id has 600 characters; the limit is 512"),
