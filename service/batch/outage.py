@@ -39,8 +39,7 @@ class OutageGuard:
         self._held.append(rows)
         if len(self._held) < _ROW:
             return []
-        await self._check()
-        return self.rest()
+        return await self._checked()
 
     async def end(self) -> list[VideoRows]:
         """Return what is held back after the last video, and may be written now.
@@ -49,7 +48,7 @@ class OutageGuard:
             SourceOutage: it comes of an outage, as a video that could be read can be read no more.
         """
         if self._held and self._last_read is not None:
-            await self._check()
+            return await self._checked()
         return self.rest()
 
     def rest(self) -> list[VideoRows]:
@@ -57,17 +56,28 @@ class OutageGuard:
         held, self._held = self._held, []
         return held
 
-    async def _check(self) -> None:
-        """Raise SourceOutage unless a video that could be read can be read again."""
-        failure = self._held[-1].failure
+    async def _checked(self) -> list[VideoRows]:
+        """Return what is held back if a video that could be read can be read again.
+
+        Nothing is returned if other calls have handed it on meanwhile: a video was read, or an outage found.
+
+        Raises:
+            SourceOutage: it cannot be read any more.
+        """
+        held = self._held
+        failure = held[-1].failure
         assert failure is not None
         if self._last_read is None:
             is_outage = failure.reason == FetchFailed.reason
         else:
             is_outage = (await self._classify(self._last_read)).failure is not None
+        if self._held is not held:
+            return []
         if is_outage:
-            count, self._held = len(self._held), []
+            self._held = []
             raise SourceOutage(
-                f"the last {count} videos at URIs could not be read: {failure.message} ({failure.reason}); "
-                "check network and credentials, then continue with --resume: they have no rows yet"
+                f"the last {len(held)} videos at URIs could not be read: {failure.message} "
+                f"({failure.reason}); check network and credentials, then continue with --resume: "
+                "they have no rows yet"
             )
+        return self.rest()

@@ -31,6 +31,22 @@ async def fails(again: Item) -> VideoRows:
     return failure_rows(again, PLAN, BatchFailure("UNAVAILABLE", "FETCH_FAILED", "no"), Cost())
 
 
+async def test_a_video_that_is_read_during_the_check_is_the_end_of_the_outage() -> None:
+    handed: list[VideoRows] = []
+
+    async def others_are_read(again: Item) -> VideoRows:
+        """Let another video be read and one fail, while the first one, asked again, was replaced."""
+        handed.extend(await guard.passed(video(20), OK))
+        handed.extend(await guard.passed(video(21), failure(21, "URI_NOT_FOUND")))
+        return failure_rows(again, PLAN, BatchFailure("ABORTED", "URI_CHANGED", "replaced"), Cost())
+
+    guard = OutageGuard(others_are_read)
+    assert await guard.passed(video(0), OK) == [OK]
+    assert await passed(guard, "URI_NOT_FOUND", 20) == 0
+    assert len(handed) == 21
+    assert [rows.id for rows in guard.rest()] == [video(21).id]
+
+
 async def test_few_failures_pass_with_the_next_video_that_is_read() -> None:
     guard = OutageGuard(fails)
     assert await passed(guard, "URI_NOT_FOUND", 19) == 0
