@@ -91,9 +91,8 @@ class BatchClassifier:
                     answer, etag = await self._answer_uri(item, request)
                 else:
                     answer, etag = await self._answer(_chunks(content), request), ""
-                cost = Cost(
-                    request.timings.arrived.bytes, sum(devices), monotonic() - started, max(attempt, 1)
-                )
+                arrived_bytes = read_bytes + request.timings.arrived.bytes
+                cost = Cost(arrived_bytes, sum(devices), monotonic() - started, attempt)
                 return answer_rows(item, self._plan, answer, etag, cost)
             except NoDevice:
                 raise
@@ -101,7 +100,7 @@ class BatchClassifier:
                 failure = BatchFailure(
                     error.code.name, error.reason, error.message, error.retry_after_s is not None
                 )
-                if error.retry_after_s is None:
+                if error.retry_after_s is None or attempt == _ATTEMPTS:
                     break
                 await asyncio.sleep(error.retry_after_s)
             except Exception as error:  # a fault of ours concerns this video alone

@@ -1,8 +1,12 @@
 """Videos as rows by a real pipeline: versions, ranges, names, vectors, metrics."""
 
+import asyncio
+import errno
+import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,13 +17,14 @@ from tubelet.service.batch.classifier import BatchClassifier, open_batch_classif
 from tubelet.service.batch.plan import BatchPlan, make_plan
 from tubelet.service.batch.source.items import file_item, uri_item
 from tubelet.service.config.config import Config, load_config
-from tubelet.service.errors import MalformedOption
+from tubelet.service.errors import MalformedOption, StorageFull
 from tubelet.service.metrics import Metrics
 from tubelet.service.types.request import Options, Sliding
 from tubelet.service.types.video import NS_PER_S
 
 # One loop for all tests, since the pipeline belongs to it.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+_PAUSE_S = 0.015625  # no other pause is as long
 _OPTIONS = Options(windowing=Sliding.of_seconds(window_s=2, stride_s=1))
 
 
@@ -115,6 +120,40 @@ async def test_what_cannot_be_read_is_a_row_and_is_counted(
     labels = {"method": "batch", "model": "camera-motion", "code": "NOT_FOUND"}
     assert metrics.registry.get_sample_value("tubelet_requests_total", labels) == 1
     assert metrics.registry.get_sample_value("tubelet_videos_in_flight") == 0
+
+
+@pytest.mark.parametrize(("failures", "reason", "pauses"), [(1, "", 1), (2, "", 2), (3, "STORAGE_FULL", 2)])
+async def test_a_video_is_tried_three_times_while_the_disk_is_full(
+    classifier: BatchClassifier,
+    video: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    failures: int,
+    reason: str,
+    pauses: int,
+) -> None:
+    pwrite, sleep = os.pwrite, asyncio.sleep
+    full, slept = iter(range(failures)), list[float]()
+
+    def on_a_full_disk(*arguments: Any) -> int:
+        """Fail as often as asked, as on a disk where other videos free their room."""
+        if next(full, None) is not None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return pwrite(*arguments)
+
+    async def noted(delay: float, *arguments: Any) -> None:
+        """Sleep, and note for how long."""
+        slept.append(delay)
+        await sleep(delay, *arguments)
+
+    monkeypatch.setattr(os, "pwrite", on_a_full_disk)
+    monkeypatch.setattr(asyncio, "sleep", noted)
+    monkeypatch.setattr(StorageFull, "retry_after_s", _PAUSE_S)
+    content = video.read_bytes()
+    rows = await classifier.classify(file_item(str(video)), content)
+    attempts = min(failures + 1, 3)
+    assert (rows.video["reason"], rows.video["attempts"]) == (reason, attempts)
+    assert rows.video["read_bytes"] == attempts * len(content)
+    assert slept.count(_PAUSE_S) == pauses
 
 
 async def test_options_that_no_video_fits_are_refused_at_once(config: Config) -> None:
