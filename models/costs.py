@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from tubelet.models.json_file import write_json
 from tubelet.models.spec import Sampling
 
 if TYPE_CHECKING:
@@ -46,6 +47,11 @@ class Cost:
             for device in (*self.joules, *other.joules)
         }
         return Cost(self.processor_s + other.processor_s, self.workers_s + other.workers_s, joules)
+
+    def __sub__(self, part: "Cost") -> "Cost":
+        """Return the cost without that of a part of the work, which may lack devices."""
+        joules = {device: own - part.joules.get(device, 0.0) for device, own in self.joules.items()}
+        return Cost(self.processor_s - part.processor_s, self.workers_s - part.workers_s, joules)
 
     def since(self, before: "Cost") -> "Cost":
         """Return the cost of what was done after the reading ``before``."""
@@ -136,7 +142,7 @@ class PhaseCosts:
         try:
             yield
         finally:
-            spent = read_cost().since(start).since(self.total.since(others))
+            spent = read_cost().since(start) - (self.total - others)
             self.phases[phase] = self.phases.get(phase, Cost()) + spent
 
     @contextmanager
@@ -152,9 +158,7 @@ class PhaseCosts:
             yield
         finally:
             content = {phase: asdict(cost) for phase, cost in self.phases.items()}
-            partial = file.with_suffix(".partial")
-            partial.write_text(json.dumps(content, indent=1) + "\n")
-            partial.replace(file)
+            write_json(file, content, indent=1)
 
 
 def _read_costs(file: Path) -> dict[str, Cost]:

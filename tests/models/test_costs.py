@@ -86,6 +86,21 @@ def test_energy_is_read_from_the_counters_of_the_kernel(powercap: Path) -> None:
     assert read_cost().since(start).joules == {"cpu:0": 2.5, "dram:0": 0.25}
 
 
+def test_a_phase_has_the_energy_of_its_own_work(powercap: Path) -> None:
+    def use(microjoules: int) -> None:
+        counter = powercap / "intel-rapl:0" / "energy_uj"
+        counter.write_text(f"{int(counter.read_text()) + microjoules}\n")
+
+    costs = PhaseCosts()
+    with costs.measure("outer"):
+        use(1_000_000)
+        with costs.measure("inner"):
+            use(500_000)
+    assert costs.phases["inner"].joules == {"cpu:0": 0.5, "dram:0": 0.0}
+    assert costs.phases["outer"].joules == {"cpu:0": 1.0, "dram:0": 0.0}
+    assert costs.total.joules == {"cpu:0": 1.5, "dram:0": 0.0}
+
+
 def test_without_counters_there_are_no_joules(powercap: Path) -> None:
     (powercap / "intel-rapl:0" / "energy_uj").unlink()
     assert energy_counters() is None

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tubelet.models.errors import CannotTrain
+from tubelet.models.json_file import write_json
 from tubelet.models.training.study.design import ARCHITECTURES, Design, Run
 
 
@@ -35,9 +36,7 @@ def write_result(result: Result, folder: Path) -> None:
     """Write a result, atomically."""
     file = result_file(result.run, folder)
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(asdict(result)) + "\n")
-    partial.replace(file)
+    write_json(file, asdict(result))
 
 
 def read_results(runs: list[Run], design: Design, digest: str, folder: Path) -> dict[Run, Result]:

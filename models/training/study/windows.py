@@ -15,6 +15,7 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tubelet.models.json_file import write_json
 from tubelet.models.spec import Sampling
 from tubelet.models.training.simulation.camera_path import LABELS
 from tubelet.models.training.simulation.dataset import SimulatedMoves
@@ -105,7 +106,7 @@ def render(part: str, count: int, sources: Sequence[Source], folder: Path, on_wi
         "digest": digest.hexdigest()[:_DIGEST_DIGITS],
         "labels": every.tolist(),
     }
-    _facts_file(part, folder).write_text(json.dumps(facts))
+    write_json(_facts_file(part, folder), facts)
 
 
 def read_windows(part: str, folder: Path) -> Windows:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from rich.progress import track
 
+from tubelet.models.json_file import write_json
 from tubelet.models.spec import Preprocessing
 from tubelet.models.training.simulation.sources import RATE_HZ, Source, choose_frames
 from tubelet.service.cli.evaluation.dataset import InvalidDataset, LabelledVideo
@@ -45,7 +46,7 @@ def load_sources(videos: Path, cache: Path, config: DecodeConfig, *, test: bool)
     index = cache / "sources.json"
     if not index.is_file():
         moving = _fill(cache, videos, config)
-        index.write_text(json.dumps({"videos": str(videos.resolve()), "moving": moving}, indent=1))
+        write_json(index, {"videos": str(videos.resolve()), "moving": moving}, indent=1)
     known = json.loads(index.read_text())
     if known["videos"] != str(videos.resolve()):
         raise NoSources(

@@ -11,6 +11,7 @@ from blake3 import blake3
 from platformdirs import user_state_path
 
 from tubelet.models.errors import CannotTrain
+from tubelet.models.json_file import write_json
 from tubelet.models.training.fine_tuning import BEST, LAST
 from tubelet.models.training.processes import rank
 from tubelet.service.cli.train.data.clips import Clip
@@ -33,7 +34,8 @@ def name_lock(request: Request, folder: Path) -> Iterator[None]:
     if rank():
         yield  # process 0 holds it
         return
-    file = default_folder(request, folder).with_suffix(".lock")
+    own = default_folder(request, folder)
+    file = own.with_name(f"{own.name}.lock")  # a version may have dots
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         lock = file.open("w")
@@ -82,7 +84,7 @@ def open_run(folder: Path, plan: Mapping[str, Any], request: Request) -> None:
     for old in (LAST, BEST, LOG, COSTS):
         (folder / old).unlink(missing_ok=True)
     remove_events(folder)
-    _write(file, plan)
+    write_json(file, plan, indent=1)
 
 
 def check_folder(folder: Path) -> None:
@@ -108,7 +110,7 @@ def data_digest(clips: Sequence[Clip], digests: Mapping[str, str]) -> str:
 
 def finish_run(folder: Path) -> None:
     """Note that the model of a training is in the store."""
-    _write(folder / PLAN, (_read(folder / PLAN) or {}) | {_FINISHED: True})
+    write_json(folder / PLAN, (_read(folder / PLAN) or {}) | {_FINISHED: True}, indent=1)
 
 
 def check_started(folder: Path) -> dict[str, Any]:
@@ -144,10 +146,3 @@ def _read(file: Path) -> dict[str, Any] | None:
         return json.loads(file.read_text("utf-8"))
     except (OSError, ValueError):
         return None
-
-
-def _write(file: Path, content: Mapping[str, Any]) -> None:
-    """Write a plan, completely or not at all."""
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False), "utf-8")
-    partial.replace(file)
