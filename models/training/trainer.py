@@ -103,7 +103,7 @@ class Trainer(Generic[ModelT]):
             log.open("a", buffering=1) as lines,
         ):
             task = bar.add_task("training", total=self.recipe.steps, completed=self.step)
-            for batch in islice(batches, self.recipe.steps - self.step):
+            for batch in islice(batches, max(0, self.recipe.steps - self.step)):
                 figures = self.train_step(batch)
                 lines.write(f"{self.step}\t" + "\t".join(f"{value:.4f}" for value in figures) + "\n")
                 description = "loss {:.3f} flow {:.3f} top-1 {:.2f}".format(*figures)

@@ -61,7 +61,8 @@ class Order:
 
 
 def train_run(run: Run, rate: float, design: Design, folder: Path, on_steps: OnSteps) -> Result:
-    """Train a run at a learning rate ``rate`` and measure it; it resumes its last checkpoint.
+    """Train a run at a learning rate ``rate`` and measure it; it resumes its last checkpoint, if
+    that is of the same steps, rate and windows.
 
     ``folder`` is that of the study: it has the windows. On one kind of processor, a run repeats exactly.
     """
@@ -70,8 +71,9 @@ def train_run(run: Run, rate: float, design: Design, folder: Path, on_steps: OnS
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     steps = design.steps_of(run)
     trainer, used_s = start(run, rate, steps), 0.0
-    if checkpoint.is_file():
-        state = torch.load(checkpoint, weights_only=True)
+    state = torch.load(checkpoint, weights_only=True) if checkpoint.is_file() else {}
+    design_of = {"steps": steps, "rate": rate, "digest": windows.digest}
+    if design_of.items() <= state.items():  # else it is another design's
         trainer.restore(state)
         used_s = state["processor_s"]
     on_steps(trainer.step)
@@ -80,7 +82,7 @@ def train_run(run: Run, rate: float, design: Design, folder: Path, on_steps: OnS
         trainer.train_step(batch)
         if trainer.step % design.checkpoint_steps == 0:
             processor_s = time.process_time() - start_s
-            save_atomically(trainer.state() | {"processor_s": processor_s}, checkpoint)
+            save_atomically(trainer.state() | design_of | {"processor_s": processor_s}, checkpoint)
         on_steps(trainer.step)
     processor_s = time.process_time() - start_s
     parts = {part: read_windows(part, folder / "windows") for part in ("validation", "test")}

@@ -1,6 +1,7 @@
 """Videos with their true labels, read from a folder of class folders or from a list."""
 
 import csv
+import os
 import re
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable, Iterator, Sequence
@@ -184,7 +185,7 @@ def _delimiter(file: Path, text: str) -> str:
     with_comma = sum("," in line for line in lines)
     if with_comma == 0 and lines and all(line.count(";") == 1 for line in lines):
         first = lines[-1].partition(";")[0].strip().strip('"')
-        return ";" if (file.parent / first).is_file() else ""
+        return ";" if os.path.isfile(file.parent / first) else ""
     found = [_SPACE_SEPARATED.fullmatch(line) for line in lines]
     if with_comma == 0:
         return "" if any(found) else ","

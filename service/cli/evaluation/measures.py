@@ -58,8 +58,7 @@ def calibration(scores: np.ndarray, is_right: np.ndarray) -> Calibration:
     ``ece_if_calibrated`` draws the answers at random, as often right as their scores say (consistency
     resampling, Bröcker and Smith 2007).
     """
-    edges = np.linspace(0, 1, BINS + 1)
-    bins = np.searchsorted(edges[1:-1], scores)
+    bins = _bins(scores)
     counts = np.bincount(bins, minlength=BINS)
     with np.errstate(invalid="ignore"):
         mean_scores = np.bincount(bins, scores, BINS) / counts
@@ -77,6 +76,11 @@ def calibration(scores: np.ndarray, is_right: np.ndarray) -> Calibration:
     return Calibration(counts, mean_scores, accuracies, ece, interval, float(np.quantile(calibrated, LEVEL)))
 
 
+def calibration_error(scores: np.ndarray, is_right: np.ndarray) -> float:
+    """Return the error that ``calibration`` has, alone."""
+    return _ece(_bins(scores), is_right - scores)
+
+
 def grouped_calibration_error(
     scores: np.ndarray, is_right: np.ndarray, groups: np.ndarray
 ) -> tuple[float, Interval]:
@@ -85,7 +89,7 @@ def grouped_calibration_error(
     ``groups`` (n,) has the group of each score, such as the clip of a window: groups are resampled as a
     whole, since the answers of one group are not independent of each other.
     """
-    bins = np.searchsorted(np.linspace(0, 1, BINS + 1)[1:-1], scores)
+    bins = _bins(scores)
     _, own = np.unique(groups, return_inverse=True)
     sizes = np.bincount(own)
     gaps = np.zeros((len(sizes), BINS))  # the sum of a group's distances in each bin
@@ -141,6 +145,11 @@ def mcnemar_p(gained: int, lost: int) -> float:
 def _basic_interval(error: float, lower: float, upper: float) -> Interval:
     """Return the basic bootstrap interval of a calibration error, whose resampled quantiles are given."""
     return max(0.0, 2 * error - upper), min(1.0, max(0.0, 2 * error - lower))
+
+
+def _bins(scores: np.ndarray) -> np.ndarray:
+    """Return the number of each score's bin."""
+    return np.searchsorted(np.linspace(0, 1, BINS + 1)[1:-1], scores)
 
 
 def _ece(bins: np.ndarray, gaps: np.ndarray) -> float:

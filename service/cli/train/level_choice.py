@@ -80,7 +80,7 @@ def keep_better(probe: Trained, rival: Trained, scenes: NDArray[np.int64]) -> Tr
     losses, others = (_clip_losses(answers, clips) for answers in (probe.held_out, rival.validated))
     found = compare_losses(losses, others, torch.from_numpy(scenes)[clips])
     taken, level = (rival if found.is_gain else probe), rival.recipe.level
-    compared = {"probe": found.simpler, level: found.richer, "standard_error": found.standard_error}
+    compared = found.json("probe", level)
     details = {**taken.recipe.details, "levels_compared": compared}
     reason = found.sentence("the level probe", f"the level {level}", f"on {len(clips)} validation clips")
     return explained(replace(taken, recipe=replace(taken.recipe, details=details)), reason)

@@ -14,6 +14,7 @@ from tubelet.service.cli.train.report.page import PAGE
 from tubelet.service.cli.train.report.probe_report import Figures, Report, count_labels, measure_classes
 from tubelet.service.cli.train.report.thresholds import Threshold, find_thresholds
 from tubelet.service.config.config import Config
+from tubelet.service.report.text import decodable
 
 
 def make_report(
@@ -57,7 +58,7 @@ def _spec(
         return replace(spec, activation="sigmoid")
     low, high = figures.interval
     accuracy = Accuracy(
-        f"{request.data.name}, {trained.recipe.measured_on}",
+        f"{decodable(request.data.name)}, {trained.recipe.measured_on}",
         round(figures.accuracy, 4),
         f"{figures.clips} clips, 95 % interval {low:.3f} to {high:.3f}",
     )

@@ -22,6 +22,7 @@ from tubelet.models.video_model import VideoModel
 from tubelet.service.cli.train.base import Base, Untrained
 from tubelet.service.cli.train.learning_curve import CurvePoint
 from tubelet.service.config.config import Config
+from tubelet.service.report.text import decodable
 from tubelet.service.types.model_ref import ModelRef
 
 _TRAINED = {
@@ -139,7 +140,7 @@ def new_spec(
         name=request.name,
         version=request.version,
         family=family_of(dims),
-        description=f"{len(labels)} labels of {request.data.name}, {trained} {name}.",
+        description=f"{len(labels)} labels of {decodable(request.data.name)}, {trained} {name}.",
         licence=base.spec.licence,
         labels=labels,
         sampling=sampling,
@@ -163,5 +164,5 @@ def store_model(
     """
     try:
         write_folder(folder, spec, dims, model, card, texts)
-    except (OSError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise CannotTrain(f"{folder} cannot be written: {error}; see models.store") from error

@@ -158,9 +158,14 @@ def window_sampling(base: Base, lengths_s: Sequence[float], window_s: float | No
     """
     check_window(base, window_s)
     was = base.spec.sampling
-    low, high = was.min_window_s, was.max_window_s
-    window = round(window_s or min(max(median(lengths_s), low), high), 2)
     units = _UNITS if _is_image_model(base.dims) else was.units_per_window
+    return with_window(was, units, window_s or median(lengths_s))
+
+
+def with_window(was: Sampling, units: int, window_s: float) -> Sampling:
+    """Return a sampling with other windows; they may be half as long or twice as long, within limits."""
+    low, high = was.min_window_s, was.max_window_s
+    window = min(max(round(window_s, 3), low), high)
     return Sampling(
         was.frames_per_unit,
         units,

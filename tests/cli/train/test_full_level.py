@@ -23,9 +23,10 @@ from tubelet.models.spec import Preprocessing, Sampling
 from tubelet.models.training.augmentation import Augmentation
 from tubelet.models.training.start import trains_in_bf16
 from tubelet.service.cli.app import app
+from tubelet.service.cli.evaluation.dataset import InvalidDataset
 from tubelet.service.cli.train.base import untrained
 from tubelet.service.cli.train.data.clips import Clip
-from tubelet.service.cli.train.levels.frames import FrameFeed, Reader
+from tubelet.service.cli.train.levels.frames import FrameFeed, Reader, frame_logits
 from tubelet.service.cli.training.feed import start_decoders
 from tubelet.service.config.config import DecodeConfig
 
@@ -61,6 +62,13 @@ def test_an_epoch_depends_on_its_number_alone(clips: Path, tmp_path: Path) -> No
         one.units.shape == two.units.shape and torch.equal(one.units, two.units)
         for one, two in zip(first, other, strict=True)
     )
+
+
+def test_clips_that_can_be_decoded_no_more_end_a_training_with_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "bad.mp4").write_text("no video")
+    says = "none of 1 clip to measure on can be decoded any more"
+    with feed(tmp_path, tmp_path / "bad.mp4") as frames, pytest.raises(InvalidDataset, match=says):
+        frame_logits(build("vit"), frames.reader, frames.training, [0], torch.float32)
 
 
 def test_all_of_a_model_is_trained_and_serves(clips: Path, store: Path) -> None:

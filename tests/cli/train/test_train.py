@@ -1,6 +1,8 @@
 """``tubelet train`` on rendered clips: a model that serves, and a sentence for what cannot be trained."""
 
 import json
+import math
+import os
 import resource
 import shutil
 import signal
@@ -8,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from blake3 import blake3
 from typer.testing import CliRunner, Result
 
@@ -15,9 +18,12 @@ from tests.cli.train.conftest import FRAMES, SCENES
 from tests.support.train_fields import documented
 from tubelet.models.errors import CannotTrain
 from tubelet.models.repository.repository import ZOO, ModelStore
+from tubelet.models.spec import Sampling
 from tubelet.service.cli.app import app
 from tubelet.service.cli.train.disk_space import full_disk_said, require_space
-from tubelet.service.cli.train.new_model import Request, store_model
+from tubelet.service.cli.train.levels.run_folder import name_lock
+from tubelet.service.cli.train.new_model import Request, new_spec, store_model
+from tubelet.service.cli.train.prepare import with_window
 
 
 def train(*arguments: str | Path) -> Result:
@@ -203,6 +209,39 @@ def test_a_store_that_cannot_be_written(clips: Path, store: Path) -> None:
     )
 
 
+def test_weights_that_are_not_finite_are_no_model(tmp_path: Path) -> None:
+    entry = ModelStore(ZOO).find("camera-motion")
+    model = entry.load()
+    with torch.no_grad():
+        next(model.parameters()).fill_(math.nan)
+    with pytest.raises(CannotTrain, match="m/1 cannot be written: "):
+        store_model(tmp_path / "m" / "1", entry.spec, entry.dims, model, "card", {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_data_whose_name_is_no_text_is_named_in_the_specification(tmp_path: Path) -> None:
+    base = ModelStore(ZOO).find("camera-motion")
+    data = tmp_path / os.fsdecode(b"caf\xe9")
+    request = Request(data, "m", "1", None, None, replace=False, level="probe")
+    spec = new_spec(request, base, ("a", "b"), base.spec.sampling, base.dims)
+    assert spec.description.startswith("2 labels of caf\\xe9, ")
+
+
+def test_versions_are_trained_beside_each_other(tmp_path: Path, store: Path) -> None:
+    one, other = (Request(tmp_path, "m", version, None, None, replace=False) for version in ("1.0", "1.1"))
+    says = r"m 1\.0 is being trained by another process"
+    first, second = name_lock(one, store / "m" / "1.0"), name_lock(other, store / "m" / "1.1")
+    with first, second, pytest.raises(CannotTrain, match=says), name_lock(one, store / "m" / "1.0"):
+        pass
+
+
+@pytest.mark.parametrize(("wanted_s", "window_s"), [(10.0, 64 / 15), (0.1, 8 / 15), (2.00049, 2.0)])
+def test_windows_stay_within_the_limits_of_the_base(wanted_s: float, window_s: float) -> None:
+    """Limits of torchvision's video models are no whole milliseconds."""
+    was = Sampling(16, 1, window_s=16 / 15, stride_s=1, min_window_s=8 / 15, max_window_s=64 / 15)
+    assert with_window(was, 1, wanted_s).window_s == window_s
+
+
 def test_a_disk_that_is_nearly_full_is_said_before_anything_is_trained(tmp_path: Path) -> None:
     free = shutil.disk_usage(tmp_path).free
     require_space(tmp_path / "store" / "m", free // 2, "the model", "models.store")
@@ -265,9 +304,11 @@ def test_a_label_of_one_clip_is_trained_without_a_figure(clips: Path, store: Pat
 
 def test_labels_of_one_scene_each_and_paths_of_no_file(clips: Path, store: Path, tmp_path: Path) -> None:
     lines = [f"{clips}/pans/{number}.mp4,{number}" for number in range(3)]
-    (tmp_path / "clips.csv").write_text("\n".join([*lines, "gone.mp4,0", f"{clips}/pans,0"]))
+    long = f"{'x' * 300}.mp4"
+    (tmp_path / "clips.csv").write_text("\n".join([*lines, "gone.mp4,0", f"{clips}/pans,0", f"{long},0"]))
     done = train(tmp_path / "clips.csv", "--name", "m", "--from", "camera-motion")
     assert done.exit_code == 2
+    assert f"left out {long}: it cannot be read: File name too long" in done.stderr
     assert "left out gone.mp4: there is no such file; paths are relative to the folder of" in done.stderr
     assert "it is a folder: one file is wanted" in done.stderr
     assert "the clips of each label show one scene" in done.stderr

@@ -47,3 +47,12 @@ def test_the_files_used_longest_ago_are_removed(tmp_path: Path) -> None:
     assert cache.get("a") is not None  # used now
     cache.trim()
     assert [cache.get(key) is not None for key in "abc"] == [True, False, True]
+
+
+def test_a_file_that_another_process_removes_stops_nothing(tmp_path: Path) -> None:
+    cache = UnitCache(tmp_path, 2 * (128 + UNITS.nbytes))
+    for key in "abc":
+        cache.put(UNITS, key)
+    (tmp_path / "gone.npy").symlink_to(tmp_path / "removed")  # is listed, and has no size
+    cache.trim()
+    assert sum(cache.get(key) is not None for key in "abc") == 2

@@ -152,6 +152,15 @@ def test_a_stopped_run_ends_with_the_answers_of_a_whole_one(model: str, folder: 
     assert list((tmp_path / "checkpoints").iterdir()) == []
 
 
+def test_a_checkpoint_of_another_design_is_left_alone(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "windows").symlink_to(folder / "windows")
+    with pytest.raises(Stopped):
+        train_run(RUN, 1e-3, DESIGN, tmp_path, stop_at(5))
+    begun: list[int] = []
+    train_run(RUN, 1e-3, replace(DESIGN, steps=3), tmp_path, begun.append)
+    assert begun == [0, 1, 2, 3]
+
+
 def stop_at(last: int) -> Callable[[int], None]:
     """Return a listener that ends a run after the step ``last``."""
 

@@ -113,6 +113,13 @@ def test_a_resumed_run_adds_to_the_cost(sources: list[Source], tmp_path: Path) -
     assert second.cost is None
 
 
+def test_a_run_that_is_past_its_last_step_trains_no_more(sources: list[Source], tmp_path: Path) -> None:
+    done = trainer(replace(RECIPE, steps=2))
+    done.step = 3
+    done.fit(simulated(sources), tmp_path / "last.pt", tmp_path / "log.tsv")
+    assert done.step == 3
+
+
 def test_steps_lower_the_loss_of_a_batch_seen_again(sources: list[Source]) -> None:
     batch, tiny = simulated(sources)[0], trainer(replace(RECIPE, steps=100, learning_rate=2e-3))
     losses = [tiny.train_step(batch)[0] for _ in range(40)]

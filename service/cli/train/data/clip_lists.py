@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -62,7 +63,7 @@ def clip_rows(file: Path) -> Rows | None:
     if len(missing) == 2 or (delimiter == "," and _is_plain(header)):
         return None
     if missing:
-        if (file.parent / header[0]).is_file():
+        if os.path.isfile(file.parent / header[0]):
             return None  # the first line is no header
         named = ", ".join(header[:_MAX_NAMED]) + (", ..." if len(header) > _MAX_NAMED else "")
         hint = _OF_VECTORS if file.suffix.lower() == PARQUET else ""
@@ -179,7 +180,7 @@ def labels_after_paths(
         _check_frame_folders(file, listed)
         return tuple(video for video, _ in found)
     for video, numbers in found:
-        if numbers and Path(video.video).is_dir():
+        if numbers and os.path.isdir(video.video):
             raise InvalidDataset(
                 f"{file}: {video.name} is a folder, followed by numbers: tubelet reads videos, no folders of "
                 "frames"
@@ -204,7 +205,7 @@ def _check_frame_folders(file: Path, videos: Sequence[LabelledVideo]) -> None:
     """
     first = next(iter(videos))
     if all(
-        _TWO_WORDS.fullmatch(each.name) and each.label.isdigit() and not Path(each.video).exists()
+        _TWO_WORDS.fullmatch(each.name) and each.label.isdigit() and not os.path.exists(each.video)
         for each in videos
     ):
         raise InvalidDataset(
@@ -217,7 +218,7 @@ def _check_frame_folders(file: Path, videos: Sequence[LabelledVideo]) -> None:
 def _numbers_after_path(file: Path, video: LabelledVideo) -> tuple[LabelledVideo, list[str]]:
     """Return a video without the numbers after its path, if only then its path exists; and these numbers."""
     path, numbers = video.name, []
-    while not (file.parent / path).exists():
+    while not os.path.exists(file.parent / path):
         shorter, _, last = path.rpartition(" ")
         if not shorter or not video.label.isdigit() or not last.isdigit():
             return video, []

@@ -74,8 +74,12 @@ def survey_clips(clips: Sequence[Clip], config: DecodeConfig, advance: Callable[
 
 def _unreadable(file: Path) -> str:
     """Return why a path names no file to read; empty if it does."""
-    if not file.exists():
+    try:
+        file.stat()
+    except (FileNotFoundError, NotADirectoryError):
         return "there is no such file; paths are relative to the folder of the list"
+    except OSError as error:  # its folder cannot be read, or its name is too long
+        return f"it cannot be read: {error.strerror}"
     return "it is a folder: one file is wanted" if file.is_dir() else ""
 
 

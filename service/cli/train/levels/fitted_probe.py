@@ -100,13 +100,7 @@ def _describe(choice: Choice) -> str:
 
 def _details(choice: Choice, found: Comparison | None) -> dict[str, Any]:
     """Return for machines what a probe is, and the losses of the probes that it was chosen from."""
-    compared = None
-    if found is not None:
-        compared = {
-            "linear": found.simpler,
-            "attentive": found.richer,
-            "standard_error": found.standard_error,
-        }
+    compared = None if found is None else found.json("linear", "attentive")
     return {
         "probe": "attentive" if choice.steps else "linear",
         "vectors": choice.vectors,

@@ -19,10 +19,12 @@ from tubelet.models.training.probes import few_threads
 from tubelet.models.training.processes import own_share
 from tubelet.models.training.samples import Batch, Sample
 from tubelet.models.video_model import VideoModel
+from tubelet.service.cli.evaluation.dataset import InvalidDataset
 from tubelet.service.cli.train.data.clips import Clip
 from tubelet.service.cli.train.levels.embeddings import View, plan_clip, plan_views
 from tubelet.service.cli.train.levels.tuning import SEED
 from tubelet.service.cli.training.feed import Decoders
+from tubelet.service.report.text import counted
 from tubelet.service.types.plan import Plan
 from tubelet.service.types.video import CROPS, VideoMetadata
 
@@ -126,7 +128,7 @@ def frame_logits(
     """Compute the logits (W, K) of all windows of the clips with these ``numbers``, and the clip of each.
 
     Raises:
-        ValueError: no clip can be decoded.
+        InvalidDataset: no clip can be decoded.
     """
     by_name = {clips[number].name: number for number in numbers}
     logits, of_clip = [], []
@@ -136,5 +138,5 @@ def frame_logits(
             logits.append(model.classify(model.encode(units)[None]).float())
         of_clip.append(by_name[sample.id])
     if not logits:
-        raise ValueError("no clip can be decoded")
+        raise InvalidDataset(f"none of {counted(len(numbers), 'clip')} to measure on can be decoded any more")
     return torch.cat(logits).clone(), torch.tensor(of_clip)

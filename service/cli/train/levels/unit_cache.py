@@ -59,10 +59,12 @@ class UnitCache:
             with suppress(OSError):
                 if time.time() - partial.stat().st_mtime > _ABANDONED_S:
                     partial.unlink()
-        used = sorted(
-            ((file.stat().st_mtime, file.stat().st_size, file) for file in self.folder.glob("*.npy")),
-            reverse=True,
-        )
+        used = []
+        for file in self.folder.glob("*.npy"):
+            with suppress(OSError):  # another process has removed it
+                status = file.stat()
+                used.append((status.st_mtime, status.st_size, file))
+        used.sort(reverse=True)
         total = 0
         for _, size, file in used:
             total += size

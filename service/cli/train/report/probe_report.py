@@ -15,7 +15,7 @@ from torch import Tensor
 from tubelet.models.costs import Cost
 from tubelet.models.spec import ModelSpec
 from tubelet.models.training.probe_fit import labels_by_clip, mean_by_clip
-from tubelet.service.cli.evaluation.measures import Interval, calibration, wilson_interval
+from tubelet.service.cli.evaluation.measures import Interval, calibration_error, wilson_interval
 from tubelet.service.cli.train.data.data_checks import Finding
 from tubelet.service.cli.train.new_model import Recipe
 from tubelet.service.cli.train.report.calibration_errors import (
@@ -113,9 +113,9 @@ def clip_ece(logits: Tensor, labels: Tensor, clips: Tensor) -> float:
     """Return the calibration error of clips: (W, K), labels (W,) or (W, K), (W,) -> a number."""
     if labels.ndim == 2:
         scores, has = clip_scores(logits, labels, clips)
-        return calibration(scores.ravel(), has.ravel()).ece
+        return calibration_error(scores.ravel(), has.ravel())
     means, _ = mean_by_clip(logits, clips)
-    return calibration(*_scores(means, labels_by_clip(labels, clips).numpy())).ece
+    return calibration_error(*_scores(means, labels_by_clip(labels, clips).numpy()))
 
 
 def report_json(report: Report) -> dict[str, Any]:

@@ -1,14 +1,13 @@
 """The folder of a head without a model: its weights, its labels, and a card that says how to apply it."""
 
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from tubelet.models.errors import CannotTrain
+from tubelet.models.repository.partial_folder import partial_folder
 from tubelet.models.repository.publish import publish_folder
 from tubelet.models.training.probe_fit import Probe
 
@@ -37,9 +36,7 @@ def write_head(folder: Path, probe: Probe, temperature: float, labels: tuple[str
         CannotTrain: it cannot be written.
     """
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
+        with partial_folder(folder) as partial:
             partial.chmod(0o755)
             head = probe.head
             weights = {"weight": head.weight / temperature, "bias": head.bias / temperature}
@@ -50,7 +47,5 @@ def write_head(folder: Path, probe: Probe, temperature: float, labels: tuple[str
             (partial / LABELS).write_text("".join(f"{label}\n" for label in labels), "utf-8")
             (partial / CARD).write_text(card, "utf-8")
             publish_folder(partial, folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         raise CannotTrain(f"{folder} cannot be written: {error}") from error

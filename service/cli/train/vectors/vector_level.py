@@ -31,7 +31,7 @@ from tubelet.service.cli.train.data.survey import Survey
 from tubelet.service.cli.train.levels.fitted_probe import Features, FittedProbe, fit_probe
 from tubelet.service.cli.train.levels.probe import probe_features, trained_probe
 from tubelet.service.cli.train.new_model import Request, Trained
-from tubelet.service.cli.train.prepare import Prepared, check_name, check_options
+from tubelet.service.cli.train.prepare import Prepared, check_name, check_options, with_window
 from tubelet.service.cli.train.report.probe_report import check_lines
 from tubelet.service.cli.train.vectors.head_folder import check_head_folder
 from tubelet.service.cli.train.vectors.vector_table import VectorTable, read_vectors
@@ -189,27 +189,15 @@ def _unit_sampling(base: Entry, table: VectorTable) -> Sampling:
     else:
         fewest, most = math.ceil(was.min_window_s / unit_s), math.floor(was.max_window_s / unit_s)
         units = max(1, fewest, min(int(median(counts)), most, _UNITS))
-    return _sampling(was, units, units * unit_s)
+    return with_window(was, units, units * unit_s)
 
 
 def _window_sampling(base: Entry, table: VectorTable) -> Sampling:
     """Return the sampling of the base, with windows as long as those of the vectors."""
     was = base.spec.sampling
     is_window = table.maker is not None and table.maker.level == "window"
-    return _sampling(was, was.units_per_window, table.step_s if is_window and table.step_s else was.window_s)
-
-
-def _sampling(was: Sampling, units: int, window_s: float) -> Sampling:
-    """Return a sampling with other windows; they may be half as long or twice as long, within limits."""
-    window = min(max(round(window_s, 3), was.min_window_s), was.max_window_s)
-    return Sampling(
-        was.frames_per_unit,
-        units,
-        window,
-        stride_s=window / 2,
-        min_window_s=max(was.min_window_s, window / 2),
-        max_window_s=min(was.max_window_s, window * 2),
-        position=was.position,
+    return with_window(
+        was, was.units_per_window, table.step_s if is_window and table.step_s else was.window_s
     )
 
 
