@@ -5,6 +5,7 @@ S units in a window, t frames in a unit, H W C pixels.
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -56,9 +57,10 @@ def fixed_clip_logits(model: VideoModel, sampling: Sampling) -> tuple[float, ...
 def relative_difference(found: tuple[float, ...], wanted: tuple[float, ...]) -> float:
     """Return the largest difference of the logits ``found`` as a share of the largest logit of ``wanted``.
 
-    It is infinite where their numbers differ.
+    It is infinite where their numbers differ, or where a logit is no number.
     """
     if len(found) != len(wanted):
-        return float("inf")
+        return math.inf
     scale = max(1e-6, *(abs(value) for value in wanted))
-    return max(abs(a - b) for a, b in zip(found, wanted, strict=True)) / scale
+    apart = [abs(a - b) / scale for a, b in zip(found, wanted, strict=True)]
+    return math.inf if any(map(math.isnan, apart)) else max(apart)

@@ -267,7 +267,7 @@ def demo(
     ] = None,
 ) -> None:
     """Start a server on free ports, classify a video through it, print some of its metrics, and stop."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
     console.print("Starting a server on free ports; loading libraries and models takes some seconds.")
     from tubelet.service.cli.demo import run_demo
 

@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from importlib.util import find_spec
+from io import TextIOWrapper
 
 _REQUIRED = ("typer", "rich", "pydantic_settings", "torch", "torchvision", "av")
 _INTERRUPTED = 130  # as shells report a process that SIGINT killed
@@ -20,6 +21,8 @@ def main() -> None:
             "pip install 'tubelet[serve]' adds the command and the server"
         )
     try:
+        if isinstance(sys.stdout, TextIOWrapper):  # a path may be no UTF-8
+            sys.stdout.reconfigure(errors="backslashreplace")
         from tubelet.service.cli.app import app
 
         app()

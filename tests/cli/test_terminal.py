@@ -180,6 +180,25 @@ def test_name_that_is_not_utf8_is_valid_json(served: Served, clip: Path, tmp_pat
         json.dumps(each, ensure_ascii=False).encode("utf-8", "strict")
 
 
+def test_a_page_whose_name_is_not_utf8_is_written_and_written_again(
+    served: Served, clip: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / os.fsdecode(b"caf\xe9.html")
+    command = [TUBELET, "classify", str(clip), "--html", str(page), "--no-video", "--server", served.target]
+    for _ in range(2):
+        done = subprocess.run(command, capture_output=True, timeout=100)
+        assert (done.returncode, b"Traceback" in done.stderr) == (0, False), done.stderr
+        assert page.is_file()
+
+
+def test_a_path_that_is_not_utf8_is_printed_escaped(tmp_path: Path) -> None:
+    store = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    environment = os.environ | {"TUBELET_MODELS__STORE": store}
+    done = subprocess.run([TUBELET, "config"], env=environment, capture_output=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert rb"/caf\udce9" in done.stdout
+
+
 def test_same_video_twice_is_classified_twice(served: Served, clip: Path) -> None:
     with terminal("classify", str(clip), str(clip), "--server", served.target, columns=200) as shown:
         assert shown.wait() == 0

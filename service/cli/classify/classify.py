@@ -28,7 +28,7 @@ from tubelet.service.cli.runs.interruption import INTERRUPTED, cancel_on_ctrl_c
 from tubelet.service.cli.runs.kept_answer import KeptAnswer
 from tubelet.service.cli.runs.live_region import LiveRegion
 from tubelet.service.cli.runs.progress import RunProgress
-from tubelet.service.cli.runs.results_log import ResultsLog, UnwritableResults, open_results
+from tubelet.service.cli.runs.results_log import FINGERPRINT, ResultsLog, UnwritableResults, open_results
 from tubelet.service.cli.runs.runner import (
     Answer,
     Failure,
@@ -91,13 +91,17 @@ async def classify_all(
     status, named = INTERRUPTED, sources
     with cancel_on_ctrl_c():
         async with AsyncExitStack() as stack:
-            log, failed_before, problem = None, 0, None
+            log, failed_before, problem, fingerprint = None, 0, None, ""
             if output.out is not None or output.embeddings is not None:
-                options = await _pin_version(options, server, config)
+                model = await find_model(server, config, options.model, options.version)
+                fingerprint = model.fingerprint
+                options = replace(
+                    options, model=model.name, version=model.version
+                )  # for later runs to compare
             if output.out is not None:
                 try:
                     log = stack.enter_context(
-                        open_results(output.out, _settings(options), KeptAnswer.of_json)
+                        open_results(output.out, _settings(options, fingerprint), KeptAnswer.of_json)
                     )
                     sources, failed_before = _resume(sources, log, output, errors)
                 except UnwritableResults as error:
@@ -236,7 +240,11 @@ class _Run:
                 f"cannot write {self._options.out}: {error.strerror}; the answers from here on are printed"
             )
             self._log = None
-            self._output = self._make_output(replace(self._options, out=None, as_json=True))
+            printed = self._make_output(replace(self._options, out=None, as_json=True, in_order=False))
+            if isinstance(self._output, OrderedOutput):
+                self._output.output = printed
+            else:
+                self._output = printed
 
     def _make_output(self, options: OutputOptions) -> Output:
         """Choose the form of output that the options ask for."""
@@ -276,13 +284,7 @@ def _is_piped(output: OutputOptions) -> bool:
         return False
 
 
-async def _pin_version(options: Options, server: str | None, config: Config) -> Options:
-    """Return the options with the model and version that answer now, for later runs to compare."""
-    model = await find_model(server, config, options.model, options.version)
-    return replace(options, model=model.name, version=model.version)
-
-
-def _settings(options: Options) -> dict[str, Any]:
+def _settings(options: Options, fingerprint: str) -> dict[str, Any]:
     """Return the settings that must be equal in all runs that write to one file of results."""
     windowing = options.windowing
     sliding = windowing if isinstance(windowing, Sliding) else Sliding()
@@ -290,6 +292,7 @@ def _settings(options: Options) -> dict[str, Any]:
     return {
         "model": options.model,
         "version": options.version,
+        FINGERPRINT: fingerprint or None,
         "top_k": options.top_k,
         "threshold": options.score_threshold,
         "windows": type(windowing).__name__,

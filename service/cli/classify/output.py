@@ -179,25 +179,33 @@ class _OpenBlock:
 
 
 class OrderedOutput:
-    """Output in the order of the arguments: holds answers back until all before them are there."""
+    """Output in the order of the arguments: holds answers back until all before them are there.
+
+    ``output`` may be replaced: an answer goes to the one that it came under.
+    """
 
     def __init__(self, output: Output) -> None:
-        self._output = output
-        self._held: dict[int, tuple[Answer, VideoInProgress]] = {}
+        self.output = output
+        self._held: dict[int, tuple[Output, Answer, VideoInProgress]] = {}
         self._next = 0
 
     def event(self, number: int, event: Started | Event) -> None:
-        self._output.event(number, event)
+        self.output.event(number, event)
 
     def answer(self, number: int, answer: Answer, before: VideoInProgress) -> None:
-        self._held[number] = answer, before
+        self._held[number] = self.output, answer, before
         while self._next in self._held:
-            self._output.answer(self._next, *self._held.pop(self._next))
+            self._print(self._next)
             self._next += 1
 
     def interrupted(self, videos: dict[int, VideoInProgress]) -> None:
         for number in sorted({*self._held, *videos}):
             if number in videos:
-                self._output.interrupted({number: videos[number]})
+                self.output.interrupted({number: videos[number]})
             else:
-                self._output.answer(number, *self._held.pop(number))
+                self._print(number)
+
+    def _print(self, number: int) -> None:
+        """Print an answer that was held back."""
+        output, answer, before = self._held.pop(number)
+        output.answer(number, answer, before)

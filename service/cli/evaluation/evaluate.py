@@ -35,7 +35,7 @@ from tubelet.service.cli.evaluation.selection import (
 from tubelet.service.cli.runs.live_region import LiveRegion
 from tubelet.service.cli.runs.output_paths import check_paths
 from tubelet.service.cli.runs.progress import RunProgress
-from tubelet.service.cli.runs.results_log import ResultsLog, open_results
+from tubelet.service.cli.runs.results_log import FINGERPRINT, ResultsLog, open_results
 from tubelet.service.cli.runs.runner import (
     Failure,
     ModelInfo,
@@ -155,7 +155,7 @@ async def run_evaluation(
         thumbnails=0 if output.html is None else 1,
     )
     out = output.out or Path(f"evaluation-{model.name}-{model.version}")
-    settings = _settings(labelled, options) | ({"several_labels": True} if several else {})
+    settings = _settings(labelled, options, model) | ({"several_labels": True} if several else {})
     # The average precision of a multi-label model's classes needs the scores of all labels.
     is_multi_label = model.activation is Activation.SIGMOID
     index_of = {label: index for index, label in enumerate(model.labels)} if is_multi_label else {}
@@ -254,12 +254,13 @@ def _top_k(model: ModelInfo) -> int:
     return TOP_K
 
 
-def _settings(labelled: Labelled, options: Options) -> dict[str, Any]:
+def _settings(labelled: Labelled, options: Options, model: ModelInfo) -> dict[str, Any]:
     """Return the settings that must be equal in all runs of one evaluation."""
     views = options.windowing if isinstance(options.windowing, Views) else None
     settings = {
         "model": options.model,
         "version": options.version,
+        FINGERPRINT: model.fingerprint or None,
         "data": decodable(str(labelled.data.resolve())),
         "clips": views and views.clips,
         "crops": views and views.crops,

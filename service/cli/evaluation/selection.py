@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from blake3 import blake3
 
@@ -63,7 +63,10 @@ def seen_in_training(clips: Sequence[Clip], trained_on: Path) -> frozenset[str]:
     """
     try:
         lines = [json.loads(line) for line in trained_on.read_text("utf-8").splitlines()]
-        parts = [(each["blake3"], each["range_s"]) for each in lines if each["split"] in _SEEN]
+        parts: dict[str, list[Any]] = {}
+        for each in lines:
+            if each["split"] in _SEEN:
+                parts.setdefault(each["blake3"], []).append(each["range_s"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InvalidDataset(f"{trained_on} cannot be read: {error}") from None
     digests: dict[str, str] = {}
@@ -73,7 +76,7 @@ def seen_in_training(clips: Sequence[Clip], trained_on: Path) -> frozenset[str]:
     return frozenset(
         clip.name
         for clip in clips
-        if any(digest == digests[clip.video] and _overlap(clip.range_s, part) for digest, part in parts)
+        if any(_overlap(clip.range_s, part) for part in parts.get(digests[clip.video], ()))
     )
 
 

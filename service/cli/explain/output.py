@@ -32,7 +32,7 @@ def explained_lines(video: str, runs: Sequence[ExplainedRun], files: ExplainedFi
         yield f"Also on the page: {others}"
     yield from notes_text(answer)
     yield from map(printable, _notes(runs, files))
-    yield f"written to {files.folder}: {', '.join(path.name for path in files.written)}"
+    yield printable(f"written to {files.folder}: {', '.join(path.name for path in files.written)}")
 
 
 def explained_json(video: str, runs: Sequence[ExplainedRun], files: ExplainedFiles) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def explained_json(video: str, runs: Sequence[ExplainedRun], files: ExplainedFil
         "fingerprint": answer.fingerprint,
         "duration_s": answer.metadata.duration_s,
         "maps": [_map_json(found) for run in runs for found in run.answer.maps],
-        "files": {path.name: str(path) for path in files.written},
+        "files": {path.name: decodable(str(path)) for path in files.written},
         "notes": _notes(runs, files),
         "warnings": list(answer.warnings),
     }

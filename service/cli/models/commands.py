@@ -1,6 +1,7 @@
 """``tubelet models import``, ``show``, ``verify`` and ``remove``."""
 
 import json
+import math
 import sys
 from collections.abc import Collection
 from dataclasses import asdict, replace
@@ -95,7 +96,8 @@ def verify_model(model: ModelRef, config: Config, *, as_json: bool) -> bool:
         apart = relative_difference(fixed_clip_logits(entry.load(), entry.spec.sampling), entry.logits)
     same = apart <= TOLERANCE
     if as_json:
-        report = {"model": entry.spec.name, "version": entry.spec.version, "same": same, "apart": apart}
+        told = apart if math.isfinite(apart) else None
+        report = {"model": entry.spec.name, "version": entry.spec.version, "same": same, "apart": told}
         print(json.dumps(report))
     else:
         _out.print(

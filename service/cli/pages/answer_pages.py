@@ -1,6 +1,7 @@
 """The pages of ``tubelet classify --html``: one for each video, and an index beside several."""
 
 import json
+import os
 from asyncio import CancelledError
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
@@ -165,7 +166,7 @@ class AnswerPages:
     def _add_row(self, source: Source, row: IndexRow, is_written: bool) -> None:
         """Add the line of an answered video to the index."""
         if is_written:
-            self._rows[source] = replace(row, href=quote(self._paths[source].name))
+            self._rows[source] = replace(row, href=quote(os.fsencode(self._paths[source].name)))
         else:
             self._rows[source] = replace(row, note="its page could not be written", has_failed=True)
 
@@ -238,7 +239,11 @@ def _row_before(source: Source, path: Path) -> IndexRow:
     row = _named_row(source)
     if source.problem is not None:
         return replace(row, note=source.problem, has_failed=True)
-    return replace(row, href=quote(path.name)) if path.is_file() else replace(row, note="no page yet")
+    return (
+        replace(row, href=quote(os.fsencode(path.name)))
+        if path.is_file()
+        else replace(row, note="no page yet")
+    )
 
 
 def _named_row(source: Source) -> IndexRow:

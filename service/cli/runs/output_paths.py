@@ -10,6 +10,7 @@ from tubelet.service.report.text import decodable
 from tubelet.service.types.uri import is_uri
 
 _MAX_NAME = 100  # characters, without the suffix
+_MAX_BYTES = 200  # of the 255 that a name may have; others follow, and stand around it while it is written
 
 
 def paths_in(
@@ -48,7 +49,7 @@ def file_name(source: str) -> str:
     """Return a file's name for a source, without a suffix: letters, digits and a few signs."""
     path = source.partition("?")[0] if is_uri(source) else source
     plain = re.sub(r"[^\w.+-]+", "_", PurePath(short_name(path)).stem).strip("._")[:_MAX_NAME]
-    return plain or "video"
+    return plain.encode()[:_MAX_BYTES].decode(errors="ignore") or "video"
 
 
 def short_name(source: str) -> str:

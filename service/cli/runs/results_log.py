@@ -15,6 +15,9 @@ from typing import Any, BinaryIO, Generic, TypeVar
 
 T = TypeVar("T")
 
+FINGERPRINT = "fingerprint"
+"""Key of the settings whose value None says nothing: of a model that is not loaded, or in older files."""
+
 _SETTINGS_KEYS = ("settings", "asked")  # of the first line; older evaluations have the second one
 _SETTINGS_STARTS = tuple(f'{{"{key}"'.encode() for key in _SETTINGS_KEYS)
 
@@ -141,6 +144,8 @@ def _may_be_torn_settings(torn: bytes) -> bool:
 def _check_settings(path: Path, before: dict[str, Any], settings: dict[str, Any]) -> None:
     """Raise ResultsMismatch if the settings of the file differ from ``settings``."""
     differing = [key for key in settings if before.get(key) != settings[key]]
+    if None in (before.get(FINGERPRINT), settings.get(FINGERPRINT)):
+        differing = [key for key in differing if key != FINGERPRINT]
     if differing:
         said = ", ".join(f"{key} was {before.get(key)}, is {settings[key]}" for key in differing)
         raise ResultsMismatch(f"{path} holds results of other settings ({said}); name another --out")

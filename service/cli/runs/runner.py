@@ -55,12 +55,16 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """The properties of a model that are needed to interpret its answers."""
+    """The properties of a model that are needed to interpret its answers.
+
+    ``fingerprint`` is empty if the server has not loaded the model.
+    """
 
     name: str
     version: str
     labels: tuple[str, ...]
     activation: Activation
+    fingerprint: str
 
 
 @asynccontextmanager
@@ -151,12 +155,13 @@ async def find_model(server: str | None, config: Config, name: str, version: str
         async with AsyncClient(server, tls=config.client.chosen, token=config.client.chosen_token) as client:
             model = await client.model(name, version)
             activation = activation_from_proto(model.activation)
-            return ModelInfo(model.name, model.version, tuple(model.labels), activation)
+            return ModelInfo(model.name, model.version, tuple(model.labels), activation, model.fingerprint)
     from tubelet.models.repository.repository import ZOO, ModelStore
 
     wanted = ModelRef.parse(name, version).or_default(config.models.default_ref)
-    spec = ModelStore(ZOO, config.models.store).find(wanted.name, wanted.version).spec
-    return ModelInfo(spec.name, spec.version, spec.labels, Activation(spec.activation))
+    entry = ModelStore(ZOO, config.models.store).find(wanted.name, wanted.version)
+    spec = entry.spec
+    return ModelInfo(spec.name, spec.version, spec.labels, Activation(spec.activation), entry.fingerprint)
 
 
 async def run_as_completed(

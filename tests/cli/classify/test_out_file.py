@@ -102,10 +102,11 @@ def test_lost_server_is_not_written_as_a_result(served: Served, folder: Path) ->
     assert not Path("x.jsonl").exists()
 
 
-def test_full_disk_for_out_file_prints_the_rest(served: Served, folder: Path) -> None:
+@pytest.mark.parametrize("options", [[], ["--in-order", "--jobs", "1"]])
+def test_full_disk_for_out_file_prints_the_rest(served: Served, folder: Path, options: list[str]) -> None:
     """A limit of 1 KiB on the size of files imitates the full disk."""
     videos = ["clips/a.mp4"] * 6
-    command = [TUBELET, "classify", *videos, "--out", "out.jsonl", "--server", served.target]
+    command = [TUBELET, "classify", *videos, *options, "--out", "out.jsonl", "--server", served.target]
     limited = ["bash", "-c", 'ulimit -f 1; exec "$0" "$@"', *command]
     done = subprocess.run(limited, capture_output=True, text=True, timeout=100)
     assert done.returncode == 1

@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 from tests.support.cli_process import tubelet
 from tests.support.running_server import Served
 from tests.support.sample_clip import panning_clip
+from tubelet.models.repository.repository import ModelStore
 from tubelet.service.cli.app import app
 from tubelet.service.client import Client
 
@@ -92,6 +93,8 @@ def test_evaluation_resumes_with_remaining_videos(served: Served, data: Path, tm
     first = evaluated(evaluate(*command))
     results = out / "results.jsonl"
     whole = results.read_bytes()
+    settings = json.loads(whole.splitlines()[0])["settings"]
+    assert settings["fingerprint"] == ModelStore().find(settings["model"]).fingerprint
     before = answered(served)
 
     again = evaluate(*command)

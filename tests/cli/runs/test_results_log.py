@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import resource
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,19 @@ def test_other_settings_are_rejected_by_name(path: Path) -> None:
     ):
         pass
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "is_same"), [("a", "a", True), ("a", "b", False), (None, "a", True), ("a", None, True)]
+)
+def test_a_model_that_was_replaced_is_another_one(
+    tmp_path: Path, before: str | None, now: str | None, is_same: bool
+) -> None:
+    with open_results(tmp_path / "results.jsonl", SETTINGS | {"fingerprint": before}, labels) as results:
+        results.add({"video": "x.mp4", "labels": []})
+    expected = nullcontext() if is_same else pytest.raises(ResultsMismatch, match="fingerprint was a, is b")
+    with expected, open_results(tmp_path / "results.jsonl", SETTINGS | {"fingerprint": now}, labels):
+        pass
 
 
 def test_file_without_results_takes_new_settings(tmp_path: Path) -> None:
