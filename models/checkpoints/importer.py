@@ -157,7 +157,7 @@ def store_model(
     except ValueError as error:
         raise CannotImport(str(error)) from error
     try:
-        write_folder(folder, spec, foreign.dims, model, _card(spec))
+        write_folder(folder, spec, foreign.dims, model, _card(spec), overwrite=overwrite)
     except (OSError, SafetensorError, ValueError, BrokenModel) as error:
         raise CannotImport(f"{folder} cannot be written: {error}; see models.store") from error
     return folder

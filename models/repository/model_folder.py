@@ -152,15 +152,17 @@ def write_folder(
     model: VideoModel,
     card: str,
     texts: Mapping[str, str] = MappingProxyType({}),
+    *,
+    overwrite: bool = True,
 ) -> None:
-    """Write a model's folder, completely or not at all; an existing folder is replaced.
+    """Write a model's folder, completely or not at all; with ``overwrite``, an existing folder is replaced.
 
     ``texts`` are further files, by their names.
 
     Raises:
         ValueError: the model's logits are not finite, or reading the folder would give another ``spec``.
         BrokenModel: the written folder cannot be read.
-        OSError, safetensors.SafetensorError: the files cannot be written.
+        OSError, safetensors.SafetensorError: the files cannot be written, or the folder exists.
     """
     with partial_folder(folder) as partial:
         partial.chmod(0o755)
@@ -178,7 +180,7 @@ def write_folder(
             key.name for key in fields(spec) if getattr(written, key.name) != getattr(spec, key.name)
         ]:
             raise ValueError(f"{', '.join(lost)} would be read with other values")
-        publish_folder(partial, folder)
+        publish_folder(partial, folder, overwrite=overwrite)
 
 
 def _dims(family: str, table: object) -> Dims:

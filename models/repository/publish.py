@@ -1,6 +1,7 @@
 """The last step of writing a folder: it gets its name at once, or takes the place of an older folder."""
 
 import ctypes
+import errno
 import os
 import shutil
 from contextlib import suppress
@@ -10,18 +11,21 @@ _AT_FDCWD = -100  # paths are relative to the working directory, as elsewhere
 _RENAME_EXCHANGE = 2
 
 
-def publish_folder(partial: Path, folder: Path) -> None:
+def publish_folder(partial: Path, folder: Path, *, overwrite: bool = True) -> None:
     """Give the folder ``partial`` the name ``folder``; an older folder of that name is removed.
 
     At any time one of the two has the name, where the kernel and the file system can exchange names (Linux
     with ext4, XFS, Btrfs, tmpfs and others). Elsewhere, such as on NFS, the name is free for an instant.
 
     Raises:
+        FileExistsError: there is an older folder, and it is not to be overwritten.
         OSError: a folder cannot be renamed.
     """
     if not folder.exists():
-        partial.rename(folder)
+        partial.rename(folder)  # refused where another process has just written it
         return
+    if not overwrite:
+        raise FileExistsError(errno.EEXIST, "another process has just written it", str(folder))
     try:
         _exchange(partial, folder)
         old = partial

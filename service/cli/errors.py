@@ -10,14 +10,13 @@ from contextlib import contextmanager
 import typer
 from rich.console import Console
 
+from tubelet.service.cli.runs.interruption import INTERRUPTED
 from tubelet.service.config.problems import BadConfig
 from tubelet.service.types.token import BadToken
 
 _errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
-# As shells report a process that a signal killed.
-_BROKEN_PIPE_STATUS = 128 + signal.SIGPIPE
-INTERRUPTED = 128 + signal.SIGINT
+_BROKEN_PIPE_STATUS = 128 + signal.SIGPIPE  # as shells report a process that SIGPIPE killed
 
 ErrorRow = tuple[type[Exception], str, str, int]
 """An error class, its code and reason (named as a server's errors are), and the command's exit status."""

@@ -1,6 +1,7 @@
 """The work of ``tubelet classify``: classify each video, print or keep the answers."""
 
 import os
+import signal
 import stat
 from asyncio import CancelledError
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ from tubelet.service.cli.classify.output import (
 )
 from tubelet.service.cli.output import answer_json, failure_text
 from tubelet.service.cli.pages.answer_pages import AnswerPages, PageOptions
-from tubelet.service.cli.runs.interruption import INTERRUPTED, cancel_on_ctrl_c
+from tubelet.service.cli.runs.interruption import cancel_on_ctrl_c
 from tubelet.service.cli.runs.kept_answer import KeptAnswer
 from tubelet.service.cli.runs.live_region import LiveRegion
 from tubelet.service.cli.runs.progress import RunProgress
@@ -40,7 +41,7 @@ from tubelet.service.cli.runs.runner import (
 from tubelet.service.cli.runs.video_sources import STANDARD_INPUT, Source
 from tubelet.service.client import ServerError
 from tubelet.service.config.config import Config
-from tubelet.service.report.text import decodable
+from tubelet.service.report.text import counted, decodable
 from tubelet.service.types.request import Options, Sliding, Views
 from tubelet.service.types.result import Classification, Event
 from tubelet.service.types.video import MAX_THUMBNAILS, NS_PER_S
@@ -76,8 +77,8 @@ async def classify_all(
 
     Answers go to standard output or to ``output.out``; progress and failures go to standard error. If
     ``output.out`` cannot be written, answers are printed as JSON, and the exit status is 1. It is 1, too, if
-    one of ``output.files`` or ``output.embeddings`` cannot be written. On Ctrl-C, the segments so far are
-    printed.
+    one of ``output.files`` or ``output.embeddings`` cannot be written. On Ctrl-C or SIGTERM, the segments so
+    far are printed.
 
     Raises:
         BrokenPipeError: the reader of standard output has gone.
@@ -88,8 +89,8 @@ async def classify_all(
         tubelet.models.errors.UnknownModel: ``output`` names a file of one model, and there is no such model.
     """
     errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
-    status, named = INTERRUPTED, sources
-    with cancel_on_ctrl_c():
+    status, named = None, sources
+    with cancel_on_ctrl_c(signal.SIGTERM) as interruption:
         async with AsyncExitStack() as stack:
             log, failed_before, problem, fingerprint = None, 0, None, ""
             if output.out is not None or output.embeddings is not None:
@@ -121,6 +122,9 @@ async def classify_all(
             if output.embeddings is not None:
                 embeddings = EmbeddingsFile(output.embeddings, run.say, run.report_lost_results)
                 run.embeddings = stack.enter_context(embeddings)
+                if log is not None and log.done and (earlier := len(named) - len(sources)):
+                    what = counted(earlier, "video")
+                    run.say(f"{what} of an earlier run will have no vectors in {output.embeddings}")
             if problem is not None:
                 run.report_lost_results(f"{problem}; the answers are printed")
             await run.report_problems()
@@ -146,7 +150,7 @@ async def classify_all(
                 run.embeddings.close()
             run.summarise()
             status = 1 if run.has_failed or failed_before else 0
-    return status
+    return interruption.status if status is None else status
 
 
 class _Run:

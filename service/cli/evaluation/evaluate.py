@@ -21,7 +21,13 @@ from tubelet.service.cli.evaluation.evaluation_output import (
     print_report,
 )
 from tubelet.service.cli.evaluation.multilabel.label_evaluation import check_multilabel, print_label_report
-from tubelet.service.cli.evaluation.outcomes import TOP_K, Outcome, outcome_line, read_outcome
+from tubelet.service.cli.evaluation.outcomes import (
+    TOP_K,
+    Outcome,
+    outcome_line,
+    read_outcome,
+    relabelled_line,
+)
 from tubelet.service.cli.evaluation.page import by_importance
 from tubelet.service.cli.evaluation.report import make_report
 from tubelet.service.cli.evaluation.report_text import multi_label_note, seen_note
@@ -162,6 +168,10 @@ async def run_evaluation(
     with open_results(out / "results.jsonl", settings, partial(read_outcome, index_of=index_of)) as results:
         if done := sum(video.name in results.done for video in videos):
             notes.print(f"resumed: {done} of {len(videos)} videos are done already, in {out}")
+        for each in videos:
+            known = results.done.get(each.name)
+            if known is not None and known.label != each.label:  # it was corrected; --compare reads it, too
+                results.add(relabelled_line(known, each.label, index_of))
         try:
             stats = await _classify_missing(videos, options, results, server, config)
         except CancelledError:  # Ctrl-C
@@ -170,9 +180,7 @@ async def run_evaluation(
             raise
     for sentence in stats.problems():
         notes.print(sentence)
-    outcomes = [
-        results.done[each.name].with_label(each.label) for each in videos if each.name in results.done
-    ]
+    outcomes = [results.done[each.name] for each in videos if each.name in results.done]
     if not outcomes:
         raise AllVideosFailed(f"no video could be classified: all {len(videos)} failed")
     told = {"activation": model.activation.value, "seen_in_training": num_seen}

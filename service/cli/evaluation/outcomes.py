@@ -2,7 +2,7 @@
 
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -37,10 +37,6 @@ class Outcome:
         """Whether the best label is the true one."""
         return self.best.name == self.label
 
-    def with_label(self, label: str) -> "Outcome":
-        """Return the outcome with another true label, as after a correction of the data."""
-        return self if label == self.label else replace(self, label=label)
-
 
 def outcome_line(video: LabelledVideo, answer: Classification, *, with_thumbnail: bool) -> dict[str, Any]:
     """Return the line of ``results.jsonl`` for a video; the thumbnail is a JPEG in base64, or ""."""
@@ -48,6 +44,19 @@ def outcome_line(video: LabelledVideo, answer: Classification, *, with_thumbnail
     line = {"video": video.name, "label": video.label, "labels": labels}
     if with_thumbnail:
         line["thumbnail"] = b64encode(answer.thumbnails[0].jpeg).decode() if answer.thumbnails else ""
+    return line
+
+
+def relabelled_line(outcome: Outcome, label: str, index_of: Mapping[str, int]) -> dict[str, Any]:
+    """Return the line for an outcome whose true label was corrected, as ``read_outcome`` reads it."""
+    found = outcome.predicted
+    if outcome.scores is not None:
+        every = (Label(name, float(outcome.scores[index])) for name, index in index_of.items())
+        found = tuple(sorted(every, key=lambda each: -each.score))
+    labels = [{"label": each.name, "score": each.score} for each in found]
+    line = {"video": outcome.video, "label": label, "labels": labels}
+    if outcome.thumbnail is not None:
+        line["thumbnail"] = b64encode(outcome.thumbnail).decode()
     return line
 
 

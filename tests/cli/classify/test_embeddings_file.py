@@ -112,7 +112,10 @@ def test_a_full_disk_loses_no_answer(served: Served, folder: Path, suffix: str) 
     assert names() == ["videos"]
 
 
-def test_ctrl_c_keeps_the_videos_that_are_done(served: Served, folder: Path) -> None:
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_keeps_the_videos_that_are_done(
+    served: Served, folder: Path, number: signal.Signals, status: int
+) -> None:
     """The second video never arrives: the command reads it from standard input."""
     command = [TUBELET, "classify", "videos/four.mp4", "-", "--json", "--embeddings", "out.npz"]
     with subprocess.Popen(
@@ -125,12 +128,19 @@ def test_ctrl_c_keeps_the_videos_that_are_done(served: Served, folder: Path) -> 
         assert process.stdout is not None
         assert process.stderr is not None
         assert json.loads(process.stdout.readline())["video"] == "videos/four.mp4"
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) == 130
+        process.send_signal(number)
+        assert process.wait(timeout=60) == status
         assert "3 embeddings of 1 video are in out.npz" in process.stderr.read()
     with np.load("out.npz") as file:
         assert file["videos"].tolist() == ["videos/four.mp4"]
     assert names() == ["out.npz", "videos"]
+
+
+def test_vectors_of_an_earlier_run_are_said_to_be_missing(served: Served, folder: Path) -> None:
+    one = ("videos/four.mp4", "--out", "out.jsonl")
+    assert classify(served, *one).exit_code == 0
+    done = classify(served, *one, "videos/three.mp4", "--embeddings", "out.npz")
+    assert "1 video of an earlier run will have no vectors in out.npz" in done.stderr
 
 
 def test_parquet_without_pyarrow_is_refused_with_its_extra(served: Served, folder: Path) -> None:

@@ -16,6 +16,7 @@ from tests.support.running_server import Served
 from tests.support.sample_clip import panning_clip
 from tubelet.models.repository.repository import ModelStore
 from tubelet.service.cli.app import app
+from tubelet.service.cli.evaluation.comparison import read_evaluation
 from tubelet.service.client import Client
 
 
@@ -186,6 +187,18 @@ def test_evaluate_list_with_class_numbers(served: Served, client: Client, data: 
     out = ("--out", str(tmp_path / "out"), "--json")
     report = evaluated(evaluate(str(data / "val.txt"), "--server", served.target, *out))
     assert report["confusion"] == {"labels": ["pan_right", "tilt_up"], "counts": [[2, 0], [1, 0]]}
+
+
+def test_a_label_that_was_corrected_is_kept_for_comparisons(
+    served: Served, data: Path, tmp_path: Path
+) -> None:
+    clips, out = tmp_path / "clips.csv", tmp_path / "out"
+    command = (str(clips), "--server", served.target, "--out", str(out), "--json")
+    for label in ("tilt_up", "pan_right"):
+        clips.write_text(f"{data}/tilt_up/wrong.mp4,{label}\n{data}/pan_right/a.mp4,pan_right\n")
+        report = evaluated(evaluate(*command))
+    assert report["top1"] == 1
+    assert {each.label for each in read_evaluation(out).outcomes.values()} == {"pan_right"}
 
 
 def test_unknown_labels_stop_an_evaluation(served: Served, data: Path, tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ from tubelet.models.repository.repository import ModelStore
 from tubelet.models.training.calibration import fit_temperature
 from tubelet.models.training.probes import fit_linear
 from tubelet.service.cli.app import app
+from tubelet.service.cli.evaluation.multilabel.label_report import label_report_text, make_label_report
 from tubelet.service.cli.train.new_model import Answers
-from tubelet.service.cli.train.report.multilabel_figures import measure_labels
+from tubelet.service.cli.train.report.multilabel_figures import measure_labels, multilabel_lines
 from tubelet.service.cli.train.report.thresholds import find_thresholds
 
 NAMES = ("run", "jump", "wave", "never")
@@ -38,10 +39,31 @@ def test_figures_are_those_of_scikit_learn() -> None:
     assert [figures.average_precisions[name] for name in NAMES[:3]] == pytest.approx(wanted, abs=1e-6)
     assert figures.mean_average_precision == pytest.approx(np.mean(wanted))
     low, high = figures.interval
+    assert figures.mean_average_precision is not None
     assert low < figures.mean_average_precision < high
     assert figures.f1 == pytest.approx(f1_score(truth, scores >= 0.5, average="micro"))
     assert figures.f1s["run"] == pytest.approx(f1_score(truth[:, 0], scores[:, 0] >= 0.5))
     assert (figures.average_precisions["never"], figures.f1s["never"]) == (None, None)
+
+
+def test_labels_that_all_clips_have_have_no_mean() -> None:
+    made = answers(1)
+    figures = measure_labels(made.calibrated, made.fitted, made.labels, made.clips, NAMES)
+    assert figures.mean_average_precision is None
+    assert multilabel_lines(figures, "one clip")[0].startswith("on one clip: no mean average precision, F1 ")
+    report = make_label_report(made.calibrated.sigmoid().numpy(), made.labels.numpy() > 0, NAMES)
+    assert label_report_text(report).startswith("mAP    no figure: ")
+
+
+def test_the_interval_of_the_calibration_error_is_over_clips() -> None:
+    made = answers(80)
+    once = make_label_report(made.calibrated[:, :1].sigmoid().numpy(), made.labels[:, :1].numpy() > 0, "a")
+    scores, truth = (
+        np.tile(each[:, :1], 50) for each in (made.calibrated.sigmoid().numpy(), made.labels > 0)
+    )
+    often = make_label_report(scores, np.asarray(truth), [str(number) for number in range(50)])
+    widths = [high - low for low, high in (each.calibration.ece_interval for each in (once, often))]
+    assert widths[1] == pytest.approx(widths[0], rel=0.1)
 
 
 @pytest.mark.parametrize("precision", [0.5, 0.8, 0.9])

@@ -37,6 +37,13 @@ def test_a_folder_gets_its_name(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["model"]
 
 
+def test_a_folder_that_is_not_to_be_overwritten_stays(tmp_path: Path) -> None:
+    older = written(tmp_path / "model", "old")
+    with pytest.raises(FileExistsError):
+        publish_folder(written(tmp_path / ".new", "new"), older, overwrite=False)
+    assert (older / "content").read_text() == "old"
+
+
 @pytest.mark.parametrize("libc_has_the_call", [True, False])
 def test_the_older_folder_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, libc_has_the_call: bool

@@ -4,7 +4,7 @@ C clips, K labels.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from tubelet.service.cli.evaluation.measures import (
     Interval,
     average_precision,
     calibration,
+    grouped_calibration_error,
 )
 
 HALF = 0.5
@@ -60,12 +61,12 @@ class LabelFigures:
 class LabelReport:
     """The figures of all labels; ``f1`` is over all scores at once (micro).
 
-    The mean average precision is over the labels that some clips have and others do not. The calibration
-    compares each score with whether the clip has that label.
+    The mean average precision is over the labels that some clips have and others do not, None without any.
+    The calibration compares each score with whether the clip has that label; its interval is over clips.
     """
 
     clips: int
-    mean_average_precision: float
+    mean_average_precision: float | None
     interval: Interval
     f1: float
     labels: tuple[LabelFigures, ...] = field(repr=False)
@@ -87,13 +88,15 @@ def make_label_report(scores: Scores, truth: Truth, names: Sequence[str]) -> Lab
         for number, name in enumerate(names)
     )
     total = int(said.sum() + truth.sum())
+    pairs = scores.ravel(), truth.ravel()
+    _, calibration_interval = grouped_calibration_error(*pairs, np.arange(len(truth)).repeat(truth.shape[1]))
     return LabelReport(
         clips=len(truth),
-        mean_average_precision=float(np.mean(list(precisions.values()))) if precisions else 0.0,
+        mean_average_precision=float(np.mean(list(precisions.values()))) if precisions else None,
         interval=mean_precision_interval(scores, truth),
         f1=2 * int((said & truth).sum()) / total if total else 0.0,
         labels=labels,
-        calibration=calibration(scores.ravel(), truth.ravel()),
+        calibration=replace(calibration(*pairs), ece_interval=calibration_interval),
     )
 
 
@@ -152,10 +155,12 @@ def label_report_json(report: LabelReport) -> dict[str, Any]:
 
 def label_report_text(report: LabelReport) -> str:
     """Format the report as text."""
-    low, high = report.interval
+    found, (low, high) = report.mean_average_precision, report.interval
     width = max(len("label"), *(len(each.label) for each in report.labels))
     lines = [
-        f"mAP    {report.mean_average_precision:.3f}  (95 %: {low:.3f} to {high:.3f})",
+        "mAP    no figure: each label is one that all clips have, or none"
+        if found is None
+        else f"mAP    {found:.3f}  (95 %: {low:.3f} to {high:.3f})",
         f"F1     {report.f1:.3f}  at a score of 0.5",
         f"ECE    {report.calibration.ece:.3f}  (95 %: {report.calibration.ece_interval[0]:.3f} to "
         f"{report.calibration.ece_interval[1]:.3f}) of all scores",

@@ -23,12 +23,13 @@ from tubelet.service.cli.train.report.calibration_errors import (
 class MultilabelFigures(CalibrationErrors):
     """Mean average precision over labels, F1 at a score of 0.5, and the calibration error of all scores.
 
-    Labels that no clip has, or all have, have no average precision and no F1: None. ``f1`` is over all scores
-    (micro). The calibration error compares each score with whether the clip has that label.
+    Labels that no clip has, or all have, have no average precision and no F1: None. So is the mean where all
+    labels are such. ``f1`` is over all scores (micro). The calibration error compares each score with whether
+    the clip has that label.
     """
 
     clips: int
-    mean_average_precision: float
+    mean_average_precision: float | None
     interval: Interval
     average_precisions: dict[str, float | None]
     f1: float
@@ -70,10 +71,12 @@ def clip_scores(logits: Tensor, labels: Tensor, clips: Tensor) -> tuple[np.ndarr
 def multilabel_lines(figures: MultilabelFigures, measured_on: str) -> list[str]:
     """Return the lines of text on the figures."""
     low, high = figures.interval
+    mean = "no mean average precision"
+    if (found := figures.mean_average_precision) is not None:
+        mean = f"mean average precision {found:.3f} ({low:.3f} to {high:.3f}, 95 %)"
     precisions = figures.average_precisions.items()
     return [
-        f"on {measured_on}: mean average precision {figures.mean_average_precision:.3f} ({low:.3f} to "
-        f"{high:.3f}, 95 %), F1 {figures.f1:.3f} at a score of 0.5, {figures.clips} clips",
+        f"on {measured_on}: {mean}, F1 {figures.f1:.3f} at a score of 0.5, {figures.clips} clips",
         *(f"  {name}: {_pair(precision, figures.f1s[name])}" for name, precision in precisions),
         *error_lines(figures),
     ]
