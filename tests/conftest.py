@@ -78,3 +78,12 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def pool() -> AsyncIterator[DecodePool]:
     async with DecodePool(DecodeConfig(workers=1)) as pool:
         yield pool
+
+
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """Put the handlers of signals back, which an interrupted command or server leaves."""
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for each, handler in before.items():
+        signal.signal(each, handler)

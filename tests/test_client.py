@@ -109,6 +109,8 @@ def test_an_internal_error_shows_the_request_id(code: str, shows: bool) -> None:
 
 
 def test_client_imports_neither_torch_nor_pyav() -> None:
-    code = "import sys, tubelet.service.client; print(*sys.modules.keys() & {'av', 'torch', 'models'})"
+    code = (
+        "import sys, tubelet.service.client; print(*sys.modules.keys() & {'av', 'torch', 'tubelet.models'})"
+    )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert said.stdout.split() == []

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -51,10 +52,14 @@ def test_rejected_call_is_retried_until_there_is_room(
 
 
 def test_rejected_asyncio_stream_is_retried_until_there_is_room(small: Served, full: Upload) -> None:
+    overloaded = partial(small.metric, "tubelet_rejected_requests_total", reason="OVERLOADED")
+    refused = overloaded()
+
     async def events() -> list[object]:
         async with AsyncClient(small.target) as client:
             waiting = asyncio.create_task(collected(client))
-            await asyncio.sleep(0.5)
+            while await asyncio.to_thread(overloaded) < refused + 2:
+                assert not waiting.done()
             full.send(None)
             return await waiting
 

@@ -120,7 +120,7 @@ def test_unexpected_errors_are_masked_in_every_method(
         monkeypatch.setattr(ModelRegistry, name, fail)
     counts = {"method": method, "code": "INTERNAL"}
     before = served.metric("tubelet_requests_total", **counts)
-    with caplog.at_level(logging.ERROR, "service"):
+    with caplog.at_level(logging.ERROR):
         error = refused(method, [message.SerializeToString()])
     assert (error.code, error.reason) == ("INTERNAL", "INTERNAL")
     assert "inside" not in str(error)

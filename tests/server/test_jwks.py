@@ -40,7 +40,6 @@ def web() -> Iterator[Site]:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jwks, "_INTERVAL_S", 0.02)
     monkeypatch.setattr(jwks, "_PAUSE_S", 0.02)
-    monkeypatch.setattr(jwks, "_TIMEOUT_S", 1.0)
 
 
 def keys_at(place: Path | Site, **settings: Any) -> IssuerKeys:
@@ -144,7 +143,9 @@ async def test_a_server_starts_while_a_url_is_down(web: Site, caplog: pytest.Log
         await until(lambda: accepts(keys, OLD))
 
 
-async def test_a_slow_url_holds_up_nobody(web: Site, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_slow_url_holds_up_nobody(
+    web: Site, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It sends a byte now and then, without an end; the event loop goes on."""
     ended = threading.Event()
 
@@ -157,6 +158,7 @@ async def test_a_slow_url_holds_up_nobody(web: Site, caplog: pytest.LogCaptureFi
             sleep(0.05)
 
     async with keys_at(web, refresh_s=10_000) as keys:
+        monkeypatch.setattr(jwks, "_TIMEOUT_S", 1.0)
         web.answers["/keys"] = trickle
         assert not accepts(keys, NEW)
         await until(lambda: len(web.asked) == 2)

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from threading import Semaphore
@@ -72,15 +72,6 @@ class HeldUp(FolderStore):
 @pytest.fixture
 def plan() -> BatchPlan:
     return make_plan(Options(), load_config(), embeddings=False)
-
-
-@pytest.fixture
-def signals() -> Iterator[None]:
-    """Put the handlers of signals back, which an interrupted command leaves."""
-    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for each, handler in before.items():
-        signal.signal(each, handler)
 
 
 def broken_video(folder: Path, plan: BatchPlan, number: int) -> VideoRows:

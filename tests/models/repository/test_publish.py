@@ -63,5 +63,6 @@ def test_whenever_a_process_is_killed_a_whole_folder_has_the_name(tmp_path: Path
         assert process.stdout is not None
         while (line := process.stdout.readline()) and int(line) < 300:
             assert folder.exists()
+        assert line, "the process ended by itself"
         process.kill()
     assert (folder / "content").read_text() == "whole"
