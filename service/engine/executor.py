@@ -7,7 +7,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any
 
@@ -152,6 +152,8 @@ class Executor:
             started = None if batch is None else self._start(batch, device)
             if running is not None:
                 self._finish(running, device)
+                if started is not None:  # the device could not begin sooner: until now it was queued
+                    started = replace(started, start=monotonic())
             running = started
 
     def _is_active(self, device: str) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -205,6 +206,25 @@ async def test_next_batch_starts_while_another_is_computed() -> None:
         assert not any(result.done() for result in results)
         device.open.release(3)
         assert await asyncio.gather(*results) == ["UNIT0", "UNIT1", "UNIT2"]
+
+
+async def test_a_device_is_busy_with_one_batch_at_a_time() -> None:
+    def run(payloads: Sequence[str]) -> PendingBatch[str]:
+        def wait() -> Sequence[str]:
+            time.sleep(0.05)  # the time that the device takes
+            return fine(payloads)
+
+        return PendingBatch(wait)
+
+    metrics, queue = Metrics(), make_queue("encode", 1, run)
+    async with Executor(metrics) as executor:
+        executor.add(queue)
+        began = time.monotonic()
+        await asyncio.gather(*(submit(executor, queue, Flow(), f"unit{number}") for number in range(5)))
+        elapsed = time.monotonic() - began
+    busy = metrics.registry.get_sample_value("tubelet_engine_busy_seconds_total")
+    assert busy is not None
+    assert 5 * 0.05 <= busy <= elapsed
 
 
 async def test_last_batch_does_not_wait_for_another() -> None:
