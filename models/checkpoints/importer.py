@@ -27,7 +27,7 @@ from tubelet.models.checkpoints.scenic import is_messagepack_map, read_scenic
 from tubelet.models.checkpoints.state_dict import ATTRIBUTES
 from tubelet.models.checkpoints.timm import from_timm, read_timm
 from tubelet.models.checkpoints.torchvision import (
-    FRAME_SAMPLING,
+    frame_sampling,
     from_torchvision,
     read_torchvision,
     vit_dims,
@@ -93,7 +93,7 @@ def _read(source: str, window_s: float | None, weights: Path | None) -> ForeignC
             f"{EFFICIENTNET_LITE}"
         )
     if path.suffix in (".pth", ".pt", ".bin", ".safetensors"):
-        return _read_state_dict(path, provenance)
+        return _read_state_dict(path, provenance, window_s)
     if not is_messagepack_map(path):
         raise CannotImport(
             f"{source} is not a checkpoint: that is a folder with config.json, a file in .pth, .pt, .bin or "
@@ -179,11 +179,11 @@ def _read_folder(folder: Path, provenance: Provenance, window_s: float | None) -
     if not (folder / "config.json").is_file():
         raise CannotImport(f"{folder} does not hold a checkpoint: it has no config.json")
     if "pretrained_cfg" in read_json(folder / "config.json"):
-        return read_timm(folder, provenance)
+        return read_timm(folder, provenance, window_s)
     return read_hf(folder, provenance, window_s)
 
 
-def _read_state_dict(file: Path, provenance: Provenance) -> ForeignCheckpoint:
+def _read_state_dict(file: Path, provenance: Provenance, window_s: float | None) -> ForeignCheckpoint:
     """Read the state dict of an image ViT; the number of its position embeddings gives the picture's size."""
     state = read_tensors(file, ATTRIBUTES)
     if "conv_proj.weight" in state:
@@ -213,12 +213,17 @@ def _read_state_dict(file: Path, provenance: Provenance) -> ForeignCheckpoint:
         preprocessing=Preprocessing(
             side, side, "crop", mean, std, margin, margin, "bilinear", crop_rounding="half_even"
         ),
-        sampling=FRAME_SAMPLING,
+        sampling=frame_sampling(window_s),
         labels=(),
         state=state,
         description=f"A ViT from a state dict of {library}'s; its mean and std are {library}'s usual ones.",
         licence="unknown",
         provenance=provenance,
+        warnings=(
+            f"{file.name} does not say how pictures are prepared: mean {mean[0]:g}, std {std[0]:g} (red), "
+            f"bilinear, {side} of {margin} pixels are assumed. If it was trained otherwise, as DeiT with "
+            "ImageNet's mean and std, import a folder with config.json",
+        ),
     )
 
 

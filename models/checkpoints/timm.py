@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from tubelet.models.checkpoints.foreign_checkpoint import ForeignCheckpoint, read_folder_tensors, read_json
-from tubelet.models.checkpoints.torchvision import FRAME_SAMPLING, vit_dims
+from tubelet.models.checkpoints.torchvision import frame_sampling, vit_dims
 from tubelet.models.errors import CannotImport
 from tubelet.models.families.framewise import FramewiseDims
 from tubelet.models.families.timm import TimmDims
@@ -18,6 +18,12 @@ from tubelet.models.spec import Preprocessing, Provenance, Resample
 
 # timm's name of a filter -> tubelet's.
 _RESAMPLE: dict[str, Resample] = {"bilinear": "bilinear", "bicubic": "bicubic", "lanczos": "lanczos"}
+
+# The parameters of a plain ViT; others have further norms, layer scale, registers, or no class token.
+_PLAIN_VIT = re.compile(
+    r"cls_token|pos_embed|(patch_embed\.proj|norm|head)\.(weight|bias)"
+    r"|blocks\.\d+\.(norm[12]|attn\.(qkv|proj)|mlp\.fc[12])\.(weight|bias)"
+)
 
 
 def from_timm(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -35,7 +41,7 @@ def as_framewise(state: Mapping[str, Tensor], head: str) -> dict[str, Tensor]:
     }
 
 
-def read_timm(folder: Path, provenance: Provenance) -> ForeignCheckpoint:
+def read_timm(folder: Path, provenance: Provenance, window_s: float | None) -> ForeignCheckpoint:
     """Read a folder with timm's config.json ("architecture", "pretrained_cfg") and the weights.
 
     A plain ViT becomes a ``vit`` model, all others run through timm in a ``framewise`` model.
@@ -47,7 +53,7 @@ def read_timm(folder: Path, provenance: Provenance) -> ForeignCheckpoint:
     name, pretrained = config["architecture"], config["pretrained_cfg"]
     state = read_folder_tensors(folder)
     dims: ViTDims | FramewiseDims
-    if name.startswith(("vit_", "deit_")):
+    if name.startswith(("vit_", "deit_")) and all(map(_PLAIN_VIT.fullmatch, state)):
         state = from_timm(state)
         dims = vit_dims(state)
     else:
@@ -58,7 +64,7 @@ def read_timm(folder: Path, provenance: Provenance) -> ForeignCheckpoint:
     return ForeignCheckpoint(
         dims=dims,
         preprocessing=_preprocessing(pretrained),
-        sampling=FRAME_SAMPLING,
+        sampling=frame_sampling(window_s),
         labels=tuple(config.get("label_names") or ()),
         state=state,
         description=f"timm's {name}.",

@@ -71,8 +71,18 @@ _HALF = (0.5, 0.5, 0.5)
 _HEADS = {1152: 16, 1280: 16, 1408: 16, 1664: 16}
 _WIDEST_OF_64 = 1024  # the largest width of a ViT with heads 64 wide
 _MAX_LISTED = 3  # parameters in a warning
-FRAME_SAMPLING = Sampling(1, 8, 2.0, stride_s=2.0, min_window_s=0.5, max_window_s=8.0)
-"""The sampling of image models: 8 frames in 2 seconds, since they have no window of their own."""
+_IMAGE_WINDOW_S, _IMAGE_FRAMES = 2.0, 8  # of image models, which have no window of their own
+
+
+def frame_sampling(window_s: float | None) -> Sampling:
+    """Return the sampling of an image model with windows of ``window_s``; None: of 2 seconds."""
+    window = window_s or _IMAGE_WINDOW_S
+    return Sampling(1, _IMAGE_FRAMES, window, window, window / 4, window * 4)
+
+
+def _clip_sampling(frames: int, window: float) -> Sampling:
+    """Return the sampling of a video model, whose only unit has ``frames`` frames."""
+    return Sampling(frames, 1, window, window, window / 4, window * 4, position="start")
 
 
 def read_torchvision(
@@ -141,19 +151,10 @@ def _foreign(
         dims = vit_dims(state)
     else:
         state = {f"net.{parameter}": value for parameter, value in state.items()}
-    window = window_s or (frames / rate if is_video else FRAME_SAMPLING.window_s)
     return ForeignCheckpoint(
         dims=dims,
         preprocessing=_preprocessing(name, preset, is_video),
-        sampling=Sampling(
-            frames,
-            1 if is_video else FRAME_SAMPLING.units_per_window,
-            window,
-            stride_s=window,
-            min_window_s=window / 4,
-            max_window_s=window * 4,
-            position="start" if is_video else "middle",
-        ),
+        sampling=_clip_sampling(frames, window_s or frames / rate) if is_video else frame_sampling(window_s),
         labels=tuple(meta["categories"]),
         state=state,
         description=f"torchvision's {name} with weights {weights.name}.",

@@ -19,7 +19,10 @@ def free_bytes() -> int:
     free = psutil.virtual_memory().available
     with suppress(OSError, ValueError):  # "max" is not a number
         limit = int((_CGROUP / "memory.max").read_text())
-        free = min(free, limit - int((_CGROUP / "memory.current").read_text()))
+        stat = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
+        # Cached files count as used, but the kernel drops them as soon as memory is needed.
+        cached = int(stat.get("inactive_file", 0)) + int(stat.get("active_file", 0))
+        free = min(free, limit - int((_CGROUP / "memory.current").read_text()) + cached)
     return free
 
 

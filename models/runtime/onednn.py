@@ -128,6 +128,9 @@ class PackedEmbed:
         return self.proj(pixels.bitwise_xor(_MIDDLE).view(torch.int8).to(self.dtype))
 
 
+_PACKED = (EncoderBlock, Mlp, Attention, PatchEmbed, TubeletEmbed)
+
+
 @torch.no_grad()
 def pack(model: VideoModel, linear: Linear = PackedLinear) -> None:
     """Replace a model's transformer layers by packed ones, in place, if torch has oneDNN.
@@ -144,6 +147,9 @@ def _pack(part: nn.Module, model: VideoModel, linear: Linear) -> None:
         _replace_module(part, "temporal_attn", PackedAttention(part.temporal_attn, linear, part.temporal_fc))
         part.add_module("temporal_fc", nn.Identity())
     for name, child in list(part.named_children()):
+        if isinstance(child, _PACKED) and type(child) not in _PACKED:
+            _pack(child, model, linear)  # a subclass may compute something else
+            continue
         match child:
             case EncoderBlock():
                 part.add_module(name, PackedBlock(child, linear))

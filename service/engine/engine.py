@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from time import monotonic, thread_time
 
+import torch
+
 from tubelet.models.repository.repository import ModelStore
 from tubelet.models.runtime.host_memory import keep_freed_memory
 from tubelet.models.runtime.precision import choose_dtype, precision_name
@@ -56,6 +58,7 @@ class Engine:
         self._cpu_threads = CpuThreads(config.threads or usable_cores())
         devices = choose_devices(config.device)
         self._dtype = choose_dtype(config.precision, *devices)
+        torch.backends.cudnn.allow_tf32 = False  # convolutions in float32, as fp32 and explanations promise
         self._devices = expand_cpu_cores(devices, self._cpu_threads.total)
         on_cores = [str(device) for device in self._devices if device.type == "cpu"]
         if on_cores:

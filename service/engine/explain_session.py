@@ -46,8 +46,11 @@ class ExplainSession(VideoSession):
 
     async def explain(self, window: Tensor, question: Question) -> Explanation:
         """Explain a window, (S, t, H, W, C) uint8."""
-        pixels = window.to(self._explainer.device)
-        steps = partial(explanation_steps, self._copy, self._model.spec, pixels, question)
+
+        def steps() -> Steps[Explanation]:
+            pixels = window.to(self._explainer.device)  # on the explainer's thread
+            return (yield from explanation_steps(self._copy, self._model.spec, pixels, question))
+
         result = self._promise()
         self._explainer.submit(self._explanations, Item(steps, self.costs, result))
         return await result

@@ -95,7 +95,9 @@ class Explainer:
                 with SmallSteps(go_on) if self.device.type == "cpu" else nullcontext():
                     next(steps)
                 if self.device.type == "cuda":
-                    torch.cuda.current_stream(self.device).synchronize()
+                    ended_there = torch.cuda.Event(blocking=True)  # another one keeps a core busy
+                    ended_there.record(torch.cuda.current_stream(self.device))
+                    ended_there.synchronize()
             except Interrupted:
                 break
             except Exception as end:

@@ -30,7 +30,8 @@ def choose_devices(wanted: str) -> list[torch.device]:
     if wanted == "auto":
         return [torch.device("cuda", number) for number in range(gpus)] or [torch.device("cpu")]
     devices = [torch.device(name) for name in wanted.split(",")]
-    if len(set(devices)) < len(devices):
+    numbered = {torch.device("cuda", 0) if device == torch.device("cuda") else device for device in devices}
+    if len(numbered) < len(devices):
         raise NoSuchDevice(f"engine.device is {wanted!r}, which names a device twice; name each device once")
     for device in devices:
         if device.type == "cuda" and (device.index or 0) >= gpus:

@@ -226,7 +226,8 @@ def _copy_to_host(results: Tensor, split: Callable[[Tensor], Sequence[R]]) -> Pe
     """Copy ``results`` of the current stream to host memory; ``split`` turns them into a batch's results."""
     found = torch.empty(results.shape, dtype=results.dtype, pin_memory=True)
     found.copy_(results, non_blocking=True)
-    done = torch.cuda.current_stream(results.device).record_event()
+    done = torch.cuda.Event(blocking=True)  # another one would keep a core busy while it is waited for
+    done.record(torch.cuda.current_stream(results.device))
 
     def wait() -> Sequence[R]:
         done.synchronize()

@@ -20,7 +20,7 @@ from tubelet.models.families.factorised import Factorised, FactorisedDims
 from tubelet.models.repository.repository import ZOO, ModelStore
 from tubelet.models.runtime.precision import choose_dtype
 from tubelet.service.cli.app import app
-from tubelet.service.engine.model_loader import choose_devices
+from tubelet.service.engine.model_loader import NoSuchDevice, choose_devices
 from tubelet.service.server.app import SAMPLE_CLIP
 
 
@@ -259,3 +259,9 @@ def test_unreachable_hub_says_what_to_download(store: Path, tmp_path: Path) -> N
     said = " ".join(done.stderr.split())
     assert "some/model cannot be fetched from the hub" in said
     assert "put them into one folder and import that" in said
+
+
+@pytest.mark.parametrize("names", ["cpu,cpu", "cuda,cuda:0"])
+def test_a_device_that_is_named_twice_is_refused(names: str) -> None:
+    with pytest.raises(NoSuchDevice, match="names a device twice"):
+        choose_devices(names)

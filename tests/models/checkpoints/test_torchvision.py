@@ -220,7 +220,9 @@ def test_bare_state_dicts_of_image_transformers(tmp_path: Path, library: str, su
         torch.save({"model": torch.nn.DataParallel(theirs).state_dict(), "epoch": 3}, file)
     else:
         save_file(theirs.state_dict(), file)
-    foreign = read_source(str(file))
+    foreign = read_source(str(file), window_s=5)
+    assert (foreign.sampling.window_s, foreign.sampling.max_window_s) == (5, 20)
+    assert "does not say how pictures are prepared: mean 0." in foreign.warnings[0]
     with pytest.raises(CannotImport, match="3 logits, but there are no labels"):
         store_model(foreign, tmp_path / "store", "imported", "1")
     labelled = dataclasses.replace(foreign, labels=tuple("abc"))
@@ -261,7 +263,9 @@ def test_folders_of_timm(tmp_path: Path) -> None:
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("name", ["resnet10t", "mobilenetv3_small_050", "convnext_atto"])
+@pytest.mark.parametrize(
+    "name", ["resnet10t", "mobilenetv3_small_050", "convnext_atto", "vit_wee_patch16_reg1_gap_256"]
+)
 def test_folders_of_timms_other_image_models(tmp_path: Path, name: str) -> None:
     torch.manual_seed(0)
     theirs = timm.create_model(name, num_classes=4).eval()

@@ -12,7 +12,9 @@ from tests.support.models import CASES, SIZE, build, random_units
 from tests.support.precisions import DTYPES
 from tubelet.models.families.divided import DividedDims
 from tubelet.models.families.factorised import FactorisedDims
+from tubelet.models.families.framewise import FramewiseDims
 from tubelet.models.families.joint import JointDims
+from tubelet.models.families.layers import EncoderBlock
 from tubelet.models.families.registry import Dims, build_model
 from tubelet.models.families.torchvision import TorchvisionDims
 from tubelet.models.families.vit import ViTDims
@@ -125,6 +127,34 @@ def test_flops_are_those_of_the_formulas(family: str) -> None:
     found = window_flops(dims, PREPROCESSING, Sampling(frames, units, 2, 2, 1, 4), 7)
     assert (found.spatial, found.temporal) == (spatial, temporal)
     assert found.total == spatial + temporal
+
+
+@pytest.mark.parametrize("is_framewise", [False, True])
+def test_regnets_have_flops(is_framewise: bool) -> None:
+    """torchvision computes their sizes with tensors that must have values; it states their GFLOPS."""
+    net = TorchvisionDims("regnet_y_400mf", 1)
+    pixels = Preprocessing(224, 224, "crop", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    dims = FramewiseDims(torchvision=net) if is_framewise else net
+    found = window_flops(dims, pixels, Sampling(1, 1, 2, 2, 1, 4), 1000)
+    assert found.total == pytest.approx(2 * 0.402e9, rel=0.01)
+
+
+class ScaledBlock(EncoderBlock):
+    """A block of a plugin that computes something else."""
+
+    def forward(self, x: torch.Tensor, num_queries: int | None = None) -> torch.Tensor:
+        return 0.5 * super().forward(x, num_queries)
+
+
+@torch.inference_mode()
+def test_a_block_that_computes_something_else_is_not_replaced() -> None:
+    plain = build("vit")
+    for block in plain.get_submodule("spatial.blocks").children():
+        block.__class__ = ScaledBlock
+    packed = copy.deepcopy(plain)
+    pack(packed)
+    units = random_units(2, CASES["vit"][0])
+    torch.testing.assert_close(packed.encode(units), plain.encode(units), atol=2e-5, rtol=1e-4)
 
 
 def test_batches_on_a_cpu_are_as_large_as_useful() -> None:
