@@ -1,5 +1,6 @@
 """The Job of a batch: it renders, is valid, grants what its configuration needs, and its command is one."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -97,11 +98,15 @@ def test_memory_and_storage_cover_the_configuration(config: Config) -> None:
     assert quantity(volume["emptyDir"]["sizeLimit"]) < quantity(limits["ephemeral-storage"])
 
 
-def test_only_arguments_that_do_not_fit_end_the_job(config: Config) -> None:
+def test_only_arguments_that_do_not_fit_end_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
     fails, ignored = spec()["podFailurePolicy"]["rules"]
     assert fails["action"] == "FailJob"
     command = ["batch", "/nothing", "--out", "/tmp/never", "--shard", "0/8"]
     assert CliRunner().invoke(app, command).exit_code in fails["onExitCodes"]["values"]
+    closed = {"endpoint_url": "http://127.0.0.1:1", "key": "key", "secret": "secret"}
+    monkeypatch.setenv("TUBELET_FETCH__OPTIONS", json.dumps({"s3": closed}))
+    command[1] = "s3://corpus/videos"
+    assert CliRunner().invoke(app, command).exit_code not in {0, *fails["onExitCodes"]["values"]}
     assert ignored["onPodConditions"][0]["type"] == "DisruptionTarget"
 
 

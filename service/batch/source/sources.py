@@ -27,8 +27,9 @@ def find_items(source: str, config: FetchConfig) -> Iterator[Item]:
     No byte of a video is read. What cannot be read becomes an item with a problem.
 
     Raises:
-        UnusableSource: there is nothing, or a manifest cannot be read.
+        UnusableSource: there is nothing, or a manifest is none.
         MissingExtra: it needs a library that is not installed.
+        OSError: an object store cannot be read; later, it may be.
     """
     if is_uri(source):
         return _items_at(source, config)
@@ -124,7 +125,7 @@ def _object_items(uri: Uri, config: FetchConfig) -> Iterator[Item]:
 
 @contextmanager
 def _listed(uri: Uri) -> Iterator[None]:
-    """Raise errors of an object store as UnusableSource; MissingExtra stays what it is."""
+    """Raise errors of an object store as OSError, but UnusableSource where there is nothing."""
     try:
         yield
     except (UnusableSource, MissingExtra, GeneratorExit):
@@ -133,7 +134,7 @@ def _listed(uri: Uri) -> Iterator[None]:
         raise UnusableSource(f"there is nothing at {uri}") from None
     except Exception as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UnusableSource(f"{uri} cannot be read: {said}") from error
+        raise OSError(f"{uri} cannot be read: {said}") from error
 
 
 def _folder_items(folder: str) -> Iterator[Item]:

@@ -64,7 +64,7 @@ async def run(source: str, out: str, plan: BatchPlan, asked: BatchOptions, confi
     Raises:
         UnusableSource: the source cannot be used.
         DestinationMismatch, NotResumed, ShardInUse, ShardTaken: the destination is of another batch, or run.
-        OSError: the destination cannot be written; what was committed stays.
+        OSError: the source cannot be read, or the destination written; what was committed stays.
         MalformedOption, UnknownModel, ...: the model cannot be used, or not with these options.
         NoDevice, SourceOutage: no device is left, or no URI can be read; what was done is committed.
         MissingExtra, ClusterUnreachable, ActorFailed: Ray is not installed, or cannot be used.

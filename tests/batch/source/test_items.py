@@ -103,3 +103,10 @@ def test_a_bucket_without_the_library_for_it_names_the_extra(
     monkeypatch.setitem(sys.modules, "s3fs", None)
     with pytest.raises(MissingExtra, match=r"pip install 'tubelet\[s3\]'"):
         list(find_items(source, FetchConfig()))
+
+
+@pytest.mark.parametrize("source", ["s3://bucket/videos", "s3://bucket/list.csv"])
+def test_a_store_that_does_not_answer_is_no_fault_of_the_source(source: str) -> None:
+    closed = {"endpoint_url": "http://127.0.0.1:1", "key": "key", "secret": "secret"}
+    with pytest.raises(OSError, match=f"^{source} cannot be read: Could not connect to the endpoint URL"):
+        list(find_items(source, FetchConfig(options={"s3": closed})))
