@@ -95,6 +95,15 @@ def test_pods_have_the_image_of_the_project_and_the_labels_of_the_policy() -> No
         assert selector.items() <= group["template"]["metadata"]["labels"].items()
 
 
+def test_probes_need_no_program_of_the_image() -> None:
+    """KubeRay adds the probes that a pod lacks; those run wget."""
+    health = [(8265, "/api/gcs_healthz"), (52365, "/api/local_raylet_healthz")]
+    for group, (port, path) in zip(groups(), health, strict=True):
+        (container,) = group["template"]["spec"]["containers"]
+        for probe in (container["readinessProbe"], container["livenessProbe"]):
+            assert probe["httpGet"] == {"port": port, "path": path}
+
+
 def test_each_pod_of_workers_has_an_actor_and_ends_it_before_it_stops() -> None:
     head, workers = groups()
     assert head["rayStartParams"]["num-cpus"] == "0"
