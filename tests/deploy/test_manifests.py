@@ -87,6 +87,13 @@ def test_gpu_overlay_changes_device_and_decoders_only(config_of) -> None:
 
 
 @needs_kubectl
+def test_gpu_overlay_mounts_the_libraries_of_hardware_decoding() -> None:
+    """NVIDIA's container toolkit mounts those of computing alone, unless a container asks for more."""
+    variables = {each["name"]: each["value"] for each in container("overlays/gpu")["env"]}
+    assert set(variables["NVIDIA_DRIVER_CAPABILITIES"].split(",")) == {"compute", "utility", "video"}
+
+
+@needs_kubectl
 def test_fetch_overlay_opens_the_ports_of_its_prefixes(config_of) -> None:
     allowed = config_of("overlays/fetch").fetch.allow
     assert allowed
