@@ -168,7 +168,11 @@ CASES: dict[str, tuple[int, dict[str, str], dict[str, str]]] = {
     ),
     "TubeletOverloaded": (
         30,
-        {OK: "0+90x40", 'tubelet_rejected_requests_total{job="t", reason="OVERLOADED"}': "0+10x40"},
+        {
+            OK: "0+90x40",
+            'tubelet_rejected_requests_total{job="t", reason="OVERLOADED"}': "0+3x40",
+            'tubelet_rejected_requests_total{job="t", reason="DEADLINE_TOO_SHORT"}': "0+3x40",
+        },
         {
             OK: "0+99x40",
             'tubelet_rejected_requests_total{job="t", reason="OVERLOADED"}': "0+1x40",
