@@ -133,11 +133,18 @@ def seconds_of(model: str, *, under_60: int, all_of_them: int) -> dict[str, str]
     }
 
 
+def server(instance: str, *, is_ready: bool) -> dict[str, str]:
+    """The series of a server, whether it is ready, and those that no batch has."""
+    labels = f'{{job="t", instance="{instance}"}}'
+    return {f"tubelet_ready{labels}": f"{int(is_ready)}x20", f"tubelet_connections_limit{labels}": "1000x20"}
+
+
 CASES: dict[str, tuple[int, dict[str, str], dict[str, str]]] = {
     "TubeletNotReady": (
         10,
-        {'tubelet_ready{job="t", instance="a"}': "0x20"},
-        {'tubelet_ready{job="t", instance="a"}': "0x20", 'tubelet_ready{job="t", instance="b"}': "1x20"},
+        # A batch that runs is no server.
+        server("a", is_ready=False) | {'tubelet_ready{job="t", instance="batch"}': "1x20"},
+        server("a", is_ready=False) | server("b", is_ready=True),
     ),
     "TubeletReplicaNotReady": (
         30,
