@@ -75,6 +75,11 @@ def test_components_combine_with_the_gpu_overlay(tmp_path: Path) -> None:
         "/tmp",
     }
     assert any("to" in rule for rule in egress(folder))
+    assert container(folder)["startupProbe"] == {
+        "httpGet": {"scheme": "HTTPS", "port": "metrics", "path": "/readyz"},
+        "periodSeconds": 2,
+        "failureThreshold": 300,
+    }
 
 
 @needs_kubectl
@@ -146,6 +151,13 @@ def test_replicas_mount_the_store_read_only(config_of) -> None:
     mount, volume = mounted(container(folder), pod(folder), store)
     assert mount["readOnly"]
     assert volume["persistentVolumeClaim"] == {"claimName": claim, "readOnly": True}
+
+
+@needs_kubectl
+def test_replicas_have_longer_to_load_the_models_of_a_store() -> None:
+    probe, longer = container("base")["startupProbe"], container("overlays/store")["startupProbe"]
+    assert longer == probe | {"failureThreshold": 300}
+    assert longer["failureThreshold"] * longer["periodSeconds"] == 600
 
 
 @needs_kubectl
