@@ -194,7 +194,8 @@ class DecodeConfig(Table):
     """Videos after which a worker is replaced by a fresh one. At 1, no two videos share a process."""
     max_uploading_videos: int = Field(default=8, ge=0)
     """Most videos at a time that are decoded while they are still being uploaded. Others are decoded once
-    they are complete. While a worker waits for a slow client, another one stands in."""
+    they are complete. While a worker waits for a slow client, or for a file at a URI, another one stands in;
+    at most as many do."""
     memory_bytes: int = Field(default=2 * GIB, ge=512 * MIB)
     """Address space of one worker, of which 0.25 GiB is code."""
     shared_memory_bytes: int = Field(default=16 * MIB, ge=MIB)

@@ -247,16 +247,16 @@ class DecodePool:
             self._assign_workers()
 
     def _count_active(self) -> int:
-        """Count the live workers that neither wait for the bytes of an upload nor decode a long video."""
-        return sum(
-            process.is_alive and not process.is_waiting_for_upload and process not in self._long_videos
-            for process in self._processes
-        )
+        """Count the live workers without long videos, less ``config.max_uploading_videos`` that may wait."""
+        counted = [each for each in self._processes if each.is_alive and each not in self._long_videos]
+        num_waiting = sum(process.is_waiting_for_upload for process in counted)
+        return len(counted) - min(num_waiting, self._config.max_uploading_videos)
 
     def _spawn_missing(self) -> None:
         """Start workers until ``config.workers`` are active.
 
-        A worker that waits for an upload does not count: otherwise slow clients would hold all workers.
+        Some that wait for bytes do not count: otherwise slow clients would hold all workers. Not all: more
+        videos may be fetched than there is memory for workers.
         """
         while self._count_active() + self._num_starting < self._config.workers:
             self._num_starting += 1

@@ -21,21 +21,24 @@ _SECOND = 10**9
 
 
 class SlowFile:
-    """A file of which only the first bytes are available, until the test calls ``complete``."""
+    """A file of which only the first bytes are available, until the test calls ``complete``.
 
-    def __init__(self, path: Path, available: int) -> None:
+    That of an upload has no size until then, that of a fetched video has.
+    """
+
+    def __init__(self, path: Path, available: int, size_bytes: int | None = None) -> None:
         self.fd = os.open(path, os.O_RDONLY)
-        self.size_bytes: int | None = None
+        self.size_bytes = size_bytes
         self.is_awaited = asyncio.Event()
         self._available = available
         self._completed = asyncio.Event()
 
     @property
     def is_whole(self) -> bool:
-        return self.size_bytes is not None
+        return self._completed.is_set()
 
     async def wait(self, start: int, end: int) -> tuple[int, int]:
-        if start >= self._available and self.size_bytes is None:
+        if start >= self._available and not self.is_whole:
             self.is_awaited.set()
             await self._completed.wait()
         return 0, self._available
@@ -78,6 +81,26 @@ async def test_slow_uploads_do_not_hold_all_workers(tmp_path: Path, clip: Path) 
         async with pool.session():
             assert pool.busy_workers == 1
     assert failures == []
+
+
+async def test_no_more_workers_stand_in_for_fetched_videos_than_for_uploads(tmp_path: Path) -> None:
+    path = render(tmp_path / "clip.mkv", 20)
+    fetched = [SlowFile(path, 0, path.stat().st_size) for _ in range(3)]
+    async with DecodePool(DecodeConfig(workers=1, max_uploading_videos=1)) as pool:
+
+        async def probe(file: SlowFile) -> int:
+            async with pool.session(file) as session:
+                return (await session.probe(file)).frames
+
+        probing = [asyncio.create_task(probe(file)) for file in fetched]
+        await fetched[0].is_awaited.wait()
+        await fetched[1].is_awaited.wait()
+        await asyncio.sleep(1)
+        assert len(worker_pids()) == 2
+        assert not fetched[2].is_awaited.is_set()
+        for file in fetched:
+            file.complete()
+        assert await asyncio.gather(*probing) == [20] * 3
 
 
 async def test_worker_waiting_for_bytes_neither_works_nor_counts_as_hung(tmp_path: Path) -> None:
