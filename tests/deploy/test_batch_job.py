@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.support.container_image import containerfile, project
-from tests.support.manifests import mounted, needs_kubectl, only, render
+from tests.support.manifests import most_decoder_bytes, mounted, needs_kubectl, only, render
 from tests.support.sample_clip import panning_clip
 from tubelet.service.cli.app import app
 from tubelet.service.config.config import GIB, MIB, Config, load_config
@@ -90,9 +90,8 @@ def test_the_command_of_a_shard_classifies_its_videos(tmp_path: Path, config: Co
 def test_memory_and_storage_cover_the_configuration(config: Config) -> None:
     limits = container()["resources"]["limits"]
     jobs = int(arguments()[arguments().index("--jobs") + 1])
-    decoders = config.decode.workers * config.decode.memory_bytes
     videos = jobs * config.decode.shared_memory_bytes
-    assert _PROCESS_BYTES + decoders + videos <= quantity(limits["memory"])
+    assert _PROCESS_BYTES + most_decoder_bytes(config.decode) + videos <= quantity(limits["memory"])
     _, volume = mounted(container(), spec()["template"]["spec"], str(config.upload.directory))
     assert jobs * config.upload.max_bytes <= quantity(volume["emptyDir"]["sizeLimit"])
     assert quantity(volume["emptyDir"]["sizeLimit"]) < quantity(limits["ephemeral-storage"])

@@ -11,7 +11,16 @@ import pytest
 import yaml
 
 from tests.support.container_image import containerfile, project, user
-from tests.support.manifests import KUSTOMIZE, container, mounted, needs_kubectl, only, pod, render
+from tests.support.manifests import (
+    KUSTOMIZE,
+    container,
+    most_decoder_bytes,
+    mounted,
+    needs_kubectl,
+    only,
+    pod,
+    render,
+)
 from tubelet.service.config.config import GIB
 from tubelet.v1 import video_classifier_pb2
 
@@ -186,9 +195,9 @@ def test_importer_pod_writes_to_the_store_of_the_replicas(config_of) -> None:
 @pytest.mark.parametrize("folder", WHOLE)
 def test_memory_limit_covers_the_configuration(folder: str, config_of) -> None:
     config = config_of(folder)
-    decoders = config.decode.workers * config.decode.memory_bytes
     videos = config.server.max_videos_in_flight * config.decode.shared_memory_bytes
-    assert SERVER_BYTES + decoders + videos <= quantity(container(folder)["resources"]["limits"]["memory"])
+    limit = quantity(container(folder)["resources"]["limits"]["memory"])
+    assert SERVER_BYTES + most_decoder_bytes(config.decode) + videos <= limit
 
 
 @needs_kubectl

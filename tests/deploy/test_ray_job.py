@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.support.container_image import project
-from tests.support.manifests import mounted, needs_kubectl, only, render
+from tests.support.manifests import most_decoder_bytes, mounted, needs_kubectl, only, render
 from tubelet.service.batch.ray.share import ActorShare
 from tubelet.service.cli.app import app
 from tubelet.service.config.config import GIB, Config, load_config
@@ -73,9 +73,8 @@ def test_memory_and_storage_cover_the_configuration(config: Config) -> None:
     pod = groups()[1]["template"]["spec"]
     limits = pod["containers"][0]["resources"]["limits"]
     jobs = int(arguments()[arguments().index("--jobs") + 1])
-    decoders = config.decode.workers * config.decode.memory_bytes
     videos = jobs * config.decode.shared_memory_bytes
-    assert _PROCESS_BYTES + decoders + videos <= gibibytes(limits["memory"])
+    assert _PROCESS_BYTES + most_decoder_bytes(config.decode) + videos <= gibibytes(limits["memory"])
     _, volume = mounted(pod["containers"][0], pod, str(config.upload.directory))
     assert jobs * config.upload.max_bytes < gibibytes(volume["emptyDir"]["sizeLimit"])
     assert gibibytes(volume["emptyDir"]["sizeLimit"]) < gibibytes(limits["ephemeral-storage"])

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from tests.support.container_image import ROOT
+from tubelet.service.config.config import DecodeConfig
 
 KUSTOMIZE = ROOT / "deploy" / "kustomize"
 
@@ -45,3 +46,8 @@ def mounted(
     (mount,) = (mount for mount in container["volumeMounts"] if mount["mountPath"] == path)
     (volume,) = (volume for volume in pod["volumes"] if volume["name"] == mount["name"])
     return mount, volume
+
+
+def most_decoder_bytes(config: DecodeConfig) -> int:
+    """The memory of all decoders that may be alive: some stand in for those of long videos, or that wait."""
+    return (config.workers + config.max_long_videos + config.max_uploading_videos) * config.memory_bytes
