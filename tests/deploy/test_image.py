@@ -21,9 +21,7 @@ def test_image_holds_all_packages_of_the_wheel() -> None:
         for line in re.findall(r"^COPY (?!--from)(.*)$", containerfile(), re.M)
         for source in line.split()[:-1]
     }
-    let_through = {
-        line[1:] for line in (ROOT / ".containerignore").read_text().splitlines() if line[:1] == "!"
-    }
+    let_through = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] == "!"}
     assert copied == needed
     assert let_through == needed
 
