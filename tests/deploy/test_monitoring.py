@@ -94,6 +94,11 @@ def test_legends_name_labels_that_remain_after_grouping() -> None:
             assert label in (left if aggregated else TARGET_LABELS), target
 
 
+def test_dashboard_shows_nothing_twice() -> None:
+    expressions = [target["expr"] for target in dashboard_targets()]
+    assert len(set(expressions)) == len(expressions)
+
+
 def test_dashboard_shows_every_metric() -> None:
     shown = {name for expression in EXPRESSIONS for name, _ in _SELECTOR.findall(expression)}
     ours = {name for name in series() if name.startswith("tubelet_")}
