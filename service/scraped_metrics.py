@@ -54,7 +54,7 @@ def connections(count: Callable[[], Mapping[str, int]], limit: int) -> Iterator[
     yield found
     yield GaugeMetricFamily(
         "tubelet_connections_limit",
-        "server.maxconnections: the most of tubelet_connections at each address and port.",
+        "server.max_connections: the most of tubelet_connections at each address and port.",
         value=limit,
     )
 
