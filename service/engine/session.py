@@ -87,8 +87,14 @@ class VideoSession:
         """Return a new future, which ``cancel`` cancels."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._pending.add(future)
-        future.add_done_callback(self._pending.discard)
+        future.add_done_callback(self._forget)
         return future
+
+    def _forget(self, done: asyncio.Future[Any]) -> None:
+        """Forget a future that is done; its error is seen: a window awaits no unit after one that failed."""
+        self._pending.discard(done)
+        if not done.cancelled():
+            done.exception()
 
     def _enqueue(self, unit: Unit) -> None:
         """Queue ``unit`` under this video's flow, if it is in none yet, or this one may be earlier."""

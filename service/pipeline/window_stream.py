@@ -1,7 +1,7 @@
 """The window stream: decodes one video in a task, and yields its windows as the engine classifies them."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from time import monotonic
 
@@ -69,6 +69,10 @@ class WindowStream:
         self._session.cancel()
         self._decoding.cancel()
         await asyncio.wait([self._decoding])
+        left = [event for event in self._events_left() if isinstance(event, asyncio.Task)]
+        for window in left:
+            window.cancel()
+        await asyncio.gather(*left, return_exceptions=True)  # marks their errors as seen
 
     def __aiter__(self) -> "WindowStream":
         return self
@@ -85,6 +89,11 @@ class WindowStream:
         if self._unread is not None:
             self._unread.take(event)
         return window
+
+    def _events_left(self) -> Iterator[WindowEvent | StartedWindow | None]:
+        """Take and yield the events that nobody has taken."""
+        while not self._events.empty():
+            yield self._events.get_nowait()
 
     async def _run(self) -> None:
         """Probe, plan and decode the file, and queue the events; None is the last."""
