@@ -197,10 +197,15 @@ async def fetch(
     upload: UploadConfig,
     count_bytes: Callable[[int], None] = UNMETERED.count_bytes,
 ) -> AsyncIterator[RangedDownload]:
-    """Open ``remote`` for downloads; the file exists as long as the context."""
+    """Open ``remote`` for downloads; the file exists as long as the context.
+
+    Raises:
+        UploadTooLarge: the limit is smaller than the first bytes to fetch.
+        StorageFull: the disk has no room for another file.
+    """
     video = RangedDownload(remote, config, upload, count_bytes)
-    video.start()
     try:
+        video.start()
         yield video
     finally:
         await video.stop()

@@ -136,6 +136,15 @@ async def test_limit_applies_to_fetched_bytes_not_to_the_file() -> None:
         assert video.fetched_bytes == 3 * _BLOCK
 
 
+async def test_a_limit_below_the_first_block_leaves_no_file_open() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        with pytest.raises(UploadTooLarge, match=f"limit of {_BLOCK - 1} bytes"):
+            async with fetch(Bytes(content(3)), _CONFIG, UploadConfig(max_bytes=_BLOCK - 1)):
+                pass
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 async def test_each_piece_is_counted_and_an_error_of_that_ends_the_download() -> None:
     """A piece that is too many is counted, and is the last one."""
     counted: list[int] = []
