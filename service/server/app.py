@@ -162,7 +162,6 @@ async def open_server(config: Config) -> AsyncIterator[RunningServer]:
         finally:
             watching.cancel()
             readiness.state = State.DRAINING
-            await health.leave()
 
 
 def _check_exposure(config: ServerConfig, addresses: tuple[str, ...]) -> None:
@@ -272,6 +271,7 @@ async def _serving(
     try:
         yield health
     finally:
+        await health.leave()  # else watches would hold up the stop, also of a start that fails
         open_calls.end_unread()
         ending = asyncio.get_running_loop().call_later(config.server.drain_s, calls.end_all)
         await server.stop(config.server.drain_s + _LAST_ANSWERS_S)
