@@ -231,18 +231,17 @@ class DecodePool:
 
     async def _release(self, process: WorkerProcess) -> None:
         """Stop the session of ``process`` and free the worker, or replace it."""
-        session_s = monotonic() - self._assigned[process].since
+        session_s = monotonic() - self._assigned.pop(process).since
         self._mean_session_s += _NEWEST_WEIGHT * (session_s - self._mean_session_s)
         is_surplus = self._count_active() > self._config.workers  # it replaced one that works again
         is_long = process in self._long_videos
         if process.is_alive and (process.has_reached_video_limit or is_long or is_surplus):
             process.kill()
-            del self._assigned[process]
             self._in_background(self._reap(process, None))
             self._spawn_missing()
         else:
+            self._watch_long_videos()  # its video has ended: it never becomes a long one while it stops
             await process.end_session()
-            del self._assigned[process]
             self._free.append(process)
             self._assign_workers()
 

@@ -128,6 +128,24 @@ async def test_long_video_timer_stops_when_no_video_waits(clip: Path) -> None:
         await assert_decodes_correctly(pool, clip)
 
 
+async def test_a_video_that_has_ended_runs_long_no_more(clip: Path) -> None:
+    """Its worker, which goes to the next video, takes a while to stop; here, until it is woken."""
+    async with DecodePool(DecodeConfig(workers=1, long_video_after_s=3600)) as pool:
+        (pid,) = worker_pids()
+        with open_file(clip) as file:
+            async with pool.session() as session:
+                await session.probe(file)
+                waiting = asyncio.create_task(assert_decodes_correctly(pool, clip))
+                await asyncio.sleep(0)  # it waits now
+                assert pool._long_videos._timer is not None
+                os.kill(pid, signal.SIGSTOP)
+            await asyncio.sleep(0)  # the pool begins to stop the video
+        assert pool._long_videos._timer is None
+        os.kill(pid, signal.SIGCONT)
+        await waiting
+        assert worker_pids() == [pid]
+
+
 async def test_number_of_long_videos_is_limited(clip: Path) -> None:
     async with DecodePool(DecodeConfig(workers=1, long_video_after_s=0.05, max_long_videos=1)) as pool:
         async with pool.session(), pool.session():
