@@ -47,8 +47,8 @@ class TubeletError(Exception):
 
     ``message`` is the sentence for the client. ``reason`` is the stable ``ErrorInfo.reason``. ``field`` names
     the option at fault, if one is. ``metadata`` holds the limit and the value found. ``before_work`` is true
-    for errors that reject a request before its video is read. ``retry_after_s`` is set where a retry after
-    that time may succeed.
+    for errors that reject a request before its video is read; those of messages may also come later, and then
+    the request counts as failed. ``retry_after_s`` is set where a retry after that time may succeed.
     """
 
     code: ClassVar[grpc.StatusCode] = grpc.StatusCode.INTERNAL

@@ -49,6 +49,11 @@ class Call:
         """The name of the model, which is its label in the metrics; empty until the model is known."""
         return self.spec.name if self.spec else ""
 
+    @property
+    def has_bytes(self) -> bool:
+        """Whether bytes of the video have arrived."""
+        return self.timings is not None and self.timings.arrived.bytes > 0
+
     def note_metadata(self, emit: Callable[[E], Awaitable[None]]) -> Callable[[E], Awaitable[None]]:
         """Return a function that keeps the video's metadata, and hands all events to ``emit``."""
 

@@ -57,7 +57,7 @@ class Calls:
             if isinstance(error, QuotaExceeded):
                 call.quota = error.quota
                 self._metrics.quota_exceeded.labels(call.identity.name, error.quota).inc()
-            if error.before_work:
+            if error.before_work and not call.has_bytes:
                 self._metrics.rejected.labels(error.reason).inc()
             else:
                 self._metrics.failed.labels(error.reason, call.model).inc()
