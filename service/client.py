@@ -8,6 +8,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
 from typing import Any
 
@@ -34,6 +35,7 @@ __all__ = ["AsyncClient", "Client", "Options", "ServerError", "Tls", "Token", "V
 
 _DEFAULTS = Options()
 _RELEVANCE = ExplainOptions()
+_MAX_STREAMS = 1000  # of one client for asyncio at a time; each has a thread, and further ones wait
 
 
 class Client:
@@ -177,7 +179,8 @@ class AsyncClient:
     """A client for asyncio, with the calls of ``Client``.
 
     It uses a blocking channel in threads, since grpc.aio may lose the status of a server that answers before
-    the upload is complete, as ours does when it rejects one (grpc/grpc issue 36066).
+    the upload is complete, as ours does when it rejects one (grpc/grpc issue 36066). Streams have threads of
+    their own: a server may be silent for minutes, and the default executor has but a few threads.
     """
 
     def __init__(
@@ -189,12 +192,14 @@ class AsyncClient:
         token: Token | str | None = None,
     ) -> None:
         self._client = Client(target, retries=retries, tls=tls, token=token)
+        self._threads = ThreadPoolExecutor(_MAX_STREAMS, "tubelet-stream")
 
     async def __aenter__(self) -> "AsyncClient":
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         self._client.__exit__(*exc)
+        self._threads.shutdown(wait=False)
 
     async def classify(
         self, video: Video, options: Options = _DEFAULTS, timeout_s: float | None = None
@@ -252,7 +257,7 @@ class AsyncClient:
                 messages = explain_requests(video, asked, options)
                 with _server_errors(self._client):
                     call = self._client._stub.Explain(messages, **self._client._call(retries.timeout_s))
-                    async with aclosing(_responses(call)) as responses:
+                    async with aclosing(_responses(call, self._threads)) as responses:
                         return explained_video([explain_event_from_proto(each) async for each in responses])
             except ServerError as error:
                 await asyncio.sleep(self._client._pause_s(video, retries, error))
@@ -264,7 +269,7 @@ class AsyncClient:
         messages = streaming_requests(video, options)
         with _server_errors(self._client):
             call = self._client._stub.ClassifyStreaming(messages, **self._client._call(timeout_s))
-            async with aclosing(_responses(call)) as responses:
+            async with aclosing(_responses(call, self._threads)) as responses:
                 async for response in responses:
                     yield event_from_proto(response)
 
@@ -281,10 +286,11 @@ class AsyncClient:
         return await asyncio.to_thread(self._client.model, name, version, timeout_s)
 
 
-async def _responses(call: Any) -> AsyncGenerator[Any, None]:
-    """Yield the messages of a blocking channel's call, each read on a thread; the end cancels the call."""
+async def _responses(call: Any, threads: ThreadPoolExecutor) -> AsyncGenerator[Any, None]:
+    """Yield the messages of a blocking channel's call, read on ``threads``; the end cancels the call."""
+    loop = asyncio.get_running_loop()
     try:
-        while (response := await asyncio.to_thread(next, call, None)) is not None:
+        while (response := await loop.run_in_executor(threads, next, call, None)) is not None:
             yield response
     finally:
         call.cancel()

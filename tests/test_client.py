@@ -88,6 +88,30 @@ async def test_cancelling_the_wait_cancels_the_call(served: Served) -> None:
         rest.set()
 
 
+async def test_streams_that_wait_take_no_thread_of_the_default_executor(served: Served) -> None:
+    """Here it has a single one, and the program needs it."""
+
+    class Silent(BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            rest.wait()
+            return b""
+
+    async def read(client: AsyncClient) -> None:
+        with pytest.raises(ServerError, match="EMPTY_UPLOAD"):
+            _ = [event async for event in client.stream(Silent())]
+
+    rest = threading.Event()
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    async with AsyncClient(served.target) as other:
+        reading = [asyncio.create_task(read(other)) for _ in range(3)]
+        await asyncio.sleep(0)  # all three wait for their first events now
+        try:
+            assert await asyncio.wait_for(other.models(), 60)
+        finally:
+            rest.set()
+        await asyncio.gather(*reading)
+
+
 @pytest.mark.parametrize(("code", "shows"), [("INTERNAL", True), ("UNAVAILABLE", False)])
 def test_an_internal_error_shows_the_request_id(code: str, shows: bool) -> None:
     """Whoever reads it is to quote the id."""
