@@ -21,8 +21,8 @@ class JwtConfig(Table):
     audience: str = ""
     """Whom the tokens are for: one of their `aud`."""
     keys: str = ""
-    """File, or `https://` URL, of the issuer's public keys (JWKS). A file is read again within seconds when
-    it changes, both on SIGHUP."""
+    """File, or `https://` URL, of the issuer's public keys (JWKS). Of several keys, each needs a `kid` of its
+    own. A file is read again within seconds when it changes, both on SIGHUP."""
     algorithms: tuple[Algorithm, ...] = ("RS256", "ES256")
     """Algorithms of signatures that are accepted; `EdDSA` is for Ed25519 keys."""
     claim: str = Field(default="sub", min_length=1)

@@ -37,12 +37,15 @@ class IssuedTokens:
         """Use the public keys of a JWKS (RFC 7517) from now on; return how many fit.
 
         Raises:
-            ValueError: it is no JWKS, or has no key that fits; the message does not repeat it.
+            ValueError: it is no JWKS, or has no key that fits, or several of one id. No message repeats it.
         """
-        keys = {key.key_id: key for key in self._parsed(content)}
-        if not keys:
+        fitting = list(self._parsed(content))
+        if not fitting:
             accepted = ", ".join(self._config.algorithms)
             raise ValueError(f"there is no public key for signatures by {accepted} in it")
+        keys = {key.key_id: key for key in fitting}
+        if len(keys) < len(fitting):
+            raise ValueError("of several keys in it, each needs a key id (kid) of its own")
         self._keys, self._read_at = keys, monotonic()
         return len(keys)
 

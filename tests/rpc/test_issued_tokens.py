@@ -156,6 +156,20 @@ def test_a_lone_key_needs_no_name() -> None:
         known.use_keys(encryption)
 
 
+@pytest.mark.parametrize("name", [{}, {"kid": "same"}])
+def test_keys_that_cannot_be_told_apart_change_nothing(name: dict[str, str]) -> None:
+    """An issuer that adds a new key would else have all tokens of the old one refused, or the reverse."""
+    entries = [json.loads(each.jwks())["keys"][0] for each in (ISSUED, OTHER)]
+    for entry in entries:
+        del entry["kid"]
+    known = tokens()
+    with pytest.raises(ValueError, match=r"each needs a key id \(kid\) of its own"):
+        known.use_keys(json.dumps({"keys": [entry | name for entry in entries]}).encode())
+    assert known.name_of(ISSUED.token()) == "alice"
+    known.use_keys(json.dumps({"keys": [entries[0], entries[1] | {"kid": "new"}]}).encode())
+    assert known.name_of(jwt.encode(ISSUED.claims(), ISSUED.rsa, "RS256")) == "alice"
+
+
 def test_a_weak_key_is_not_used() -> None:
     weak = RSAAlgorithm.to_jwk(rsa.generate_private_key(65537, 1024).public_key(), as_dict=True)
     with pytest.raises(ValueError, match="no public key for signatures"):
