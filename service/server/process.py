@@ -39,7 +39,6 @@ async def run_until_signal(
     Raises:
         NoDeviceLeft: the server ended because every device failed.
     """
-    _allow_descriptors(config.server.max_connections)
     logger.info("tubelet %s starts as process %d", importlib.metadata.version("tubelet"), os.getpid())
     stop, change = asyncio.Event(), asyncio.Event()
     starting = asyncio.current_task()
@@ -66,6 +65,8 @@ async def run_until_signal(
     try:
         async with open_server(config) as server:
             is_ready = True
+            num_ports = 1 if server.mtls_port is None else 2
+            _allow_descriptors(config.server.max_connections * num_ports * len(server.addresses))
             ready(server)
             await _until(stop, change, server, config, reread)
             logger.info(
