@@ -7,6 +7,7 @@ import asyncio
 import os
 import socket
 from contextlib import suppress
+from contextvars import Context, copy_context
 
 from tubelet.models.spec import Preprocessing
 from tubelet.service.config.config import DecodeConfig
@@ -20,13 +21,7 @@ from tubelet.service.decode.pool.worker_state import WorkerFailure, WorkerObserv
 from tubelet.service.decode.protocol import ProtocolError, Request, Response
 from tubelet.service.errors import DecoderCrashed, TubeletError
 from tubelet.service.types.plan import Plan
-from tubelet.service.types.video import (
-    DecodeSummary,
-    Protection,
-    UnitFrames,
-    VideoFile,
-    VideoMetadata,
-)
+from tubelet.service.types.video import DecodeSummary, Protection, UnitFrames, VideoFile, VideoMetadata
 
 _START_TIMEOUT_S = 30.0  # a loaded machine may take long to start a process; beyond this, it never will
 _STOP_TIMEOUT_S = 2.0  # for a worker to stop its video
@@ -44,6 +39,7 @@ class WorkerProcess(asyncio.Protocol):
         self._unpacker = protocol.Unpacker(protocol.MAX_RESPONSE_BYTES)
         self._inbox: asyncio.Queue[object] = asyncio.Queue()  # of values and errors
         self._session_id = 0  # counts the videos
+        self._context = Context()  # of the call whose video it has: lines of the log have the call's id
         self._byte_feed: ByteFeed | None = None
         self._run: DecodeRun | None = None
         self._num_runs = 0
@@ -106,6 +102,7 @@ class WorkerProcess(asyncio.Protocol):
         """Start a session with the video in ``file``, and return its metadata."""
         self._check_state(WorkerState.IDLE)
         self._session_id += 1
+        self._context = copy_context()
         self._byte_feed = ByteFeed(
             file, self._send_bytes_available, self._observer.worker_waits_for_upload, self._inbox.put_nowait
         )
@@ -122,14 +119,8 @@ class WorkerProcess(asyncio.Protocol):
         """Start to decode ``plan``, with at most ``thumbnails``; ``next_unit`` returns what is decoded."""
         self._check_state(WorkerState.OPEN)
         self._num_runs += 1
-        self._run = DecodeRun(
-            self._num_runs,
-            plan,
-            preprocessing,
-            self.config.shared_memory_bytes,
-            self._send_release,
-            thumbnails,
-        )
+        room = self.config.shared_memory_bytes
+        self._run = DecodeRun(self._num_runs, plan, preprocessing, room, self._send_release, thumbnails)
         self._request(WorkerState.DECODING, self._run.request(fast=fast), self._run.memory.fd)
         self._run.memory.close_file()
 
@@ -155,6 +146,8 @@ class WorkerProcess(asyncio.Protocol):
             self._fail(WorkerFailure.STOP_TIMEOUT)
         except TubeletError:  # the worker has failed, but its client no longer waits
             return
+        else:
+            self._context = Context()
 
     def kill(self) -> None:
         """Kill the process on purpose: its end is not reported as a failure."""
@@ -173,9 +166,17 @@ class WorkerProcess(asyncio.Protocol):
         self._files.close()
         return f"status {status} {self._detail}".rstrip()
 
-    # Called by asyncio.
+    # Called by asyncio, in the context of whoever had the worker started.
 
     def data_received(self, data: bytes) -> None:
+        """Handle ``data`` in the context of the video's call."""
+        self._context.run(self._on_data, data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Handle the end of the process in the context of the video's call."""
+        self._context.run(self._on_end)
+
+    def _on_data(self, data: bytes) -> None:
         """Handle the messages that ``data`` completes; one that makes no sense is a failure of the worker."""
         try:
             for body in self._unpacker.feed(data):
@@ -183,7 +184,7 @@ class WorkerProcess(asyncio.Protocol):
         except ProtocolError as error:
             self._fail(WorkerFailure.PROTOCOL_ERROR, repr(error))
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def _on_end(self) -> None:
         """Clean up after the process, and report its failure unless it was killed on purpose."""
         self._state = WorkerState.DEAD
         self._run = None  # lets go of its memory, unless frames of it are still held

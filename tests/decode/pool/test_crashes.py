@@ -1,6 +1,7 @@
 """Workers that crash, hang, or exceed memory or time within a video, while another worker decodes."""
 
 import asyncio
+import logging
 import os
 import signal
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from tubelet.service.decode.pool.pool import DecodePool
 from tubelet.service.decode.pool.session import DecodeSession
 from tubelet.service.decode.pool.worker_state import WorkerFailure
 from tubelet.service.errors import DecoderCrashed, TubeletError, VideoTooLarge
+from tubelet.service.log.lines import request_id
 from tubelet.service.types.video import NS_PER_S
 
 
@@ -146,6 +148,36 @@ async def test_failed_worker_costs_only_its_own_video(
     assert neighbour_pids & before == before - failed_pids
     if failure not in (WorkerFailure.CRASHED, WorkerFailure.OOM):
         assert float(caught.value.metadata["value"]) >= float(caught.value.metadata["limit"])
+
+
+class _Ids(logging.Handler):
+    """The request id of each line of a log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ids: asyncio.Queue[str] = asyncio.Queue()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.ids.put_nowait(request_id.get())
+
+
+async def test_line_of_a_failed_worker_has_the_id_of_its_call(clip: Path) -> None:
+    """Not of the call in which the worker was started: that of the first one starts the second's."""
+    lines = _Ids()
+    async with DecodePool(DecodeConfig(workers=1)) as pool:
+        logging.getLogger(DecodePool.__module__).addHandler(lines)
+        try:
+            for call_id in ("first", "second"):
+                request_id.set(call_id)
+                async with pool.session() as session:
+                    with open_file(clip) as file:
+                        await session.probe(file)
+                    for pid in pids_reading(clip):
+                        os.kill(pid, signal.SIGKILL)
+                    assert await lines.ids.get() == call_id
+            await assert_decodes_correctly(pool, clip)
+        finally:
+            logging.getLogger(DecodePool.__module__).removeHandler(lines)
 
 
 async def test_time_limits_count_for_each_video(clip: Path) -> None:
