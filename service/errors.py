@@ -188,7 +188,7 @@ class UnknownModel(ClientError):
 
 
 class UriNotAllowed(ClientError):
-    """The URI, or one that it redirects to, is not covered by what the server or the identity may read."""
+    """The server or the identity may not read the URI, or the server not one that it redirects to."""
 
     code = grpc.StatusCode.PERMISSION_DENIED
     reason = "URI_NOT_ALLOWED"

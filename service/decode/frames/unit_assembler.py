@@ -20,7 +20,7 @@ class NoSnap:
 
     max_offset_ns = 0
 
-    def __call__(self, time_ns: int, tolerance_ns: int) -> int:
+    def __call__(self, time_ns: int, tolerance_ns: int, earliest_ns: int) -> int:
         """Return ``time_ns``."""
         return time_ns
 
@@ -36,13 +36,17 @@ class KeyFrameSnap:
         self._keys = keys
         self._timeline = timeline
 
-    def __call__(self, time_ns: int, tolerance_ns: int) -> int:
-        """Return the time of the nearest key frame within ``tolerance_ns``, or else ``time_ns``."""
+    def __call__(self, time_ns: int, tolerance_ns: int, earliest_ns: int) -> int:
+        """Return the time of the nearest key frame within ``tolerance_ns``, or else ``time_ns``.
+
+        Key frames before ``earliest_ns`` do not count.
+        """
         ticks = self._timeline.to_ticks(time_ns)
         around = (self._keys.at_or_before(ticks), self._keys.after(ticks))
         times = [self._timeline.to_ns(key.pts) for key in around if key is not None]
-        nearest = min(times, key=lambda time: abs(time - time_ns), default=time_ns)
-        if not 0 < abs(nearest - time_ns) <= tolerance_ns or nearest < 0:
+        allowed = [time for time in times if time >= earliest_ns]
+        nearest = min(allowed, key=lambda time: abs(time - time_ns), default=time_ns)
+        if not 0 < abs(nearest - time_ns) <= tolerance_ns:
             return time_ns
         self.max_offset_ns = max(self.max_offset_ns, abs(nearest - time_ns))
         return nearest
@@ -83,11 +87,12 @@ def _grid_requests(
 ) -> Iterator[FrameRequest]:
     """Yield the requests of one grid of the plan."""
     grid = plan().grids[number]
-    # so that each frame still comes from its own part of the window
+    # So that each frame still comes from its own part of the window, and none from before the range.
     tolerance_ns = grid.frame_spacing_ns // 2
     for unit in takewhile(lambda unit: plan().has(number, unit), count()):
         for frame in range(grid.frames_per_unit):
-            yield FrameRequest(snap(grid.frame_time_ns(unit, frame), tolerance_ns), number, unit, frame)
+            time_ns = snap(grid.frame_time_ns(unit, frame), tolerance_ns, grid.first_ns)
+            yield FrameRequest(time_ns, number, unit, frame)
 
 
 class UnitAssembler:
