@@ -12,6 +12,7 @@
     │   ├── QuotaExceeded               RESOURCE_EXHAUSTED   the identity has used up a quota; retry later
     │   │   └── BytesQuotaExceeded      RESOURCE_EXHAUSTED   the same, in the middle of a video
     │   ├── UploadIdleTimeout           DEADLINE_EXCEEDED    no byte of the upload arrived for too long
+    │   ├── AnswerIdleTimeout           DEADLINE_EXCEEDED    the client read no event for too long
     │   ├── EmptyUpload                 INVALID_ARGUMENT     the video has no bytes
     │   ├── NotAVideo                   INVALID_ARGUMENT     no media file of a known format
     │   ├── UnsupportedVideo            INVALID_ARGUMENT     a known, but unsupported container or codec
@@ -147,6 +148,13 @@ class UploadIdleTimeout(ClientError):
 
     code = grpc.StatusCode.DEADLINE_EXCEEDED
     reason = "UPLOAD_IDLE_TIMEOUT"
+
+
+class AnswerIdleTimeout(ClientError):
+    """The client did not read the next event of a streamed answer within the idle timeout."""
+
+    code = grpc.StatusCode.DEADLINE_EXCEEDED
+    reason = "ANSWER_IDLE_TIMEOUT"
 
 
 class EmptyUpload(ClientError):

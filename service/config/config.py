@@ -107,7 +107,8 @@ class UploadConfig(Table):
     """Largest video, uploaded or fetched. A larger one is refused as `UPLOAD_TOO_LARGE`."""
     idle_timeout_s: float = Field(default=120.0, gt=0)
     """Time without a new byte after which an upload fails. Bytes count once their message is complete, so
-    slow clients send small messages. Time in which the server does not read does not count."""
+    slow clients send small messages. Time in which the server does not read does not count. A call whose
+    client does not read on for as long, while events wait for it, fails too."""
     directory: Path | None = None
     """Folder for the bytes of videos, in files without names. Not set: the system's folder for temporary
     files."""

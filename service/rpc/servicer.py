@@ -16,6 +16,7 @@ from tubelet.service.pipeline.pipeline import Pipeline
 from tubelet.service.pipeline.request import Request
 from tubelet.service.rpc.access import check_model, check_uri, guard_model, limit_priority
 from tubelet.service.rpc.admission import Admission, Caller
+from tubelet.service.rpc.answer_stream import write
 from tubelet.service.rpc.calls import Call, Calls
 from tubelet.service.rpc.copy_errors import copy_errors
 from tubelet.service.rpc.embeddings import EmbeddingsOfAnswer
@@ -82,7 +83,7 @@ class Servicer(VideoClassifierServicer):
         self._admission = admission
         self._metrics = metrics
         self._calls = calls
-        self._idle_timeout_s = idle_timeout_s  # limit without a byte of an upload
+        self._idle_timeout_s = idle_timeout_s  # limit for a byte of an upload, and to read an event
 
     async def Classify(
         self, request_iterator: AsyncIterator[Message], context: Context
@@ -96,23 +97,23 @@ class Servicer(VideoClassifierServicer):
 
     async def ClassifyStreaming(self, request_iterator: AsyncIterator[Message], context: Context) -> None:
         async def send(event: Event) -> None:
-            await context.write(_event_to_proto(event))
+            await write(context, _event_to_proto(event), self._idle_timeout_s)
 
         async with self._calls.track("ClassifyStreaming", context) as call:
             answer = await self._answer(call, request_iterator, self._classifying(call, send))
             response = pb.ClassifyStreamingResponse()
             await fill_message(answer, response.classification)
-            await context.write(response)
+            await context.write(response)  # the ticket is free by now
 
     async def Explain(self, request_iterator: AsyncIterator[Message], context: Context) -> None:
         async def send(event: ExplainEvent) -> None:
-            await context.write(explain_event_to_proto(event))
+            await write(context, explain_event_to_proto(event), self._idle_timeout_s)
 
         async with self._calls.track("Explain", context) as call:
             answer = await self._answer(call, request_iterator, self._explaining(call, send))
             response = pb.ExplainResponse()
             await fill_message(answer, response.classification)
-            await context.write(response)
+            await context.write(response)  # the ticket is free by now
 
     async def ListModels(  # pyright: ignore[reportIncompatibleMethodOverride]: see ``add_to``
         self, messages: AsyncIterator[pb.ListModelsRequest], context: Context

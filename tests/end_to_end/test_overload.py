@@ -10,6 +10,7 @@ from google.rpc.error_details_pb2 import RetryInfo
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
+from tests.support.raw_http2 import RawHttp2, message
 from tests.support.running_server import OPTIONS, Served, Upload, serving, wait_until
 from tests.support.sample_clip import panning_clip
 from tubelet.service.client import Client
@@ -129,6 +130,21 @@ def test_upload_cancelled_before_its_first_byte_is_not_empty(
         upload.send(None)
         wait_until(served, "tubelet_videos_in_flight", 0)
         wait_until(served, "tubelet_requests_total", before + number + 1, code="CANCELLED")
+
+
+def test_a_client_that_reads_no_answer_frees_its_ticket_and_its_worker() -> None:
+    """Its connection stays open, and so does the call: even its status waits to be read."""
+    chunk = pb.ClassifyRequest(chunk=panning_clip(1.0))
+    body = b"".join(message(each.SerializeToString()) for each in (OPTIONS, chunk))
+    with (
+        serving(upload={"idle_timeout_s": 0.5}) as served,
+        RawHttp2(served.server.port, window_bytes=0) as connection,
+    ):
+        stream = connection.call(b"/tubelet.v1.VideoClassifier/ClassifyStreaming")
+        assert connection.send(stream, body, is_end=True) == len(body)
+        wait_until(served, "tubelet_failed_requests_total", 1, reason="ANSWER_IDLE_TIMEOUT")
+        wait_until(served, "tubelet_videos_in_flight", 0)
+        wait_until(served, "tubelet_decoders_busy", 0)
 
 
 def test_health_watches_see_a_drain_and_do_not_delay_it() -> None:

@@ -12,11 +12,13 @@ import h2.config
 import h2.connection
 import h2.events
 import h2.exceptions
+import h2.settings
 
 Headers = Iterable[tuple[bytes, bytes]]
 
 _PATIENCE_S = 60.0
 _LARGEST_READ = 1 << 16
+_WINDOW_BYTES = 65_535  # HTTP/2's own default
 LIST_MODELS = b"/tubelet.v1.VideoClassifier/ListModels"
 CLASSIFY = b"/tubelet.v1.VideoClassifier/Classify"
 
@@ -39,10 +41,13 @@ class Answer:
 class RawHttp2:
     """A connection to a server at a port of this machine; ``context`` is for TLS.
 
+    The server may send ``window_bytes`` of each answer before the client says that it has read some.
     It is over once the server has closed it. Nothing that is sent is checked.
     """
 
-    def __init__(self, port: int, context: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, port: int, context: ssl.SSLContext | None = None, *, window_bytes: int = _WINDOW_BYTES
+    ) -> None:
         plain = socket.create_connection(("127.0.0.1", port), timeout=_PATIENCE_S)
         self.socket = plain if context is None else context.wrap_socket(plain, server_hostname="localhost")
         config = h2.config.H2Configuration(
@@ -50,6 +55,7 @@ class RawHttp2:
         )
         self._http2 = h2.connection.H2Connection(config)
         self._http2.initiate_connection()
+        self._http2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: window_bytes})
         self.answers: defaultdict[int, Answer] = defaultdict(Answer)
         self.is_over = False
         self.flush()
