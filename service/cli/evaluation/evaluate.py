@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import typer
 from rich.console import Console
 
 from tubelet.models.costs import Cost, read_cost
@@ -38,6 +39,7 @@ from tubelet.service.cli.evaluation.selection import (
     select,
     training_clips,
 )
+from tubelet.service.cli.runs.interruption import INTERRUPTED
 from tubelet.service.cli.runs.live_region import LiveRegion
 from tubelet.service.cli.runs.output_paths import check_paths
 from tubelet.service.cli.runs.progress import RunProgress
@@ -177,7 +179,7 @@ async def run_evaluation(
         except CancelledError:  # Ctrl-C
             kept = f"{len(results.done)} of {len(videos)} videos are done, in {out}"
             notes.print(f"interrupted: {kept}; run the same command again to continue")
-            raise
+            raise typer.Exit(INTERRUPTED) from None
     for sentence in stats.problems():
         notes.print(sentence)
     outcomes = [results.done[each.name] for each in videos if each.name in results.done]

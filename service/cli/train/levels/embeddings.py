@@ -10,12 +10,14 @@ from functools import partial
 
 import numpy as np
 import torch
+import typer
 from numpy.typing import NDArray
 
 from tubelet.models.repository.model_folder import Entry
 from tubelet.models.runtime.onednn import pack
 from tubelet.models.spec import Preprocessing, Sampling
 from tubelet.service.cli.evaluation.dataset import LabelledVideo
+from tubelet.service.cli.runs.interruption import INTERRUPTED
 from tubelet.service.cli.train.data.checked_clips import notes
 from tubelet.service.cli.train.data.clips import Clip
 from tubelet.service.cli.train.data.survey import part_of
@@ -83,6 +85,7 @@ class Embedder:
                     f"interrupted: the embeddings of {len(found)} of {len(clips)} clips are kept, and the "
                     "same command goes on from there"
                 )
+                raise typer.Exit(INTERRUPTED) from None
             raise
         self.cache.trim()
         return found
